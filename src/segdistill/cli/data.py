@@ -1,0 +1,183 @@
+"""segdistill data: list, index, check, show and pack case tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from segdistill.data.cases import Case
+    from segdistill.data.check import Finding
+
+app = typer.Typer(help="Turn images into case tables, check them, look at them.", no_args_is_help=True)
+
+_AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+_Table = Annotated[Path, typer.Argument(help="the case table, cases.csv")]
+_METHODS = ("none", "hold-out", "k-fold", "paper")
+
+
+@app.command("list")
+def list_datasets(as_json: _AsJson = False) -> None:
+    """List the datasets that can be indexed, with their published counts and where they come from."""
+    from segdistill.data.datasets import DATASETS
+
+    if as_json:
+        rows = {
+            name: {"title": item.title, "published": dict(item.published), "how_to_get": item.how_to_get}
+            for name, item in DATASETS.items()
+        }
+        _print_json(rows)
+        return
+    for name, item in DATASETS.items():
+        counts = ", ".join(f"{count} {label}".strip() for label, count in item.published.items())
+        typer.echo(f"{name:10} {item.title}{f' ({counts})' if counts else ''}")
+        typer.echo(f"{'':10} {item.how_to_get}")
+
+
+@app.command()
+def index(
+    dataset: Annotated[
+        str, typer.Argument(help="folder (your own images), busi, dataset_b, stu, sysu or phantom")
+    ],
+    path: Annotated[Path, typer.Argument(help="the dataset's folder")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="the case table to write")] = Path("cases.csv"),
+    split: Annotated[
+        str, typer.Option("--split", "--method", help=f"split to write: {', '.join(_METHODS)}")
+    ] = "none",
+    test: Annotated[float, typer.Option(help="share of test cases")] = 0.15,
+    val: Annotated[float, typer.Option(help="share of validation cases")] = 0.15,
+    folds: Annotated[int, typer.Option(help="number of folds of k-fold")] = 5,
+    fold: Annotated[int, typer.Option(help="the fold to test, from 0")] = 0,
+    seed: Annotated[int, typer.Option(help="another seed gives another split")] = 0,
+    group: Annotated[bool, typer.Option(help="put copies of one picture into one group")] = True,
+    unlabelled: Annotated[bool, typer.Option(help="allow images without mask")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Turn a dataset into a case table; every file is checked first, and errors stop it (exit code 2)."""
+    from segdistill.data.cases import write_cases
+    from segdistill.data.check import run_check
+    from segdistill.data.datasets import index_dataset
+    from segdistill.data.duplicates import group_duplicates
+    from segdistill.errors import InputError
+
+    if split not in _METHODS:
+        raise InputError(f"unknown split '{split}': use {', '.join(_METHODS)}")
+    cases = index_dataset(dataset, path)
+    with _progress("checking") as progress:
+        result = run_check(cases, progress, require_reference=not unlabelled)
+    if result.errors:
+        _report(result.findings, as_json, cases=len(cases), table=None)
+        raise typer.Exit(2)
+    if group:
+        cases = group_duplicates(cases, result.pairs)
+    cases = _split(cases, split, test, val, folds, fold, seed)
+    write_cases(cases, out)
+    findings = [item for item in result.findings if not (group and "in different groups" in item.message)]
+    _report(findings, as_json, cases=len(cases), table=out)
+
+
+@app.command()
+def check(
+    table: _Table,
+    unlabelled: Annotated[bool, typer.Option(help="allow images without mask")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Look at every file of a table and say what is wrong; exit code 2 if there are errors."""
+    from segdistill.data.cases import read_cases
+    from segdistill.data.check import run_check
+
+    cases = read_cases(table)
+    with _progress("checking") as progress:
+        result = run_check(cases, progress, require_reference=not unlabelled)
+    _report(result.findings, as_json, cases=len(cases), table=table)
+    if result.errors:
+        raise typer.Exit(2)
+
+
+@app.command()
+def show(
+    table: _Table,
+    out: Annotated[Path, typer.Option("-o", "--out", help="the PNG to write")] = Path("sheet.png"),
+    split: Annotated[str | None, typer.Option(help="only this split")] = None,
+    label: Annotated[str | None, typer.Option(help="only this label")] = None,
+    columns: Annotated[int, typer.Option(help="pictures in a row")] = 8,
+    limit: Annotated[int, typer.Option(help="at most so many pictures")] = 64,
+) -> None:
+    """Draw a contact sheet with the contours of the references."""
+    from segdistill.data.cases import read_cases, select
+    from segdistill.data.contact_sheet import contact_sheet
+
+    count = contact_sheet(select(read_cases(table), split, label), out, columns=columns, limit=limit)
+    typer.echo(f"{out}: {count} cases")
+
+
+@app.command()
+def pack(
+    table: _Table,
+    size: Annotated[int, typer.Option(help="longest side of the packed pictures in pixels")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="the folder to make")],
+) -> None:
+    """Make a compact copy: smaller pictures, 1-bit masks, and a table that can be moved with them."""
+    from segdistill.data.cases import read_cases
+    from segdistill.data.pack import pack_cases
+
+    with _progress("packing") as progress:
+        cases = pack_cases(read_cases(table), out, size, progress)
+    typer.echo(f"{out}: {len(cases)} cases")
+
+
+def _split(
+    cases: Sequence[Case], method: str, test: float, val: float, folds: int, fold: int, seed: int
+) -> list[Case]:
+    from segdistill.data.splits import hold_out, k_fold, unstratified
+
+    if method == "hold-out":
+        return hold_out(cases, {"train": 1 - test - val, "val": val, "test": test}, seed)
+    if method == "k-fold":
+        return k_fold(cases, folds, fold, seed, val)
+    if method == "paper":
+        return unstratified(cases, test, seed)
+    return list(cases)
+
+
+def _report(findings: Sequence[Finding], as_json: bool, cases: int, table: Path | None) -> None:
+    counts = {level: sum(item.level == level for item in findings) for level in ("error", "warning", "note")}
+    if as_json:
+        rows = [
+            {"level": item.level, "cases": list(item.cases), "message": item.message} for item in findings
+        ]
+        _print_json({"table": str(table) if table else None, "cases": cases, **counts, "findings": rows})
+        return
+    for item in findings:
+        typer.echo(f"{item.level}: {item.message}", err=item.level == "error")
+    summary = f"{cases} cases, {counts['error']} errors, {counts['warning']} warnings"
+    typer.echo(f"{table}: {summary}" if table else f"nothing written: {summary}", err=table is None)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+class _progress(AbstractContextManager[Callable[[int, int], None]]):  # noqa: N801
+    """A progress bar on stderr, shown on a terminal alone."""
+
+    def __init__(self, what: str) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._task = self._bar.add_task(what, total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self._bar.start()
+        return lambda done, total: self._bar.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *problem: object) -> None:
+        self._bar.stop()

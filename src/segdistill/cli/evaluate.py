@@ -1,0 +1,109 @@
+"""segdistill evaluate MODEL CASES: metrics per case and per class, with intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segdistill.cli.extras import needs
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="model file (.onnx), RUN, RUN:STAGE or a stage's folder")],
+    cases: Annotated[Path, typer.Argument(help="cases.csv, or a folder with images/ and masks/")],
+    split: Annotated[str, typer.Option(help="split to evaluate; all for every case")] = "test",
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="folder for metrics.csv and evaluation.json")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
+) -> None:
+    """Measure a model on cases: Dice, IoU, precision, recall and accuracy with bootstrap 95 % intervals."""
+    import json
+
+    from segdistill.errors import CasesFailed, InputError
+    from segdistill.evaluation.results import Results, evaluate_cases, summarise, write_metrics_csv
+    from segdistill.files import write_json
+
+    chosen = _cases(cases, split)
+    predict = _predictor(model)
+    results, failed = Results(), []
+    for case in chosen:
+        try:
+            one = evaluate_cases([case], predict)
+        except InputError as error:
+            failed.append({"case": case.id, "reason": str(error)})
+            typer.echo(f"{case.id}: {error}", err=True)
+            continue
+        results.extend(one)
+        results.skipped += one.skipped
+    if not results:
+        reason = failed[0]["reason"] if failed else "none of them has a reference mask"
+        raise InputError(f"no case of {cases} could be evaluated: {reason}")
+    summary = summarise(results)
+    report: dict[str, Any] = {
+        **summary.get("all", {}),
+        "by_label": {name: values for name, values in summary.items() if name not in ("all", "normal")},
+        "normal": summary.get("normal"),
+        "cases": len(results),
+        "skipped": results.skipped,
+        "failed": failed,
+        "split": split,
+    }
+    if out is not None:
+        write_metrics_csv(results, out / "metrics.csv")
+        write_json(out / "evaluation.json", report)
+    print(json.dumps(report, indent=2)) if as_json else _print(summary, len(results))
+    if failed:
+        raise CasesFailed(f"{len(failed)} of {len(chosen)} cases failed (listed above); the others were evaluated")
+
+
+def _cases(table: Path, split: str) -> list[Any]:
+    from segdistill.data.cases import read_cases, select
+    from segdistill.data.datasets import index_dataset
+    from segdistill.errors import InputError
+
+    if not table.exists():
+        raise InputError(f"no such case table or folder: {table}")
+    cases = index_dataset("folder", table) if table.is_dir() else read_cases(table)
+    splits = {case.split for case in cases}
+    if split == "all" or splits == {""}:  # a table without splits was made to be evaluated whole
+        return cases
+    chosen = select(cases, split=split)
+    if not chosen:
+        raise InputError(f"{table} has no case in split '{split}': its splits are {', '.join(sorted(splits))}; or --split all")
+    return chosen
+
+
+def _predictor(model: str) -> Any:
+    if model.endswith(".onnx"):
+        from segdistill.runtime.predictor import Predictor
+
+        predictor = Predictor(model)
+        return lambda picture: predictor.predict_pixels(picture.pixels).mask
+    with needs("evaluating a stage of a run", "train"):
+        import torch
+
+        from segdistill.recipes.stage import find_stage, load_stage
+        from segdistill.training.inference import mask_predictor
+    stage = load_stage(find_stage(model))
+    return mask_predictor(stage.network, stage.preprocess, stage.postprocess, torch.device("cpu"))
+
+
+def _print(summary: dict[str, Any], count: int) -> None:
+    print(f"{'':12}{'n':>5}  " + "".join(f"{name:>24}" for name in summary.get("all", {})))
+    for label, metrics in summary.items():
+        if label == "normal":
+            continue
+        cells = "".join(f"{_cell(value):>24}" for value in metrics.values())
+        print(f"{label:12}{next(iter(metrics.values()))['n']:>5}  {cells}")
+    if normal := summary.get("normal"):
+        print("normal      " + ", ".join(f"{name} {_cell(value)}" for name, value in normal.items()))
+    print(f"{count} cases; mean [bootstrap 95 % interval], groups resampled")
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, dict):
+        return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if value.get("low") is None:
+        return f"{value['mean']:.4f}"
+    return f"{value['mean']:.4f} [{value['low']:.3f}, {value['high']:.3f}]"

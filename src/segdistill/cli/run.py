@@ -1,0 +1,49 @@
+"""segdistill run RECIPE: train, evaluate, report, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segdistill.cli.extras import needs
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="name of a recipe (segdistill list recipes) or a .yaml file")],
+    data: Annotated[Path | None, typer.Option(help="cases.csv, or a folder with images/ and masks/")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, such as epochs=20 or stages.student.model.name=unet")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the run; the same folder continues it")] = None,
+    stages: Annotated[str | None, typer.Option(help="only these stages (comma between) and their teachers; or all")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu")] = "auto",
+    devices: Annotated[int, typer.Option(help="number of devices per node")] = 1,
+    nodes: Annotated[int, typer.Option(help="number of nodes")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
+    more: Annotated[list[str] | None, typer.Argument(help="further key=value after --set", metavar="[KEY=VALUE]...")] = None,
+) -> None:
+    """Train the stages of a recipe, evaluate them, and write report and model file. Run it again to continue."""
+    from segdistill.recipes.load import load_recipe
+
+    loaded = load_recipe(recipe, [*(changes or []), *(more or [])])
+    folder = out or Path("runs") / loaded.name
+    with needs("training", "train"):
+        from segdistill.cli.progress import show
+        from segdistill.recipes.finish import run_summary
+        from segdistill.recipes.runner import Machine, run_recipe
+
+    wanted = None if stages is None else list(loaded.stages) if stages == "all" else stages.split(",")
+    show(run_recipe(loaded, data, folder, Machine(device, devices, nodes), wanted))
+    summary = run_summary(folder)
+    if as_json:
+        import json
+
+        print(json.dumps(summary, indent=2))
+        return
+    for name, stage in summary["stages"].items():
+        print(f"{name:24}{stage['line']}")
+    print(f"report      {folder / 'report.html'}")
+    if summary["model"]:
+        print(f"model file  {summary['model']}")

@@ -1,0 +1,147 @@
+"""The case table: one row per image with its reference, the only form in which data enters segdistill."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segdistill.errors import InputError
+from segdistill.files import sha256_file, sha256_text
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and its reference.
+
+    Attributes:
+        id: unique name of the case.
+        image: the picture's file.
+        masks: the reference's files, joined by union; none: the case has no reference (unless it has a
+            `box`).
+        group: cases of one group are never split (same patient, near-duplicates); "" means a group of its
+            own.
+        label: class of the whole image, such as "benign"; "" when unknown.
+        site: hospital, device or source; "" when unknown.
+        box: (left, top, right, bottom) in pixels, right and bottom exclusive: a reference where no mask
+            exists.
+        spacing_mm: (row, column) size of a pixel in millimetres.
+        split: "train", "val", "test" or "".
+        resize_mask: the dataset publishes masks whose size differs from the image: resize, then threshold.
+
+    >>> Case("a", Path("a.png")).group_key
+    'a'
+    """
+
+    id: str
+    image: Path
+    masks: tuple[Path, ...] = ()
+    group: str = ""
+    label: str = ""
+    site: str = ""
+    box: tuple[int, int, int, int] | None = None
+    spacing_mm: tuple[float, float] | None = None
+    split: str = ""
+    resize_mask: bool = False
+
+    @property
+    def group_key(self) -> str:
+        """The group that this case belongs to: `group`, or its own id."""
+        return self.group or self.id
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether there is a mask or a box."""
+        return bool(self.masks) or self.box is not None
+
+
+def select(
+    cases: Iterable[Case],
+    split: str | Sequence[str] | None = None,
+    labels: str | Sequence[str] | None = None,
+) -> list[Case]:
+    """The cases of these splits and labels, in the table's order; None takes all.
+
+    >>> table = [Case("a", Path("a.png"), label="benign", split="test"), Case("b", Path("b.png"))]
+    >>> [case.id for case in select(table, split="test", labels=["benign"])]
+    ['a']
+    """
+    splits = (split,) if isinstance(split, str) else split
+    wanted = (labels,) if isinstance(labels, str) else labels
+    return [
+        case
+        for case in cases
+        if (splits is None or case.split in splits) and (wanted is None or case.label in wanted)
+    ]
+
+
+_HASHES: dict[tuple[str, int, int], str] = {}
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, remembered by (path, size, modification time) within the process.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        status = path.stat()
+        key = (str(path), status.st_size, status.st_mtime_ns)
+        if key not in _HASHES:
+            _HASHES[key] = sha256_file(path)
+        return _HASHES[key]
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}): restore the file or drop the case"
+        ) from error
+
+
+def content_key(case: Case) -> list[object]:
+    """What decides a case's pixels and reference, whatever its files are called (JSON types)."""
+    return [
+        case.id,
+        file_hash(case.image),
+        [file_hash(mask) for mask in case.masks],
+        case.box,
+        case.resize_mask,
+    ]
+
+
+def table_hash(cases: Iterable[Case]) -> str:
+    """Hash of a table's content: ids, groups, labels, sites, splits and the bytes of every file; not its row
+    order.
+
+    Raises:
+        InputError: a file cannot be read.
+
+    >>> table_hash([]) == table_hash(())
+    True
+    """
+    rows = [
+        [content_key(case), case.group_key, case.label, case.site, case.spacing_mm, case.split]
+        for case in sorted(cases, key=lambda case: case.id)
+    ]
+    return sha256_text(json.dumps(rows))
+
+
+def require_unique(cases: Iterable[Case]) -> None:
+    """Raises InputError when two cases share an id."""
+    seen: set[str] = set()
+    for case in cases:
+        if case.id in seen:
+            raise InputError(f"two cases have the id '{case.id}': give every case its own id")
+        seen.add(case.id)
+
+
+def near_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` is probably a misspelling of.
+
+    >>> near_name("lable", ["label", "split"])
+    'label'
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return close[0] if close else None

@@ -1,0 +1,186 @@
+"""Looks at every file of a table and says what is wrong: one line each, naming the files and what to do."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from segdistill.data.case import Case
+from segdistill.data.duplicates import Fingerprint, Pair, find_pairs, fingerprint
+from segdistill.data.leaks import leaks
+from segdistill.data.reference import reference_mask
+from segdistill.errors import InputError
+from segdistill.imaging.read import read_picture
+
+LEVELS = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found: `level` is "error" (cannot be used), "warning" (look at it) or "note"."""
+
+    level: str
+    cases: tuple[str, ...]
+    message: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """Findings, worst first, and the pairs of pictures that show the same (for grouping and leak checks)."""
+
+    findings: list[Finding]
+    pairs: list[Pair]
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The findings that make a table unusable."""
+        return [finding for finding in self.findings if finding.level == "error"]
+
+
+@dataclass
+class _Seen:
+    print: Fingerprint | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+
+def check_cases(
+    cases: Sequence[Case],
+    progress: Callable[[int, int], None] | None = None,
+    require_reference: bool = True,
+    workers: int | None = None,
+) -> list[Finding]:
+    """Decodes every file once and returns the findings, worst first (see `run_check`)."""
+    return run_check(cases, progress, require_reference, workers).findings
+
+
+def run_check(
+    cases: Sequence[Case],
+    progress: Callable[[int, int], None] | None = None,
+    require_reference: bool = True,
+    workers: int | None = None,
+) -> Check:
+    """Checks a table.
+
+    Errors: a file that is missing, empty, truncated or no image; an image without mask; sizes that differ; a
+    mask that is a photo; a repeated id; a leak between train, val and test. Warnings: an empty mask in a
+    labelled class other than "normal"; copies of one picture that are not grouped, or whose labels differ.
+    Notes: counts.
+
+    Args:
+        cases: the table.
+        progress: called with (done, total) after every case.
+        require_reference: False allows images without mask.
+        workers: decoding threads; by default the number of cores, at most 8.
+    """
+    findings = _repeated_ids(cases)
+    names: list[str] = []
+    prints: list[Fingerprint] = []
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        looks = pool.map(lambda case: _look(case, require_reference), cases)
+        for done, (case, seen) in enumerate(zip(cases, looks, strict=True), start=1):
+            findings += seen.findings
+            if seen.print is not None:
+                names.append(case.id)
+                prints.append(seen.print)
+            if progress is not None:
+                progress(done, len(cases))
+    pairs = find_pairs(names, prints)
+    findings += _copies(cases, pairs)
+    found_leaks = leaks(cases, pairs)
+    findings += [
+        Finding("error", (leak.first.id, leak.second.id), f"leak: {leak}: group them and split again")
+        for leak in found_leaks
+    ]
+    findings += _counts(cases, pairs)
+    return Check(sorted(findings, key=lambda finding: LEVELS.index(finding.level)), pairs)
+
+
+def _look(case: Case, require_reference: bool) -> _Seen:
+    seen = _Seen()
+
+    def found(level: str, message: str) -> None:
+        seen.findings.append(Finding(level, (case.id,), message))
+
+    try:
+        pixels = read_picture(case.image).pixels
+    except InputError as error:
+        found("error", str(error))
+        return seen
+    seen.print = fingerprint(pixels)
+    if not case.has_reference:
+        if require_reference:
+            found("error", f"image without mask: {case.image}: add its mask, or remove the image")
+        return seen
+    try:
+        mask = reference_mask(case, (pixels.shape[0], pixels.shape[1]))
+    except InputError as error:
+        found("error", str(error))
+        return seen
+    if not mask.any() and case.label not in ("", "normal"):
+        files = ", ".join(str(file) for file in case.masks)
+        found(
+            "warning",
+            f"empty mask in class '{case.label}': {files}: draw the lesion, or label the case normal",
+        )
+    return seen
+
+
+def _repeated_ids(cases: Sequence[Case]) -> list[Finding]:
+    counts = Counter(case.id for case in cases)
+    return [
+        Finding("error", (name,), f"{count} cases have the id '{name}': give every case its own id")
+        for name, count in counts.items()
+        if count > 1
+    ]
+
+
+def _copies(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
+    by_id = {case.id: case for case in cases}
+    findings = []
+    for pair in pairs:
+        first, second = by_id[pair.first], by_id[pair.second]
+        what = "identical pixels" if pair.kind == "identical" else f"near-duplicates ({pair.similarity:.2f})"
+        files = f"{first.image} and {second.image}"
+        both = (first.id, second.id)
+        if first.label != second.label:
+            message = (
+                f"{what} with conflicting labels '{first.label}' and '{second.label}': "
+                f"{files}: correct or drop one"
+            )
+            findings.append(Finding("warning", both, message))
+        if first.group_key != second.group_key:
+            findings.append(
+                Finding("warning", both, f"{what} in different groups: {files}: give them one group")
+            )
+    return findings
+
+
+def _counts(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
+    def line(what: str, values: list[str]) -> Finding:
+        counts = ", ".join(f"{value or '(none)'} {count}" for value, count in sorted(Counter(values).items()))
+        return Finding("note", (), f"{what}: {counts}")
+
+    several = sum(len(case.masks) > 1 for case in cases)
+    masks = sum(len(case.masks) for case in cases)
+    groups = len({case.group_key for case in cases})
+    notes = [
+        Finding(
+            "note", (), f"{len(cases)} cases in {groups} groups, {masks} masks, {several} with several masks"
+        )
+    ]
+    for what, values in (
+        ("labels", [case.label for case in cases]),
+        ("sites", [case.site for case in cases]),
+        ("splits", [case.split for case in cases]),
+    ):
+        if any(values):
+            notes.append(line(what, values))
+    if pairs:
+        identical = sum(pair.kind == "identical" for pair in pairs)
+        notes.append(
+            Finding("note", (), f"{len(pairs)} pairs show one picture, {identical} of them pixel by pixel")
+        )
+    return notes

@@ -1,0 +1,73 @@
+"""A contact sheet: many cases on one picture, with the contours of their references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from segdistill.data.case import Case
+from segdistill.data.reference import reference_mask
+from segdistill.errors import InputError
+from segdistill.files import atomic_write
+from segdistill.imaging.contours import draw_overlay
+from segdistill.imaging.preprocess import prepare_mask
+from segdistill.imaging.read import read_picture
+
+_CAPTION = 14  # pixels below every tile
+_GAP = 4
+_CONTOUR = (255, 196, 0)
+
+
+def contact_sheet(
+    cases: Sequence[Case], path: str | Path, columns: int = 8, limit: int = 64, tile: int = 160
+) -> int:
+    """Writes a PNG of the first `limit` cases, evenly taken from the table when it has more.
+
+    Args:
+        cases: the table.
+        path: the PNG to write.
+        columns: tiles in a row.
+        limit: at most so many tiles.
+        tile: pixels of a tile's longer side.
+
+    Returns:
+        How many cases are shown.
+
+    Raises:
+        InputError: no cases, a file that cannot be read, or an output that cannot be written.
+    """
+    if not cases:
+        raise InputError("no cases to show: check the split and labels that were chosen")
+    if columns < 1 or limit < 1 or not 32 <= tile <= 1024:
+        raise InputError(f"columns={columns}, limit={limit}, tile={tile}: use at least 1, 1 and 32 to 1024")
+    count = min(limit, len(cases))
+    shown = [cases[round(k * (len(cases) - 1) / max(count - 1, 1))] for k in range(count)]
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    size = (columns * (tile + _GAP) + _GAP, rows * (tile + _CAPTION + _GAP) + _GAP)
+    sheet = Image.new("RGB", size, (24, 24, 24))
+    draw = ImageDraw.Draw(sheet)
+    for number, case in enumerate(shown):
+        left = _GAP + number % columns * (tile + _GAP)
+        top = _GAP + number // columns * (tile + _CAPTION + _GAP)
+        picture = Image.fromarray(_tile(case, tile))
+        sheet.paste(picture, (left + (tile - picture.width) // 2, top + (tile - picture.height) // 2))
+        caption = f"{case.id} {case.label}" if case.label and not case.id.startswith(case.label) else case.id
+        draw.text((left + 1, top + tile), caption[: tile // 6].encode("latin-1", "replace").decode("latin-1"))
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, format="PNG")
+    return count
+
+
+def _tile(case: Case, tile: int) -> NDArray[np.uint8]:
+    pixels = read_picture(case.image).pixels
+    height, width = pixels.shape[:2]
+    mask = reference_mask(case, (height, width))
+    scale = tile / max(height, width)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    small = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
+    return draw_overlay(small, [(prepare_mask(mask, size).astype(np.bool_), _CONTOUR)])

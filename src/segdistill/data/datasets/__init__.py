@@ -1,0 +1,59 @@
+"""Published datasets: one adapter per file, all listed here."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from segdistill.data.case import Case, near_name, require_unique
+from segdistill.data.datasets.base import Dataset
+from segdistill.data.datasets.busi import BUSI
+from segdistill.data.datasets.dataset_b import DATASET_B
+from segdistill.data.datasets.folder import FOLDER
+from segdistill.data.datasets.phantom import PHANTOM
+from segdistill.data.datasets.stu import STU
+from segdistill.data.datasets.sysu import SYSU
+from segdistill.errors import InputError
+
+__all__ = ["DATASETS", "Dataset", "index_dataset"]
+
+DATASETS: dict[str, Dataset] = {
+    dataset.name: dataset for dataset in (FOLDER, BUSI, DATASET_B, STU, SYSU, PHANTOM)
+}
+
+
+def index_dataset(name: str, path: str | Path, **options: Any) -> list[Case]:
+    """Turns a dataset as published, in the folder `path` (or one or two levels above it), into cases.
+
+    Args:
+        name: one of DATASETS.
+        path: the dataset's folder.
+        options: of this dataset; only `phantom` has some (count, size, seed).
+
+    Raises:
+        InputError: unknown dataset or option, a folder that is not it (says what was looked for), or masks
+            without images.
+
+    >>> import tempfile
+    >>> len(index_dataset("phantom", Path(tempfile.mkdtemp()) / "new"))
+    120
+    """
+    if name not in DATASETS:
+        meant = near_name(name, DATASETS)
+        hint = f"did you mean '{meant}'?" if meant else f"there are {', '.join(DATASETS)}"
+        raise InputError(f"unknown dataset '{name}': {hint}")
+    known = list(inspect.signature(DATASETS[name].index).parameters)[1:]
+    for option in options:
+        if option not in known:
+            raise InputError(
+                f"dataset '{name}' has no option '{option}': it has {', '.join(known) or 'none'}"
+            )
+    try:
+        cases = DATASETS[name].index(Path(path), **options)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}): check the folder and its permissions"
+        ) from error
+    require_unique(cases)
+    return cases

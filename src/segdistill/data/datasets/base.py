@@ -1,0 +1,89 @@
+"""What a published dataset's adapter is, and what adapters share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segdistill.data.case import Case
+from segdistill.errors import InputError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".dcm")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An adapter that turns a dataset, as published, into cases.
+
+    Attributes:
+        name: how it is called on the command line.
+        title: its full name.
+        index: from the folder (and options, where there are any) to cases in natural order; raises InputError
+            when the folder is something else.
+        published: counts by label as published ("" for unlabelled images), to compare with what was found.
+        how_to_get: where it comes from, what it looks like, and its terms.
+    """
+
+    name: str
+    title: str
+    index: Callable[..., list[Case]]
+    how_to_get: str
+    published: Mapping[str, int] = field(default_factory=dict)
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sorts "case 2" before "case 10".
+
+    >>> sorted(["case 10", "case 2"], key=natural_key)
+    ['case 2', 'case 10']
+    """
+    parts = re.split(r"(\d+)", text)
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part.lower()) for part in parts if part]
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files of a folder (not of its sub-folders) in natural order; hidden files are left out."""
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    ]
+    return sorted(files, key=lambda path: natural_key(path.name))
+
+
+def subfolder(folder: Path, names: Iterable[str]) -> Path | None:
+    """The sub-folder with one of these names, whatever its case; the first name wins."""
+    if not folder.is_dir():
+        return None
+    folders = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    return next((folders[name] for name in names if name in folders), None)
+
+
+def find_root(path: Path, fits: Callable[[Path], bool], what: str, depth: int = 2) -> Path:
+    """The folder at `path`, or at most `depth` levels below it, that `fits`.
+
+    Raises:
+        InputError: there is none; the message says what was looked for.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder: give the folder that holds {what}")
+    level = [path]
+    for _ in range(depth + 1):
+        found = [folder for folder in level if fits(folder)]
+        if found:
+            return found[0]
+        level = [child for folder in level for child in sorted(folder.iterdir()) if child.is_dir()]
+    raise InputError(f"{path} is not this dataset: looked for {what} there and in {depth} levels below")
+
+
+def require_pairs(masks_left: Sequence[Path]) -> None:
+    """Raises InputError when masks are left without an image."""
+    if masks_left:
+        names = ", ".join(str(path) for path in masks_left[:3])
+        more = f" and {len(masks_left) - 3} more" if len(masks_left) > 3 else ""
+        raise InputError(
+            f"mask without image: {names}{more}: restore the image, or rename or remove the mask"
+        )

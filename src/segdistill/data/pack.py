@@ -1,0 +1,112 @@
+"""A compact copy of a table's files: smaller pictures, joined 1-bit masks, and a cases.csv that can be
+moved.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from segdistill.data.case import Case, require_unique
+from segdistill.data.reference import reference_mask
+from segdistill.data.table import write_cases
+from segdistill.errors import InputError
+from segdistill.imaging.preprocess import prepare_mask
+from segdistill.imaging.read import read_picture
+
+
+def pack_cases(
+    cases: Sequence[Case], folder: str | Path, size: int, progress: Callable[[int, int], None] | None = None
+) -> list[Case]:
+    """Writes images/*.png (longest side at most `size`), masks/*.png (1 bit) and cases.csv into a new folder.
+
+    Boxes and pixel spacings are scaled with the pictures. The folder appears when it is complete.
+
+    Returns:
+        The packed cases.
+
+    Raises:
+        InputError: a file that cannot be read, a folder that is not empty or cannot be written, a full disk.
+    """
+    folder = Path(os.path.abspath(folder))
+    require_unique(cases)
+    if size < 16:
+        raise InputError(f"size {size} is too small: use at least 16")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not an empty folder: give a new one")
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        for name in ("images", "masks"):
+            (temporary / name).mkdir()
+        packed: list[Case] = []
+        for done, (case, name) in enumerate(zip(cases, _names(cases), strict=True), start=1):
+            packed.append(_pack_one(case, name, temporary, size))
+            if progress is not None:
+                progress(done, len(cases))
+        write_cases(packed, temporary / "cases.csv")
+        temporary.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return [
+        replace(
+            case,
+            image=folder / "images" / case.image.name,
+            masks=tuple(folder / "masks" / mask.name for mask in case.masks),
+        )
+        for case in packed
+    ]
+
+
+def _pack_one(case: Case, name: str, folder: Path, size: int) -> Case:
+    pixels = read_picture(case.image).pixels
+    height, width = pixels.shape[:2]
+    mask = reference_mask(case, (height, width)) if case.masks else None
+    scale = min(1.0, size / max(height, width))
+    target = (max(1, round(height * scale)), max(1, round(width * scale)))
+    picture = Image.fromarray(pixels)
+    if target != (height, width):
+        picture = picture.resize(target[::-1], Image.Resampling.BILINEAR, reducing_gap=None)
+    image = folder / "images" / f"{name}.png"
+    picture.save(image, optimize=True)
+    masks: tuple[Path, ...] = ()
+    if mask is not None:
+        masks = (folder / "masks" / f"{name}.png",)
+        small = prepare_mask(mask, target)
+        Image.fromarray(small * 255).convert("1").save(masks[0], optimize=True)
+    rows, columns = target[0] / height, target[1] / width
+    box, spacing = case.box, case.spacing_mm
+    if box is not None:
+        left, top = round(box[0] * columns), round(box[1] * rows)
+        box = (left, top, max(left + 1, round(box[2] * columns)), max(top + 1, round(box[3] * rows)))
+    if spacing is not None:
+        spacing = (spacing[0] / rows, spacing[1] / columns)
+    return replace(case, image=image, masks=masks, box=box, spacing_mm=spacing, resize_mask=False)
+
+
+def _names(cases: Sequence[Case]) -> list[str]:
+    """A file name per case, made from its id, unique even where case does not count."""
+    used: set[str] = set()
+    names = []
+    for case in cases:
+        base = re.sub(r"[^\w.() -]+", "_", case.id).strip(" .") or "case"
+        name, number = base, 2
+        while name.lower() in used:
+            name, number = f"{base}_{number}", number + 1
+        used.add(name.lower())
+        names.append(name)
+    return names

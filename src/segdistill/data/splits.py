@@ -1,0 +1,186 @@
+"""Splits that keep groups whole and classes balanced: seeded, and the same in whatever order the table is."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from segdistill.data.case import Case, require_unique
+from segdistill.data.leaks import Leak, leaks, require_no_leaks
+from segdistill.errors import InputError
+
+__all__ = ["FRACTIONS", "Leak", "hold_out", "k_fold", "leaks", "require_no_leaks", "unstratified"]
+
+FRACTIONS: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
+
+
+def hold_out(
+    cases: Sequence[Case],
+    fractions: Mapping[str, float] = FRACTIONS,
+    seed: int = 0,
+    stratify: bool = True,
+) -> list[Case]:
+    """Train, val and test by whole groups, stratified by label and site.
+
+    Args:
+        cases: the table; the result has its order.
+        fractions: share of every split; sums to one. A share of 0 leaves that split out.
+        seed: another seed gives another split.
+        stratify: False ignores labels and sites (groups stay whole).
+
+    Returns:
+        The same cases with `split` set. Counts are within one group of the exact share, in all and per label.
+
+    Raises:
+        InputError: fractions that do not sum to one, or a label with fewer groups than splits.
+
+    >>> from pathlib import Path
+    >>> table = [Case(str(i), Path(f"{i}.png"), label="benign" if i < 14 else "malignant") for i in range(20)]
+    >>> sorted(Counter(case.split for case in hold_out(table)).items())
+    [('test', 3), ('train', 14), ('val', 3)]
+    """
+    _check_fractions(fractions)
+    chosen = _allocate(cases, {name: share for name, share in fractions.items() if share > 0}, seed, stratify)
+    return [replace(case, split=chosen[case.group_key]) for case in cases]
+
+
+def k_fold(
+    cases: Sequence[Case], k: int, fold: int, seed: int = 0, val: float = 0.15, stratify: bool = True
+) -> list[Case]:
+    """Fold `fold` of `k`: it becomes test, and the share `val` of the other cases becomes val.
+
+    Over all folds every case is tested exactly once. Groups stay whole, labels and sites are stratified.
+
+    Raises:
+        InputError: fold outside 0..k-1, k below 2, or a label with fewer groups than folds.
+
+    >>> from pathlib import Path
+    >>> table = [Case(str(i), Path(f"{i}.png")) for i in range(10)]
+    >>> tested = [case.id for fold in range(5) for case in k_fold(table, 5, fold) if case.split == "test"]
+    >>> sorted(tested) == sorted(case.id for case in table)
+    True
+    """
+    if k < 2:
+        raise InputError(f"k-fold needs k of at least 2, not {k}: use hold-out for a single split")
+    if not 0 <= fold < k:
+        raise InputError(f"fold {fold} does not exist: with k={k} folds are 0 to {k - 1}")
+    if not 0 <= val < 1:
+        raise InputError(f"val={val} is not a share of the training cases: use 0 to below 1")
+    folds = _allocate(cases, {str(number): 1 / k for number in range(k)}, seed, stratify)
+    rest = [case for case in cases if folds[case.group_key] != str(fold)]
+    shares = {"train": 1 - val, "val": val} if val > 0 else {"train": 1.0}
+    inner = _allocate(rest, shares, seed + 1 + fold, stratify, strict=False)
+    return [replace(case, split=inner.get(case.group_key, "test")) for case in cases]
+
+
+def unstratified(cases: Sequence[Case], test: float = 0.15, seed: int = 0, val: float = 0.0) -> list[Case]:
+    """The LightBTSeg paper's split: ceil(test x n) cases drawn blindly; labels and groups are ignored.
+
+    With 647 BUSI images it tests 98, with 163 of Dataset B 25. Cases labelled "normal" take no part (split
+    ""). The paper names no validation set; `val` draws that share of the training cases. Leaks are likely:
+    see `leaks`.
+
+    >>> from pathlib import Path
+    >>> table = [Case(str(i), Path(f"{i}.png"), label="benign") for i in range(647)]
+    >>> Counter(case.split for case in unstratified(table))["test"]
+    98
+    """
+    require_unique(cases)
+    if not 0 < test < 1 or not 0 <= val < 1:
+        raise InputError(f"test={test} and val={val} must be shares between 0 and 1")
+    taking_part = [case.id for case in cases if case.label != "normal"]
+    order = sorted(taking_part, key=lambda name: _draw(seed, name))
+    tested = math.ceil(round(test * len(order), 9))
+    validated = math.ceil(round(val * (len(order) - tested), 9))
+    split = dict.fromkeys(order, "train")
+    split.update(dict.fromkeys(order[:tested], "test"))
+    split.update(dict.fromkeys(order[tested : tested + validated], "val"))
+    return [replace(case, split=split.get(case.id, "")) for case in cases]
+
+
+def _check_fractions(fractions: Mapping[str, float]) -> None:
+    unknown = set(fractions) - {"train", "val", "test"}
+    if unknown:
+        raise InputError(f"unknown split '{sorted(unknown)[0]}': the splits are train, val and test")
+    if any(not 0 <= share <= 1 for share in fractions.values()) or not math.isclose(
+        sum(fractions.values()), 1.0
+    ):
+        raise InputError(f"fractions {dict(fractions)} must be between 0 and 1 and sum to 1")
+
+
+def _draw(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+
+
+def _allocate(
+    cases: Sequence[Case], shares: Mapping[str, float], seed: int, stratify: bool, strict: bool = True
+) -> dict[str, str]:
+    """Group -> part, so that every part gets its share of every stratum and of the whole.
+
+    Strata are gone through in order, and what a part got too little or too much of is handed to the next
+    stratum, so rounding never adds up. Within a stratum large groups go first, each to the part that has most
+    of its share left.
+    """
+    require_unique(cases)
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.group_key, []).append(case)
+    strata: dict[tuple[str, str], list[str]] = {}
+    for key, members in groups.items():
+        strata.setdefault(_stratum(members) if stratify else ("", ""), []).append(key)
+    chosen: dict[str, str] = {}
+    carry = dict.fromkeys(shares, 0.0)
+    for _, keys in sorted(strata.items()):
+        keys.sort(key=lambda key: (-len(groups[key]), _draw(seed, key)))
+        total = sum(len(groups[key]) for key in keys)
+        due = {part: share * total + carry[part] for part, share in shares.items()}
+        owed = dict(due)
+        for key in keys:
+            part = _next_part(owed, due, len(groups[key]))
+            chosen[key] = part
+            owed[part] -= len(groups[key])
+        carry = owed
+    if stratify:
+        _fill_empty(chosen, groups, list(shares), seed, strict)
+    return chosen
+
+
+def _stratum(members: Sequence[Case]) -> tuple[str, str]:
+    counts = Counter((case.label, case.site) for case in members)
+    return min(counts, key=lambda key: (-counts[key], key))
+
+
+def _next_part(owed: Mapping[str, float], due: Mapping[str, float], size: int) -> str:
+    room = [part for part in owed if owed[part] >= size]
+    if (
+        size > 1 and room
+    ):  # a large group: to the part with most of its share left, not always to the largest part
+        return max(room, key=lambda part: (owed[part] / max(due[part], 1e-9), owed[part], part))
+    return max(owed, key=lambda part: (owed[part], part))
+
+
+def _fill_empty(
+    chosen: dict[str, str], groups: Mapping[str, list[Case]], parts: Sequence[str], seed: int, strict: bool
+) -> None:
+    """Gives every part at least one group of every label, moving the smallest from where there are most."""
+    by_label: dict[str, list[str]] = {}
+    for key, members in groups.items():
+        by_label.setdefault(_stratum(members)[0], []).append(key)
+    for label, keys in sorted(by_label.items()):
+        if len(keys) < len(parts):
+            if strict:
+                raise InputError(
+                    f"label '{label}' has {len(keys)} group(s) for {len(parts)} splits: add cases, "
+                    f"drop the label, "
+                    "use fewer splits, or split without stratification"
+                )
+            continue
+        for part in parts:
+            counts = Counter(chosen[key] for key in keys)
+            if counts[part] == 0:
+                donor = max(counts, key=lambda name: (counts[name], name))
+                movable = [key for key in keys if chosen[key] == donor]
+                chosen[min(movable, key=lambda key: (len(groups[key]), _draw(seed, key)))] = part

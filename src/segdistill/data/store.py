@@ -1,0 +1,269 @@
+"""The prepared store: every case decoded and resized once into arrays that training maps into memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdistill.data.case import Case, content_key, require_unique
+from segdistill.data.reference import reference_mask
+from segdistill.errors import InputError
+from segdistill.files import sha256_text
+from segdistill.imaging.preprocess import Preprocess, prepare_mask
+from segdistill.imaging.read import read_picture
+
+_VERSION = 1
+_CHECKED_BYTES = 1 << 30  # content is checked on opening up to this size, sizes alone beyond
+
+Progress = Callable[[int, int], None]
+
+
+class Store:
+    """Prepared cases, opened read-only.
+
+    Attributes:
+        folder: where the arrays lie.
+        ids: case ids in the order of the rows.
+
+    Made by `prepare_store`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = _read_index(folder)
+        self.folder = folder
+        self.ids: list[str] = index["ids"]
+        self._has_mask: list[bool] = index["has_mask"]
+        self._images = _map(folder / "images.npy", index["files"]["images.npy"])
+        self._masks = _map(folder / "masks.npy", index["files"]["masks.npy"])
+        if len(self._images) != len(self.ids) or len(self._masks) != len(self.ids):
+            raise ValueError("arrays and index disagree")
+        self._rows = {name: row for row, name in enumerate(self.ids)}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every prepared image."""
+        return int(self._images.shape[1]), int(self._images.shape[2])
+
+    def row(self, case_id: str) -> int:
+        """The row of a case.
+
+        Raises:
+            InputError: the case is not in the store.
+        """
+        try:
+            return self._rows[case_id]
+        except KeyError as error:
+            raise InputError(
+                f"case '{case_id}' is not in the prepared store: prepare it from the same table"
+            ) from error
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """Prepared pixels, uint8 (H, W, 1 or 3), read-only: `Preprocess.normalise` makes the network's
+        input.
+        """
+        image: NDArray[np.uint8] = self._images[row]
+        return image
+
+    def mask(self, row: int) -> NDArray[np.uint8]:
+        """Prepared reference, uint8 (H, W) of 0 and 1, read-only; all zero where there is no reference."""
+        mask: NDArray[np.uint8] = self._masks[row]
+        return mask
+
+    def has_mask(self, row: int) -> bool:
+        """Whether the case has a reference (an empty mask of a normal image is one)."""
+        return self._has_mask[row]
+
+
+def prepare_store(
+    cases: Sequence[Case],
+    preprocess: Preprocess,
+    folder: str | Path,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Store:
+    """Opens the store of these cases below `folder`; builds it first if it is absent, damaged or of other
+    content.
+
+    The store's name is a hash of what decides the pixels: size, colour, and every case's files. It appears
+    under that name only when complete, so several processes may build it at once, and a failure leaves
+    nothing behind.
+
+    Args:
+        cases: at least one case; rows get this order.
+        preprocess: only `size` and `colour` matter here.
+        folder: where stores are kept.
+        progress: called with (done, total) after every case.
+        workers: decoding threads; by default the number of cores, at most 8.
+
+    Raises:
+        InputError: a file cannot be read (named), the folder cannot be written, or the disk is full.
+    """
+    if not cases:
+        raise InputError("no cases to prepare: check the split and labels that were chosen")
+    require_unique(cases)
+    folder = Path(folder)
+    target = folder / f"store-{_key(cases, preprocess)[:16]}"
+    store = _open(target)
+    if store is None:
+        _build(cases, preprocess, folder, target, progress, workers or min(8, os.cpu_count() or 1))
+        store = _open(target)
+    if store is None:
+        raise InputError(
+            f"{target}: damaged right after it was written: check the disk, then delete this folder"
+        )
+    return store
+
+
+def _key(cases: Sequence[Case], preprocess: Preprocess) -> str:
+    content = [_VERSION, list(preprocess.size), preprocess.colour, [content_key(case) for case in cases]]
+    return sha256_text(json.dumps(content))
+
+
+def _open(target: Path) -> Store | None:
+    try:
+        return Store(target)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    index: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    return index
+
+
+def _map(path: Path, expected: dict[str, int]) -> NDArray[np.uint8]:
+    size = path.stat().st_size
+    if size != expected["bytes"] or (size <= _CHECKED_BYTES and _checksum(path) != expected["crc32"]):
+        raise ValueError(f"{path} is damaged")
+    array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _build(
+    cases: Sequence[Case],
+    preprocess: Preprocess,
+    folder: Path,
+    target: Path,
+    progress: Progress | None,
+    workers: int,
+) -> None:
+    def prepare(case: Case) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        pixels = read_picture(case.image).pixels
+        mask = reference_mask(case, (pixels.shape[0], pixels.shape[1]))
+        return preprocess.prepare(pixels), prepare_mask(mask, preprocess.size)
+
+    temporary: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".store-"))
+        height, width = preprocess.size
+        channels = 3 if preprocess.colour == "rgb" else 1
+        with open(temporary / "images.npy", "wb") as images, open(temporary / "masks.npy", "wb") as masks:
+            _write_header(images, (len(cases), height, width, channels))
+            _write_header(masks, (len(cases), height, width))
+            for done, (image, mask) in enumerate(_in_order(prepare, cases, workers), start=1):
+                # plain writes: a full disk is an error here, where writing through a map would end the
+                # process
+                images.write(np.ascontiguousarray(image, dtype=np.uint8).tobytes())
+                masks.write(np.ascontiguousarray(mask, dtype=np.uint8).tobytes())
+                if progress is not None:
+                    progress(done, len(cases))
+        names = ("images.npy", "masks.npy")
+        files = {
+            name: {"bytes": (temporary / name).stat().st_size, "crc32": _checksum(temporary / name)}
+            for name in names
+        }
+        index = {
+            "version": _VERSION,
+            "ids": [case.id for case in cases],
+            "has_mask": [case.has_reference for case in cases],
+            "preprocess": {"size": list(preprocess.size), "colour": preprocess.colour},
+            "files": files,
+        }
+        (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        _publish(temporary, target)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the prepared store to {folder}: {error.strerror or error}: free space or "
+            f"choose another folder"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what builds that were killed left behind, once it is a day old."""
+    for left in folder.glob(".store-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 86_400:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _in_order(
+    prepare: Callable[[Case], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    cases: Sequence[Case],
+    workers: int,
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Results in the order of the cases, with a bounded number under way (decoding releases the GIL)."""
+    pool = ThreadPoolExecutor(workers)
+    waiting: list[Future[tuple[NDArray[np.uint8], NDArray[np.uint8]]]] = []
+    try:
+        for case in cases:
+            waiting.append(pool.submit(prepare, case))
+            if len(waiting) > 4 * workers:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    temporary.chmod(0o755)  # mkdtemp makes private folders
+    if target.exists() and _open(target) is None:
+        damaged = Path(tempfile.mkdtemp(dir=target.parent, prefix=".damaged-"))
+        try:
+            target.rename(damaged / "store")
+        except FileNotFoundError:
+            pass  # another process was faster
+        finally:
+            shutil.rmtree(damaged, ignore_errors=True)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if _open(target) is None:  # not simply another process that finished first
+            raise

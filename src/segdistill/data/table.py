@@ -1,0 +1,166 @@
+"""cases.csv: the case table as a file that people can read and edit."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from segdistill.data.case import SPLITS, Case, near_name, require_unique
+from segdistill.errors import InputError
+from segdistill.files import atomic_write
+
+COLUMNS = ("id", "group", "image", "masks", "label", "site", "box", "spacing_mm", "split")
+_EXTRA = "resize_mask"  # written only when a case needs it
+
+
+def write_cases(cases: Sequence[Case], path: str | Path) -> None:
+    """Writes the table; files below its folder by relative path, others by absolute path; masks joined by
+    ';'.
+
+    Raises:
+        InputError: ids that repeat, a path with ';', or a folder that cannot be written.
+
+    >>> import tempfile
+    >>> table = Path(tempfile.mkdtemp()) / "cases.csv"
+    >>> write_cases([Case("a", table.parent / "a.png", label="benign")], table)
+    >>> print(table.read_text().splitlines()[1])
+    a,,a.png,,benign,,,,
+    """
+    path = Path(path)
+    require_unique(cases)
+    columns = [*COLUMNS, _EXTRA] if any(case.resize_mask for case in cases) else list(COLUMNS)
+    rows = [_to_row(case, path) for case in cases]
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_cases(path: str | Path) -> list[Case]:
+    r"""Reads and checks a table; relative files are looked for beside the table. Further columns are ignored.
+
+    Raises:
+        InputError: no such file, a missing or misspelled column, or a bad value (names row and column).
+
+    >>> import tempfile
+    >>> table = Path(tempfile.mkdtemp()) / "cases.csv"
+    >>> _ = table.write_text("id,image,split\na,a.png,train\n")
+    >>> [(case.id, case.image.name, case.split) for case in read_cases(table)]
+    [('a', 'a.png', 'train')]
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder: give the case table inside it, or index it: segdistill data index"
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such case table: make one with segdistill data index") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable UTF-8 table: {error}") from error
+    reader = csv.DictReader(text.splitlines())
+    try:
+        header = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = header
+        _check_header(header, path)
+        cases = [_from_row(row, path, number) for number, row in enumerate(reader, start=2)]
+    except csv.Error as error:
+        raise InputError(f"{path}: not a comma-separated table: {error}") from error
+    if not cases:
+        raise InputError(f"{path}: the table has no rows: add cases or index a dataset")
+    try:
+        require_unique(cases)
+    except InputError as error:
+        raise InputError(f"{path}: column 'id': {error}") from error
+    return cases
+
+
+def _check_header(header: Sequence[str], path: Path) -> None:
+    for column in ("id", "image"):
+        if column not in header:
+            raise InputError(f"{path}: column '{column}' is missing: the columns are {', '.join(COLUMNS)}")
+    known = {*COLUMNS, _EXTRA}
+    for name in header:
+        if name not in known and (meant := near_name(name.lower(), known)) and meant not in header:
+            raise InputError(f"{path}: unknown column '{name}': did you mean '{meant}'?")
+
+
+def _from_row(row: dict[str, str | None], path: Path, number: int) -> Case:
+    def bad(column: str, why: str) -> InputError:
+        return InputError(f"{path}: row {number}, column '{column}': {why}")
+
+    def text(column: str) -> str:
+        return (row.get(column) or "").strip()
+
+    def numbers(column: str, count: int, example: str) -> list[float] | None:
+        parts = text(column).split()
+        if not parts:
+            return None
+        try:
+            values = [float(part) for part in parts]
+        except ValueError:
+            values = []
+        if len(values) != count:
+            raise bad(column, f"'{text(column)}' is not {count} numbers: write them as '{example}'")
+        return values
+
+    if None in row:
+        raise bad("split", "more values than columns: quote values that contain a comma")
+    for column in ("id", "image"):
+        if not text(column):
+            raise bad(column, "is empty: every case needs one")
+    if text("split") not in ("", *SPLITS):
+        raise bad("split", f"'{text('split')}' is not one of train, val, test or empty")
+    box = numbers("box", 4, "left top right bottom")
+    if box is not None and not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+        raise bad("box", f"'{text('box')}' is empty or negative: write 'left top right bottom' in pixels")
+    spacing = numbers("spacing_mm", 2, "0.1 0.1")
+    if spacing is not None and not all(0 < value < float("inf") for value in spacing):
+        raise bad("spacing_mm", f"'{text('spacing_mm')}' must be two positive numbers of millimetres")
+    if text(_EXTRA).lower() not in ("", "yes", "no"):
+        raise bad(_EXTRA, f"'{text(_EXTRA)}' is not yes, no or empty")
+    folder = Path(os.path.abspath(path.parent))
+    return Case(
+        id=text("id"),
+        image=folder / text("image"),
+        masks=tuple(folder / part.strip() for part in text("masks").split(";") if part.strip()),
+        group=text("group"),
+        label=text("label"),
+        site=text("site"),
+        box=(int(box[0]), int(box[1]), int(box[2]), int(box[3])) if box else None,
+        spacing_mm=(spacing[0], spacing[1]) if spacing else None,
+        split=text("split"),
+        resize_mask=text(_EXTRA).lower() == "yes",
+    )
+
+
+def _to_row(case: Case, table: Path) -> dict[str, str]:
+    folder = Path(os.path.abspath(table.parent))
+    files = [_relative(file, folder) for file in (case.image, *case.masks)]
+    for file in files:
+        if ";" in file or "\n" in file:
+            raise InputError(f"{file}: a ';' in a file name cannot be kept in the table: rename the file")
+    return {
+        "id": case.id,
+        "group": case.group,
+        "image": files[0],
+        "masks": ";".join(files[1:]),
+        "label": case.label,
+        "site": case.site,
+        "box": _join(case.box),
+        "spacing_mm": _join(case.spacing_mm),
+        "split": case.split,
+        _EXTRA: "yes" if case.resize_mask else "",
+    }
+
+
+def _join(values: Iterable[float] | None) -> str:
+    return " ".join(f"{value!r}" for value in values) if values is not None else ""
+
+
+def _relative(file: Path, folder: Path) -> str:
+    absolute = Path(os.path.abspath(file))
+    return (absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute).as_posix()

@@ -1,0 +1,251 @@
+"""Views: one seeded augmentation of one case, the same whoever asks, in whatever thread, process or order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segdistill.data.augment import Augment, make_augment
+from segdistill.data.store import Store
+from segdistill.errors import InputError, MissingExtra
+from segdistill.imaging.preprocess import Preprocess
+
+
+class Views:
+    """Augmented cases of a store.
+
+    Args:
+        store: prepared cases.
+        case_ids: which of them, in this order.
+        preprocess: its `normalise` makes the network's input; size and colour are the store's.
+        augment: settings or the name of a preset.
+        seed: with the number and the case's id it fixes every view.
+        count: how many different views a case has; epoch e shows number e % count. 0: a new one every epoch.
+
+    Raises:
+        InputError: no case, or a case that is not in the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        case_ids: Sequence[str],
+        preprocess: Preprocess,
+        augment: Augment | str = "none",
+        seed: int = 0,
+        count: int = 0,
+    ) -> None:
+        if not case_ids:
+            raise InputError("no cases to view: check the split and labels that were chosen")
+        if tuple(preprocess.size) != store.size:
+            raise InputError(
+                f"the store holds {store.size} pixels, not {tuple(preprocess.size)}: prepare it again"
+            )
+        self.store = store
+        self.case_ids = list(case_ids)
+        self.preprocess = preprocess
+        self.augment = make_augment(augment)
+        self.seed = seed
+        self.count = count
+        self._rows = [store.row(name) for name in self.case_ids]
+        self._local = threading.local()
+
+    def __len__(self) -> int:
+        return len(self.case_ids)
+
+    def number(self, epoch: int) -> int:
+        """The number of the view that an epoch shows."""
+        return epoch % self.count if self.count else epoch
+
+    def has_mask(self, k: int) -> bool:
+        """Whether case `k` has a reference."""
+        return self.store.has_mask(self._rows[k])
+
+    def pixels(self, k: int, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """View `number` of case `k` before normalisation: image uint8 (H, W, 1 or 3) and mask uint8 (H,
+        W).
+        """
+        image, mask = self.store.image(self._rows[k]), self.store.mask(self._rows[k])
+        if self.augment.is_identity:
+            return image, mask
+        compose = getattr(self._local, "compose", None)
+        if compose is None:
+            compose = self._local.compose = _compose(self.augment, self.store.size)
+        state = _state(f"{self.seed}\0{number}\0{self.case_ids[k]}")
+        compose.set_random_state(np.random.Generator(np.random.PCG64(state)), random.Random(state))
+        result = compose(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
+        changed: NDArray[np.uint8] = result["image"]
+        return changed.reshape(image.shape), result["mask"]
+
+    def view(self, k: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """View `number` of case `k`: image float32 (C, H, W) and mask int64 (H, W) of 0 and 1."""
+        image, mask = self.pixels(k, number)
+        normalised = np.ascontiguousarray(self.preprocess.normalise(image))
+        return torch.from_numpy(normalised), torch.from_numpy(mask.astype(np.int64))
+
+
+def _state(text: str) -> int:
+    """128 bits that start a random generator, from what fixes it."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
+
+
+def _compose(augment: Augment, size: tuple[int, int]) -> Any:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    try:
+        import albumentations as A
+        import cv2
+    except ImportError as error:
+        raise MissingExtra("augmentation", "train") from error
+    cv2.setNumThreads(0)  # our threads are the parallelism
+    a = augment
+    parts: list[Any] = []
+    if a.crop:
+        parts.append(A.RandomResizedCrop(size, scale=(a.crop, 1.0), ratio=(0.75, 4 / 3), p=1.0))
+    if a.flip_horizontal:
+        parts.append(A.HorizontalFlip(p=a.flip_horizontal))
+    if a.flip_vertical:
+        parts.append(A.VerticalFlip(p=a.flip_vertical))
+    if a.rotate_90:
+        parts.append(A.RandomRotate90(p=a.rotate_90))
+    if a.rotate or a.shift or a.scale:
+        parts.append(
+            A.Affine(
+                rotate=(-a.rotate, a.rotate),
+                translate_percent={"x": (-a.shift, a.shift), "y": (-a.shift, a.shift)},
+                scale=(1 - a.scale, 1 + a.scale),
+                p=a.affine_p,
+            )
+        )
+    if a.elastic:
+        parts.append(A.ElasticTransform(alpha=0.5 * min(size), sigma=0.07 * min(size), p=a.elastic))
+    if a.grid:
+        parts.append(A.GridDistortion(p=a.grid))
+    if a.optical:
+        parts.append(A.OpticalDistortion(p=a.optical))
+    if a.brightness or a.contrast:
+        parts.append(
+            A.RandomBrightnessContrast(brightness_limit=a.brightness, contrast_limit=a.contrast, p=a.colour_p)
+        )
+    if a.noise:
+        parts.append(A.GaussNoise(std_range=(0.0, a.noise), p=1.0))
+    if a.coarse_dropout:
+        parts.append(A.CoarseDropout(num_holes_range=(1, 8), fill=0, p=a.coarse_dropout))
+    return A.Compose(parts)
+
+
+Batch = dict[str, torch.Tensor]
+
+
+def batch_indices(
+    length: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+    drop_last: bool = False,
+    world: int = 1,
+) -> list[NDArray[np.int64]]:
+    """The order of an epoch, cut into batches; fixed by (seed, epoch).
+
+    A rest too small to give every process two cases (batch normalisation needs them) joins the batch before
+    it; with `drop_last` every rest is left out.
+
+    >>> [len(batch) for batch in batch_indices(9, 4, seed=0, epoch=0)]
+    [4, 5]
+    """
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size} is too small: use at least 1")
+    order = np.arange(length, dtype=np.int64)
+    if shuffle:
+        order = np.random.Generator(np.random.PCG64(_state(f"order\0{seed}\0{epoch}"))).permutation(order)
+    parts = [order[start : start + batch_size] for start in range(0, length, batch_size)]
+    if len(parts) > 1 and len(parts[-1]) < batch_size:
+        if drop_last:
+            parts.pop()
+        elif len(parts[-1]) < 2 * world and batch_size > 1:
+            rest = parts.pop()
+            parts[-1] = np.concatenate([parts[-1], rest])
+    return parts
+
+
+def batches(
+    views: Views,
+    batch_size: int,
+    epoch: int,
+    start: int = 0,
+    shuffle: bool = True,
+    workers: int = 1,
+    rank: int = 0,
+    world: int = 1,
+    drop_last: bool = False,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """The batches of an epoch, made ahead in background threads.
+
+    Args:
+        views: what is shown.
+        batch_size: cases per batch over all processes.
+        epoch: fixes the order and, through `views.number`, the augmentation.
+        start: index of the first batch to give, to go on in the middle of an epoch.
+        shuffle: False keeps the order of `views`.
+        workers: threads; 0 makes batches in the caller's thread. At most `workers + 1` batches are ahead.
+        rank: this process takes every `world`-th case of each batch, beginning with its `rank`.
+        world: how many processes share each batch.
+        drop_last: leave out a last batch that is not full (see `batch_indices`).
+        pin_memory: page-locked tensors for faster copies to a GPU.
+
+    Yields:
+        image float32 (B, C, H, W), mask int64 (B, H, W), index int64 (B,) into `views.case_ids`, has_mask
+            bool (B,).
+
+    Closing the generator early stops the threads; an error in one of them is raised here.
+    """
+    parts = batch_indices(len(views), batch_size, views.seed, epoch, shuffle, drop_last, world)[start:]
+    if parts and min(len(part) for part in parts) < world:
+        raise InputError(
+            f"a batch has fewer cases than the {world} processes: use a larger batch or fewer processes"
+        )
+    number = views.number(epoch)
+
+    def make(part: NDArray[np.int64]) -> Batch:
+        mine = part[rank::world]
+        pairs = [views.view(int(k), number) for k in mine]
+        batch = {
+            "image": torch.stack([image for image, _ in pairs]),
+            "mask": torch.stack([mask for _, mask in pairs]),
+            "index": torch.from_numpy(np.ascontiguousarray(mine)),
+            "has_mask": torch.tensor([views.has_mask(int(k)) for k in mine]),
+        }
+        return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin_memory else batch
+
+    if workers < 1:
+        yield from map(make, parts)
+        return
+    yield from _ahead(make, parts, workers)
+
+
+def _ahead(
+    make: Callable[[NDArray[np.int64]], Batch], parts: Sequence[NDArray[np.int64]], workers: int
+) -> Iterator[Batch]:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="views")
+    waiting: deque[Future[Batch]] = deque()
+    left = iter(parts)
+    try:
+        waiting.extend(pool.submit(make, part) for part in islice(left, workers + 1))
+        while waiting:
+            batch = waiting.popleft().result()
+            waiting.extend(pool.submit(make, part) for part in islice(left, 1))
+            yield batch
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

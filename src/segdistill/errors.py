@@ -1,0 +1,50 @@
+"""The few ways in which segdistill stops: each carries one line for the user and the exit code of the command line."""
+
+from __future__ import annotations
+
+
+class SegdistillError(Exception):
+    """Base of every error that is shown to a user as one line, without a traceback.
+
+    >>> SegdistillError("disk is full: free some space").exit_code
+    1
+    """
+
+    exit_code = 1
+
+
+class InputError(SegdistillError):
+    """Something that the user gave cannot be used: says what is wrong and what to do.
+
+    >>> InputError("unknown model 'unett': did you mean 'unet'?").exit_code
+    2
+    """
+
+    exit_code = 2
+
+
+class UnreadableImage(InputError):
+    """A file that should be an image or a mask cannot be decoded; the message names the file and the reason."""
+
+
+class MissingExtra(InputError):
+    """A feature needs an optional dependency; the message names the extra to install.
+
+    >>> str(MissingExtra("training", "train"))
+    "training needs the extra 'train': pip install 'segdistill[train]'"
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra '{extra}': pip install 'segdistill[{extra}]'")
+
+
+class CasesFailed(SegdistillError):
+    """Some cases of several could not be processed; the others were."""
+
+    exit_code = 4
+
+
+class GateFailed(SegdistillError):
+    """A measured quality is below the gate that was set for it."""
+
+    exit_code = 5

@@ -1,0 +1,159 @@
+"""What the scores rest on: cost, settings, data and split, environment, limits."""
+
+from __future__ import annotations
+
+from segdistill.evaluation.html import NOT_MEASURED, amount, bullet_list, duration, quantity, table, text
+from segdistill.evaluation.report_data import Report
+from segdistill.evaluation.report_headline import find_verdicts, stage_name, summary_of
+
+RESEARCH_ONLY = (
+    "Research use only. This is not a medical device: it must not be used for diagnosis, treatment, "
+    "or any decision about a patient."
+)
+_SPLITS = ("train", "val", "test")
+
+
+def cost_section(report: Report) -> str:
+    """Size and speed of every network, and what its training took."""
+    if not report.stages:
+        return "<p>none</p>"
+    rows: list[list[str]] = []
+    training: list[list[str]] = []
+    machines: dict[str, None] = {}
+    for stage in report.stages:
+        cost, took = stage.cost, stage.training
+        exact = cost.get("parameters")
+        count = f"{text(amount(exact))}<small>{exact:,}</small>" if isinstance(exact, int) else NOT_MEASURED
+        operations = text(amount(cost.get("macs"), "MAC"))
+        operations += f"<small>at {text(cost['input'])}</small>" if cost.get("input") else ""
+        time = text(quantity(cost.get("ms"), "ms"))
+        time += (
+            f"<small>{text(cost['engine'])}</small>"
+            if cost.get("engine") and cost.get("ms") is not None
+            else ""
+        )
+        rows.append(
+            [stage_name(report, stage), count, operations, text(quantity(cost.get("size_mb"), "MB")), time]
+        )
+        if cost.get("machine") and cost.get("ms") is not None:
+            machines[str(cost["machine"])] = None
+        plain = [took.get(key) for key in ("cases", "epochs", "steps", "best_epoch")]
+        cells = ["—" if value is None else text(value) for value in plain]
+        rows_of_training = [stage_name(report, stage), *cells, text(duration(took.get("seconds")))]
+        training.append([*rows_of_training, text(took.get("stopped") or "—")])
+    heads = ["Network", "Parameters", "Operations", "Size", "Time per image"]
+    where = text("; ".join(machines)) if machines else NOT_MEASURED
+    parts = [
+        table(heads, rows),
+        '<p class="soft">Operations: multiply-accumulates of one image. Size: weights as float32. '
+        f"Time measured on: {where}.</p>",
+    ]
+    if any(stage.training for stage in report.stages):
+        heads = ["Network", "Training cases", "Epochs", "Steps", "Best epoch", "Training time", "Ended by"]
+        parts.append("<h3>Training</h3>" + table(heads, training))
+    return "\n".join(parts)
+
+
+def settings_section(report: Report) -> str:
+    """The resolved recipe, as given."""
+    tasks = [[stage_name(report, s), text(s.role), text(s.task or "—")] for s in report.stages]
+    stages = table(["Stage", "Role", "Task"], tasks, "left") if tasks else ""
+    if not report.settings.strip():
+        return stages + "<p>The resolved recipe was not recorded.</p>"
+    lines = report.settings.rstrip("\n")
+    count = lines.count("\n") + 1
+    opened = " open" if count <= 60 else ""
+    summary = f"<summary>Resolved recipe, {count} lines</summary>"
+    return f"{stages}<details{opened}>{summary}<pre>{text(lines)}</pre></details>"
+
+
+def data_section(report: Report) -> str:
+    """Counts per class and split, leaks, near-duplicates, what the check found, and the hash of the table."""
+    data = report.data
+    parts = []
+    if data.counts:
+        splits = [s for s in _SPLITS if s in data.counts] + sorted(s for s in data.counts if s not in _SPLITS)
+        labels = sorted({label for by_label in data.counts.values() for label in by_label})
+        rows = [
+            _count_row(text(label or "no class"), [data.counts[s].get(label, 0) for s in splits])
+            for label in labels
+        ]
+        if len(labels) > 1:
+            rows.append(_count_row("All cases", [sum(data.counts[s].values()) for s in splits]))
+        if data.groups:
+            groups = [data.groups.get(s, 0) for s in splits]
+            rows.append(["Groups", *(str(g) for g in groups), "—" if len(splits) > 1 else str(groups[0])])
+        parts.append(table(["Class", *(text(s or "no split") for s in splits), "Total"], rows))
+    else:
+        parts.append("<p>Counts: not recorded.</p>")
+    facts = [
+        ["Dataset", text(data.name or "not named")],
+        ["Split", text(data.split or "not described")],
+        ["Table hash", f"<code>{text(data.hash)}</code>" if data.hash else "not recorded"],
+        ["Evaluated on", text(report.evaluated_on)],
+        ["Left out: no reference", str(len(data.skipped)) if data.skipped else "none"],
+    ]
+    parts.append(table(["Fact", "Value"], facts, "left"))
+    for title, lines in (("Leaks between splits", data.leaks), ("Near-duplicates", data.near_duplicates)):
+        parts.append(f"<h3>{title}{f': {len(lines)}' if lines else ''}</h3>")
+        parts.append(
+            "<p>not checked</p>"
+            if lines is None
+            else bullet_list(list(lines))
+            if lines
+            else "<p>none found</p>"
+        )
+    if data.findings:
+        parts.append(
+            f"<h3>Findings of the data check: {len(data.findings)}</h3>" + bullet_list(list(data.findings))
+        )
+    return "\n".join(parts)
+
+
+def _count_row(name: str, counts: list[int]) -> list[str]:
+    return [name, *(str(c) for c in counts), str(sum(counts))]
+
+
+def environment_section(report: Report) -> str:
+    """Versions, machine, threads, seed and date."""
+    rows = [[text(name), text(value)] for name, value in report.environment.items()]
+    rows += [
+        ["Bootstrap", f"2,000 resamples of groups, seed {report.seed}"],
+        ["Date", text(report.date or "not recorded")],
+    ]
+    return table(["What", "Value"], rows, "left")
+
+
+def known_limits(report: Report) -> list[str]:
+    """The limits that can be read off the report itself, and those given; plain text, "research use only"
+    first.
+
+    >>> known_limits(Report("none"))[0][:17]
+    'Research use only'
+    """
+    lines = [RESEARCH_ONLY]
+    stage = report.headline()
+    if stage is not None:
+        summary = summary_of(stage, report.seed)
+        count = summary["all"]["dice"]["n"]
+        if count < 30:
+            lines.append(f"Only {count} evaluated cases have something to find: the intervals are rough.")
+        if "normal" not in summary:
+            lines.append("No normal images were evaluated: how often it marks healthy tissue is not known.")
+    sites = {r.site for s in report.stages for r in s.results if r.site}
+    if len(sites) < 2:
+        lines.append(
+            "Evaluated on the images of one source: other scanners, sites and populations may differ."
+        )
+    if report.data.leaks:
+        lines.append(f"{len(report.data.leaks)} leaks between the splits make the scores too kind.")
+    elif report.data.leaks is None:
+        lines.append("Leaks between the splits were not checked.")
+    if find_verdicts(report):
+        lines.append("Each network was trained once: the spread between training seeds is not known.")
+    return [*lines, *report.limits]
+
+
+def limits_section(report: Report) -> str:
+    """The limits as a list."""
+    return bullet_list(known_limits(report))

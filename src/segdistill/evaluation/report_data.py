@@ -1,0 +1,207 @@
+"""What a report is made of: plain values that whoever ran the experiment fills in. Anything may be left
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdistill.data.cases import Case, reference_mask
+from segdistill.evaluation.results import CaseResult, Summary
+from segdistill.evaluation.statistics import PairedDifference
+from segdistill.imaging.read import Picture, read_picture
+
+Role = Literal["teacher", "student", "baseline"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One case with its masks, to be shown: pixels uint8 (H, W) or (H, W, 3), masks bool (H, W) of the
+    same size.
+    """
+
+    case: str
+    pixels: NDArray[np.uint8]
+    reference: NDArray[np.bool_]
+    prediction: NDArray[np.bool_]
+
+
+@dataclass
+class StageReport:
+    """One trained (or evaluated) network.
+
+    Attributes:
+        name: of the stage in the recipe, e.g. "student"; the key by which the report speaks of it.
+        role: "teacher", "student" (distilled) or "baseline" (the student without distillation, or a
+            comparator).
+        task: one line on what was trained, e.g. "simplified_unet, distilled from benign and malignant".
+        teachers: names of the stages that taught this one; (): every teacher in the report.
+        summary: as from results.summarise; empty: computed from `results`.
+        results: per case on the test split; the same cases in every stage, so that they can be paired.
+        curves: one dict per epoch: "epoch" (number), "loss", "val_dice", "lr"; every other number is drawn
+            as a part of the loss, except names that start with "val_" and bookkeeping (step, seconds, ...;
+            see figures.py).
+        cost: "parameters" (int), "macs" (int, at "input", e.g. "3x512x512"), "size_mb" (float32 weights),
+            "ms" (measured per image), "machine" (where "ms" was measured), "engine" (what ran it). Missing
+            or None: "not measured".
+        training: "cases", "epochs", "steps", "seconds", "best_epoch", "stopped" (why); any may be missing.
+        examples: cases to show with contours, from collect_examples; ideally the same ones in every stage.
+    """
+
+    name: str
+    role: Role
+    task: str = ""
+    summary: Summary = field(default_factory=dict)
+    results: Sequence[CaseResult] = ()
+    curves: Sequence[Mapping[str, Any]] = ()
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
+    teachers: Sequence[str] = ()
+
+
+@dataclass
+class DataReport:
+    """The cases behind the numbers.
+
+    Attributes:
+        name: of the dataset, e.g. "BUSI"; hash: of the case table (data.cases.table_hash).
+        counts: split -> label -> number of cases; groups: split -> number of groups. From count_cases.
+        split: one line on how it was split, e.g. "hold-out 70/15/15, groups whole, stratified, seed 0".
+        leaks: one line per leak between splits; [] none found, None not checked.
+        near_duplicates: one line per pair or group; [] none found, None not checked.
+        findings: other lines of the data check.
+        skipped: ids of test cases without a reference, which were left out.
+    """
+
+    name: str = ""
+    hash: str = ""
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    split: str = ""
+    leaks: Sequence[str] | None = None
+    near_duplicates: Sequence[str] | None = None
+    findings: Sequence[str] = ()
+    skipped: Sequence[str] = ()
+
+
+@dataclass
+class Report:
+    """A whole experiment, ready to be written by report.write_report and model_card.write_model_card.
+
+    Attributes:
+        title: e.g. the recipe's name. description: a sentence or two on the experiment.
+        stages: in the order to be shown (teachers first is customary).
+        data: the cases and their split. evaluated_on: the split that `results` hold, in words.
+        settings: the resolved recipe as text (YAML).
+        environment: name -> value as text: versions, machine, threads, seed, device; shown as given.
+        date: as text, given by the caller (the page itself is deterministic). seed: of the bootstrap.
+        limits: further limits in words, besides "research use only".
+        student: name of the stage in the headline; "" the first student, else the only stage.
+    """
+
+    title: str
+    stages: Sequence[StageReport] = ()
+    description: str = ""
+    data: DataReport = field(default_factory=DataReport)
+    evaluated_on: str = "test"
+    settings: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    date: str = ""
+    seed: int = 0
+    limits: Sequence[str] = ()
+    student: str = ""
+
+    def headline(self) -> StageReport | None:
+        """The stage that the report is about, or None if there is no stage.
+
+        >>> Report("demo", [StageReport("t", "teacher"), StageReport("s", "student")]).headline().name
+        's'
+        """
+        named = [s for s in self.stages if s.name == self.student]
+        students = [s for s in self.stages if s.role == "student"]
+        return next(iter([*named, *students, *reversed(self.stages)]), None)
+
+    def teachers_of(self, stage: StageReport) -> list[StageReport]:
+        """The stages that taught `stage`: those it names, else every teacher; none unless it is a student.
+
+        >>> student = StageReport("s", "student", teachers=["a"])
+        >>> made = Report("demo", [StageReport("a", "teacher"), StageReport("b", "teacher"), student])
+        >>> [teacher.name for teacher in made.teachers_of(student)]
+        ['a']
+        """
+        if stage.role != "student":
+            return []
+        if stage.teachers:
+            return [s for s in self.stages if s.name in stage.teachers and s is not stage]
+        return [s for s in self.stages if s.role == "teacher"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The paired difference student minus baseline in Dice, and who was compared."""
+
+    student: str
+    baseline: str
+    difference: PairedDifference
+
+
+def count_cases(cases: Iterable[Case]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """Counts for DataReport: split -> label -> cases, and split -> groups.
+
+    >>> from pathlib import Path
+    >>> count_cases([Case("a", Path("a.png"), label="benign", split="test")])
+    ({'test': {'benign': 1}}, {'test': 1})
+    """
+    counts: dict[str, dict[str, int]] = {}
+    groups: dict[str, set[str]] = {}
+    for case in cases:
+        by_label = counts.setdefault(case.split, {})
+        by_label[case.label] = by_label.get(case.label, 0) + 1
+        groups.setdefault(case.split, set()).add(case.group_key)
+    return counts, {split: len(names) for split, names in groups.items()}
+
+
+def choose_examples(
+    results: Iterable[CaseResult], count: int = 3, metric: str = "dice"
+) -> dict[str, list[str]]:
+    """Ids of the `count` best, median and worst cases by one metric; no case twice, ties by id; normal
+    images left out.
+
+    >>> made = [CaseResult(str(k), str(k), metrics={"dice": k / 10}, reference_area=0.1) for k in range(7)]
+    >>> choose_examples(made, 1)
+    {'best': ['6'], 'median': ['3'], 'worst': ['0']}
+    """
+    ranked = sorted((r for r in results if not r.normal), key=lambda r: (r.metrics[metric], r.case))
+    ids = [r.case for r in ranked]
+    worst = ids[: min(count, (len(ids) + 1) // 3)]
+    best = ids[::-1][: min(count, (len(ids) + 2) // 3)]
+    middle = [case for case in ids if case not in {*worst, *best}]
+    start = max(0, (len(middle) - count) // 2)
+    return {"best": best, "median": middle[start : start + count], "worst": worst}
+
+
+def collect_examples(
+    cases: Iterable[Case], ids: Iterable[str], predict: Callable[[Picture], NDArray[Any]]
+) -> list[Example]:
+    """Predicts the named cases once more and keeps pixels and masks for StageReport.examples, in the order
+    of `ids`.
+
+    Raises:
+        InputError: an image or mask cannot be read.
+
+    >>> collect_examples([], [], lambda picture: picture.pixels)
+    []
+    """
+    by_id = {case.id: case for case in cases}
+    examples = []
+    for case in (by_id[i] for i in ids if i in by_id):
+        picture = read_picture(case.image)
+        reference = reference_mask(case, (picture.pixels.shape[0], picture.pixels.shape[1]))
+        examples.append(Example(case.id, picture.pixels, reference, np.asarray(predict(picture)) != 0))
+    return examples

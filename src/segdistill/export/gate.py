@@ -1,0 +1,94 @@
+"""The gate of an exported model: on real cases its masks must be those of the float32 torch network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from segdistill.data.cases import Case
+from segdistill.errors import GateFailed
+from segdistill.imaging.postprocess import Postprocess, resize_probability
+from segdistill.imaging.preprocess import Preprocess
+from segdistill.imaging.read import read_picture
+from segdistill.runtime.engine import Engine
+from segdistill.training.inference import Probability
+
+UNDECIDED = 1e-4
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two engines agree over cases.
+
+    Attributes:
+        cases: how many were compared.
+        differing_cases: how many have a pixel that differs and is not undecided.
+        differing_pixels: such pixels in all.
+        undecided_pixels: pixels whose probability is within 1e-4 of the threshold in torch; they are left out.
+        largest_difference: of probabilities, over all pixels.
+    """
+
+    cases: int
+    differing_cases: int
+    differing_pixels: int
+    undecided_pixels: int
+    largest_difference: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values.
+
+        >>> Agreement(1, 0, 0, 0, 0.0).to_dict()["cases"]
+        1
+        """
+        return asdict(self)
+
+
+def measure_agreement(
+    network: nn.Module, preprocess: Preprocess, postprocess: Postprocess, model_file: Path, cases: Iterable[Case]
+) -> Agreement:
+    """Compares masks at each image's own size, torch in float32 against the model file.
+
+    Raises:
+        UnreadableImage: a case cannot be read.
+    """
+    probability = Probability(network).eval().cpu()
+    engine = Engine(model_file)
+    count = differing_cases = differing = undecided = 0
+    largest = 0.0
+    for case in cases:
+        picture = read_picture(case.image)
+        size = (picture.pixels.shape[0], picture.pixels.shape[1])
+        batch = preprocess(picture.pixels)[None]
+        with torch.inference_mode():
+            expected = probability(torch.from_numpy(batch))[0].numpy()
+        answer = engine.run(batch)[0]
+        largest = max(largest, float(np.abs(expected - answer).max()))
+        close = (np.abs(resize_probability(expected, size) - postprocess.threshold) < UNDECIDED).any(0)
+        wrong = (postprocess.mask(expected, size) != postprocess.mask(answer, size)) & ~close
+        count += 1
+        undecided += int(close.sum())
+        differing += int(wrong.sum())
+        differing_cases += bool(wrong.any())
+    return Agreement(count, differing_cases, differing, undecided, largest)
+
+
+def require_agreement(agreement: Agreement) -> None:
+    """Lets a model file pass only if every decided pixel is equal.
+
+    Raises:
+        GateFailed: some differ.
+
+    >>> require_agreement(Agreement(3, 0, 0, 12, 1e-6))
+    """
+    if agreement.differing_pixels:
+        raise GateFailed(
+            f"the model file differs from torch in {agreement.differing_pixels} pixels of "
+            f"{agreement.differing_cases} of {agreement.cases} cases (largest difference "
+            f"{agreement.largest_difference:.2g}): it was not kept"
+        )

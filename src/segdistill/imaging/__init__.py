@@ -1,0 +1,1 @@
+"""Pictures in and out, and what happens to their pixels before and after a network. Imports no torch."""

@@ -1,0 +1,173 @@
+"""Single-frame DICOM to 8-bit pixels. The header is judged before a single pixel is decoded.
+
+Sources: DICOM PS3.3 C.7.6.3 (pixels), C.11.1 and C.11.2 (rescale and window), PS3.5 A (transfer syntaxes).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.encaps import get_frame
+from pydicom.filereader import read_file_meta_info
+from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_voi
+from pydicom.pixels.utils import pixel_array
+
+from segdistill.errors import UnreadableImage
+from segdistill.imaging.depth import stretch
+from segdistill.imaging.dicom_spacing import read_spacing
+from segdistill.imaging.picture import Picture, Pixels
+from segdistill.imaging.read import check_budget
+
+_NATIVE, _OWN, _PILLOW = "", "pydicom", "pillow"
+_SYNTAXES = {  # transfer syntax -> the decoder of pydicom that may touch it; pylibjpeg can abort the process
+    "1.2.840.10008.1.2": _NATIVE,
+    "1.2.840.10008.1.2.1": _NATIVE,
+    "1.2.840.10008.1.2.2": _NATIVE,
+    "1.2.840.10008.1.2.5": _OWN,
+    "1.2.840.10008.1.2.4.50": _PILLOW,
+    "1.2.840.10008.1.2.4.90": _PILLOW,
+    "1.2.840.10008.1.2.4.91": _PILLOW,
+}
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+
+
+def read_dicom(file: IO[bytes], path: Path, max_pixels: int) -> Picture:
+    """Decodes a DICOM file with one frame as a viewer shows it: rescaled, windowed, MONOCHROME1 inverted.
+
+    Without a window the value range of the picture is stretched to 0..255, but plain 8-bit pixels are kept.
+
+    Raises:
+        UnreadableImage: a transfer syntax that is not allowed, several frames, over the budget, damaged data.
+
+    >>> import pydicom.data
+    >>> path = Path(pydicom.data.get_testdata_file("MR_small.dcm", download=False))
+    >>> with open(path, "rb") as file:
+    ...     read_dicom(file, path, 10**6).pixels.shape
+    (64, 64)
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote tags, and tags may name the patient
+        header = _header(file, max_pixels)
+        try:
+            file.seek(0)
+            data = pydicom.dcmread(file)
+            syntax = str(data.file_meta.TransferSyntaxUID)
+            if _SYNTAXES[syntax] == _PILLOW:
+                _check_frame(data)
+            pixels = _render(pixel_array(data, index=0, decoding_plugin=_SYNTAXES[syntax]), data)
+        except UnreadableImage:
+            raise
+        except Exception as error:  # its text may quote tags
+            raise UnreadableImage(
+                f"holds damaged or unsupported DICOM pixels ({type(error).__name__})"
+            ) from None
+        spacing = read_spacing(header)
+    return Picture(np.ascontiguousarray(pixels), spacing, path)
+
+
+def dicom_size(file: IO[bytes], max_pixels: int) -> tuple[int, int]:
+    """(height, width) of a DICOM file from its header alone; UnreadableImage as `read_dicom`.
+
+    >>> import pydicom.data
+    >>> with open(pydicom.data.get_testdata_file("MR_small.dcm", download=False), "rb") as file:
+    ...     dicom_size(file, 10**6)
+    (64, 64)
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header = _header(file, max_pixels)
+    return int(header.Rows), int(header.Columns)
+
+
+def _header(file: IO[bytes], max_pixels: int) -> pydicom.Dataset:
+    """Everything before the pixels, checked. A deflated file is refused before it can inflate."""
+    try:
+        syntax = str(read_file_meta_info(file.name).get("TransferSyntaxUID", ""))
+        if syntax not in _SYNTAXES:
+            name = pydicom.uid.UID(syntax).name if syntax else "none"
+            raise UnreadableImage(
+                f"uses DICOM transfer syntax {name!r}: convert it to Explicit VR Little Endian"
+            )
+        file.seek(0)
+        header = pydicom.dcmread(file, stop_before_pixels=True)
+        frames = int(header.get("NumberOfFrames") or 1)
+        rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
+        samples, bits = int(header.get("SamplesPerPixel") or 0), int(header.get("BitsAllocated") or 0)
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        raise UnreadableImage(f"has a damaged DICOM header ({type(error).__name__})") from None
+    if rows < 1 or columns < 1:
+        raise UnreadableImage("is a DICOM file without a picture")
+    if frames != 1:
+        raise UnreadableImage(f"holds {frames} frames: only single-frame DICOM is read")
+    check_budget(rows, columns, max_pixels)
+    photometric = str(header.get("PhotometricInterpretation", ""))
+    if photometric not in (*_COLOUR, *_GREY, "PALETTE COLOR"):
+        raise UnreadableImage(f"has DICOM photometric interpretation {photometric[:20]!r}, which is not read")
+    if samples != (3 if photometric in _COLOUR else 1) or bits not in (1, 8, 16, 32):
+        raise UnreadableImage(f"has {samples} samples of {bits} bits per pixel, which is not read")
+    return header
+
+
+def _check_frame(data: pydicom.Dataset) -> None:
+    """The compressed stream must have the size that the header claims, before it is decoded."""
+    frame = get_frame(data.PixelData, 0, number_of_frames=1)
+    from PIL import Jpeg2KImagePlugin  # noqa: F401
+
+    size = Image.open(io.BytesIO(frame), formats=["JPEG", "JPEG2000"]).size
+    if size != (data.Columns, data.Rows):
+        raise UnreadableImage(
+            f"claims {data.Rows} x {data.Columns} pixels, but its stream holds {size[1]} x {size[0]}"
+        )
+
+
+def _render(values: NDArray[Any], data: pydicom.Dataset) -> Pixels:
+    photometric = str(data.PhotometricInterpretation)
+    stored = int(data.get("BitsStored") or data.BitsAllocated)
+    if photometric == "PALETTE COLOR":
+        values = apply_color_lut(values, data)[..., :3]
+        return values if values.dtype == np.uint8 else (values >> 8).astype(np.uint8)
+    if photometric in _COLOUR:
+        return values if values.dtype == np.uint8 else stretch(values, 0, 2**stored - 1)
+    shown = _window(apply_rescale(values, data), data, plain=values.dtype == np.uint8 and stored == 8)
+    return np.uint8(255) - shown if photometric == "MONOCHROME1" else shown
+
+
+def _window(values: NDArray[Any], data: pydicom.Dataset, plain: bool) -> Pixels:
+    centre, width = _number(data.get("WindowCenter")), _number(data.get("WindowWidth"))
+    kind = str(data.get("VOILUTFunction") or "LINEAR").upper()
+    if centre is None or width is None or width <= 0 or (width <= 1 and kind == "LINEAR"):
+        if data.get("VOILUTSequence"):
+            shown = apply_voi(values, data)
+            return stretch(shown, 0, 2 ** int(data.VOILUTSequence[0].LUTDescriptor[2]) - 1)
+        unscaled = float(data.get("RescaleSlope") or 1) == 1 and float(data.get("RescaleIntercept") or 0) == 0
+        if plain and unscaled:
+            return values.astype(np.uint8)
+        return stretch(values, float(values.min()), float(values.max()))
+    if kind == "SIGMOID":
+        exponent = np.clip(-4.0 * (values.astype(np.float64) - centre) / width, -700, 700)
+        return stretch(1.0 / (1.0 + np.exp(exponent)), 0, 1)
+    if kind == "LINEAR_EXACT":
+        return stretch(values, centre - width / 2, centre + width / 2)
+    low = centre - 0.5 - (width - 1) / 2
+    return stretch(values, low, low + width - 1)
+
+
+def _number(value: Any) -> float | None:
+    """The first of one or several numbers; None when there is none."""
+    if value is None or isinstance(value, str):
+        return None
+    if isinstance(value, (pydicom.multival.MultiValue, list)):
+        value = value[0] if len(value) else None
+    number = float(value) if value is not None else math.nan
+    return number if math.isfinite(number) else None

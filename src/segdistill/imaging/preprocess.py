@@ -1,0 +1,146 @@
+"""From a picture's pixels to what a network sees: one implementation for training and runtime alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segdistill.errors import InputError
+from segdistill.imaging.picture import Mask, Pixels
+
+_COLOURS = {"grey": 1, "rgb": 3}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What is done to every picture: colour, size, then normalisation.
+
+    Attributes:
+        size: (height, width) of the network's input.
+        colour: "grey" or "rgb": what is kept of the picture.
+        channels: channels of the network's input; a grey picture is repeated to fill them.
+        mean: subtracted after division by 255; one value, or one per channel.
+        std: divided by; one value, or one per channel.
+
+    Raises:
+        InputError: a value makes no sense.
+
+    >>> prepare = Preprocess(size=(32, 48), channels=3)
+    >>> prepare(np.full((100, 90), 255, np.uint8)).shape
+    (3, 32, 48)
+    """
+
+    size: tuple[int, int]
+    colour: str = "grey"
+    channels: int = 3
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or not all(1 <= side <= 16384 for side in self.size):
+            raise InputError(f"input size {self.size} is not (height, width) between 1 and 16384")
+        if self.colour not in _COLOURS:
+            raise InputError(f"unknown colour {self.colour!r}: choose grey or rgb")
+        if self.channels < 1 or (self.colour == "rgb" and self.channels != 3):
+            raise InputError(f"{self.channels} input channels do not fit colour {self.colour}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels) or not all(math.isfinite(v) for v in values):
+                raise InputError(f"{name} must be one number or {self.channels}, got {values}")
+        if not all(value > 0 for value in self.std):
+            raise InputError(f"std must be positive, got {self.std}")
+
+    def prepare(self, pixels: Pixels) -> Pixels:
+        """Colour and size: uint8 (H, W) or (H, W, 3) at any size -> uint8 (h, w, 1 or 3).
+
+        Grey is the luma of ITU-R BT.601 (Pillow's "L"); resizing is bilinear, antialiased where it shrinks.
+
+        >>> Preprocess(size=(2, 2)).prepare(np.zeros((5, 5, 3), np.uint8)).shape
+        (2, 2, 1)
+        """
+        if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+            raise InputError(f"pixels must be uint8 (H, W) or (H, W, 3), got {pixels.dtype} {pixels.shape}")
+        image = Image.fromarray(pixels).convert("L" if self.colour == "grey" else "RGB")
+        height, width = self.size
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.array(image).reshape(height, width, _COLOURS[self.colour])
+
+    def normalise(self, prepared: Pixels) -> NDArray[np.float32]:
+        """Numbers: uint8 (h, w, 1 or 3) -> float32 (channels, h, w), (x / 255 - mean) / std.
+
+        >>> white = np.full((1, 1, 1), 255, np.uint8)
+        >>> Preprocess(size=(1, 1), channels=1, mean=(0.5,)).normalise(white).item()
+        0.5
+        """
+        kept = _COLOURS[self.colour]
+        if prepared.ndim != 3 or prepared.shape[2] != kept:
+            raise InputError(f"prepared pixels must be (H, W, {kept}), got {prepared.shape}")
+        out = np.empty((self.channels, *prepared.shape[:2]), np.float32)
+        out[:] = np.moveaxis(prepared, 2, 0)
+        out /= np.float32(255)
+        if any(self.mean):
+            out -= np.asarray(self.mean, np.float32)[:, None, None]
+        if any(value != 1 for value in self.std):
+            out /= np.asarray(self.std, np.float32)[:, None, None]
+        return out
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Both steps: uint8 (H, W) or (H, W, 3) -> float32 (channels, h, w)."""
+        return self.normalise(self.prepare(pixels))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings in JSON types.
+
+        >>> Preprocess.from_dict(Preprocess(size=(8, 8)).to_dict()) == Preprocess(size=(8, 8))
+        True
+        """
+        return {
+            "size": list(self.size),
+            "colour": self.colour,
+            "channels": self.channels,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
+        """The reverse of `to_dict`; InputError for unknown or missing keys and wrong types.
+
+        >>> Preprocess.from_dict({"size": [8, 8], "colour": "rgb"}).colour
+        'rgb'
+        """
+        known = {"size", "colour", "channels", "mean", "std"}
+        if not isinstance(values, Mapping) or "size" not in values or not set(values) <= known:
+            raise InputError(f"preprocessing needs 'size' and may have {', '.join(sorted(known - {'size'}))}")
+        try:
+            return cls(
+                size=(int(values["size"][0]), int(values["size"][1])) if len(values["size"]) == 2 else (0, 0),
+                colour=str(values.get("colour", "grey")),
+                channels=int(values.get("channels", 3)),
+                mean=tuple(float(v) for v in values.get("mean", (0.0,))),
+                std=tuple(float(v) for v in values.get("std", (1.0,))),
+            )
+        except (TypeError, ValueError, KeyError) as error:
+            raise InputError(f"preprocessing has a value of the wrong type: {error}") from error
+
+
+def prepare_mask(mask: Mask, size: tuple[int, int]) -> Pixels:
+    """Resizes a reference mask (H, W) to `size`: a pixel is foreground when at least half of its area is.
+
+    Returns:
+        uint8 (h, w) of 0 and 1.
+
+    >>> prepare_mask(np.array([[True, True, False, False]]), (1, 2)).tolist()
+    [[1, 0]]
+    """
+    height, width = size
+    if mask.shape == (height, width):
+        return mask.astype(np.uint8)
+    share = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    return (np.asarray(share) >= 0.5 - 1e-4).astype(np.uint8)

@@ -1,0 +1,189 @@
+"""Reads one picture file, whatever its format, or says in one line why it cannot be used."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from segdistill.errors import UnreadableImage
+from segdistill.imaging.depth import to_eight_bits
+from segdistill.imaging.picture import Picture, Pixels, Spacing
+
+__all__ = ["MAX_PIXELS", "READABLE_SUFFIXES", "Picture", "Spacing", "image_size", "read_picture"]
+
+MAX_PIXELS = 2**26
+"""Largest picture that is decoded by default: 67 million pixels (8192 x 8192)."""
+
+READABLE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".pgm", ".ppm", ".pbm", ".pnm", ".bmp", ".dcm", ".dicom"}
+)
+"""Suffixes (lower case) that a search of a folder takes for pictures; a file named directly may have any."""
+
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"BM", "BMP"),
+    *((b"P%d" % n, "PPM") for n in range(1, 7)),
+)
+_ORIENTATION = 0x0112
+_UNDO = {  # Pillow turns a TIFF by its orientation tag; this turns it back
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decodes a PNG, JPEG, TIFF, PGM/PPM, BMP or single-frame DICOM file; content decides, not suffix.
+
+    Pixels come as they are stored: an EXIF orientation is not applied in any format, so that a picture and
+    its mask always lie on the same grid. More than 8 bits are scaled as `depth.to_eight_bits` describes. An
+    alpha channel that varies is laid over black, a constant one is dropped. CMYK and the like become RGB.
+
+    Args:
+        path: the file.
+        max_pixels: rows x columns above which a file is refused, checked from its header before decoding.
+
+    Raises:
+        UnreadableImage: missing, empty, truncated, several frames, over the budget, or no picture at all.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.png"
+    >>> Image.new("L", (4, 3), 7).save(path)
+    >>> picture = read_picture(path)
+    >>> picture.pixels.shape, int(picture.pixels[0, 0]), picture.spacing
+    ((3, 4), 7, None)
+    """
+    path = Path(path)
+    with _readable(path) as (file, kind):
+        if kind == "DICOM":
+            from segdistill.imaging import dicom
+
+            return dicom.read_dicom(file, path, max_pixels)
+        image = _open(file, kind, max_pixels)
+        return Picture(np.ascontiguousarray(_pixels(_upright(image))), None, path)
+
+
+def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) of a picture file as `read_picture` gives it, from its header alone.
+
+    Raises:
+        UnreadableImage: as `read_picture`, as far as the header shows it.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.png"
+    >>> Image.new("L", (4, 3)).save(path)
+    >>> image_size(path)
+    (3, 4)
+    """
+    path = Path(path)
+    with _readable(path) as (file, kind):
+        if kind == "DICOM":
+            from segdistill.imaging import dicom
+
+            return dicom.dicom_size(file, max_pixels)
+        image = _open(file, kind, max_pixels)
+        turned = kind == "TIFF" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[tuple[IO[bytes], str]]:
+    """Opens a file, names its format, and turns whatever goes wrong inside into UnreadableImage."""
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise UnreadableImage(f"{path}: is a folder, not a picture")
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage(f"{path}: is not a regular file")
+        if status.st_size == 0:
+            raise UnreadableImage(f"{path}: is empty (0 bytes)")
+        with open(path, "rb") as file:
+            head = file.read(132)
+            file.seek(0)
+            kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
+            if head[128:132] == b"DICM":
+                kind = "DICOM"
+            if not kind:
+                raise UnreadableImage(f"{path}: is not a PNG, JPEG, TIFF, PGM/PPM, BMP or DICOM file")
+            yield file, kind
+    except UnreadableImage as error:
+        text = str(error)
+        raise (
+            error if text.startswith(str(path)) else UnreadableImage(f"{path}: {text}")
+        ) from error.__cause__
+    except FileNotFoundError:
+        raise UnreadableImage(f"{path}: no such file") from None
+    except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, KeyError, ...
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnreadableImage(f"{path}: cannot be read ({' '.join(reason.split())[:160]})") from error
+
+
+def _open(file: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
+    if kind == "TIFF":
+        from PIL import TiffImagePlugin  # noqa: F401  (registers the format; Pillow does so only for a few)
+    image = Image.open(file, formats=[kind])
+    check_budget(image.height, image.width, max_pixels)
+    frames = getattr(image, "n_frames", 1)
+    if frames != 1:
+        raise UnreadableImage(f"holds {frames} frames: save each one as a file of its own")
+    return image
+
+
+def check_budget(height: int, width: int, max_pixels: int) -> None:
+    """Raises UnreadableImage when a picture of this size must not be decoded.
+
+    >>> check_budget(10, 10, max_pixels=99)
+    Traceback (most recent call last):
+    ...
+    segdistill.errors.UnreadableImage: claims 10 x 10 pixels, more than the 99 that are allowed
+    """
+    if height < 1 or width < 1:
+        raise UnreadableImage(f"claims {height} x {width} pixels")
+    if height * width > max_pixels:
+        raise UnreadableImage(
+            f"claims {height} x {width} pixels, more than the {max_pixels} that are allowed"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if image.format != "TIFF":
+        return image
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    image.load()
+    return image.transpose(_UNDO[orientation]) if orientation in _UNDO else image
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    if image.mode in ("L", "RGB"):
+        return np.asarray(image)
+    if image.mode == "1":
+        return np.asarray(image.convert("L"))
+    if image.mode.startswith("I") or image.mode == "F":
+        return to_eight_bits(np.asarray(image))
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return _flatten(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
+
+
+def _flatten(rgba: Pixels) -> Pixels:
+    """RGB of (H, W, 4): over black where alpha varies; alpha itself when it carries the whole drawing."""
+    colour, alpha = rgba[..., :3], rgba[..., 3]
+    if alpha.min() == alpha.max():
+        return colour
+    if (colour == colour[0, 0]).all():
+        return alpha
+    return ((colour.astype(np.uint16) * alpha[..., None] + 127) // 255).astype(np.uint8)

@@ -1,0 +1,53 @@
+"""Segmentation losses: logits (B, C, ...) and class indices (B, ...) to a scalar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from segdistill.losses.cross_entropy import CrossEntropy, cross_entropy
+from segdistill.losses.dice import DiceLoss, dice_loss
+from segdistill.losses.iou import IoULoss, iou_loss
+from segdistill.losses.probability import log_probabilities, one_hot, probabilities
+from segdistill.losses.weighted_sum import WeightedSum, cross_entropy_dice_loss, weight_balance_loss
+from segdistill.registry import build
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "cross_entropy": CrossEntropy,
+    "dice": DiceLoss,
+    "iou": IoULoss,
+    "weight_balance": weight_balance_loss,
+    "cross_entropy_dice": cross_entropy_dice_loss,
+}
+
+
+def create_loss(name: str, **options: Any) -> nn.Module:
+    """Builds the loss that is registered as `name`.
+
+    Raises:
+        InputError: unknown name or option; the message lists the near names or the valid options.
+
+    >>> type(create_loss("dice", squared=False)).__name__
+    'DiceLoss'
+    """
+    return build("loss", LOSSES, name, options)
+
+
+__all__ = [
+    "LOSSES",
+    "CrossEntropy",
+    "DiceLoss",
+    "IoULoss",
+    "WeightedSum",
+    "create_loss",
+    "cross_entropy",
+    "cross_entropy_dice_loss",
+    "dice_loss",
+    "iou_loss",
+    "log_probabilities",
+    "one_hot",
+    "probabilities",
+    "weight_balance_loss",
+]

@@ -1,0 +1,61 @@
+"""Losses that are a weighted sum of others, with every part visible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.losses.cross_entropy import CrossEntropy
+from segdistill.losses.dice import DiceLoss
+from segdistill.losses.iou import IoULoss
+
+
+class WeightedSum(nn.Module):
+    """Sum of weight x loss.
+
+    Args:
+        terms: name -> (weight, loss module that maps logits and target to a scalar).
+
+    >>> loss = WeightedSum({"cross_entropy": (2.0, CrossEntropy())})
+    >>> round(loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long)).item(), 4)
+    1.3863
+    """
+
+    def __init__(self, terms: Mapping[str, tuple[float, nn.Module]]) -> None:
+        super().__init__()
+        self.weights = {name: weight for name, (weight, _) in terms.items()}
+        self.terms = nn.ModuleDict({name: module for name, (_, module) in terms.items()})
+
+    def parts(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Each term before its weight."""
+        return {name: module(logits, target) for name, module in self.terms.items()}
+
+    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of what `parts` gave."""
+        return torch.stack([self.weights[name] * value for name, value in parts.items()]).sum()
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss of logits (B, C, ...) against class indices (B, ...)."""
+        return self.total(self.parts(logits, target))
+
+
+def weight_balance_loss(cross_entropy: float = 2.0, dice: float = 1.0, iou: float = 1.0) -> WeightedSum:
+    """L_WB = 2 L_ce + L_dice + L_IoU (LightBTSeg Eq. 7).
+
+    >>> sorted(weight_balance_loss().weights.items())
+    [('cross_entropy', 2.0), ('dice', 1.0), ('iou', 1.0)]
+    """
+    return WeightedSum(
+        {"cross_entropy": (cross_entropy, CrossEntropy()), "dice": (dice, DiceLoss()), "iou": (iou, IoULoss())}
+    )
+
+
+def cross_entropy_dice_loss(cross_entropy: float = 1.0, dice: float = 1.0) -> WeightedSum:
+    """Cross-entropy plus Dice, the usual choice where no paper decides.
+
+    >>> sorted(cross_entropy_dice_loss().weights)
+    ['cross_entropy', 'dice']
+    """
+    return WeightedSum({"cross_entropy": (cross_entropy, CrossEntropy()), "dice": (dice, DiceLoss())})

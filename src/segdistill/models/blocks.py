@@ -1,0 +1,199 @@
+"""The parts that U-shaped networks share: convolutions, up-sampling, attention gate, encoder, decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+Block = Callable[[int, int], nn.Module]
+"""Builds a block from its input and output channels."""
+
+
+class ConvNormAct(nn.Sequential):
+    """k x k convolution, batch normalisation, ReLU; the size stays when the stride is 1.
+
+    >>> ConvNormAct(3, 8)(torch.zeros(2, 3, 4, 4)).shape
+    torch.Size([2, 8, 4, 4])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+    ) -> None:
+        padding = dilation * (kernel // 2)
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=bias),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        )
+
+
+class DoubleConv(nn.Sequential):
+    """Two times (3x3 convolution with bias, batch normalisation, ReLU).
+
+    >>> DoubleConv(3, 8)(torch.zeros(2, 3, 4, 4)).shape
+    torch.Size([2, 8, 4, 4])
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__(ConvNormAct(inputs, outputs, kernel), ConvNormAct(outputs, outputs, kernel))
+
+
+class UpConv(nn.Sequential):
+    """Nearest up-sampling by 2, 3x3 convolution with bias, batch normalisation, ReLU.
+
+    >>> UpConv(8, 4)(torch.zeros(1, 8, 2, 2)).shape
+    torch.Size([1, 4, 4, 4])
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.Upsample(scale_factor=2, mode="nearest"), *ConvNormAct(inputs, outputs))
+
+
+def _deconv2(inputs: int, outputs: int) -> nn.Module:
+    return nn.ConvTranspose2d(inputs, outputs, 2, 2)
+
+
+def _deconv3(inputs: int, outputs: int) -> nn.Module:
+    return nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1)
+
+
+UPSAMPLERS: dict[str, Block] = {"upsample": UpConv, "deconv2": _deconv2, "deconv3": _deconv3}
+"""Ways to double the size: `UpConv`, or a bare 2x2 or 3x3 transposed convolution of stride 2."""
+
+
+class MaxUnpool(nn.Module):
+    """Puts each value where max-pooling took it from, zeros elsewhere; unlike torch's, ONNX can express it.
+
+    >>> pooled, where = nn.MaxPool2d(2, return_indices=True)(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
+    >>> MaxUnpool()(pooled, where, (2, 2)).flatten().tolist()
+    [0.0, 0.0, 0.0, 4.0]
+    """
+
+    def forward(self, pooled: Tensor, where: Tensor, size: Sequence[int]) -> Tensor:
+        """`pooled` and the pooling's indices `where`, both (B, C, h, w) -> (B, C, *size)."""
+        batch, channels = pooled.shape[:2]
+        empty = pooled.new_zeros(batch, channels, size[0] * size[1])
+        filled = empty.scatter(2, where.flatten(2), pooled.flatten(2))
+        return filled.reshape(batch, channels, size[0], size[1])
+
+
+class AttentionGate(nn.Module):
+    """Additive attention on a skip connection (Attention U-Net): the decoder says where the skip matters.
+
+    skip * sigmoid(BN(psi(ReLU(BN(W_g gate) + BN(W_x skip))))), all convolutions 1x1 with bias.
+
+    >>> AttentionGate(gate=8, skip=8, inner=4)(torch.zeros(1, 8, 4, 4), torch.ones(1, 8, 4, 4)).shape
+    torch.Size([1, 8, 4, 4])
+    """
+
+    def __init__(self, gate: int, skip: int, inner: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.Conv2d(gate, inner, 1), nn.BatchNorm2d(inner))
+        self.skip = nn.Sequential(nn.Conv2d(skip, inner, 1), nn.BatchNorm2d(inner))
+        self.relu = nn.ReLU(inplace=True)
+        self.psi = nn.Sequential(nn.Conv2d(inner, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid())
+
+    def forward(self, gate: Tensor, skip: Tensor) -> Tensor:
+        """Weighs `skip` (B, skip, H, W) by what `gate` (B, gate, H, W), of the same size, looks for."""
+        weight: Tensor = self.psi(self.relu(self.gate(gate) + self.skip(skip)))
+        return skip * weight
+
+
+class Encoder(nn.Module):
+    """Blocks with 2x2 max-pooling between them; returns one map per level, finest first.
+
+    >>> [tuple(map.shape) for map in Encoder(3, (4, 8))(torch.zeros(1, 3, 4, 4))]
+    [(1, 4, 4, 4), (1, 8, 2, 2)]
+    """
+
+    def __init__(self, in_channels: int, widths: Sequence[int], block: Block = DoubleConv) -> None:
+        super().__init__()
+        inputs = (in_channels, *widths[:-1])
+        self.blocks = nn.ModuleList(block(i, o) for i, o in zip(inputs, widths, strict=True))
+        self.pools = nn.ModuleList(nn.MaxPool2d(2) for _ in widths[1:])
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, in_channels, H, W) -> maps at strides 1, 2, 4, ..."""
+        maps = [self.blocks[0](image)]
+        for pool, block in zip(self.pools, self.blocks[1:], strict=True):
+            maps.append(block(pool(maps[-1])))
+        return maps
+
+
+class DecoderLevel(nn.Module):
+    """Up-sample, gate the skip if asked, concatenate (skip first), block.
+
+    >>> DecoderLevel(8, 4, 4)(torch.zeros(1, 8, 2, 2), torch.zeros(1, 4, 4, 4)).shape
+    torch.Size([1, 4, 4, 4])
+    """
+
+    def __init__(
+        self,
+        below: int,
+        skip: int,
+        outputs: int,
+        *,
+        gate: int | None = None,
+        up: str = "upsample",
+        block: Block = DoubleConv,
+    ) -> None:
+        super().__init__()
+        self.up = UPSAMPLERS[up](below, outputs)
+        self.gate = AttentionGate(outputs, skip, gate) if gate else None
+        self.block = block(skip + outputs, outputs)
+
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        """`below` (B, below, H/2, W/2) and `skip` (B, skip, H, W) -> (B, outputs, H, W)."""
+        up = self.up(below)
+        if self.gate is not None:
+            skip = self.gate(up, skip)
+        joined: Tensor = self.block(torch.cat([skip, up], dim=1))
+        return joined
+
+
+class Decoder(nn.Module):
+    """Levels from the deepest map back to the finest skip; each is as wide as its skip.
+
+    Args:
+        widths: channels of the encoder's maps, finest first.
+        gates: inner widths of the attention gates, finest first, or None for plain skips.
+        up: one of `UPSAMPLERS`.
+        block: builds what follows each concatenation.
+
+    >>> maps = [torch.zeros(1, 4, 4, 4), torch.zeros(1, 8, 2, 2)]
+    >>> [tuple(map.shape) for map in Decoder((4, 8))(maps)]
+    [(1, 4, 4, 4)]
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        *,
+        gates: Sequence[int] | None = None,
+        up: str = "upsample",
+        block: Block = DoubleConv,
+    ) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            DecoderLevel(below, skip, skip, gate=gates[i] if gates else None, up=up, block=block)
+            for i, (skip, below) in enumerate(pairwise(widths))
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The encoder's maps, finest first -> decoded maps, finest first (one fewer)."""
+        current = maps[-1]
+        decoded: list[Tensor] = []
+        for level, skip in zip(reversed(self.levels), reversed(maps[:-1]), strict=True):
+            current = level(current, skip)
+            decoded.insert(0, current)
+        return decoded

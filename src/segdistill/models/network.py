@@ -1,0 +1,98 @@
+"""The base of every network here: what it declares, and how it refuses an image that does not fit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.errors import InputError
+from segdistill.models.output import FeatureInfo
+
+
+class Network(nn.Module):
+    """A network with a declared contract: (B, in_channels, H, W) in, `Output` out.
+
+    Attributes:
+        in_channels: channels of the input image.
+        classes: channels of the logits (1: one sigmoid logit; otherwise softmax over the class axis 1).
+        size_divisor: H and W of the input must be multiples of it; 1 when any size works.
+        feature_info: name, channels and stride of each entry of `Output.features`.
+
+    >>> Network(in_channels=1, classes=2, size_divisor=4).check(torch.zeros(1, 1, 10, 12))
+    Traceback (most recent call last):
+    ...
+    segdistill.errors.InputError: height 10 is not divisible by 4: pad to 12
+    """
+
+    feature_info: list[FeatureInfo]
+
+    def __init__(self, in_channels: int, classes: int, size_divisor: int = 1) -> None:
+        super().__init__()
+        require_positive(in_channels=in_channels, classes=classes)
+        self.in_channels = in_channels
+        self.classes = classes
+        self.size_divisor = size_divisor
+        self.feature_info = []
+
+    def check(self, image: Tensor) -> None:
+        """Refuses a batch that the network cannot take; silent while the network is exported or compiled.
+
+        Raises:
+            InputError: not four axes, another number of channels, a size that cannot be divided, or (in
+                training) one image so small that batch normalisation has a single value.
+        """
+        if torch.compiler.is_compiling():
+            return
+        if image.ndim != 4:
+            raise InputError(
+                f"an image batch has the axes (batch, channels, height, width): got {tuple(image.shape)}"
+            )
+        if image.shape[1] != self.in_channels:
+            raise InputError(
+                f"image has {image.shape[1]} channels, the network takes {self.in_channels}: "
+                f"prepare such images or build it with in_channels={image.shape[1]}"
+            )
+        for axis, size in (("height", int(image.shape[2])), ("width", int(image.shape[3]))):
+            if size % self.size_divisor:
+                fits = -(-size // self.size_divisor) * self.size_divisor
+                raise InputError(f"{axis} {size} is not divisible by {self.size_divisor}: pad to {fits}")
+        if self.training and image.shape[0] == 1 and self.feature_info:
+            deepest = max(info.stride for info in self.feature_info)
+            if max(image.shape[2:]) <= deepest:
+                raise InputError(
+                    f"one image of {image.shape[2]} x {image.shape[3]} leaves batch normalisation "
+                    f"a single value at stride {deepest}: train with larger images or at least two per batch"
+                )
+
+
+def require_positive(**values: int) -> None:
+    """Refuses a count below one, by its name.
+
+    >>> require_positive(classes=0)
+    Traceback (most recent call last):
+    ...
+    segdistill.errors.InputError: classes is 0: it must be at least 1
+    """
+    for name, value in values.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}: it must be at least 1")
+
+
+def require_widths(widths: tuple[int, ...], levels: int | None = None) -> None:
+    """Refuses channel widths that make no network: too few levels, or a width below one.
+
+    Args:
+        widths: channels per level, finest first.
+        levels: the exact number of levels, or None for any number from two.
+
+    >>> require_widths((16, 0))
+    Traceback (most recent call last):
+    ...
+    segdistill.errors.InputError: widths has a 0: every level needs at least 1 channel
+    """
+    if levels is not None and len(widths) != levels:
+        raise InputError(f"widths has {len(widths)} levels: this network needs {levels}")
+    if len(widths) < 2:
+        raise InputError(f"widths has {len(widths)} levels: give at least 2")
+    if min(widths) < 1:
+        raise InputError(f"widths has a {min(widths)}: every level needs at least 1 channel")

@@ -1,0 +1,130 @@
+"""ImageNet weights into an encoder, from a local file or a URL whose hash is checked."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.errors import InputError
+from segdistill.files import atomic_write, sha256_file
+
+CACHE = Path("~/.cache/segdistill/weights")
+"""Where downloads are kept."""
+
+
+def load_encoder_weights(
+    encoder: nn.Module, source: str | Path, sha256: str | None = None, *, cache: str | Path | None = None
+) -> None:
+    """Loads weights whose names and shapes equal the encoder's, such as torchvision's for our ResNets.
+
+    A classifier (`fc.*` or `classifier.*`) in the file is left out; a three-channel first convolution is
+    summed over its channels when the encoder takes one.
+
+    Args:
+        encoder: the module to fill, for instance `model.encoder`.
+        source: a .safetensors or .pth file, or an http(s) or file URL of one.
+        sha256: the file's SHA-256 in hexadecimal, or its beginning (8 digits or more). A URL needs one,
+            unless its name carries it as torchvision's do (`resnet18-f37072fd.pth`).
+        cache: folder for downloads instead of `CACHE`.
+
+    Raises:
+        InputError: no such file or URL, another hash, not a weights file, or weights that do not fit (the
+            first tensors that differ are named). The encoder is then unchanged.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "weights.pth"
+    >>> torch.save({"weight": torch.ones(4, 3, 1, 1), "bias": torch.zeros(4)}, file)
+    >>> grey = nn.Conv2d(1, 4, 1)
+    >>> load_encoder_weights(grey, file)
+    >>> grey.weight.flatten().tolist()
+    [3.0, 3.0, 3.0, 3.0]
+    """
+    name = str(source)
+    file = _download(name, sha256, Path(cache or CACHE).expanduser()) if "://" in name else Path(source)
+    if not file.is_file():
+        raise InputError(f"no weights file {file}: check the path")
+    if sha256 and not sha256_file(file).startswith(sha256.lower()):
+        raise InputError(f"{file} does not have the SHA-256 {sha256}: it is another file or damaged")
+    weights = _fit_stem(encoder, _read(file))
+    problems = _misfits(encoder.state_dict(), weights)
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError(f"{file.name} does not fit this encoder: {'; '.join(problems[:3])}{more}")
+    encoder.load_state_dict(weights, strict=False)  # older files lack num_batches_tracked
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    weights: Any
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            weights = load_file(file)
+        else:
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise InputError(f"{file} is not a file of plain weights (.safetensors or .pth)") from error
+    except Exception as error:
+        if type(error).__module__.startswith("safetensors"):
+            raise InputError(f"{file} is damaged or not a safetensors file") from error
+        raise
+    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
+        weights = weights["state_dict"]
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise InputError(f"{file} holds no dictionary of tensors: save a state_dict")
+    return {key: value for key, value in weights.items() if not key.startswith(("fc.", "classifier."))}
+
+
+def _fit_stem(encoder: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Conv2d):
+            key = f"{name}.weight" if name else "weight"
+            stem = weights.get(key)
+            if stem is not None and stem.ndim == 4 and stem.shape[1] == 3 and module.weight.shape[1] == 1:
+                return {**weights, key: stem.sum(dim=1, keepdim=True)}
+            break
+    return weights
+
+
+def _misfits(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
+    problems = []
+    for key, tensor in wanted.items():
+        if key not in given:
+            if not key.endswith("num_batches_tracked"):
+                problems.append(f"{key} is missing")
+        elif given[key].shape != tensor.shape:
+            problems.append(f"{key} is {_spell(given[key])}, not {_spell(tensor)}")
+    return problems + [f"{key} is not part of it" for key in given if key not in wanted]
+
+
+def _spell(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def _download(url: str, sha256: str | None, cache: Path) -> Path:
+    name = Path(urllib.parse.urlparse(url).path).name
+    carried = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
+    expected = (sha256 or (carried[1] if carried else "")).lower()
+    if not expected:
+        raise InputError(f"{url} has no hash in its name: give its sha256")
+    kept = cache / f"{expected[:16]}-{name}"
+    if kept.is_file() and sha256_file(kept).startswith(expected):
+        return kept
+    with atomic_write(kept) as temporary:
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer, open(temporary, "wb") as out:
+                shutil.copyfileobj(answer, out)
+        except (urllib.error.URLError, TimeoutError, ValueError) as error:
+            raise InputError(f"cannot download {url}: {getattr(error, 'reason', error)}") from error
+        if not sha256_file(temporary).startswith(expected):
+            raise InputError(f"{url} does not have the SHA-256 {expected}: nothing was kept")
+    return kept

@@ -1,0 +1,191 @@
+"""Every network by name: a plain dict, and `create_model`, which checks what it is given."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from segdistill.errors import InputError, MissingExtra
+from segdistill.registry import near_names
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Kind = Literal["segmenter", "classifier", "joint", "discriminator"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One network of the registry; nothing is imported until it is built.
+
+    Attributes:
+        target: "module:Class" below segdistill.models.
+        summary: one line for `segdistill list models`.
+        kind: what it returns: a segmenter logits, a classifier a label, a joint network both.
+        options: options that make this name out of the class (a second name of one class).
+        presets: preset name -> options, where one name means several networks.
+    """
+
+    target: str
+    summary: str
+    kind: Kind = "segmenter"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def build(self) -> Any:
+        """The class (or function) that makes the network; imports it.
+
+        Raises:
+            MissingExtra: torch is not installed.
+        """
+        module, _, name = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(f"segdistill.models.{module}"), name)
+        except ModuleNotFoundError as error:
+            if error.name and error.name.startswith("segdistill"):
+                raise
+            raise MissingExtra("building a network", "train") from error
+
+
+RESNET_TEACHER = "resnet_attention_unet:ResNetAttentionUNet"
+
+MODELS: dict[str, ModelEntry] = {
+    "unet": ModelEntry("unet:UNet", "U-Net, nearest up-sampling with 3x3 convolutions"),
+    "simplified_unet": ModelEntry("unet:SimplifiedUNet", "U-Net, quarter width: LightBTSeg's student"),
+    "attention_unet": ModelEntry("attention_unet:AttentionUNet", "U-Net with an attention gate on each skip"),
+    "resnet_attention_unet": ModelEntry(RESNET_TEACHER, "ResNet encoder, gated skips: LightBTSeg's teacher"),
+    "resnet101_attention_unet": ModelEntry(
+        RESNET_TEACHER, "LightBTSeg's teacher at its published depth", options={"depth": 101}
+    ),
+    "unet_plus_plus": ModelEntry(
+        "unet_plus_plus:UNetPlusPlus",
+        "U-Net with nested skip paths",
+        presets={
+            "lightbtseg": {"widths": (64, 128, 256, 512, 1024)},
+            "usseg": {"widths": (32, 64, 128, 256, 512)},
+        },
+    ),
+    "unet_3plus": ModelEntry("unet_3plus:UNet3Plus", "U-Net whose decoder levels see every scale"),
+    "deep_resunet": ModelEntry(
+        "deep_resunet:DeepResUNet",
+        "U-Net of pre-activation residual units",
+        presets={"port": {"projection": 3, "decoder_up": "deconv2"}},
+    ),
+    "msu_net": ModelEntry("msu_net:MSUNet", "U-Net of parallel 3x3 and 7x7 double convolutions"),
+    "segnet": ModelEntry("segnet:SegNet", "VGG16 encoder, mirrored decoder that unpools by index"),
+    "u2net": ModelEntry(
+        "u2net:U2Net",
+        "U of residual U-blocks, supervised at six scales",
+        presets={"full": {"scale": "full"}, "small": {"scale": "small"}},
+    ),
+    "us_unet": ModelEntry(
+        "us_unet:USUNet",
+        "U-Net with a head on every decoder stage: US-SEG's generator",
+        presets={"published": {"stages": 1}},
+    ),
+    "multi_scale_discriminator": ModelEntry(
+        "discriminator:MultiScaleDiscriminator", "one patch critic per stage: US-SEG's", kind="discriminator"
+    ),
+}
+
+
+def create_model(
+    name: str, in_channels: int = 3, classes: int = 2, *, preset: str | None = None, **options: Any
+) -> nn.Module:
+    """Builds a network by its registry name.
+
+    Args:
+        name: a key of `MODELS`.
+        in_channels: channels of the image.
+        classes: channels of the logits; 1 means one sigmoid logit.
+        preset: a named set of options, where the name means several networks.
+        options: what the network's constructor takes; they win over the preset.
+
+    Raises:
+        InputError: unknown name (with near names), preset or option, or an option of the wrong type.
+
+    >>> create_model("simplified_unet", in_channels=1, widths=[4, 8]).size_divisor
+    2
+    >>> create_model("simplified_unett")
+    Traceback (most recent call last):
+    ...
+    segdistill.errors.InputError: unknown network 'simplified_unett': did you mean 'simplified_unet'?
+    """
+    entry = find(name)
+    if preset is not None and preset not in entry.presets:
+        raise InputError(f"unknown preset '{preset}' of {name}: {near_names(preset, entry.presets)}")
+    chosen = {**(entry.presets[preset] if preset else {}), **options}
+    for fixed in entry.options:
+        if fixed in options:
+            raise InputError(f"option {fixed!r} of {name} is fixed by its name: leave it out")
+    build = entry.build()
+    given = {"in_channels": in_channels, "classes": classes, **chosen, **entry.options}
+    parameters = inspect.signature(build).parameters
+    if "classes" not in parameters:  # a discriminator has none
+        given.pop("classes")
+    return typing.cast("nn.Module", build(**_checked(name, build, given, hidden=set(entry.options))))
+
+
+def find(name: str) -> ModelEntry:
+    """The registry's entry of that name.
+
+    Raises:
+        InputError: unknown name, with the near ones.
+
+    >>> find("unet").kind
+    'segmenter'
+    """
+    if name not in MODELS:
+        raise InputError(f"unknown network '{name}': {near_names(name, MODELS)}")
+    return MODELS[name]
+
+
+def _checked(name: str, build: Any, given: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
+    hints = typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
+    hints.pop("return", None)
+    valid = [option for option in hints if option not in hidden and option not in ("in_channels", "classes")]
+    for option, value in given.items():
+        if option not in hints:
+            raise InputError(f"unknown option '{option}' of {name}: {near_names(option, valid)}")
+        given[option] = _fit(f"option {option!r} of {name}", value, hints[option])
+    return given
+
+
+def _fit(what: str, value: Any, hint: Any) -> Any:
+    """`value` as the annotation wants it (a list becomes a tuple), or an InputError."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in args):
+            return value
+        raise InputError(f"{what} is {value!r}: choose from {', '.join(map(str, args))}")
+    if origin is tuple and isinstance(value, (list, tuple)):
+        if args[-1] is Ellipsis:
+            return tuple(_fit(what, item, args[0]) for item in value)
+        if len(args) == len(value):
+            return tuple(_fit(what, item, arg) for item, arg in zip(value, args, strict=True))
+    elif origin in (typing.Union, types.UnionType):
+        for arg in args:
+            try:
+                return _fit(what, value, arg)
+            except InputError:
+                continue
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise InputError(f"{what} is {value!r}: it must be {_spell(hint)}")
+
+
+def _spell(hint: Any) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        count = "" if args[-1] is Ellipsis else f"{len(args)} "
+        return f"a list of {count}{_spell(args[0])}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_spell(arg) for arg in args)
+    return "none" if hint is type(None) else getattr(hint, "__name__", str(hint))

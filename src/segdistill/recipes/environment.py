@@ -1,0 +1,55 @@
+"""The machine and the versions that a result was made with."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from segdistill import __version__
+
+PACKAGES = ("torch", "numpy", "lightning-fabric", "albumentations", "onnxruntime", "Pillow")
+
+
+def environment(device: torch.device, precision: str) -> dict[str, str]:
+    """Name -> value of everything that bit-exact repetition depends on.
+
+    >>> environment(torch.device("cpu"), "32-true")["precision"]
+    '32-true'
+    """
+    found = {
+        "segdistill": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": precision,
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """What changed between two environments, one line each.
+
+    >>> differences({"threads": "2"}, {"threads": "1"})
+    ['threads was 2, is 1']
+    """
+    return [f"{name} was {before[name]}, is {now[name]}" for name in before if now.get(name) != before[name]]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -1,0 +1,110 @@
+"""The cases of an experiment: indexed or read, checked for near-duplicates, divided, and free of leaks."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from segdistill.data.cases import Case, read_cases, select
+from segdistill.data.datasets import DATASETS, index_dataset
+from segdistill.data.duplicates import Pair, find_duplicates, group_duplicates
+from segdistill.data.leaks import Leak, leaks, require_no_leaks
+from segdistill.data.phantom import write_phantom
+from segdistill.data.splits import hold_out, k_fold, unstratified
+from segdistill.errors import InputError
+from segdistill.recipes.schema import DataRecipe
+
+VARIABLE = "SEGDISTILL_DATA"
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Cases with their splits, and what was found about them."""
+
+    name: str
+    cases: list[Case]
+    pairs: list[Pair]
+    leaks: list[Leak]
+    split: str
+
+
+def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
+    """Finds the cases and divides them.
+
+    Args:
+        data: what the recipe says of them.
+        source: a cases.csv, or a folder to index; None takes the dataset's folder below $SEGDISTILL_DATA.
+        folder: of the run; made-up images are written into it.
+
+    Raises:
+        InputError: no such data, a class without cases, or a leak that the split method does not allow.
+    """
+    name, cases = _find(data, source, folder)
+    pairs = find_duplicates(cases)
+    method = data.split.method
+    if method == "paper":
+        divided = unstratified(cases, test=data.split.test, seed=data.split.seed)
+        words = f"as the paper: {data.split.test:.0%} test, unstratified, seed {data.split.seed}; duplicates not kept together"
+        return Gathered(name, divided, pairs, leaks(divided, pairs), words)
+    grouped = group_duplicates(cases, pairs)
+    if method == "given":
+        divided, words = cases, "as given in the case table"
+    elif method == "k_fold":
+        divided = k_fold(grouped, data.split.folds, data.split.fold, data.split.seed, data.split.val)
+        words = f"fold {data.split.fold + 1} of {data.split.folds}, groups whole, stratified, seed {data.split.seed}"
+    else:
+        train = 1 - data.split.test - data.split.val
+        shares = {"train": train, "val": data.split.val, "test": data.split.test}
+        divided = hold_out(grouped, shares, data.split.seed)
+        words = f"hold-out {train:.0%} / {data.split.val:.0%} / {data.split.test:.0%}, groups whole, stratified, seed {data.split.seed}"
+    require_no_leaks(divided, pairs)
+    return Gathered(name, divided, pairs, [], words)
+
+
+def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, list[Case]]:
+    if source is None and data.dataset == "phantom":
+        return "phantom", _phantom(data, folder / "phantom")
+    if source is None and data.dataset is not None and os.environ.get(VARIABLE):
+        source = Path(os.environ[VARIABLE]) / data.dataset
+    if source is None:
+        known = f"the {data.dataset} folder" if data.dataset else "a cases.csv or a folder with images/ and masks/"
+        raise InputError(f"no data: give --data with {known}")
+    if source.is_file():
+        return source.stem, read_cases(source)
+    if not source.exists():
+        raise InputError(f"no such data: {source}")
+    name = data.dataset or "folder"
+    return DATASETS[name].title if name in DATASETS else name, index_dataset(name, source)
+
+
+def _phantom(data: DataRecipe, folder: Path) -> list[Case]:
+    """Pictures drawn anew in every run: the same seed gives the same files."""
+    height, width = data.height_width
+    return write_phantom(folder, data.phantoms, size=max(height, width))
+
+
+def training_cases(cases: list[Case], split: str, labels: list[str] | None, where: str) -> list[Case]:
+    """Cases of a split, of some labels, that have a reference.
+
+    Raises:
+        InputError: none is left although there should be some to train on.
+
+    >>> training_cases([], "val", None, "stage net")
+    []
+    """
+    found = [case for case in select(cases, split=split, labels=labels) if case.masks]
+    if split == "train" and not found:
+        there = Counter(case.label or "(none)" for case in select(cases, split=split))
+        counts = ", ".join(f"{label}: {count}" for label, count in there.items()) or "no cases at all"
+        wanted = f"with label {' or '.join(labels)} " if labels else ""
+        raise InputError(f"{where}: no training case {wanted}has a mask (training cases: {counts})")
+    return found
+
+
+def absolute(cases: list[Case]) -> list[Case]:
+    """The same cases with absolute paths, so that the table of a run can be read from anywhere."""
+    return [
+        replace(case, image=case.image.absolute(), masks=tuple(mask.absolute() for mask in case.masks)) for case in cases
+    ]

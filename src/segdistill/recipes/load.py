@@ -1,0 +1,110 @@
+"""Recipes from YAML files: the ones that come with the package, a user's own, and changes from the command line."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segdistill.errors import InputError
+from segdistill.recipes.schema import Recipe, merge, parse_recipe
+from segdistill.registry import near_names
+
+# what users change most, under the short names that they would type
+SHORTCUTS = {
+    "size": "data.size",
+    "dataset": "data.dataset",
+    "channels": "data.channels",
+    "labels": "data.labels",
+    "epochs": "fit.epochs",
+    "batch_size": "fit.batch_size",
+    "precision": "fit.precision",
+    "augment": "fit.augment",
+    "lr": "fit.optimizer.lr",
+    "teacher": "stages.teacher.model.name",
+    "student": "stages.student.model.name",
+}
+
+
+def bundled_recipes() -> dict[str, str]:
+    """Name -> what it is about, of every recipe in the package.
+
+    >>> "distill" in bundled_recipes()
+    True
+    """
+    found = {}
+    for name, path in sorted(_bundled_paths().items()):
+        found[name] = str(_read_yaml(path).get("about", "")).strip()
+    return found
+
+
+def load_recipe(name: str, changes: list[str] | None = None) -> Recipe:
+    """Reads a recipe by its bundled name or from a file.
+
+    Args:
+        name: such as "lightbtseg/cpu", or a path that ends in .yaml.
+        changes: "key=value" with dotted keys or the short names of SHORTCUTS; values are YAML.
+
+    Raises:
+        InputError: no such recipe, not YAML, an unknown key or a wrong type.
+
+    >>> load_recipe("distill", ["epochs=3"]).fit.epochs
+    3
+    """
+    content, source = _resolve(name, seen=())
+    for change in changes or []:
+        content = _apply(content, change)
+    return parse_recipe(content, source)
+
+
+def _bundled_paths() -> dict[str, Path]:
+    root = Path(str(resources.files("segdistill.recipes")))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*.yaml") if "published" not in path.parts}
+
+
+def _resolve(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    """A recipe's content with its `base` under it."""
+    bundled = _bundled_paths()
+    path = bundled.get(name, Path(name))
+    if name not in bundled and path.suffix not in (".yaml", ".yml"):
+        raise InputError(f"unknown recipe '{name}': {near_names(name, bundled)}; or give a .yaml file")
+    if name in seen:
+        raise InputError(f"{name}: recipes are based on each other in a circle: {' -> '.join([*seen, name])}")
+    content = _read_yaml(path)
+    base = content.pop("base", None)
+    if base is not None:
+        below, _ = _resolve(str(base), (*seen, name))
+        content = merge(below, content)
+    return content, name
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"no recipe file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read recipe {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a recipe: it has no keys")
+    return content
+
+
+def _apply(content: dict[str, Any], change: str) -> dict[str, Any]:
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {change}: write key=value, such as epochs=20 or stages.student.model.name=unet")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {change}: the value is not YAML") from error
+    key = SHORTCUTS.get(key, key)
+    if "." not in key and key not in Recipe.model_fields:
+        raise InputError(f"--set {change}: unknown key: {near_names(key, [*SHORTCUTS, *Recipe.model_fields])}")
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return merge(content, value)

@@ -1,0 +1,68 @@
+"""A stage of a run as a model file, with its provenance, its metrics, and the check against torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segdistill.data.cases import Case
+from segdistill.export.gate import Agreement, measure_agreement, require_agreement
+from segdistill.export.onnx import export_network
+from segdistill.files import sha256_file, write_json
+from segdistill.recipes.finish import SUMMARY_FILE, read_json
+from segdistill.recipes.stage import load_stage
+from segdistill.runtime.model_file import ModelInfo
+
+
+def export_stage(folder: Path, target: Path, cases: list[Case]) -> Agreement:
+    """Writes a stage as a model file and keeps it only if its masks on `cases` are those of torch.
+
+    Beside it stands TARGET.json with the agreement and the file's hash; when that still fits, nothing is done again.
+
+    Raises:
+        GateFailed: masks differ.
+        InputError: no such stage, or the file cannot be written.
+    """
+    stage = load_stage(folder)
+    record = target.with_suffix(".json")
+    known = read_json(record)
+    same_weights = known.get("weights_sha256") == stage.info["weights_sha256"]
+    if same_weights and target.exists() and sha256_file(target) == known.get("model_sha256"):
+        return Agreement(**known["agreement"])
+    run = folder.parent.parent
+    facts = read_json(run / "run.json")
+    provenance = {
+        "recipe": facts.get("recipe", ""),
+        "recipe_sha256": sha256_file(run / "recipe.yaml") if (run / "recipe.yaml").exists() else "",
+        "stage": stage.name,
+        "data": facts.get("data", ""),
+        "data_sha256": facts.get("data_hash", ""),
+        "weights_sha256": stage.info["weights_sha256"],
+        "teachers": stage.info.get("teachers", []),
+    }
+    info = ModelInfo(
+        name=f"{facts.get('recipe', run.name)}:{stage.name}",
+        input_channels=stage.preprocess.channels,
+        classes=stage.postprocess.classes,
+        preprocess=stage.preprocess,
+        postprocess=stage.postprocess,
+        provenance=provenance,
+        metrics=read_json(folder / SUMMARY_FILE).get("summary", {}),
+    )
+    # written under another name first: a file that does not pass the gate never has the final one
+    candidate = target.with_name(f".candidate-{target.name}")
+    try:
+        export_network(stage.network, info, candidate)
+        agreement = measure_agreement(stage.network, stage.preprocess, stage.postprocess, candidate, cases)
+        require_agreement(agreement)
+        candidate.replace(target)
+    finally:
+        candidate.unlink(missing_ok=True)
+    write_json(
+        record,
+        {
+            "weights_sha256": stage.info["weights_sha256"],
+            "model_sha256": sha256_file(target),
+            "agreement": agreement.to_dict(),
+        },
+    )
+    return agreement

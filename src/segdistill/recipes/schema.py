@@ -1,0 +1,233 @@
+"""What a recipe may say. Unknown keys and wrong types are errors that name the key."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from segdistill.errors import InputError
+from segdistill.registry import near_names
+from segdistill.training.settings import FitSettings, OptimizerSettings, ScheduleSettings
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Named(BaseModel):
+    """A registered part by name, with its options beside it."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class ModelRecipe(Named):
+    """A network by its registered name.
+
+    `pretrained` is a file or URL with ImageNet weights for the encoder, `sha256` its checked hash.
+    """
+
+    pretrained: str | None = None
+    sha256: str | None = None
+
+
+class KnowledgeRecipe(Named):
+    """A knowledge by its registered name, with its weight in the loss."""
+
+    weight: float = 1.0
+
+
+class SplitRecipe(_Strict):
+    """How cases are divided: see data/splits.py. `given` takes the table's own split column."""
+
+    method: Literal["hold_out", "k_fold", "paper", "given"] = "hold_out"
+    test: float = 0.15
+    val: float = 0.15
+    folds: int = 5
+    fold: int = 0
+    seed: int = 0
+
+
+class DataRecipe(_Strict):
+    """Which cases, at which size.
+
+    `dataset` names an adapter that indexes the folder given by --data; a cases.csv given there needs none. `phantoms` is
+    the number of pictures that the dataset `phantom` draws.
+    """
+
+    dataset: str | None = None
+    size: int | list[int] = 256
+    colour: Literal["grey", "rgb"] = "grey"
+    channels: int = 3
+    labels: list[str] | None = None
+    split: SplitRecipe = SplitRecipe()
+    phantoms: int = 120
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """The size as (height, width)."""
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+
+class TeacherRecipe(_Strict):
+    """A teacher: a stage of this recipe with its fixed weight.
+
+    `labels` are the classes of images that it speaks for when routing is by class.
+    """
+
+    stage: str
+    weight: float = 1.0
+    labels: list[str] = []
+
+
+class StageRecipe(_Strict):
+    """One network to train."""
+
+    task: Literal["supervised", "distillation"] = "supervised"
+    model: ModelRecipe
+    loss: Named = Named(name="weight_balance")
+    labels: list[str] | None = None
+    fit: dict[str, Any] = Field(default_factory=dict)
+    role: Literal["teacher", "student", "baseline"] = "baseline"
+    about: str = ""
+    teachers: list[TeacherRecipe] = []
+    knowledge: list[KnowledgeRecipe] = []
+    hard_weight: float = 1.0
+    routing: Literal["both", "by_class"] = "both"
+    finetune_teachers: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StageRecipe:
+        if self.task == "distillation" and not (self.teachers and self.knowledge):
+            raise ValueError("a distillation stage needs teachers and knowledge")
+        if self.task == "supervised" and (self.teachers or self.knowledge):
+            raise ValueError("a supervised stage has no teachers and no knowledge: set task: distillation")
+        return self
+
+
+class Recipe(_Strict):
+    """An experiment: data, stages in order, and what is reported and exported.
+
+    `fit` holds the training settings of all stages, a stage's own `fit` overrides them. `run` names the stages that
+    are trained when the command line names none (their teachers come along); empty for all.
+
+    >>> recipe = Recipe(name="r", stages={"net": {"model": {"name": "unet"}}})
+    >>> recipe.fit_settings("net").batch_size
+    8
+    """
+
+    name: str
+    about: str = ""
+    seed: int = 0
+    data: DataRecipe = DataRecipe()
+    fit: FitSettings = FitSettings()
+    stages: dict[str, StageRecipe] = Field(min_length=1)
+    run: list[str] = []
+    export: str | None = None
+
+    @model_validator(mode="after")
+    def _stages_exist(self) -> Recipe:
+        names = list(self.stages)
+        wanted = [("run", name) for name in self.run] + ([("export", self.export)] if self.export else [])
+        for where, name in wanted:
+            if name not in self.stages:
+                raise ValueError(f"{where}: no stage '{name}': {near_names(str(name), names)}")
+        for i, (name, stage) in enumerate(self.stages.items()):
+            for teacher in stage.teachers:
+                if teacher.stage not in names[:i]:
+                    raise ValueError(
+                        f"stages.{name}.teachers: '{teacher.stage}' is not defined before it: "
+                        f"{near_names(teacher.stage, names[:i])}"
+                    )
+            try:
+                self.fit_settings(name)
+            except ValidationError as error:
+                raise ValueError(f"stages.{name}.fit.{_first_line(error, FitSettings)}") from error
+        return self
+
+    def fit_settings(self, stage: str) -> FitSettings:
+        """Training settings of a stage: the recipe's, with the stage's own on top."""
+        return FitSettings.model_validate(merge(self.fit.model_dump(), self.stages[stage].fit))
+
+    def with_teachers(self, wanted: list[str]) -> list[str]:
+        """The wanted stages and all the teachers that they need, in the order of the recipe."""
+        needed: set[str] = set()
+        pending = list(wanted)
+        while pending:
+            name = pending.pop()
+            if name not in self.stages:
+                raise InputError(f"recipe {self.name} has no stage '{name}': {near_names(name, self.stages)}")
+            needed.add(name)
+            pending += [t.stage for t in self.stages[name].teachers if t.stage not in needed]
+        return [name for name in self.stages if name in needed]
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` on top; dictionaries merge key by key, all else is replaced.
+
+    A dictionary that names another part (`name`) replaces the old one, whose options would not fit it.
+
+    >>> merge({"fit": {"epochs": 1, "lr": 2}}, {"fit": {"epochs": 3}})
+    {'fit': {'epochs': 3, 'lr': 2}}
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) == old.get("name"):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
+    """A checked recipe.
+
+    Raises:
+        InputError: one line with the key, what is wrong and what would be right.
+
+    >>> parse_recipe({"name": "r", "stages": {}}, "r.yaml")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: r.yaml: stages: Dictionary should have at least 1 item after validation, not 0
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_first_line(error)}") from error
+
+
+def _first_line(error: ValidationError, top: type[BaseModel] = Recipe) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        parent = _fields_at(first["loc"][:-1], top)
+        message = "unknown key" + (f": {near_names(str(first['loc'][-1]), parent)}" if parent else "")
+    elif first["type"] not in ("value_error", "missing"):
+        message += f", not {first['input']!r}"
+    more = error.error_count() - 1
+    return (f"{place}: " if place else "") + message + (f" (and {more} more)" if more else "")
+
+
+def _fields_at(place: tuple[int | str, ...], top: type[BaseModel]) -> list[str]:
+    """The known keys at a place of the recipe, for the message about an unknown one."""
+    kinds: dict[str, type[BaseModel]] = {
+        "data": DataRecipe,
+        "split": SplitRecipe,
+        "teachers": TeacherRecipe,
+        "fit": FitSettings,
+        "optimizer": OptimizerSettings,
+        "schedule": ScheduleSettings,
+    }
+    names = [part for part in place if isinstance(part, str)]
+    if not names:
+        return list(top.model_fields)
+    if place[0] == "stages" and len(place) == 2:
+        return list(StageRecipe.model_fields)
+    return list(kinds[names[-1]].model_fields) if names[-1] in kinds else []

@@ -1,0 +1,188 @@
+"""Trains one stage of a recipe: its task, its cases, its place on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from segdistill.data.augment import make_augment
+from segdistill.data.cases import Case
+from segdistill.data.store import Store
+from segdistill.data.views import Views
+from segdistill.errors import InputError
+from segdistill.files import sha256_file, sha256_text, write_json
+from segdistill.imaging.postprocess import Postprocess
+from segdistill.imaging.preprocess import Preprocess
+from segdistill.knowledge import Teacher, create_knowledge, teacher_weights
+from segdistill.losses import create_loss
+from segdistill.recipes.gather import training_cases
+from segdistill.recipes.schema import Recipe, StageRecipe
+from segdistill.recipes.stage import begin, build_network, is_finished, load_stage, read_info
+from segdistill.training.distillation import Distillation
+from segdistill.training.loop import WEIGHTS, Progress, fit
+from segdistill.training.settings import FitSettings
+from segdistill.training.supervised import Supervised
+from segdistill.training.task import Task
+
+# settings that change how fast a stage is trained, not what comes out
+NO_INPUT = {"checkpoint_seconds", "workers"}
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """All that decides what a stage learns."""
+
+    recipe: Recipe
+    name: str
+    cases: list[Case]
+    store: Store
+    preprocess: Preprocess
+    folder: Path
+
+    @property
+    def stage(self) -> StageRecipe:
+        """The stage's part of the recipe."""
+        return self.recipe.stages[self.name]
+
+    @property
+    def settings(self) -> FitSettings:
+        """How it is trained."""
+        return self.recipe.fit_settings(self.name)
+
+    def of(self, split: str) -> list[Case]:
+        """The stage's cases of a split."""
+        labels = self.stage.labels or self.recipe.data.labels
+        return training_cases(self.cases, split, labels, f"stage {self.name}")
+
+    def teacher_folder(self, name: str) -> Path:
+        """Where another stage of the same run lies."""
+        return self.folder.parent / name
+
+    def fingerprint(self, precision: str) -> str:
+        """Changes with everything that the weights depend on: settings, cases, pixels, teachers."""
+        facts = {
+            "seed": self.recipe.seed,
+            "stage": self.stage.model_dump(mode="json", exclude={"fit", "about", "role"}),
+            "fit": self.settings.model_dump(mode="json", exclude=NO_INPUT),
+            "precision": precision,
+            "preprocess": self.preprocess.to_dict(),
+            "store": self.store.folder.name,
+            "train": [case.id for case in self.of("train")],
+            "val": [case.id for case in self.of("val")],
+            "labels": [case.label for case in self.of("train")],
+            "teachers": [sha256_file(self.teacher_folder(t.stage) / WEIGHTS) for t in self.stage.teachers],
+        }
+        return sha256_text(json.dumps(facts, sort_keys=True))
+
+
+def train_stage(inputs: StageInputs, fabric: Fabric, precision: str) -> Iterator[Progress]:
+    """Trains the stage unless its folder already holds the result of the same inputs; gives the loop's progress."""
+    fingerprint = inputs.fingerprint(precision)
+    if is_finished(inputs.folder, fingerprint):
+        return
+    settings, recipe = inputs.settings, inputs.recipe
+    train_cases = inputs.of("train")
+    # the same seed for every stage: a student and its undistilled twin begin with the same weights and see the same views
+    torch.manual_seed(recipe.seed)
+    task = _task(inputs, train_cases, fabric, precision)
+    train = _views(inputs, train_cases, settings.augment)
+    held_out = inputs.of("val")
+    validation = _views(inputs, held_out, "none") if held_out else None
+    info = describe(inputs, fingerprint)
+    if fabric.is_global_zero:
+        begin(inputs.folder, info)
+    fabric.barrier()
+    yield from fit(task, train, validation, settings, inputs.folder, fabric)
+    if fabric.is_global_zero:
+        write_json(inputs.folder / "stage.json", info | {"weights_sha256": sha256_file(inputs.folder / WEIGHTS)})
+    fabric.barrier()
+
+
+def describe(inputs: StageInputs, fingerprint: str) -> dict[str, Any]:
+    """The content of stage.json: enough to use the weights without the recipe."""
+    classes = inputs.stage.model.options.get("classes", 2)
+    names = ["background", "lesion"] if classes <= 2 else ["background", *(f"class {i}" for i in range(1, classes))]
+    return {
+        "name": inputs.name,
+        "fingerprint": fingerprint,
+        "role": inputs.stage.role,
+        "about": inputs.stage.about,
+        "teachers": [teacher.stage for teacher in inputs.stage.teachers],
+        "model": inputs.stage.model.model_dump(mode="json"),
+        "classes": names[-1:] if classes == 1 else names,
+        "preprocess": inputs.preprocess.to_dict(),
+        "postprocess": Postprocess(classes=tuple(names[-1:] if classes == 1 else names)).to_dict(),
+        "train_cases": len(inputs.of("train")),
+        "val_cases": len(inputs.of("val")),
+    }
+
+
+def _views(inputs: StageInputs, cases: list[Case], augment: str) -> Views:
+    ids = [case.id for case in cases]
+    return Views(inputs.store, ids, inputs.preprocess, augment, inputs.recipe.seed, inputs.settings.views or 0)
+
+
+def _task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+    stage = inputs.stage
+    network = build_network(stage.model, inputs.preprocess.channels)
+    loss = create_loss(stage.loss.name, **stage.loss.options)
+    if stage.task == "supervised":
+        return Supervised(network, loss)
+    autocast = torch.bfloat16 if precision.startswith("bf16") else None
+    teachers = []
+    for teacher in stage.teachers:
+        answering = load_stage(inputs.teacher_folder(teacher.stage)).network.to(fabric.device)
+        if inputs.settings.channels_last:
+            answering.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teachers.append(
+            Teacher(teacher.stage, answering, teacher.weight, teacher.labels, autocast, stage.finetune_teachers)
+        )
+    labels = [case.label for case in cases]
+    knowledge = {k.name: (k.weight, create_knowledge(k.name, **k.options)) for k in stage.knowledge}
+    belongs = torch.tensor([[not t.labels or label in t.labels for t in teachers] for label in labels])
+    return Distillation(
+        network,
+        loss,
+        teachers,
+        teacher_weights(teachers, labels, stage.routing),
+        knowledge,
+        stage.hard_weight,
+        belongs if stage.finetune_teachers else None,
+    )
+
+
+def training_summary(folder: Path, curves: list[dict[str, float]]) -> dict[str, Any]:
+    """What a report says of a stage's training."""
+    info = read_info(folder)
+    summary: dict[str, Any] = {"cases": info.get("train_cases"), "epochs": len(curves)}
+    if curves:
+        summary["seconds"] = sum(row.get("seconds", 0.0) for row in curves)
+        scored = [row for row in curves if "val_dice" in row]
+        if scored:
+            summary["best_epoch"] = int(max(scored, key=lambda row: row["val_dice"])["epoch"])
+    return summary
+
+
+def check_parts(recipe: Recipe, stages: list[str]) -> None:
+    """Builds every part of the stages once without memory, so that a wrong option stops the run before it starts.
+
+    Raises:
+        InputError: an unknown network, loss, knowledge, option, feature or augmentation; names the stage.
+    """
+    for name in stages:
+        stage = recipe.stages[name]
+        try:
+            with torch.device("meta"):
+                build_network(stage.model.model_copy(update={"pretrained": None}), recipe.data.channels)
+            create_loss(stage.loss.name, **stage.loss.options)
+            for knowledge in stage.knowledge:
+                create_knowledge(knowledge.name, **knowledge.options)
+            make_augment(recipe.fit_settings(name).augment)
+        except InputError as error:
+            raise InputError(f"stage {name}: {error}") from error

@@ -1,0 +1,1 @@
+"""The model file in use: needs numpy, Pillow and onnxruntime, and never torch."""

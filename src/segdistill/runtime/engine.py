@@ -1,0 +1,78 @@
+"""Runs the network of a model file with ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdistill.errors import InputError
+from segdistill.runtime.model_file import INPUT_NAME, OUTPUT_NAME, ModelInfo, read_info
+
+
+class Engine:
+    """One loaded model file; not tied to a thread, `run` may be called from several.
+
+    Args:
+        path: the model file.
+        threads: threads that one call uses; None leaves the choice to ONNX Runtime (all cores).
+
+    Raises:
+        InputError: not a model file of ours (checked before ONNX Runtime sees it), or it cannot be loaded.
+
+    >>> Engine("absent.onnx")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: no such model file: absent.onnx
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads must be at least 1, got {threads}")
+        self.path = Path(path)
+        self.info: ModelInfo = read_info(path)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # its errors reach the user as one line of ours
+        options.intra_op_num_threads = threads or 0
+        options.inter_op_num_threads = 1
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own exceptions share no base
+            raise InputError(f"not a segdistill model file: {path}: {_first_line(error)}") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if [value.name for value in inputs] != [INPUT_NAME] or OUTPUT_NAME not in [
+            value.name for value in outputs
+        ]:
+            raise InputError(
+                f"not a segdistill model file: {path} has no input 'image' and output 'probability'"
+            )
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalised images (B, C, H, W) -> probabilities (B, K, H, W), both float32.
+
+        Raises:
+            InputError: the batch does not fit the network.
+        """
+        if batch.ndim != 4 or batch.shape[1] != self.info.input_channels or batch.dtype != np.float32:
+            raise InputError(
+                f"a batch must be float32 (B, {self.info.input_channels}, H, W), got {batch.dtype} "
+                f"{batch.shape}"
+            )
+        try:
+            answer = self._session.run([OUTPUT_NAME], {INPUT_NAME: np.ascontiguousarray(batch)})[0]
+        except Exception as error:
+            raise InputError(
+                f"{self.path}: the network does not run on {batch.shape}: {_first_line(error)}"
+            ) from error
+        if not isinstance(answer, np.ndarray) or answer.ndim != 4 or len(answer) != len(batch):
+            raise InputError(f"not a segdistill model file: {self.path} does not give (B, K, H, W)")
+        return answer.astype(np.float32, copy=False)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,77 @@
+"""From a picture to its mask with one model file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdistill.imaging.picture import Pixels
+from segdistill.imaging.read import read_picture
+from segdistill.runtime.engine import Engine
+from segdistill.runtime.model_file import ModelInfo
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A mask and how sure the network is, at the picture's own size.
+
+    Attributes:
+        mask: labels, uint8 (H, W), 0 for background.
+        probability: that a pixel is not background, float32 (H, W).
+
+    >>> Prediction(np.ones((1, 2), np.uint8), np.array([[0.75, 0.25]], np.float32)).mean_probability
+    0.5
+    """
+
+    mask: Pixels
+    probability: NDArray[np.float32]
+
+    @property
+    def mean_probability(self) -> float | None:
+        """Mean probability inside the mask; None when the mask is empty."""
+        inside = self.probability[self.mask != 0]
+        return float(inside.mean(dtype=np.float64)) if inside.size else None
+
+
+class Predictor:
+    """A model file, ready to segment pictures.
+
+    Args:
+        path: the model file.
+        threads: as `Engine`.
+        threshold: in place of the one that the model file holds.
+
+    Raises:
+        InputError: not a model file of ours, or a threshold outside of 0..1.
+
+    >>> Predictor("absent.onnx")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: no such model file: absent.onnx
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None, threshold: float | None = None) -> None:
+        self._engine = Engine(path, threads)
+        self._postprocess = self._engine.info.postprocess
+        if threshold is not None:
+            self._postprocess = replace(self._postprocess, threshold=threshold)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model file says about itself."""
+        return self._engine.info
+
+    def predict_pixels(self, pixels: Pixels) -> Prediction:
+        """Segments uint8 pixels (H, W) or (H, W, 3); the result has their size."""
+        size = (pixels.shape[0], pixels.shape[1])
+        probability = self._engine.run(self._engine.info.preprocess(pixels)[None])[0]
+        foreground = self._postprocess.foreground(probability, size)
+        if len(probability) <= 2:
+            return Prediction(self._postprocess.above(foreground), foreground)
+        return Prediction(self._postprocess.mask(probability, size), foreground)
+
+    def predict(self, path: str | Path) -> Prediction:
+        """Reads a file and segments it; UnreadableImage when it cannot be read."""
+        return self.predict_pixels(read_picture(path).pixels)

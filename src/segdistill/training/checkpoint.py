@@ -1,0 +1,91 @@
+"""What a killed run continues from, and weights for others to load. Nothing here unpickles objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+
+from segdistill.errors import InputError
+from segdistill.files import atomic_write
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Writes tensors and plain types, whole or not at all."""
+    with atomic_write(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch reports a full disk so
+            raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Reads what `save_state` wrote.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"training state {path} is damaged: remove it to train this stage anew") from error
+    return state
+
+
+def contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors on the CPU in plain memory format, so that a file does not depend on channels_last.
+
+    >>> contiguous({"w": torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)})["w"].is_contiguous()
+    True
+    """
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def save_weights(path: Path, network: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Writes a network's state_dict as safetensors, whole or not at all."""
+    with atomic_write(path) as temporary:
+        # clone: tied or sliced tensors share memory, which safetensors refuses
+        tensors = {name: t.clone() for name, t in contiguous(network.state_dict()).items()}
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            raise InputError(f"cannot write {path}: {error}") from error
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Loads safetensors weights into a network of the same architecture.
+
+    Raises:
+        InputError: no such file, not safetensors, or of another architecture (the first misfits are named).
+    """
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError as error:
+        raise InputError(f"no weights at {path}: train that stage first") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    expected = network.state_dict()
+    misfits = [name for name in expected if name not in tensors or tensors[name].shape != expected[name].shape]
+    misfits += [name for name in tensors if name not in expected]
+    if misfits:
+        shown = ", ".join(misfits[:3])
+        raise InputError(f"{path} holds weights of another architecture: {len(misfits)} tensors differ ({shown}, ...)")
+    network.load_state_dict(tensors)
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Loads an optimiser's state with each tensor in its parameter's memory format.
+
+    A moment in another format than its parameter gives the same values only up to rounding, and resumed training
+    is to be bit-identical.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

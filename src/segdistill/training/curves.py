@@ -1,0 +1,32 @@
+"""Training curves as a CSV file: one row per epoch, one column per number."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from segdistill.files import atomic_write
+
+
+def write_curves(path: Path, rows: list[dict[str, float]]) -> None:
+    """Writes rows whose keys may differ; a missing value is an empty cell.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "curves.csv"
+    >>> write_curves(target, [{"epoch": 1.0, "loss": 0.5}])
+    >>> read_curves(target)
+    [{'epoch': 1.0, 'loss': 0.5}]
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """Reads what `write_curves` wrote; an absent file gives no rows."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]

@@ -1,0 +1,30 @@
+"""Which precision a machine computes in: asked once, written into the run."""
+
+from __future__ import annotations
+
+import torch
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """True where bf16 matrix products run in hardware.
+
+    >>> isinstance(has_fast_bf16(torch.device("cpu")), bool)
+    True
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    return False
+
+
+def choose_precision(setting: str, device: torch.device) -> str:
+    """The name that Fabric knows for "auto", "32" or "bf16".
+
+    >>> choose_precision("32", torch.device("cpu"))
+    '32-true'
+    """
+    if setting == "auto":
+        setting = "bf16" if has_fast_bf16(device) else "32"
+    return {"32": "32-true", "bf16": "bf16-mixed"}[setting]

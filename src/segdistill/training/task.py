@@ -1,0 +1,75 @@
+"""What is trained: players, and the losses of each."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.losses import log_probabilities
+from segdistill.losses.weighted_sum import WeightedSum
+from segdistill.models.output import Output
+
+Batch = dict[str, Tensor]
+
+
+class Task(Protocol):
+    """Players with an optimiser each; the first is the one that is validated, selected and saved.
+
+    The loop replaces the entries of `players` by their distributed wrappers, so `losses` must call the networks
+    through this dictionary.
+    """
+
+    players: dict[str, nn.Module]
+
+    def losses(self, batch: Batch, player: str) -> dict[str, Tensor] | None:
+        """`loss` and its named parts for this player's turn; None when the batch holds nothing for it."""
+
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """(B,) values per case of the first player: `loss`, and `dice` where a reference is known."""
+
+
+class Trainee(nn.Module):
+    """A network that hands out only the features that its task reads: the others need no copy to float32.
+
+    >>> Trainee(nn.Identity()).network
+    Identity()
+    """
+
+    def __init__(self, network: nn.Module, features: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.network, self.features = network, features
+
+    def forward(self, image: Tensor) -> Output:
+        """Output of the network for (B, C, H, W), its features reduced to those asked for."""
+        output: Output = self.network(image)
+        return output._replace(features={name: output.features[name] for name in self.features})
+
+
+def segmentation_parts(loss: nn.Module, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """`loss` and, for a weighted sum, its parts.
+
+    >>> from segdistill.losses import create_loss
+    >>> parts = segmentation_parts(create_loss("weight_balance"), torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2).long())
+    >>> list(parts)
+    ['loss', 'cross_entropy', 'dice', 'iou']
+    """
+    if isinstance(loss, WeightedSum):
+        parts = loss.parts(logits, target)
+        return {"loss": loss.total(parts), **parts}
+    return {"loss": loss(logits, target)}
+
+
+@torch.no_grad()
+def validate_segmentation(network: nn.Module, loss: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Per-case loss and foreground Dice at the size of the store, threshold 0.5 (argmax with several classes)."""
+    output: Any = network(batch["image"])
+    target = batch["mask"]
+    predicted = log_probabilities(output.logits).argmax(1) > 0
+    reference = target > 0
+    overlap = (predicted & reference).flatten(1).sum(1).float()
+    total = predicted.flatten(1).sum(1) + reference.flatten(1).sum(1)
+    dice = torch.where(total > 0, 2 * overlap / total.clamp(min=1), torch.ones_like(overlap))
+    losses = [loss(output.logits[i : i + 1], target[i : i + 1]) for i in range(len(target))]
+    return {"loss": torch.stack(losses).float(), "dice": dice}

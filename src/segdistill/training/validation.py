@@ -1,0 +1,35 @@
+"""Validation between epochs, and the way of a batch to its device."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from segdistill.data.views import Views, batches
+from segdistill.training.settings import FitSettings
+from segdistill.training.task import Batch, Task
+
+
+def to_device(batch: Batch, fabric: Fabric, channels_last: bool) -> Batch:
+    """Moves a batch to the device, its images in the memory format of the networks."""
+    moved: Batch = fabric.to_device(batch)
+    if channels_last:
+        moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
+    return moved
+
+
+def validate(
+    task: Task, module: nn.Module, views: Views, settings: FitSettings, fabric: Fabric
+) -> dict[str, float]:
+    """Mean over cases of what the task says of each, named val_*."""
+    module.eval()
+    values: dict[str, list[Tensor]] = {}
+    source = batches(views, settings.batch_size, 0, shuffle=False, workers=settings.workers)
+    with closing(source):
+        for batch in source:
+            for name, value in task.validate(to_device(batch, fabric, settings.channels_last)).items():
+                values.setdefault(f"val_{name}", []).append(value)
+    return {name: torch.cat(parts).mean().item() for name, parts in values.items()}

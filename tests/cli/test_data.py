@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from segdistill.cli.data import app
+from segdistill.errors import InputError
+
+runner = CliRunner()
+
+
+def run(*words: object, code: int = 0) -> str:
+    result = runner.invoke(app, [str(word) for word in words])
+    if isinstance(result.exception, InputError):
+        assert code == InputError.exit_code, result.exception
+        return str(result.exception)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    run("index", "phantom", tmp_path / "own", "-o", tmp_path / "drawn.csv")
+    (tmp_path / "own" / "cases.csv").unlink()
+    return tmp_path / "own"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open(encoding="utf-8")))
+
+
+def test_own_images_from_folder_to_sheet_and_pack(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "own" / "cases.csv"
+    text = run("index", "folder", folder, "-o", table, "--split", "hold-out", "--seed", 3)
+    assert f"{table}: 120 cases, 0 errors, 0 warnings" in text
+    found = rows(table)
+    assert Counter(row["split"] for row in found) == {"train": 84, "val": 18, "test": 18}
+    assert found[0]["image"] == "images/phantom_0001.png"
+    assert "0 errors" in run("check", table)
+    assert "5 cases" in run("show", table, "-o", tmp_path / "s.png", "--limit", 5, "--split", "test")
+    assert Image.open(tmp_path / "s.png").size[0] > 100
+    assert "120 cases" in run("pack", table, "--size", 32, "-o", tmp_path / "packed")
+    assert len(rows(tmp_path / "packed" / "cases.csv")) == 120
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), {"": 120}),
+        (("--split", "k-fold", "--folds", 4, "--fold", 1), {"train": 76, "val": 14, "test": 30}),
+        (("--split", "paper"), {"train": 102, "test": 18}),
+        (("--method", "hold-out", "--val", 0, "--test", 0.25), {"train": 90, "test": 30}),
+    ],
+)
+def test_splits(folder: Path, tmp_path: Path, options: tuple[object, ...], expected: dict[str, int]) -> None:
+    run("index", "folder", folder, "-o", tmp_path / "t.csv", *options)
+    assert Counter(row["split"] for row in rows(tmp_path / "t.csv")) == expected
+
+
+def test_check_reports_errors_with_code_2_and_as_json(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    run("index", "folder", folder, "-o", table)
+    (folder / "images" / "phantom_0003.png").write_bytes(b"")
+    (folder / "masks" / "phantom_0004.png").unlink()
+    found = json.loads(run("check", table, "--json", code=2))
+    assert (found["cases"], found["error"]) == (120, 2)
+    errors = [finding for finding in found["findings"] if finding["level"] == "error"]
+    assert [finding["cases"] for finding in errors] == [["phantom_0003"], ["phantom_0004"]]
+    assert "phantom_0003.png" in errors[0]["message"]
+    text = run("index", "folder", folder, "-o", tmp_path / "again.csv", code=2)
+    assert "image without mask" in text
+    assert "nothing written" in text
+    assert not (tmp_path / "again.csv").exists()
+
+
+def test_copies_are_grouped(folder: Path, tmp_path: Path) -> None:
+    pixels = np.asarray(Image.open(folder / "images" / "phantom_0001.png"))
+    Image.fromarray(pixels).save(folder / "images" / "copy.png")
+    Image.open(folder / "masks" / "phantom_0001.png").save(folder / "masks" / "copy.png")
+    text = run("index", "folder", folder, "-o", tmp_path / "t.csv")
+    groups = {row["id"]: row["group"] for row in rows(tmp_path / "t.csv")}
+    assert groups["copy"] == groups["phantom_0001"] != ""
+    assert "0 warnings" in text
+    assert "1 warnings" in run("index", "folder", folder, "-o", tmp_path / "u.csv", "--no-group")
+    assert "identical pixels in different groups" in run("check", tmp_path / "u.csv")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("index", "foldr", "."),
+        ("index", "busi", "{tmp}"),
+        ("index", "folder", "{tmp}/none"),
+        ("index", "folder", "{own}", "--split", "half"),
+        ("index", "folder", "{own}", "--split", "hold-out", "--test", "0.9", "-o", "{tmp}/t.csv"),
+        ("check", "{tmp}/none.csv"),
+        ("show", "{tmp}/drawn.csv", "--label", "cyst"),
+        ("pack", "{tmp}/drawn.csv", "--size", "32", "-o", "{own}"),
+    ],
+)
+def test_bad_requests_are_one_line(folder: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    run("index", "folder", folder, "-o", tmp_path / "drawn.csv")
+    message = run(*[word.format(tmp=tmp_path, own=folder) for word in words], code=2)
+    assert message
+    assert "\n" not in message
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_list(tmp_path: Path) -> None:
+    assert "437 benign" in run("list")
+    found = json.loads(run("list", "--json"))
+    assert found["busi"]["published"] == {"benign": 437, "malignant": 210, "normal": 133}
+
+
+def test_nothing_of_the_room_needs_torch() -> None:
+    code = (
+        "import sys, pkgutil, importlib, segdistill.data as room\n"
+        "for item in pkgutil.walk_packages(room.__path__, 'segdistill.data.'):\n"
+        "    if item.name != 'segdistill.data.views': importlib.import_module(item.name)\n"
+        "import segdistill.cli.data\n"
+        "heavy = {'torch', 'scipy', 'cv2', 'albumentations', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segdistill.data.cases import Case
+from segdistill.data.check import check_cases, run_check
+from segdistill.data.datasets import index_dataset
+
+from .pictures import make_folder, noise, save, square
+
+
+def messages(cases: list[Case], level: str) -> list[str]:
+    found = [finding.message for finding in check_cases(cases) if finding.level == level]
+    assert all("\n" not in message for message in found)
+    return found
+
+
+def test_a_sound_folder_has_notes_only(tmp_path: Path) -> None:
+    cases = index_dataset("folder", make_folder(tmp_path))
+    seen: list[tuple[int, int]] = []
+    findings = check_cases(cases, progress=lambda done, total: seen.append((done, total)))
+    assert {finding.level for finding in findings} == {"note"}
+    assert findings[0].message == "4 cases in 4 groups, 4 masks, 0 with several masks"
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def break_image(how: str, path: Path) -> None:
+    content = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    elif how == "zero bytes":
+        path.write_bytes(b"")
+    elif how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "no image":
+        path.write_text("hello")
+
+
+@pytest.mark.parametrize("which", ["images", "masks"])
+@pytest.mark.parametrize("how", ["missing", "zero bytes", "truncated", "no image"])
+def test_broken_files_are_named(tmp_path: Path, how: str, which: str) -> None:
+    cases = index_dataset("folder", make_folder(tmp_path))
+    path = tmp_path / which / "2.png"
+    break_image(how, path)
+    errors = messages(cases, "error")
+    assert len(errors) == 1
+    assert str(path) in errors[0]
+
+
+def test_sizes_photos_and_missing_masks(tmp_path: Path) -> None:
+    cases = index_dataset("folder", make_folder(tmp_path))
+    save(tmp_path / "masks" / "0.png", square(60, 40))
+    save(tmp_path / "masks" / "1.png", noise(5))
+    cases[2] = replace(cases[2], masks=())
+    errors = messages(cases, "error")
+    assert len(errors) == 3
+    assert str(tmp_path / "masks" / "0.png") in errors[0]
+    assert str(tmp_path / "masks" / "1.png") in errors[1]
+    assert errors[2].startswith("image without mask: ")
+    assert messages([replace(cases[0], resize_mask=True)], "error") == []
+    assert not any(f.level == "error" for f in check_cases([cases[2]], require_reference=False))
+
+
+def test_empty_masks_copies_conflicts_and_leaks(tmp_path: Path) -> None:
+    cases = index_dataset("folder", make_folder(tmp_path))
+    save(tmp_path / "masks" / "0.png", np.zeros((48, 40)))
+    save(tmp_path / "images" / "3.png", noise(2))
+    labelled = [replace(case, label="benign") for case in cases]
+    warnings = messages(labelled, "warning")
+    assert warnings[0].startswith("empty mask in class 'benign'")
+    assert "identical pixels in different groups" in warnings[1]
+    assert len(warnings) == 2
+    labelled[0] = replace(labelled[0], label="normal")
+    labelled[3] = replace(labelled[3], label="malignant", group="g", split="test")
+    labelled[2] = replace(labelled[2], group="g", split="train")
+    warnings = messages(labelled, "warning")
+    assert len(warnings) == 1
+    assert "identical pixels with conflicting labels 'benign' and 'malignant'" in warnings[0]
+    errors = messages(labelled, "error")
+    assert len(errors) == 2
+    assert all(error.startswith("leak: ") and "2.png" in error and "3.png" in error for error in errors)
+
+
+def test_repeated_ids(tmp_path: Path) -> None:
+    case = index_dataset("folder", make_folder(tmp_path))[0]
+    assert any("2 cases have the id '0'" in error for error in messages([case, case], "error"))
+
+
+def test_real_busi_in_a_minute(data_root: Path) -> None:
+    start = time.perf_counter()
+    result = run_check(index_dataset("busi", data_root / "busi"))
+    assert time.perf_counter() - start < 60
+    assert result.errors == []
+    text = [finding.message for finding in result.findings]
+    assert any(
+        "identical pixels with conflicting labels" in t and "benign (433)" in t and "malignant (145)" in t
+        for t in text
+    )
+    assert "780 cases in 780 groups, 798 masks, 17 with several masks" in text
+    assert "labels: benign 437, malignant 210, normal 133" in text
+    assert not any("empty mask" in t for t in text)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segdistill.data import store as module
+from segdistill.data.cases import Case, reference_mask
+from segdistill.data.datasets import index_dataset
+from segdistill.data.store import prepare_store
+from segdistill.errors import InputError
+from segdistill.imaging.preprocess import Preprocess, prepare_mask
+
+from .pictures import make_folder, noise, save
+
+PREPROCESS = Preprocess(size=(24, 32))
+
+
+def left_behind(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")] if folder.exists() else []
+
+
+def test_rows_are_what_preprocessing_makes(phantom_cases: list[Case], tmp_path: Path) -> None:
+    cases = [*phantom_cases[:5], replace(phantom_cases[5], masks=())]
+    done: list[tuple[int, int]] = []
+    store = prepare_store(cases, PREPROCESS, tmp_path, progress=lambda *at: done.append(at), workers=3)
+    assert done == [(n, 6) for n in range(1, 7)]
+    assert len(store) == 6
+    assert store.size == (24, 32)
+    for case in cases:
+        row = store.row(case.id)
+        pixels = np.asarray(Image.open(case.image))
+        assert np.array_equal(store.image(row), PREPROCESS.prepare(pixels))
+        assert np.array_equal(store.mask(row), prepare_mask(reference_mask(case, (64, 64)), (24, 32)))
+        assert store.has_mask(row) == bool(case.masks)
+    assert not store.mask(5).any()
+    assert not store.image(0).flags.writeable
+    with pytest.raises(InputError, match="'nobody' is not in the prepared store"):
+        store.row("nobody")
+
+
+def test_colour(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", np.stack([noise(0), noise(1), noise(2)], axis=-1))
+    rgb = prepare_store([Case("a", image)], Preprocess(size=(8, 8), colour="rgb"), tmp_path / "s")
+    grey = prepare_store([Case("a", image)], Preprocess(size=(8, 8)), tmp_path / "s")
+    assert rgb.image(0).shape == (8, 8, 3)
+    assert grey.image(0).shape == (8, 8, 1)
+    assert rgb.folder != grey.folder
+
+
+def test_built_once_and_again_when_content_changes(tmp_path: Path) -> None:
+    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    calls: list[tuple[int, int]] = []
+    first = prepare_store(cases, PREPROCESS, tmp_path / "s", lambda *at: calls.append(at))
+    again = prepare_store(cases, PREPROCESS, tmp_path / "s", lambda *at: calls.append(at))
+    assert first.folder == again.folder
+    assert len(calls) == 4
+    other_normalisation = replace(PREPROCESS, mean=(0.5,), std=(0.2,))
+    assert prepare_store(cases, other_normalisation, tmp_path / "s").folder == first.folder
+    save(tmp_path / "in" / "masks" / "0.png", np.zeros((48, 40)))
+    changed = prepare_store(cases, PREPROCESS, tmp_path / "s")
+    assert changed.folder != first.folder
+    assert not changed.mask(0).any()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "index", "empty index"])
+def test_a_damaged_store_is_rebuilt(tmp_path: Path, damage: str) -> None:
+    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    store = prepare_store(cases, PREPROCESS, tmp_path / "s")
+    expected = np.array(store.image(2))
+    images, index = store.folder / "images.npy", store.folder / "index.json"
+    content = bytearray(images.read_bytes())
+    del store
+    if damage == "flipped":
+        content[-100] ^= 1
+        images.write_bytes(content)
+    elif damage == "cut":
+        images.write_bytes(content[:-5])
+    elif damage == "gone":
+        images.unlink()
+    elif damage == "index":
+        index.write_text("{not json")
+    else:
+        index.write_text(json.dumps({}))
+    rebuilt = prepare_store(cases, PREPROCESS, tmp_path / "s")
+    assert np.array_equal(rebuilt.image(2), expected)
+    assert left_behind(tmp_path / "s") == []
+
+
+def test_a_failure_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
+    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    (tmp_path / "in" / "images" / "3.png").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"3\.png"):
+        prepare_store(cases, PREPROCESS, tmp_path / "s")
+    assert list((tmp_path / "s").iterdir()) == []
+    with pytest.raises(InputError, match="no cases"):
+        prepare_store([], PREPROCESS, tmp_path / "s")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    prepare = Preprocess.prepare
+    count = 0
+
+    def full(self: Preprocess, pixels: np.ndarray) -> np.ndarray:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise OSError(28, "No space left on device")
+        return prepare(self, pixels)
+
+    monkeypatch.setattr(Preprocess, "prepare", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        prepare_store(cases, PREPROCESS, tmp_path / "s", workers=1)
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot write the prepared store"):
+        prepare_store(cases, PREPROCESS, tmp_path / "file" / "s")
+
+
+def test_several_builders_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    meet = threading.Barrier(3)
+    publish = module._publish
+
+    def together(temporary: Path, target: Path) -> None:
+        meet.wait(20)
+        publish(temporary, target)
+
+    monkeypatch.setattr(module, "_publish", together)
+    stores: list[module.Store] = []
+    builders = [
+        threading.Thread(target=lambda: stores.append(prepare_store(cases, PREPROCESS, tmp_path / "s")))
+        for _ in range(3)
+    ]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join(30)
+    assert len(stores) == 3
+    assert {store.folder for store in stores} == {stores[0].folder}
+    assert all(np.array_equal(store.image(1), stores[0].image(1)) for store in stores)
+    assert [path.name for path in (tmp_path / "s").iterdir()] == [stores[0].folder.name]

@@ -1,0 +1,139 @@
+"""Every loss against its formula worked in NumPy, plus what all losses must hold to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from segdistill.errors import InputError
+from segdistill.losses import LOSSES, create_loss, dice_loss, iou_loss
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def random_case(classes: int = 2, size: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(3, classes, size, size)) * 2, rng.integers(0, max(classes, 2), (3, size, size))
+
+
+def as_torch(z: np.ndarray, y: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor(z, dtype=torch.float32), torch.tensor(y)
+
+
+def numpy_cross_entropy(z: np.ndarray, y: np.ndarray) -> float:
+    p = softmax(z)
+    return float(-np.log(np.take_along_axis(p, y[:, None], 1)).mean())
+
+
+def numpy_dice(z: np.ndarray, y: np.ndarray, eps: float = 1e-5) -> float:
+    scores = []
+    for p, g in zip(softmax(z)[:, 1], (y == 1).astype(float), strict=True):
+        scores.append((2 * (p * g).sum() + eps) / ((p**2).sum() + (g**2).sum() + eps))
+    return float(1 - np.mean(scores))
+
+
+def numpy_iou(z: np.ndarray, y: np.ndarray, eps: float = 1e-5) -> float:
+    values = []
+    for p, g in zip(softmax(z)[:, 1], (y == 1).astype(float), strict=True):
+        inter = (p * g).sum()
+        values.append(-np.log((inter + eps) / (p.sum() + g.sum() - inter + eps)))
+    return float(np.mean(values))
+
+
+NUMPY = {
+    "cross_entropy": numpy_cross_entropy,
+    "dice": numpy_dice,
+    "iou": numpy_iou,
+    "weight_balance": lambda z, y: 2 * numpy_cross_entropy(z, y) + numpy_dice(z, y) + numpy_iou(z, y),
+    "cross_entropy_dice": lambda z, y: numpy_cross_entropy(z, y) + numpy_dice(z, y),
+}
+
+
+def test_every_loss_has_an_independent_reference() -> None:
+    assert set(NUMPY) == set(LOSSES)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+class TestLossContract:
+    """What every registered loss must hold to."""
+
+    def test_equals_numpy(self, name: str) -> None:
+        z, y = random_case()
+        assert create_loss(name)(*as_torch(z, y)).item() == pytest.approx(NUMPY[name](z, y), rel=1e-5)
+
+    def test_one_logit_equals_two_classes(self, name: str) -> None:
+        z, y = as_torch(*random_case())
+        one = (z[:, 1:] - z[:, :1]).contiguous()  # sigmoid of the difference is the softmax of the pair
+        torch.testing.assert_close(create_loss(name)(one, y), create_loss(name)(z, y), rtol=1e-5, atol=1e-6)
+
+    def test_gradient(self, name: str) -> None:
+        z, y = random_case(size=4)
+        logits = torch.tensor(z, dtype=torch.float32, requires_grad=True)
+        create_loss(name)(logits, torch.tensor(y)).backward()
+        step = 1e-4
+        for index in [(0, 0, 1, 1), (1, 1, 2, 3), (2, 1, 0, 0)]:
+            up, down = z.copy(), z.copy()
+            up[index] += step
+            down[index] -= step
+            slope = (NUMPY[name](up, y) - NUMPY[name](down, y)) / (2 * step)
+            assert logits.grad is not None
+            assert logits.grad[index].item() == pytest.approx(slope, abs=1e-4)
+
+    def test_does_not_change_with_size(self, name: str) -> None:
+        z, y = as_torch(*random_case(size=8))
+        big_z = z.repeat_interleave(4, 2).repeat_interleave(4, 3)
+        big_y = y.repeat_interleave(4, 1).repeat_interleave(4, 2)
+        assert create_loss(name)(big_z, big_y).item() == pytest.approx(create_loss(name)(z, y).item(), rel=1e-3)
+
+    @pytest.mark.parametrize("classes", [1, 2, 4])
+    def test_finite_for_empty_references_and_certain_logits(self, name: str, classes: int) -> None:
+        y = torch.zeros(2, 6, 6, dtype=torch.long)
+        for scale in (0.0, 60.0, -60.0):
+            z = torch.full((2, classes, 6, 6), scale, requires_grad=True)
+            value = create_loss(name)(z, y)
+            value.backward()
+            assert torch.isfinite(value)
+            assert torch.isfinite(z.grad).all()
+
+    def test_volumes(self, name: str) -> None:
+        z, y = as_torch(*random_case())
+        flat = create_loss(name)(z, y)
+        torch.testing.assert_close(create_loss(name)(z[..., None], y[..., None]), flat)
+
+    def test_low_precision_logits_are_worked_in_float32(self, name: str) -> None:
+        z, y = as_torch(*random_case())
+        half = z.bfloat16()
+        assert create_loss(name)(half, y).item() == pytest.approx(create_loss(name)(half.float(), y).item(), rel=1e-5)
+
+
+def test_weight_balance_shows_its_parts() -> None:
+    z, y = random_case()
+    parts = create_loss("weight_balance").parts(*as_torch(z, y))
+    assert {name: value.item() for name, value in parts.items()} == pytest.approx(
+        {"cross_entropy": numpy_cross_entropy(z, y), "dice": numpy_dice(z, y), "iou": numpy_iou(z, y)}, rel=1e-5
+    )
+
+
+def test_dice_options_against_numpy() -> None:
+    z, y = random_case()
+    p, g = softmax(z), np.stack([y == 0, y == 1], 1).astype(float)
+    over = (2, 3)
+    expected = 1 - ((2 * (p * g).sum(over)) / (p.sum(over) + g.sum(over))).mean()
+    got = dice_loss(*as_torch(z, y), squared=False, background=True, epsilon=0.0)
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_iou_without_overlap_is_bounded() -> None:
+    z = torch.stack([torch.full((1, 4, 4), -40.0), torch.full((1, 4, 4), 40.0)], 1)
+    assert iou_loss(z, torch.zeros(1, 4, 4, dtype=torch.long)).item() <= -np.log(1e-5 / 17)
+
+
+def test_unknown_names_and_options_are_explained() -> None:
+    with pytest.raises(InputError, match="did you mean 'dice'"):
+        create_loss("dicee")
+    with pytest.raises(InputError, match="no option 'square'.*squared"):
+        create_loss("dice", square=True)

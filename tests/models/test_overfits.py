@@ -1,0 +1,89 @@
+"""Every network learns: four real images by heart, in at most 200 steps, at reduced width."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segdistill.imaging.masks import read_mask
+from segdistill.imaging.preprocess import Preprocess, prepare_mask
+from segdistill.imaging.read import read_picture
+from segdistill.models import create_model
+
+NETWORKS: list[tuple[str, dict[str, Any]]] = [
+    ("unet", {"widths": (16, 32, 64, 128, 256)}),
+    ("simplified_unet", {}),
+    ("attention_unet", {"widths": (16, 32, 64, 128, 256)}),
+    ("resnet_attention_unet", {"depth": 18, "base": 32}),
+    ("unet_plus_plus", {"widths": (8, 16, 32, 64, 128)}),
+    ("unet_3plus", {"widths": (8, 16, 32, 64, 128)}),
+    ("deep_resunet", {"widths": (16, 32, 64, 128)}),
+    ("msu_net", {"widths": (8, 16, 32, 64, 128)}),
+    ("segnet", {"widths": (32, 64, 128, 256, 256)}),
+    ("u2net", {"scale": "small"}),
+    ("us_unet", {"widths": (16, 32, 64, 128, 256)}),
+]
+SIZE, STEPS, GOAL = 128, 200, 0.95
+
+
+@pytest.fixture(scope="module")
+def four(data_root: Path) -> tuple[Tensor, Tensor]:
+    """Images (4, 3, 128, 128) and masks (4, 128, 128) of BUSI, one lesion each."""
+    folder = data_root / "busi" / "Dataset_BUSI_with_GT"
+    paths = [folder / label / f"{label} ({n}).png" for label, n in BUSI]
+    if not all(path.exists() for path in paths):
+        pytest.skip("BUSI is not there")
+    prepare = Preprocess(size=(SIZE, SIZE))
+    images = [torch.from_numpy(prepare(read_picture(path).pixels)) for path in paths]
+    masks = [read_mask([path.with_name(f"{path.stem}_mask.png")]) for path in paths]
+    small = [torch.from_numpy(prepare_mask(mask, (SIZE, SIZE))) for mask in masks]
+    return torch.stack(images).float(), torch.stack(small).long()
+
+
+BUSI = [("benign", 1), ("benign", 10), ("malignant", 2), ("malignant", 7)]
+
+
+def dice(logits: Tensor, masks: Tensor, stride: int) -> float:
+    """Mean Dice of the foreground against the mask at the network's own output stride."""
+    probability = F.avg_pool2d(logits.softmax(1)[:, 1:], stride)[:, 0] > 0.5
+    reference = F.avg_pool2d(masks[:, None].float(), stride)[:, 0] >= 0.5
+    overlap = (probability & reference).sum((1, 2))
+    return float((2 * overlap / (probability.sum((1, 2)) + reference.sum((1, 2)))).mean())
+
+
+def loss_of(logits: Tensor, masks: Tensor) -> Tensor:
+    foreground = logits.softmax(1)[:, 1]
+    overlap = (foreground * masks).sum((1, 2))
+    soft = 1 - 2 * overlap / (foreground.sum((1, 2)) + masks.sum((1, 2)))
+    return F.cross_entropy(logits, masks) + soft.mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), NETWORKS, ids=[name for name, _ in NETWORKS])
+def test_overfits_four_real_images(name: str, options: dict[str, Any], four: tuple[Tensor, Tensor]) -> None:
+    images, masks = four
+    torch.manual_seed(0)
+    model = create_model(name, **options)
+    (stride,) = [info.stride for info in model.feature_info if info.name == "decoder"]  # type: ignore[union-attr]
+    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
+    reached = 0.0
+    for step in range(1, STEPS + 1):
+        model.train()
+        optimiser.zero_grad()
+        output = model(images)
+        deep = [F.interpolate(level, size=masks.shape[1:], mode="bilinear") for level in output.deep]
+        loss = sum((loss_of(level, masks) for level in deep), loss_of(output.logits, masks))
+        loss.backward()
+        optimiser.step()
+        if step % 20 == 0:
+            with torch.no_grad():
+                reached = dice(model.eval()(images).logits, masks, stride)
+            if reached >= GOAL:
+                print(f"{name}: Dice {reached:.3f} after {step} steps")
+                return
+    pytest.fail(f"{name}: Dice {reached:.3f} after {STEPS} steps")
