@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from segdistill.cli.data import app
+from segdistill.data.phantom import write_phantom
 from segdistill.errors import InputError
 
 runner = CliRunner()
@@ -27,11 +29,26 @@ def run(*words: object, code: int = 0) -> str:
     return result.output
 
 
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    write_phantom(folder / "own", count=120, size=48)
+    (folder / "own" / "cases.csv").unlink()
+    return folder / "own"
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    run("index", "phantom", tmp_path / "own", "-o", tmp_path / "drawn.csv")
-    (tmp_path / "own" / "cases.csv").unlink()
-    return tmp_path / "own"
+def folder(drawn: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(drawn, tmp_path / "own"))
+
+
+def test_phantoms_are_drawn_and_indexed(tmp_path: Path) -> None:
+    assert "120 cases, 0 errors" in run("index", "phantom", tmp_path / "made-up", "-o", tmp_path / "t.csv")
+    assert Counter(row["label"] for row in rows(tmp_path / "t.csv")) == {
+        "benign": 60,
+        "malignant": 48,
+        "normal": 12,
+    }
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -44,7 +44,9 @@ def test_shapes_types_and_values(pixels: np.ndarray, height: int, width: int, ki
 def test_same_size_is_untouched_and_grey_is_pillow_s() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
     assert np.array_equal(Preprocess((9, 7), "rgb").prepare(pixels), pixels)
-    assert np.array_equal(Preprocess((9, 7)).prepare(pixels)[..., 0], np.asarray(Image.fromarray(pixels).convert("L")))
+    assert np.array_equal(
+        Preprocess((9, 7)).prepare(pixels)[..., 0], np.asarray(Image.fromarray(pixels).convert("L"))
+    )
     half = Image.fromarray(pixels).convert("L").resize((4, 5), Image.Resampling.BILINEAR)
     assert np.array_equal(Preprocess((5, 4)).prepare(pixels)[..., 0], np.asarray(half))
 
@@ -78,7 +80,14 @@ def test_settings_survive_json() -> None:
     assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
     postprocess = Postprocess(0.4, ("background", "benign", "malignant"))
     assert Postprocess.from_dict(json.loads(json.dumps(postprocess.to_dict()))) == postprocess
-    for wrong in ({"threshold": 2}, {"threshold": "x"}, {"classes": "ab"}, {"classes": ["a"]}, {"other": 1}, 3):
+    for wrong in (
+        {"threshold": 2},
+        {"threshold": "x"},
+        {"classes": "ab"},
+        {"classes": ["a"]},
+        {"other": 1},
+        3,
+    ):
         with pytest.raises(InputError):
             Postprocess.from_dict(wrong)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""A model file small enough to build in a test: probability of lesion is sigmoid(gain * (brightness - 0.5))."""
+"""A model file small enough for a test: the probability is sigmoid(gain * (brightness - 0.5))."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ def build(info: ModelInfo = INFO, planes: int = 2, domain: str = "") -> Any:
         [helper.make_node("Conv", ["image", "weight", "bias"], ["logits"], domain=domain), last],
         "small",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", channels, "height", "width"])],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["batch", planes, "height", "width"])],
+        [
+            helper.make_tensor_value_info(
+                "probability", TensorProto.FLOAT, ["batch", planes, "height", "width"]
+            )
+        ],
         [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
     )
     imports = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 1)] if domain else [])

@@ -86,13 +86,17 @@ class Views:
         compose.set_random_state(np.random.Generator(np.random.PCG64(state)), random.Random(state))
         result = compose(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
         changed: NDArray[np.uint8] = result["image"]
-        return changed.reshape(image.shape), result["mask"]
+        return changed if changed.ndim == 3 else changed[..., np.newaxis], result["mask"]
 
-    def view(self, k: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def arrays(self, k: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """View `number` of case `k`: image float32 (C, H, W) and mask int64 (H, W) of 0 and 1."""
         image, mask = self.pixels(k, number)
-        normalised = np.ascontiguousarray(self.preprocess.normalise(image))
-        return torch.from_numpy(normalised), torch.from_numpy(mask.astype(np.int64))
+        return np.ascontiguousarray(self.preprocess.normalise(image)), mask.astype(np.int64)
+
+    def view(self, k: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same as tensors."""
+        image, mask = self.arrays(k, number)
+        return torch.from_numpy(image), torch.from_numpy(mask)
 
 
 def _state(text: str) -> int:
@@ -118,6 +122,8 @@ def _compose(augment: Augment, size: tuple[int, int]) -> Any:
         parts.append(A.VerticalFlip(p=a.flip_vertical))
     if a.rotate_90:
         parts.append(A.RandomRotate90(p=a.rotate_90))
+        if size[0] != size[1]:
+            parts.append(A.Resize(*size))  # a quarter turn of an oblong picture is stretched to fit
     if a.rotate or a.shift or a.scale:
         parts.append(
             A.Affine(
@@ -219,14 +225,17 @@ def batches(
     number = views.number(epoch)
 
     def make(part: NDArray[np.int64]) -> Batch:
+        # NumPy only: a torch operator in this thread would start a second team of OpenMP threads, which spins
+        # beside the one that trains and makes it several times slower
         mine = part[rank::world]
-        pairs = [views.view(int(k), number) for k in mine]
-        batch = {
-            "image": torch.stack([image for image, _ in pairs]),
-            "mask": torch.stack([mask for _, mask in pairs]),
-            "index": torch.from_numpy(np.ascontiguousarray(mine)),
-            "has_mask": torch.tensor([views.has_mask(int(k)) for k in mine]),
+        pairs = [views.arrays(int(k), number) for k in mine]
+        arrays = {
+            "image": np.stack([image for image, _ in pairs]),
+            "mask": np.stack([mask for _, mask in pairs]),
+            "index": np.ascontiguousarray(mine),
+            "has_mask": np.array([views.has_mask(int(k)) for k in mine]),
         }
+        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin_memory else batch
 
     if workers < 1:

@@ -6,8 +6,8 @@ Sources: DICOM PS3.3 C.7.6.3 (pixels), C.11.1 and C.11.2 (rescale and window), P
 from __future__ import annotations
 
 import io
+import logging
 import math
-import warnings
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom._uid_dict import UID_dictionary
 from pydicom.encaps import get_frame
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_voi
@@ -39,6 +40,8 @@ _SYNTAXES = {  # transfer syntax -> the decoder of pydicom that may touch it; py
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it quotes tags, and tags may name the patient
+
 
 def read_dicom(file: IO[bytes], path: Path, max_pixels: int) -> Picture:
     """Decodes a DICOM file with one frame as a viewer shows it: rescaled, windowed, MONOCHROME1 inverted.
@@ -54,23 +57,19 @@ def read_dicom(file: IO[bytes], path: Path, max_pixels: int) -> Picture:
     ...     read_dicom(file, path, 10**6).pixels.shape
     (64, 64)
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they quote tags, and tags may name the patient
-        header = _header(file, max_pixels)
-        try:
-            file.seek(0)
-            data = pydicom.dcmread(file)
-            syntax = str(data.file_meta.TransferSyntaxUID)
-            if _SYNTAXES[syntax] == _PILLOW:
-                _check_frame(data)
-            pixels = _render(pixel_array(data, index=0, decoding_plugin=_SYNTAXES[syntax]), data)
-        except UnreadableImage:
-            raise
-        except Exception as error:  # its text may quote tags
-            raise UnreadableImage(
-                f"holds damaged or unsupported DICOM pixels ({type(error).__name__})"
-            ) from None
-        spacing = read_spacing(header)
+    header = _header(file, max_pixels)
+    try:
+        file.seek(0)
+        data = pydicom.dcmread(file)
+        syntax = str(data.file_meta.TransferSyntaxUID)
+        if _SYNTAXES[syntax] == _PILLOW:
+            _check_frame(data)
+        pixels = _render(pixel_array(data, index=0, decoding_plugin=_SYNTAXES[syntax]), data)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # its text may quote tags
+        raise UnreadableImage(f"holds damaged or unsupported DICOM pixels ({type(error).__name__})") from None
+    spacing = read_spacing(header)
     return Picture(np.ascontiguousarray(pixels), spacing, path)
 
 
@@ -82,9 +81,7 @@ def dicom_size(file: IO[bytes], max_pixels: int) -> tuple[int, int]:
     ...     dicom_size(file, 10**6)
     (64, 64)
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        header = _header(file, max_pixels)
+    header = _header(file, max_pixels)
     return int(header.Rows), int(header.Columns)
 
 
@@ -93,7 +90,8 @@ def _header(file: IO[bytes], max_pixels: int) -> pydicom.Dataset:
     try:
         syntax = str(read_file_meta_info(file.name).get("TransferSyntaxUID", ""))
         if syntax not in _SYNTAXES:
-            name = pydicom.uid.UID(syntax).name if syntax else "none"
+            # only a name from the dictionary is shown: what a damaged file holds here may be anything
+            name = UID_dictionary[syntax][0] if syntax in UID_dictionary else "unknown"
             raise UnreadableImage(
                 f"uses DICOM transfer syntax {name!r}: convert it to Explicit VR Little Endian"
             )
@@ -113,7 +111,7 @@ def _header(file: IO[bytes], max_pixels: int) -> pydicom.Dataset:
     check_budget(rows, columns, max_pixels)
     photometric = str(header.get("PhotometricInterpretation", ""))
     if photometric not in (*_COLOUR, *_GREY, "PALETTE COLOR"):
-        raise UnreadableImage(f"has DICOM photometric interpretation {photometric[:20]!r}, which is not read")
+        raise UnreadableImage("has a DICOM photometric interpretation other than grey, RGB, YBR and palette")
     if samples != (3 if photometric in _COLOUR else 1) or bits not in (1, 8, 16, 32):
         raise UnreadableImage(f"has {samples} samples of {bits} bits per pixel, which is not read")
     return header

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from segdistill.errors import InputError
 from segdistill.imaging.picture import Spacing
 
 _TWO_D, _TISSUE, _CM = 1, 1, 3
@@ -40,7 +39,7 @@ def read_spacing(header: Any) -> Spacing | None:
         if at_detector and magnification:
             row, column = (value / magnification for value in at_detector)
             return Spacing(row, column, source="ImagerPixelSpacing / magnification (estimated)")
-    except (InputError, ValueError, TypeError, AttributeError, IndexError):
+    except Exception:  # tags are decoded only now, and pydicom raises whatever a damaged one leads to
         return None
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,7 @@ def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
 @contextmanager
 def _readable(path: Path) -> Iterator[tuple[IO[bytes], str]]:
     """Opens a file, names its format, and turns whatever goes wrong inside into UnreadableImage."""
+    kind = ""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -111,7 +113,8 @@ def _readable(path: Path) -> Iterator[tuple[IO[bytes], str]]:
             raise UnreadableImage(f"{path}: is not a regular file")
         if status.st_size == 0:
             raise UnreadableImage(f"{path}: is empty (0 bytes)")
-        with open(path, "rb") as file:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # decoders warn of what is an error here, and quote patient tags
             head = file.read(132)
             file.seek(0)
             kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
@@ -122,13 +125,13 @@ def _readable(path: Path) -> Iterator[tuple[IO[bytes], str]]:
             yield file, kind
     except UnreadableImage as error:
         text = str(error)
-        raise (
-            error if text.startswith(str(path)) else UnreadableImage(f"{path}: {text}")
-        ) from error.__cause__
+        raise UnreadableImage(text if text.startswith(str(path)) else f"{path}: {text}") from error
     except FileNotFoundError:
         raise UnreadableImage(f"{path}: no such file") from None
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, KeyError, ...
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if kind == "DICOM":  # its text may quote tags
+            reason = type(error).__name__
         raise UnreadableImage(f"{path}: cannot be read ({' '.join(reason.split())[:160]})") from error
 
 

@@ -94,7 +94,7 @@ def training_cases(cases: list[Case], split: str, labels: list[str] | None, wher
     >>> training_cases([], "val", None, "stage net")
     []
     """
-    found = [case for case in select(cases, split=split, labels=labels) if case.masks]
+    found = [case for case in select(cases, split=split, labels=labels) if case.has_reference]
     if split == "train" and not found:
         there = Counter(case.label or "(none)" for case in select(cases, split=split))
         counts = ", ".join(f"{label}: {count}" for label, count in there.items()) or "no cases at all"

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from runtime.small_model import save
+from segdistill.cli.predict import find_pictures, predict
+from segdistill.errors import CasesFailed, InputError
+
+app = typer.Typer()
+app.command()(predict)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save(tmp_path / "m.onnx")
+
+
+def picture(path: Path, value: int = 250) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((40, 60), 10, np.uint8)
+    pixels[10:30, 20:50] = value
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def error_of(result: Result) -> BaseException:
+    assert result.exception is not None
+    assert "\n" not in str(result.exception)
+    return result.exception
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_one_image(tmp_path: Path, model: Path) -> None:
+    out = tmp_path / "out"
+    result = run(model, picture(tmp_path / "a.png"), "-o", out)
+    assert result.exit_code == 0, result.output
+    assert names(out) == ["a.png", "a_overlay.png", "predictions.csv"]
+    mask = np.asarray(Image.open(out / "a.png"))
+    assert mask.shape == (40, 60)
+    assert set(np.unique(mask)) == {0, 255}
+    assert np.asarray(Image.open(out / "a_overlay.png")).shape == (40, 60, 3)
+    with open(out / "predictions.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert int(row["area_px"]) == (mask > 0).sum()
+    assert float(row["seconds"]) > 0
+
+
+def test_folders_are_searched_and_names_that_meet_are_told_apart(tmp_path: Path, model: Path) -> None:
+    picture(tmp_path / "in" / "x.png")
+    picture(tmp_path / "in" / "deep" / "x.TIF")
+    picture(tmp_path / "in" / ".hidden" / "y.png")
+    (tmp_path / "in" / "notes.txt").write_text("x")
+    out = tmp_path / "in" / "out"
+    for _ in range(2):  # what the first run wrote is no input of the second
+        result = run(model, tmp_path / "in", tmp_path / "in" / "x.png", "-o", out, "--json")
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout)
+        assert [Path(row["file"]).name for row in report["predictions"]] == ["x.TIF", "x.png"]
+        assert report["failed"] == []
+        assert names(out) == ["predictions.csv", "x.png", "x_2.png", "x_2_overlay.png", "x_overlay.png"]
+
+
+def test_a_failing_case_is_listed_and_the_rest_go_on(tmp_path: Path, model: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_text("no picture")
+    out = tmp_path / "out"
+    result = run(model, picture(tmp_path / "a.png"), bad, picture(tmp_path / "b.png"), "-o", out)
+    assert isinstance(error_of(result), CasesFailed)
+    assert "1 of 3 images failed" in str(result.exception)
+    assert [line for line in result.stderr.splitlines() if str(bad) in line]
+    assert names(out) == ["a.png", "a_overlay.png", "b.png", "b_overlay.png", "predictions.csv"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_nothing_but_bad_input(tmp_path: Path, model: Path, count: int) -> None:
+    bad = [tmp_path / f"{n}.png" for n in range(count)]
+    for path in bad:
+        path.touch()
+    error = error_of(run(model, *bad, "-o", tmp_path / "out"))
+    assert isinstance(error, InputError)
+    assert str(bad[0]) in str(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_usage_errors(tmp_path: Path, model: Path) -> None:
+    image = picture(tmp_path / "in" / "a.png")
+    before = image.read_bytes()
+    out = tmp_path / "out"
+    cases: list[tuple[list[object], str]] = [
+        ([image, image, "-o", out], "not a segdistill model file"),
+        ([tmp_path / "absent.onnx", image, "-o", out], "no such model file"),
+        ([model, image, "-o", out, "--format", "gif"], "unknown format 'gif': choose png"),
+        ([model, image, "-o", out, "--threshold", "2"], "threshold"),
+        ([model, image, "-o", out, "--threads", "0"], "threads"),
+        ([model, image, "-o", image.parent], "is an input and would be replaced"),
+        ([model, tmp_path / "in", "-o", image.parent], "is an input and would be replaced"),
+        ([model, image, "-o", model], "cannot write"),
+    ]
+    for arguments, reason in cases:
+        error = error_of(run(*arguments))
+        assert isinstance(error, InputError), reason
+        assert reason in str(error)
+    (tmp_path / "empty").mkdir()
+    assert "no image found" in str(error_of(run(model, tmp_path / "empty", "-o", out)))
+    assert not out.exists()
+    assert image.read_bytes() == before
+    assert names(image.parent) == ["a.png"]
+
+
+def test_each_file_once(tmp_path: Path) -> None:
+    first = picture(tmp_path / "a.png")
+    assert find_pictures([first, tmp_path, tmp_path / "." / "a.png"], tmp_path / "out") == [first]
+
+
+def test_no_torch_and_no_open_socket_on_the_way(tmp_path: Path, model: Path) -> None:
+    code = (
+        "import socket, sys\n"
+        "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
+        "socket.socket.connect = refuse\n"
+        "from pathlib import Path\n"
+        "from segdistill.cli.predict import predict\n"
+        "model, image, out = map(Path, sys.argv[1:])\n"
+        "predict(model, [image], out)\n"
+        "heavy = {'torch', 'scipy', 'onnx', 'pydicom', 'nibabel', 'matplotlib', 'yaml'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, model, picture(tmp_path / "a.png"), tmp_path / "o"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
