@@ -37,7 +37,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield temporary
         _publish(temporary, path)
     except OSError as error:
-        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (temporary, path, path.parent):
+        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (
+            temporary,
+            path,
+            path.parent,
+        ):
             raise
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

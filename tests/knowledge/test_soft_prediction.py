@@ -64,7 +64,7 @@ class TestKnowledgeContract:
         generator = torch.Generator().manual_seed(seed)
         small = torch.randn(2, 2, 8, 8, generator=generator)
         big = small.repeat_interleave(size // 8, 2).repeat_interleave(size // 8, 3)
-        return Output(logits=big, features={n: big for n in KNOWLEDGE["soft_prediction"]().features})
+        return Output(logits=big, features=dict.fromkeys(KNOWLEDGE["soft_prediction"]().features, big))
 
     def test_nothing_to_learn_from_oneself(self, name: str) -> None:
         knowledge = create_knowledge(name)
@@ -79,7 +79,10 @@ class TestKnowledgeContract:
 
     def test_the_same_at_every_size(self, name: str) -> None:
         knowledge = create_knowledge(name)
-        gaps = [knowledge.gap(knowledge.extract(self.make(s, 0)), knowledge.extract(self.make(s, 1))) for s in (8, 64)]
+        gaps = [
+            knowledge.gap(knowledge.extract(self.make(s, 0)), knowledge.extract(self.make(s, 1)))
+            for s in (8, 64)
+        ]
         torch.testing.assert_close(gaps[0], gaps[1], rtol=1e-2, atol=1e-6)
 
     def test_float32_under_autocast(self, name: str) -> None:

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from segdistill.knowledge import Teacher, teacher_weights
+from segdistill.knowledge import Teacher, create_knowledge, teacher_weights
 from segdistill.losses import create_loss
 from segdistill.models import create_model
-from segdistill.knowledge import create_knowledge
 from segdistill.training.distillation import Distillation
 
 
@@ -27,7 +26,9 @@ def batch() -> dict[str, torch.Tensor]:
     }
 
 
-def distillation(student: nn.Module, teachers: list[Teacher], weights: torch.Tensor, **options: object) -> Distillation:
+def distillation(
+    student: nn.Module, teachers: list[Teacher], weights: torch.Tensor, **options: object
+) -> Distillation:
     knowledge = {"soft_prediction": (1.0, create_knowledge("soft_prediction"))}
     return Distillation(student, create_loss("weight_balance"), teachers, weights, knowledge, **options)  # type: ignore[arg-type]
 
@@ -39,7 +40,9 @@ def test_a_call_leaves_no_graph_and_no_trace_in_the_teacher(batch: dict[str, tor
     network.train()  # whatever somebody does to it
     answer = teacher(batch["image"])
     assert not answer.logits.requires_grad
-    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())  # no BN update
+    assert all(
+        torch.equal(before[name], value) for name, value in network.state_dict().items()
+    )  # no BN update
     assert not any(p.requires_grad for p in network.parameters())
     assert not answer.logits.is_inference()  # an inference tensor could not enter a loss
 
@@ -99,7 +102,9 @@ def test_routing_by_class_silences_the_other_teacher(batch: dict[str, torch.Tens
     assert got == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_finetuned_teachers_learn_only_from_the_masks_of_their_own_class(batch: dict[str, torch.Tensor]) -> None:
+def test_finetuned_teachers_learn_only_from_the_masks_of_their_own_class(
+    batch: dict[str, torch.Tensor],
+) -> None:
     torch.manual_seed(0)
     teachers = [
         Teacher("b", small(), 0.5, ["benign"], trainable=True),
@@ -109,7 +114,9 @@ def test_finetuned_teachers_learn_only_from_the_masks_of_their_own_class(batch: 
     task = distillation(small(), teachers, torch.ones(3, 2), finetune=own)
     assert list(task.players) == ["student", "b", "m"]
     task.losses(batch, "student")["loss"].backward()
-    assert all(p.grad is None for t in teachers for p in t.network.parameters())  # the student's loss stops there
+    assert all(
+        p.grad is None for t in teachers for p in t.network.parameters()
+    )  # the student's loss stops there
     network = teachers[0].network.train()
     got = task.losses(batch, "b")
     assert got is not None

@@ -87,7 +87,9 @@ class TestLossContract:
         z, y = as_torch(*random_case(size=8))
         big_z = z.repeat_interleave(4, 2).repeat_interleave(4, 3)
         big_y = y.repeat_interleave(4, 1).repeat_interleave(4, 2)
-        assert create_loss(name)(big_z, big_y).item() == pytest.approx(create_loss(name)(z, y).item(), rel=1e-3)
+        assert create_loss(name)(big_z, big_y).item() == pytest.approx(
+            create_loss(name)(z, y).item(), rel=1e-3
+        )
 
     @pytest.mark.parametrize("classes", [1, 2, 4])
     def test_finite_for_empty_references_and_certain_logits(self, name: str, classes: int) -> None:
@@ -107,14 +109,17 @@ class TestLossContract:
     def test_low_precision_logits_are_worked_in_float32(self, name: str) -> None:
         z, y = as_torch(*random_case())
         half = z.bfloat16()
-        assert create_loss(name)(half, y).item() == pytest.approx(create_loss(name)(half.float(), y).item(), rel=1e-5)
+        assert create_loss(name)(half, y).item() == pytest.approx(
+            create_loss(name)(half.float(), y).item(), rel=1e-5
+        )
 
 
 def test_weight_balance_shows_its_parts() -> None:
     z, y = random_case()
     parts = create_loss("weight_balance").parts(*as_torch(z, y))
     assert {name: value.item() for name, value in parts.items()} == pytest.approx(
-        {"cross_entropy": numpy_cross_entropy(z, y), "dice": numpy_dice(z, y), "iou": numpy_iou(z, y)}, rel=1e-5
+        {"cross_entropy": numpy_cross_entropy(z, y), "dice": numpy_dice(z, y), "iou": numpy_iou(z, y)},
+        rel=1e-5,
     )
 
 
@@ -135,5 +140,5 @@ def test_iou_without_overlap_is_bounded() -> None:
 def test_unknown_names_and_options_are_explained() -> None:
     with pytest.raises(InputError, match="did you mean 'dice'"):
         create_loss("dicee")
-    with pytest.raises(InputError, match="no option 'square'.*squared"):
+    with pytest.raises(InputError, match=r"no option 'square'.*squared"):
         create_loss("dice", square=True)

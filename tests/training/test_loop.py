@@ -28,7 +28,9 @@ def settings(**changes: object) -> FitSettings:
     return base.model_copy(update=changes)
 
 
-def run(task: object, views: PAIR, how: FitSettings, folder: Path, fabric: Fabric, stop_after: int | None = None) -> int:
+def run(
+    task: object, views: PAIR, how: FitSettings, folder: Path, fabric: Fabric, stop_after: int | None = None
+) -> int:
     """Consumes the loop, or drops it after some steps as a kill would; returns the steps taken."""
     loop = fit(task, *views, how, folder, fabric)  # type: ignore[arg-type]
     taken = 0
@@ -45,7 +47,9 @@ def test_equals_a_plain_loop(views: PAIR, folder: Path, fabric: Fabric) -> None:
     run(supervised(), views, settings(), folder, fabric)
     plain, loss = network(), create_loss("weight_balance")
     optimizer = torch.optim.AdamW(plain.parameters(), 2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=12, pct_start=0.3, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 2e-3, total_steps=12, pct_start=0.3, cycle_momentum=False
+    )
     train = views[0]
     for epoch in range(3):
         for part in batch_indices(len(train), 3, train.seed, epoch):
@@ -57,6 +61,11 @@ def test_equals_a_plain_loop(views: PAIR, folder: Path, fabric: Fabric) -> None:
     trained = load_file(folder / WEIGHTS)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(trained[name], value, rtol=1e-5, atol=1e-6)
+
+
+def untimed_curves(folder: Path) -> list[dict[str, float]]:
+    rows = read_curves(folder / "curves.csv")
+    return [{name: v for name, v in row.items() if name not in ("seconds", "wait_share")} for row in rows]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -81,9 +90,7 @@ def test_interrupted_anywhere_ends_bit_identical(
     run(TASKS[task](), views, how, tmp_path / "broken", whole)
     expected, got = load_file(tmp_path / "whole" / WEIGHTS), load_file(tmp_path / "broken" / WEIGHTS)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
-    rows = [[{k: v for k, v in row.items() if k not in ("seconds", "wait_share")} for row in read_curves(f / "curves.csv")]
-            for f in (tmp_path / "whole", tmp_path / "broken")]  # fmt: skip
-    assert rows[0] == rows[1]
+    assert untimed_curves(tmp_path / "whole") == untimed_curves(tmp_path / "broken")
 
 
 def test_dropout_resumes_bit_identical(views: PAIR, tmp_path: Path, fabric: Fabric) -> None:
@@ -131,7 +138,9 @@ def test_accumulation_equals_a_bigger_batch(views: PAIR, tmp_path: Path, fabric:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5)
 
 
-def test_nan_stops_with_its_name_and_keeps_the_last_checkpoint(views: PAIR, folder: Path, fabric: Fabric) -> None:
+def test_nan_stops_with_its_name_and_keeps_the_last_checkpoint(
+    views: PAIR, folder: Path, fabric: Fabric
+) -> None:
     class Failing(nn.Module):
         calls = 0
 
@@ -141,7 +150,9 @@ def test_nan_stops_with_its_name_and_keeps_the_last_checkpoint(views: PAIR, fold
 
     task = supervised()
     task.loss = Failing()
-    with pytest.raises(TrainingStopped, match=r"loss became nan in epoch 2, step 3.*last good checkpoint is kept"):
+    with pytest.raises(
+        TrainingStopped, match=r"loss became nan in epoch 2, step 3.*last good checkpoint is kept"
+    ):
         run(task, views, settings(), folder, fabric)
     kept = torch.load(folder / STATE, weights_only=True)
     assert kept["position"]["epoch"] == 1

@@ -28,7 +28,9 @@ def demo(
     print("Dice on the test images (made up: a phantom, not patients)")
     for name, stage in summary["stages"].items():
         print(f"  {name:20}{stage['line']}")
-    shown = next(case for case in select(read_cases(out / "cases.csv"), split="test") if case.label == "malignant")
+    shown = next(
+        case for case in select(read_cases(out / "cases.csv"), split="test") if case.label == "malignant"
+    )
     predict(out / "model.onnx", [shown.image], out=out / "prediction")
     print(f"report      {out / 'report.html'}")
     print(f"model file  {out / 'model.onnx'}")

@@ -14,7 +14,9 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="model file (.onnx), RUN, RUN:STAGE or a stage's folder")],
     cases: Annotated[Path, typer.Argument(help="cases.csv, or a folder with images/ and masks/")],
     split: Annotated[str, typer.Option(help="split to evaluate; all for every case")] = "test",
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="folder for metrics.csv and evaluation.json")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="folder for metrics.csv and evaluation.json")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
 ) -> None:
     """Measure a model on cases: Dice, IoU, precision, recall and accuracy with bootstrap 95 % intervals."""
@@ -54,7 +56,9 @@ def evaluate(
         write_json(out / "evaluation.json", report)
     print(json.dumps(report, indent=2)) if as_json else _print(summary, len(results))
     if failed:
-        raise CasesFailed(f"{len(failed)} of {len(chosen)} cases failed (listed above); the others were evaluated")
+        raise CasesFailed(
+            f"{len(failed)} of {len(chosen)} cases failed (listed above); the others were evaluated"
+        )
 
 
 def _cases(table: Path, split: str) -> list[Any]:
@@ -70,7 +74,9 @@ def _cases(table: Path, split: str) -> list[Any]:
         return cases
     chosen = select(cases, split=split)
     if not chosen:
-        raise InputError(f"{table} has no case in split '{split}': its splits are {', '.join(sorted(splits))}; or --split all")
+        raise InputError(
+            f"{table} has no case in split '{split}': its splits are {', '.join(sorted(splits))}; or --split all"
+        )
     return chosen
 
 

@@ -13,7 +13,9 @@ from segdistill.cli.extras import needs
 def export(
     run: Annotated[str, typer.Argument(help="RUN, RUN:STAGE or a stage's folder")],
     out: Annotated[Path, typer.Option("-o", "--out", help="the model file to write")] = Path("model.onnx"),
-    stage: Annotated[str | None, typer.Option(help="stage of the run; by default the one that its recipe exports")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="stage of the run; by default the one that its recipe exports")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the agreement with torch as JSON")] = False,
 ) -> None:
     """Write a trained stage as one ONNX file; it is kept only if its masks on the test cases are those of torch."""
@@ -34,4 +36,6 @@ def export(
 
         print(json.dumps({"model": str(out), **agreement.to_dict()}, indent=2))
         return
-    print(f"{out}: masks equal those of torch on {agreement.cases} test cases ({agreement.undecided_pixels} undecided pixels)")
+    print(
+        f"{out}: masks equal those of torch on {agreement.cases} test cases ({agreement.undecided_pixels} undecided pixels)"
+    )

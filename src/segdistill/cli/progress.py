@@ -41,7 +41,9 @@ def _bars(events: Iterable[Event]) -> None:
                 progress.console.print(event.text, highlight=False, markup=False)
                 continue
             if event.text not in bars:
-                bars[event.text] = progress.add_task(event.text, total=event.total, detail="", completed=event.done)
+                bars[event.text] = progress.add_task(
+                    event.text, total=event.total, detail="", completed=event.done
+                )
             fields = {"detail": event.detail} if event.detail else {}
             progress.update(bars[event.text], completed=event.done, **fields)  # type: ignore[arg-type]
 

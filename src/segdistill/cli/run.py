@@ -14,15 +14,20 @@ def run(
     recipe: Annotated[str, typer.Argument(help="name of a recipe (segdistill list recipes) or a .yaml file")],
     data: Annotated[Path | None, typer.Option(help="cases.csv, or a folder with images/ and masks/")] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, such as epochs=20 or stages.student.model.name=unet")
+        list[str] | None,
+        typer.Option("--set", help="key=value, such as epochs=20 or stages.student.model.name=unet"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run; the same folder continues it")] = None,
-    stages: Annotated[str | None, typer.Option(help="only these stages (comma between) and their teachers; or all")] = None,
+    stages: Annotated[
+        str | None, typer.Option(help="only these stages (comma between) and their teachers; or all")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu")] = "auto",
     devices: Annotated[int, typer.Option(help="number of devices per node")] = 1,
     nodes: Annotated[int, typer.Option(help="number of nodes")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
-    more: Annotated[list[str] | None, typer.Argument(help="further key=value after --set", metavar="[KEY=VALUE]...")] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(help="further key=value after --set", metavar="[KEY=VALUE]...")
+    ] = None,
 ) -> None:
     """Train the stages of a recipe, evaluate them, and write report and model file. Run it again to continue."""
     from segdistill.recipes.load import load_recipe

@@ -50,7 +50,11 @@ class Agreement:
 
 
 def measure_agreement(
-    network: nn.Module, preprocess: Preprocess, postprocess: Postprocess, model_file: Path, cases: Iterable[Case]
+    network: nn.Module,
+    preprocess: Preprocess,
+    postprocess: Postprocess,
+    model_file: Path,
+    cases: Iterable[Case],
 ) -> Agreement:
     """Compares masks at each image's own size, torch in float32 against the model file.
 

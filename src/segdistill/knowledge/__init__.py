@@ -43,4 +43,12 @@ def create_knowledge(name: str, **options: Any) -> Knowledge:
     return build("knowledge", KNOWLEDGE, name, options)
 
 
-__all__ = ["KNOWLEDGE", "Knowledge", "SoftPrediction", "Teacher", "create_knowledge", "soft_prediction_gap", "teacher_weights"]
+__all__ = [
+    "KNOWLEDGE",
+    "Knowledge",
+    "SoftPrediction",
+    "Teacher",
+    "create_knowledge",
+    "soft_prediction_gap",
+    "teacher_weights",
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from segdistill.errors import InputError
@@ -52,7 +51,9 @@ class SoftPrediction:
         if temperature <= 0:
             raise InputError(f"soft_prediction: temperature must be positive, not {temperature}")
         if direction not in ("teacher_student", "student_teacher"):
-            raise InputError(f"soft_prediction: direction '{direction}' is neither teacher_student nor student_teacher")
+            raise InputError(
+                f"soft_prediction: direction '{direction}' is neither teacher_student nor student_teacher"
+            )
         self.temperature, self.direction = temperature, direction
 
     def extract(self, output: Output, target: Tensor | None = None) -> dict[str, Tensor]:

@@ -48,7 +48,11 @@ def weight_balance_loss(cross_entropy: float = 2.0, dice: float = 1.0, iou: floa
     [('cross_entropy', 2.0), ('dice', 1.0), ('iou', 1.0)]
     """
     return WeightedSum(
-        {"cross_entropy": (cross_entropy, CrossEntropy()), "dice": (dice, DiceLoss()), "iou": (iou, IoULoss())}
+        {
+            "cross_entropy": (cross_entropy, CrossEntropy()),
+            "dice": (dice, DiceLoss()),
+            "iou": (iou, IoULoss()),
+        }
     )
 
 

@@ -57,7 +57,12 @@ def evaluate_stage(folder: Path, cases: list[Case], device: torch.device) -> Ite
         results.skipped += one.skipped
         yield Event(f"evaluating {stage.name}", done, len(cases))
     write_metrics_csv(results, folder / METRICS_FILE)
-    facts = {"inputs": inputs, "skipped": results.skipped, "cost": _cost(stage, device), "summary": summarise(results)}
+    facts = {
+        "inputs": inputs,
+        "skipped": results.skipped,
+        "cost": _cost(stage, device),
+        "summary": summarise(results),
+    }
     write_json(folder / SUMMARY_FILE, facts)
 
 
@@ -65,7 +70,11 @@ def _cost(stage: TrainedStage, device: torch.device) -> dict[str, Any]:
     height, width = stage.preprocess.size
     shape = (stage.preprocess.channels, height, width)
     counted = complexity(stage.network, shape)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
     return {
         "parameters": counted.parameters,
         "macs": counted.macs,
@@ -77,7 +86,9 @@ def _cost(stage: TrainedStage, device: torch.device) -> dict[str, Any]:
     }
 
 
-def report_run(run: Path, recipe: Recipe, gathered: Gathered, chosen: list[str], device: torch.device) -> None:
+def report_run(
+    run: Path, recipe: Recipe, gathered: Gathered, chosen: list[str], device: torch.device
+) -> None:
     """Writes report.html and model_card.md of a run."""
     test = select(gathered.cases, split="test")
     shown = recipe.export if recipe.export in chosen else chosen[-1]
@@ -111,7 +122,9 @@ def report_run(run: Path, recipe: Recipe, gathered: Gathered, chosen: list[str],
     write_model_card(report, run / "model_card.md")
 
 
-def _stage_report(folder: Path, recipe: Recipe, test: list[Case], ids: list[str], device: torch.device) -> StageReport:
+def _stage_report(
+    folder: Path, recipe: Recipe, test: list[Case], ids: list[str], device: torch.device
+) -> StageReport:
     part = recipe.stages[folder.name]
     stage = load_stage(folder)
     predict = mask_predictor(stage.network, stage.preprocess, stage.postprocess, device)
@@ -150,7 +163,11 @@ def run_summary(run: Path) -> dict[str, Any]:
         cost = read_json(path).get("cost", {})
         stages[path.parent.name] = {"summary": summary, "cost": cost, "line": _line(dice, cost)}
     model = run / "model.onnx"
-    return {"stages": stages, "model": str(model) if model.exists() else None, "report": str(run / "report.html")}
+    return {
+        "stages": stages,
+        "model": str(model) if model.exists() else None,
+        "report": str(run / "report.html"),
+    }
 
 
 def _line(dice: dict[str, Any], cost: dict[str, Any]) -> str:

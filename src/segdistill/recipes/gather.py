@@ -69,7 +69,11 @@ def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, lis
     if source is None and data.dataset is not None and os.environ.get(VARIABLE):
         source = Path(os.environ[VARIABLE]) / data.dataset
     if source is None:
-        known = f"the {data.dataset} folder" if data.dataset else "a cases.csv or a folder with images/ and masks/"
+        known = (
+            f"the {data.dataset} folder"
+            if data.dataset
+            else "a cases.csv or a folder with images/ and masks/"
+        )
         raise InputError(f"no data: give --data with {known}")
     if source.is_file():
         return source.stem, read_cases(source)
@@ -106,5 +110,6 @@ def training_cases(cases: list[Case], split: str, labels: list[str] | None, wher
 def absolute(cases: list[Case]) -> list[Case]:
     """The same cases with absolute paths, so that the table of a run can be read from anywhere."""
     return [
-        replace(case, image=case.image.absolute(), masks=tuple(mask.absolute() for mask in case.masks)) for case in cases
+        replace(case, image=case.image.absolute(), masks=tuple(mask.absolute() for mask in case.masks))
+        for case in cases
     ]

@@ -61,7 +61,11 @@ def load_recipe(name: str, changes: list[str] | None = None) -> Recipe:
 
 def _bundled_paths() -> dict[str, Path]:
     root = Path(str(resources.files("segdistill.recipes")))
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*.yaml") if "published" not in path.parts}
+    return {
+        path.relative_to(root).with_suffix("").as_posix(): path
+        for path in root.rglob("*.yaml")
+        if "published" not in path.parts
+    }
 
 
 def _resolve(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
@@ -97,14 +101,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _apply(content: dict[str, Any], change: str) -> dict[str, Any]:
     key, equals, text = change.partition("=")
     if not equals or not key:
-        raise InputError(f"--set {change}: write key=value, such as epochs=20 or stages.student.model.name=unet")
+        raise InputError(
+            f"--set {change}: write key=value, such as epochs=20 or stages.student.model.name=unet"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"--set {change}: the value is not YAML") from error
     key = SHORTCUTS.get(key, key)
     if "." not in key and key not in Recipe.model_fields:
-        raise InputError(f"--set {change}: unknown key: {near_names(key, [*SHORTCUTS, *Recipe.model_fields])}")
+        raise InputError(
+            f"--set {change}: unknown key: {near_names(key, [*SHORTCUTS, *Recipe.model_fields])}"
+        )
     for part in reversed(key.split(".")):
         value = {part: value}
     return merge(content, value)

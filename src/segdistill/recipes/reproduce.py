@@ -45,7 +45,9 @@ def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list
     """
     if paper not in published_papers():
         raise InputError(f"unknown paper '{paper}': {near_names(paper, published_papers())}")
-    text = (Path(str(resources.files("segdistill.recipes"))) / "published" / f"{paper}.yaml").read_text("utf-8")
+    text = (Path(str(resources.files("segdistill.recipes"))) / "published" / f"{paper}.yaml").read_text(
+        "utf-8"
+    )
     content = yaml.safe_load(text)
     if table is not None and table not in content["tables"]:
         raise InputError(f"{paper} has no table {table}: it has {', '.join(content['tables'])}")

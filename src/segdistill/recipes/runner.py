@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +75,16 @@ def run_recipe(
             yield from _train(inputs, recipe, fabric)
         if fabric.is_global_zero:
             for name in chosen:
-                yield from evaluate_stage(folder / "stages" / name, select(gathered.cases, split="test"), fabric.device)
+                yield from evaluate_stage(
+                    folder / "stages" / name, select(gathered.cases, split="test"), fabric.device
+                )
             if recipe.export in chosen:
                 yield Event("exporting the model file")
-                export_stage(folder / "stages" / recipe.export, folder / "model.onnx", select(gathered.cases, split="test"))
+                export_stage(
+                    folder / "stages" / recipe.export,
+                    folder / "model.onnx",
+                    select(gathered.cases, split="test"),
+                )
             yield Event("writing the report")
             report_run(folder, recipe, gathered, chosen, fabric.device)
         fabric.barrier()
@@ -124,11 +130,13 @@ def _only_writer(folder: Path, fabric: Fabric) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"another run is writing to {folder}: wait for it or choose another --out") from error
+            raise InputError(
+                f"another run is writing to {folder}: wait for it or choose another --out"
+            ) from error
         yield
 
 
-def _prepare(gathered: Gathered, preprocess: Preprocess, folder: Path) -> Iterator[Event]:
+def _prepare(gathered: Gathered, preprocess: Preprocess, folder: Path) -> Generator[Event, None, Store]:
     """The prepared store, beside the runs so that they share it."""
     yield Event("preparing images")
     return prepare_store(gathered.cases, preprocess, folder.parent / ".store")

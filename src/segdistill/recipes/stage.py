@@ -124,8 +124,14 @@ def find_stage(model: str) -> Path:
         raise InputError(f"{folder} is neither a run nor a stage nor a model file (.onnx)")
     names = sorted(path.parent.name for path in stages.glob(f"*/{INFO}"))
     if not colon:
-        exported = json.loads((folder / "run.json").read_text()).get("export") if (folder / "run.json").exists() else None
+        exported = (
+            json.loads((folder / "run.json").read_text()).get("export")
+            if (folder / "run.json").exists()
+            else None
+        )
         stage = exported or (names[-1] if len(names) == 1 else "")
     if stage not in names:
-        raise InputError(f"{folder} has no stage '{stage}': give {folder}:STAGE with one of {', '.join(names)}")
+        raise InputError(
+            f"{folder} has no stage '{stage}': give {folder}:STAGE with one of {', '.join(names)}"
+        )
     return stages / stage

@@ -100,14 +100,20 @@ def train_stage(inputs: StageInputs, fabric: Fabric, precision: str) -> Iterator
     fabric.barrier()
     yield from fit(task, train, validation, settings, inputs.folder, fabric)
     if fabric.is_global_zero:
-        write_json(inputs.folder / "stage.json", info | {"weights_sha256": sha256_file(inputs.folder / WEIGHTS)})
+        write_json(
+            inputs.folder / "stage.json", info | {"weights_sha256": sha256_file(inputs.folder / WEIGHTS)}
+        )
     fabric.barrier()
 
 
 def describe(inputs: StageInputs, fingerprint: str) -> dict[str, Any]:
     """The content of stage.json: enough to use the weights without the recipe."""
     classes = inputs.stage.model.options.get("classes", 2)
-    names = ["background", "lesion"] if classes <= 2 else ["background", *(f"class {i}" for i in range(1, classes))]
+    names = (
+        ["background", "lesion"]
+        if classes <= 2
+        else ["background", *(f"class {i}" for i in range(1, classes))]
+    )
     return {
         "name": inputs.name,
         "fingerprint": fingerprint,
@@ -125,7 +131,9 @@ def describe(inputs: StageInputs, fingerprint: str) -> dict[str, Any]:
 
 def _views(inputs: StageInputs, cases: list[Case], augment: str) -> Views:
     ids = [case.id for case in cases]
-    return Views(inputs.store, ids, inputs.preprocess, augment, inputs.recipe.seed, inputs.settings.views or 0)
+    return Views(
+        inputs.store, ids, inputs.preprocess, augment, inputs.recipe.seed, inputs.settings.views or 0
+    )
 
 
 def _task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
@@ -141,7 +149,9 @@ def _task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str
         if inputs.settings.channels_last:
             answering.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         teachers.append(
-            Teacher(teacher.stage, answering, teacher.weight, teacher.labels, autocast, stage.finetune_teachers)
+            Teacher(
+                teacher.stage, answering, teacher.weight, teacher.labels, autocast, stage.finetune_teachers
+            )
         )
     labels = [case.label for case in cases]
     knowledge = {k.name: (k.weight, create_knowledge(k.name, **k.options)) for k in stage.knowledge}

@@ -70,11 +70,15 @@ def load_weights(path: Path, network: nn.Module) -> None:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error
     expected = network.state_dict()
-    misfits = [name for name in expected if name not in tensors or tensors[name].shape != expected[name].shape]
+    misfits = [
+        name for name in expected if name not in tensors or tensors[name].shape != expected[name].shape
+    ]
     misfits += [name for name in tensors if name not in expected]
     if misfits:
         shown = ", ".join(misfits[:3])
-        raise InputError(f"{path} holds weights of another architecture: {len(misfits)} tensors differ ({shown}, ...)")
+        raise InputError(
+            f"{path} holds weights of another architecture: {len(misfits)} tensors differ ({shown}, ...)"
+        )
     network.load_state_dict(tensors)
 
 

@@ -52,7 +52,7 @@ class Distillation:
         self.teacher_weights, self.hard_weight, self.finetune = teacher_weights, hard_weight, finetune
 
     def losses(self, batch: Batch, player: str) -> dict[str, Tensor] | None:
-        """`loss`, the parts of the segmentation loss, and `teacher/knowledge` gaps (mean over the batch, unweighted)."""
+        """`loss`, the parts of the segmentation loss, and each gap as `teacher/knowledge`, before its weights."""
         if player != "student":
             return self._teacher_losses(batch, player)
         image, target = batch["image"], batch["mask"]

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.tensorboard import SummaryWriter
@@ -62,7 +62,7 @@ class Progress:
 class _Player:
     name: str
     trainee: Trainee
-    module: nn.Module
+    module: Any  # Fabric's wrapper of the trainee
     optimizer: Optimizer
     schedule: Any
 
