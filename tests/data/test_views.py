@@ -103,8 +103,8 @@ def test_the_mask_follows_the_image(store: Store) -> None:
         ids = ("a",)
         size = (48, 48)
 
-        def row(self, name: str) -> int:
-            return 0
+        def rows(self, name: str) -> list[int]:
+            return [0]
 
         def has_mask(self, row: int) -> bool:
             return True
@@ -198,11 +198,11 @@ class Slow(Views):
     made = 0
     fail_at = -1
 
-    def view(self, k: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def arrays(self, k: int, number: int) -> tuple[np.ndarray, np.ndarray]:
         self.made += 1
         if self.made == self.fail_at:
             raise ValueError("this view is broken")
-        return super().view(k, number)
+        return super().arrays(k, number)
 
 
 def test_closing_early_stops_the_threads(store: Store) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.models import MODELS, Output, create_model
+from segdistill.models import Output, create_model, find
 from segdistill.models.network import Network
 
 
@@ -30,6 +30,11 @@ def tensor_of(output: Output) -> Tensor:
     tensor = output.label if output.logits is None else output.logits
     assert tensor is not None
     return tensor
+
+
+def tensors_of(output: Output) -> list[Tensor]:
+    """What a loss sees: logits, label, or both."""
+    return [tensor for tensor in (output.logits, output.label) if tensor is not None]
 
 
 class ModelContract:
@@ -55,7 +60,7 @@ class ModelContract:
         return torch.rand(batch, channels, height or self.size, width or self.size, generator=generator)
 
     def check_output(self, output: Output, batch: int, classes: int, size: tuple[int, int]) -> None:
-        kind = MODELS[self.name].kind
+        kind = find(self.name).kind
         if kind in ("segmenter", "joint"):
             assert output.logits is not None
             assert output.logits.shape == (batch, classes, *size)
@@ -69,7 +74,8 @@ class ModelContract:
         model = self.build(channels, 2).train()
         output = model(self.image(channels))
         self.check_output(output, 2, 2, (self.size, self.size))
-        loss = tensor_of(output).square().mean() + sum(level.square().mean() for level in output.deep)
+        given = [*tensors_of(output), *output.deep]
+        loss = sum((level.square().mean() for level in given[1:]), given[0].square().mean())
         loss.backward()
         without = [name for name, value in model.named_parameters() if value.grad is None]
         assert without == [], "declared but never run"
@@ -171,7 +177,8 @@ class ModelContract:
         program = torch.export.export(model, (image,))
         with torch.no_grad():
             expected, exported = model(image), program.module()(image)
-        torch.testing.assert_close(tensor_of(exported), tensor_of(expected), rtol=1e-4, atol=self.tolerance)
+        for given, wanted in zip(tensors_of(exported), tensors_of(expected), strict=True):
+            torch.testing.assert_close(given, wanted, rtol=1e-4, atol=self.tolerance)
         assert exported.features.keys() == expected.features.keys()
 
     def test_onnx_gives_the_same(self, tmp_path: Path) -> None:

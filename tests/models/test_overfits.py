@@ -27,6 +27,13 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("segnet", {"widths": (32, 64, 128, 256, 256)}),
     ("u2net", {"scale": "small"}),
     ("us_unet", {"widths": (16, 32, 64, 128, 256)}),
+    ("enet", {"preset": "lightvessel"}),
+    ("enet", {"preset": "amtd"}),
+    ("erfnet", {}),
+    ("espnet", {}),
+    ("mobilenet_v2", {}),
+    ("mobilenet_v2_unet", {}),
+    ("sk_unet", {"widths": (8, 16, 32, 64)}),
 ]
 SIZE, STEPS, GOAL = 128, 200, 0.95
 

@@ -21,7 +21,9 @@ def complexity(
     input: Annotated[str, typer.Option(help="Channels x height x width of one image.")] = DEFAULT_INPUT,
     classes: Annotated[int, typer.Option(help="Channels of the logits.")] = 2,
     preset: Annotated[str | None, typer.Option(help="Preset, where the name means several networks.")] = None,
-    mode: Annotated[str, typer.Option(help="Counting rule: mac, torchstat, ptflops2 or thop.")] = "mac",
+    mode: Annotated[
+        str, typer.Option(help="Counting rule: mac, torchstat, torchstat_sync, ptflops2 or thop.")
+    ] = "mac",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Report a network's parameters, multiply-accumulates and size, beside the published figures."""

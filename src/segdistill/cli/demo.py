@@ -18,8 +18,9 @@ def demo(
 
     with needs("the demo", "train"):
         from segdistill.cli.progress import show
-        from segdistill.recipes.finish import run_summary
-        from segdistill.recipes.runner import Machine, run_recipe
+        from segdistill.recipes.machine import Machine
+        from segdistill.recipes.results import run_summary
+        from segdistill.recipes.runner import run_recipe
     from segdistill.cli.predict import predict
     from segdistill.data.cases import read_cases, select
 

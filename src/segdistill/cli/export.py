@@ -37,5 +37,6 @@ def export(
         print(json.dumps({"model": str(out), **agreement.to_dict()}, indent=2))
         return
     print(
-        f"{out}: masks equal those of torch on {agreement.cases} test cases ({agreement.undecided_pixels} undecided pixels)"
+        f"{out}: masks equal those of torch on {agreement.cases} test cases "
+        f"({agreement.undecided_pixels} undecided pixels)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -14,7 +15,9 @@ from segdistill.cli.export import export
 from segdistill.cli.predict import predict
 from segdistill.cli.reproduce import reproduce
 from segdistill.cli.run import run
-from segdistill.errors import SegdistillError
+from segdistill.errors import InputError, SegdistillError
+
+INTERRUPTED = "interrupted; run the same command again to continue"
 
 app = typer.Typer(
     help="Distil big medical-image segmentation networks into small ones that run anywhere.",
@@ -34,14 +37,21 @@ def main() -> None:
     try:
         app()
     except SegdistillError as error:
-        print(f"segdistill: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+        _stop(str(error), error.exit_code)
+    except OSError as error:  # the machine refused: a full disk, a missing permission
+        place = f"{error.filename}: " if error.filename else ""
+        _stop(f"{place}{error.strerror or error}", InputError.exit_code)
     except KeyboardInterrupt:
-        print("segdistill: interrupted; run the same command again to continue", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        sys.stderr.close()
-        raise SystemExit(0) from None
+        _stop(INTERRUPTED, 130)
+    except SystemExit as stop:
+        if stop.code == 130:  # typer's answer to Ctrl-C
+            _stop(INTERRUPTED, 130)
+        raise
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    print(f"segdistill: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code) from None
 
 
 if __name__ == "__main__":

@@ -36,11 +36,14 @@ def run(
     folder = out or Path("runs") / loaded.name
     with needs("training", "train"):
         from segdistill.cli.progress import show
-        from segdistill.recipes.finish import run_summary
-        from segdistill.recipes.runner import Machine, run_recipe
+        from segdistill.recipes.machine import Machine, is_first_process
+        from segdistill.recipes.results import run_summary
+        from segdistill.recipes.runner import run_recipe
 
-    wanted = None if stages is None else list(loaded.stages) if stages == "all" else stages.split(",")
+    wanted = list(loaded.stages) if stages == "all" else stages.split(",") if stages else None
     show(run_recipe(loaded, data, folder, Machine(device, devices, nodes), wanted))
+    if not is_first_process():
+        return
     summary = run_summary(folder)
     if as_json:
         import json

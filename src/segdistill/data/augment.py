@@ -85,6 +85,7 @@ AUGMENTS: dict[str, Augment] = {
         optical=0.1,
         coarse_dropout=0.2,
     ),
+    "vessel": Augment(flip_horizontal=0.5, flip_vertical=0.5, rotate_90=1.0),
     "lanet": Augment(flip_horizontal=0.5, flip_vertical=0.5, rotate_90=1.0, brightness=0.12, contrast=0.12),
     "lanet_crop": Augment(
         flip_horizontal=0.5, flip_vertical=0.5, rotate_90=1.0, crop=0.75, brightness=0.12, contrast=0.12

@@ -1,4 +1,4 @@
-"""The case table: one row per image with its reference, the only form in which data enters segdistill."""
+"""The case table: one row per image or volume with its reference, the only form in which data enters segdistill."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from pathlib import Path
 
 from segdistill.errors import InputError
 from segdistill.files import sha256_file, sha256_text
+from segdistill.imaging.read_volume import is_volume, volume_files
+from segdistill.registry import near_names
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image and its reference.
+    """One image, or one volume of slices, and its reference.
 
     Attributes:
         id: unique name of the case.
-        image: the picture's file.
+        image: the picture's file; a volume's file; or the folder of a DICOM series, which is a volume.
         masks: the reference's files, joined by union; none: the case has no reference (unless it has a
             `box`).
         group: cases of one group are never split (same patient, near-duplicates); "" means a group of its
@@ -29,9 +31,12 @@ class Case:
         site: hospital, device or source; "" when unknown.
         box: (left, top, right, bottom) in pixels, right and bottom exclusive: a reference where no mask
             exists.
-        spacing_mm: (row, column) size of a pixel in millimetres.
+        spacing_mm: (row, column) size of a pixel in millimetres, or (slice, row, column) of a voxel; it stands
+            in for what the file says.
         split: "train", "val", "test" or "".
         resize_mask: the dataset publishes masks whose size differs from the image: resize, then threshold.
+        classes: how many classes a volume's mask may hold, background included; 0: any. Every label above 0
+            is foreground.
 
     >>> Case("a", Path("a.png")).group_key
     'a'
@@ -44,9 +49,10 @@ class Case:
     label: str = ""
     site: str = ""
     box: tuple[int, int, int, int] | None = None
-    spacing_mm: tuple[float, float] | None = None
+    spacing_mm: tuple[float, float] | tuple[float, float, float] | None = None
     split: str = ""
     resize_mask: bool = False
+    classes: int = 0
 
     @property
     def group_key(self) -> str:
@@ -58,13 +64,22 @@ class Case:
         """Whether there is a mask or a box."""
         return bool(self.masks) or self.box is not None
 
+    @property
+    def is_volume(self) -> bool:
+        """Whether the case is a volume, of which every slice is one image."""
+        return is_volume(self.image)
+
 
 def select(
     cases: Iterable[Case],
     split: str | Sequence[str] | None = None,
     labels: str | Sequence[str] | None = None,
+    sites: str | Sequence[str] | None = None,
 ) -> list[Case]:
-    """The cases of these splits and labels, in the table's order; None takes all.
+    """The cases of these splits, labels and sites, in the table's order; None takes all.
+
+    Raises:
+        InputError: a site that no case of the table has.
 
     >>> table = [Case("a", Path("a.png"), label="benign", split="test"), Case("b", Path("b.png"))]
     >>> [case.id for case in select(table, split="test", labels=["benign"])]
@@ -72,10 +87,18 @@ def select(
     """
     splits = (split,) if isinstance(split, str) else split
     wanted = (labels,) if isinstance(labels, str) else labels
+    places = (sites,) if isinstance(sites, str) else sites
+    table = list(cases)
+    known = {case.site for case in table if case.site}
+    for site in places or ():
+        if site not in known:
+            raise InputError(f"no case is of the site '{site}': {near_names(site, known)}")
     return [
         case
-        for case in cases
-        if (splits is None or case.split in splits) and (wanted is None or case.label in wanted)
+        for case in table
+        if (splits is None or case.split in splits)
+        and (wanted is None or case.label in wanted)
+        and (places is None or case.site in places)
     ]
 
 
@@ -85,9 +108,18 @@ _HASHES: dict[tuple[str, int, int], str] = {}
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, remembered by (path, size, modification time) within the process.
 
+    Of a volume in several files (a header with its voxels, the folder of a series) it is the hash of all of them.
+
     Raises:
         InputError: the file cannot be read.
     """
+    parts = volume_files(path) if is_volume(path) else [path]
+    if parts != [path]:
+        return sha256_text(json.dumps([_plain_hash(part) for part in parts]))
+    return _plain_hash(path)
+
+
+def _plain_hash(path: Path) -> str:
     try:
         status = path.stat()
         key = (str(path), status.st_size, status.st_mtime_ns)

@@ -1,4 +1,7 @@
-"""The prepared store: every case decoded and resized once into arrays that training maps into memory."""
+"""The prepared store: every case decoded and resized once into arrays that training maps into memory.
+
+A picture is one row, a volume one row per slice; a patch grid makes one row per patch of each.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.data.case import Case, content_key, require_unique
-from segdistill.data.reference import reference_mask
+from segdistill.data.opened import open_case
 from segdistill.errors import InputError
 from segdistill.files import sha256_text
 from segdistill.imaging.preprocess import Preprocess, prepare_mask
-from segdistill.imaging.read import read_picture
 
 _VERSION = 1
+_SLICES = 1  # version of how volumes become slices
 _CHECKED_BYTES = 1 << 30  # content is checked on opening up to this size, sizes alone beyond
 
 Progress = Callable[[int, int], None]
+Rows = tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]
 
 
 class Store:
@@ -35,7 +39,8 @@ class Store:
 
     Attributes:
         folder: where the arrays lie.
-        ids: case ids in the order of the rows.
+        ids: names of the rows: a picture's is its case's id, slice 4 of a volume is "id#4", patch 2 of it "id#4@2".
+        cases: the case of every row.
 
     Made by `prepare_store`.
     """
@@ -44,12 +49,16 @@ class Store:
         index = _read_index(folder)
         self.folder = folder
         self.ids: list[str] = index["ids"]
+        self.cases: list[str] = index.get("cases", self.ids)
         self._has_mask: list[bool] = index["has_mask"]
         self._images = _map(folder / "images.npy", index["files"]["images.npy"])
         self._masks = _map(folder / "masks.npy", index["files"]["masks.npy"])
-        if len(self._images) != len(self.ids) or len(self._masks) != len(self.ids):
+        self._foreground: list[bool] | None = index.get("foreground")
+        if not len(self._images) == len(self._masks) == len(self.ids) == len(self.cases) == len(self._has_mask):
             raise ValueError("arrays and index disagree")
-        self._rows = {name: row for row, name in enumerate(self.ids)}
+        self._of_case: dict[str, list[int]] = {}
+        for row, name in enumerate(self.cases):
+            self._of_case.setdefault(name, []).append(row)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,18 +68,29 @@ class Store:
         """(height, width) of every prepared image."""
         return int(self._images.shape[1]), int(self._images.shape[2])
 
-    def row(self, case_id: str) -> int:
-        """The row of a case.
+    def rows(self, case_id: str) -> list[int]:
+        """The rows of a case, in the order of its slices and patches.
 
         Raises:
             InputError: the case is not in the store.
         """
         try:
-            return self._rows[case_id]
+            return self._of_case[case_id]
         except KeyError as error:
             raise InputError(
                 f"case '{case_id}' is not in the prepared store: prepare it from the same table"
             ) from error
+
+    def row(self, case_id: str) -> int:
+        """The only row of a case that is a single picture.
+
+        Raises:
+            InputError: the case is not in the store, or has several rows.
+        """
+        rows = self.rows(case_id)
+        if len(rows) > 1:
+            raise InputError(f"case '{case_id}' has {len(rows)} rows, of slices or patches: ask for all of them")
+        return rows[0]
 
     def image(self, row: int) -> NDArray[np.uint8]:
         """Prepared pixels, uint8 (H, W, 1 or 3), read-only: `Preprocess.normalise` makes the network's
@@ -87,6 +107,10 @@ class Store:
     def has_mask(self, row: int) -> bool:
         """Whether the case has a reference (an empty mask of a normal image is one)."""
         return self._has_mask[row]
+
+    def has_foreground(self, row: int) -> bool:
+        """Whether the prepared reference holds any foreground."""
+        return self._foreground[row] if self._foreground is not None else bool(self._masks[row].any())
 
 
 def prepare_store(
@@ -105,7 +129,7 @@ def prepare_store(
 
     Args:
         cases: at least one case; rows get this order.
-        preprocess: only `size` and `colour` matter here.
+        preprocess: `size`, `colour`, `intensity` and `patches` matter here.
         folder: where stores are kept.
         progress: called with (done, total) after every case.
         workers: decoding threads; by default the number of cores, at most 8.
@@ -131,6 +155,10 @@ def prepare_store(
 
 def _key(cases: Sequence[Case], preprocess: Preprocess) -> str:
     content = [_VERSION, list(preprocess.size), preprocess.colour, [content_key(case) for case in cases]]
+    if any(case.is_volume for case in cases):
+        content.append({"slices": _SLICES, "intensity": preprocess.intensity and preprocess.intensity.to_dict()})
+    if preprocess.patches is not None:
+        content.append({"patches": preprocess.patches.to_dict()})
     return sha256_text(json.dumps(content))
 
 
@@ -170,10 +198,20 @@ def _build(
     progress: Progress | None,
     workers: int,
 ) -> None:
-    def prepare(case: Case) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        pixels = read_picture(case.image).pixels
-        mask = reference_mask(case, (pixels.shape[0], pixels.shape[1]))
-        return preprocess.prepare(pixels), prepare_mask(mask, preprocess.size)
+    def prepare(case: Case) -> Rows:
+        opened = open_case(case, preprocess.intensity)
+        images: list[NDArray[np.uint8]] = []
+        masks: list[NDArray[np.uint8]] = []
+        try:
+            for k in range(len(opened)):
+                pixels, mask = opened.pixels(k), opened.reference[k]
+                whole = preprocess.patches is None
+                images += map(preprocess.prepare, [pixels] if whole else preprocess.patches.cut(pixels))
+                parts = [mask] if whole else preprocess.patches.cut(mask)
+                masks += [prepare_mask(part, preprocess.size) for part in parts]
+        except InputError as error:
+            raise InputError(f"{case.image}: {error}") from error
+        return images, masks
 
     temporary: Path | None = None
     try:
@@ -182,16 +220,28 @@ def _build(
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".store-"))
         height, width = preprocess.size
         channels = 3 if preprocess.colour == "rgb" else 1
+        ids: list[str] = []
+        owners: list[Case] = []
+        foreground: list[bool] = []
         with open(temporary / "images.npy", "wb") as images, open(temporary / "masks.npy", "wb") as masks:
             _write_header(images, (len(cases), height, width, channels))
             _write_header(masks, (len(cases), height, width))
-            for done, (image, mask) in enumerate(_in_order(prepare, cases, workers), start=1):
-                # plain writes: a full disk is an error here, where writing through a map would end the
-                # process
-                images.write(np.ascontiguousarray(image, dtype=np.uint8).tobytes())
-                masks.write(np.ascontiguousarray(mask, dtype=np.uint8).tobytes())
+            for done, (case, rows) in enumerate(zip(cases, _in_order(prepare, cases, workers), strict=True), start=1):
+                for image, mask in zip(*rows, strict=True):
+                    # plain writes: a full disk is an error here, where writing through a map would end the
+                    # process
+                    images.write(np.ascontiguousarray(image, dtype=np.uint8).tobytes())
+                    masks.write(np.ascontiguousarray(mask, dtype=np.uint8).tobytes())
+                    foreground.append(bool(mask.any()))
+                ids += _row_names(case, len(rows[0]), preprocess)
+                owners += [case] * len(rows[0])
                 if progress is not None:
                     progress(done, len(cases))
+            if len(ids) != len(cases):  # how many slices there are is known only now
+                _rewrite_header(images, (len(ids), height, width, channels))
+                _rewrite_header(masks, (len(ids), height, width))
+        if len(set(ids)) != len(ids):
+            raise InputError("a case's id looks like the name of another case's slice: rename it without # and @")
         names = ("images.npy", "masks.npy")
         files = {
             name: {"bytes": (temporary / name).stat().st_size, "crc32": _checksum(temporary / name)}
@@ -199,9 +249,11 @@ def _build(
         }
         index = {
             "version": _VERSION,
-            "ids": [case.id for case in cases],
-            "has_mask": [case.has_reference for case in cases],
-            "preprocess": {"size": list(preprocess.size), "colour": preprocess.colour},
+            "ids": ids,
+            "cases": [case.id for case in owners],
+            "has_mask": [case.has_reference for case in owners],
+            "foreground": foreground,
+            "preprocess": preprocess.to_dict(),
             "files": files,
         }
         (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
@@ -233,18 +285,30 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _in_order(
-    prepare: Callable[[Case], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
-    cases: Sequence[Case],
-    workers: int,
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+def _rewrite_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    """Corrects the number of rows; NumPy leaves room for it in the header."""
+    end = file.tell()
+    file.seek(0)
+    _write_header(file, shape)
+    file.seek(end)
+
+
+def _row_names(case: Case, count: int, preprocess: Preprocess) -> list[str]:
+    patches = 1 if preprocess.patches is None else preprocess.patches.count**2
+    slices = [f"{case.id}#{k}" for k in range(count // patches)] if case.is_volume else [case.id]
+    return [f"{name}@{k}" for name in slices for k in range(patches)] if patches > 1 else slices
+
+
+def _in_order(prepare: Callable[[Case], Rows], cases: Sequence[Case], workers: int) -> Iterator[Rows]:
     """Results in the order of the cases, with a bounded number under way (decoding releases the GIL)."""
+    large = any(case.is_volume for case in cases)
+    workers = min(workers, 2) if large else workers  # each holds a whole volume
     pool = ThreadPoolExecutor(workers)
-    waiting: list[Future[tuple[NDArray[np.uint8], NDArray[np.uint8]]]] = []
+    waiting: list[Future[Rows]] = []
     try:
         for case in cases:
             waiting.append(pool.submit(prepare, case))
-            if len(waiting) > 4 * workers:
+            if len(waiting) > (workers if large else 4 * workers):
                 yield waiting.pop(0).result()
         while waiting:
             yield waiting.pop(0).result()

@@ -12,7 +12,7 @@ from segdistill.errors import InputError
 from segdistill.files import atomic_write
 
 COLUMNS = ("id", "group", "image", "masks", "label", "site", "box", "spacing_mm", "split")
-_EXTRA = "resize_mask"  # written only when a case needs it
+_EXTRA = ("resize_mask", "classes")  # written only when a case needs them
 
 
 def write_cases(cases: Sequence[Case], path: str | Path) -> None:
@@ -30,7 +30,7 @@ def write_cases(cases: Sequence[Case], path: str | Path) -> None:
     """
     path = Path(path)
     require_unique(cases)
-    columns = [*COLUMNS, _EXTRA] if any(case.resize_mask for case in cases) else list(COLUMNS)
+    columns = [*COLUMNS, *(name for name in _EXTRA if any(getattr(case, name) for case in cases))]
     rows = [_to_row(case, path) for case in cases]
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
@@ -82,7 +82,7 @@ def _check_header(header: Sequence[str], path: Path) -> None:
     for column in ("id", "image"):
         if column not in header:
             raise InputError(f"{path}: column '{column}' is missing: the columns are {', '.join(COLUMNS)}")
-    known = {*COLUMNS, _EXTRA}
+    known = {*COLUMNS, *_EXTRA}
     for name in header:
         if name not in known and (meant := near_name(name.lower(), known)) and meant not in header:
             raise InputError(f"{path}: unknown column '{name}': did you mean '{meant}'?")
@@ -117,11 +117,16 @@ def _from_row(row: dict[str, str | None], path: Path, number: int) -> Case:
     box = numbers("box", 4, "left top right bottom")
     if box is not None and not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
         raise bad("box", f"'{text('box')}' is empty or negative: write 'left top right bottom' in pixels")
-    spacing = numbers("spacing_mm", 2, "0.1 0.1")
+    three = len(text("spacing_mm").split()) == 3
+    spacing = numbers("spacing_mm", 3, "3.0 0.5 0.5") if three else numbers("spacing_mm", 2, "0.1 0.1")
     if spacing is not None and not all(0 < value < float("inf") for value in spacing):
-        raise bad("spacing_mm", f"'{text('spacing_mm')}' must be two positive numbers of millimetres")
-    if text(_EXTRA).lower() not in ("", "yes", "no"):
-        raise bad(_EXTRA, f"'{text(_EXTRA)}' is not yes, no or empty")
+        raise bad(
+            "spacing_mm", f"'{text('spacing_mm')}' must be {'three' if three else 'two'} positive numbers of millimetres"
+        )
+    if text("resize_mask").lower() not in ("", "yes", "no"):
+        raise bad("resize_mask", f"'{text('resize_mask')}' is not yes, no or empty")
+    if text("classes") and not (text("classes").isdecimal() and int(text("classes")) != 1):
+        raise bad("classes", f"'{text('classes')}' is not the number of classes, background included, or empty")
     folder = Path(os.path.abspath(path.parent))
     return Case(
         id=text("id"),
@@ -131,9 +136,10 @@ def _from_row(row: dict[str, str | None], path: Path, number: int) -> Case:
         label=text("label"),
         site=text("site"),
         box=(int(box[0]), int(box[1]), int(box[2]), int(box[3])) if box else None,
-        spacing_mm=(spacing[0], spacing[1]) if spacing else None,
+        spacing_mm=_spacing(spacing),
         split=text("split"),
-        resize_mask=text(_EXTRA).lower() == "yes",
+        resize_mask=text("resize_mask").lower() == "yes",
+        classes=int(text("classes") or 0),
     )
 
 
@@ -153,8 +159,15 @@ def _to_row(case: Case, table: Path) -> dict[str, str]:
         "box": _join(case.box),
         "spacing_mm": _join(case.spacing_mm),
         "split": case.split,
-        _EXTRA: "yes" if case.resize_mask else "",
+        "resize_mask": "yes" if case.resize_mask else "",
+        "classes": str(case.classes) if case.classes else "",
     }
+
+
+def _spacing(values: Sequence[float] | None) -> tuple[float, float] | tuple[float, float, float] | None:
+    if values is None:
+        return None
+    return (values[0], values[1], values[2]) if len(values) == 3 else (values[0], values[1])
 
 
 def _join(values: Iterable[float] | None) -> str:

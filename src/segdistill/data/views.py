@@ -1,4 +1,4 @@
-"""Views: one seeded augmentation of one case, the same whoever asks, in whatever thread, process or order."""
+"""Views: one seeded augmentation of one image, the same whoever asks, in whatever thread, process or order."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from segdistill.imaging.preprocess import Preprocess
 
 
 class Views:
-    """Augmented cases of a store.
+    """Augmented rows of a store: pictures, slices of volumes, or patches of either.
 
     Args:
         store: prepared cases.
-        case_ids: which of them, in this order.
+        case_ids: which of them, in this order; each brings all its rows.
         preprocess: its `normalise` makes the network's input; size and colour are the store's.
         augment: settings or the name of a preset.
-        seed: with the number and the case's id it fixes every view.
-        count: how many different views a case has; epoch e shows number e % count. 0: a new one every epoch.
+        seed: with the number and the row's name (of a picture: the case's id) it fixes every view.
+        count: how many different views a row has; epoch e shows number e % count. 0: a new one every epoch.
+        skip_empty: leave out rows without foreground, such as the slices of a volume beyond the organ.
 
     Raises:
-        InputError: no case, or a case that is not in the store.
+        InputError: no case, a case that is not in the store, or nothing left.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Views:
         augment: Augment | str = "none",
         seed: int = 0,
         count: int = 0,
+        skip_empty: bool = False,
     ) -> None:
         if not case_ids:
             raise InputError("no cases to view: check the split and labels that were chosen")
@@ -58,22 +60,32 @@ class Views:
         self.augment = make_augment(augment)
         self.seed = seed
         self.count = count
-        self._rows = [store.row(name) for name in self.case_ids]
+        pairs = [(k, row) for k, name in enumerate(self.case_ids) for row in store.rows(name)]
+        if skip_empty:
+            pairs = [(k, row) for k, row in pairs if store.has_foreground(row)]
+        if not pairs:
+            raise InputError("no image has any foreground to learn from: check the masks of these cases")
+        self._case_of = np.array([k for k, _ in pairs], dtype=np.int64)
+        self._rows = [row for _, row in pairs]
         self._local = threading.local()
 
     def __len__(self) -> int:
-        return len(self.case_ids)
+        return len(self._rows)
+
+    def case_index(self, k: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions in `case_ids` of the cases that rows `k` belong to."""
+        return self._case_of[k]
 
     def number(self, epoch: int) -> int:
         """The number of the view that an epoch shows."""
         return epoch % self.count if self.count else epoch
 
     def has_mask(self, k: int) -> bool:
-        """Whether case `k` has a reference."""
+        """Whether row `k` has a reference."""
         return self.store.has_mask(self._rows[k])
 
     def pixels(self, k: int, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """View `number` of case `k` before normalisation: image uint8 (H, W, 1 or 3) and mask uint8 (H,
+        """View `number` of row `k` before normalisation: image uint8 (H, W, 1 or 3) and mask uint8 (H,
         W).
         """
         image, mask = self.store.image(self._rows[k]), self.store.mask(self._rows[k])
@@ -82,14 +94,14 @@ class Views:
         compose = getattr(self._local, "compose", None)
         if compose is None:
             compose = self._local.compose = _compose(self.augment, self.store.size)
-        state = _state(f"{self.seed}\0{number}\0{self.case_ids[k]}")
+        state = _state(f"{self.seed}\0{number}\0{self.store.ids[self._rows[k]]}")
         compose.set_random_state(np.random.Generator(np.random.PCG64(state)), random.Random(state))
         result = compose(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
         changed: NDArray[np.uint8] = result["image"]
         return changed if changed.ndim == 3 else changed[..., np.newaxis], result["mask"]
 
     def arrays(self, k: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """View `number` of case `k`: image float32 (C, H, W) and mask int64 (H, W) of 0 and 1."""
+        """View `number` of row `k`: image float32 (C, H, W) and mask int64 (H, W) of 0 and 1."""
         image, mask = self.pixels(k, number)
         return np.ascontiguousarray(self.preprocess.normalise(image)), mask.astype(np.int64)
 
@@ -201,7 +213,7 @@ def batches(
 
     Args:
         views: what is shown.
-        batch_size: cases per batch over all processes.
+        batch_size: rows per batch over all processes.
         epoch: fixes the order and, through `views.number`, the augmentation.
         start: index of the first batch to give, to go on in the middle of an epoch.
         shuffle: False keeps the order of `views`.
@@ -232,7 +244,7 @@ def batches(
         arrays = {
             "image": np.stack([image for image, _ in pairs]),
             "mask": np.stack([mask for _, mask in pairs]),
-            "index": np.ascontiguousarray(mine),
+            "index": np.ascontiguousarray(views.case_index(mine)),
             "has_mask": np.array([views.has_mask(int(k)) for k in mine]),
         }
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}

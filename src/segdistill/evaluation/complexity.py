@@ -9,10 +9,12 @@ mac        multiply-accumulates of convolutions, transposed convolutions (at the
 torchstat  convolution and linear MACs plus one per biased output; batch normalisation 2 and activation 1
            per element; pooling 1 per input element; up-sampling 1 per output pixel, whatever its channels;
            transposed convolutions nothing. A module that runs several times counts for its last run.
+torchstat_ the same, with batch normalisation counted as nothing: so that tool sees the synchronised one
+sync       of old ports, which is no `nn.BatchNorm2d`.
 ptflops2   twice the sum of: convolution MACs plus bias, transposed ones at the output grid; batch
            normalisation 2, activation 1; pooling 1 per input element; up-sampling 1 per output element.
-thop       convolution MACs plus bias, transposed ones at the output grid; batch normalisation 2; PReLU 1;
-           bilinear up-sampling 11 per output element.
+thop       convolution MACs plus bias, transposed ones at the output grid; batch normalisation 2; leaky
+           ReLU 1, PReLU and ReLU nothing; bilinear up-sampling 11 per output element.
 ========== ============================================================================================
 """
 
@@ -95,19 +97,24 @@ def _thop_upsample(module: Any, given: Tensor, out: Tensor) -> int:
     return 11 * out.numel() if module.mode == "bilinear" else 0
 
 
+def _torchstat(norm: int) -> list[tuple[type[nn.Module] | tuple[type[nn.Module], ...], Rule]]:
+    return [
+        (nn.Conv2d, _conv_bias),
+        (nn.Linear, _linear),
+        (nn.BatchNorm2d, _per_output(norm)),
+        (RELUS, _per_output(1)),
+        (POOLS, _per_input),
+        (nn.Upsample, _pixels),
+    ]
+
+
 RELUS = (nn.ReLU, nn.ReLU6, nn.PReLU)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 MODES: dict[str, list[tuple[type[nn.Module] | tuple[type[nn.Module], ...], Rule]]] = {
     "mac": [(nn.Conv2d, _conv), (nn.ConvTranspose2d, _deconv), (nn.Linear, _linear)],
-    "torchstat": [
-        (nn.Conv2d, _conv_bias),
-        (nn.Linear, _linear),
-        (nn.BatchNorm2d, _per_output(2)),
-        (RELUS, _per_output(1)),
-        (POOLS, _per_input),
-        (nn.Upsample, _pixels),
-    ],
+    "torchstat": _torchstat(norm=2),
+    "torchstat_sync": _torchstat(norm=0),
     "ptflops2": [
         (nn.Conv2d, _conv_bias),
         (nn.ConvTranspose2d, _deconv_at_output),
@@ -122,7 +129,7 @@ MODES: dict[str, list[tuple[type[nn.Module] | tuple[type[nn.Module], ...], Rule]
         (nn.ConvTranspose2d, _deconv_at_output),
         (nn.Linear, _linear),
         (nn.BatchNorm2d, _per_output(2)),
-        (nn.PReLU, _per_output(1)),
+        (nn.LeakyReLU, _per_output(1)),
         (nn.Upsample, _thop_upsample),
     ],
 }
@@ -181,7 +188,7 @@ def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 @contextmanager
 def _counting(model: nn.Module, mode: str, counts: dict[nn.Module, int]) -> Iterator[None]:
     """Evaluation mode and a hook on every module, both taken back afterwards."""
-    last_run_only = mode == "torchstat"
+    last_run_only = mode.startswith("torchstat")
 
     def count(module: nn.Module, given: tuple[Any, ...], out: Any) -> None:
         cost = 0

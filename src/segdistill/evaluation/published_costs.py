@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -71,6 +71,39 @@ def _usseg(name: str, parameters: int, gmac: float, **more: Any) -> PublishedCos
     return PublishedCost(name, "US-SEG", 1, 256, 1, parameters, gmac, **more)
 
 
+def _amtd(
+    name: str, parameters: int, gmac: float, printed: tuple[float, float] | None = None, **more: Any
+) -> PublishedCost:
+    millions, cost = printed or (None, None)
+    return PublishedCost(
+        name,
+        "AMTD",
+        1,
+        384,
+        2,
+        parameters,
+        gmac,
+        mode="ptflops2",
+        printed_parameters=millions,
+        printed_cost=cost,
+        **more,
+    )
+
+
+def _lightvessel(
+    name: str, parameters: int, gmac: float, printed: tuple[float, float] | None = None, **more: Any
+) -> PublishedCost:
+    millions, cost = printed or (None, None)
+    row = PublishedCost(name, "LightVessel", 1, 256, 2, parameters, gmac, **more)
+    return replace(row, printed_parameters=millions, printed_cost=cost)
+
+
+def _lanet(name: str, parameters: int, gmac: float, **more: Any) -> PublishedCost:
+    return PublishedCost(
+        name, "LA-Net", 3, more.pop("size", 256), more.pop("classes", 2), parameters, gmac, **more
+    )
+
+
 _TEACHER = (106_060_206, 205.580, (106.1, 205.98, 414.0))
 _TEACHER_NOTE = "the printed size fits a file that still holds ResNet101's unused ImageNet classifier (8 MiB)"
 
@@ -103,6 +136,122 @@ PUBLISHED: tuple[PublishedCost, ...] = (
         "us_unet", 31_042_369, 48.092, preset="published", note="as released: without deep-supervision heads"
     ),
     _usseg("us_unet", 31_043_268, 48.096),
+    _amtd("espnet", 183_725, 0.614521, (0.183, 1.27), preset="amtd"),
+    _amtd(
+        "enet",
+        353_761,
+        1.023898,
+        (0.353, 2.2),
+        preset="amtd_published",
+        note="with the bottleneck of 17,795 parameters that AMTD's network declares and never runs",
+    ),
+    _amtd("enet", 335_966, 1.023898, preset="amtd", note="without the bottleneck that never runs"),
+    _amtd(
+        "mobilenet_v2",
+        2_228_996,
+        9.570337,
+        (2.23, 19.84),
+        preset="published",
+        note="with the image classifier of 2,562 parameters that never runs",
+    ),
+    _amtd("mobilenet_v2", 2_226_434, 9.570337, preset="amtd", note="without the classifier that never runs"),
+    _lightvessel(
+        "sk_unet",
+        26_478_114,
+        80.279501,
+        (26.489, 78.76),
+        preset="counted",
+        mode="torchstat_sync",
+        note="the paper leaves the decoder open: this one is inferred from the counts, which it meets to 0.05 %",
+    ),
+    _lightvessel("sk_unet", 29_153_538, 100.412682, preset="A", note="the textbook U-Net decoder"),
+    _lightvessel("sk_unet", 26_489_282, 80.346083, preset="B", note="made to fit the printed parameters"),
+    _lightvessel(
+        "mobilenet_v2_unet",
+        4_682_323,
+        0.962519,
+        (4.682, 0.804),
+        mode="torchstat_sync",
+        note="the printed cost leaves out all transposed convolutions and batch normalisation",
+    ),
+    _lightvessel(
+        "enet",
+        348_996,
+        0.461029,
+        (0.349, 0.516),
+        preset="lightvessel",
+        mode="thop",
+        note="counted with another tool than the paper's other rows",
+    ),
+    _lightvessel(
+        "erfnet",
+        2_063_130,
+        3.304178,
+        (2.063, 3.22),
+        preset="published",
+        mode="torchstat",
+        note="with 258 parameters that never run; the printed cost leaves out all transposed convolutions",
+    ),
+    _lightvessel("erfnet", 2_062_872, 3.304178, note="without the 1x1 convolution that never runs"),
+    _amtd("pspnet_resnet50", 46_706_626, 103.587774, (46.71, 207.7), preset="amtd"),
+    _amtd(
+        "fcn_resnet101",
+        51_946_967,
+        99.479716,
+        (51.96, 199.74),
+        preset="published",
+        note="the printed cost is that of the body and one 1x1 convolution; the printed parameters include a "
+        "21-class head of 9,448,981 that never runs",
+    ),
+    _amtd("fcn_resnet101", 42_497_986, 99.479716, preset="counted", note="without the head that never runs"),
+    _amtd(
+        "fcn_resnet101",
+        51_933_122,
+        121.215910,
+        preset="standard",
+        note="the network of the paper's text: its head runs, which costs 22 % more than the table prints",
+    ),
+    _amtd(
+        "deeplabv3plus_xception65",
+        56_795_962,
+        136.239030,
+        (56.8, 273.94),
+        preset="published",
+        note="the paper's text says ResNet-50, its table counts Xception-65 with an image classifier of "
+        "2,049,000 that never runs",
+    ),
+    _amtd("deeplabv3plus_xception65", 54_746_962, 136.239030, note="without the classifier that never runs"),
+    PublishedCost("deeplabv3plus_resnet50", "AMTD", 3, 384, 2, 40_347_298, 102.651134, mode="ptflops2"),
+    PublishedCost(
+        "deeplabv3plus_resnet50",
+        "AMTD",
+        3,
+        384,
+        2,
+        40_347_298,
+        38.893519,
+        options={"output_stride": 16},
+        mode="ptflops2",
+    ),
+    _amtd("resnext101_32x8d", 86_740_162, 48.000467, (86.74, 96.54)),
+    _lanet("lanet_resnet18", 11_234_065, 2.377556),
+    _lanet("lanet_resnet18", 11_223_481, 2.369848, preset="original"),
+    _lanet("lanet_resnet50", 24_250_437, 5.361703),
+    _lanet("lanet_resnet50", 24_216_813, 5.342199, preset="original"),
+    _lanet("rmtl_resnet18", 12_506_181, 2.484340),
+    _lanet("rmtl_resnet50", 28_379_717, 5.680402),
+    _lanet("deeplabv3_resnet50", 39_633_729, 40.890008, classes=1),
+    _lanet("resnet18", 11_177_538, 2.368734),
+    _lanet("resnet50", 23_512_130, 5.338304),
+    _lanet("efficientnet_b0", 4_010_110, 0.502060),
+    _lanet("vit_b16", 85_799_426, 16.847734, size=224, note="attention's own products are not counted"),
+    _lanet(
+        "vit_b16",
+        85_845_506,
+        21.979203,
+        options={"image_size": 256},
+        note="attention's own products are not counted",
+    ),
 )
 """One row per (name, preset, options, channels, classes, size)."""
 

@@ -73,6 +73,38 @@ def read_dicom(file: IO[bytes], path: Path, max_pixels: int) -> Picture:
     return Picture(np.ascontiguousarray(pixels), spacing, path)
 
 
+def read_stored(file: IO[bytes], max_pixels: int) -> tuple[pydicom.Dataset, NDArray[Any]]:
+    """Header and rescaled values (H, W) of a grey single-frame file, without window: a slice of a volume.
+
+    Raises:
+        UnreadableImage: as `read_dicom`, and for colour.
+
+    >>> import pydicom.data
+    >>> with open(pydicom.data.get_testdata_file("CT_small.dcm", download=False), "rb") as file:
+    ...     int(read_stored(file, 10**6)[1].min())
+    -896
+    """
+    header = _header(file, max_pixels)
+    if str(header.PhotometricInterpretation) not in _GREY:
+        raise UnreadableImage("is a picture in colour, not a slice of a volume")
+    try:
+        file.seek(0)
+        data = pydicom.dcmread(file)
+        syntax = str(data.file_meta.TransferSyntaxUID)
+        if _SYNTAXES[syntax] == _PILLOW:
+            _check_frame(data)
+        values = pixel_array(data, index=0, decoding_plugin=_SYNTAXES[syntax])
+        slope, intercept = float(data.get("RescaleSlope") or 1), float(data.get("RescaleIntercept") or 0)
+        if (slope, intercept) != (1.0, 0.0):
+            kind = np.int32 if slope.is_integer() and intercept.is_integer() else np.float32
+            values = values.astype(kind) * kind(slope) + kind(intercept)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # its text may quote tags
+        raise UnreadableImage(f"holds damaged or unsupported DICOM pixels ({type(error).__name__})") from None
+    return header, values
+
+
 def dicom_size(file: IO[bytes], max_pixels: int) -> tuple[int, int]:
     """(height, width) of a DICOM file from its header alone; UnreadableImage as `read_dicom`.
 

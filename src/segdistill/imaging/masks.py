@@ -50,7 +50,7 @@ def read_mask(
         raise InputError("no mask file given")
     joined: Mask | None = None
     for path in paths:
-        pixels = read_picture(path).pixels
+        pixels = read_picture(path, gif=True).pixels
         grey = _two_valued(pixels.max(axis=2) if pixels.ndim == 3 else pixels, Path(path), tolerance)
         if size is None:
             size = (grey.shape[0], grey.shape[1])

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segdistill.errors import InputError
+from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.picture import Mask, Pixels
 
 _COLOURS = {"grey": 1, "rgb": 3}
@@ -27,6 +29,9 @@ class Preprocess:
         channels: channels of the network's input; a grey picture is repeated to fill them.
         mean: subtracted after division by 255; one value, or one per channel.
         std: divided by; one value, or one per channel.
+        intensity: how the values of a volume become 8 bits; None: from its smallest to its largest value.
+            Pictures have 8 bits already.
+        patches: a picture is not resized but cut into these patches, each an input of its own.
 
     Raises:
         InputError: a value makes no sense.
@@ -41,6 +46,8 @@ class Preprocess:
     channels: int = 3
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    intensity: Intensity | None = None
+    patches: PatchGrid | None = None
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or not all(1 <= side <= 16384 for side in self.size):
@@ -54,6 +61,8 @@ class Preprocess:
                 raise InputError(f"{name} must be one number or {self.channels}, got {values}")
         if not all(value > 0 for value in self.std):
             raise InputError(f"std must be positive, got {self.std}")
+        if self.patches is not None and tuple(self.size) != (self.patches.size, self.patches.size):
+            raise InputError(f"input size {self.size} is not that of the patches, {self.patches.size}: make them equal")
 
     def prepare(self, pixels: Pixels) -> Pixels:
         """Colour and size: uint8 (H, W) or (H, W, 3) at any size -> uint8 (h, w, 1 or 3).
@@ -94,19 +103,43 @@ class Preprocess:
         """Both steps: uint8 (H, W) or (H, W, 3) -> float32 (channels, h, w)."""
         return self.normalise(self.prepare(pixels))
 
+    def inputs(self, pixels: Pixels) -> NDArray[np.float32]:
+        """What a network is given for one picture: float32 (N, channels, h, w), N the number of patches or 1.
+
+        >>> Preprocess(size=(4, 4), patches=PatchGrid(2, 4)).inputs(np.zeros((6, 6), np.uint8)).shape
+        (4, 3, 4, 4)
+        """
+        parts = [pixels] if self.patches is None else self.patches.cut(pixels)
+        return np.stack([self(np.ascontiguousarray(part)) for part in parts])
+
+    def join(self, answers: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+        """A network's answers to `inputs` as one for the picture of `size`: (N, C, h, w) -> (C, h, w) or (C, *size).
+
+        Without patches it is the one answer, at the network's size; patches are put together at the picture's own.
+
+        >>> Preprocess(size=(4, 4)).join(np.zeros((1, 2, 4, 4), np.float32), (9, 9)).shape
+        (2, 4, 4)
+        """
+        return answers[0] if self.patches is None else self.patches.stitch(answers, size)
+
     def to_dict(self) -> dict[str, Any]:
         """The settings in JSON types.
 
         >>> Preprocess.from_dict(Preprocess(size=(8, 8)).to_dict()) == Preprocess(size=(8, 8))
         True
         """
-        return {
+        values: dict[str, Any] = {
             "size": list(self.size),
             "colour": self.colour,
             "channels": self.channels,
             "mean": list(self.mean),
             "std": list(self.std),
         }
+        if self.intensity is not None:
+            values["intensity"] = self.intensity.to_dict()
+        if self.patches is not None:
+            values["patches"] = self.patches.to_dict()
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
@@ -115,7 +148,7 @@ class Preprocess:
         >>> Preprocess.from_dict({"size": [8, 8], "colour": "rgb"}).colour
         'rgb'
         """
-        known = {"size", "colour", "channels", "mean", "std"}
+        known = {"size", "colour", "channels", "mean", "std", "intensity", "patches"}
         if not isinstance(values, Mapping) or "size" not in values or not set(values) <= known:
             raise InputError(f"preprocessing needs 'size' and may have {', '.join(sorted(known - {'size'}))}")
         try:
@@ -125,6 +158,8 @@ class Preprocess:
                 channels=int(values.get("channels", 3)),
                 mean=tuple(float(v) for v in values.get("mean", (0.0,))),
                 std=tuple(float(v) for v in values.get("std", (1.0,))),
+                intensity=Intensity.from_dict(values["intensity"]) if values.get("intensity") else None,
+                patches=PatchGrid.from_dict(values["patches"]) if values.get("patches") else None,
             )
         except (TypeError, ValueError, KeyError) as error:
             raise InputError(f"preprocessing has a value of the wrong type: {error}") from error

@@ -35,6 +35,7 @@ _MAGIC = (
     (b"BM", "BMP"),
     *((b"P%d" % n, "PPM") for n in range(1, 7)),
 )
+_GIF = (b"GIF87a", b"GIF89a")
 _ORIENTATION = 0x0112
 _UNDO = {  # Pillow turns a TIFF by its orientation tag; this turns it back
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,7 +48,7 @@ _UNDO = {  # Pillow turns a TIFF by its orientation tag; this turns it back
 }
 
 
-def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS, gif: bool = False) -> Picture:
     """Decodes a PNG, JPEG, TIFF, PGM/PPM, BMP or single-frame DICOM file; content decides, not suffix.
 
     Pixels come as they are stored: an EXIF orientation is not applied in any format, so that a picture and
@@ -57,6 +58,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     Args:
         path: the file.
         max_pixels: rows x columns above which a file is refused, checked from its header before decoding.
+        gif: accept a GIF too, as which some published masks come.
 
     Raises:
         UnreadableImage: missing, empty, truncated, several frames, over the budget, or no picture at all.
@@ -69,7 +71,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     ((3, 4), 7, None)
     """
     path = Path(path)
-    with _readable(path) as (file, kind):
+    with _readable(path, gif) as (file, kind):
         if kind == "DICOM":
             from segdistill.imaging import dicom
 
@@ -102,7 +104,7 @@ def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[tuple[IO[bytes], str]]:
+def _readable(path: Path, gif: bool = False) -> Iterator[tuple[IO[bytes], str]]:
     """Opens a file, names its format, and turns whatever goes wrong inside into UnreadableImage."""
     kind = ""
     try:
@@ -120,6 +122,10 @@ def _readable(path: Path) -> Iterator[tuple[IO[bytes], str]]:
             kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
             if head[128:132] == b"DICM":
                 kind = "DICOM"
+            if gif and head.startswith(_GIF):
+                from PIL import GifImagePlugin  # noqa: F401
+
+                kind = "GIF"
             if not kind:
                 raise UnreadableImage(f"{path}: is not a PNG, JPEG, TIFF, PGM/PPM, BMP or DICOM file")
             yield file, kind

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor
-
+from segdistill.knowledge.adversarial_similarity import AdversarialSimilarity, adversarial_similarity_gap
+from segdistill.knowledge.attention_transfer import AttentionTransfer, attention_map, attention_transfer_gap
+from segdistill.knowledge.autoencoder import FeatureAutoEncoders, feature_autoencoder
+from segdistill.knowledge.base import STUDENT, Knowledge, Mixable
+from segdistill.knowledge.feature_similarity import (
+    FeatureSimilarity,
+    feature_similarity_gap,
+    latent_similarity,
+)
+from segdistill.knowledge.region_contrast import RegionContrast, region_contrast
 from segdistill.knowledge.soft_prediction import SoftPrediction, soft_prediction_gap
 from segdistill.knowledge.teachers import Teacher, teacher_weights
-from segdistill.models.output import Output
+from segdistill.knowledge.weighing import WEIGHINGS, Weighing, create_weighing, soft_dice_score
 from segdistill.registry import build
 
-
-class Knowledge(Protocol):
-    """A method of distillation: extraction is the same for teacher and student, comparison is apart.
-
-    `features` names the entries of `Output.features` that `extract` reads.
-    """
-
-    features: tuple[str, ...]
-
-    def extract(self, output: Output, target: Tensor | None = None) -> dict[str, Tensor]:
-        """What `output` hands over; target (B, H, W) class indices where the method needs them."""
-
-    def gap(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
-        """(B,) distance, one value per sample."""
-
-
-KNOWLEDGE: dict[str, Callable[..., Knowledge]] = {"soft_prediction": SoftPrediction}
+KNOWLEDGE: dict[str, Callable[..., Knowledge]] = {
+    "soft_prediction": SoftPrediction,
+    "attention_transfer": AttentionTransfer,
+    "region_contrast": RegionContrast,
+    "feature_similarity": FeatureSimilarity,
+    "adversarial_similarity": AdversarialSimilarity,
+}
 
 
 def create_knowledge(name: str, **options: Any) -> Knowledge:
@@ -45,10 +43,28 @@ def create_knowledge(name: str, **options: Any) -> Knowledge:
 
 __all__ = [
     "KNOWLEDGE",
+    "STUDENT",
+    "WEIGHINGS",
+    "AdversarialSimilarity",
+    "AttentionTransfer",
+    "FeatureAutoEncoders",
+    "FeatureSimilarity",
     "Knowledge",
+    "Mixable",
+    "RegionContrast",
     "SoftPrediction",
     "Teacher",
+    "Weighing",
+    "adversarial_similarity_gap",
+    "attention_map",
+    "attention_transfer_gap",
     "create_knowledge",
+    "create_weighing",
+    "feature_autoencoder",
+    "feature_similarity_gap",
+    "latent_similarity",
+    "region_contrast",
+    "soft_dice_score",
     "soft_prediction_gap",
     "teacher_weights",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from segdistill.errors import InputError
+from segdistill.knowledge.base import STUDENT, Knowledge, Said
 from segdistill.losses import log_probabilities
 from segdistill.models.output import Output
 
@@ -36,16 +39,19 @@ def soft_prediction_gap(
     return divergence.flatten(1).mean(1) * temperature**2
 
 
-class SoftPrediction:
-    """Soft-prediction knowledge with its temperature and direction.
+class SoftPrediction(Knowledge):
+    """Soft-prediction knowledge (Hinton et al. 2015; LightBTSeg Eq. 8 and 9; AMTD Eq. 1 and 2).
+
+    Args:
+        temperature: T; AMTD's code base and the usual collections of methods take 4, LightBTSeg names none.
+        direction: AMTD's Eq. 2 prints KL(student || teacher), "student_teacher"; nearly all code, that of AMTD's
+            experiments included, has KL(teacher || student), the default.
 
     >>> knowledge = SoftPrediction(temperature=4.0)
     >>> said = knowledge.extract(Output(logits=torch.zeros(2, 2, 4, 4), features={}))
     >>> knowledge.gap(said, said).shape
     torch.Size([2])
     """
-
-    features: tuple[str, ...] = ()
 
     def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
         if temperature <= 0:
@@ -56,13 +62,19 @@ class SoftPrediction:
             )
         self.temperature, self.direction = temperature, direction
 
-    def extract(self, output: Output, target: Tensor | None = None) -> dict[str, Tensor]:
+    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
         """Log-probabilities (B, C, ...) at the temperature."""
         if output.logits is None:
             raise InputError("soft_prediction needs a network with logits, not a classifier")
         return {"log_probability": log_probabilities(output.logits, self.temperature)}
 
-    def gap(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
+    def mix(self, said: Sequence[Said], weights: Tensor) -> Said:
+        """Log of sum_j w_j softmax(z_j / T), with shares (B, J) that sum to 1 (AMTD, section on adaptive weights)."""
+        together = torch.stack([each["log_probability"] for each in said], dim=1)
+        share = weights.to(together).log().reshape(*weights.shape, *[1] * (together.ndim - 2))
+        return {"log_probability": torch.logsumexp(together + share, dim=1)}
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
         """(B,) divergence of what `extract` gave for student and teacher."""
         return soft_prediction_gap(
             student["log_probability"], teacher["log_probability"], self.temperature, self.direction

@@ -10,8 +10,14 @@ from torch import nn
 from segdistill.losses.cross_entropy import CrossEntropy, cross_entropy
 from segdistill.losses.dice import DiceLoss, dice_loss
 from segdistill.losses.iou import IoULoss, iou_loss
+from segdistill.losses.lovasz import LovaszSoftmax, lovasz_softmax
 from segdistill.losses.probability import log_probabilities, one_hot, probabilities
-from segdistill.losses.weighted_sum import WeightedSum, cross_entropy_dice_loss, weight_balance_loss
+from segdistill.losses.weighted_sum import (
+    WeightedSum,
+    amtd_seg_loss,
+    cross_entropy_dice_loss,
+    weight_balance_loss,
+)
 from segdistill.registry import build
 
 LOSSES: dict[str, Callable[..., nn.Module]] = {
@@ -20,6 +26,8 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "iou": IoULoss,
     "weight_balance": weight_balance_loss,
     "cross_entropy_dice": cross_entropy_dice_loss,
+    "lovasz_softmax": LovaszSoftmax,
+    "amtd_seg": amtd_seg_loss,
 }
 
 
@@ -40,13 +48,16 @@ __all__ = [
     "CrossEntropy",
     "DiceLoss",
     "IoULoss",
+    "LovaszSoftmax",
     "WeightedSum",
+    "amtd_seg_loss",
     "create_loss",
     "cross_entropy",
     "cross_entropy_dice_loss",
     "dice_loss",
     "iou_loss",
     "log_probabilities",
+    "lovasz_softmax",
     "one_hot",
     "probabilities",
     "weight_balance_loss",

@@ -18,6 +18,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         Scalar in nats, mean over positions and images.
 
+    >>> import torch
     >>> round(cross_entropy(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long)).item(), 4)
     0.6931
     """
@@ -27,6 +28,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 class CrossEntropy(nn.Module):
     """`cross_entropy` as a module.
 
+    >>> import torch
     >>> CrossEntropy()(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.long)).ndim
     0
     """

@@ -22,6 +22,7 @@ def dice_loss(
     Returns:
         Scalar in [0, 1].
 
+    >>> import torch
     >>> target = torch.ones(1, 4, 4, dtype=torch.long)
     >>> perfect = torch.stack([torch.full((1, 4, 4), -50.0), torch.full((1, 4, 4), 50.0)], dim=1)
     >>> round(dice_loss(perfect, target).item(), 4)
@@ -40,6 +41,7 @@ def dice_loss(
 class DiceLoss(nn.Module):
     """`dice_loss` as a module with its settings.
 
+    >>> import torch
     >>> DiceLoss(squared=False)(torch.zeros(2, 2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long)).item() > 0.99
     True
     """

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from segdistill.losses.cross_entropy import CrossEntropy
 from segdistill.losses.dice import DiceLoss
 from segdistill.losses.iou import IoULoss
+from segdistill.losses.lovasz import LovaszSoftmax
 
 
 class WeightedSum(nn.Module):
@@ -63,3 +64,17 @@ def cross_entropy_dice_loss(cross_entropy: float = 1.0, dice: float = 1.0) -> We
     ['cross_entropy', 'dice']
     """
     return WeightedSum({"cross_entropy": (cross_entropy, CrossEntropy()), "dice": (dice, DiceLoss())})
+
+
+def amtd_seg_loss(dice: float = 0.2, lovasz: float = 0.3) -> WeightedSum:
+    """Seg_loss = 0.2 Dice + 0.3 Lovasz-softmax (AMTD Eq. 5).
+
+    Dice with plain sums and smooth 1, per image (EMKD's code takes the batch as one image, where a large organ hides
+    a small one). Smooth 1 is one position, as published: it shows at sizes of a few pixels only.
+
+    >>> sorted(amtd_seg_loss().weights.items())
+    [('dice', 0.2), ('lovasz', 0.3)]
+    """
+    return WeightedSum(
+        {"dice": (dice, DiceLoss(squared=False, epsilon=1.0)), "lovasz": (lovasz, LovaszSoftmax())}
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ Block = Callable[[int, int], nn.Module]
 
 
 class ConvNormAct(nn.Sequential):
-    """k x k convolution, batch normalisation, ReLU; the size stays when the stride is 1.
+    """k x k convolution, batch normalisation, ReLU (or ReLU6); the size stays when the stride is 1.
 
     >>> ConvNormAct(3, 8)(torch.zeros(2, 3, 4, 4)).shape
     torch.Size([2, 8, 4, 4])
@@ -27,13 +28,15 @@ class ConvNormAct(nn.Sequential):
         *,
         stride: int = 1,
         dilation: int = 1,
+        groups: int = 1,
         bias: bool = True,
+        act: type[nn.ReLU] | type[nn.ReLU6] = nn.ReLU,
     ) -> None:
         padding = dilation * (kernel // 2)
         super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=bias),
+            nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=bias),
             nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
+            act(inplace=True),
         )
 
 
@@ -67,8 +70,23 @@ def _deconv3(inputs: int, outputs: int) -> nn.Module:
     return nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1)
 
 
-UPSAMPLERS: dict[str, Block] = {"upsample": UpConv, "deconv2": _deconv2, "deconv3": _deconv3}
-"""Ways to double the size: `UpConv`, or a bare 2x2 or 3x3 transposed convolution of stride 2."""
+def _deconv4(inputs: int, outputs: int) -> nn.Module:
+    return nn.ConvTranspose2d(inputs, outputs, 4, 2, padding=1)
+
+
+def _bilinear(inputs: int, outputs: int) -> nn.Module:
+    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+
+
+UPSAMPLERS: dict[str, Block] = {
+    "upsample": UpConv,
+    "deconv2": _deconv2,
+    "deconv3": _deconv3,
+    "deconv4": _deconv4,
+    "bilinear": _bilinear,
+}
+"""Ways to double the size: `UpConv`, a bare 2x2, 3x3 or 4x4 transposed convolution of stride 2, or bilinear
+interpolation, which keeps the channels."""
 
 
 class MaxUnpool(nn.Module):
@@ -149,12 +167,16 @@ class DecoderLevel(nn.Module):
     ) -> None:
         super().__init__()
         self.up = UPSAMPLERS[up](below, outputs)
-        self.gate = AttentionGate(outputs, skip, gate) if gate else None
-        self.block = block(skip + outputs, outputs)
+        raised = below if up == "bilinear" else outputs
+        self.gate = AttentionGate(raised, skip, gate) if gate else None
+        self.block = block(skip + raised, outputs)
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         """`below` (B, below, H/2, W/2) and `skip` (B, skip, H, W) -> (B, outputs, H, W)."""
-        up = self.up(below)
+        return self.join(self.up(below), skip)
+
+    def join(self, up: Tensor, skip: Tensor) -> Tensor:
+        """What follows the up-sampling: `up` and `skip` of the same size -> (B, outputs, H, W)."""
         if self.gate is not None:
             skip = self.gate(up, skip)
         joined: Tensor = self.block(torch.cat([skip, up], dim=1))
@@ -191,9 +213,16 @@ class Decoder(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The encoder's maps, finest first -> decoded maps, finest first (one fewer)."""
+        return self.steps(maps)[1]
+
+    def steps(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """As `forward`, but with the up-sampled maps before they meet their skips, finest first, in front."""
         current = maps[-1]
+        raised: list[Tensor] = []
         decoded: list[Tensor] = []
-        for level, skip in zip(reversed(self.levels), reversed(maps[:-1]), strict=True):
-            current = level(current, skip)
+        levels = cast("Iterable[DecoderLevel]", reversed(self.levels))
+        for level, skip in zip(levels, reversed(maps[:-1]), strict=True):
+            raised.insert(0, level.up(current))
+            current = level.join(raised[0], skip)
             decoded.insert(0, current)
-        return decoded
+        return raised, decoded

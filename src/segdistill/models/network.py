@@ -78,6 +78,19 @@ def require_positive(**values: int) -> None:
             raise InputError(f"{name} is {value}: it must be at least 1")
 
 
+def require_share(**values: float) -> None:
+    """Refuses a share below zero, or of one and more, by its name.
+
+    >>> require_share(dropout=1.0)
+    Traceback (most recent call last):
+    ...
+    segdistill.errors.InputError: dropout is 1.0: it must be at least 0 and below 1
+    """
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise InputError(f"{name} is {value}: it must be at least 0 and below 1")
+
+
 def require_widths(widths: tuple[int, ...], levels: int | None = None) -> None:
     """Refuses channel widths that make no network: too few levels, or a width below one.
 

@@ -43,22 +43,25 @@ class Output(NamedTuple):
     label: Tensor | None = None
 
 
-def pyramid(encoder: Sequence[T], decoder: Sequence[T]) -> dict[str, T]:
+def pyramid(encoder: Sequence[T], decoder: Sequence[T] = ()) -> dict[str, T]:
     """Names per-level values the way all networks do: enc1.., dec1.. (finest first), "encoder" and "decoder".
 
     Args:
         encoder: one value per level, finest first; the last becomes "encoder" too.
-        decoder: one value per level, finest first; the first becomes "decoder" too.
+        decoder: one value per level, finest first; the first becomes "decoder" too. A classifier has none.
 
     >>> pyramid(["a", "b"], ["c"])
     {'enc1': 'a', 'enc2': 'b', 'dec1': 'c', 'encoder': 'b', 'decoder': 'c'}
     """
     named = {f"enc{i}": value for i, value in enumerate(encoder, 1)}
     named |= {f"dec{i}": value for i, value in enumerate(decoder, 1)}
-    return named | {"encoder": encoder[-1], "decoder": decoder[0]}
+    named["encoder"] = encoder[-1]
+    return named | {"decoder": decoder[0]} if decoder else named
 
 
-def pyramid_info(encoder: Sequence[tuple[int, int]], decoder: Sequence[tuple[int, int]]) -> list[FeatureInfo]:
+def pyramid_info(
+    encoder: Sequence[tuple[int, int]], decoder: Sequence[tuple[int, int]] = ()
+) -> list[FeatureInfo]:
     """The `feature_info` that belongs to `pyramid`: (channels, stride) per level, finest first.
 
     >>> pyramid_info([(16, 1), (32, 2)], [(16, 1)])[-1]

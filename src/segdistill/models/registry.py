@@ -54,6 +54,8 @@ class ModelEntry:
 
 RESNET_TEACHER = "resnet_attention_unet:ResNetAttentionUNet"
 
+LANET_PRESETS = {"original": {"sam": "original", "squeeze": 1}}
+
 MODELS: dict[str, ModelEntry] = {
     "unet": ModelEntry("unet:UNet", "U-Net, nearest up-sampling with 3x3 convolutions"),
     "simplified_unet": ModelEntry("unet:SimplifiedUNet", "U-Net, quarter width: LightBTSeg's student"),
@@ -88,10 +90,116 @@ MODELS: dict[str, ModelEntry] = {
         "U-Net with a head on every decoder stage: US-SEG's generator",
         presets={"published": {"stages": 1}},
     ),
+    "enet": ModelEntry(
+        "enet:ENet",
+        "thin dilated bottlenecks, unpooling by index: a student of AMTD and LightVessel",
+        presets={
+            "lightvessel": {"dialect": "lightvessel"},
+            "amtd": {"dialect": "amtd", "repeat_grey": True},
+            "amtd_published": {"dialect": "amtd", "repeat_grey": True, "unused_layers": True},
+        },
+    ),
+    "erfnet": ModelEntry(
+        "erfnet:ERFNet",
+        "factorised residual convolutions: a student of LightVessel",
+        presets={"published": {"unused_layers": True}},
+    ),
+    "espnet": ModelEntry(
+        "espnet:ESPNet",
+        "spatial pyramids of thin dilated convolutions: a student of AMTD",
+        presets={"amtd": {"repeat_grey": True}},
+    ),
+    "mobilenet_v2": ModelEntry(
+        "mobilenet_v2:MobileNetV2Segmenter",
+        "MobileNetV2 at an eighth of the size with a 1x1 head: a student of AMTD",
+        presets={
+            "amtd": {"repeat_grey": True},
+            "published": {"repeat_grey": True, "unused_layers": True},
+        },
+    ),
+    "mobilenet_v2_unet": ModelEntry(
+        "mobilenet_v2_unet:MobileNetV2UNet", "U-Net of inverted residuals: LightVessel's student"
+    ),
+    "sk_unet": ModelEntry(
+        "sk_unet:SKUNet",
+        "U-Net whose encoder chooses between kernel sizes: LightVessel's teacher",
+        presets={
+            "counted": {"decoder": "counted", "reduction": 4},
+            "A": {"decoder": "plain", "reduction": 2},
+            "B": {"decoder": "light", "reduction": 2},
+        },
+    ),
+    "pspnet_resnet50": ModelEntry(
+        "pspnet:PSPNet",
+        "dilated ResNet-50 and a pyramid of pooled maps: a teacher of AMTD",
+        presets={"amtd": {"repeat_grey": True}},
+    ),
+    "deeplabv3plus_resnet50": ModelEntry(
+        "deeplab:DeepLabV3Plus",
+        "dilated ResNet-50, atrous pyramid, decoder: AMTD's teacher as its text says",
+        options={"backbone": "resnet50"},
+    ),
+    "deeplabv3plus_xception65": ModelEntry(
+        "deeplab:DeepLabV3Plus",
+        "Xception-65, atrous pyramid, decoder: AMTD's teacher as its table counts",
+        options={"backbone": "xception65"},
+        presets={"published": {"unused_layers": True}},
+    ),
+    "deeplabv3_resnet50": ModelEntry(
+        "deeplab:DeepLabV3", "dilated ResNet-50 and an atrous pyramid: LA-Net's localisation baseline"
+    ),
+    "fcn_resnet101": ModelEntry(
+        "resnet_segmenter:FCNResNet101",
+        "dilated ResNet-101 with a 3x3 head: a teacher of AMTD",
+        presets={
+            "standard": {"head": "standard"},
+            "counted": {"head": "single"},
+            "published": {"head": "single", "unused_layers": True},
+        },
+    ),
+    "resnext101_32x8d": ModelEntry(
+        "resnet_segmenter:ResNeXt101", "ResNeXt-101 with a 1x1 head at stride 32: a teacher of AMTD"
+    ),
+    "lanet_resnet18": ModelEntry(
+        "lanet:LANet",
+        "ResNet-18 whose attention localises a lesion and guides the classifier",
+        kind="joint",
+        options={"depth": 18},
+        presets=LANET_PRESETS,
+    ),
+    "lanet_resnet50": ModelEntry(
+        "lanet:LANet",
+        "ResNet-50 whose attention localises a lesion and guides the classifier",
+        kind="joint",
+        options={"depth": 50},
+        presets=LANET_PRESETS,
+    ),
+    "rmtl_resnet18": ModelEntry(
+        "rmtl:RMTL", "ResNet-18 with a mask head beside the classifier", kind="joint", options={"depth": 18}
+    ),
+    "rmtl_resnet50": ModelEntry(
+        "rmtl:RMTL", "ResNet-50 with a mask head beside the classifier", kind="joint", options={"depth": 50}
+    ),
+    "agn": ModelEntry("agn:AGN", "AG-Sononet: a classifier that shows what it attended to", kind="joint"),
+    "resnet18": ModelEntry(
+        "resnet_classifier:ResNetClassifier", "ResNet-18", kind="classifier", options={"depth": 18}
+    ),
+    "resnet50": ModelEntry(
+        "resnet_classifier:ResNetClassifier", "ResNet-50", kind="classifier", options={"depth": 50}
+    ),
+    "efficientnet_b0": ModelEntry(
+        "efficientnet:EfficientNetB0", "EfficientNet-B0, from MONAI", kind="classifier"
+    ),
+    "vit_b16": ModelEntry(
+        "vit:VisionTransformer", "vision transformer on 16 x 16 patches, from MONAI", kind="classifier"
+    ),
     "multi_scale_discriminator": ModelEntry(
         "discriminator:MultiScaleDiscriminator", "one patch critic per stage: US-SEG's", kind="discriminator"
     ),
 }
+
+FOREIGN = ModelEntry("foreign:Foreign", "any network by its import path, see models/foreign.py")
+"""What "foreign", and every name with a colon, means; not in `MODELS`, because it is nothing without a target."""
 
 
 def create_model(
@@ -100,7 +208,8 @@ def create_model(
     """Builds a network by its registry name.
 
     Args:
-        name: a key of `MODELS`.
+        name: a key of `MODELS`; or "module:callable" for another's network, short for the name "foreign" with
+            the option `target` (see `foreign.Foreign` for its other options).
         in_channels: channels of the image.
         classes: channels of the logits; 1 means one sigmoid logit.
         preset: a named set of options, where the name means several networks.
@@ -117,6 +226,10 @@ def create_model(
     segdistill.errors.InputError: unknown network 'simplified_unett': did you mean 'simplified_unet'?
     """
     entry = find(name)
+    if entry is FOREIGN and ":" in name:
+        if options.setdefault("target", name) != name:
+            raise InputError(f"target {options['target']!r} is not {name}: name the network once")
+        name = "foreign"
     if preset is not None and preset not in entry.presets:
         raise InputError(f"unknown preset '{preset}' of {name}: {near_names(preset, entry.presets)}")
     chosen = {**(entry.presets[preset] if preset else {}), **options}
@@ -140,6 +253,8 @@ def find(name: str) -> ModelEntry:
     >>> find("unet").kind
     'segmenter'
     """
+    if name == "foreign" or ":" in name:
+        return FOREIGN
     if name not in MODELS:
         raise InputError(f"unknown network '{name}': {near_names(name, MODELS)}")
     return MODELS[name]
@@ -174,6 +289,10 @@ def _fit(what: str, value: Any, hint: Any) -> Any:
                 return _fit(what, value, arg)
             except InputError:
                 continue
+    elif origin is dict and isinstance(value, Mapping):
+        return {_fit(what, key, args[0]): _fit(what, item, args[1]) for key, item in value.items()}
+    elif hint is Any:
+        return value
     elif hint is float and type(value) is int:
         return float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
@@ -186,6 +305,8 @@ def _spell(hint: Any) -> str:
     if origin is tuple:
         count = "" if args[-1] is Ellipsis else f"{len(args)} "
         return f"a list of {count}{_spell(args[0])}"
+    if origin is dict:
+        return "a mapping"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_spell(arg) for arg in args)
     return "none" if hint is type(None) else getattr(hint, "__name__", str(hint))

@@ -85,6 +85,10 @@ LAYOUTS = {
 }
 
 
+FIRST = 3
+"""Modules of the deep stem up to its first ReLU."""
+
+
 class ResNet(nn.Module):
     """ResNet or ResNeXt without pooling and classifier: returns the stem's map and the four stages' maps.
 
@@ -174,12 +178,24 @@ class ResNet(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W) -> maps of the stem (after its ReLU) and of stages 1 to 4."""
-        maps: list[Tensor] = [self.relu(self.bn1(self.conv1(image)))]
+        return self.with_first(image)[1]
+
+    def with_first(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The map of the stem's first convolution (after its ReLU), then what `forward` gives.
+
+        With the 7x7 stem the first convolution is the stem; the deep stem has two more.
+        """
+        if isinstance(self.conv1, nn.Sequential):
+            first = self.conv1[:FIRST](image)
+            maps: list[Tensor] = [self.relu(self.bn1(self.conv1[FIRST:](first)))]
+        else:
+            maps = [self.relu(self.bn1(self.conv1(image)))]
+            first = maps[0]
         current = self.maxpool(maps[0])
         for name in ("layer1", "layer2", "layer3", "layer4"):
             current = self.get_submodule(name)(current)
             maps.append(current)
-        return maps
+        return first, maps
 
 
 def _deep_stem(in_channels: int, half: int, width: int) -> nn.Sequential:

@@ -13,13 +13,13 @@ from segdistill.models.network import Network
 from segdistill.models.output import Output, pyramid, pyramid_info
 
 
-def enlarge_like(x: Tensor, like: Tensor) -> Tensor:
-    """`x` bilinearly at the height and width of `like`.
+def enlarge_like(x: Tensor, like: Tensor, *, corners: bool = False) -> Tensor:
+    """`x` bilinearly at the height and width of `like`; `corners` aligns the corner pixels' centres.
 
     >>> enlarge_like(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 5, 3)).shape
     torch.Size([1, 1, 5, 3])
     """
-    enlarged: Tensor = F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)
+    enlarged: Tensor = F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=corners)
     return enlarged
 
 

@@ -14,7 +14,7 @@ from segdistill import __version__
 PACKAGES = ("torch", "numpy", "lightning-fabric", "albumentations", "onnxruntime", "Pillow")
 
 
-def environment(device: torch.device, precision: str) -> dict[str, str]:
+def environment(device: torch.device, precision: str, processes: int = 1) -> dict[str, str]:
     """Name -> value of everything that bit-exact repetition depends on.
 
     >>> environment(torch.device("cpu"), "32-true")["precision"]
@@ -29,6 +29,7 @@ def environment(device: torch.device, precision: str) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": precision,
+        "processes": str(processes),
     }
     for package in PACKAGES:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from segdistill.data.cases import Case, select
+from segdistill.data.cases import Case, select, table_hash
 from segdistill.evaluation.complexity import complexity
 from segdistill.evaluation.model_card import write_model_card
 from segdistill.evaluation.report import (
@@ -32,20 +32,18 @@ from segdistill.evaluation.results import (
 from segdistill.files import sha256_text, write_json
 from segdistill.recipes.event import Event
 from segdistill.recipes.gather import Gathered
+from segdistill.recipes.results import METRICS_FILE, RUN_FILE, SUMMARY_FILE, read_json
 from segdistill.recipes.schema import Recipe
 from segdistill.recipes.stage import TrainedStage, load_stage
 from segdistill.recipes.train import training_summary
 from segdistill.training.curves import read_curves
 from segdistill.training.inference import mask_predictor, milliseconds_per_image
 
-METRICS_FILE = "metrics.csv"
-SUMMARY_FILE = "evaluation.json"
-
 
 def evaluate_stage(folder: Path, cases: list[Case], device: torch.device) -> Iterator[Event]:
-    """Writes metrics.csv and evaluation.json of a stage, unless they already are of these weights and cases."""
+    """Writes metrics.csv and evaluation.json of a stage, unless they already are of these weights and files."""
     stage = load_stage(folder)
-    inputs = sha256_text(json.dumps([stage.info["weights_sha256"], [case.id for case in cases]]))
+    inputs = sha256_text(json.dumps([stage.info["weights_sha256"], table_hash(cases)]))
     known = read_json(folder / SUMMARY_FILE)
     if known.get("inputs") == inputs and (folder / METRICS_FILE).exists():
         return
@@ -97,7 +95,7 @@ def report_run(
     stages = [_stage_report(run / "stages" / name, recipe, test, ids, device) for name in chosen]
     counts, groups = count_cases(gathered.cases)
     evaluated = read_json(run / "stages" / shown / SUMMARY_FILE)
-    facts = read_json(run / "run.json")
+    facts = read_json(run / RUN_FILE)
     report = Report(
         title=recipe.name,
         description=recipe.about,
@@ -143,35 +141,3 @@ def _stage_report(
         examples=collect_examples(test, ids, predict),
         teachers=[teacher.stage for teacher in part.teachers],
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty when it is absent or damaged."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content
-
-
-def run_summary(run: Path) -> dict[str, Any]:
-    """Dice of every evaluated stage of a run, for a machine and in one line each."""
-    stages: dict[str, Any] = {}
-    for path in sorted((run / "stages").glob(f"*/{SUMMARY_FILE}")):
-        summary = read_json(path).get("summary", {})
-        dice = summary.get("all", {}).get("dice", {})
-        cost = read_json(path).get("cost", {})
-        stages[path.parent.name] = {"summary": summary, "cost": cost, "line": _line(dice, cost)}
-    model = run / "model.onnx"
-    return {
-        "stages": stages,
-        "model": str(model) if model.exists() else None,
-        "report": str(run / "report.html"),
-    }
-
-
-def _line(dice: dict[str, Any], cost: dict[str, Any]) -> str:
-    if dice.get("mean") is None:
-        return "no test case with a lesion"
-    interval = f" [{dice['low']:.3f}, {dice['high']:.3f}]" if dice.get("low") is not None else ""
-    return f"Dice {dice['mean']:.3f}{interval}  n={dice['n']}  {cost['parameters'] / 1e6:.2f} M parameters  {cost['ms']:.1f} ms"

@@ -15,6 +15,7 @@ from segdistill.data.phantom import write_phantom
 from segdistill.data.splits import hold_out, k_fold, unstratified
 from segdistill.errors import InputError
 from segdistill.recipes.schema import DataRecipe
+from segdistill.registry import near_names
 
 VARIABLE = "SEGDISTILL_DATA"
 
@@ -51,6 +52,11 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
     grouped = group_duplicates(cases, pairs)
     if method == "given":
         divided, words = cases, "as given in the case table"
+        for split in ("train", "test"):
+            if not select(cases, split=split):
+                raise InputError(
+                    f"{source}: no case has split '{split}': fill in the column, or use another split.method"
+                )
     elif method == "k_fold":
         divided = k_fold(grouped, data.split.folds, data.split.fold, data.split.seed, data.split.val)
         words = f"fold {data.split.fold + 1} of {data.split.folds}, groups whole, stratified, seed {data.split.seed}"
@@ -64,8 +70,10 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
 
 
 def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, list[Case]]:
+    if data.dataset is not None and data.dataset not in DATASETS:
+        raise InputError(f"unknown dataset '{data.dataset}': {near_names(data.dataset, DATASETS)}")
     if source is None and data.dataset == "phantom":
-        return "phantom", _phantom(data, folder / "phantom")
+        return "phantom", _phantom(data, folder)
     if source is None and data.dataset is not None and os.environ.get(VARIABLE):
         source = Path(os.environ[VARIABLE]) / data.dataset
     if source is None:
@@ -80,29 +88,39 @@ def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, lis
     if not source.exists():
         raise InputError(f"no such data: {source}")
     name = data.dataset or "folder"
-    return DATASETS[name].title if name in DATASETS else name, index_dataset(name, source)
+    cases = index_dataset(name, source)
+    for case in cases:
+        if not case.has_reference and case.label.lower() != "normal":
+            raise InputError(
+                f"{case.image}: image without mask: add the mask, or give a table made by "
+                f"'segdistill data index {name} {source} --unlabelled'"
+            )
+    return DATASETS[name].title, cases
 
 
 def _phantom(data: DataRecipe, folder: Path) -> list[Case]:
     """Pictures drawn anew in every run: the same seed gives the same files."""
-    height, width = data.height_width
-    return write_phantom(folder, data.phantoms, size=max(height, width))
+    size = max(32, *data.height_width)
+    return write_phantom(folder / f"phantom-{data.phantoms}x{size}", data.phantoms, size=size)
 
 
 def training_cases(cases: list[Case], split: str, labels: list[str] | None, where: str) -> list[Case]:
     """Cases of a split, of some labels, that have a reference.
 
     Raises:
-        InputError: none is left although there should be some to train on.
+        InputError: none is left to train on, or one of the labels has none.
 
     >>> training_cases([], "val", None, "stage net")
     []
     """
     found = [case for case in select(cases, split=split, labels=labels) if case.has_reference]
-    if split == "train" and not found:
+    if split != "train":
+        return found
+    missing = [label for label in labels or [] if all(case.label != label for case in found)]
+    if missing or not found:
         there = Counter(case.label or "(none)" for case in select(cases, split=split))
         counts = ", ".join(f"{label}: {count}" for label, count in there.items()) or "no cases at all"
-        wanted = f"with label {' or '.join(labels)} " if labels else ""
+        wanted = f"with label '{missing[0]}' " if missing else ""
         raise InputError(f"{where}: no training case {wanted}has a mask (training cases: {counts})")
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,24 @@ SHORTCUTS = {
     "teacher": "stages.teacher.model.name",
     "student": "stages.student.model.name",
 }
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers, so that 1e-3 is one, and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
 
 
 def bundled_recipes() -> dict[str, str]:
@@ -53,10 +72,10 @@ def load_recipe(name: str, changes: list[str] | None = None) -> Recipe:
     >>> load_recipe("distill", ["epochs=3"]).fit.epochs
     3
     """
-    content, source = _resolve(name, seen=())
+    content = _resolve(name, Path(), seen=())
     for change in changes or []:
         content = _apply(content, change)
-    return parse_recipe(content, source)
+    return parse_recipe(content, name)
 
 
 def _bundled_paths() -> dict[str, Path]:
@@ -68,29 +87,31 @@ def _bundled_paths() -> dict[str, Path]:
     }
 
 
-def _resolve(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
-    """A recipe's content with its `base` under it."""
+def _resolve(name: str, near: Path, seen: tuple[str, ...]) -> dict[str, Any]:
+    """A recipe's content on top of that of its `base`: a bundled recipe, or a file named from the recipe's folder."""
     bundled = _bundled_paths()
-    path = bundled.get(name, Path(name))
+    path = bundled.get(name, near / name)
     if name not in bundled and path.suffix not in (".yaml", ".yml"):
         raise InputError(f"unknown recipe '{name}': {near_names(name, bundled)}; or give a .yaml file")
-    if name in seen:
-        raise InputError(f"{name}: recipes are based on each other in a circle: {' -> '.join([*seen, name])}")
+    place = str(path.resolve())
+    if place in seen:
+        raise InputError(
+            f"{name}: recipes are based on each other in a circle: {' -> '.join([*seen, place])}"
+        )
     content = _read_yaml(path)
     base = content.pop("base", None)
-    if base is not None:
-        below, _ = _resolve(str(base), (*seen, name))
-        content = merge(below, content)
-    return content, name
+    if base is None:
+        return content
+    return merge(_resolve(str(base), path.parent, (*seen, place)), content)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except FileNotFoundError as error:
         raise InputError(f"no recipe file {path}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read recipe {path}: {error}") from error
+        raise InputError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -105,7 +126,7 @@ def _apply(content: dict[str, Any], change: str) -> dict[str, Any]:
             f"--set {change}: write key=value, such as epochs=20 or stages.student.model.name=unet"
         )
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise InputError(f"--set {change}: the value is not YAML") from error
     key = SHORTCUTS.get(key, key)
@@ -113,6 +134,10 @@ def _apply(content: dict[str, Any], change: str) -> dict[str, Any]:
         raise InputError(
             f"--set {change}: unknown key: {near_names(key, [*SHORTCUTS, *Recipe.model_fields])}"
         )
-    for part in reversed(key.split(".")):
+    place = key.split(".")
+    if place[0] == "stages" and (len(place) == 1 or place[1] not in (content.get("stages") or {})):
+        known = near_names("".join(place[1:2]), content.get("stages") or {})
+        raise InputError(f"--set {change}: the recipe has no such stage: {known}")
+    for part in reversed(place):
         value = {part: value}
     return merge(content, value)

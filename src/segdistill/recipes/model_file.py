@@ -7,10 +7,10 @@ from pathlib import Path
 from segdistill.data.cases import Case
 from segdistill.export.gate import Agreement, measure_agreement, require_agreement
 from segdistill.export.onnx import export_network
-from segdistill.files import sha256_file, write_json
-from segdistill.recipes.finish import SUMMARY_FILE, read_json
-from segdistill.recipes.stage import load_stage
-from segdistill.runtime.model_file import ModelInfo
+from segdistill.files import atomic_write, sha256_file, sha256_text, write_json
+from segdistill.recipes.results import RUN_FILE, SUMMARY_FILE, read_json
+from segdistill.recipes.stage import TrainedStage, load_stage
+from segdistill.runtime.model_file import ModelInfo, dump_info
 
 
 def export_stage(folder: Path, target: Path, cases: list[Case]) -> Agreement:
@@ -23,13 +23,27 @@ def export_stage(folder: Path, target: Path, cases: list[Case]) -> Agreement:
         InputError: no such stage, or the file cannot be written.
     """
     stage = load_stage(folder)
+    info = _describe(stage)
     record = target.with_suffix(".json")
     known = read_json(record)
-    same_weights = known.get("weights_sha256") == stage.info["weights_sha256"]
-    if same_weights and target.exists() and sha256_file(target) == known.get("model_sha256"):
+    inputs = sha256_text(stage.info["weights_sha256"] + dump_info(info))
+    if known.get("inputs") == inputs and target.exists() and sha256_file(target) == known.get("model_sha256"):
         return Agreement(**known["agreement"])
-    run = folder.parent.parent
-    facts = read_json(run / "run.json")
+    with atomic_write(target) as candidate:  # a file that does not pass the gate never has the final name
+        export_network(stage.network, info, candidate)
+        agreement = measure_agreement(stage.network, stage.preprocess, stage.postprocess, candidate, cases)
+        require_agreement(agreement)
+    write_json(
+        record,
+        {"inputs": inputs, "model_sha256": sha256_file(target), "agreement": agreement.to_dict()},
+    )
+    return agreement
+
+
+def _describe(stage: TrainedStage) -> ModelInfo:
+    """What the model file says of itself: processing, provenance, measured metrics."""
+    run = stage.folder.parent.parent
+    facts = read_json(run / RUN_FILE)
     provenance = {
         "recipe": facts.get("recipe", ""),
         "recipe_sha256": sha256_file(run / "recipe.yaml") if (run / "recipe.yaml").exists() else "",
@@ -39,30 +53,12 @@ def export_stage(folder: Path, target: Path, cases: list[Case]) -> Agreement:
         "weights_sha256": stage.info["weights_sha256"],
         "teachers": stage.info.get("teachers", []),
     }
-    info = ModelInfo(
+    return ModelInfo(
         name=f"{facts.get('recipe', run.name)}:{stage.name}",
         input_channels=stage.preprocess.channels,
         classes=stage.postprocess.classes,
         preprocess=stage.preprocess,
         postprocess=stage.postprocess,
         provenance=provenance,
-        metrics=read_json(folder / SUMMARY_FILE).get("summary", {}),
+        metrics=read_json(stage.folder / SUMMARY_FILE).get("summary", {}),
     )
-    # written under another name first: a file that does not pass the gate never has the final one
-    candidate = target.with_name(f".candidate-{target.name}")
-    try:
-        export_network(stage.network, info, candidate)
-        agreement = measure_agreement(stage.network, stage.preprocess, stage.postprocess, candidate, cases)
-        require_agreement(agreement)
-        candidate.replace(target)
-    finally:
-        candidate.unlink(missing_ok=True)
-    write_json(
-        record,
-        {
-            "weights_sha256": stage.info["weights_sha256"],
-            "model_sha256": sha256_file(target),
-            "agreement": agreement.to_dict(),
-        },
-    )
-    return agreement

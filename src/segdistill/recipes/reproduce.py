@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from segdistill.errors import InputError
-from segdistill.recipes.finish import SUMMARY_FILE, read_json
+from segdistill.recipes.results import SUMMARY_FILE, read_json
 from segdistill.registry import near_names
 
 
@@ -85,7 +85,7 @@ def _compare(part: dict[str, Any], metrics: list[str], run: Path | None) -> dict
     rows = []
     for row in part["rows"]:
         published = dict(zip(metrics, row["values"], strict=True)) if "values" in row else None
-        ours = _our_numbers(run, row["stage"], row.get("on", "all"), metrics)
+        ours = _our_numbers(run, row["stage"], row.get("label", "all"), metrics)
         both = published is not None and ours is not None
         difference = {m: round(ours[m] - published[m], 4) for m in metrics} if both else None  # type: ignore[index]
         rows.append({"name": row["name"], "published": published, "ours": ours, "difference": difference})

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning_fabric import Fabric
 
@@ -22,31 +19,42 @@ from segdistill.imaging.preprocess import Preprocess
 from segdistill.recipes.environment import differences, environment
 from segdistill.recipes.event import Event
 from segdistill.recipes.finish import evaluate_stage, report_run
+from segdistill.recipes.folder import only_writer
 from segdistill.recipes.gather import Gathered, absolute, gather
+from segdistill.recipes.machine import Machine, is_first_process, make_fabric
 from segdistill.recipes.model_file import export_stage
+from segdistill.recipes.results import RUN_FILE, read_json
 from segdistill.recipes.schema import Recipe
 from segdistill.recipes.stage import is_finished
-from segdistill.recipes.train import StageInputs, check_parts, train_stage
+from segdistill.recipes.train import StageInputs, check_parts, require_cases, still_stands, train_stage
 from segdistill.training.precision import choose_precision
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Where a recipe runs; Lightning Fabric's words.
+class _Run:
+    """A recipe, its cases, and the folder that it fills."""
 
-    >>> Machine().device
-    'auto'
-    """
+    recipe: Recipe
+    gathered: Gathered
+    store: Store
+    preprocess: Preprocess
+    folder: Path
 
-    device: str = "auto"
-    devices: int = 1
-    nodes: int = 1
+    def inputs(self, name: str) -> StageInputs:
+        folder = self.folder / "stages" / name
+        return StageInputs(self.recipe, name, self.gathered.cases, self.store, self.preprocess, folder)
+
+    def precision(self, name: str, fabric: Fabric) -> str:
+        return choose_precision(self.recipe.fit_settings(name).precision, fabric.device)
 
 
 def run_recipe(
     recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None = None
 ) -> Iterator[Event]:
     """Trains, evaluates, reports and exports; works as it is consumed.
+
+    With several devices every process runs this. The first one prepares, evaluates, reports and tells; the others
+    only train, and give no events.
 
     Args:
         recipe: what to do.
@@ -59,109 +67,74 @@ def run_recipe(
         InputError: data, recipe or folder cannot be used.
         TrainingStopped: a loss was not finite.
     """
+    events = _run(recipe, source, folder, machine, stages)
+    return (event for event in events if is_first_process())
+
+
+def _run(
+    recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None
+) -> Iterator[Event]:
+    first = is_first_process()
     chosen = recipe.with_teachers(stages or recipe.run or list(recipe.stages))
     check_parts(recipe, chosen)
-    fabric = make_fabric(machine, recipe.fit.precision)
-    with _only_writer(folder, fabric):
-        gathered = gather(recipe.data, source, folder)
-        yield Event(f"{gathered.name}: {len(gathered.cases)} cases, {gathered.split}")
-        for leak in gathered.leaks[:1]:
-            yield Event(f"warning: {len(gathered.leaks)} leaks between the splits, such as {leak}")
-        preprocess = Preprocess(recipe.data.height_width, recipe.data.colour, recipe.data.channels)
-        store = yield from _prepare(gathered, preprocess, folder)
-        yield from _write_run(recipe, gathered, folder, fabric)
+    if machine.processes > 1 and len({recipe.fit_settings(name).precision for name in chosen}) > 1:
+        raise InputError("stages of different precision cannot share processes: use --devices 1")
+    fabric = make_fabric(machine, recipe.fit_settings(chosen[0]).precision)
+    with only_writer(folder) if first else nullcontext():
+        if not first:
+            fabric.launch()  # waits for the first process, which launches when the data lies ready
+        run = yield from _prepare(recipe, source, folder)
         for name in chosen:
-            inputs = StageInputs(recipe, name, gathered.cases, store, preprocess, folder / "stages" / name)
-            yield from _train(inputs, recipe, fabric)
-        if fabric.is_global_zero:
-            for name in chosen:
-                yield from evaluate_stage(
-                    folder / "stages" / name, select(gathered.cases, split="test"), fabric.device
-                )
-            if recipe.export in chosen:
-                yield Event("exporting the model file")
-                export_stage(
-                    folder / "stages" / recipe.export,
-                    folder / "model.onnx",
-                    select(gathered.cases, split="test"),
-                )
-            yield Event("writing the report")
-            report_run(folder, recipe, gathered, chosen, fabric.device)
-        fabric.barrier()
-    yield Event(f"done: {folder / 'report.html'}")
+            require_cases(run.inputs(name))
+        if first:
+            fabric.launch()
+            yield from _write_facts(run, fabric)
+        for name in chosen:
+            yield from _train(run, name, fabric)
+        if first:
+            yield from _conclude(run, chosen, fabric)
 
 
-def make_fabric(machine: Machine, precision: str) -> Fabric:
-    """A launched Fabric.
-
-    Raises:
-        InputError: the device does not exist here.
-    """
-    accelerator = {"gpu": "cuda"}.get(machine.device, machine.device)
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise InputError("no CUDA device here: use --device cpu")
-    device = torch.device("cuda" if accelerator in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
-    try:
-        fabric = Fabric(
-            accelerator="cuda" if device.type == "cuda" else "cpu",
-            devices=machine.devices,
-            num_nodes=machine.nodes,
-            precision=choose_precision(precision, device),  # type: ignore[arg-type]
-            strategy="ddp" if machine.devices * machine.nodes > 1 else "auto",
-        )
-    except (ValueError, RuntimeError) as error:
-        raise InputError(f"cannot use {machine.devices} x {machine.device}: {error}") from error
-    fabric.launch()
-    return fabric
-
-
-@contextmanager
-def _only_writer(folder: Path, fabric: Fabric) -> Iterator[None]:
-    """One run at a time writes into a folder; the lock ends with the process, however it ends."""
-    if not fabric.is_global_zero:
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")  # noqa: SIM115 - closed below, after the run
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}: choose another --out") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"another run is writing to {folder}: wait for it or choose another --out"
-            ) from error
-        yield
-
-
-def _prepare(gathered: Gathered, preprocess: Preprocess, folder: Path) -> Generator[Event, None, Store]:
-    """The prepared store, beside the runs so that they share it."""
+def _prepare(recipe: Recipe, source: Path | None, folder: Path) -> Generator[Event, None, _Run]:
+    """Cases and the prepared store, which lies beside the runs so that they share it."""
+    gathered = gather(recipe.data, source, folder)
+    yield Event(f"{gathered.name}: {len(gathered.cases)} cases, {gathered.split}")
+    for leak in gathered.leaks[:1]:
+        yield Event(f"warning: {len(gathered.leaks)} leaks between the splits, such as {leak}")
     yield Event("preparing images")
-    return prepare_store(gathered.cases, preprocess, folder.parent / ".store")
+    preprocess = Preprocess(recipe.data.height_width, recipe.data.colour, recipe.data.channels)
+    shared = folder.parent / ".store"
+    try:
+        store = prepare_store(gathered.cases, preprocess, shared)
+    finally:
+        with suppress(OSError):
+            shared.rmdir()  # only where nothing could be prepared
+    return _Run(recipe, gathered, store, preprocess, folder)
 
 
-def _write_run(recipe: Recipe, gathered: Gathered, folder: Path, fabric: Fabric) -> Iterator[Event]:
-    now = environment(fabric.device, choose_precision(recipe.fit.precision, fabric.device))
-    if (folder / "environment.json").exists():
-        for line in differences(json.loads((folder / "environment.json").read_text()), now):
-            yield Event(f"warning: {line}: what is continued will not be bit-identical")
-    if not fabric.is_global_zero:
-        return
+def _write_facts(run: _Run, fabric: Fabric) -> Iterator[Event]:
+    """What is known before training: environment, resolved recipe, cases, and where they come from."""
+    recipe, folder = run.recipe, run.folder
+    precision = choose_precision(recipe.fit.precision, fabric.device)
+    now = environment(fabric.device, precision, fabric.world_size)
+    for line in differences(read_json(folder / "environment.json"), now):
+        yield Event(f"warning: {line}: what is continued will not be bit-identical")
     write_json(folder / "environment.json", now)
     write_text(folder / "recipe.yaml", resolved_yaml(recipe))
-    write_cases(absolute(gathered.cases), folder / "cases.csv")
-    facts: dict[str, Any] = {
-        "recipe": recipe.name,
-        "export": recipe.export,
-        "data": gathered.name,
-        "data_hash": table_hash(gathered.cases),
-        "split": gathered.split,
-        "leaks": [str(leak) for leak in gathered.leaks],
-        "near_duplicates": [str(pair) for pair in gathered.pairs],
+    write_cases(absolute(run.gathered.cases), folder / "cases.csv")
+    write_json(folder / RUN_FILE, _facts(run))
+
+
+def _facts(run: _Run) -> dict[str, Any]:
+    return {
+        "recipe": run.recipe.name,
+        "export": run.recipe.export,
+        "data": run.gathered.name,
+        "data_hash": table_hash(run.gathered.cases),
+        "split": run.gathered.split,
+        "leaks": [str(leak) for leak in run.gathered.leaks],
+        "near_duplicates": [str(pair) for pair in run.gathered.pairs],
     }
-    write_json(folder / "run.json", facts)
 
 
 def resolved_yaml(recipe: Recipe) -> str:
@@ -169,16 +142,38 @@ def resolved_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _train(inputs: StageInputs, recipe: Recipe, fabric: Fabric) -> Iterator[Event]:
-    precision = choose_precision(inputs.settings.precision, fabric.device)
-    if is_finished(inputs.folder, inputs.fingerprint(precision)):
-        yield Event(f"stage {inputs.name}: finished before, nothing changed")
+def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
+    inputs, precision = run.inputs(name), run.precision(name, fabric)
+    # decided by one process: what it then changes in the folder must not lead another one elsewhere
+    finished = fabric.is_global_zero and is_finished(inputs.folder, inputs.fingerprint(precision))
+    if fabric.broadcast(finished):
+        yield Event(f"stage {name}: finished before, nothing changed")
         return
-    if precision != choose_precision(recipe.fit.precision, fabric.device):
+    if fabric.world_size == 1:
         fabric = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
     for progress in train_stage(inputs, fabric, precision):
         done = progress.epoch * progress.steps + progress.step
         detail = f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.parts['loss']:.4f}"
         if "val_dice" in progress.validation:
             detail += f"  val dice {progress.validation['val_dice']:.4f}"
-        yield Event(f"stage {inputs.name}", done, progress.epochs * progress.steps, detail)
+        yield Event(f"stage {name}", done, progress.epochs * progress.steps, detail)
+
+
+def _conclude(run: _Run, chosen: list[str], fabric: Fabric) -> Iterator[Event]:
+    """Evaluates, exports and reports the chosen stages, and those of earlier calls that still answer the recipe."""
+    recipe, folder = run.recipe, run.folder
+    shown = [
+        name
+        for name in recipe.stages
+        if name in chosen or still_stands(run.inputs(name), run.precision(name, fabric))
+    ]
+    test = select(run.gathered.cases, split="test")
+    for name in shown:
+        yield from evaluate_stage(folder / "stages" / name, test, fabric.device)
+    if recipe.export in shown:
+        yield Event("exporting the model file")
+        export_stage(folder / "stages" / recipe.export, folder / "model.onnx", test)
+    yield Event("writing the report")
+    report_run(folder, recipe, run.gathered, shown, fabric.device)
+    write_json(folder / RUN_FILE, _facts(run) | {"stages": shown})
+    yield Event(f"done: {folder / 'report.html'}")

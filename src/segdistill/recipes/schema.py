@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segdistill.errors import InputError
 from segdistill.registry import near_names
 from segdistill.training.settings import FitSettings, OptimizerSettings, ScheduleSettings
+
+SMALLEST_SIDE = 8
 
 
 class _Strict(BaseModel):
@@ -40,17 +42,17 @@ class ModelRecipe(Named):
 class KnowledgeRecipe(Named):
     """A knowledge by its registered name, with its weight in the loss."""
 
-    weight: float = 1.0
+    weight: float = Field(default=1.0, ge=0)
 
 
 class SplitRecipe(_Strict):
     """How cases are divided: see data/splits.py. `given` takes the table's own split column."""
 
     method: Literal["hold_out", "k_fold", "paper", "given"] = "hold_out"
-    test: float = 0.15
-    val: float = 0.15
-    folds: int = 5
-    fold: int = 0
+    test: float = Field(default=0.15, gt=0, lt=1)
+    val: float = Field(default=0.15, ge=0, lt=1)
+    folds: int = Field(default=5, ge=2)
+    fold: int = Field(default=0, ge=0)
     seed: int = 0
 
 
@@ -64,10 +66,20 @@ class DataRecipe(_Strict):
     dataset: str | None = None
     size: int | list[int] = 256
     colour: Literal["grey", "rgb"] = "grey"
-    channels: int = 3
+    channels: int = Field(default=3, ge=1)
     labels: list[str] | None = None
     split: SplitRecipe = SplitRecipe()
-    phantoms: int = 120
+    phantoms: int = Field(default=120, ge=1)
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _is_size(cls, value: object) -> object:
+        sides = value if isinstance(value, list) and len(value) == 2 else [value]
+        if not all(type(side) is int and side >= SMALLEST_SIDE for side in sides):
+            raise ValueError(
+                f"give a side or [height, width] in pixels, at least {SMALLEST_SIDE}, not {value!r}"
+            )
+        return value
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -82,7 +94,7 @@ class TeacherRecipe(_Strict):
     """
 
     stage: str
-    weight: float = 1.0
+    weight: float = Field(default=1.0, ge=0)
     labels: list[str] = []
 
 
@@ -98,7 +110,7 @@ class StageRecipe(_Strict):
     about: str = ""
     teachers: list[TeacherRecipe] = []
     knowledge: list[KnowledgeRecipe] = []
-    hard_weight: float = 1.0
+    hard_weight: float = Field(default=1.0, ge=0)
     routing: Literal["both", "by_class"] = "both"
     finetune_teachers: bool = False
 
@@ -108,6 +120,13 @@ class StageRecipe(_Strict):
             raise ValueError("a distillation stage needs teachers and knowledge")
         if self.task == "supervised" and (self.teachers or self.knowledge):
             raise ValueError("a supervised stage has no teachers and no knowledge: set task: distillation")
+        for what, names in (
+            ("teacher", [teacher.stage for teacher in self.teachers]),
+            ("knowledge", [knowledge.name for knowledge in self.knowledge]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{what} '{name}' twice: give it one weight")
         return self
 
 
@@ -140,6 +159,8 @@ class Recipe(_Strict):
                 raise ValueError(f"{where}: no stage '{name}': {near_names(str(name), names)}")
         for i, (name, stage) in enumerate(self.stages.items()):
             for teacher in stage.teachers:
+                if teacher.stage in names[i + 1 :]:
+                    raise ValueError(f"stages.{name}.teachers: '{teacher.stage}' comes after it: move it up")
                 if teacher.stage not in names[:i]:
                     raise ValueError(
                         f"stages.{name}.teachers: '{teacher.stage}' is not defined before it: "
@@ -158,7 +179,7 @@ class Recipe(_Strict):
     def with_teachers(self, wanted: list[str]) -> list[str]:
         """The wanted stages and all the teachers that they need, in the order of the recipe."""
         needed: set[str] = set()
-        pending = list(wanted)
+        pending = [name.strip() for name in wanted]
         while pending:
             name = pending.pop()
             if name not in self.stages:
@@ -206,16 +227,23 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
         raise InputError(f"{source}: {_first_line(error)}") from error
 
 
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
 def _first_line(error: ValidationError, top: type[BaseModel] = Recipe) -> str:
-    first = error.errors()[0]
+    errors = error.errors()
+    unknown = [
+        one for one in errors if one["type"] in _UNKNOWN
+    ]  # often the reason why another one is missing
+    first = (unknown or errors)[0]
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if unknown:
         parent = _fields_at(first["loc"][:-1], top)
         message = "unknown key" + (f": {near_names(str(first['loc'][-1]), parent)}" if parent else "")
     elif first["type"] not in ("value_error", "missing"):
         message += f", not {first['input']!r}"
-    more = error.error_count() - 1
+    more = len(errors) - 1
     return (f"{place}: " if place else "") + message + (f" (and {more} more)" if more else "")
 
 

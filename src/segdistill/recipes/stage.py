@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.models import create_model
 from segdistill.models.pretrained import load_encoder_weights
+from segdistill.recipes.results import RUN_FILE, read_json
 from segdistill.recipes.schema import ModelRecipe
 from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import BEST, STATE, WEIGHTS
@@ -29,6 +29,8 @@ def build_network(model: ModelRecipe, channels: int, classes: int = 2) -> nn.Mod
         InputError: unknown name or option, weights that do not fit, or no encoder to load them into.
     """
     options = {"classes": classes, **model.options}
+    if "in_channels" in options:
+        raise InputError("in_channels is set by data.channels: leave it out of the model's options")
     network = create_model(model.name, in_channels=channels, **options)
     if model.pretrained is not None:
         encoder = getattr(network, "encoder", None)
@@ -44,11 +46,7 @@ def read_info(folder: Path) -> dict[str, Any]:
     >>> read_info(Path("nowhere"))
     {}
     """
-    try:
-        info: dict[str, Any] = json.loads((folder / INFO).read_text())
-    except (OSError, ValueError):
-        return {}
-    return info
+    return read_json(folder / INFO)
 
 
 def is_finished(folder: Path, fingerprint: str) -> bool:
@@ -60,6 +58,26 @@ def is_finished(folder: Path, fingerprint: str) -> bool:
         and (folder / WEIGHTS).exists()
         and sha256_file(folder / WEIGHTS) == info["weights_sha256"]
     )
+
+
+def is_trained(folder: Path, fingerprint: str) -> bool:
+    """Whether a kill came between the last step of training these inputs and the record of it.
+
+    Final weights appear whole and as the last thing; `begin` removes those of other inputs.
+    """
+    info = read_info(folder)
+    return (
+        info.get("fingerprint") == fingerprint
+        and info.get("weights_sha256") is None
+        and (folder / WEIGHTS).exists()
+    )
+
+
+def record(folder: Path, info: dict[str, Any]) -> None:
+    """Notes that the weights of a stage are final; what only training needed is removed."""
+    for name in (STATE, BEST):
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / INFO, info | {"weights_sha256": sha256_file(folder / WEIGHTS)})
 
 
 def begin(folder: Path, info: dict[str, Any]) -> bool:
@@ -100,13 +118,18 @@ def load_stage(folder: Path) -> TrainedStage:
         raise InputError(f"{folder} holds no trained stage: give RUN, RUN:STAGE or a model file")
     if info.get("weights_sha256") is None:
         raise InputError(f"stage {folder.name} is not finished: run its recipe again to continue")
-    preprocess = Preprocess.from_dict(info["preprocess"])
-    model = ModelRecipe.model_validate({**info["model"], "pretrained": None})
-    network = build_network(model, preprocess.channels, len(info["classes"]))
+    try:
+        preprocess = Preprocess.from_dict(info["preprocess"])
+        postprocess = Postprocess.from_dict(info["postprocess"])
+        model = ModelRecipe.model_validate({**info["model"], "pretrained": None})
+        name, classes = str(info["name"]), len(info["classes"])
+    except (KeyError, TypeError, ValueError, InputError) as error:
+        raise InputError(
+            f"{folder / INFO} is damaged: run the recipe again to train the stage anew"
+        ) from error
+    network = build_network(model, preprocess.channels, classes)
     load_weights(folder / WEIGHTS, network)
-    return TrainedStage(
-        info["name"], folder, network.eval(), preprocess, Postprocess.from_dict(info["postprocess"]), info
-    )
+    return TrainedStage(name, folder, network.eval(), preprocess, postprocess, info)
 
 
 def find_stage(model: str) -> Path:
@@ -115,7 +138,7 @@ def find_stage(model: str) -> Path:
     Raises:
         InputError: there is no such run or stage; the stages that exist are listed.
     """
-    run, colon, stage = model.rpartition(":")
+    run, colon, stage = ("", "", "") if Path(model).is_dir() else model.rpartition(":")
     folder = Path(run if colon else model)
     if (folder / INFO).exists():
         return folder
@@ -124,14 +147,11 @@ def find_stage(model: str) -> Path:
         raise InputError(f"{folder} is neither a run nor a stage nor a model file (.onnx)")
     names = sorted(path.parent.name for path in stages.glob(f"*/{INFO}"))
     if not colon:
-        exported = (
-            json.loads((folder / "run.json").read_text()).get("export")
-            if (folder / "run.json").exists()
-            else None
-        )
-        stage = exported or (names[-1] if len(names) == 1 else "")
+        stage = read_json(folder / RUN_FILE).get("export") or (names[0] if len(names) == 1 else "")
     if stage not in names:
         raise InputError(
-            f"{folder} has no stage '{stage}': give {folder}:STAGE with one of {', '.join(names)}"
+            f"{folder} has no trained stage '{stage}': give {folder}:STAGE with one of {', '.join(names)}"
+            if stage
+            else f"{folder} has several stages: give {folder}:STAGE with one of {', '.join(names)}"
         )
     return stages / stage

@@ -16,14 +16,22 @@ from segdistill.data.cases import Case
 from segdistill.data.store import Store
 from segdistill.data.views import Views
 from segdistill.errors import InputError
-from segdistill.files import sha256_file, sha256_text, write_json
+from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.knowledge import Teacher, create_knowledge, teacher_weights
 from segdistill.losses import create_loss
 from segdistill.recipes.gather import training_cases
 from segdistill.recipes.schema import Recipe, StageRecipe
-from segdistill.recipes.stage import begin, build_network, is_finished, load_stage, read_info
+from segdistill.recipes.stage import (
+    begin,
+    build_network,
+    is_finished,
+    is_trained,
+    load_stage,
+    read_info,
+    record,
+)
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import WEIGHTS, Progress, fit
 from segdistill.training.settings import FitSettings
@@ -82,10 +90,22 @@ class StageInputs:
 
 
 def train_stage(inputs: StageInputs, fabric: Fabric, precision: str) -> Iterator[Progress]:
-    """Trains the stage unless its folder already holds the result of the same inputs; gives the loop's progress."""
+    """Trains the stage, or goes on where an interrupted training of the same inputs stopped; gives the loop's progress.
+
+    Raises:
+        InputError: a part cannot be built, or the folder cannot be written.
+        TrainingStopped: a loss was not finite.
+    """
     fingerprint = inputs.fingerprint(precision)
-    if is_finished(inputs.folder, fingerprint):
-        return
+    info = describe(inputs, fingerprint)
+    if not fabric.broadcast(fabric.is_global_zero and is_trained(inputs.folder, fingerprint)):
+        yield from _fit(inputs, info, fabric, precision)
+    if fabric.is_global_zero:
+        record(inputs.folder, info)
+    fabric.barrier()
+
+
+def _fit(inputs: StageInputs, info: dict[str, Any], fabric: Fabric, precision: str) -> Iterator[Progress]:
     settings, recipe = inputs.settings, inputs.recipe
     train_cases = inputs.of("train")
     # the same seed for every stage: a student and its undistilled twin begin with the same weights and see the same views
@@ -94,16 +114,38 @@ def train_stage(inputs: StageInputs, fabric: Fabric, precision: str) -> Iterator
     train = _views(inputs, train_cases, settings.augment)
     held_out = inputs.of("val")
     validation = _views(inputs, held_out, "none") if held_out else None
-    info = describe(inputs, fingerprint)
     if fabric.is_global_zero:
         begin(inputs.folder, info)
     fabric.barrier()
     yield from fit(task, train, validation, settings, inputs.folder, fabric)
-    if fabric.is_global_zero:
-        write_json(
-            inputs.folder / "stage.json", info | {"weights_sha256": sha256_file(inputs.folder / WEIGHTS)}
-        )
-    fabric.barrier()
+
+
+def still_stands(inputs: StageInputs, precision: str) -> bool:
+    """Whether an earlier call trained this stage to the end and it still answers the recipe."""
+    teachers = [inputs.teacher_folder(teacher.stage) / WEIGHTS for teacher in inputs.stage.teachers]
+    if not read_info(inputs.folder) or not all(path.exists() for path in teachers):
+        return False
+    try:
+        return is_finished(inputs.folder, inputs.fingerprint(precision))
+    except InputError:  # a class that has no cases any more
+        return False
+
+
+def require_cases(inputs: StageInputs) -> None:
+    """Refuses a stage without training cases, or with a teacher for a class that no training case has.
+
+    Raises:
+        InputError: names the stage, the class and what there is.
+    """
+    labels = {case.label for case in inputs.of("train")}
+    if inputs.stage.routing == "both" and not inputs.stage.finetune_teachers:
+        return  # every teacher speaks on every image
+    for teacher in inputs.stage.teachers:
+        if teacher.labels and not labels & set(teacher.labels):
+            raise InputError(
+                f"stage {inputs.name}: teacher '{teacher.stage}' speaks for {', '.join(teacher.labels)}, but the "
+                f"training cases are {', '.join(sorted(labels)) or 'without labels'}"
+            )
 
 
 def describe(inputs: StageInputs, fingerprint: str) -> dict[str, Any]:
@@ -189,10 +231,21 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
         stage = recipe.stages[name]
         try:
             with torch.device("meta"):
-                build_network(stage.model.model_copy(update={"pretrained": None}), recipe.data.channels)
+                network = build_network(
+                    stage.model.model_copy(update={"pretrained": None}), recipe.data.channels
+                )
+            _require_size(recipe.data.height_width, int(getattr(network, "size_divisor", 1)))
             create_loss(stage.loss.name, **stage.loss.options)
             for knowledge in stage.knowledge:
                 create_knowledge(knowledge.name, **knowledge.options)
             make_augment(recipe.fit_settings(name).augment)
         except InputError as error:
             raise InputError(f"stage {name}: {error}") from error
+
+
+def _require_size(size: tuple[int, int], divisor: int) -> None:
+    if any(side % divisor for side in size):
+        fitting = "x".join(str(-(-side // divisor) * divisor) for side in size)
+        raise InputError(
+            f"its network takes sides that {divisor} divides, not {size[0]}x{size[1]}: set data.size to {fitting}"
+        )

@@ -252,6 +252,7 @@ def _is_stale(position: _Position, settings: FitSettings) -> bool:
 def _snapshot(players: list[_Player], position: _Position) -> dict[str, Any]:
     return {
         "networks": {p.name: contiguous(p.trainee.network.state_dict()) for p in players},
+        "companions": {p.name: contiguous(p.trainee.companions.state_dict()) for p in players},
         "optimizers": {p.name: p.optimizer.state_dict() for p in players},
         "schedules": {p.name: p.schedule.state_dict() for p in players},
         "rng": torch.get_rng_state(),
@@ -269,6 +270,7 @@ def _save(folder: Path, players: list[_Player], position: _Position, fabric: Fab
 def _restore(state: dict[str, Any], players: list[_Player], fabric: Fabric) -> _Position:
     for player in players:
         player.trainee.network.load_state_dict(state["networks"][player.name])
+        player.trainee.companions.load_state_dict(state.get("companions", {}).get(player.name, {}))
         load_optimizer(player.optimizer, state["optimizers"][player.name])
         player.schedule.load_state_dict(state["schedules"][player.name])
     torch.set_rng_state(state["rng"])

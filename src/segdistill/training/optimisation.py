@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CyclicLR,
+    LRScheduler,
+    OneCycleLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+)
 
 from segdistill.training.settings import OptimizerSettings, ScheduleSettings
 
@@ -40,4 +47,11 @@ def make_schedule(
         return OneCycleLR(
             optimizer, highest, max(total_steps, 2), pct_start=settings.warm_up, cycle_momentum=False
         )
+    if settings.name == "cyclic":
+        highest = [group["lr"] for group in optimizer.param_groups]
+        return CyclicLR(
+            optimizer, settings.lowest, highest, settings.steps_up, mode="triangular", cycle_momentum=False
+        )
+    if settings.name == "polynomial":
+        return PolynomialLR(optimizer, total_steps, settings.power)
     return ConstantLR(optimizer, factor=1.0)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 class _Settings(BaseModel):
@@ -21,9 +21,9 @@ class OptimizerSettings(_Settings):
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
-    lr: float = 2e-3
-    weight_decay: float = 1e-2
-    momentum: float = 0.9
+    lr: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
 
 
 class ScheduleSettings(_Settings):
@@ -31,15 +31,31 @@ class ScheduleSettings(_Settings):
 
     `plateau` multiplies the rate by `factor` after `patience` epochs without a lower loss (validation loss if there
     is one); `one_cycle` warms up over `warm_up` of all steps and anneals to nearly zero; `constant` does nothing.
+    `cyclic` goes up from `lowest` to the optimiser's rate in `steps_up` steps and down again in as many, over and over
+    (AMTD: 1e-6, 1e-2, 2000); `polynomial` is lr (1 - t/T)^`power` over all T steps (LightVessel: 0.9).
 
     >>> ScheduleSettings(name="plateau").patience
     3
+    >>> sorted(ScheduleSettings(name="polynomial").model_dump())
+    ['factor', 'name', 'patience', 'power', 'warm_up']
     """
 
-    name: Literal["constant", "plateau", "one_cycle"] = "one_cycle"
-    factor: float = 0.1
-    patience: int = 3
-    warm_up: float = 0.3
+    name: Literal["constant", "plateau", "one_cycle", "cyclic", "polynomial"] = "one_cycle"
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    patience: int = Field(default=3, ge=0)
+    warm_up: float = Field(default=0.3, gt=0, lt=1)
+    lowest: float = Field(default=1e-6, gt=0)
+    steps_up: int = Field(default=2000, ge=1)
+    power: float = Field(default=0.9, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _only_what_it_reads(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out the numbers of other, later schedules: a finished run is known by a hash of its settings."""
+        content: dict[str, Any] = dump(self)
+        reads = {"cyclic": {"lowest", "steps_up"}, "polynomial": {"power"}}.get(self.name, set())
+        for name in {"lowest", "steps_up", "power"} - reads:
+            content.pop(name, None)
+        return content
 
 
 class FitSettings(_Settings):
@@ -64,17 +80,17 @@ class FitSettings(_Settings):
     8
     """
 
-    epochs: int = 40
-    batch_size: int = 8
-    accumulate: int = 1
+    epochs: int = Field(default=40, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     precision: Literal["auto", "32", "bf16"] = "auto"
     channels_last: bool = True
-    clip_norm: float | None = None
-    early_stop: int | None = None
+    clip_norm: float | None = Field(default=None, gt=0)
+    early_stop: int | None = Field(default=None, ge=1)
     select: Literal["best", "last"] = "best"
-    views: int | None = None
+    views: int | None = Field(default=None, ge=1)
     augment: str = "light"
-    checkpoint_seconds: float = 60.0
-    workers: int = 1
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    workers: int = Field(default=1, ge=0)

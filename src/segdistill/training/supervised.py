@@ -18,7 +18,7 @@ class Supervised:
     >>> from segdistill.losses import create_loss
     >>> from segdistill.models import create_model
     >>> task = Supervised(create_model("simplified_unet", widths=[2, 4, 4, 4, 4]), create_loss("dice"))
-    >>> batch = {"image": torch.zeros(1, 3, 16, 16), "mask": torch.zeros(1, 16, 16, dtype=torch.long)}
+    >>> batch = {"image": torch.zeros(2, 3, 16, 16), "mask": torch.zeros(2, 16, 16, dtype=torch.long)}
     >>> list(task.losses(batch, "network"))
     ['loss']
     """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from segdistill.knowledge.taps import pick
 from segdistill.losses import log_probabilities
 from segdistill.losses.weighted_sum import WeightedSum
 from segdistill.models.output import Output
@@ -33,18 +35,30 @@ class Task(Protocol):
 class Trainee(nn.Module):
     """A network that hands out only the features that its task reads: the others need no copy to float32.
 
+    Args:
+        network: what is trained, validated, selected and saved.
+        features: taps (knowledge/taps.py); the output has them under these very names.
+        companions: learned parts of the task, such as a knowledge's: optimised and checkpointed with the network, but
+            no part of its weights, so they never reach a model file.
+
     >>> Trainee(nn.Identity()).network
     Identity()
     """
 
-    def __init__(self, network: nn.Module, features: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        features: tuple[str, ...] = (),
+        companions: Mapping[str, nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         self.network, self.features = network, features
+        self.companions = nn.ModuleDict(companions)
 
     def forward(self, image: Tensor) -> Output:
         """Output of the network for (B, C, H, W), its features reduced to those asked for."""
         output: Output = self.network(image)
-        return output._replace(features={name: output.features[name] for name in self.features})
+        return output._replace(features=pick(output.features, self.features, image))
 
 
 def segmentation_parts(loss: nn.Module, logits: Tensor, target: Tensor) -> dict[str, Tensor]:

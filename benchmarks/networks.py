@@ -1,0 +1,144 @@
+"""Forward and training-step time of every network at 256x256, relative to `unet` in the same run.
+
+Each network is timed in its own process, plain fp32 eager and bf16 + channels_last in turn, so that the default of each
+is chosen by measurement. The figure is the worst ratio bf16 + channels_last / fp32 of a training step.
+
+    python benchmarks/networks.py --json                       all networks, batch 1
+    python benchmarks/networks.py --names unet,enet --threads 1,2
+    python benchmarks/networks.py --compile unet,simplified_unet,resnet_attention_unet,erfnet,mobilenet_v2_unet
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from common import finish, progress
+
+# small enough that a second thread may cost more than it gives
+SMALL = ("simplified_unet", "enet", "erfnet", "espnet", "mobilenet_v2", "mobilenet_v2_unet")
+
+
+def time_network(
+    name: str, size: int, batch: int, threads: int, repeats: int, compiled: bool
+) -> dict[str, Any]:
+    """Median milliseconds of a forward pass and of a training step, fp32 and bf16 + channels_last interleaved."""
+    import torch
+
+    from segdistill.models import create_model
+
+    torch.set_num_threads(threads)
+    variants = {"fp32": (torch.contiguous_format, False), "bf16": (torch.channels_last, True)}
+    steps = {}
+    for variant, (layout, low) in variants.items():
+        torch.manual_seed(0)
+        network = create_model(name, in_channels=3)
+        network.to(memory_format=layout)
+        call = torch.compile(network) if compiled else network
+        optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
+        image = torch.rand(batch, 3, size, size).contiguous(memory_format=layout)
+        steps[variant] = (network, call, optimizer, image, low)
+    times: dict[str, dict[str, list[float]]] = {v: {"forward": [], "step": []} for v in variants}
+    for _ in range(repeats + 1):
+        for variant, (network, call, optimizer, image, low) in steps.items():
+            network.eval()
+            began = time.perf_counter()
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low):
+                call(image)
+            times[variant]["forward"].append(time.perf_counter() - began)
+            network.train()
+            began = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                output = call(torch.cat([image, image]) if batch == 1 else image)
+            answer = output.logits if output.logits is not None else output.label
+            answer.float().square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            times[variant]["step"].append(time.perf_counter() - began)
+    return {
+        f"{variant}_{kind}_ms": round(1000 * statistics.median(values[1:]), 2)
+        for variant, kinds in times.items()
+        for kind, values in kinds.items()
+    }
+
+
+def in_process(
+    name: str, options: argparse.Namespace, threads: int, compiled: bool = False
+) -> dict[str, Any]:
+    """Times a network in a process of its own: thread pools and caches of one do not disturb the next."""
+    command = [
+        sys.executable,
+        __file__,
+        "--one",
+        name,
+        "--size",
+        str(options.size),
+        "--batch",
+        str(options.batch),
+    ]
+    command += ["--threads", str(threads), "--repeats", str(options.repeats)] + (
+        ["--compiled"] if compiled else []
+    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return {"error": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"}
+    timed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return timed
+
+
+def main() -> None:
+    """Times the networks and prints one row each."""
+    from segdistill.models import MODELS
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--names", default="all")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--threads", default="2")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--compile", default="", help="networks to time compiled too, comma between")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--compiled", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.one:
+        timed = time_network(
+            options.one, options.size, options.batch, int(options.threads), options.repeats, options.compiled
+        )
+        print(json.dumps(timed))
+        return
+    chosen = [n for n, e in MODELS.items() if e.kind != "discriminator" and n != "foreign"]
+    names = chosen if options.names == "all" else options.names.split(",")
+    threads = [int(count) for count in options.threads.split(",")]
+    rows: list[dict[str, Any]] = []
+    for name in ["unet", *(n for n in names if n != "unet")]:
+        for count in threads if name in SMALL or name == "unet" else threads[-1:]:
+            row = {"name": name, "threads": count, **in_process(name, options, count)}
+            rows.append(row)
+            progress(row)
+        if name in options.compile.split(","):
+            row = {"name": f"{name} (compiled)", "threads": threads[-1]}
+            rows.append(row | in_process(name, options, threads[-1], compiled=True))
+            progress(rows[-1])
+    for row in rows:
+        base = next(r for r in rows if r["name"] == "unet" and r["threads"] == row["threads"])
+        if "error" in row or "error" in base:
+            continue
+        row["step_over_unet"] = round(row["fp32_step_ms"] / base["fp32_step_ms"], 4)
+        row["bf16_over_fp32_step"] = round(row["bf16_step_ms"] / row["fp32_step_ms"], 3)
+        row["bf16_over_fp32_forward"] = round(row["bf16_forward_ms"] / row["fp32_forward_ms"], 3)
+    worst = max(
+        (row["bf16_over_fp32_step"] for row in rows if "bf16_over_fp32_step" in row), default=float("nan")
+    )
+    finish("networks", worst, 1.0, worst <= 1.0, {"size": options.size, "batch": options.batch, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

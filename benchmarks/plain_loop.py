@@ -1,0 +1,203 @@
+"""Our training of the student, without distillation, against a plain PyTorch loop given the same wall-clock.
+
+Same cases, same group-whole split, same network and first weights, several seeds, trained in turns, each in a
+process of its own. The figure is the lower end of the 95 % interval of Dice(ours) - Dice(plain) over the test cases,
+each averaged over the seeds, resampled by groups. A killed call goes on where it stopped. `--choose` compares
+settings on the validation cases; the test cases are then never read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common import arguments, machine, report, scratch, tell
+from segdistill.data.cases import read_cases, select, table_hash, write_cases
+from segdistill.evaluation.results import CaseResult, read_metrics_csv
+from segdistill.evaluation.statistics import paired_difference
+from segdistill.files import sha256_file, sha256_text, write_json
+from segdistill.recipes.gather import absolute, gather
+from segdistill.recipes.schema import DataRecipe, SplitRecipe
+from segdistill.training.precision import choose_precision
+
+LABELS = ["benign", "malignant"]
+BAR = -0.02
+TIME_LIMIT = 1.05  # what ours took, as a share of what the plain loop took: more is not a fair comparison
+HERE = Path(__file__).parent
+SIDES = ("plain", "ours")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "ours": {"loss": "weight_balance", "fit": {}},
+}
+CHOICES: list[tuple[str, dict[str, Any]]] = [
+    ("plain", {}),
+    ("plain", {"vertical_flip": True}),
+    ("ours", {}),
+    ("ours", {"loss": "cross_entropy_dice"}),
+    ("ours", {"fit": {"select": "last"}}),
+    ("ours", {"fit": {"augment": "lightbtseg"}}),
+    ("ours", {"loss": "cross_entropy_dice", "fit": {"select": "last"}}),
+]
+
+
+class Bench:
+    """The cases of a call, and the trainings that it has made or finds done."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.out = args, Path(args.out)
+        data = DataRecipe(
+            dataset=args.dataset,
+            size=args.size,
+            labels=LABELS,
+            phantoms=args.phantoms,
+            split=SplitRecipe(method="hold_out"),
+        )
+        source = None if args.dataset == "phantom" else args.data
+        gathered = gather(data, source, self.out)
+        self.split, self.table = gathered.split, self.out / "cases.csv"
+        write_cases(absolute(gathered.cases), self.table)
+        self.cases = read_cases(self.table)
+        self.hash = table_hash(self.cases)
+
+    def train(self, side: str, settings: dict[str, Any], seed: int, length: int, evaluate: str) -> Path:
+        """The result file of a training; made in a process of its own unless it is there."""
+        order: dict[str, Any] = {
+            "side": side,
+            "settings": settings,
+            "seed": seed,
+            "length": length,
+            "evaluate": evaluate,
+            "size": self.args.size,
+            "labels": LABELS,
+        }
+        known = {**order, "data": self.hash, "torch": torch.__version__, "code": _code(side)}
+        kind = evaluate or "calibration"
+        name = f"{side}-{kind}-seed{seed}-{sha256_text(json.dumps(known, sort_keys=True))[:12]}.json"
+        target = self.out / name
+        if target.exists():
+            return target
+        with scratch(self.out) as work:
+            order |= {"cases": str(self.table), "work": str(work), "result": str(target)}
+            order["store"] = str(self.out / "store")
+            write_json(work / "order.json", order)
+            command = [sys.executable, str(HERE / "plain" / "trainings.py"), str(work / "order.json")]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return target
+
+    def unit_seconds(self, side: str, settings: dict[str, Any]) -> float:
+        """Seconds of a step of the plain loop, or of an epoch of ours with its validation and checkpoint."""
+        length = {"plain": self.args.measure_steps + 5, "ours": 1 + self.args.measure_epochs}[side]
+        return float(_read(self.train(side, settings, 0, length, ""))["unit_s"])
+
+    def lengths(self, plain: dict[str, Any], ours: dict[str, Any]) -> dict[str, int]:
+        """Steps of the plain loop and epochs of ours that take the same time: whole epochs within the budget."""
+        step, epoch = self.unit_seconds("plain", plain), self.unit_seconds("ours", ours)
+        epochs = self.args.epochs or max(1, int(60 * self.args.minutes / epoch))
+        lengths = {"plain": max(1, round(epochs * epoch / step)), "ours": epochs}
+        tell(f"step {step:.3f} s, epoch of ours {epoch:.2f} s: {lengths['plain']} steps, {epochs} epochs")
+        return lengths
+
+
+def _code(side: str) -> str:
+    """Another plain loop is another training; segdistill is known by its version."""
+    from segdistill import __version__
+
+    return sha256_file(HERE / "plain" / "loop.py")[:12] if side == "plain" else __version__
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _merged(side: str, changes: dict[str, Any]) -> dict[str, Any]:
+    return {**SETTINGS[side], **changes}
+
+
+def choose(bench: Bench) -> None:
+    """Prints validation Dice for a few settings, trained for equal times; reads no test case."""
+    for side, changes in CHOICES:
+        settings = _merged(side, changes)
+        unit = bench.unit_seconds(side, settings)
+        length = max(1, int(60 * bench.args.minutes / unit))
+        if bench.args.epochs and side == "ours":
+            length = bench.args.epochs
+        scores = [_read(bench.train(side, settings, seed, length, "val")) for seed in range(bench.args.seeds)]
+        dice = np.mean([score["dice"] for score in scores])
+        seconds = np.mean([score["train_s"] for score in scores])
+        print(f"val Dice {dice:.4f}  {seconds:6.1f} s  {side:5} {json.dumps(changes)}", flush=True)
+
+
+def compare(bench: Bench, plain: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Trains all pairs in turns and compares them on the test cases."""
+    settings = {"plain": plain, "ours": ours}
+    lengths = bench.lengths(plain, ours)
+    scores: dict[str, list[list[CaseResult]]] = {side: [] for side in SIDES}
+    trainings: list[dict[str, Any]] = []
+    for seed in range(bench.args.seeds):
+        for side in SIDES:
+            path = bench.train(side, settings[side], seed, lengths[side], "test")
+            found = _read(path)
+            scores[side].append(read_metrics_csv(path.with_suffix(".csv")))
+            kept = {key: value for key, value in found.items() if key not in ("order", "unit_s")}
+            trainings.append({"side": side, "seed": seed, **kept})
+            tell(f"{side} seed {seed}: {found['train_s']:.1f} s, Dice {found['dice']:.4f}")
+    per_case = {
+        side: np.mean([[result.metrics["dice"] for result in run] for run in runs], axis=0)
+        for side, runs in scores.items()
+    }
+    groups = [result.group for result in scores["plain"][0]]
+    difference = paired_difference(per_case["ours"].tolist(), per_case["plain"].tolist(), groups)
+    seconds = {side: float(np.sum([t["train_s"] for t in trainings if t["side"] == side])) for side in SIDES}
+    counts = {name: len(select(bench.cases, split=name, labels=LABELS)) for name in ("train", "val", "test")}
+    return {
+        "difference": vars(difference),
+        "mean_dice": {side: float(values.mean()) for side, values in per_case.items()},
+        "seconds": seconds,
+        "time_share": seconds["ours"] / seconds["plain"],
+        "trainings": trainings,
+        "settings": settings,
+        "split": bench.split,
+        "cases": counts,
+        "data_hash": bench.hash,
+        "precision": choose_precision("auto", torch.device("cpu")),
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--minutes", type=float, default=5.0, help="of each training")
+    parser.add_argument("--seeds", type=int, default=3, help="pairs of trainings")
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--dataset", default="busi", help="busi, or phantom for a try")
+    parser.add_argument("--data", type=Path, help="its folder; by default that below $SEGDISTILL_DATA")
+    parser.add_argument("--phantoms", type=int, default=120)
+    parser.add_argument("--out", default="runs/benchmarks/plain_loop", help="keeps what is done")
+    parser.add_argument("--choose", action="store_true", help="compare settings on validation cases only")
+    for side in SIDES:
+        parser.add_argument(f"--{side}", type=json.loads, default={}, help="its settings, as JSON")
+    parser.add_argument("--epochs", type=int, help="of ours, in place of --minutes")
+    parser.add_argument("--measure-steps", type=int, default=40, help=argparse.SUPPRESS)
+    parser.add_argument("--measure-epochs", type=int, default=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    bench = Bench(args)
+    if args.choose:
+        choose(bench)
+        return
+    details = compare(bench, _merged("plain", args.plain), _merged("ours", args.ours))
+    low = details["difference"]["low"]
+    fair = details["time_share"] <= TIME_LIMIT
+    details |= {"equal_time": fair, "machine": machine(details["precision"])}
+    result = report("plain_loop", low, BAR, low > BAR and fair, details, args.json)
+    write_json(bench.out / "result.json", result)
+
+
+if __name__ == "__main__":
+    main()

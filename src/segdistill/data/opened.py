@@ -1,0 +1,115 @@
+"""A case opened: a picture, or a volume as slices of 8 bits, with its reference on the same grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdistill.data.case import Case
+from segdistill.data.reference import reference_mask
+from segdistill.errors import InputError
+from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.picture import Mask, Picture, Pixels, Spacing
+from segdistill.imaging.read import read_picture
+from segdistill.imaging.read_volume import read_volume, read_volume_mask
+from segdistill.imaging.volume import Vector, Volume
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedCase:
+    """The images of one case, and its reference.
+
+    Attributes:
+        case: what was opened.
+        reference: bool (D, H, W), D the number of slices, 1 for a picture; all False without reference.
+        spacing_mm: (slice, row, column), the first 0 for a picture; None when unknown.
+        spacing_from: who says so.
+
+    Made by `open_case`; slices are converted when they are asked for.
+    """
+
+    case: Case
+    reference: Mask
+    spacing_mm: Vector | None
+    spacing_from: str
+    _pixels: Callable[[int], Pixels]
+    _picture: Picture | None = None
+
+    def __len__(self) -> int:
+        return len(self.reference)
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether this is a volume, be it of a single slice."""
+        return self._picture is None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every image."""
+        return int(self.reference.shape[1]), int(self.reference.shape[2])
+
+    def pixels(self, k: int) -> Pixels:
+        """Image `k`: uint8 (H, W), or (H, W, 3) for a coloured picture."""
+        return self._pixels(k)
+
+    def picture(self, k: int) -> Picture:
+        """Image `k` as a picture with the size of its pixels."""
+        if self._picture is not None:
+            return self._picture
+        spacing = self.spacing_mm and Spacing(self.spacing_mm[1], self.spacing_mm[2], self.spacing_from)
+        return Picture(self._pixels(k), spacing or None, self.case.image)
+
+
+def open_case(case: Case, intensity: Intensity | None = None) -> OpenedCase:
+    """Reads a case's image and reference, and checks that they lie on one grid.
+
+    Args:
+        case: a picture or a volume.
+        intensity: how a volume's values become 8 bits; None: from its smallest to its largest. Pictures keep theirs.
+
+    Raises:
+        InputError: a file that cannot be read, a mask on another grid, or one that is no mask.
+    """
+    return _open_volume(case, intensity or Intensity()) if case.is_volume else _open_picture(case)
+
+
+def open_volume(case: Case) -> tuple[Volume, Mask]:
+    """A volume case in its own numbers and its reference (D, H, W), turned as DICOM shows them."""
+    if case.box is not None:
+        raise InputError(f"case '{case.id}': a box belongs to a picture, not to a volume: give a mask")
+    stored = read_volume(case.image, turn=False)
+    mask = read_volume_mask(case.masks, stored, case.classes)
+    reference = Volume(mask, None, case.image, stored.geometry).turned()
+    return stored.turned(), np.ascontiguousarray(reference.voxels)
+
+
+def _open_volume(case: Case, intensity: Intensity) -> OpenedCase:
+    volume, reference = open_volume(case)
+    spacing, source = volume.spacing, "file"
+    if case.spacing_mm is not None:
+        if len(case.spacing_mm) != 3:
+            raise InputError(f"case '{case.id}': spacing_mm of a volume needs three numbers: slice, row, column")
+        spacing, source = case.spacing_mm, "case table"
+    levels = intensity.levels(volume.voxels)
+
+    def pixels(k: int) -> Pixels:
+        values: NDArray[Any] = np.asarray(volume.voxels[k])
+        return levels(values)
+
+    return OpenedCase(case, reference, spacing, source, pixels)
+
+
+def _open_picture(case: Case) -> OpenedCase:
+    picture = read_picture(case.image)
+    reference = reference_mask(case, picture.size)
+    spacing: Vector | None = None
+    source = ""
+    if case.spacing_mm is not None:
+        spacing, source = (0.0, case.spacing_mm[-2], case.spacing_mm[-1]), "case table"
+    elif picture.spacing is not None and picture.spacing.holds_for(reference):
+        spacing, source = (0.0, picture.spacing.row_mm, picture.spacing.column_mm), picture.spacing.source
+    return OpenedCase(case, reference[None], spacing, source, lambda _: picture.pixels, picture)

@@ -1,0 +1,103 @@
+"""A volume's own numbers to 8 bits: a window for CT, the z-score of the volume for MR, or its whole range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdistill.errors import InputError
+from segdistill.imaging.depth import stretch
+from segdistill.imaging.picture import Pixels
+
+KINDS = ("window", "z_score", "range")
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How the values of a volume become 0..255.
+
+    Attributes:
+        kind: "window": `low`..`high` in the file's numbers (HU for CT); "z_score": `low`..`high` in standard
+            deviations from the mean of the whole volume; "range": from its smallest to its largest value.
+        low, high: what becomes 0 and 255; what lies beyond is clipped. Of no meaning for "range".
+
+    Raises:
+        InputError: an unknown kind, or `low` not below `high`.
+
+    >>> CT(np.array([[[-500.0, 40.0, 240.0]]]))[0].tolist()
+    [[0, 128, 255]]
+    """
+
+    kind: str = "range"
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"unknown intensity '{self.kind}': use {', '.join(KINDS)}")
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise InputError(f"intensity needs low below high, not {self.low} and {self.high}")
+
+    def levels(self, voxels: NDArray[Any]) -> Callable[[NDArray[Any]], Pixels]:
+        """A function from a slice of this volume (D, H, W) to uint8; the volume is looked at once.
+
+        >>> Intensity().levels(np.array([[[0, 10]]]))(np.array([[5]])).tolist()
+        [[128]]
+        """
+        low, high = self.low, self.high
+        if self.kind == "range":
+            low, high = float(voxels.min()), float(voxels.max())
+        elif self.kind == "z_score":
+            mean, deviation = float(voxels.mean(dtype=np.float64)), float(voxels.std(dtype=np.float64))
+            low, high = mean + low * deviation, mean + high * deviation
+        return lambda values: stretch(values, low, high)
+
+    def __call__(self, voxels: NDArray[Any]) -> Pixels:
+        """The whole volume (D, H, W) as uint8."""
+        return self.levels(voxels)(voxels)
+
+    def network_scale(self) -> tuple[float, float]:
+        """(mean, std) for `Preprocess`, with which the network sees standard deviations, or the window as -1..1.
+
+        >>> CT.network_scale()
+        (0.5, 0.5)
+        """
+        if self.kind != "z_score":
+            return 0.5, 0.5
+        return -self.low / (self.high - self.low), 1 / (self.high - self.low)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings in JSON types.
+
+        >>> Intensity.from_dict(MR.to_dict()) == MR
+        True
+        """
+        return {"kind": self.kind, "low": self.low, "high": self.high}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any] | str) -> Intensity:
+        """From `to_dict`, or the name of a preset; InputError for what is neither.
+
+        >>> Intensity.from_dict("ct") == CT
+        True
+        """
+        if isinstance(values, str):
+            if values not in PRESETS:
+                raise InputError(f"unknown intensity '{values}': use {', '.join(PRESETS)}, or kind, low and high")
+            return PRESETS[values]
+        if not isinstance(values, Mapping) or not set(values) <= {"kind", "low", "high"}:
+            raise InputError("intensity may have kind, low and high, nothing else")
+        try:
+            return cls(str(values.get("kind", "range")), float(values.get("low", 0)), float(values.get("high", 1)))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"intensity has a value of the wrong type: {error}") from error
+
+
+CT = Intensity("window", -160.0, 240.0)
+MR = Intensity("z_score", -3.0, 5.0)  # bright tissue and fluid reach further from the mean than air does
+PRESETS: dict[str, Intensity] = {"ct": CT, "mr": MR, "range": Intensity()}

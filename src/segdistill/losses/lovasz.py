@@ -1,0 +1,87 @@
+"""Lovasz-softmax: the loss whose value at hard predictions is one minus the intersection over union."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.errors import InputError
+from segdistill.losses.probability import one_hot, probabilities
+
+Classes = Literal["present", "all"]
+
+
+def lovasz_softmax(
+    logits: Tensor, target: Tensor, classes: Classes = "present", per_image: bool = False
+) -> Tensor:
+    """Lovasz extension of the Jaccard loss, on probabilities (Berman et al. 2018, Eq. 8 to 12; AMTD Eq. 5).
+
+    Per class: errors e = |G - P| in descending order, each times what it adds to 1 - IoU when the positions are
+    counted as wrong from the largest error on. The original code gets these steps as differences of neighbouring IoU
+    values, which in float32 loses them to rounding beyond a few hundred thousand positions; here each is written
+    out, from counts in int64: 1 / (g + n) for a position of the class and (g - c) / ((g + n)(g + n - 1)) for another
+    one, with g positions of the class in all, c of them and n others counted so far.
+
+    Args:
+        logits: (B, C, ...); C = 1 counts as background and foreground.
+        target: (B, ...) class indices.
+        classes: "present" averages over classes that occur in the reference (as AMTD and the original code do, the
+            background is one of them); "all" counts absent ones too, whose loss is the largest wrong probability.
+        per_image: False takes the batch as one image (AMTD, as coded), so that an image without foreground does not
+            count as a whole missed one; True averages over images, each with its own classes.
+
+    Returns:
+        Scalar in [0, 1], in float32.
+
+    >>> target = torch.ones(1, 4, 4, dtype=torch.long)
+    >>> round(lovasz_softmax(torch.zeros(1, 2, 4, 4), target).item(), 4)  # only class 1 is present, P = 0.5 of it
+    0.5
+    """
+    if classes not in ("present", "all"):
+        raise InputError(f"lovasz_softmax: classes '{classes}' is neither present nor all")
+    predicted = probabilities(logits).flatten(2)
+    reference = one_hot(target, predicted.shape[1]).flatten(2)
+    if not per_image:
+        predicted = predicted.transpose(0, 1).flatten(1)[None]
+        reference = reference.transpose(0, 1).flatten(1)[None]
+    errors, order = (reference - predicted).abs().sort(dim=2, descending=True, stable=True)
+    losses = (errors * _jaccard_steps(reference.gather(2, order))).sum(2)
+    counted = torch.ones_like(losses) if classes == "all" else (reference.sum(2) > 0).float()
+    return ((losses * counted).sum(1) / counted.sum(1)).mean()
+
+
+def _jaccard_steps(reference: Tensor) -> Tensor:
+    """What each position of (..., N) maps of 0 and 1 adds to the Jaccard loss of those before it."""
+    belongs = reference.long()
+    hits = belongs.cumsum(-1)
+    others = (1 - belongs).cumsum(-1)
+    size = hits[..., -1:]
+    union = (size + others).float()
+    step_hit = 1 / union.clamp(min=1)
+    step_other = (size - hits).float() / union.clamp(min=1) / (union - 1).clamp(min=1)
+    steps = torch.where(belongs.bool(), step_hit, step_other)
+    # a class that is nowhere: the first wrong position takes the loss from 0 to 1
+    first = torch.zeros_like(steps)
+    first[..., 0] = 1
+    return torch.where(size == 0, first, steps)
+
+
+class LovaszSoftmax(nn.Module):
+    """`lovasz_softmax` as a module with its settings.
+
+    >>> LovaszSoftmax(per_image=True)(torch.zeros(2, 2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long)).item()
+    0.5
+    """
+
+    def __init__(self, classes: Classes = "present", per_image: bool = False) -> None:
+        super().__init__()
+        if classes not in ("present", "all"):
+            raise InputError(f"lovasz_softmax: classes '{classes}' is neither present nor all")
+        self.classes: Classes = classes
+        self.per_image = per_image
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss of logits (B, C, ...) against class indices (B, ...)."""
+        return lovasz_softmax(logits, target, self.classes, self.per_image)

@@ -1,0 +1,95 @@
+"""LA-Net: a lesion map out of all ResNet stages, which tells the classifier where to look."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.models.cbam import CBAM, Spatial
+from segdistill.models.lesion_map import enlarge_probability, lesion_probability, maps_for, two_sided
+from segdistill.models.network import Network, require_positive
+from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.resnet import ResNet
+from segdistill.models.u2net import enlarge_like
+
+
+class LANet(Network):
+    """ResNet, CBAM on each stage, one map per stage, fused to a lesion map that weighs the last stage.
+
+    At three channels and two classes 11,234,065 parameters (ResNet-18) and 24,250,437 (ResNet-50), of which
+    56,527 and 738,307 are LA-Net's; preset `original` (7x7 spatial attention, 1x1 squeeze): 11,223,481 and
+    24,216,813, 2.370 and 5.342 GMAC at 3 x 256 x 256 (Fan et al. 2023). Any size works.
+
+    `label` says what the image shows. `deep[0]` is the lesion map at a thirty-second of the size, which is
+    what the paper's loss compares with the reduced mask; `logits` is that map's probability, bilinearly
+    enlarged. One or two classes share one map; more have one each, and all but the first attract the classifier.
+
+    Args:
+        in_channels: channels of the image.
+        classes: channels of the logits (the mask's classes).
+        labels: classes of the whole image.
+        depth: 18, 34, 50 or 101.
+        cam: channel attention on each stage.
+        sam: spatial attention on each stage, see `cbam.Spatial`.
+        mam: mask attention: the classifier sees f + f x map instead of f.
+        squeeze: kernel of the convolutions that bring a stage to one map.
+        base: planes of the encoder's first stage, 64 in the literature.
+
+    "decoder" is the four squeezed maps side by side.
+
+    >>> output = LANet(1, 2, base=16).eval()(torch.zeros(1, 1, 64, 64))
+    >>> output.logits.shape, output.deep[0].shape, output.label.shape
+    (torch.Size([1, 2, 64, 64]), torch.Size([1, 2, 2, 2]), torch.Size([1, 2]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        classes: int = 2,
+        *,
+        labels: int = 2,
+        depth: Literal[18, 34, 50, 101] = 18,
+        cam: bool = True,
+        sam: Spatial = "three_3x3",
+        mam: bool = True,
+        squeeze: Literal[1, 3] = 3,
+        base: int = 64,
+    ) -> None:
+        super().__init__(in_channels, classes)
+        require_positive(labels=labels)
+        self.encoder = ResNet(depth, in_channels, base=base)
+        levels = list(zip(self.encoder.channels, self.encoder.strides, strict=True))
+        stages, maps = self.encoder.channels[1:], maps_for(classes)
+        self.feature_info = pyramid_info(levels, [(len(stages), levels[-1][1])])
+        self.attention = nn.ModuleList(CBAM(width, channel=cam, spatial=sam) for width in stages)
+        self.squeeze = nn.ModuleList(nn.Conv2d(width, 1, squeeze, padding=squeeze // 2) for width in stages)
+        self.fuse = nn.Sequential(nn.Conv2d(len(stages), maps, 3, padding=1), nn.BatchNorm2d(maps))
+        self.mam = mam
+        self.classifier = nn.Linear(stages[-1], labels)
+        for part in (self.attention, self.squeeze, self.fuse, self.classifier):
+            for module in part.modules():
+                if isinstance(module, (nn.Conv2d, nn.Linear)):
+                    nn.init.xavier_uniform_(module.weight)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+
+    def forward(self, image: Tensor) -> Output:
+        """(B, in_channels, H, W) -> logits (B, classes, H, W), `deep`, label (B, labels), features."""
+        self.check(image)
+        maps = self.encoder(image)
+        last = maps[-1]
+        squeezed = [
+            enlarge_like(conv(attention(map_)), last, corners=True)
+            for conv, attention, map_ in zip(self.squeeze, self.attention, maps[1:], strict=True)
+        ]
+        joined = torch.cat(squeezed, dim=1)
+        lesion = self.fuse(joined)
+        attended = last + last * lesion_probability(lesion) if self.mam else last
+        return Output(
+            enlarge_probability(lesion, image, self.classes),
+            pyramid(maps, [joined]),
+            deep=[two_sided(lesion, self.classes)],
+            label=self.classifier(attended.mean(dim=(2, 3))),
+        )

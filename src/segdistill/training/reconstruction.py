@@ -1,0 +1,61 @@
+"""The auto-encoder task: learns to compress the features of a frozen network (LightVessel, Eq. 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from segdistill.knowledge import FeatureAutoEncoders, Teacher
+from segdistill.knowledge.taps import pick
+from segdistill.training.task import Batch, Trainee
+
+
+class _Codes(Trainee):
+    """Auto-encoders as a player: features in, errors out."""
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+        """Tap -> (B,) error of the reconstruction."""
+        errors: dict[str, Tensor] = self.network(features)
+        return errors
+
+
+class Reconstruction:
+    """L_Rec = mean |feature in - feature out|, the sum over the taps of one network.
+
+    The auto-encoders share no weight, so that they learn as if each was trained alone.
+
+    Args:
+        autoencoders: of the taps; they are what is saved.
+        teacher: the frozen network whose features they learn; for a student's it is the student trained without
+            distillation.
+
+    >>> from segdistill.knowledge import feature_autoencoder
+    >>> from segdistill.models import create_model
+    >>> network = create_model("simplified_unet", widths=[2, 4, 4, 4])
+    >>> task = Reconstruction(feature_autoencoder(network, size=8), Teacher("net", network))
+    >>> list(task.losses({"image": torch.zeros(1, 3, 16, 16)}, "autoencoders"))
+    ['loss', 'pair_encoder|enc@4', 'pair_decoder|dec@4']
+    """
+
+    def __init__(self, autoencoders: FeatureAutoEncoders, teacher: Teacher) -> None:
+        self.taps, self.teacher = autoencoders.taps, teacher
+        self.players: dict[str, torch.nn.Module] = {"autoencoders": _Codes(autoencoders)}
+
+    def losses(self, batch: Batch, player: str) -> dict[str, Tensor]:
+        """The loss, and the error of each tap."""
+        parts = {tap: errors.mean() for tap, errors in self._errors(batch).items()}
+        return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """Per-case loss."""
+        with torch.no_grad():
+            return {"loss": torch.stack(list(self._errors(batch).values())).sum(0)}
+
+    def _errors(self, batch: Batch) -> dict[str, Tensor]:
+        image = batch["image"]
+        name = f"network '{self.teacher.name}'"
+        features = pick(self.teacher(image).features, self.taps, image, name)
+        errors: dict[str, Tensor] = self.players["autoencoders"](features)
+        return errors
