@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,8 @@ from scipy.special import log_softmax, rel_entr, softmax
 from segdistill.errors import InputError
 from segdistill.knowledge import KNOWLEDGE, SoftPrediction, create_knowledge
 from segdistill.models.output import Output
+
+from .contract import KnowledgeContract
 
 
 def output(z: np.ndarray) -> Output:
@@ -56,42 +61,28 @@ def test_gradient_with_respect_to_student_logits(pair: tuple[np.ndarray, np.ndar
     np.testing.assert_allclose(z.grad.numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", KNOWLEDGE)
-class TestKnowledgeContract:
-    """What every registered knowledge must hold to."""
+class TestSoftPrediction(KnowledgeContract):
+    name = "soft_prediction"
 
-    def make(self, size: int, seed: int) -> Output:
-        generator = torch.Generator().manual_seed(seed)
-        small = torch.randn(2, 2, 8, 8, generator=generator)
-        big = small.repeat_interleave(size // 8, 2).repeat_interleave(size // 8, 3)
-        return Output(logits=big, features=dict.fromkeys(KNOWLEDGE["soft_prediction"]().features, big))
 
-    def test_nothing_to_learn_from_oneself(self, name: str) -> None:
-        knowledge = create_knowledge(name)
-        said = knowledge.extract(self.make(16, 0))
-        assert knowledge.gap(said, said).abs().max() < 1e-6
+def test_every_knowledge_inherits_the_contract() -> None:
+    folder = Path(__file__).parent
+    named = {
+        name
+        for path in folder.glob("test_*.py")
+        for name in re.findall(r'^    name = "(\w+)"$', path.read_text(), re.MULTILINE)
+    }
+    assert named == set(KNOWLEDGE)
 
-    def test_one_value_per_sample_not_negative(self, name: str) -> None:
-        knowledge = create_knowledge(name)
-        gap = knowledge.gap(knowledge.extract(self.make(16, 0)), knowledge.extract(self.make(16, 1)))
-        assert gap.shape == (2,)
-        assert (gap >= 0).all()
 
-    def test_the_same_at_every_size(self, name: str) -> None:
-        knowledge = create_knowledge(name)
-        gaps = [
-            knowledge.gap(knowledge.extract(self.make(s, 0)), knowledge.extract(self.make(s, 1)))
-            for s in (8, 64)
-        ]
-        torch.testing.assert_close(gaps[0], gaps[1], rtol=1e-2, atol=1e-6)
-
-    def test_float32_under_autocast(self, name: str) -> None:
-        knowledge = create_knowledge(name)
-        student, teacher = self.make(16, 0), self.make(16, 1)
-        plain = knowledge.gap(knowledge.extract(student), knowledge.extract(teacher))
-        with torch.autocast("cpu", torch.bfloat16):
-            low = knowledge.gap(knowledge.extract(student), knowledge.extract(teacher))
-        torch.testing.assert_close(low, plain)
+def test_mixture_is_the_weighted_sum_of_probabilities(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    knowledge = SoftPrediction(4.0)
+    weights = np.array([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]])
+    said = [knowledge.extract(output(z)) for z in pair]
+    got = knowledge.mix(said, torch.tensor(weights, dtype=torch.float32))["log_probability"]
+    p, q = (softmax(z / 4, axis=1) for z in pair)
+    share = weights[:, :, None, None, None]
+    np.testing.assert_allclose(got.exp().numpy(), share[:, 0] * p + share[:, 1] * q, rtol=1e-4)
 
 
 def test_bad_settings_are_refused() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from segdistill.errors import InputError
-from segdistill.losses import LOSSES, create_loss, dice_loss, iou_loss
+from segdistill.losses import LOSSES, create_loss, dice_loss, iou_loss, lovasz_softmax
+from segdistill.losses.lovasz import _jaccard_steps
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -44,13 +45,49 @@ def numpy_iou(z: np.ndarray, y: np.ndarray, eps: float = 1e-5) -> float:
     return float(np.mean(values))
 
 
+def numpy_lovasz(z: np.ndarray, y: np.ndarray) -> float:
+    """The Lovasz extension by its definition: steps of the Jaccard loss of growing sets of errors (batch as one image)."""
+    p = np.moveaxis(softmax(z), 1, 0).reshape(z.shape[1], -1)
+    values = []
+    for c, own in enumerate(p):
+        g = (y.reshape(-1) == c).astype(float)
+        if not g.any():
+            continue
+        errors = np.abs(g - own)
+        order = np.argsort(-errors, kind="stable")
+        before, total = 0.0, 0.0
+        wrong = np.zeros_like(g)
+        for place in order:
+            wrong[place] = 1
+            # prediction that is wrong exactly there: what is left of g, and what is added beside it
+            inter, union = (g * (1 - wrong)).sum(), np.maximum(g, wrong).sum()
+            loss = 1 - inter / union
+            total += errors[place] * (loss - before)
+            before = loss
+        values.append(total)
+    return float(np.mean(values))
+
+
+def numpy_amtd_dice(z: np.ndarray, y: np.ndarray) -> float:
+    scores = []
+    for p, g in zip(softmax(z)[:, 1], (y == 1).astype(float), strict=True):
+        scores.append((2 * (p * g).sum() + 1) / (p.sum() + g.sum() + 1))
+    return float(1 - np.mean(scores))
+
+
 NUMPY = {
     "cross_entropy": numpy_cross_entropy,
     "dice": numpy_dice,
     "iou": numpy_iou,
     "weight_balance": lambda z, y: 2 * numpy_cross_entropy(z, y) + numpy_dice(z, y) + numpy_iou(z, y),
     "cross_entropy_dice": lambda z, y: numpy_cross_entropy(z, y) + numpy_dice(z, y),
+    "lovasz_softmax": numpy_lovasz,
+    "amtd_seg": lambda z, y: 0.2 * numpy_amtd_dice(z, y) + 0.3 * numpy_lovasz(z, y),
 }
+
+
+SIZE_TOLERANCE = {"amtd_seg": 2e-2}
+"""Its Dice has the published smooth of one whole position, which at 8x8 can still be seen."""
 
 
 def test_every_loss_has_an_independent_reference() -> None:
@@ -88,7 +125,7 @@ class TestLossContract:
         big_z = z.repeat_interleave(4, 2).repeat_interleave(4, 3)
         big_y = y.repeat_interleave(4, 1).repeat_interleave(4, 2)
         assert create_loss(name)(big_z, big_y).item() == pytest.approx(
-            create_loss(name)(z, y).item(), rel=1e-3
+            create_loss(name)(z, y).item(), rel=SIZE_TOLERANCE.get(name, 1e-3)
         )
 
     @pytest.mark.parametrize("classes", [1, 2, 4])
@@ -142,3 +179,60 @@ def test_unknown_names_and_options_are_explained() -> None:
         create_loss("dicee")
     with pytest.raises(InputError, match=r"no option 'square'.*squared"):
         create_loss("dice", square=True)
+
+
+def test_amtd_dice_at_the_papers_size_does_not_depend_on_it() -> None:
+    z, y = as_torch(*random_case(size=48))
+    values = [
+        create_loss("amtd_seg")(
+            z.repeat_interleave(k, 2).repeat_interleave(k, 3),
+            y.repeat_interleave(k, 1).repeat_interleave(k, 2),
+        ).item()
+        for k in (1, 4)
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_lovasz_is_one_minus_iou_of_hard_predictions(classes: int, per_image: bool) -> None:
+    rng = np.random.default_rng(0)
+    y, guess = rng.integers(0, classes, (2, 3, 8, 8))
+    y[1] = 0  # an image of one class only
+    z = 200.0 * np.moveaxis(np.eye(classes)[guess], -1, 1)
+    groups = [(y[i], guess[i]) for i in range(3)] if per_image else [(y, guess)]
+    expected = [
+        np.mean(
+            [
+                1 - ((t == c) & (p == c)).sum() / ((t == c) | (p == c)).sum()
+                for c in range(classes)
+                if (t == c).any()
+            ]
+        )
+        for t, p in groups
+    ]
+    got = lovasz_softmax(*as_torch(z, y), per_image=per_image)
+    assert got.item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_lovasz_of_absent_classes() -> None:
+    """ "all" takes the largest wrong probability of a class that is nowhere; "present" leaves it out."""
+    z, y = random_case(classes=3)
+    y[:] = y % 2
+    absent = softmax(z)[:, 2].max()
+    present = lovasz_softmax(*as_torch(z, y)).item()
+    assert lovasz_softmax(*as_torch(z, y), classes="all").item() == pytest.approx(
+        (2 * present + absent) / 3, rel=1e-5
+    )
+    with pytest.raises(InputError, match="neither present nor all"):
+        create_loss("lovasz_softmax", classes="some")
+
+
+def test_lovasz_steps_keep_their_digits_on_large_images() -> None:
+    """A million positions: the steps are about 1e-6, and as differences of float32 IoU values would lose their digits."""
+    generator = torch.Generator().manual_seed(0)
+    g = (torch.rand(1, 1024 * 1024, generator=generator) < 0.1).float()
+    hits, others = g.double().cumsum(1), (1 - g.double()).cumsum(1)
+    jaccard = 1 - (g.double().sum() - hits) / (g.double().sum() + others)
+    exact = torch.cat([jaccard[:, :1], jaccard.diff()], 1)
+    torch.testing.assert_close(_jaccard_steps(g).double(), exact, rtol=1e-5, atol=1e-14)

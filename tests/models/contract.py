@@ -205,3 +205,15 @@ class ModelContract:
                 expected = tensor_of(model(image))
             (given,) = session.run(None, {"image": image.numpy()})
             torch.testing.assert_close(torch.from_numpy(given), expected, rtol=1e-3, atol=self.tolerance)
+
+
+class DeepModelContract(ModelContract):
+    """For networks of so many layers that exporting them takes half a minute: that is left to the slow tests."""
+
+    @pytest.mark.slow
+    def test_torch_export_gives_the_same(self) -> None:
+        super().test_torch_export_gives_the_same()
+
+    @pytest.mark.slow
+    def test_onnx_gives_the_same(self, tmp_path: Path) -> None:
+        super().test_onnx_gives_the_same(tmp_path)

@@ -12,7 +12,7 @@ from torch import nn
 from segdistill.errors import InputError
 from segdistill.models import create_model
 
-from .contract import ModelContract
+from .contract import DeepModelContract, ModelContract
 
 
 class TestLANet18(ModelContract):
@@ -20,7 +20,7 @@ class TestLANet18(ModelContract):
     options: ClassVar = {"base": 8}
 
 
-class TestLANet50Original(ModelContract):
+class TestLANet50Original(DeepModelContract):
     name = "lanet_resnet50"
     options: ClassVar = {"base": 4, "preset": "original"}
 
@@ -30,7 +30,7 @@ class TestRMTL18(ModelContract):
     options: ClassVar = {"base": 4}
 
 
-class TestRMTL50FixedSizes(ModelContract):
+class TestRMTL50FixedSizes(DeepModelContract):
     name = "rmtl_resnet50"
     options: ClassVar = {"base": 2, "sizes": (4, 16), "labels": 3}
 

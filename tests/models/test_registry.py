@@ -13,7 +13,7 @@ from segdistill.models import MODELS, create_model, find
     ("arguments", "message"),
     [
         ({"name": "attention_unett"}, "unknown network 'attention_unett': did you mean 'attention_unet'"),
-        ({"name": "zzz"}, "unknown network 'zzz': known: attention_unet, "),
+        ({"name": "zzz"}, "unknown network 'zzz': known: agn, attention_unet, "),
         ({"name": "unet", "depth": 3}, "unknown option 'depth' of unet: known: widths"),
         ({"name": "u2net", "preset": "smal"}, "unknown preset 'smal' of u2net: did you mean 'small'?"),
         ({"name": "unet", "width": 3}, "unknown option 'width' of unet: did you mean 'widths'?"),

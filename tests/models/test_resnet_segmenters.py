@@ -10,7 +10,7 @@ import torch
 from segdistill.errors import InputError
 from segdistill.models import create_model
 
-from .contract import ModelContract
+from .contract import DeepModelContract, ModelContract
 
 
 class TestPSPNet(ModelContract):
@@ -18,7 +18,7 @@ class TestPSPNet(ModelContract):
     options: ClassVar = {"base": 4, "dropout": 0.0}
 
 
-class TestPSPNetGrey(ModelContract):
+class TestPSPNetGrey(DeepModelContract):
     name = "pspnet_resnet50"
     options: ClassVar = {"base": 2, "preset": "amtd"}
 
@@ -28,32 +28,32 @@ class TestDeepLabV3PlusResNet(ModelContract):
     options: ClassVar = {"base": 4}
 
 
-class TestDeepLabV3PlusStride16(ModelContract):
+class TestDeepLabV3PlusStride16(DeepModelContract):
     name = "deeplabv3plus_resnet50"
     options: ClassVar = {"base": 2, "output_stride": 16}
 
 
-class TestDeepLabV3PlusXception(ModelContract):
+class TestDeepLabV3PlusXception(DeepModelContract):
     name = "deeplabv3plus_xception65"
     options: ClassVar = {"base": 8, "middle": 1}
 
 
-class TestDeepLabV3(ModelContract):
+class TestDeepLabV3(DeepModelContract):
     name = "deeplabv3_resnet50"
     options: ClassVar = {"base": 4}
 
 
-class TestFCN(ModelContract):
+class TestFCN(DeepModelContract):
     name = "fcn_resnet101"
     options: ClassVar = {"base": 2}
 
 
-class TestFCNCounted(ModelContract):
+class TestFCNCounted(DeepModelContract):
     name = "fcn_resnet101"
     options: ClassVar = {"base": 2, "preset": "counted"}
 
 
-class TestResNeXt(ModelContract):
+class TestResNeXt(DeepModelContract):
     name = "resnext101_32x8d"
     options: ClassVar = {"base": 8}
 

@@ -51,6 +51,13 @@ def trained(texts: list[str]) -> list[str]:
 
 
 @pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without model file and report, where a test is about training."""
+    monkeypatch.setattr("segdistill.recipes.runner.export_stage", lambda *_: None)
+    monkeypatch.setattr("segdistill.recipes.runner.report_run", lambda *_: None)
+
+
+@pytest.fixture
 def copy(run_folder: Path, tmp_path: Path) -> Path:
     """A copy of the finished run that a test may change."""
     shutil.copytree(run_folder.parent, tmp_path / "runs")
@@ -61,7 +68,7 @@ def copy(run_folder: Path, tmp_path: Path) -> Path:
 def test_what_a_run_leaves(run_folder: Path) -> None:
     assert [name for name in LEFT if not (run_folder / name).is_file()] == []
     assert not list(run_folder.rglob(f"*/{STATE}"))
-    assert not [path for path in run_folder.rglob(".*")], "temporary files or the lock are left"
+    assert not list(run_folder.rglob(".*")), "temporary files or the lock are left"
     for stage in ("teacher", "student"):
         assert list((run_folder / "stages" / stage / "tensorboard").glob("events.*"))
         with open(run_folder / "stages" / stage / "metrics.csv", newline="") as file:
@@ -99,11 +106,13 @@ def test_nothing_is_done_twice(copy: Path) -> None:
         (("seed=3",), ["teacher", "student"]),
     ],
 )
+@pytest.mark.usefixtures("brief")
 def test_what_changed_is_trained_again(copy: Path, changes: tuple[str, ...], expected: list[str]) -> None:
     assert trained(run(copy, copy.parent.parent / "tiny.yaml", *changes)) == expected
     assert trained(run(copy, copy.parent.parent / "tiny.yaml", *changes)) == []
 
 
+@pytest.mark.usefixtures("brief")
 def test_other_pixels_or_a_damaged_teacher_are_trained_again(copy: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.yaml"
     table = tmp_path / "own" / "cases.csv"
@@ -124,6 +133,7 @@ def test_other_pixels_or_a_damaged_teacher_are_trained_again(copy: Path, tmp_pat
     assert weights.read_bytes() == sound
 
 
+@pytest.mark.usefixtures("brief")
 def test_earlier_stages_stay_in_the_report_while_they_answer_the_recipe(copy: Path, tmp_path: Path) -> None:
     recipe = load_recipe(str(tmp_path / "tiny.yaml"))
     list(run_recipe(recipe, None, copy, Machine("cpu"), ["teacher"]))
@@ -133,6 +143,7 @@ def test_earlier_stages_stay_in_the_report_while_they_answer_the_recipe(copy: Pa
     assert json.loads((copy / "run.json").read_text())["stages"] == ["teacher"]
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_kill_between_the_last_step_and_its_record_costs_nothing(copy: Path, tmp_path: Path) -> None:
     stage = copy / "stages" / "teacher"
     info = read_info(stage)
@@ -144,6 +155,7 @@ def test_a_kill_between_the_last_step_and_its_record_costs_nothing(copy: Path, t
     assert not list(stage.glob(".*"))
 
 
+@pytest.mark.usefixtures("brief")
 def test_an_interrupted_run_goes_on(run_folder: Path, tmp_path: Path) -> None:
     recipe = load_recipe(str(write_recipe(tmp_path)))
     folder = tmp_path / "runs" / "tiny"
@@ -175,17 +187,19 @@ def test_one_run_at_a_time_writes_into_a_folder(tmp_path: Path) -> None:
         assert snapshot(tmp_path) == before
 
 
+@pytest.mark.usefixtures("brief")
 def test_cases_are_looked_at_before_anything_is_trained(tmp_path: Path) -> None:
     table = tmp_path / "data" / "cases.csv"
     write_phantom(table.parent, 30, size=32)
     stages = RECIPE["stages"]
+    cyst = stages["student"] | {"labels": ["benign", "cyst"]}
     student = stages["student"] | {
         "routing": "by_class",
         "teachers": [{"stage": "teacher", "labels": ["bening"]}],
     }
     recipes: list[tuple[str, Callable[[], Path]]] = [
         ("stage student: no training case with label 'cyst'",
-         lambda: write_recipe(tmp_path, stages={**stages, "student": stages["student"] | {"labels": ["benign", "cyst"]}})),
+         lambda: write_recipe(tmp_path, stages={**stages, "student": cyst})),
         ("stage student: teacher 'teacher' speaks for bening",
          lambda: write_recipe(tmp_path, stages={**stages, "student": student})),
         ("no case has split 'train'",

@@ -88,13 +88,13 @@ def command(*words: object) -> list[str]:
 def process(*words: object, cwd: Path | None = None, **settings: Any) -> Answer:
     """The command line in a process of its own."""
     done = subprocess.run(
-        command(*words), capture_output=True, text=True, timeout=240, cwd=cwd, env=quiet(), **settings
+        command(*words), capture_output=True, text=True, timeout=240, cwd=cwd, env=surroundings(), **settings
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def quiet() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+def surroundings() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
 
 
 def snapshot(folder: Path) -> dict[str, str]:

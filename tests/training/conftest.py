@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from segdistill.data.phantom import write_phantom
 from segdistill.data.store import Store, prepare_store
 from segdistill.data.views import Views
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.knowledge import Teacher, create_knowledge
+from segdistill.knowledge import Teacher, create_knowledge, create_weighing, feature_autoencoder
+from segdistill.knowledge.base import STUDENT, Knowledge, Said, Taps
 from segdistill.losses import create_loss
 from segdistill.models import create_model
+from segdistill.models.output import Output
 from segdistill.training.distillation import Distillation
+from segdistill.training.reconstruction import Reconstruction
 from segdistill.training.supervised import Supervised
 
 PREPROCESS = Preprocess((32, 32), "grey", 1)
@@ -62,10 +66,63 @@ def distillation(finetune: bool = False) -> Distillation:
     )
 
 
-TASKS: dict[str, Callable[[], Supervised | Distillation]] = {
+class Adapted(Knowledge):
+    """A knowledge with learned parts: a 1x1 convolution of its own to each teacher's width (FitNet)."""
+
+    features = ("encoder",)
+
+    def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
+        width = student["encoder"].channels
+        self.modules = {
+            name: torch.nn.Conv2d(width, taps["encoder"].channels, 1, bias=False)
+            for name, taps in teachers.items()
+        }
+
+    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+        return {"encoder": output.features["encoder"].float()}
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+        difference = self.modules[network](student["encoder"]) - teacher["encoder"]
+        return difference.square().mean((1, 2, 3))
+
+
+def adaptive() -> Distillation:
+    """AMTD's whole loss with score weights, and a knowledge that learns."""
+    teachers = [
+        Teacher("unet", network(1), precision=torch.bfloat16),
+        Teacher("resnet", small_resnet(2), precision=torch.bfloat16),
+    ]
+    names = ("attention_transfer", "region_contrast", "soft_prediction")
+    knowledge = {name: (0.1, create_knowledge(name)) for name in names}
+    return Distillation(
+        network(),
+        create_loss("amtd_seg"),
+        teachers,
+        torch.ones(11, 2),
+        knowledge | {"adapted": (0.1, Adapted())},
+        weighing=create_weighing(),
+        combine="mixture",
+    )
+
+
+def small_resnet(seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return create_model("resnet_attention_unet", in_channels=1, depth=18, base=4)
+
+
+def reconstruction() -> Reconstruction:
+    teacher = network(1)
+    torch.manual_seed(0)
+    codes = feature_autoencoder(teacher, taps=[2], size=8, hidden=8)
+    return Reconstruction(codes, Teacher("t", teacher))
+
+
+TASKS: dict[str, Callable[[], Supervised | Distillation | Reconstruction]] = {
     "supervised": supervised,
     "distillation": distillation,
     "finetuned teachers": lambda: distillation(finetune=True),
+    "adaptive weights": adaptive,
+    "auto-encoders": reconstruction,
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segdistill.cli.extras import needs
 from segdistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def complexity(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Report a network's parameters, multiply-accumulates and size, beside the published figures."""
+    with needs("counting", "train"):
+        import torch  # noqa: F401 - the networks are built
     from segdistill.models import MODELS
 
     image = parse_input(input)

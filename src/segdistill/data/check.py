@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from segdistill.data.case import Case
-from segdistill.data.duplicates import Fingerprint, Pair, find_pairs, fingerprint
+from segdistill.data.duplicates import Fingerprint, Pair, find_pairs, fingerprint, volume_fingerprint
 from segdistill.data.leaks import leaks
+from segdistill.data.opened import open_volume
 from segdistill.data.reference import reference_mask
 from segdistill.errors import InputError
 from segdistill.imaging.read import read_picture
+from segdistill.imaging.read_volume import read_volume
 
 LEVELS = ("error", "warning", "note")
 
@@ -65,7 +67,8 @@ def run_check(
     """Checks a table.
 
     Errors: a file that is missing, empty, truncated or no image; an image without mask; sizes that differ; a
-    mask that is a photo; a repeated id; a leak between train, val and test. Warnings: an empty mask in a
+    mask that is a photo; a volume's mask of another geometry or with labels beyond those declared; a series with
+    missing or double slices; a repeated id; a leak between train, val and test. Warnings: an empty mask in a
     labelled class other than "normal"; copies of one picture that are not grouped, or whose labels differ.
     Notes: counts.
 
@@ -105,21 +108,33 @@ def _look(case: Case, require_reference: bool) -> _Seen:
         seen.findings.append(Finding(level, (case.id,), message))
 
     try:
-        pixels = read_picture(case.image).pixels
+        if case.is_volume:
+            seen.print = volume_fingerprint(read_volume(case.image))
+        else:
+            pixels = read_picture(case.image).pixels
+            seen.print = fingerprint(pixels)
     except InputError as error:
         found("error", str(error))
         return seen
-    seen.print = fingerprint(pixels)
     if not case.has_reference:
         if require_reference:
             found("error", f"image without mask: {case.image}: add its mask, or remove the image")
         return seen
     try:
-        mask = reference_mask(case, (pixels.shape[0], pixels.shape[1]))
+        mask = (
+            open_volume(case)[1]
+            if case.is_volume
+            else reference_mask(case, (pixels.shape[0], pixels.shape[1]))
+        )
     except InputError as error:
         found("error", str(error))
         return seen
-    if not mask.any() and case.label not in ("", "normal"):
+    if not mask.any() and case.is_volume:
+        found(
+            "warning",
+            f"empty mask of a volume: {', '.join(map(str, case.masks))}: draw the organ, or drop the case",
+        )
+    elif not mask.any() and case.label not in ("", "normal"):
         files = ", ".join(str(file) for file in case.masks)
         found(
             "warning",

@@ -1,4 +1,4 @@
-"""A contact sheet: many cases on one picture, with the contours of their references."""
+"""A contact sheet: many cases on one picture, with the contours of their references; of volumes the fullest slice."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from segdistill.data.case import Case
-from segdistill.data.reference import reference_mask
+from segdistill.data.opened import fullest_slice, open_case
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
 from segdistill.imaging.contours import draw_overlay
+from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.preprocess import prepare_mask
-from segdistill.imaging.read import read_picture
 
 _CAPTION = 14  # pixels below every tile
 _GAP = 4
@@ -64,9 +64,10 @@ def contact_sheet(
 
 
 def _tile(case: Case, tile: int) -> NDArray[np.uint8]:
-    pixels = read_picture(case.image).pixels
+    opened = open_case(case, Intensity("z_score", -2.0, 3.0))
+    k = fullest_slice(opened.reference)
+    pixels, mask = opened.pixels(k), opened.reference[k]
     height, width = pixels.shape[:2]
-    mask = reference_mask(case, (height, width))
     scale = tile / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     small = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))

@@ -4,7 +4,8 @@ brightness).
 Every picture becomes a thumbnail of its local contrast, in which brightness and slow shading do not count.
 Pairs whose coarse thumbnails correlate are compared in small blocks: in true copies nearly every block with
 texture is found again within a few pixels of its place, however the copy was cropped or scaled; in merely
-similar pictures it is not. Mirrored and rotated copies are not looked for.
+similar pictures it is not. Mirrored and rotated copies are not looked for. Volumes are looked at through their
+middle slice; identical ones must agree in every voxel.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segdistill.data.case import Case, file_hash
+from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.read import read_picture
+from segdistill.imaging.read_volume import read_volume
+from segdistill.imaging.volume import Volume
 
 _SIDE = 128  # pixels of a thumbnail
 _COARSE = 32  # pixels of the thumbnail that chooses candidates
@@ -64,6 +68,18 @@ def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprint:
     picture = Image.fromarray(np.ascontiguousarray(content)).convert("L")
     small = picture.resize((_SIDE, _SIDE), Image.Resampling.BOX)
     return Fingerprint(digest.hexdigest(), np.asarray(small))
+
+
+def volume_fingerprint(volume: Volume) -> Fingerprint:
+    """The fingerprint of a volume: a hash of all its voxels, and the thumbnail of its middle slice."""
+    voxels = volume.voxels
+    digest = hashlib.sha256(repr(voxels.shape).encode())
+    for values in voxels:  # whole numbers compare alike in whatever type they were stored
+        digest.update(np.ascontiguousarray(values, dtype=np.float32).tobytes())
+    middle = np.asarray(voxels[len(voxels) // 2])
+    low, high = np.percentile(middle, [0.5, 99.5])
+    shown = Intensity("window", float(low), float(max(high, low + 1e-6)))(middle[None])[0]
+    return Fingerprint(digest.hexdigest(), fingerprint(shown).thumbnail)
 
 
 def find_pairs(names: Sequence[str], prints: Sequence[Fingerprint]) -> list[Pair]:
@@ -141,7 +157,12 @@ _PRINTS: dict[str, Fingerprint] = {}
 def _case_fingerprint(case: Case) -> Fingerprint:
     key = file_hash(case.image)
     if key not in _PRINTS:
-        _PRINTS[key] = fingerprint(read_picture(case.image).pixels)
+        volume = case.is_volume
+        _PRINTS[key] = (
+            volume_fingerprint(read_volume(case.image))
+            if volume
+            else fingerprint(read_picture(case.image).pixels)
+        )
     return _PRINTS[key]
 
 

@@ -87,12 +87,24 @@ def open_volume(case: Case) -> tuple[Volume, Mask]:
     return stored.turned(), np.ascontiguousarray(reference.voxels)
 
 
+def fullest_slice(reference: Mask) -> int:
+    """The slice of (D, H, W) with most foreground; the middle one when there is none.
+
+    >>> fullest_slice(np.array([[[0, 0]], [[1, 0]], [[1, 1]]], bool))
+    2
+    """
+    counts = np.count_nonzero(reference, axis=(1, 2))
+    return int(counts.argmax()) if counts.any() else len(reference) // 2
+
+
 def _open_volume(case: Case, intensity: Intensity) -> OpenedCase:
     volume, reference = open_volume(case)
     spacing, source = volume.spacing, "file"
     if case.spacing_mm is not None:
         if len(case.spacing_mm) != 3:
-            raise InputError(f"case '{case.id}': spacing_mm of a volume needs three numbers: slice, row, column")
+            raise InputError(
+                f"case '{case.id}': spacing_mm of a volume needs three numbers: slice, row, column"
+            )
         spacing, source = case.spacing_mm, "case table"
     levels = intensity.levels(volume.voxels)
 

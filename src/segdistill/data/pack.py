@@ -39,6 +39,8 @@ def pack_cases(
     require_unique(cases)
     if size < 16:
         raise InputError(f"size {size} is too small: use at least 16")
+    if volume := next((case for case in cases if case.is_volume), None):
+        raise InputError(f"case '{volume.id}' is a volume: pack makes small copies of pictures only")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not an empty folder: give a new one")
     temporary: Path | None = None
@@ -94,7 +96,7 @@ def _pack_one(case: Case, name: str, folder: Path, size: int) -> Case:
         left, top = round(box[0] * columns), round(box[1] * rows)
         box = (left, top, max(left + 1, round(box[2] * columns)), max(top + 1, round(box[3] * rows)))
     if spacing is not None:
-        spacing = (spacing[0] / rows, spacing[1] / columns)
+        spacing = (spacing[-2] / rows, spacing[-1] / columns)
     return replace(case, image=image, masks=masks, box=box, spacing_mm=spacing, resize_mask=False)
 
 

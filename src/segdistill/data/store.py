@@ -54,7 +54,13 @@ class Store:
         self._images = _map(folder / "images.npy", index["files"]["images.npy"])
         self._masks = _map(folder / "masks.npy", index["files"]["masks.npy"])
         self._foreground: list[bool] | None = index.get("foreground")
-        if not len(self._images) == len(self._masks) == len(self.ids) == len(self.cases) == len(self._has_mask):
+        if (
+            not len(self._images)
+            == len(self._masks)
+            == len(self.ids)
+            == len(self.cases)
+            == len(self._has_mask)
+        ):
             raise ValueError("arrays and index disagree")
         self._of_case: dict[str, list[int]] = {}
         for row, name in enumerate(self.cases):
@@ -89,7 +95,9 @@ class Store:
         """
         rows = self.rows(case_id)
         if len(rows) > 1:
-            raise InputError(f"case '{case_id}' has {len(rows)} rows, of slices or patches: ask for all of them")
+            raise InputError(
+                f"case '{case_id}' has {len(rows)} rows, of slices or patches: ask for all of them"
+            )
         return rows[0]
 
     def image(self, row: int) -> NDArray[np.uint8]:
@@ -156,7 +164,9 @@ def prepare_store(
 def _key(cases: Sequence[Case], preprocess: Preprocess) -> str:
     content = [_VERSION, list(preprocess.size), preprocess.colour, [content_key(case) for case in cases]]
     if any(case.is_volume for case in cases):
-        content.append({"slices": _SLICES, "intensity": preprocess.intensity and preprocess.intensity.to_dict()})
+        content.append(
+            {"slices": _SLICES, "intensity": preprocess.intensity and preprocess.intensity.to_dict()}
+        )
     if preprocess.patches is not None:
         content.append({"patches": preprocess.patches.to_dict()})
     return sha256_text(json.dumps(content))
@@ -204,11 +214,9 @@ def _build(
         masks: list[NDArray[np.uint8]] = []
         try:
             for k in range(len(opened)):
-                pixels, mask = opened.pixels(k), opened.reference[k]
-                whole = preprocess.patches is None
-                images += map(preprocess.prepare, [pixels] if whole else preprocess.patches.cut(pixels))
-                parts = [mask] if whole else preprocess.patches.cut(mask)
-                masks += [prepare_mask(part, preprocess.size) for part in parts]
+                cut = preprocess.patches.cut if preprocess.patches else lambda array: [array]
+                images += [preprocess.prepare(part) for part in cut(opened.pixels(k))]
+                masks += [prepare_mask(part, preprocess.size) for part in cut(opened.reference[k])]
         except InputError as error:
             raise InputError(f"{case.image}: {error}") from error
         return images, masks
@@ -226,7 +234,9 @@ def _build(
         with open(temporary / "images.npy", "wb") as images, open(temporary / "masks.npy", "wb") as masks:
             _write_header(images, (len(cases), height, width, channels))
             _write_header(masks, (len(cases), height, width))
-            for done, (case, rows) in enumerate(zip(cases, _in_order(prepare, cases, workers), strict=True), start=1):
+            for done, (case, rows) in enumerate(
+                zip(cases, _in_order(prepare, cases, workers), strict=True), start=1
+            ):
                 for image, mask in zip(*rows, strict=True):
                     # plain writes: a full disk is an error here, where writing through a map would end the
                     # process
@@ -241,7 +251,9 @@ def _build(
                 _rewrite_header(images, (len(ids), height, width, channels))
                 _rewrite_header(masks, (len(ids), height, width))
         if len(set(ids)) != len(ids):
-            raise InputError("a case's id looks like the name of another case's slice: rename it without # and @")
+            raise InputError(
+                "a case's id looks like the name of another case's slice: rename it without # and @"
+            )
         names = ("images.npy", "masks.npy")
         files = {
             name: {"bytes": (temporary / name).stat().st_size, "crc32": _checksum(temporary / name)}

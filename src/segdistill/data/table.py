@@ -121,12 +121,15 @@ def _from_row(row: dict[str, str | None], path: Path, number: int) -> Case:
     spacing = numbers("spacing_mm", 3, "3.0 0.5 0.5") if three else numbers("spacing_mm", 2, "0.1 0.1")
     if spacing is not None and not all(0 < value < float("inf") for value in spacing):
         raise bad(
-            "spacing_mm", f"'{text('spacing_mm')}' must be {'three' if three else 'two'} positive numbers of millimetres"
+            "spacing_mm",
+            f"'{text('spacing_mm')}' must be {'three' if three else 'two'} positive numbers of millimetres",
         )
     if text("resize_mask").lower() not in ("", "yes", "no"):
         raise bad("resize_mask", f"'{text('resize_mask')}' is not yes, no or empty")
     if text("classes") and not (text("classes").isdecimal() and int(text("classes")) != 1):
-        raise bad("classes", f"'{text('classes')}' is not the number of classes, background included, or empty")
+        raise bad(
+            "classes", f"'{text('classes')}' is not the number of classes, background included, or empty"
+        )
     folder = Path(os.path.abspath(path.parent))
     return Case(
         id=text("id"),

@@ -1,5 +1,6 @@
-"""Foreground metrics of one predicted mask against its reference, both bool arrays of the same shape.
+"""Foreground metrics of one predicted mask against its reference, both bool arrays of the same shape, 2-D or 3-D.
 
+Of a volume all slices count together: |P|, |G| and |P and G| are summed before anything is divided.
 TP, FP, FN and TN count pixels. Where a denominator is empty the score is 1 if both masks are empty, else 0
 (the convention of the LightBTSeg evaluation: every metric per image, then the mean over images).
 """
@@ -25,7 +26,7 @@ class Counts(NamedTuple):
 
 
 def count_pixels(prediction: NDArray[Any], reference: NDArray[Any]) -> Counts:
-    """The confusion table of two masks of shape (H, W); anything that is not zero is foreground.
+    """The confusion table of two masks of one shape, (H, W) or (D, H, W); anything that is not zero is foreground.
 
     Raises:
         ValueError: the shapes differ.
@@ -64,6 +65,18 @@ def _recall(c: Counts) -> float:
 
 def _accuracy(c: Counts) -> float:
     return _ratio(c.tp + c.tn, sum(c), c)
+
+
+def _voe(c: Counts) -> float:
+    return 1.0 - _iou(c)
+
+
+def _voe_emkd(c: Counts) -> float:
+    return 2 * c.fp / (2 * c.tp + c.fp + c.fn) if c.tp + c.fp + c.fn else 0.0
+
+
+def _voe_printed(c: Counts) -> float:
+    return 1.0 - _dice(c) / 2
 
 
 _FROM_COUNTS = {"dice": _dice, "iou": _iou, "precision": _precision, "recall": _recall, "accuracy": _accuracy}
@@ -121,6 +134,55 @@ METRICS: dict[str, Callable[[Mask, Mask], float]] = {
     "recall": recall,
     "accuracy": accuracy,
 }
+
+
+def voe(prediction: Mask, reference: Mask) -> float:
+    """Volumetric overlap error as it is usually defined: 1 - IoU. Smaller is better.
+
+    >>> voe(np.array([[True, True]]), np.array([[True, False]]))
+    0.5
+    """
+    return _voe(count_pixels(prediction, reference))
+
+
+def voe_emkd(prediction: Mask, reference: Mask) -> float:
+    """VOE as EMKD's code computes it, the only form that AMTD's numbers fit: 2 (|P| - |P and G|) / (|P| + |G|).
+
+    It counts what is marked too much, and is 0 for an empty prediction: read it beside Dice, never alone.
+
+    >>> voe_emkd(np.array([[True, True]]), np.array([[True, False]]))
+    0.6666666666666666
+    """
+    return _voe_emkd(count_pixels(prediction, reference))
+
+
+def voe_printed(prediction: Mask, reference: Mask) -> float:
+    """VOE as AMTD prints it: 1 - |P and G| / (|P| + |G|), which is 1 - Dice / 2 and never below a half.
+
+    >>> voe_printed(np.array([[True, True]]), np.array([[True, True]]))
+    0.5
+    """
+    return _voe_printed(count_pixels(prediction, reference))
+
+
+def rmse_map(probability: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Root of the mean squared difference between a map of probabilities and the reference (0 or 1).
+
+    >>> rmse_map(np.array([[1.0, 0.0]]), np.array([[1, 1]]))
+    0.7071067811865476
+    """
+    truth = (np.asarray(reference) != 0).astype(np.float64)
+    return float(np.sqrt(np.square(np.asarray(probability, np.float64) - truth).mean()))
+
+
+FROM_COUNTS: dict[str, Callable[[Counts], float]] = {
+    **_FROM_COUNTS,
+    "voe": _voe,
+    "voe_emkd": _voe_emkd,
+    "voe_printed": _voe_printed,
+    "sensitivity": _recall,
+}
+"""Every metric that the confusion table alone decides, METRICS included."""
 
 
 def all_metrics(prediction: NDArray[Any], reference: NDArray[Any]) -> dict[str, float]:

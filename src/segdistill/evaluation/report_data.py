@@ -4,17 +4,18 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segdistill.data.cases import Case, reference_mask
-from segdistill.evaluation.results import CaseResult, Summary
+from segdistill.data.cases import Case
+from segdistill.data.opened import open_case
+from segdistill.evaluation.results import CaseResult, Predict, Summary, predict_case, worst_slice
 from segdistill.evaluation.statistics import PairedDifference
-from segdistill.imaging.read import Picture, read_picture
+from segdistill.imaging.intensity import Intensity
 
 Role = Literal["teacher", "student", "baseline"]
 
@@ -187,10 +188,10 @@ def choose_examples(
 
 
 def collect_examples(
-    cases: Iterable[Case], ids: Iterable[str], predict: Callable[[Picture], NDArray[Any]]
+    cases: Iterable[Case], ids: Iterable[str], predict: Predict, intensity: Intensity | None = None
 ) -> list[Example]:
     """Predicts the named cases once more and keeps pixels and masks for StageReport.examples, in the order
-    of `ids`.
+    of `ids`; of a volume its worst slice. `intensity` is that of the network's preprocessing.
 
     Raises:
         InputError: an image or mask cannot be read.
@@ -201,7 +202,9 @@ def collect_examples(
     by_id = {case.id: case for case in cases}
     examples = []
     for case in (by_id[i] for i in ids if i in by_id):
-        picture = read_picture(case.image)
-        reference = reference_mask(case, (picture.pixels.shape[0], picture.pixels.shape[1]))
-        examples.append(Example(case.id, picture.pixels, reference, np.asarray(predict(picture)) != 0))
+        opened = open_case(case, intensity)
+        predicted, _ = predict_case(opened, predict)
+        worst = worst_slice(predicted, opened.reference)
+        k = worst if worst >= 0 else len(opened) // 2
+        examples.append(Example(case.id, opened.pixels(k), opened.reference[k], predicted[k]))
     return examples

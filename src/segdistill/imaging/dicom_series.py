@@ -6,6 +6,7 @@ Source: DICOM PS3.3 C.7.6.2 (image plane: position, orientation and pixel spacin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,9 @@ def read_series_mask(folder: Path, image: Volume, max_voxels: int) -> NDArray[np
         place = (item.depth - start) / geometry.step_mm[0]
         row = round(place)
         if abs(place - row) > 0.25 or not 0 <= row < len(mask):
-            raise InputError(f"{item.file.name} lies {abs(place - row):.2f} slices beside those of {image.source}")
+            raise InputError(
+                f"{item.file.name} lies {abs(place - row):.2f} slices beside those of {image.source}"
+            )
         labels = Volume(item.values[None], None, item.file, geometry)
         mask[row] = label_mask(labels)[0] if item.values.max() <= 255 else item.values > 0
     return mask
@@ -112,9 +115,11 @@ def _slices(folder: Path, max_voxels: int) -> list[_Slice]:
         _require_alike(slices[0], slices[-1])
         check_voxels((len(slices), *_shape(slices[0])), max_voxels)
     slices.sort(key=lambda item: item.depth)
-    for one, other in zip(slices, slices[1:], strict=False):
+    for one, other in pairwise(slices):
         if other.depth - one.depth < 1e-3:
-            raise InputError(f"{one.file.name} and {other.file.name} are slices in the same place: keep one of them")
+            raise InputError(
+                f"{one.file.name} and {other.file.name} are slices in the same place: keep one of them"
+            )
     return slices
 
 
@@ -125,14 +130,21 @@ def _read(file: Path) -> _Slice:
         position, orientation = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
         steps = header.get("PixelSpacing")
         if position is None or orientation is None or steps is None:
-            raise UnreadableImage("says not where it lies (ImagePositionPatient, ImageOrientationPatient, PixelSpacing)")
+            raise UnreadableImage(
+                "says not where it lies (ImagePositionPatient, ImageOrientationPatient, PixelSpacing)"
+            )
         columns = _unit([float(value) for value in orientation[:3]])
         rows = _unit([float(value) for value in orientation[3:]])
         step = (float(steps[0]), float(steps[1]))
         if not all(np.isfinite(step)) or min(step) <= 0:
             raise UnreadableImage("has a damaged PixelSpacing")
         return _Slice(
-            file, values, _vector([float(v) for v in position]), (rows, columns), step, str(header.get("SeriesInstanceUID"))
+            file,
+            values,
+            _vector([float(v) for v in position]),
+            (rows, columns),
+            step,
+            str(header.get("SeriesInstanceUID")),
         )
     except UnreadableImage as error:
         raise UnreadableImage(f"{file.name}: {error}") from error
@@ -146,9 +158,15 @@ def _require_alike(first: _Slice, other: _Slice) -> None:
         raise InputError(f"holds several series ({pair} differ): give each series a folder of its own")
     if first.values.shape != other.values.shape:
         sizes = " and ".join(f"{item.values.shape[0]} x {item.values.shape[1]}" for item in (first, other))
-        raise InputError(f"holds slices of mixed sizes ({pair} have {sizes} pixels): remove those that do not belong")
-    if not np.allclose(first.step_mm, other.step_mm, rtol=1e-3) or not np.allclose(first.axes, other.axes, atol=1e-2):
-        raise InputError(f"holds slices of mixed spacing or orientation ({pair}): remove those that do not belong")
+        raise InputError(
+            f"holds slices of mixed sizes ({pair} have {sizes} pixels): remove those that do not belong"
+        )
+    if not np.allclose(first.step_mm, other.step_mm, rtol=1e-3) or not np.allclose(
+        first.axes, other.axes, atol=1e-2
+    ):
+        raise InputError(
+            f"holds slices of mixed spacing or orientation ({pair}): remove those that do not belong"
+        )
 
 
 def _even(slices: list[_Slice]) -> float:

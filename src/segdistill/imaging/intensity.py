@@ -88,12 +88,16 @@ class Intensity:
         """
         if isinstance(values, str):
             if values not in PRESETS:
-                raise InputError(f"unknown intensity '{values}': use {', '.join(PRESETS)}, or kind, low and high")
+                raise InputError(
+                    f"unknown intensity '{values}': use {', '.join(PRESETS)}, or kind, low and high"
+                )
             return PRESETS[values]
         if not isinstance(values, Mapping) or not set(values) <= {"kind", "low", "high"}:
             raise InputError("intensity may have kind, low and high, nothing else")
         try:
-            return cls(str(values.get("kind", "range")), float(values.get("low", 0)), float(values.get("high", 1)))
+            return cls(
+                str(values.get("kind", "range")), float(values.get("low", 0)), float(values.get("high", 1))
+            )
         except (TypeError, ValueError) as error:
             raise InputError(f"intensity has a value of the wrong type: {error}") from error
 

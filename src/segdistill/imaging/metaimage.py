@@ -120,16 +120,22 @@ def _data_file(path: Path, header: dict[str, str]) -> Path:
     name = header["elementdatafile"]
     if name.upper() == "LOCAL":
         return path
-    if name.upper().startswith("LIST") or "%" in name or " " in name and not (path.parent / name).exists():
+    if name.upper().startswith("LIST") or "%" in name or (" " in name and not (path.parent / name).exists()):
         raise InputError("keeps its voxels in several files, which is not read: save them as one")
     if Path(name).name != name or name in ("", ".", ".."):
-        raise InputError("names voxels outside of its own folder, which is not followed: put both files together")
+        raise InputError(
+            "names voxels outside of its own folder, which is not followed: put both files together"
+        )
     return path.parent / name
 
 
 def _geometry(header: dict[str, str], shape: tuple[int, int, int], spacing: Vector) -> Geometry:
     matrix = next(
-        (_numbers(header, key, ()) for key in ("TransformMatrix", "Orientation", "Rotation") if key.lower() in header),
+        (
+            _numbers(header, key, ())
+            for key in ("TransformMatrix", "Orientation", "Rotation")
+            if key.lower() in header
+        ),
         (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
     )
     origin = next(

@@ -1,4 +1,4 @@
-"""NIfTI volumes, .nii and .nii.gz: the header is judged before a voxel is decoded, and no more is inflated than it says.
+"""NIfTI volumes, .nii and .nii.gz: the header is judged first, and no more is inflated than it promises.
 
 Source: NIfTI-1 and NIfTI-2 headers as nibabel parses them.
 """
@@ -68,8 +68,13 @@ def _voxels(path: Path, packed: bool, dtype: np.dtype[Any], offset: int, count: 
 def _header(start: bytes) -> tuple[Any, int]:
     import nibabel
 
+    kind: Any
     try:
-        kind = nibabel.Nifti2Header if int.from_bytes(start[:4], "little") in (540, 469893120) else nibabel.Nifti1Header
+        kind = (
+            nibabel.Nifti2Header
+            if int.from_bytes(start[:4], "little") in (540, 469893120)
+            else nibabel.Nifti1Header
+        )
         size = 540 if kind is nibabel.Nifti2Header else 348
         header = kind.from_fileobj(io.BytesIO(start[:size]), check=False)
         if int(header["sizeof_hdr"]) != size or not 1 <= int(header["dim"][0]) <= 7:

@@ -32,7 +32,9 @@ class PatchGrid:
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.size < 1:
-            raise InputError(f"a patch grid needs at least one patch of one pixel, not {self.count} of {self.size}")
+            raise InputError(
+                f"a patch grid needs at least one patch of one pixel, not {self.count} of {self.size}"
+            )
 
     def offsets(self, length: int) -> list[int]:
         """Where the patches begin along a side of `length` pixels.
@@ -41,7 +43,9 @@ class PatchGrid:
             InputError: the side is shorter than a patch, or the patches leave gaps.
         """
         if length < self.size:
-            raise InputError(f"a side of {length} pixels is shorter than a patch of {self.size}: use smaller patches")
+            raise InputError(
+                f"a side of {length} pixels is shorter than a patch of {self.size}: use smaller patches"
+            )
         if self.count * self.size < length:
             needed = -(-length // self.size)
             raise InputError(

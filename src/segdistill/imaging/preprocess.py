@@ -62,7 +62,9 @@ class Preprocess:
         if not all(value > 0 for value in self.std):
             raise InputError(f"std must be positive, got {self.std}")
         if self.patches is not None and tuple(self.size) != (self.patches.size, self.patches.size):
-            raise InputError(f"input size {self.size} is not that of the patches, {self.patches.size}: make them equal")
+            raise InputError(
+                f"input size {self.size} is not that of the patches, {self.patches.size}: make them equal"
+            )
 
     def prepare(self, pixels: Pixels) -> Pixels:
         """Colour and size: uint8 (H, W) or (H, W, 3) at any size -> uint8 (h, w, 1 or 3).

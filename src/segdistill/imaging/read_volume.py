@@ -74,7 +74,9 @@ def read_volume(
     return volume.turned() if turn else volume
 
 
-def read_volume_mask(paths: list[Path] | tuple[Path, ...], image: Volume, classes: int = 0) -> NDArray[np.bool_]:
+def read_volume_mask(
+    paths: list[Path] | tuple[Path, ...], image: Volume, classes: int = 0
+) -> NDArray[np.bool_]:
     """The mask files of a volume, joined: every label above 0 is foreground.
 
     Args:

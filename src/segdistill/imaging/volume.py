@@ -127,7 +127,9 @@ class Volume:
         swap, flips = how
         voxels = self.voxels.swapaxes(1, 2) if swap else self.voxels
         voxels = voxels[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
-        spacing = self.spacing and ((self.spacing[0], self.spacing[2], self.spacing[1]) if swap else self.spacing)
+        spacing = self.spacing and (
+            (self.spacing[0], self.spacing[2], self.spacing[1]) if swap else self.spacing
+        )
         return replace(self, voxels=voxels, spacing=spacing, geometry=geometry)
 
 
@@ -179,7 +181,9 @@ def check_voxels(shape: tuple[int, ...], max_voxels: int) -> tuple[int, int, int
     (3, 4, 5)
     """
     if len(shape) != 3:
-        raise InputError(f"has {len(shape)} dimensions, {_times(shape)}: a volume has three; save each one apart")
+        raise InputError(
+            f"has {len(shape)} dimensions, {_times(shape)}: a volume has three; save each one apart"
+        )
     if min(shape) < 1:
         raise InputError(f"claims {_times(shape)} voxels")
     if shape[0] * shape[1] * shape[2] > max_voxels:

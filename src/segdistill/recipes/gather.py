@@ -47,7 +47,10 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
     method = data.split.method
     if method == "paper":
         divided = unstratified(cases, test=data.split.test, seed=data.split.seed)
-        words = f"as the paper: {data.split.test:.0%} test, unstratified, seed {data.split.seed}; duplicates not kept together"
+        words = (
+            f"as the paper: {data.split.test:.0%} test, unstratified, seed {data.split.seed}; "
+            "duplicates not kept together"
+        )
         return Gathered(name, divided, pairs, leaks(divided, pairs), words)
     grouped = group_duplicates(cases, pairs)
     if method == "given":
@@ -64,7 +67,10 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
         train = 1 - data.split.test - data.split.val
         shares = {"train": train, "val": data.split.val, "test": data.split.test}
         divided = hold_out(grouped, shares, data.split.seed)
-        words = f"hold-out {train:.0%} / {data.split.val:.0%} / {data.split.test:.0%}, groups whole, stratified, seed {data.split.seed}"
+        words = (
+            f"hold-out {train:.0%} / {data.split.val:.0%} / {data.split.test:.0%}, groups whole, stratified, "
+            f"seed {data.split.seed}"
+        )
     require_no_leaks(divided, pairs)
     return Gathered(name, divided, pairs, [], words)
 

@@ -26,8 +26,8 @@ def published_papers() -> list[str]:
 def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list[dict[str, Any]]:
     """The paper's tables with our numbers filled in.
 
-    Our numbers come from the run in `runs`/RECIPE whose recipe is exactly that of the table, and from any other run below
-    `runs` that was made from a recipe based on it under another name (such as lightbtseg/cpu); those carry its name.
+    Our numbers come from runs anywhere below `runs`: those of the table's recipe first, then those of the paper's
+    other recipes on the same dataset (such as lightbtseg/cpu); each carries its recipe's name and size.
 
     Args:
         paper: one of `published_papers`.

@@ -83,9 +83,7 @@ def _run(
     with only_writer(folder) if first else nullcontext():
         if not first:
             fabric.launch()  # waits for the first process, which launches when the data lies ready
-        run = yield from _prepare(recipe, source, folder)
-        for name in chosen:
-            require_cases(run.inputs(name))
+        run = yield from _prepare(recipe, chosen, source, folder)
         if first:
             fabric.launch()
             yield from _write_facts(run, fabric)
@@ -95,12 +93,16 @@ def _run(
             yield from _conclude(run, chosen, fabric)
 
 
-def _prepare(recipe: Recipe, source: Path | None, folder: Path) -> Generator[Event, None, _Run]:
+def _prepare(
+    recipe: Recipe, chosen: list[str], source: Path | None, folder: Path
+) -> Generator[Event, None, _Run]:
     """Cases and the prepared store, which lies beside the runs so that they share it."""
     gathered = gather(recipe.data, source, folder)
     yield Event(f"{gathered.name}: {len(gathered.cases)} cases, {gathered.split}")
     for leak in gathered.leaks[:1]:
         yield Event(f"warning: {len(gathered.leaks)} leaks between the splits, such as {leak}")
+    for name in chosen:
+        require_cases(recipe, name, gathered.cases)
     yield Event("preparing images")
     preprocess = Preprocess(recipe.data.height_width, recipe.data.colour, recipe.data.channels)
     shared = folder.parent / ".store"
@@ -165,7 +167,8 @@ def _conclude(run: _Run, chosen: list[str], fabric: Fabric) -> Iterator[Event]:
     shown = [
         name
         for name in recipe.stages
-        if name in chosen or still_stands(run.inputs(name), run.precision(name, fabric))
+        if recipe.stages[name].task != "autoencoder"
+        and (name in chosen or still_stands(run.inputs(name), run.precision(name, fabric)))
     ]
     test = select(run.gathered.cases, split="test")
     for name in shown:

@@ -11,6 +11,7 @@ from segdistill.registry import near_names
 from segdistill.training.settings import FitSettings, OptimizerSettings, ScheduleSettings
 
 SMALLEST_SIDE = 8
+AUTOENCODER = "feature_autoencoder"
 
 
 class _Strict(BaseModel):
@@ -40,9 +41,14 @@ class ModelRecipe(Named):
 
 
 class KnowledgeRecipe(Named):
-    """A knowledge by its registered name, with its weight in the loss."""
+    """A knowledge by its registered name, with its weight in the loss.
+
+    `autoencoders` is for feature_similarity: the stage that trained the auto-encoders of the student (under the name
+    "student") and of each teacher (under the name of its stage).
+    """
 
     weight: float = Field(default=1.0, ge=0)
+    autoencoders: dict[str, str] = {}
 
 
 class SplitRecipe(_Strict):
@@ -59,8 +65,8 @@ class SplitRecipe(_Strict):
 class DataRecipe(_Strict):
     """Which cases, at which size.
 
-    `dataset` names an adapter that indexes the folder given by --data; a cases.csv given there needs none. `phantoms` is
-    the number of pictures that the dataset `phantom` draws.
+    `dataset` names an adapter that indexes the folder given by --data; a cases.csv given there needs none.
+    `phantoms` is the number of pictures that the dataset `phantom` draws.
     """
 
     dataset: str | None = None
@@ -99,9 +105,13 @@ class TeacherRecipe(_Strict):
 
 
 class StageRecipe(_Strict):
-    """One network to train."""
+    """One network to train.
 
-    task: Literal["supervised", "distillation"] = "supervised"
+    `weighing` and `combine` say whose word weighs how much among several teachers: knowledge/weighing.py and
+    training/distillation.py. A stage with task `autoencoder` learns the features of its one teacher.
+    """
+
+    task: Literal["supervised", "distillation", "autoencoder"] = "supervised"
     model: ModelRecipe
     loss: Named = Named(name="weight_balance")
     labels: list[str] | None = None
@@ -113,6 +123,33 @@ class StageRecipe(_Strict):
     hard_weight: float = Field(default=1.0, ge=0)
     routing: Literal["both", "by_class"] = "both"
     finetune_teachers: bool = False
+    weighing: Named = Named(name="fixed")
+    combine: Literal["gaps", "mixture"] = "gaps"
+
+    @field_validator("weighing", mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def needs(self) -> list[str]:
+        """The stages that must be trained before this one."""
+        codes = [stage for knowledge in self.knowledge for stage in knowledge.autoencoders.values()]
+        return list(dict.fromkeys([teacher.stage for teacher in self.teachers] + codes))
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the stage's result, without its training settings.
+
+        Fields that came after the first runs are left out at their defaults: a finished run stays finished.
+        """
+        facts = self.model_dump(mode="json", exclude={"fit", "about", "role"})
+        for name in ("weighing", "combine"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del facts[name]
+        for knowledge in facts["knowledge"]:
+            if not knowledge["autoencoders"]:
+                del knowledge["autoencoders"]
+        return facts
 
     @model_validator(mode="after")
     def _consistent(self) -> StageRecipe:
@@ -127,6 +164,38 @@ class StageRecipe(_Strict):
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"{what} '{name}' twice: give it one weight")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_task(self) -> StageRecipe:
+        if self.task == "autoencoder":
+            if len(self.teachers) != 1 or self.knowledge:
+                raise ValueError(
+                    "an autoencoder stage has one teacher, the network whose features it learns, and no knowledge"
+                )
+            if self.model.name != AUTOENCODER:
+                raise ValueError(f"an autoencoder stage trains model: {{name: {AUTOENCODER}}}")
+        elif self.model.name == AUTOENCODER:
+            raise ValueError(f"{AUTOENCODER} is trained by a stage with task: autoencoder")
+        if self.task != "distillation" and (self.weighing.name != "fixed" or self.combine != "gaps"):
+            raise ValueError("weighing and combine belong to a stage with task: distillation")
+        networks = ["student", *(teacher.stage for teacher in self.teachers)]
+        for knowledge in self.knowledge:
+            given = knowledge.autoencoders
+            if knowledge.name != "feature_similarity" and given:
+                raise ValueError(
+                    f"knowledge {knowledge.name} has no auto-encoders: only feature_similarity has"
+                )
+            if knowledge.name == "feature_similarity" and sorted(given) != sorted(set(networks)):
+                wanted = ", ".join(f"{name}: STAGE" for name in networks)
+                raise ValueError(
+                    f"knowledge feature_similarity needs autoencoders: {{{wanted}}}, "
+                    "the stages with task: autoencoder that trained them"
+                )
+            if given and networks.count("student") > 1:
+                raise ValueError(
+                    "a teacher called 'student' cannot be told from the student: rename its stage"
+                )
         return self
 
 
@@ -166,6 +235,17 @@ class Recipe(_Strict):
                         f"stages.{name}.teachers: '{teacher.stage}' is not defined before it: "
                         f"{near_names(teacher.stage, names[:i])}"
                     )
+                if self.stages[teacher.stage].task == "autoencoder":
+                    raise ValueError(
+                        f"stages.{name}.teachers: '{teacher.stage}' holds auto-encoders, no network"
+                    )
+            for codes in stage.needs[len(stage.teachers) :]:
+                if codes not in names[:i] or self.stages[codes].task != "autoencoder":
+                    known = [other for other in names[:i] if self.stages[other].task == "autoencoder"]
+                    raise ValueError(
+                        f"stages.{name}.knowledge: no stage '{codes}' with task: autoencoder is defined before it: "
+                        f"{near_names(codes, known)}"
+                    )
             try:
                 self.fit_settings(name)
             except ValidationError as error:
@@ -185,7 +265,7 @@ class Recipe(_Strict):
             if name not in self.stages:
                 raise InputError(f"recipe {self.name} has no stage '{name}': {near_names(name, self.stages)}")
             needed.add(name)
-            pending += [t.stage for t in self.stages[name].teachers if t.stage not in needed]
+            pending += [stage for stage in self.stages[name].needs if stage not in needed]
         return [name for name in self.stages if name in needed]
 
 

@@ -15,7 +15,7 @@ from segdistill.imaging.preprocess import Preprocess
 from segdistill.models import create_model
 from segdistill.models.pretrained import load_encoder_weights
 from segdistill.recipes.results import RUN_FILE, read_json
-from segdistill.recipes.schema import ModelRecipe
+from segdistill.recipes.schema import AUTOENCODER, ModelRecipe
 from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import BEST, STATE, WEIGHTS
 
@@ -118,6 +118,8 @@ def load_stage(folder: Path) -> TrainedStage:
         raise InputError(f"{folder} holds no trained stage: give RUN, RUN:STAGE or a model file")
     if info.get("weights_sha256") is None:
         raise InputError(f"stage {folder.name} is not finished: run its recipe again to continue")
+    if info.get("model", {}).get("name") == AUTOENCODER:
+        raise InputError(f"stage {folder.name} holds auto-encoders of features: give the stage of a network")
     try:
         preprocess = Preprocess.from_dict(info["preprocess"])
         postprocess = Postprocess.from_dict(info["postprocess"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from segdistill.data.augment import make_augment
 from segdistill.data.cases import Case
@@ -19,8 +20,9 @@ from segdistill.errors import InputError
 from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.knowledge import Teacher, create_knowledge, teacher_weights
+from segdistill.knowledge import FeatureAutoEncoders, Teacher, create_weighing, teacher_weights
 from segdistill.losses import create_loss
+from segdistill.recipes.autoencoders import build_autoencoders, load_autoencoders, make_knowledge
 from segdistill.recipes.gather import training_cases
 from segdistill.recipes.schema import Recipe, StageRecipe
 from segdistill.recipes.stage import (
@@ -32,8 +34,9 @@ from segdistill.recipes.stage import (
     read_info,
     record,
 )
-from segdistill.training.distillation import Distillation
+from segdistill.training.distillation import Distillation, connect
 from segdistill.training.loop import WEIGHTS, Progress, fit
+from segdistill.training.reconstruction import Reconstruction
 from segdistill.training.settings import FitSettings
 from segdistill.training.supervised import Supervised
 from segdistill.training.task import Task
@@ -65,8 +68,7 @@ class StageInputs:
 
     def of(self, split: str) -> list[Case]:
         """The stage's cases of a split."""
-        labels = self.stage.labels or self.recipe.data.labels
-        return training_cases(self.cases, split, labels, f"stage {self.name}")
+        return stage_cases(self.recipe, self.name, self.cases, split)
 
     def teacher_folder(self, name: str) -> Path:
         """Where another stage of the same run lies."""
@@ -74,9 +76,9 @@ class StageInputs:
 
     def fingerprint(self, precision: str) -> str:
         """Changes with everything that the weights depend on: settings, cases, pixels, teachers."""
-        facts = {
+        facts: dict[str, Any] = {
             "seed": self.recipe.seed,
-            "stage": self.stage.model_dump(mode="json", exclude={"fit", "about", "role"}),
+            "stage": self.stage.facts(),
             "fit": self.settings.model_dump(mode="json", exclude=NO_INPUT),
             "precision": precision,
             "preprocess": self.preprocess.to_dict(),
@@ -86,6 +88,9 @@ class StageInputs:
             "labels": [case.label for case in self.of("train")],
             "teachers": [sha256_file(self.teacher_folder(t.stage) / WEIGHTS) for t in self.stage.teachers],
         }
+        codes = self.stage.needs[len(self.stage.teachers) :]
+        if codes:
+            facts["autoencoders"] = [sha256_file(self.teacher_folder(name) / WEIGHTS) for name in codes]
         return sha256_text(json.dumps(facts, sort_keys=True))
 
 
@@ -108,7 +113,8 @@ def train_stage(inputs: StageInputs, fabric: Fabric, precision: str) -> Iterator
 def _fit(inputs: StageInputs, info: dict[str, Any], fabric: Fabric, precision: str) -> Iterator[Progress]:
     settings, recipe = inputs.settings, inputs.recipe
     train_cases = inputs.of("train")
-    # the same seed for every stage: a student and its undistilled twin begin with the same weights and see the same views
+    # the same seed for every stage: a student and its undistilled twin begin with the same weights and see
+    # the same views
     torch.manual_seed(recipe.seed)
     task = _task(inputs, train_cases, fabric, precision)
     train = _views(inputs, train_cases, settings.augment)
@@ -122,8 +128,8 @@ def _fit(inputs: StageInputs, info: dict[str, Any], fabric: Fabric, precision: s
 
 def still_stands(inputs: StageInputs, precision: str) -> bool:
     """Whether an earlier call trained this stage to the end and it still answers the recipe."""
-    teachers = [inputs.teacher_folder(teacher.stage) / WEIGHTS for teacher in inputs.stage.teachers]
-    if not read_info(inputs.folder) or not all(path.exists() for path in teachers):
+    needed = [inputs.teacher_folder(name) / WEIGHTS for name in inputs.stage.needs]
+    if not read_info(inputs.folder) or not all(path.exists() for path in needed):
         return False
     try:
         return is_finished(inputs.folder, inputs.fingerprint(precision))
@@ -131,19 +137,30 @@ def still_stands(inputs: StageInputs, precision: str) -> bool:
         return False
 
 
-def require_cases(inputs: StageInputs) -> None:
+def stage_cases(recipe: Recipe, name: str, cases: list[Case], split: str) -> list[Case]:
+    """The cases of a split that a stage takes.
+
+    Raises:
+        InputError: there is nothing to train on, or one of its classes has no case.
+    """
+    labels = recipe.stages[name].labels or recipe.data.labels
+    return training_cases(cases, split, labels, f"stage {name}")
+
+
+def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
     """Refuses a stage without training cases, or with a teacher for a class that no training case has.
 
     Raises:
         InputError: names the stage, the class and what there is.
     """
-    labels = {case.label for case in inputs.of("train")}
-    if inputs.stage.routing == "both" and not inputs.stage.finetune_teachers:
+    stage = recipe.stages[name]
+    labels = {case.label for case in stage_cases(recipe, name, cases, "train")}
+    if stage.routing == "both" and not stage.finetune_teachers:
         return  # every teacher speaks on every image
-    for teacher in inputs.stage.teachers:
+    for teacher in stage.teachers:
         if teacher.labels and not labels & set(teacher.labels):
             raise InputError(
-                f"stage {inputs.name}: teacher '{teacher.stage}' speaks for {', '.join(teacher.labels)}, but the "
+                f"stage {name}: teacher '{teacher.stage}' speaks for {', '.join(teacher.labels)}, but the "
                 f"training cases are {', '.join(sorted(labels)) or 'without labels'}"
             )
 
@@ -151,11 +168,8 @@ def require_cases(inputs: StageInputs) -> None:
 def describe(inputs: StageInputs, fingerprint: str) -> dict[str, Any]:
     """The content of stage.json: enough to use the weights without the recipe."""
     classes = inputs.stage.model.options.get("classes", 2)
-    names = (
-        ["background", "lesion"]
-        if classes <= 2
-        else ["background", *(f"class {i}" for i in range(1, classes))]
-    )
+    lesions = ["lesion"] if classes <= 2 else [f"class {i}" for i in range(1, classes)]
+    names = ["background", *lesions]  # also with one logit: its probability is that of the lesion
     return {
         "name": inputs.name,
         "fingerprint": fingerprint,
@@ -163,9 +177,9 @@ def describe(inputs: StageInputs, fingerprint: str) -> dict[str, Any]:
         "about": inputs.stage.about,
         "teachers": [teacher.stage for teacher in inputs.stage.teachers],
         "model": inputs.stage.model.model_dump(mode="json"),
-        "classes": names[-1:] if classes == 1 else names,
+        "classes": names,
         "preprocess": inputs.preprocess.to_dict(),
-        "postprocess": Postprocess(classes=tuple(names[-1:] if classes == 1 else names)).to_dict(),
+        "postprocess": Postprocess(classes=tuple(names)).to_dict(),
         "train_cases": len(inputs.of("train")),
         "val_cases": len(inputs.of("val")),
     }
@@ -180,10 +194,37 @@ def _views(inputs: StageInputs, cases: list[Case], augment: str) -> Views:
 
 def _task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
     stage = inputs.stage
+    if stage.task == "autoencoder":
+        teacher = _teachers(inputs, fabric, precision)[0]
+        return Reconstruction(build_autoencoders(stage.model, teacher.network, teacher.name), teacher)
     network = build_network(stage.model, inputs.preprocess.channels)
     loss = create_loss(stage.loss.name, **stage.loss.options)
     if stage.task == "supervised":
         return Supervised(network, loss)
+    teachers = _teachers(inputs, fabric, precision)
+    networks = {"student": network} | {teacher.name: teacher.network for teacher in teachers}
+
+    def codes(name: str, trained: str) -> FeatureAutoEncoders:
+        return load_autoencoders(inputs.teacher_folder(trained), networks[name], name).to(fabric.device)
+
+    labels = [case.label for case in cases]
+    belongs = torch.tensor([[not t.labels or label in t.labels for t in teachers] for label in labels])
+    adaptive = stage.weighing.name != "fixed"
+    return Distillation(
+        network,
+        loss,
+        teachers,
+        teacher_weights(teachers, labels, stage.routing),
+        make_knowledge(stage, codes),
+        stage.hard_weight,
+        belongs if stage.finetune_teachers else None,
+        create_weighing(stage.weighing.name, **stage.weighing.options) if adaptive else None,
+        stage.combine,
+    )
+
+
+def _teachers(inputs: StageInputs, fabric: Fabric, precision: str) -> list[Teacher]:
+    stage = inputs.stage
     autocast = torch.bfloat16 if precision.startswith("bf16") else None
     teachers = []
     for teacher in stage.teachers:
@@ -195,18 +236,7 @@ def _task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str
                 teacher.stage, answering, teacher.weight, teacher.labels, autocast, stage.finetune_teachers
             )
         )
-    labels = [case.label for case in cases]
-    knowledge = {k.name: (k.weight, create_knowledge(k.name, **k.options)) for k in stage.knowledge}
-    belongs = torch.tensor([[not t.labels or label in t.labels for t in teachers] for label in labels])
-    return Distillation(
-        network,
-        loss,
-        teachers,
-        teacher_weights(teachers, labels, stage.routing),
-        knowledge,
-        stage.hard_weight,
-        belongs if stage.finetune_teachers else None,
-    )
+    return teachers
 
 
 def training_summary(folder: Path, curves: list[dict[str, float]]) -> dict[str, Any]:
@@ -230,17 +260,37 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
     for name in stages:
         stage = recipe.stages[name]
         try:
-            with torch.device("meta"):
-                network = build_network(
-                    stage.model.model_copy(update={"pretrained": None}), recipe.data.channels
-                )
-            _require_size(recipe.data.height_width, int(getattr(network, "size_divisor", 1)))
             create_loss(stage.loss.name, **stage.loss.options)
-            for knowledge in stage.knowledge:
-                create_knowledge(knowledge.name, **knowledge.options)
+            create_weighing(stage.weighing.name, **stage.weighing.options)
+            with torch.device("meta"):
+                _check_networks(recipe, stage)
             make_augment(recipe.fit_settings(name).augment)
         except InputError as error:
             raise InputError(f"stage {name}: {error}") from error
+
+
+def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
+    """Networks and what they must have of each other, on the meta device."""
+
+    def network(of: StageRecipe) -> nn.Module:
+        return build_network(of.model.model_copy(update={"pretrained": None}), recipe.data.channels)
+
+    teachers = {teacher.stage: network(recipe.stages[teacher.stage]) for teacher in stage.teachers}
+    if stage.task == "autoencoder":
+        for name, teacher in teachers.items():
+            build_autoencoders(stage.model, teacher, name)
+        return
+    student = network(stage)
+    _require_size(recipe.data.height_width, int(getattr(student, "size_divisor", 1)))
+    if stage.task == "supervised":
+        return
+
+    def codes(name: str, trained: str) -> FeatureAutoEncoders:
+        learned = recipe.stages[trained]
+        source = learned.teachers[0].stage
+        return build_autoencoders(learned.model, network(recipe.stages[source]), source)
+
+    connect(student, teachers, make_knowledge(stage, codes))
 
 
 def _require_size(size: tuple[int, int], divisor: int) -> None:

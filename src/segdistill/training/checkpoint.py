@@ -21,7 +21,9 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         try:
             torch.save(state, temporary)
         except RuntimeError as error:  # torch reports a full disk so
-            raise InputError(f"cannot write {path}: the disk is full or refuses: free space and run again") from error
+            raise InputError(
+                f"cannot write {path}: the disk is full or refuses: free space and run again"
+            ) from error
 
 
 def load_state(path: Path) -> dict[str, Any]:

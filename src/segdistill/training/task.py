@@ -77,7 +77,7 @@ def segmentation_parts(loss: nn.Module, logits: Tensor, target: Tensor) -> dict[
 
 @torch.no_grad()
 def validate_segmentation(network: nn.Module, loss: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Per-case loss and foreground Dice at the size of the store, threshold 0.5 (argmax with several classes)."""
+    """Loss and foreground Dice per case at the size of the store, threshold 0.5 (argmax with several classes)."""
     output: Any = network(batch["image"])
     target = batch["mask"]
     predicted = log_probabilities(output.logits).argmax(1) > 0
@@ -85,5 +85,5 @@ def validate_segmentation(network: nn.Module, loss: nn.Module, batch: Batch) -> 
     overlap = (predicted & reference).flatten(1).sum(1).float()
     total = predicted.flatten(1).sum(1) + reference.flatten(1).sum(1)
     dice = torch.where(total > 0, 2 * overlap / total.clamp(min=1), torch.ones_like(overlap))
-    losses = [loss(output.logits[i : i + 1], target[i : i + 1]) for i in range(len(target))]
-    return {"loss": torch.stack(losses).float(), "dice": dice}
+    # images of one size: the mean over a batch stands for each of its cases
+    return {"loss": loss(output.logits, target).float().expand(len(target)), "dice": dice}

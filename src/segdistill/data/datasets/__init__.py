@@ -9,9 +9,18 @@ from typing import Any
 from segdistill.data.case import Case, near_name, require_unique
 from segdistill.data.datasets.base import Dataset
 from segdistill.data.datasets.busi import BUSI
+from segdistill.data.datasets.chase_db1 import CHASE_DB1
+from segdistill.data.datasets.coronary import CORONARY
 from segdistill.data.datasets.dataset_b import DATASET_B
+from segdistill.data.datasets.decathlon import DECATHLON
+from segdistill.data.datasets.drive import DRIVE
+from segdistill.data.datasets.duke_spleen import DUKE_SPLEEN
 from segdistill.data.datasets.folder import FOLDER
+from segdistill.data.datasets.i2cvb import I2CVB
+from segdistill.data.datasets.nci_isbi import NCI_ISBI
 from segdistill.data.datasets.phantom import PHANTOM
+from segdistill.data.datasets.promise12 import PROMISE12
+from segdistill.data.datasets.prostate_multisite import PROSTATE_MULTISITE
 from segdistill.data.datasets.stu import STU
 from segdistill.data.datasets.sysu import SYSU
 from segdistill.errors import InputError
@@ -19,7 +28,24 @@ from segdistill.errors import InputError
 __all__ = ["DATASETS", "Dataset", "index_dataset"]
 
 DATASETS: dict[str, Dataset] = {
-    dataset.name: dataset for dataset in (FOLDER, BUSI, DATASET_B, STU, SYSU, PHANTOM)
+    dataset.name: dataset
+    for dataset in (
+        FOLDER,
+        BUSI,
+        DATASET_B,
+        STU,
+        SYSU,
+        PROMISE12,
+        PROSTATE_MULTISITE,
+        NCI_ISBI,
+        I2CVB,
+        DECATHLON,
+        DUKE_SPLEEN,
+        CORONARY,
+        DRIVE,
+        CHASE_DB1,
+        PHANTOM,
+    )
 }
 
 
@@ -29,7 +55,8 @@ def index_dataset(name: str, path: str | Path, **options: Any) -> list[Case]:
     Args:
         name: one of DATASETS.
         path: the dataset's folder.
-        options: of this dataset; only `phantom` has some (count, size, seed).
+        options: of this dataset; `phantom` has count, size and seed, `decathlon` task, `duke_spleen` modality,
+            `chase_db1` observer.
 
     Raises:
         InputError: unknown dataset or option, a folder that is not it (says what was looked for), or masks

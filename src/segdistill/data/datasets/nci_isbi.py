@@ -1,0 +1,70 @@
+"""NCI-ISBI 2013: prostate MR of two hospitals (Bloch et al., The Cancer Imaging Archive), DICOM with NRRD masks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from segdistill.data.case import Case
+from segdistill.data.datasets.base import Dataset, find_root, natural_key, require_pairs
+from segdistill.data.datasets.dicom_folders import series_folders
+
+SITES = {"prostate3t": "RUNMC", "prostatedx": "BMC"}
+_PATIENT = re.compile(r"^(?P<source>Prostate3T|ProstateDx)-\d\d-\d{4}$", re.IGNORECASE)
+_MASK = re.compile(
+    r"^(?P<patient>(Prostate3T|ProstateDx)-\d\d-\d{4})(?P<kind>_truth|_correctedlabels)?\.(nrrd|nii|nii\.gz)$",
+    re.IGNORECASE,
+)
+
+
+def index(path: Path) -> list[Case]:
+    """Cases of NCI-ISBI 2013: folders Prostate3T-.. and ProstateDx-.. with one DICOM series each, masks as NRRD.
+
+    Masks lie anywhere below the folder, named as the patient, also with _truth; _correctedLabels wins. The two
+    zones are joined. Sites: Prostate3T is RUNMC, ProstateDx is BMC.
+
+    Raises:
+        InputError: not this dataset, a mask without series, or a patient with several series.
+    """
+    root = find_root(
+        path,
+        lambda folder: any(
+            _PATIENT.match(child.name) for child in folder.rglob("Prostate*") if child.is_dir()
+        ),
+        "NCI-ISBI 2013's patient folders such as Prostate3T-01-0001",
+        depth=0,
+    )
+    masks: dict[str, Path] = {}
+    for file in sorted(root.rglob("Prostate*"), key=lambda file: natural_key(file.name)):
+        match = _MASK.match(file.name) if file.is_file() else None
+        if match and (
+            match["patient"].lower() not in masks or (match["kind"] or "").lower() == "_correctedlabels"
+        ):
+            masks[match["patient"].lower()] = file
+    cases = []
+    folders = {
+        child.name: child
+        for child in root.rglob("Prostate*")
+        if child.is_dir() and _PATIENT.match(child.name)
+    }
+    for patient, folder in sorted(folders.items(), key=lambda item: natural_key(item[0])):
+        series = series_folders(folder)
+        mask = masks.pop(patient.lower(), None)
+        site = SITES[patient.split("-")[0].lower()]
+        for number, place in enumerate(series):
+            name = patient if len(series) == 1 else f"{patient}/{number + 1}"
+            cases.append(Case(name, place, (mask,) if mask else (), group=patient, site=site))
+    require_pairs(list(masks.values()))
+    return cases
+
+
+NCI_ISBI = Dataset(
+    name="nci_isbi",
+    title="NCI-ISBI 2013 prostate MR (Bloch et al. 2015)",
+    index=index,
+    how_to_get=(
+        "Download the images of the collections Prostate-3T and PROSTATE-DIAGNOSIS that the challenge lists, "
+        "and its masks (NRRD), from The Cancer Imaging Archive into one folder. CC BY 3.0; cite the collections."
+    ),
+    published={"": 80},
+)

@@ -1,0 +1,139 @@
+"""What commands print: results on stdout, progress on stderr, JSON with its documented keys."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from recipes.tiny import segdistill
+from segdistill.data.phantom import write_phantom
+from segdistill.recipes.load import bundled_recipes
+
+METRICS = {"dice", "iou", "precision", "recall", "accuracy"}
+
+
+def test_evaluate_as_json(run_folder: Path) -> None:
+    answer = segdistill("evaluate", run_folder / "model.onnx", run_folder / "cases.csv", "--json")
+    report = json.loads(answer.out)
+    assert not METRICS - set(report)
+    for metric in METRICS:
+        assert report[metric]["low"] <= report[metric]["mean"] <= report[metric]["high"]
+        assert report[metric]["n"] == 4
+    assert set(report) - METRICS == {"by_label", "normal", "cases", "skipped", "failed", "split"}
+    assert set(report["by_label"]) == {"benign", "malignant"}
+    assert (report["split"], report["cases"], report["failed"]) == ("test", 5, [])
+    whole = segdistill("evaluate", run_folder / "model.onnx", run_folder / "cases.csv", "--split", "all")
+    assert whole.code == 0
+    assert "30 cases" in whole.out
+
+
+def test_evaluate_lists_cases_that_fail(run_folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    write_phantom(own, 4, size=32)
+    (own / "images" / "phantom_0002.png").write_bytes(b"")
+    answer = segdistill("evaluate", run_folder / "model.onnx", own / "cases.csv", "--json")
+    assert answer.code == 4
+    assert [failed["case"] for failed in json.loads(answer.out)["failed"]] == ["phantom_0002"]
+    assert answer.err.splitlines()[-1].startswith("segdistill: 1 of 4 cases failed")
+
+
+def test_a_stage_has_several_names(run_folder: Path) -> None:
+    table = run_folder / "cases.csv"
+    names = (f"{run_folder}:teacher", run_folder / "stages" / "teacher")
+    by_name = [segdistill("evaluate", name, table, "--json") for name in names]
+    assert by_name[0].code == 0
+    assert by_name[0].out == by_name[1].out
+    unknown = segdistill("evaluate", f"{run_folder}:techer", table)
+    assert unknown.code == 2
+    assert "one of student, teacher" in unknown.line
+
+
+def test_a_run_on_own_images_with_several_changes_after_one_set(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    write_phantom(own, 24, size=32)
+    (own / "cases.csv").unlink()
+    words = ("run", "distill", "--data", own, "--device", "cpu", "--out", tmp_path / "runs" / "own", "--json")
+    small = ("--set", "size=32", "epochs=1", "stages.teacher.model={name: simplified_unet, widths: [2, 4]}",
+             "stages.student.model.widths=[2, 4]", "stages.student_alone.model.widths=[2, 4]")  # fmt: skip
+    answer = segdistill(*words, *small)
+    assert answer.code == 0, answer.err
+    report = json.loads(answer.out)
+    assert list(report["stages"]) == ["teacher", "student", "student_alone"]
+    assert set(report["stages"]["student"]) == {"summary", "cost", "line"}
+    assert set(report["stages"]["student"]["cost"]) >= {"parameters", "macs", "size_mb", "ms"}
+    assert Path(report["model"]).is_file()
+    assert Path(report["report"]).is_file()
+    for line in answer.err.splitlines():
+        assert line.split()[0].rstrip(":") in {
+            "Your", "folder", "preparing", "stage", "evaluating", "exporting", "writing", "done",
+        } or "cases" in line, line  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["models", "losses", "knowledge", "datasets", "recipes"])
+def test_lists(kind: str) -> None:
+    found = json.loads(segdistill("list", kind, "--json").out)
+    assert found
+    assert all(about and "\n" not in about for about in found.values())
+    lines = segdistill("list", kind).out.splitlines()
+    assert len(lines) == len(found)
+    assert [line.split()[0] for line in lines] == list(found)
+    if kind == "recipes":
+        assert set(found) == set(bundled_recipes())
+
+
+def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
+    empty = segdistill("reproduce", "lightbtseg", "--runs", tmp_path)
+    rows = empty.out.splitlines()
+    assert empty.code == 0
+    assert sum("not run: segdistill run lightbtseg/" in row for row in rows) == 6
+    assert sum(row.startswith("U-Net ") for row in rows) == 2
+    assert "0.8545 not run" in next(row for row in rows if row.startswith("U-Net "))
+    run = tmp_path / "lightbtseg" / "busi"
+    stage = run / "stages" / "student"
+    stage.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"recipe": "lightbtseg/busi"}))
+    (run / "recipe.yaml").write_text("data: {dataset: busi, size: 512}")
+    values = {name: {"mean": 0.8} for name in METRICS} | {"dice": {"mean": 0.8459}}
+    (stage / "evaluation.json").write_text(json.dumps({"summary": {"all": values}}))
+    other = tmp_path / "other" / "run.json"
+    other.parent.mkdir()
+    other.write_text("{")
+    tables = json.loads(
+        segdistill("reproduce", "lightbtseg", "--runs", tmp_path, "--table", "1", "--json").out
+    )
+    assert [table["run"] for table in tables] == ["lightbtseg/busi (512x512)", None]
+    by_name = {row["name"]: row for row in tables[0]["rows"]}
+    assert by_name["Student"]["difference"]["dice"] == 0.01
+    assert by_name["Student"]["published"]["dice"] == 0.8359
+    assert by_name["U-Net"]["ours"] is None
+    assert by_name["Student alone (not in the paper)"]["published"] is None
+    text = segdistill("reproduce", "lightbtseg", "--runs", tmp_path).out
+    assert "+0.0100" in next(row for row in text.splitlines() if row.startswith("Student "))
+
+
+def test_runs_of_a_derived_recipe_stand_beside_under_their_own_name(tmp_path: Path) -> None:
+    for name in ("cpu", "busi"):
+        run = tmp_path / "lightbtseg" / name
+        (run / "stages").mkdir(parents=True)
+        (run / "run.json").write_text(json.dumps({"recipe": f"lightbtseg/{name}"}))
+        size = 128 if name == "cpu" else 512
+        (run / "recipe.yaml").write_text(f"data: {{dataset: busi, size: {size}}}")
+    tables = json.loads(
+        segdistill("reproduce", "lightbtseg", "--runs", tmp_path, "--table", "3", "--json").out
+    )
+    assert [table["run"] for table in tables] == [
+        "lightbtseg/busi (512x512)",
+        "lightbtseg/cpu (128x128)",
+        None,
+    ]
+
+
+def test_a_moved_run_can_still_be_used(run_folder: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "with:colon"
+    shutil.copytree(run_folder, moved)
+    answer = segdistill("evaluate", moved, moved / "cases.csv", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["cases"] == 5

@@ -1,0 +1,183 @@
+"""The house: rooms import from rooms above them, the torch-free ones stay so, and every part is described."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "segdistill"
+FILES = sorted(SOURCE.rglob("*.py"))
+ROOMS = (
+    "imaging",
+    "runtime",
+    "data",
+    "models",
+    "losses",
+    "knowledge",
+    "evaluation",
+    "training",
+    "export",
+    "recipes",
+    "server",
+    "cli",
+)
+GROUND = {"errors", "files", "registry"}  # below all rooms
+TORCH_FREE = {"imaging", "runtime", "data", "evaluation", "server"}
+MAY_USE_TORCH = {"data/views.py", "evaluation/complexity.py"}
+TORCH = {"torch", "lightning_fabric", "monai", "albumentations", "safetensors"}
+ENVIRONMENT = {"SEGDISTILL_DATA", "NO_ALBUMENTATIONS_UPDATE"}
+
+
+def place(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(SOURCE).parts
+    return parts[0] if len(parts) > 1 else Path(parts[0]).stem
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import, wherever it stands; relative ones spelt out."""
+    package = ["segdistill", *path.relative_to(SOURCE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            yield node.lineno, module
+            yield from ((node.lineno, f"{module}.{name.name}") for name in node.names)
+
+
+def test_rooms_import_only_from_rooms_above() -> None:
+    wrong = []
+    for path in FILES:
+        here = room(path)
+        allowed = GROUND | set(ROOMS[: ROOMS.index(here) + 1]) if here in ROOMS else GROUND
+        for line, module in imported(path):
+            parts = module.split(".")
+            known = GROUND | set(ROOMS)
+            if parts[0] == "segdistill" and len(parts) > 1 and parts[1] in known and parts[1] not in allowed:
+                wrong.append(f"{place(path)}:{line} imports {module}")
+    assert wrong == []
+
+
+def test_every_folder_is_a_room() -> None:
+    folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert folders <= set(ROOMS)
+    assert {path.stem for path in SOURCE.glob("*.py")} == GROUND | {"__init__"}
+
+
+def test_torch_free_rooms_never_import_torch() -> None:
+    wrong = [
+        f"{place(path)}:{line} imports {module}"
+        for path in FILES
+        if room(path) in TORCH_FREE and place(path) not in MAY_USE_TORCH
+        for line, module in imported(path)
+        if module.split(".")[0] in TORCH
+        or module in ("segdistill.data.views", "segdistill.evaluation.complexity")
+    ]
+    assert wrong == []
+
+
+def test_files_are_short() -> None:
+    long = {place(path): count for path in FILES if (count := len(path.read_text().splitlines())) > 400}
+    assert long == {}
+    assert len((SOURCE / "training" / "loop.py").read_text().splitlines()) < 300
+
+
+def test_environment_variables() -> None:
+    """Only the two of the design are read, by name or by a constant of the file."""
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        constants = {
+            target.id: node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        used = re.findall(r"os\.(?:environ(?:\.get|\.setdefault)?[\[(]|getenv\()\s*([\w\"']+)", text)
+        names = {constants.get(word, word.strip("\"'")) for word in used}
+        assert names <= ENVIRONMENT, f"{place(path)} uses {names - ENVIRONMENT}"
+        assert len(used) == len(re.findall(r"os\.(?:environ|getenv)", text)), f"{place(path)}: another use"
+
+
+def test_everything_public_is_described() -> None:
+    missing = []
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if tree.body and ast.get_docstring(tree) is None:
+            missing.append(place(path))
+        for node in _public(tree):
+            if ast.get_docstring(node) is None:
+                missing.append(f"{place(path)}:{node.lineno} {node.name}")
+    assert missing == []
+
+
+def _public(tree: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from _public(node)
+
+
+def test_no_file_names_this_machine_or_a_package_index() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    hosts = (
+        r"(?:https?://|index-url|find-links|trusted-host)\S*(?:pypi|pythonhosted|download\.pytorch|/simple\b)"
+    )
+    paths = rf"(?:{re.escape(str(Path.home()))}|{re.escape(str(ROOT))}|/(?:home|root|Users)/\w+)"
+    wrong = []
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path == Path(__file__) or not path.is_file() or path.stat().st_size > 1_000_000:
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        wrong += [f"{name}: {match[0]}" for match in re.finditer(f"{hosts}|{paths}", text)]
+    assert wrong == []
+
+
+def test_the_command_line_starts_light() -> None:
+    code = "import segdistill.cli.main, sys, json; print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT / "src"), "PATH": ""},
+    )
+    heavy = {
+        "torch",
+        "numpy",
+        "PIL",
+        "pydantic",
+        "yaml",
+        "onnxruntime",
+        "scipy",
+        "matplotlib",
+        "nibabel",
+        "pydicom",
+    }
+    assert heavy & set(json.loads(done.stdout)) == set()
