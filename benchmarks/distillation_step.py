@@ -115,12 +115,12 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=18, help="of the teachers' encoders")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--precision", default="auto", choices=["auto", "32", "bf16"])
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     args = parser.parse_args()
     two_cores()
     torch.manual_seed(0)
     chosen = choose_precision(args.precision, torch.device("cpu"))
-    precision = "bf16" if chosen == "bf16-mixed" else "32"
+    precision = "bf16" if chosen == "bf16-mixed" else "fp32"
     teachers = [
         create_model("resnet_attention_unet", depth=args.depth).eval().to(memory_format=torch.channels_last)
         for _ in TEACHER_WEIGHTS

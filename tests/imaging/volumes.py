@@ -38,7 +38,9 @@ def write_itk(
     return path
 
 
-def dicom_slice(values: np.ndarray, z: float, series: str = "1.2.3.4", number: int = 1, **tags: object) -> Dataset:
+def dicom_slice(
+    values: np.ndarray, z: float, series: str = "1.2.3.4", number: int = 1, **tags: object
+) -> Dataset:
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -63,5 +65,7 @@ def write_series(folder: Path, array: np.ndarray, step: float = 3.0, **tags: obj
     folder.mkdir(parents=True, exist_ok=True)
     for k, values in enumerate(array):
         name = f"IM{(k * 7) % len(array):04}.dcm"
-        dicom_slice(values, 20.0 + step * k, number=k + 1, **tags).save_as(folder / name, enforce_file_format=True)
+        dicom_slice(values, 20.0 + step * k, number=k + 1, **tags).save_as(
+            folder / name, enforce_file_format=True
+        )
     return folder

@@ -46,7 +46,7 @@ def numpy_iou(z: np.ndarray, y: np.ndarray, eps: float = 1e-5) -> float:
 
 
 def numpy_lovasz(z: np.ndarray, y: np.ndarray) -> float:
-    """The Lovasz extension by its definition: steps of the Jaccard loss of growing sets of errors (batch as one image)."""
+    """The Lovasz extension by its definition: steps of the Jaccard loss of growing sets of errors."""
     p = np.moveaxis(softmax(z), 1, 0).reshape(z.shape[1], -1)
     values = []
     for c, own in enumerate(p):
@@ -229,7 +229,7 @@ def test_lovasz_of_absent_classes() -> None:
 
 
 def test_lovasz_steps_keep_their_digits_on_large_images() -> None:
-    """A million positions: the steps are about 1e-6, and as differences of float32 IoU values would lose their digits."""
+    """A million positions: the steps are about 1e-6; as differences of float32 IoU values they would be noise."""
     generator = torch.Generator().manual_seed(0)
     g = (torch.rand(1, 1024 * 1024, generator=generator) < 0.1).float()
     hits, others = g.double().cumsum(1), (1 - g.double()).cumsum(1)

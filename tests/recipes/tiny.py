@@ -25,7 +25,7 @@ RECIPE: dict[str, Any] = {
         "phantoms": 30,
         "labels": ["benign", "malignant"],
     },
-    "fit": {"epochs": 2, "batch_size": 4, "precision": "32", "checkpoint_seconds": 0.0, "workers": 0},
+    "fit": {"epochs": 2, "batch_size": 4, "precision": "fp32", "checkpoint_seconds": 0.0, "workers": 0},
     "stages": {
         "teacher": {"role": "teacher", "model": {"name": "simplified_unet", "widths": [4, 8, 8]}},
         "student": {

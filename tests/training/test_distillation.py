@@ -251,7 +251,7 @@ def test_learned_parts_train_and_resume_but_are_not_exported(
     before = {k: v.clone() for k, v in companions.state_dict().items()}  # type: ignore[operator, union-attr]
     assert sorted(before) == ["adapted/resnet.weight", "adapted/unet.weight"]
     how = FitSettings(
-        epochs=1, batch_size=4, precision="32", workers=0, select="last", checkpoint_seconds=0.0
+        epochs=1, batch_size=4, precision="fp32", workers=0, select="last", checkpoint_seconds=0.0
     )
     for _ in fit(task, *views, how, tmp_path, fabric):
         state = torch.load(tmp_path / STATE, weights_only=True) if (tmp_path / STATE).exists() else {}
@@ -266,7 +266,7 @@ def test_a_state_from_before_learned_parts_is_read(
 ) -> None:
     from .conftest import supervised
 
-    how = FitSettings(epochs=2, batch_size=4, precision="32", workers=0, select="last")
+    how = FitSettings(epochs=2, batch_size=4, precision="fp32", workers=0, select="last")
     loop = fit(supervised(), *views, how, tmp_path, fabric)
     while not (tmp_path / STATE).exists():
         next(loop)
@@ -282,7 +282,7 @@ def test_auto_encoders_learn_a_frozen_network(
 ) -> None:
     task = reconstruction()
     teacher = {k: v.clone() for k, v in task.teacher.network.state_dict().items()}
-    how = FitSettings(epochs=6, batch_size=4, precision="32", workers=0, augment="none")
+    how = FitSettings(epochs=25, batch_size=4, precision="fp32", workers=0, augment="none")
     progress = list(fit(task, *views, how, tmp_path, fabric))
     assert all(torch.equal(teacher[k], v) for k, v in task.teacher.network.state_dict().items())
     ends = [step.validation["val_loss"] for step in progress if step.validation]

@@ -38,10 +38,8 @@ def to_eight_bits(values: NDArray[Any]) -> Pixels:
         raise ValueError("has pixels that are not finite numbers")
     if low < 0 or high > 65535 or (real and high > 255):
         return stretch(values, low, high)
-    if real:
-        full = 1.0 if high <= 1 else 255.0
-    else:
-        full = float(2 ** next(bits for bits in _DEPTHS if high < 2**bits) - 1)
+    whole = float(2 ** next(bits for bits in _DEPTHS if high < 2**bits) - 1)
+    full = (1.0 if high <= 1 else 255.0) if real else whole
     return _round(values * (255.0 / full))
 
 

@@ -46,7 +46,7 @@ def series_files(folder: Path) -> list[Path]:
         if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
             continue
         with open(path, "rb") as file:
-            if file.read(132)[128:] == b"DICM":
+            if file.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
                 found.append(path)
     return found
 

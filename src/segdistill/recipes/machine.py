@@ -61,7 +61,7 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
     Raises:
         InputError: the devices do not exist here.
 
-    >>> make_fabric(Machine("cpu"), "32").world_size
+    >>> make_fabric(Machine("cpu"), "fp32").world_size
     1
     """
     for name in (

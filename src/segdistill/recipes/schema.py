@@ -299,7 +299,7 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
 
     >>> parse_recipe({"name": "r", "stages": {}}, "r.yaml")
     Traceback (most recent call last):
-    segdistill.errors.InputError: r.yaml: stages: Dictionary should have at least 1 item after validation, not 0
+    segdistill.errors.InputError: r.yaml: stages: Dictionary should have at least 1 item after validation, not 0, not {}
     """
     try:
         return Recipe.model_validate(content)
@@ -321,7 +321,7 @@ def _first_line(error: ValidationError, top: type[BaseModel] = Recipe) -> str:
     if unknown:
         parent = _fields_at(first["loc"][:-1], top)
         message = "unknown key" + (f": {near_names(str(first['loc'][-1]), parent)}" if parent else "")
-    elif first["type"] not in ("value_error", "missing"):
+    elif first["type"] not in ("value_error", "missing", "too_short"):
         message += f", not {first['input']!r}"
     more = len(errors) - 1
     return (f"{place}: " if place else "") + message + (f" (and {more} more)" if more else "")

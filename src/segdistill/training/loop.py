@@ -207,7 +207,7 @@ def _require_finite(parts: dict[str, float], position: _Position) -> None:
     if bad:
         raise TrainingStopped(
             f"{', '.join(bad)} became {parts[bad[0]]} in epoch {position.epoch + 1}, step {position.step + 1}: "
-            "lower optimizer.lr, set clip_norm or precision=32, and run again; the last good checkpoint is kept"
+            "lower optimizer.lr, set clip_norm or precision=fp32, and run again; the last good checkpoint is kept"
         )
 
 

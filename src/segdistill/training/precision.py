@@ -22,11 +22,11 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def choose_precision(setting: str, device: torch.device) -> str:
-    """The name that Fabric knows for "auto", "32" or "bf16".
+    """The name that Fabric knows for "auto", "fp32" or "bf16".
 
-    >>> choose_precision("32", torch.device("cpu"))
+    >>> choose_precision("fp32", torch.device("cpu"))
     '32-true'
     """
     if setting == "auto":
-        setting = "bf16" if has_fast_bf16(device) else "32"
-    return {"32": "32-true", "bf16": "bf16-mixed"}[setting]
+        setting = "bf16" if has_fast_bf16(device) else "fp32"
+    return {"fp32": "32-true", "bf16": "bf16-mixed"}[setting]

@@ -65,7 +65,7 @@ class FitSettings(_Settings):
         epochs: passes over the training cases.
         batch_size: images per forward pass over all devices; an optimiser step takes `accumulate` of them.
         accumulate: batches per optimiser step.
-        precision: `auto` takes bf16 where the processor computes in it, else 32.
+        precision: `auto` takes bf16 where the processor computes in it, else fp32.
         channels_last: memory format of networks and images.
         clip_norm: largest norm of a player's gradient; None for no clipping.
         early_stop: epochs without improvement after which training ends; None for never.
@@ -85,7 +85,7 @@ class FitSettings(_Settings):
     accumulate: int = Field(default=1, ge=1)
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
-    precision: Literal["auto", "32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     clip_norm: float | None = Field(default=None, gt=0)
     early_stop: int | None = Field(default=None, ge=1)
