@@ -6,6 +6,7 @@ The order names the side, its settings, the cases, how long to train and where t
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -94,7 +95,10 @@ def run(order: Order) -> None:
     """Trains, evaluates where the order names a split, and writes the result, whole or not at all."""
     cases = read_cases(order["cases"])
     train = {"plain": train_plain, "ours": train_ours}[order["side"]]
+    load = os.getloadavg()[0]
     network, result = train(order, cases, order["length"])
+    # on an idle machine the load is near 0 before, and near the number of threads after
+    result |= {"load_before": round(load, 2), "load_after": round(os.getloadavg()[0], 2)}
     if order["evaluate"]:
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         preprocess = Preprocess((order["size"], order["size"]), "grey", 3)

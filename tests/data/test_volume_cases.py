@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 
 from imaging.volumes import blocks, organ, write_itk, write_series
 from segdistill.data.cases import Case, file_hash, read_cases, select, table_hash, write_cases

@@ -61,7 +61,8 @@ def test_interrupted_and_killed_then_finished(recipe: Path, tmp_path: Path) -> N
     assert [line for line in err.splitlines() if not line.startswith(told)] == [
         "segdistill: interrupted; run the same command again to continue"
     ]
-    assert stop(recipe, broken, signal.SIGKILL, broken / "stages" / "student" / STATE, 0.1)[0] == -9
+    killed = stop(recipe, broken, signal.SIGKILL, broken / "stages" / "student" / STATE, 0.1)
+    assert killed[0] == -9, killed[1]
     last = process("run", recipe, "--device", "cpu", "--out", broken)
     assert last.code == 0, last.err
     assert "stage teacher: finished before, nothing changed" in last.err

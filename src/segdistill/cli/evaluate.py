@@ -27,11 +27,11 @@ def evaluate(
     from segdistill.files import write_json
 
     chosen = _cases(cases, split)
-    predict = _predictor(model)
+    predict, intensity = _predictor(model)
     results, failed = Results(), []
     for case in chosen:
         try:
-            one = evaluate_cases([case], predict)
+            one = evaluate_cases([case], predict, intensity=intensity)
         except InputError as error:
             failed.append({"case": case.id, "reason": str(error)})
             typer.echo(f"{case.id}: {error}", err=True)
@@ -70,7 +70,11 @@ def _cases(table: Path, split: str) -> list[Any]:
         raise InputError(f"no such case table or folder: {table}")
     cases = index_dataset("folder", table) if table.is_dir() else read_cases(table)
     splits = {case.split for case in cases}
-    if split == "all" or splits == {""}:  # a table without splits was made to be evaluated whole
+    if splits == {""} and split != "all":
+        note = "no split in this table: every case is measured, also any that the model was trained on"
+        typer.echo(note, err=True)
+        return cases
+    if split == "all":
         return cases
     chosen = select(cases, split=split)
     if not chosen:
@@ -80,19 +84,24 @@ def _cases(table: Path, split: str) -> list[Any]:
     return chosen
 
 
-def _predictor(model: str) -> Any:
+def _predictor(model: str) -> tuple[Any, Any]:
+    """What segments a picture, and how the values of a volume become one."""
     if model.endswith(".onnx"):
         from segdistill.runtime.predictor import Predictor
 
         predictor = Predictor(model)
-        return lambda picture: predictor.predict_pixels(picture.pixels).mask
+        return (
+            lambda picture: predictor.predict_pixels(picture.pixels).mask,
+            predictor.info.preprocess.intensity,
+        )
     with needs("evaluating a stage of a run", "train"):
         import torch
 
         from segdistill.recipes.stage import find_stage, load_stage
         from segdistill.training.inference import mask_predictor
     stage = load_stage(find_stage(model))
-    return mask_predictor(stage.network, stage.preprocess, stage.postprocess, torch.device("cpu"))
+    predict = mask_predictor(stage.network, stage.preprocess, stage.postprocess, torch.device("cpu"))
+    return predict, stage.preprocess.intensity
 
 
 def _print(summary: dict[str, Any], count: int) -> None:

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from segdistill.data.cases import Case
+from segdistill.data.opened import fullest_slice, open_case
 from segdistill.errors import GateFailed
 from segdistill.imaging.postprocess import Postprocess, resize_probability
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.imaging.read import read_picture
 from segdistill.runtime.engine import Engine
 from segdistill.training.inference import Probability
 
@@ -56,7 +56,7 @@ def measure_agreement(
     model_file: Path,
     cases: Iterable[Case],
 ) -> Agreement:
-    """Compares masks at each image's own size, torch in float32 against the model file.
+    """Compares masks at each image's own size, of a volume its fullest slice, torch in float32 against the model file.
 
     Raises:
         UnreadableImage: a case cannot be read.
@@ -66,12 +66,13 @@ def measure_agreement(
     count = differing_cases = differing = undecided = 0
     largest = 0.0
     for case in cases:
-        picture = read_picture(case.image)
-        size = (picture.pixels.shape[0], picture.pixels.shape[1])
-        batch = preprocess(picture.pixels)[None]
+        opened = open_case(case, preprocess.intensity)
+        size = opened.size
+        images = preprocess.inputs(opened.pixels(fullest_slice(opened.reference)))
         with torch.inference_mode():
-            expected = probability(torch.from_numpy(batch))[0].numpy()
-        answer = engine.run(batch)[0]
+            answers = [probability(torch.from_numpy(image[None]))[0].numpy() for image in images]
+        expected = preprocess.join(np.stack(answers), size)
+        answer = preprocess.join(np.stack([engine.run(image[None])[0] for image in images]), size)
         largest = max(largest, float(np.abs(expected - answer).max()))
         close = (np.abs(resize_probability(expected, size) - postprocess.threshold) < UNDECIDED).any(0)
         wrong = (postprocess.mask(expected, size) != postprocess.mask(answer, size)) & ~close

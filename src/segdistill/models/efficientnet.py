@@ -11,6 +11,8 @@ from segdistill.models.output import Output, pyramid, pyramid_info
 LEVELS = (0, 1, 2, 4)
 """Stages that end a size; the head's map ends the last."""
 CHANNELS = (16, 24, 40, 112, 1280)
+NORM = ("batch", {"eps": 1e-3, "momentum": 0.1})
+"""MONAI's momentum of 0.01 needs hundreds of steps until evaluation agrees with training."""
 
 
 class EfficientNetB0(Network):
@@ -33,7 +35,7 @@ class EfficientNetB0(Network):
         require_share(dropout=dropout)
         self.feature_info = pyramid_info([(width, 2 ** (i + 1)) for i, width in enumerate(CHANNELS)])
         self.encoder = EfficientNetBN(
-            "efficientnet-b0", pretrained=False, in_channels=in_channels, num_classes=classes
+            "efficientnet-b0", pretrained=False, in_channels=in_channels, num_classes=classes, norm=NORM
         )
         self.encoder.set_swish(memory_efficient=False)  # the other one cannot be exported
         del self.encoder._fc

@@ -50,7 +50,7 @@ def evaluate_stage(folder: Path, cases: list[Case], device: torch.device) -> Ite
     predict = mask_predictor(stage.network, stage.preprocess, stage.postprocess, device)
     results = Results()
     for done, case in enumerate(cases, 1):
-        one = evaluate_cases([case], predict)
+        one = evaluate_cases([case], predict, intensity=stage.preprocess.intensity)
         results.extend(one)
         results.skipped += one.skipped
         yield Event(f"evaluating {stage.name}", done, len(cases))
@@ -138,6 +138,6 @@ def _stage_report(
         curves=curves,
         cost=evaluated.get("cost", {}),
         training=training_summary(folder, curves),
-        examples=collect_examples(test, ids, predict),
+        examples=collect_examples(test, ids, predict, stage.preprocess.intensity),
         teachers=[teacher.stage for teacher in part.teachers],
     )

@@ -45,6 +45,9 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
     name, cases = _find(data, source, folder)
     pairs = find_duplicates(cases)
     method = data.split.method
+    has_split = {"train", "test"} <= {case.split for case in cases}
+    if method == "auto":
+        method = "given" if has_split else "hold_out"
     if method == "paper":
         divided = unstratified(cases, test=data.split.test, seed=data.split.seed)
         words = (
@@ -72,6 +75,8 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
             f"seed {data.split.seed}"
         )
     require_no_leaks(divided, pairs)
+    if has_split and method != "given":
+        words += "; the table's own split is not used (data.split.method=given takes it)"
     return Gathered(name, divided, pairs, [], words)
 
 

@@ -52,9 +52,10 @@ class KnowledgeRecipe(Named):
 
 
 class SplitRecipe(_Strict):
-    """How cases are divided: see data/splits.py. `given` takes the table's own split column."""
+    """How cases are divided: see data/splits.py. `given` takes the table's own split column; `auto` does so where the
+    table has one, and holds out cases otherwise."""
 
-    method: Literal["hold_out", "k_fold", "paper", "given"] = "hold_out"
+    method: Literal["auto", "hold_out", "k_fold", "paper", "given"] = "auto"
     test: float = Field(default=0.15, gt=0, lt=1)
     val: float = Field(default=0.15, ge=0, lt=1)
     folds: int = Field(default=5, ge=2)
@@ -299,7 +300,7 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
 
     >>> parse_recipe({"name": "r", "stages": {}}, "r.yaml")
     Traceback (most recent call last):
-    segdistill.errors.InputError: r.yaml: stages: Dictionary should have at least 1 item after validation, not 0, not {}
+    segdistill.errors.InputError: r.yaml: stages: Dictionary should have at least 1 item after validation, not 0
     """
     try:
         return Recipe.model_validate(content)

@@ -66,7 +66,9 @@ class Predictor:
     def predict_pixels(self, pixels: Pixels) -> Prediction:
         """Segments uint8 pixels (H, W) or (H, W, 3); the result has their size."""
         size = (pixels.shape[0], pixels.shape[1])
-        probability = self._engine.run(self._engine.info.preprocess(pixels)[None])[0]
+        preprocess = self._engine.info.preprocess
+        answers = [self._engine.run(image[None])[0] for image in preprocess.inputs(pixels)]
+        probability = preprocess.join(np.stack(answers), size)
         foreground = self._postprocess.foreground(probability, size)
         if len(probability) <= 2:
             return Prediction(self._postprocess.above(foreground), foreground)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from segdistill.evaluation.results import Scored
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.imaging.read import Picture
@@ -37,13 +38,27 @@ def mask_predictor(
     network: nn.Module, preprocess: Preprocess, postprocess: Postprocess, device: torch.device
 ) -> Callable[[Picture], NDArray[np.uint8]]:
     """A function from a picture to its mask (H, W) at the picture's own size; the network is set to eval mode."""
+    scored = scored_predictor(network, preprocess, postprocess, device, scores=False)
+    return lambda picture: scored(picture).mask
+
+
+def scored_predictor(
+    network: nn.Module,
+    preprocess: Preprocess,
+    postprocess: Postprocess,
+    device: torch.device,
+    scores: bool = True,
+) -> Callable[[Picture], Scored]:
+    """As `mask_predictor`, with the probability of foreground (H, W) beside the mask, for AUC and rmse_map."""
     probability = Probability(network).eval().to(device)
 
-    def predict(picture: Picture) -> NDArray[np.uint8]:
-        image = torch.from_numpy(preprocess(picture.pixels))[None].to(device)
+    def predict(picture: Picture) -> Scored:
+        images = torch.from_numpy(preprocess.inputs(picture.pixels)).to(device)
         with torch.inference_mode():
-            answer = probability(image)[0].float().cpu().numpy()
-        return postprocess.mask(answer, picture.pixels.shape[:2])
+            answers = probability(images).float().cpu().numpy()
+        answer = preprocess.join(answers, picture.size)
+        mask = postprocess.mask(answer, picture.size)
+        return Scored(mask, postprocess.foreground(answer, picture.size) if scores else mask)
 
     return predict
 

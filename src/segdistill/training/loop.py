@@ -130,11 +130,12 @@ def fit(
                 parts = _step(task, players, group, settings, fabric, position)
                 position.step += 1
                 position.seconds += time.monotonic() - began
+                if position.step == steps:
+                    break  # what ends the epoch is told and saved together with it
                 if time.monotonic() - saved > settings.checkpoint_seconds:
                     _save(folder, players, position, fabric)
                     saved = time.monotonic()
-                if position.step < steps:
-                    yield Progress(position.epoch, settings.epochs, position.step, steps, parts, {})
+                yield Progress(position.epoch, settings.epochs, position.step, steps, parts, {})
         row = _end_epoch(task, players, validation, settings, folder, fabric, position, steps)
         if writer is not None:
             for name, value in row.items():
