@@ -1,7 +1,7 @@
 """Forward and training-step time of every network at 256x256, relative to `unet` in the same run.
 
-Each network is timed in its own process, plain fp32 eager and bf16 + channels_last in turn, so that the default of each
-is chosen by measurement. The figure is the worst ratio bf16 + channels_last / fp32 of a training step.
+Each network is timed in its own process, plain fp32 eager and bf16 + channels_last in turn. Batch 1 is timed forward; a
+training step takes two images. The figure is the worst ratio bf16 + channels_last / fp32 of a training step.
 
     python benchmarks/networks.py --json                       all networks, batch 1
     python benchmarks/networks.py --names unet,enet --threads 1,2
@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from common import finish, progress
+from common import arguments, machine, report, tell
 
 # small enough that a second thread may cost more than it gives
 SMALL = ("simplified_unet", "enet", "erfnet", "espnet", "mobilenet_v2", "mobilenet_v2_unet")
@@ -95,9 +95,7 @@ def main() -> None:
     """Times the networks and prints one row each."""
     from segdistill.models import MODELS
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--names", default="all")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1)
@@ -106,7 +104,6 @@ def main() -> None:
     parser.add_argument("--compile", default="", help="networks to time compiled too, comma between")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--compiled", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.one:
         timed = time_network(
@@ -122,11 +119,11 @@ def main() -> None:
         for count in threads if name in SMALL or name == "unet" else threads[-1:]:
             row = {"name": name, "threads": count, **in_process(name, options, count)}
             rows.append(row)
-            progress(row)
+            tell(json.dumps(row))
         if name in options.compile.split(","):
             row = {"name": f"{name} (compiled)", "threads": threads[-1]}
             rows.append(row | in_process(name, options, threads[-1], compiled=True))
-            progress(rows[-1])
+            tell(json.dumps(rows[-1]))
     for row in rows:
         base = next(r for r in rows if r["name"] == "unet" and r["threads"] == row["threads"])
         if "error" in row or "error" in base:
@@ -137,7 +134,8 @@ def main() -> None:
     worst = max(
         (row["bf16_over_fp32_step"] for row in rows if "bf16_over_fp32_step" in row), default=float("nan")
     )
-    finish("networks", worst, 1.0, worst <= 1.0, {"size": options.size, "batch": options.batch, "rows": rows})
+    details = {"size": options.size, "batch": options.batch, "rows": rows, "machine": machine("bf16-mixed")}
+    report("networks", worst, 1.0, worst <= 1.0, details, options.json)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def near_names(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known names, or all of them.
 
     >>> near_names("unett", ["unet", "enet", "segnet"])
-    "did you mean 'unet', 'enet'?"
+    "did you mean 'unet'?"
     >>> near_names("x", ["dice", "iou"])
     'known: dice, iou'
     """
@@ -33,9 +33,9 @@ def build(kind: str, registry: Mapping[str, Callable[..., T]], name: str, option
     Raises:
         InputError: `name` is not registered, or an option is not one of the builder's parameters.
 
-    >>> build("number", {"int": int}, "imt", {})
+    >>> build("number", {"float": float}, "flaot", {})
     Traceback (most recent call last):
-    segdistill.errors.InputError: unknown number 'imt': did you mean 'int'?
+    segdistill.errors.InputError: unknown number 'flaot': did you mean 'float'?
     """
     if name not in registry:
         raise InputError(f"unknown {kind} '{name}': {near_names(name, registry)}")

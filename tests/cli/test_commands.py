@@ -94,7 +94,7 @@ def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
     run = tmp_path / "lightbtseg" / "busi"
     stage = run / "stages" / "student"
     stage.mkdir(parents=True)
-    (run / "run.json").write_text(json.dumps({"recipe": "lightbtseg/busi"}))
+    (run / "run.json").write_text(json.dumps({"recipe": "lightbtseg/busi", "data": "BUSI, packed"}))
     (run / "recipe.yaml").write_text("data: {dataset: busi, size: 512}")
     values = {name: {"mean": 0.8} for name in METRICS} | {"dice": {"mean": 0.8459}}
     (stage / "evaluation.json").write_text(json.dumps({"summary": {"all": values}}))
@@ -104,7 +104,7 @@ def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
     tables = json.loads(
         segdistill("reproduce", "lightbtseg", "--runs", tmp_path, "--table", "1", "--json").out
     )
-    assert [table["run"] for table in tables] == ["lightbtseg/busi (512x512)", None]
+    assert [table["run"] for table in tables] == ["lightbtseg/busi (512x512) on BUSI", None]
     by_name = {row["name"]: row for row in tables[0]["rows"]}
     assert by_name["Student"]["difference"]["dice"] == 0.01
     assert by_name["Student"]["published"]["dice"] == 0.8359
@@ -118,15 +118,15 @@ def test_runs_of_a_derived_recipe_stand_beside_under_their_own_name(tmp_path: Pa
     for name in ("cpu", "busi"):
         run = tmp_path / "lightbtseg" / name
         (run / "stages").mkdir(parents=True)
-        (run / "run.json").write_text(json.dumps({"recipe": f"lightbtseg/{name}"}))
+        (run / "run.json").write_text(json.dumps({"recipe": f"lightbtseg/{name}", "data": "BUSI, packed"}))
         size = 128 if name == "cpu" else 512
         (run / "recipe.yaml").write_text(f"data: {{dataset: busi, size: {size}}}")
     tables = json.loads(
         segdistill("reproduce", "lightbtseg", "--runs", tmp_path, "--table", "3", "--json").out
     )
     assert [table["run"] for table in tables] == [
-        "lightbtseg/busi (512x512)",
-        "lightbtseg/cpu (128x128)",
+        "lightbtseg/busi (512x512) on BUSI",
+        "lightbtseg/cpu (128x128) on BUSI",
         None,
     ]
 

@@ -25,7 +25,7 @@ def test_patches_are_predicted_and_put_together() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 44), dtype=np.uint8)
     picture = Picture(pixels, None, Path("a.png"))
     preprocess = Preprocess((20, 20), channels=1, patches=PatchGrid(3, 20))
-    post = Postprocess(classes=("lesion",))
+    post = Postprocess()
     parts = (Brighter(), preprocess, post, torch.device("cpu"))
     assert np.array_equal(mask_predictor(*parts)(picture), pixels >= 128)
     scored = scored_predictor(*parts)(picture)

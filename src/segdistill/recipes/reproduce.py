@@ -89,8 +89,13 @@ def _compare(part: dict[str, Any], metrics: list[str], run: Path | None) -> dict
         both = published is not None and ours is not None
         difference = {m: round(ours[m] - published[m], 4) for m in metrics} if both else None  # type: ignore[index]
         rows.append({"name": row["name"], "published": published, "ours": ours, "difference": difference})
-    label = f"{facts.get('recipe')} ({_size(run)}) on {str(facts.get('data')).split(',')[0]}" if run else None
+    label = f"{facts.get('recipe')} ({_size(run)}) on {_data(facts)}" if run else None
     return {"title": part["title"], "recipe": part["recipe"], "run": label, "metrics": metrics, "rows": rows}
+
+
+def _data(facts: dict[str, Any]) -> str:
+    """What the run was really made with, which --data may have changed."""
+    return str(facts.get("data", "data unknown")).split(",")[0]
 
 
 def _size(run: Path) -> str:
