@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=1200, check=False)
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=1200, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +63,16 @@ def test_base_has_no_torch_and_predicts(base: Path, model: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_base_evaluates_a_model_file_and_explains_what_training_needs(base: Path, model: Path, tmp_path: Path) -> None:
+def test_base_evaluates_a_model_file_and_explains_what_training_needs(
+    base: Path, model: Path, tmp_path: Path
+) -> None:
     from segdistill.data.phantom import write_phantom
 
     write_phantom(tmp_path / "images", 6, size=64)
     table = tmp_path / "cases.csv"
-    assert run(base / "segdistill", "data", "index", "phantom", tmp_path / "images", "-o", table).returncode == 0
+    assert (
+        run(base / "segdistill", "data", "index", "phantom", tmp_path / "images", "-o", table).returncode == 0
+    )
     done = run(base / "segdistill", "evaluate", model, table, "--json")
     assert done.returncode == 0, done.stderr
     done = run(base / "segdistill", "run", "distill", "--data", table, "--out", tmp_path / "run")

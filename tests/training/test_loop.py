@@ -24,7 +24,9 @@ PAIR = tuple[Views, Views]
 
 
 def settings(**changes: object) -> FitSettings:
-    base = FitSettings(epochs=3, batch_size=3, precision="fp32", channels_last=False, workers=0, select="last")
+    base = FitSettings(
+        epochs=3, batch_size=3, precision="fp32", channels_last=False, workers=0, select="last"
+    )
     return base.model_copy(update=changes)
 
 
