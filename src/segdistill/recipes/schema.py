@@ -53,7 +53,8 @@ class KnowledgeRecipe(Named):
 
 class SplitRecipe(_Strict):
     """How cases are divided: see data/splits.py. `given` takes the table's own split column; `auto` does so where the
-    table has one, and holds out cases otherwise."""
+    table has one, and holds out cases otherwise.
+    """
 
     method: Literal["auto", "hold_out", "k_fold", "paper", "given"] = "auto"
     test: float = Field(default=0.15, gt=0, lt=1)
