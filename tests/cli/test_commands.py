@@ -91,6 +91,7 @@ def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
     assert sum("not run: segdistill run lightbtseg/" in row for row in rows) == 6
     assert sum(row.startswith("U-Net ") for row in rows) == 2
     assert "0.8545 not run" in next(row for row in rows if row.startswith("U-Net "))
+    assert sum(row.startswith("note: the double teacher's recall is .8623") for row in rows) == 1
     run = tmp_path / "lightbtseg" / "busi"
     stage = run / "stages" / "student"
     stage.mkdir(parents=True)
@@ -137,3 +138,23 @@ def test_a_moved_run_can_still_be_used(run_folder: Path, tmp_path: Path) -> None
     answer = segdistill("evaluate", moved, moved / "cases.csv", "--json")
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["cases"] == 5
+
+
+def test_evaluate_leaves_a_report_of_its_own(run_folder: Path, tmp_path: Path) -> None:
+    done = segdistill("evaluate", run_folder / "model.onnx", run_folder / "cases.csv", "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "metrics.csv",
+        "evaluation.json",
+        "report.html",
+    }
+    assert "Evaluation of" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_evaluate_without_any_lesion(run_folder: Path, tmp_path: Path) -> None:
+    from segdistill.data.cases import read_cases, select, write_cases
+
+    write_cases(select(read_cases(run_folder / "cases.csv"), labels=["normal"]), tmp_path / "normal.csv")
+    done = segdistill("evaluate", run_folder / "model.onnx", tmp_path / "normal.csv", "--split", "all")
+    assert done.code == 0, done.err
+    assert "normal" in done.out

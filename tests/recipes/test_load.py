@@ -95,7 +95,7 @@ CHANGES = {
     "lr=-1": "fit.optimizer.lr: ",
     "size=0": "data.size: give a side or [height, width] in pixels",
     "size=[32, 32, 3]": "data.size: give a side or [height, width] in pixels",
-    "size=30": "sides that 4 divides, not 30x30: set data.size to 32x32",
+    "size=30": "sides that 4 divides, not 30x30: set size=32",
     "channels=0": "data.channels: ",
     "labels=benign": "data.labels: Input should be a valid list, not 'benign'",
     "augment=wild": "stage teacher: unknown augmentation 'wild'",

@@ -15,7 +15,8 @@ from torch.utils.data import default_collate
 from segdistill.data.views import Views, batch_indices
 from segdistill.losses import create_loss
 from segdistill.training.curves import read_curves
-from segdistill.training.loop import BEST, STATE, WEIGHTS, Progress, TrainingStopped, fit
+from segdistill.training.finite import TrainingStopped
+from segdistill.training.loop import BEST, STATE, WEIGHTS, Progress, fit
 from segdistill.training.settings import FitSettings, OptimizerSettings, ScheduleSettings
 
 from .conftest import TASKS, network, supervised
@@ -192,3 +193,32 @@ def test_without_validation_the_last_weights_are_kept(views: PAIR, folder: Path,
     list(fit(supervised(), views[0], None, settings(select="best"), folder, fabric))
     assert (folder / WEIGHTS).exists()
     assert "val_dice" not in read_curves(folder / "curves.csv")[0]
+
+
+def test_an_infinite_gradient_never_reaches_a_checkpoint(views: PAIR, folder: Path, fabric: Fabric) -> None:
+    """The loss stays finite while its gradient is not: the weights are looked at before they are saved."""
+
+    class Exploding(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, value: torch.Tensor) -> torch.Tensor:
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * float("inf")
+
+    class Loss(nn.Module):
+        calls = 0
+
+        def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            Loss.calls += logits.requires_grad
+            value = create_loss("dice")(logits, target)
+            return Exploding.apply(value) if Loss.calls == 8 else value  # type: ignore[no-any-return, no-untyped-call]
+
+    task = supervised()
+    task.loss = Loss()
+    with pytest.raises(TrainingStopped, match=r"weights of network became nan in epoch 2"):
+        run(task, views, settings(), folder, fabric)
+    kept = torch.load(folder / STATE, weights_only=True)
+    assert kept["position"]["epoch"] == 1
+    assert all(torch.isfinite(value).all() for value in kept["networks"]["network"].values())

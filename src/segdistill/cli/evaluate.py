@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +17,8 @@ def evaluate(
     cases: Annotated[Path, typer.Argument(help="cases.csv, or a folder with images/ and masks/")],
     split: Annotated[str, typer.Option(help="split to evaluate; all for every case")] = "test",
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="folder for metrics.csv and evaluation.json")
+        Path | None,
+        typer.Option("-o", "--out", help="folder for metrics.csv, evaluation.json and report.html"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
 ) -> None:
@@ -29,7 +32,7 @@ def evaluate(
     chosen = _cases(cases, split)
     predict, intensity = _predictor(model)
     results, failed = Results(), []
-    for case in chosen:
+    for case in _shown(chosen):
         try:
             one = evaluate_cases([case], predict, intensity=intensity)
         except InputError as error:
@@ -54,11 +57,55 @@ def evaluate(
     if out is not None:
         write_metrics_csv(results, out / "metrics.csv")
         write_json(out / "evaluation.json", report)
+        _write_report(out, model, cases, chosen, results, predict, intensity)
     print(json.dumps(report, indent=2)) if as_json else _print(summary, len(results))
     if failed:
         raise CasesFailed(
             f"{len(failed)} of {len(chosen)} cases failed (listed above); the others were evaluated"
         )
+
+
+def _shown(cases: list[Any]) -> Iterable[Any]:
+    """The cases, with a progress bar on a terminal."""
+    if not sys.stderr.isatty():
+        return cases
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(cases, "evaluating", console=Console(stderr=True))
+
+
+def _write_report(
+    out: Path, model: str, table: Path, cases: list[Any], results: Any, predict: Any, intensity: Any
+) -> None:
+    """report.html of this one model; without the extra [report] a line says what is missing."""
+    from datetime import UTC, datetime
+
+    from segdistill.data.cases import table_hash
+    from segdistill.errors import MissingExtra
+    from segdistill.evaluation.report import (
+        DataReport,
+        Report,
+        StageReport,
+        choose_examples,
+        collect_examples,
+        count_cases,
+        write_report,
+    )
+
+    chosen = choose_examples(results)
+    examples = collect_examples(cases, [i for ids in chosen.values() for i in ids], predict, intensity)
+    counts, groups = count_cases(cases)
+    report = Report(
+        title=f"Evaluation of {model}",
+        stages=[StageReport(name=Path(model).name, role="student", results=results, examples=examples)],
+        data=DataReport(table.name, table_hash(cases), counts, groups, skipped=results.skipped),
+        date=datetime.now(UTC).date().isoformat(),
+    )
+    try:
+        write_report(report, out / "report.html")
+    except MissingExtra as error:
+        typer.echo(f"no report.html: {error}", err=True)
 
 
 def _cases(table: Path, split: str) -> list[Any]:
@@ -119,6 +166,8 @@ def _print(summary: dict[str, Any], count: int) -> None:
 def _cell(value: Any) -> str:
     if not isinstance(value, dict):
         return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if value.get("mean") is None:
+        return "-"
     if value.get("low") is None:
         return f"{value['mean']:.4f}"
     return f"{value['mean']:.4f} [{value['low']:.3f}, {value['high']:.3f}]"

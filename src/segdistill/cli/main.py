@@ -41,6 +41,10 @@ def main() -> None:
     except OSError as error:  # the machine refused: a full disk, a missing permission
         place = f"{error.filename}: " if error.filename else ""
         _stop(f"{place}{error.strerror or error}", InputError.exit_code)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for this
+            raise
+        _stop("the device has too little memory: lower batch_size (and raise accumulate) or size", 2)
     except KeyboardInterrupt:
         _stop(INTERRUPTED, 130)
     except SystemExit as stop:

@@ -45,7 +45,13 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
     name, cases = _find(data, source, folder)
     pairs = find_duplicates(cases)
     method = data.split.method
-    has_split = {"train", "test"} <= {case.split for case in cases}
+    splits = {case.split for case in cases} - {""}
+    has_split = {"train", "test"} <= splits
+    if method == "auto" and splits and not has_split:
+        raise InputError(
+            f"the split column of {source} has {', '.join(sorted(splits))} only: fill in train and test, empty it, or "
+            "choose with data.split.method"
+        )
     if method == "auto":
         method = "given" if has_split else "hold_out"
     if method == "paper":

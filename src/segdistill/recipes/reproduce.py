@@ -90,7 +90,14 @@ def _compare(part: dict[str, Any], metrics: list[str], run: Path | None) -> dict
         difference = {m: round(ours[m] - published[m], 4) for m in metrics} if both else None  # type: ignore[index]
         rows.append({"name": row["name"], "published": published, "ours": ours, "difference": difference})
     label = f"{facts.get('recipe')} ({_size(run)}) on {_data(facts)}" if run else None
-    return {"title": part["title"], "recipe": part["recipe"], "run": label, "metrics": metrics, "rows": rows}
+    return {
+        "title": part["title"],
+        "recipe": part["recipe"],
+        "run": label,
+        "metrics": metrics,
+        "rows": rows,
+        "note": part.get("note", ""),
+    }
 
 
 def _data(facts: dict[str, Any]) -> str:
@@ -130,5 +137,5 @@ def render(tables: list[dict[str, Any]]) -> str:
                 difference = f"{row['difference'][metric]:+.4f}" if row["difference"] else ""
                 cells.append(f"{paper:>10}{ours:>8}{difference:>8}")
             lines.append(f"{row['name']:36}" + "".join(cells))
-        lines.append("")
+        lines += [f"note: {table['note']}", ""] if table["note"] else [""]
     return "\n".join(lines)

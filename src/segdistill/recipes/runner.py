@@ -173,10 +173,10 @@ def _conclude(run: _Run, chosen: list[str], fabric: Fabric) -> Iterator[Event]:
     test = select(run.gathered.cases, split="test")
     for name in shown:
         yield from evaluate_stage(folder / "stages" / name, test, fabric.device)
-    if recipe.export in shown:
-        yield Event("exporting the model file")
-        export_stage(folder / "stages" / recipe.export, folder / "model.onnx", test)
     yield Event("writing the report")
     report_run(folder, recipe, run.gathered, shown, fabric.device)
     write_json(folder / RUN_FILE, _facts(run) | {"stages": shown})
+    if recipe.export in shown:
+        yield Event("exporting the model file")
+        export_stage(folder / "stages" / recipe.export, folder / "model.onnx", test)
     yield Event(f"done: {folder / 'report.html'}")

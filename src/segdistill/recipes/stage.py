@@ -14,7 +14,7 @@ from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.models import create_model
 from segdistill.models.pretrained import load_encoder_weights
-from segdistill.recipes.results import RUN_FILE, read_json
+from segdistill.recipes.results import RUN_FILE, SUMMARY_FILE, read_json
 from segdistill.recipes.schema import AUTOENCODER, ModelRecipe
 from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import BEST, STATE, WEIGHTS
@@ -87,7 +87,7 @@ def begin(folder: Path, info: dict[str, Any]) -> bool:
     """
     goes_on = read_info(folder).get("fingerprint") == info["fingerprint"] and (folder / STATE).exists()
     if not goes_on:
-        for name in (STATE, BEST, WEIGHTS, "curves.csv", "metrics.csv"):
+        for name in (STATE, BEST, WEIGHTS, "curves.csv", "metrics.csv", SUMMARY_FILE):
             (folder / name).unlink(missing_ok=True)
         for old in (folder / "tensorboard").glob("events.*"):
             old.unlink()

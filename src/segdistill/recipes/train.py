@@ -295,7 +295,8 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
 
 def _require_size(size: tuple[int, int], divisor: int) -> None:
     if any(side % divisor for side in size):
-        fitting = "x".join(str(-(-side // divisor) * divisor) for side in size)
+        sides = [-(-side // divisor) * divisor for side in size]
+        fitting = str(sides[0] if sides[0] == sides[1] else sides)
         raise InputError(
-            f"its network takes sides that {divisor} divides, not {size[0]}x{size[1]}: set data.size to {fitting}"
+            f"its network takes sides that {divisor} divides, not {size[0]}x{size[1]}: set size={fitting}"
         )

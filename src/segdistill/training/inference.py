@@ -54,7 +54,7 @@ def scored_predictor(
 
     def predict(picture: Picture) -> Scored:
         images = torch.from_numpy(preprocess.inputs(picture.pixels)).to(device)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             answers = probability(images).float().cpu().numpy()
         answer = preprocess.join(answers, picture.size)
         mask = postprocess.mask(answer, picture.size)

@@ -22,7 +22,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.tensorboard import SummaryWriter
 
 from segdistill.data.views import Views, batch_indices, batches
-from segdistill.errors import SegdistillError
 from segdistill.training.checkpoint import (
     contiguous,
     load_optimizer,
@@ -32,18 +31,15 @@ from segdistill.training.checkpoint import (
     save_weights,
 )
 from segdistill.training.curves import write_curves
+from segdistill.training.finite import numbers, require_finite, require_finite_weights
 from segdistill.training.optimisation import make_optimizer, make_schedule
 from segdistill.training.settings import FitSettings
 from segdistill.training.task import Batch, Task, Trainee
-from segdistill.training.validation import to_device, validate
+from segdistill.training.validation import spare_threads, to_device, validate
 
 STATE = "training_state.pt"
 BEST = "best.safetensors"
 WEIGHTS = "weights.safetensors"
-
-
-class TrainingStopped(SegdistillError):
-    """Training cannot go on, for a reason that is in the numbers; the last good checkpoint is kept."""
 
 
 @dataclass
@@ -98,7 +94,7 @@ def fit(
         fabric: launched.
 
     Raises:
-        TrainingStopped: a loss is not finite.
+        TrainingStopped: a loss or a weight is not finite.
     """
     batch_count = len(batch_indices(len(train), settings.batch_size, 0, 0, world=fabric.world_size))
     steps = math.ceil(batch_count / settings.accumulate)
@@ -108,7 +104,7 @@ def fit(
         position = _restore(load_state(folder / STATE), players, fabric)
     writer = None
     if fabric.is_global_zero:
-        writer = SummaryWriter(str(folder / "tensorboard"), purge_step=position.epoch)
+        writer = SummaryWriter(str(folder / "tensorboard"), purge_step=position.epoch + 1)
     saved = time.monotonic()
     while position.epoch < settings.epochs and not _is_stale(position, settings):
         start = position.step * settings.accumulate
@@ -117,7 +113,7 @@ def fit(
             settings.batch_size,
             position.epoch,
             start=start,
-            workers=settings.workers,
+            workers=spare_threads(settings, fabric.device),
             rank=fabric.global_rank,
             world=fabric.world_size,
             pin_memory=fabric.device.type == "cuda",
@@ -132,7 +128,9 @@ def fit(
                 position.seconds += time.monotonic() - began
                 if position.step == steps:
                     break  # what ends the epoch is told and saved together with it
-                if time.monotonic() - saved > settings.checkpoint_seconds:
+                due = time.monotonic() - saved > settings.checkpoint_seconds
+                if fabric.broadcast(due) if fabric.world_size > 1 else due:
+                    require_finite_weights(_networks(players), position.epoch, position.step)
                     _save(folder, players, position, fabric)
                     saved = time.monotonic()
                 yield Progress(position.epoch, settings.epochs, position.step, steps, parts, {})
@@ -190,26 +188,31 @@ def _step(
             for name, value in losses.items():
                 sums[prefix + name] = sums.get(prefix + name, 0.0) + value.detach() * share
         if taken:
+            require_finite(
+                numbers(sums), position.epoch, position.step
+            )  # before the step: it would carry a NaN into the weights
             if settings.clip_norm is not None:
                 fabric.clip_gradients(player.module, player.optimizer, max_norm=settings.clip_norm)
             player.optimizer.step()
             if not isinstance(player.schedule, ReduceLROnPlateau):
                 player.schedule.step()
         player.optimizer.zero_grad(set_to_none=True)
-    parts = dict(zip(sums, torch.stack(list(sums.values())).float().tolist(), strict=True))
-    _require_finite(parts, position)
+    parts = numbers(sums)
     for name, value in parts.items():
         position.sums[name] = position.sums.get(name, 0.0) + value
     return parts
 
 
-def _require_finite(parts: dict[str, float], position: _Position) -> None:
-    bad = [name for name, value in parts.items() if not math.isfinite(value)]
-    if bad:
-        raise TrainingStopped(
-            f"{', '.join(bad)} became {parts[bad[0]]} in epoch {position.epoch + 1}, step {position.step + 1}: "
-            "lower optimizer.lr, set clip_norm or precision=fp32, and run again; the last good checkpoint is kept"
-        )
+def _networks(players: list[_Player]) -> dict[str, nn.Module]:
+    return {player.name: player.trainee for player in players}
+
+
+def _shared(sums: dict[str, float], fabric: Fabric) -> dict[str, float]:
+    """The mean over all processes, so that each comes to the same decisions."""
+    if fabric.world_size == 1:
+        return sums
+    values = torch.tensor(list(sums.values()), device=fabric.device)
+    return dict(zip(sums, fabric.all_reduce(values, reduce_op="mean").tolist(), strict=True))  # type: ignore[union-attr]
 
 
 def _end_epoch(
@@ -223,7 +226,8 @@ def _end_epoch(
     steps: int,
 ) -> dict[str, float]:
     row = {"epoch": position.epoch + 1.0, "lr": players[0].optimizer.param_groups[0]["lr"]}
-    row |= {name: value / steps for name, value in position.sums.items()}
+    require_finite_weights(_networks(players), position.epoch, position.step)
+    row |= {name: value / steps for name, value in _shared(position.sums, fabric).items()}
     if validation is not None:
         row |= validate(task, players[0].module, validation, settings, fabric)
     row |= {"seconds": position.seconds, "wait_share": position.waited / max(position.seconds, 1e-9)}

@@ -74,7 +74,7 @@ class FitSettings(_Settings):
         views: number of different augmentations of a case; None for a new one in every epoch.
         augment: name of an augmentation preset (data/views.py).
         checkpoint_seconds: at most this much work is lost by a kill; a checkpoint is also written after each epoch.
-        workers: threads that prepare batches.
+        workers: threads that prepare batches; None takes the cores that the network's own threads leave free.
 
     >>> FitSettings(epochs=20).batch_size
     8
@@ -93,4 +93,4 @@ class FitSettings(_Settings):
     views: int | None = Field(default=None, ge=1)
     augment: str = "light"
     checkpoint_seconds: float = Field(default=60.0, ge=0)
-    workers: int = Field(default=1, ge=0)
+    workers: int | None = Field(default=None, ge=0)

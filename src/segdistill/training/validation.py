@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 
 import torch
@@ -11,6 +12,19 @@ from torch import Tensor, nn
 from segdistill.data.views import Views, batches
 from segdistill.training.settings import FitSettings
 from segdistill.training.task import Batch, Task
+
+
+def spare_threads(settings: FitSettings, device: torch.device) -> int:
+    """Threads that prepare batches: on a CPU only cores that the network leaves idle, for a thread that takes one of its
+    cores makes all the others wait (measured: 117 ms a step without, 125 to 140 ms with one, on two cores).
+
+    >>> spare_threads(FitSettings(workers=3), torch.device("cpu"))
+    3
+    """
+    if settings.workers is not None:
+        return settings.workers
+    cores = os.cpu_count() or 1
+    return min(8, cores - 1) if device.type == "cuda" else max(0, min(8, cores - torch.get_num_threads()))
 
 
 def to_device(batch: Batch, fabric: Fabric, channels_last: bool) -> Batch:
@@ -27,7 +41,9 @@ def validate(
     """Mean over cases of what the task says of each, named val_*."""
     module.eval()
     values: dict[str, list[Tensor]] = {}
-    source = batches(views, settings.batch_size, 0, shuffle=False, workers=settings.workers)
+    source = batches(
+        views, settings.batch_size, 0, shuffle=False, workers=spare_threads(settings, fabric.device)
+    )
     with closing(source):
         for batch in source:
             for name, value in task.validate(to_device(batch, fabric, settings.channels_last)).items():

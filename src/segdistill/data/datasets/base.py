@@ -65,7 +65,7 @@ def find_root(path: Path, fits: Callable[[Path], bool], what: str, depth: int = 
     """The folder at `path`, or at most `depth` levels below it, that `fits`.
 
     Raises:
-        InputError: there is none; the message says what was looked for.
+        InputError: there is none, or more than one on the same level; the message says what was looked for.
     """
     path = Path(path)
     if not path.is_dir():
@@ -73,6 +73,12 @@ def find_root(path: Path, fits: Callable[[Path], bool], what: str, depth: int = 
     level = [path]
     for _ in range(depth + 1):
         found = [folder for folder in level if fits(folder)]
+        if len(found) > 1:
+            names = ", ".join(folder.name for folder in found[:3])
+            raise InputError(
+                f"{path}: {len(found)} folders in it hold {what} ({names}): give one of them, or the name of the "
+                "published dataset that they belong to (segdistill data list)"
+            )
         if found:
             return found[0]
         level = [child for folder in level for child in sorted(folder.iterdir()) if child.is_dir()]
