@@ -32,13 +32,13 @@ def require_finite(values: Mapping[str, float], epoch: int, step: int) -> None:
 
     >>> require_finite({"loss": float("nan")}, 0, 2)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    segdistill.training.finite.TrainingStopped: loss became nan in epoch 1, step 3; the last good checkpoint is kept; ...
+    segdistill.training.finite.TrainingStopped: loss became nan in epoch 1, step 3; the last good ...
     """
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise TrainingStopped(
-            f"{', '.join(bad)} became {values[bad[0]]} in epoch {epoch + 1}, step {step + 1}; the last good checkpoint is "
-            "kept; lower optimizer.lr, set clip_norm or precision=fp32, which trains this stage anew"
+            f"{', '.join(bad)} became {values[bad[0]]} in epoch {epoch + 1}, step {step + 1}; the last good "
+            "checkpoint is kept; lower optimizer.lr, set clip_norm or precision=fp32, which trains this stage anew"
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.tensorboard import SummaryWriter
@@ -198,8 +198,8 @@ def _step(
                 player.schedule.step()
         player.optimizer.zero_grad(set_to_none=True)
     parts = numbers(sums)
-    for name, value in parts.items():
-        position.sums[name] = position.sums.get(name, 0.0) + value
+    for name, number in parts.items():
+        position.sums[name] = position.sums.get(name, 0.0) + number
     return parts
 
 
