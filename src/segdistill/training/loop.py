@@ -188,9 +188,8 @@ def _step(
             for name, value in losses.items():
                 sums[prefix + name] = sums.get(prefix + name, 0.0) + value.detach() * share
         if taken:
-            require_finite(
-                numbers(sums), position.epoch, position.step
-            )  # before the step: it would carry a NaN into the weights
+            # before the step, which would carry a NaN into the weights
+            require_finite(numbers(sums), position.epoch, position.step)
             if settings.clip_norm is not None:
                 fabric.clip_gradients(player.module, player.optimizer, max_norm=settings.clip_norm)
             player.optimizer.step()
