@@ -126,7 +126,7 @@ def test_decathlon(tmp_path: Path) -> None:
         index_dataset("decathlon", root)
     (root / "dataset.json").unlink()
     decathlon(tmp_path / "Task05_Prostate")
-    with pytest.raises(InputError, match="holds several tasks"):
+    with pytest.raises(InputError, match=r"2 folders in it hold a Decathlon task.*give one of them"):
         index_dataset("decathlon", tmp_path)
     assert len(index_dataset("decathlon", tmp_path, task="Task05")) == 2
 

@@ -24,20 +24,15 @@ def index(path: Path, task: str = "") -> list[Case]:
     Raises:
         InputError: not a task, several tasks, a listed file that is missing, or a mask without image.
     """
-    found: list[Path] = []
 
     def fits(folder: Path) -> bool:
-        if folder.name.startswith(task) and (folder / "imagesTr").is_dir() and (folder / "labelsTr").is_dir():
-            found.append(folder)
-            return True
-        return False
+        return folder.name.startswith(task) and all(
+            (folder / part).is_dir() for part in ("imagesTr", "labelsTr")
+        )
 
     root = find_root(
         path, fits, "a Decathlon task with imagesTr and labelsTr" + (f" named {task}" if task else "")
     )
-    if len(found) > 1:
-        names = ", ".join(folder.name for folder in found)
-        raise InputError(f"{path} holds several tasks ({names}): give the folder of one")
     masks = {file.name.lower(): file for file in _files(root / "labelsTr")}
     declared = _declared(root / "dataset.json")
     if declared is None:
