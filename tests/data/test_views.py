@@ -198,11 +198,11 @@ class Slow(Views):
     made = 0
     fail_at = -1
 
-    def arrays(self, k: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def pixels(self, k: int, number: int) -> tuple[np.ndarray, np.ndarray]:
         self.made += 1
         if self.made == self.fail_at:
             raise ValueError("this view is broken")
-        return super().arrays(k, number)
+        return super().pixels(k, number)
 
 
 def test_closing_early_stops_the_threads(store: Store) -> None:

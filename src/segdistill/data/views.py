@@ -100,15 +100,17 @@ class Views:
         changed: NDArray[np.uint8] = result["image"]
         return changed if changed.ndim == 3 else changed[..., np.newaxis], result["mask"]
 
-    def arrays(self, k: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """View `number` of row `k`: image float32 (C, H, W) and mask int64 (H, W) of 0 and 1."""
-        image, mask = self.pixels(k, number)
-        return np.ascontiguousarray(self.preprocess.normalise(image)), mask.astype(np.int64)
+    def arrays(
+        self, rows: Sequence[int] | NDArray[np.int64], number: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """View `number` of each row: images float32 (B, C, H, W) and masks int64 (B, H, W) of 0 and 1."""
+        images, masks = zip(*(self.pixels(int(k), number) for k in rows), strict=True)
+        return self.preprocess.normalise(np.stack(images)), np.stack(masks).astype(np.int64)
 
     def view(self, k: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same as tensors."""
-        image, mask = self.arrays(k, number)
-        return torch.from_numpy(image), torch.from_numpy(mask)
+        """View `number` of row `k` as tensors: image float32 (C, H, W) and mask int64 (H, W)."""
+        image, mask = self.arrays([k], number)
+        return torch.from_numpy(image[0]), torch.from_numpy(mask[0])
 
 
 def _state(text: str) -> int:
@@ -240,10 +242,10 @@ def batches(
         # NumPy only: a torch operator in this thread would start a second team of OpenMP threads, which spins
         # beside the one that trains and makes it several times slower
         mine = part[rank::world]
-        pairs = [views.arrays(int(k), number) for k in mine]
+        images, masks = views.arrays(mine, number)
         arrays = {
-            "image": np.stack([image for image, _ in pairs]),
-            "mask": np.stack([mask for _, mask in pairs]),
+            "image": images,
+            "mask": masks,
             "index": np.ascontiguousarray(views.case_index(mine)),
             "has_mask": np.array([views.has_mask(int(k)) for k in mine]),
         }

@@ -83,18 +83,18 @@ class Preprocess:
         return np.array(image).reshape(height, width, _COLOURS[self.colour])
 
     def normalise(self, prepared: Pixels) -> NDArray[np.float32]:
-        """Numbers: uint8 (h, w, 1 or 3) -> float32 (channels, h, w), (x / 255 - mean) / std.
+        """Numbers: uint8 (..., h, w, 1 or 3) -> float32 (..., channels, h, w), (x / 255 - mean) / std.
 
         >>> white = np.full((1, 1, 1), 255, np.uint8)
         >>> Preprocess(size=(1, 1), channels=1, mean=(0.5,)).normalise(white).item()
         0.5
         """
         kept = _COLOURS[self.colour]
-        if prepared.ndim != 3 or prepared.shape[2] != kept:
+        if prepared.ndim < 3 or prepared.shape[-1] != kept:
             raise InputError(f"prepared pixels must be (H, W, {kept}), got {prepared.shape}")
-        out = np.empty((self.channels, *prepared.shape[:2]), np.float32)
-        out[:] = np.moveaxis(prepared, 2, 0)
-        out /= np.float32(255)
+        *batch, height, width, _ = prepared.shape
+        out = np.empty((*batch, self.channels, height, width), np.float32)
+        out[:] = np.moveaxis(prepared, -1, -3).astype(np.float32) / np.float32(255)
         if any(self.mean):
             out -= np.asarray(self.mean, np.float32)[:, None, None]
         if any(value != 1 for value in self.std):

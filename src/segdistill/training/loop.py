@@ -172,10 +172,10 @@ def _step(
     """One optimiser step of every player over a group of batches; returns the mean of each part."""
     moved = [to_device(batch, fabric, settings.channels_last) for batch in group]
     images = sum(len(batch["image"]) for batch in moved)
-    sums: dict[str, Tensor] = {}
+    parts: dict[str, float] = {}
     for player in players:
         player.module.train()
-        taken = False
+        sums: dict[str, Tensor] = {}
         for i, batch in enumerate(moved):
             with fabric.no_backward_sync(player.module, enabled=i < len(moved) - 1):
                 losses = task.losses(batch, player.name)
@@ -183,20 +183,20 @@ def _step(
                     continue
                 share = len(batch["image"]) / images
                 fabric.backward(losses["loss"] * share)
-            taken = True
             prefix = "" if player is players[0] else f"{player.name}/"
             for name, value in losses.items():
                 sums[prefix + name] = sums.get(prefix + name, 0.0) + value.detach() * share
-        if taken:
+        if sums:
             # before the step, which would carry a NaN into the weights
-            require_finite(numbers(sums), position.epoch, position.step)
+            taken = numbers(sums)
+            require_finite(taken, position.epoch, position.step)
+            parts |= taken
             if settings.clip_norm is not None:
                 fabric.clip_gradients(player.module, player.optimizer, max_norm=settings.clip_norm)
             player.optimizer.step()
             if not isinstance(player.schedule, ReduceLROnPlateau):
                 player.schedule.step()
         player.optimizer.zero_grad(set_to_none=True)
-    parts = numbers(sums)
     for name, number in parts.items():
         position.sums[name] = position.sums.get(name, 0.0) + number
     return parts
