@@ -22,7 +22,7 @@ from segdistill.losses import create_loss
 from segdistill.models import create_model
 from segdistill.recipes.gather import gather, training_cases
 from segdistill.recipes.machine import Machine, make_fabric
-from segdistill.recipes.schema import DataRecipe
+from segdistill.recipes.schema_data import DataRecipe
 from segdistill.training import loop
 from segdistill.training.curves import read_curves
 from segdistill.training.settings import FitSettings

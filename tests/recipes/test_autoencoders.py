@@ -14,7 +14,8 @@ from segdistill.errors import InputError
 from segdistill.recipes.load import load_recipe
 from segdistill.recipes.machine import Machine
 from segdistill.recipes.runner import run_recipe
-from segdistill.recipes.schema import StageRecipe, parse_recipe
+from segdistill.recipes.schema import parse_recipe
+from segdistill.recipes.schema_stage import StageRecipe
 from segdistill.recipes.stage import load_stage, read_info
 from segdistill.recipes.train import check_parts
 

@@ -11,7 +11,7 @@ from segdistill.data.cases import Case, read_cases, write_cases
 from segdistill.data.phantom import write_phantom
 from segdistill.errors import InputError
 from segdistill.recipes.gather import gather
-from segdistill.recipes.schema import DataRecipe, SplitRecipe
+from segdistill.recipes.schema_data import DataRecipe, SplitRecipe
 
 
 def table(tmp_path: Path, splits: list[str]) -> Path:

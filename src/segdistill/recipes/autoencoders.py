@@ -10,7 +10,7 @@ from torch import nn
 
 from segdistill.errors import InputError
 from segdistill.knowledge import FeatureAutoEncoders, Knowledge, create_knowledge, feature_autoencoder
-from segdistill.recipes.schema import AUTOENCODER, ModelRecipe, StageRecipe
+from segdistill.recipes.schema_stage import AUTOENCODER, ModelRecipe, StageRecipe
 from segdistill.recipes.stage import read_info
 from segdistill.registry import build
 from segdistill.training.checkpoint import load_weights

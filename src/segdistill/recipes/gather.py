@@ -14,7 +14,7 @@ from segdistill.data.leaks import Leak, leaks, require_no_leaks
 from segdistill.data.phantom import write_phantom
 from segdistill.data.splits import hold_out, k_fold, unstratified
 from segdistill.errors import InputError
-from segdistill.recipes.schema import DataRecipe
+from segdistill.recipes.schema_data import DataRecipe
 from segdistill.registry import near_names
 
 VARIABLE = "SEGDISTILL_DATA"

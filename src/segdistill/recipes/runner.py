@@ -16,17 +16,19 @@ from segdistill.data.store import Store, prepare_store
 from segdistill.errors import InputError
 from segdistill.files import write_json, write_text
 from segdistill.imaging.preprocess import Preprocess
+from segdistill.recipes.check import check_parts, require_cases
 from segdistill.recipes.environment import differences, environment
 from segdistill.recipes.event import Event
 from segdistill.recipes.finish import evaluate_stage, report_run
 from segdistill.recipes.folder import only_writer
 from segdistill.recipes.gather import Gathered, absolute, gather
+from segdistill.recipes.inputs import StageInputs
 from segdistill.recipes.machine import Machine, is_first_process, make_fabric
 from segdistill.recipes.model_file import export_stage
 from segdistill.recipes.results import RUN_FILE, read_json
 from segdistill.recipes.schema import Recipe
 from segdistill.recipes.stage import is_finished
-from segdistill.recipes.train import StageInputs, check_parts, require_cases, still_stands, train_stage
+from segdistill.recipes.train import still_stands, train_stage
 from segdistill.training.precision import choose_precision
 
 

@@ -15,7 +15,7 @@ from segdistill.imaging.preprocess import Preprocess
 from segdistill.models import create_model
 from segdistill.models.pretrained import load_encoder_weights
 from segdistill.recipes.results import RUN_FILE, SUMMARY_FILE, read_json
-from segdistill.recipes.schema import AUTOENCODER, ModelRecipe
+from segdistill.recipes.schema_stage import AUTOENCODER, ModelRecipe
 from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import BEST, STATE, WEIGHTS
 

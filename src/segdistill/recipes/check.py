@@ -1,0 +1,87 @@
+"""Refuses a recipe that cannot be trained before anything is: every part is built once without memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from segdistill.data.augment import make_augment
+from segdistill.data.cases import Case
+from segdistill.errors import InputError
+from segdistill.knowledge import FeatureAutoEncoders, create_weighing
+from segdistill.losses import create_loss
+from segdistill.recipes.autoencoders import build_autoencoders, make_knowledge
+from segdistill.recipes.inputs import stage_cases
+from segdistill.recipes.schema import Recipe
+from segdistill.recipes.schema_stage import StageRecipe
+from segdistill.recipes.stage import build_network
+from segdistill.training.distillation import connect
+
+
+def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
+    """Refuses a stage without training cases, or with a teacher for a class that no training case has.
+
+    Raises:
+        InputError: names the stage, the class and what there is.
+    """
+    stage = recipe.stages[name]
+    labels = {case.label for case in stage_cases(recipe, name, cases, "train")}
+    if stage.routing == "both" and not stage.finetune_teachers:
+        return  # every teacher speaks on every image
+    for teacher in stage.teachers:
+        if teacher.labels and not labels & set(teacher.labels):
+            raise InputError(
+                f"stage {name}: teacher '{teacher.stage}' speaks for {', '.join(teacher.labels)}, but the "
+                f"training cases are {', '.join(sorted(labels)) or 'without labels'}"
+            )
+
+
+def check_parts(recipe: Recipe, stages: list[str]) -> None:
+    """Builds every part of the stages once without memory, so that a wrong option stops the run before it starts.
+
+    Raises:
+        InputError: an unknown network, loss, knowledge, option, feature or augmentation; names the stage.
+    """
+    for name in stages:
+        stage = recipe.stages[name]
+        try:
+            create_loss(stage.loss.name, **stage.loss.options)
+            create_weighing(stage.weighing.name, **stage.weighing.options)
+            with torch.device("meta"):
+                _check_networks(recipe, stage)
+            make_augment(recipe.fit_settings(name).augment)
+        except InputError as error:
+            raise InputError(f"stage {name}: {error}") from error
+
+
+def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
+    """Networks and what they must have of each other, on the meta device."""
+
+    def network(of: StageRecipe) -> nn.Module:
+        return build_network(of.model.model_copy(update={"pretrained": None}), recipe.data.channels)
+
+    teachers = {teacher.stage: network(recipe.stages[teacher.stage]) for teacher in stage.teachers}
+    if stage.task == "autoencoder":
+        for name, teacher in teachers.items():
+            build_autoencoders(stage.model, teacher, name)
+        return
+    student = network(stage)
+    _require_size(recipe.data.height_width, int(getattr(student, "size_divisor", 1)))
+    if stage.task == "supervised":
+        return
+
+    def codes(name: str, trained: str) -> FeatureAutoEncoders:
+        learned = recipe.stages[trained]
+        source = learned.teachers[0].stage
+        return build_autoencoders(learned.model, network(recipe.stages[source]), source)
+
+    connect(student, teachers, make_knowledge(stage, codes))
+
+
+def _require_size(size: tuple[int, int], divisor: int) -> None:
+    if any(side % divisor for side in size):
+        sides = [-(-side // divisor) * divisor for side in size]
+        fitting = str(sides[0] if sides[0] == sides[1] else sides)
+        raise InputError(
+            f"its network takes sides that {divisor} divides, not {size[0]}x{size[1]}: set size={fitting}"
+        )
