@@ -1,7 +1,9 @@
 """Forward and training-step time of every network at 256x256, relative to `unet` in the same run.
 
-Each network is timed in its own process, plain fp32 eager and bf16 + channels_last in turn. Batch 1 is timed forward; a
-training step takes two images. The figure is the worst ratio bf16 + channels_last / fp32 of a training step.
+Each network is timed in its own process, in turn as plain fp32, fp32 + channels_last and bf16 + channels_last. Batch 1
+is timed forward; a training step takes two images. What `precision: auto` chooses for a network on a CPU
+(`cpu_precision` in models/registry.py, always with channels_last) is judged: the figure is the worst ratio of its
+training step to that of plain fp32. The bar also asks 0.6 of `unet` and `simplified_unet`.
 
     python benchmarks/networks.py --json                       all networks, batch 1
     python benchmarks/networks.py --names unet,enet --threads 1,2
@@ -27,13 +29,17 @@ SMALL = ("simplified_unet", "enet", "erfnet", "espnet", "mobilenet_v2", "mobilen
 def time_network(
     name: str, size: int, batch: int, threads: int, repeats: int, compiled: bool
 ) -> dict[str, Any]:
-    """Median milliseconds of a forward pass and of a training step, fp32 and bf16 + channels_last interleaved."""
+    """Median milliseconds of a forward pass and of a training step, the variants interleaved."""
     import torch
 
     from segdistill.models import create_model
 
     torch.set_num_threads(threads)
-    variants = {"fp32": (torch.contiguous_format, False), "bf16": (torch.channels_last, True)}
+    variants = {
+        "fp32": (torch.contiguous_format, False),
+        "fp32_last": (torch.channels_last, False),
+        "bf16": (torch.channels_last, True),
+    }
     steps = {}
     for variant, (layout, low) in variants.items():
         torch.manual_seed(0)
@@ -129,13 +135,19 @@ def main() -> None:
         if "error" in row or "error" in base:
             continue
         row["step_over_unet"] = round(row["fp32_step_ms"] / base["fp32_step_ms"], 4)
-        row["bf16_over_fp32_step"] = round(row["bf16_step_ms"] / row["fp32_step_ms"], 3)
-        row["bf16_over_fp32_forward"] = round(row["bf16_forward_ms"] / row["fp32_forward_ms"], 3)
-    worst = max(
-        (row["bf16_over_fp32_step"] for row in rows if "bf16_over_fp32_step" in row), default=float("nan")
-    )
+        for variant in ("fp32_last", "bf16"):
+            for kind in ("forward", "step"):
+                ratio = row[f"{variant}_{kind}_ms"] / row[f"fp32_{kind}_ms"]
+                row[f"{variant}_over_fp32_{kind}"] = round(ratio, 3)
+        row["default"] = MODELS[row["name"].removesuffix(" (compiled)")].cpu_precision
+        variant = "bf16" if row["default"] == "bf16" else "fp32_last"
+        row["default_over_fp32_step"] = row[f"{variant}_over_fp32_step"]
+    judged = [r for r in rows if "default" in r and r["threads"] == threads[-1] and "(" not in r["name"]]
+    worst = max((row["default_over_fp32_step"] for row in judged), default=float("nan"))
+    plain = [r["default_over_fp32_step"] for r in judged if r["name"] in ("unet", "simplified_unet")]
+    holds = worst <= 1.0 and all(ratio <= 0.6 for ratio in plain)
     details = {"size": options.size, "batch": options.batch, "rows": rows, "machine": machine("bf16-mixed")}
-    report("networks", worst, 1.0, worst <= 1.0, details, options.json)
+    report("networks", worst, 1.0, holds, details, options.json)
 
 
 if __name__ == "__main__":

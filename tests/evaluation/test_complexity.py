@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from segdistill.errors import InputError
 from segdistill.evaluation.complexity import MODES, complexity
 from segdistill.evaluation.published_costs import PUBLISHED, PublishedCost, rows
-from segdistill.models import create_model
+from segdistill.models import MODELS, create_model
 
 ROWS = [pytest.param(row, id=f"{row.paper}-{row.name}-{row.preset}-{i}") for i, row in enumerate(PUBLISHED)]
 
@@ -45,29 +45,21 @@ def test_rows_are_unique() -> None:
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        ("unet", 64),
-        ("resnet_attention_unet", 64),
-        ("unet_3plus", 64),
-        ("us_unet", 64),
-        ("segnet", 64),
-        ("u2net", 96),
-        ("enet", 64),
-        ("erfnet", 64),
-        ("espnet", 64),
-        ("mobilenet_v2", 64),
-        ("mobilenet_v2_unet", 64),
-        ("sk_unet", 64),
-    ],
-)
-def test_macs_are_half_of_torch_s_flops(name: str, size: int) -> None:
+COUNTED = [name for name, entry in MODELS.items() if entry.kind != "discriminator" and name != "foreign"]
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_macs_are_half_of_torch_s_flops(name: str) -> None:
     with torch.device("meta"):
-        model, image = create_model(name).eval(), torch.zeros(1, 3, size, size)
+        model, image = create_model(name).eval(), torch.zeros(1, 3, 64, 64)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(image)
-    assert complexity(name, (3, size, size)).macs * 2 == counter.get_total_flops()
+    counted, flops = 2 * complexity(name, (3, 64, 64)).macs, counter.get_total_flops()
+    if name == "vit_b16":
+        # torch counts the two products of attention, which have no weights; no rule of the papers does
+        layers, heads, products, tokens, width = 12, 12, 2, 17, 64
+        counted += layers * heads * products * 2 * tokens**2 * width
+    assert counted == flops
 
 
 def test_the_stored_size_is_the_printed_one() -> None:

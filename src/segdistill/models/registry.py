@@ -29,6 +29,8 @@ class ModelEntry:
         kind: what it returns: a segmenter logits, a classifier a label, a joint network both.
         options: options that make this name out of the class (a second name of one class).
         presets: preset name -> options, where one name means several networks.
+        cpu_precision: what the training setting `auto` means on a CPU that has bf16: fp32 for the networks whose
+            step it makes slower (docs/results/networks-speed.md).
     """
 
     target: str
@@ -36,6 +38,7 @@ class ModelEntry:
     kind: Kind = "segmenter"
     options: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cpu_precision: Literal["bf16", "fp32"] = "bf16"
 
     def build(self) -> Any:
         """The class (or function) that makes the network; imports it.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from segdistill.data.cases import Case
 from segdistill.data.store import Store
 from segdistill.files import sha256_file, sha256_text
@@ -15,6 +17,7 @@ from segdistill.recipes.gather import training_cases
 from segdistill.recipes.schema import Recipe
 from segdistill.recipes.schema_stage import StageRecipe
 from segdistill.training.loop import WEIGHTS
+from segdistill.training.precision import choose_precision
 from segdistill.training.settings import FitSettings
 
 # settings that change how fast a stage is trained, not what comes out
@@ -78,3 +81,8 @@ def stage_cases(recipe: Recipe, name: str, cases: list[Case], split: str) -> lis
     """
     labels = recipe.stages[name].labels or recipe.data.labels
     return training_cases(cases, split, labels, f"stage {name}")
+
+
+def precision_of(recipe: Recipe, name: str, device: torch.device) -> str:
+    """What a stage is trained in, as Fabric calls it."""
+    return choose_precision(recipe.fit_settings(name).precision, device, recipe.stages[name].model.name)

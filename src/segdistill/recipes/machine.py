@@ -55,8 +55,8 @@ class Machine:
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def make_fabric(machine: Machine, precision: str) -> Fabric:
-    """A Fabric that is not launched yet; `precision` is a setting of a recipe.
+def make_fabric(machine: Machine, precision: str, network: str | None = None) -> Fabric:
+    """A Fabric that is not launched yet; `precision` is a setting of a recipe, `network` the name of what is trained.
 
     Raises:
         InputError: the devices do not exist here.
@@ -75,7 +75,7 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
             accelerator=device.type,
             devices=machine.devices,
             num_nodes=machine.nodes,
-            precision=choose_precision(precision, device),  # type: ignore[arg-type]
+            precision=choose_precision(precision, device, network),  # type: ignore[arg-type]
             strategy="ddp" if machine.processes > 1 else "auto",
         )
     except (ValueError, RuntimeError) as error:

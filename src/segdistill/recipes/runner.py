@@ -22,7 +22,7 @@ from segdistill.recipes.event import Event
 from segdistill.recipes.finish import evaluate_stage, report_run
 from segdistill.recipes.folder import only_writer
 from segdistill.recipes.gather import Gathered, absolute, gather
-from segdistill.recipes.inputs import StageInputs
+from segdistill.recipes.inputs import StageInputs, precision_of
 from segdistill.recipes.machine import Machine, is_first_process, make_fabric
 from segdistill.recipes.model_file import export_stage
 from segdistill.recipes.results import RUN_FILE, read_json
@@ -47,7 +47,7 @@ class _Run:
         return StageInputs(self.recipe, name, self.gathered.cases, self.store, self.preprocess, folder)
 
     def precision(self, name: str, fabric: Fabric) -> str:
-        return choose_precision(self.recipe.fit_settings(name).precision, fabric.device)
+        return precision_of(self.recipe, name, fabric.device)
 
 
 def run_recipe(
@@ -79,9 +79,12 @@ def _run(
     first = is_first_process()
     chosen = recipe.with_teachers(stages or recipe.run or list(recipe.stages))
     check_parts(recipe, chosen)
-    if machine.processes > 1 and len({recipe.fit_settings(name).precision for name in chosen}) > 1:
-        raise InputError("stages of different precision cannot share processes: use --devices 1")
-    fabric = make_fabric(machine, recipe.fit_settings(chosen[0]).precision)
+    if machine.processes > 1 and len({precision_of(recipe, name, machine.resolve()) for name in chosen}) > 1:
+        raise InputError(
+            "stages of different precision cannot share processes: set fit.precision, or use --devices 1"
+        )
+    first_stage = recipe.stages[chosen[0]]
+    fabric = make_fabric(machine, recipe.fit_settings(chosen[0]).precision, first_stage.model.name)
     with only_writer(folder) if first else nullcontext():
         if not first:
             fabric.launch()  # waits for the first process, which launches when the data lies ready

@@ -14,6 +14,7 @@ from segdistill.recipes.autoencoders import build_autoencoders, load_autoencoder
 from segdistill.recipes.inputs import StageInputs
 from segdistill.recipes.stage import build_network, load_stage
 from segdistill.training.distillation import Distillation
+from segdistill.training.precision import choose_precision
 from segdistill.training.reconstruction import Reconstruction
 from segdistill.training.supervised import Supervised
 from segdistill.training.task import Task
@@ -72,9 +73,11 @@ def _distillation(inputs: StageInputs, cases: list[Case], fabric: Fabric, precis
 
 def _teachers(inputs: StageInputs, fabric: Fabric, precision: str) -> list[Teacher]:
     stage = inputs.stage
-    autocast = torch.bfloat16 if precision.startswith("bf16") else None
     teachers = []
     for teacher in stage.teachers:
+        model = inputs.recipe.stages[teacher.stage].model.name
+        chosen = choose_precision(inputs.settings.precision, fabric.device, model)
+        autocast = torch.bfloat16 if chosen.startswith("bf16") else None
         answering = load_stage(inputs.teacher_folder(teacher.stage)).network.to(fabric.device)
         if inputs.settings.channels_last:
             answering.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

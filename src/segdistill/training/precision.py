@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from segdistill.models.registry import MODELS
+
 
 def has_fast_bf16(device: torch.device) -> bool:
     """True where bf16 matrix products run in hardware.
@@ -21,12 +23,19 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
-def choose_precision(setting: str, device: torch.device) -> str:
+def choose_precision(setting: str, device: torch.device, network: str | None = None) -> str:
     """The name that Fabric knows for "auto", "fp32" or "bf16".
+
+    Args:
+        setting: of the recipe.
+        device: what computes.
+        network: registered name of what is trained: on a CPU `auto` is what was measured to be faster for it.
 
     >>> choose_precision("fp32", torch.device("cpu"))
     '32-true'
     """
     if setting == "auto":
         setting = "bf16" if has_fast_bf16(device) else "fp32"
+        if setting == "bf16" and device.type == "cpu" and network in MODELS:
+            setting = MODELS[network].cpu_precision
     return {"fp32": "32-true", "bf16": "bf16-mixed"}[setting]
