@@ -12,6 +12,15 @@ from segdistill.errors import InputError
 T = TypeVar("T")
 
 
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The known names, at most three, that `name` is probably a misspelling of.
+
+    >>> nearest("lable", ["label", "split"])
+    ['label']
+    """
+    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.7)
+
+
 def near_names(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known names, or all of them.
 
@@ -21,7 +30,7 @@ def near_names(name: str, known: Iterable[str]) -> str:
     'known: dice, iou'
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
+    near = nearest(name, known)
     if near:
         return "did you mean " + ", ".join(f"'{n}'" for n in near) + "?"
     return "known: " + (", ".join(sorted(known)) or "none")

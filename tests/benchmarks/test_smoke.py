@@ -15,7 +15,21 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = {
     "views": ["--rounds", "2", "--size", "32"],
     "distillation_step": ["--rounds", "2", "--size", "32", "--batch-size", "2"],
+    "loss_scale": ["--sizes", "16", "32", "--volume-sizes", "16"],
     "data_wait": ["--epochs", "2", "--size", "32", "--dataset", "phantom", "--phantoms", "40"],
+    "distillation_cost": [
+        "--rounds",
+        "2",
+        "--size",
+        "32",
+        "--images",
+        "8",
+        "--depth",
+        "18",
+        "--others",
+        "fitnet",
+    ],
+    "matrix_cost": ["--size", "32", "--images", "40", "--epochs", "1", "--views", "1"],
     "cold_start": ["--rounds", "1", "--size", "32", "--image-size", "64"],
 }
 LOOP = [
@@ -50,7 +64,12 @@ def result(name: str, *arguments: str) -> dict[str, Any]:
     return printed
 
 
-@pytest.mark.parametrize("name", TINY)
+LONG = {"matrix_cost"}  # two dozen trainings
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in TINY]
+)
 def test_prints_one_object(name: str) -> None:
     found = result(name, *TINY[name])
     assert found["figure"] >= 0

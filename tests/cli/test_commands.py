@@ -158,3 +158,21 @@ def test_evaluate_without_any_lesion(run_folder: Path, tmp_path: Path) -> None:
     done = segdistill("evaluate", run_folder / "model.onnx", tmp_path / "normal.csv", "--split", "all")
     assert done.code == 0, done.err
     assert "normal" in done.out
+
+
+def test_evaluate_calibration_and_robustness(run_folder: Path, tmp_path: Path) -> None:
+    words = ("evaluate", run_folder / "model.onnx", run_folder / "cases.csv", "--calibration", "--robustness")
+    answer = segdistill(*words, "--json", "-o", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert found["calibration"]["all"]["pixels"] == 5 * 32 * 32  # the normal image, too
+    assert 0 < found["calibration"]["boundary"]["pixels"] < found["calibration"]["all"]["pixels"]
+    assert [(one["kind"], one["score"]["n"]) for one in found["robustness"]] == [
+        (kind, 4) for kind, count in (("gamma", 4), ("speckle", 3), ("blur", 3)) for _ in range(count)
+    ]
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Reliability diagram" in report
+    assert "Dice under speckle" in report
+    plain = json.loads(segdistill(*words[:3], "--pooled", "--calibration", "--json").out)
+    assert plain["calibration"] == found["calibration"]
+    assert set(plain["pooled"]) >= {"auc", "miou"}

@@ -13,7 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from runtime.small_model import save
-from segdistill.cli.predict import find_pictures, predict
+from segdistill.cli.find_inputs import find_inputs
+from segdistill.cli.predict import predict
 from segdistill.errors import CasesFailed, InputError
 
 app = typer.Typer()
@@ -126,7 +127,7 @@ def test_usage_errors(tmp_path: Path, model: Path) -> None:
 
 def test_each_file_once(tmp_path: Path) -> None:
     first = picture(tmp_path / "a.png")
-    assert find_pictures([first, tmp_path, tmp_path / "." / "a.png"], tmp_path / "out") == [first]
+    assert find_inputs([first, tmp_path, tmp_path / "." / "a.png"], tmp_path / "out") == [first]
 
 
 def test_no_torch_and_no_open_socket_on_the_way(tmp_path: Path, model: Path) -> None:

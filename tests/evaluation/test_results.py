@@ -13,9 +13,11 @@ from segdistill.errors import InputError
 from segdistill.evaluation.metrics import METRICS
 from segdistill.evaluation.results import (
     CaseResult,
+    class_names,
     evaluate_cases,
     paired_results,
     read_metrics_csv,
+    site_names,
     summarise,
     write_metrics_csv,
 )
@@ -135,6 +137,20 @@ def test_summarise() -> None:
     assert summary["normal"]["area"]["mean"] == pytest.approx(0.05)
     assert summary == summarise(rows)
     assert summary["all"]["dice"]["low"] != summarise(rows, seed=1)["all"]["dice"]["low"]
+
+
+def test_sites_are_summed_up_apart() -> None:
+    rows = [result(f"c{k}", k / 10, site="UCL" if k % 2 else "BMC") for k in range(6)]
+    summary = summarise([*rows, result("n", 0.0, "normal", site="HK")])
+    assert list(summary) == ["all", "benign", "site BMC", "site UCL", "normal"]
+    assert summary["site UCL"]["dice"]["mean"] == pytest.approx((0.1 + 0.3 + 0.5) / 3)
+    assert summary["site BMC"]["dice"]["n"] == 3
+    assert class_names(summary) == ["all", "benign"]
+    assert site_names(summary) == ["BMC", "UCL"]
+    one = summarise([result("a", 0.5, site="UCL"), result("b", 0.5)])
+    assert site_names(one) == []  # a single site says no more than all
+    odd = summarise([result("a", 0.5, "site UCL"), result("b", 0.5, "x")])
+    assert class_names(odd) == ["all", "label site UCL", "x"]
 
 
 def test_summaries_hold_no_nan() -> None:

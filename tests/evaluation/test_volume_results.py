@@ -12,9 +12,9 @@ from PIL import Image
 from imaging.volumes import blocks, organ, write_itk
 from segdistill.data.cases import Case
 from segdistill.errors import InputError
+from segdistill.evaluation.examples import choose_slices, collect_examples
 from segdistill.evaluation.metrics import METRICS, dice, recall, rmse_map, voe, voe_emkd, voe_printed
 from segdistill.evaluation.pooled import Pool
-from segdistill.evaluation.report_data import collect_examples
 from segdistill.evaluation.results import (
     CaseResult,
     Scored,
@@ -146,10 +146,29 @@ def test_pictures_have_distances_in_two_dimensions(tmp_path: Path) -> None:
     assert result.metrics["dice"] == dice(moved > 0, organ()[2] > 0)
 
 
-def test_examples_show_the_worst_slice(tmp_path: Path) -> None:
+def test_examples_show_the_worst_slice_or_the_fullest(tmp_path: Path) -> None:
     known = cases(tmp_path)[0]
     p = organ() > 0
     p[3, 3:5] = False
-    (example,) = collect_examples([known], ["known"], replay(p), CT)
-    assert np.array_equal(example.prediction, p[3])
-    assert np.array_equal(example.pixels, CT(blocks())[3])
+    (result,) = evaluate_cases([known], replay(p))
+    assert (result.worst_slice, result.worst_dice) == (3, dice(p[3], organ()[3] > 0))
+    assert choose_slices([result]) == {"known": 3}
+    (worst,) = collect_examples([known], ["known"], lambda _: p[3], CT, choose_slices([result]))
+    assert (worst.slice, worst.depth) == (3, 5)
+    assert np.array_equal(worst.pixels, CT(blocks())[3])
+    assert np.array_equal(worst.reference, organ()[3] > 0)
+    larger = organ()
+    larger[2, 1, 1] = 1
+    write_itk(tmp_path / "am.mhd", larger)
+    (full,) = collect_examples([known], ["known"], lambda _: p[2], CT)
+    assert full.slice == 2
+    assert np.array_equal(full.prediction, p[2])
+
+
+def test_which_slices_are_worst() -> None:
+    def one(case: str, worst: float, whole: float, k: int = 1) -> CaseResult:
+        return CaseResult(case, case, metrics={"dice": whole}, depth=9, worst_slice=k, worst_dice=worst)
+
+    found = [one("a", 0.5, 0.9), one("b", 0.0, 0.8), one("c", 0.0, 0.4), one("d", 1.0, 1.0, -1)]
+    assert list(choose_slices(found, 2)) == ["c", "b"]
+    assert list(choose_slices(found)) == ["c", "b", "a"]  # d has no slice with anything

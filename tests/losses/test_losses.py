@@ -75,6 +75,11 @@ def numpy_amtd_dice(z: np.ndarray, y: np.ndarray) -> float:
     return float(1 - np.mean(scores))
 
 
+def numpy_focal(z: np.ndarray, y: np.ndarray) -> float:
+    p = np.take_along_axis(softmax(z), y[:, None], 1)
+    return float((-((1 - p) ** 2) * np.log(p)).mean())
+
+
 NUMPY = {
     "cross_entropy": numpy_cross_entropy,
     "dice": numpy_dice,
@@ -83,10 +88,12 @@ NUMPY = {
     "cross_entropy_dice": lambda z, y: numpy_cross_entropy(z, y) + numpy_dice(z, y),
     "lovasz_softmax": numpy_lovasz,
     "amtd_seg": lambda z, y: 0.2 * numpy_amtd_dice(z, y) + 0.3 * numpy_lovasz(z, y),
+    "focal": numpy_focal,
+    "emkd_seg": lambda z, y: 0.5 * numpy_focal(z, y) + 0.5 * numpy_amtd_dice(z, y),
 }
 
 
-SIZE_TOLERANCE = {"amtd_seg": 2e-2}
+SIZE_TOLERANCE = {"amtd_seg": 2e-2, "emkd_seg": 2e-2}
 """Its Dice has the published smooth of one whole position, which at 8x8 can still be seen."""
 
 

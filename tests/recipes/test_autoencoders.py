@@ -11,13 +11,13 @@ import pytest
 from safetensors.torch import load_file
 
 from segdistill.errors import InputError
+from segdistill.recipes.check import check_parts
 from segdistill.recipes.load import load_recipe
 from segdistill.recipes.machine import Machine
 from segdistill.recipes.runner import run_recipe
 from segdistill.recipes.schema import parse_recipe
 from segdistill.recipes.schema_stage import StageRecipe
 from segdistill.recipes.stage import load_stage, read_info
-from segdistill.recipes.train import check_parts
 
 from .tiny import RECIPE, write_recipe
 

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from segdistill.errors import InputError
+from segdistill.recipes.check import check_parts
 from segdistill.recipes.load import bundled_recipes, load_recipe
 from segdistill.recipes.runner import resolved_yaml
 from segdistill.recipes.schema import parse_recipe
-from segdistill.recipes.train import check_parts
 
 from .tiny import write_recipe
 

@@ -17,9 +17,14 @@ from segdistill.imaging.preprocess import Preprocess
 from segdistill.knowledge import Teacher, create_knowledge, create_weighing, feature_autoencoder
 from segdistill.knowledge.base import STUDENT, Knowledge, Said, Taps
 from segdistill.losses import create_loss
+from segdistill.losses.adversarial import MultiStageLoss
 from segdistill.models import create_model
 from segdistill.models.output import Output
+from segdistill.training.adversarial import Adversarial
 from segdistill.training.distillation import Distillation
+from segdistill.training.joint import Joint, Known
+from segdistill.training.joint_loss import JointLoss
+from segdistill.training.joint_settings import JointSettings
 from segdistill.training.reconstruction import Reconstruction
 from segdistill.training.supervised import Supervised
 
@@ -117,12 +122,33 @@ def reconstruction() -> Reconstruction:
     return Reconstruction(codes, Teacher("t", teacher))
 
 
-TASKS: dict[str, Callable[[], Supervised | Distillation | Reconstruction]] = {
+def adversarial(
+    loss: MultiStageLoss | None = None, accumulate: int = 1, precision: torch.dtype | None = None
+) -> Adversarial:
+    """Two stages with a discriminator each; the images are as small as these can see."""
+    torch.manual_seed(0)
+    generator = create_model("us_unet", in_channels=1, classes=1, widths=[4, 8, 8])
+    critics = create_model("multi_scale_discriminator", 1, levels=2, width=2)
+    loss = loss or MultiStageLoss((1.0, 0.1), (0.05, 0.05))
+    return Adversarial(generator, critics, loss, accumulate, precision)
+
+
+def joint() -> Joint:
+    """Classes of all images, locations of every third, in the training and in the validation cases."""
+    torch.manual_seed(0)
+    student = create_model("simplified_unet_joint", in_channels=1, widths=[4, 8, 8])
+    known = [Known(torch.arange(count) % 2, torch.arange(count) % 3 == 0) for count in (11, 3)]
+    return Joint(student, JointLoss(JointSettings()), known[0], known[1])
+
+
+TASKS: dict[str, Callable[[], Supervised | Distillation | Reconstruction | Adversarial | Joint]] = {
     "supervised": supervised,
     "distillation": distillation,
     "finetuned teachers": lambda: distillation(finetune=True),
     "adaptive weights": adaptive,
     "auto-encoders": reconstruction,
+    "joint": joint,
+    "adversarial": lambda: adversarial(precision=torch.bfloat16),
 }
 
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 import typer
 
 from segdistill.cli import data, listing
+from segdistill.cli.compare import compare
 from segdistill.cli.complexity import complexity
 from segdistill.cli.demo import demo
 from segdistill.cli.evaluate import evaluate
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data.app, name="data")
-for command in (demo, run, evaluate, export, predict, complexity, reproduce):
+for command in (demo, run, evaluate, compare, export, predict, complexity, reproduce):
     app.command()(command)
 app.command(name="list")(listing.listing)
 

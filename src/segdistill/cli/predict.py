@@ -14,27 +14,38 @@ FORMATS = ("png",)
 
 def predict(
     model: Annotated[Path, typer.Argument(help="model file (.onnx) made by segdistill export")],
-    inputs: Annotated[list[Path], typer.Argument(help="images, or folders to search for images")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="images, volumes, DICOM series, or folders to search for them")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder to write to")] = Path("predictions"),
-    output_format: Annotated[str, typer.Option("--format", help="of the masks: png")] = "png",
+    output_format: Annotated[
+        str, typer.Option("--format", help="of pictures' masks: png; volumes are written as NIfTI")
+    ] = "png",
     threshold: Annotated[float | None, typer.Option(help="in place of the model file's own")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; by default all cores")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the measurements as JSON")] = False,
 ) -> None:
-    """Segment images: NAME.png (mask), NAME_overlay.png and predictions.csv with areas and diameters."""
+    """Segment images: NAME.png (mask), NAME_overlay.png and predictions.csv with areas and diameters.
+
+    Of a volume: NAME.nii.gz with its own geometry, NAME_overlay.png with a few slices, and its size in millilitres.
+    """
+    from segdistill.cli.find_inputs import find_inputs
     from segdistill.errors import CasesFailed, InputError
+    from segdistill.imaging.read_volume import is_volume
     from segdistill.runtime.predictor import Predictor
     from segdistill.runtime.write import output_paths, unique_stems, write_rows
+    from segdistill.runtime.write_volume import volume_paths
 
     if output_format not in FORMATS:
         raise InputError(f"unknown format {output_format!r}: choose {', '.join(FORMATS)}")
     predictor = Predictor(model, threads, threshold)
-    files = find_pictures(inputs, out)
+    files = find_inputs(inputs, out)
     stems = unique_stems(files)
     given = {file.resolve() for file in files}
-    for path in (path for stem in stems for path in output_paths(stem, out)):
-        if path.resolve() in given:
-            raise InputError(f"{path} is an input and would be replaced: choose another folder with -o")
+    for file, stem in zip(files, stems, strict=True):
+        for path in volume_paths(stem, out) if is_volume(file) else output_paths(stem, out):
+            if path.resolve() in given:
+                raise InputError(f"{path} is an input and would be replaced: choose another folder with -o")
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     with _progress(len(files)) as advance:
@@ -64,59 +75,33 @@ def predict(
 def _one(
     predictor: Any, file: Path, stem: str, out: Path, rows: list[dict[str, Any]], failed: list[dict[str, str]]
 ) -> None:
-    """One image; what is wrong with it is noted, what is wrong with the output folder is raised."""
+    """One image or volume; what is wrong with it is noted, what is wrong with the output folder is raised."""
     import time
 
     from segdistill.errors import InputError
     from segdistill.imaging.read import read_picture
+    from segdistill.imaging.read_volume import is_volume
+    from segdistill.runtime.predict_volume import slice_levels
     from segdistill.runtime.write import prediction_row, write_prediction
+    from segdistill.runtime.write_volume import volume_row, write_volume
 
     began = time.perf_counter()
     try:
-        picture = read_picture(file)
-        prediction = predictor.predict_pixels(picture.pixels)
+        if is_volume(file):
+            found = predictor.predict_volume(file)
+        else:
+            picture = read_picture(file)
+            prediction = predictor.predict_pixels(picture.pixels)
     except InputError as error:
         failed.append({"file": str(file), "reason": str(error)})
         return
     seconds = time.perf_counter() - began
+    if is_volume(file):
+        write_volume(found, slice_levels(predictor, found.volume.turned()), stem, out)
+        rows.append(volume_row(found, seconds))
+        return
     write_prediction(prediction, picture, stem, out)
     rows.append(prediction_row(prediction, picture, seconds))
-
-
-def find_pictures(inputs: list[Path], out: Path) -> list[Path]:
-    """The files to segment: those named, and in folders those with a picture's suffix, sorted; each once.
-
-    Folders are searched with what is below them, without hidden files and without what lies in `out`.
-
-    Raises:
-        InputError: a folder has no picture.
-
-    >>> find_pictures([Path("a.png"), Path("./a.png")], Path("out"))
-    [PosixPath('a.png')]
-    """
-    from segdistill.errors import InputError
-    from segdistill.imaging.read import READABLE_SUFFIXES
-
-    found: dict[Path, Path] = {}
-    for given in inputs:
-        if not given.is_dir():
-            found.setdefault(given.resolve(), given)
-            continue
-        results = out.resolve()
-        inside = [
-            path
-            for path in sorted(given.rglob("*"))
-            if path.suffix.lower() in READABLE_SUFFIXES
-            and not any(part.startswith(".") for part in path.relative_to(given).parts)
-            and path.is_file()
-            and (results == given.resolve() or results not in path.resolve().parents)
-        ]
-        if not inside:
-            known = ", ".join(sorted(READABLE_SUFFIXES))
-            raise InputError(f"no image found in {given}: looked for {known}")
-        for path in inside:
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
 
 
 @contextmanager

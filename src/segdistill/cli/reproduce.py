@@ -9,18 +9,27 @@ import typer
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="lightbtseg")],
+    paper: Annotated[str | None, typer.Argument(help="such as lightbtseg; none lists what there is")] = None,
     table: Annotated[str | None, typer.Option(help="only this table, such as 1")] = None,
     runs: Annotated[Path, typer.Option(help="folder with the runs to compare")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="print as JSON")] = False,
 ) -> None:
     """Print a paper's tables, our results, the difference, and which rows have not been run."""
+    import json
+
+    from segdistill.recipes.paper_tables import published_papers, read_paper
     from segdistill.recipes.reproduce import compare_with_paper, render
 
-    tables = compare_with_paper(paper, runs, table)
-    if as_json:
-        import json
-
-        print(json.dumps(tables, indent=2))
+    if paper is None:
+        found = {name: read_paper(name) for name in published_papers()}
+        known = {
+            name: {"title": content.title, "tables": list(content.tables)} for name, content in found.items()
+        }
+        if as_json:
+            print(json.dumps(known, indent=2))
+            return
+        for name, facts in known.items():
+            print(f"{name:14}{facts['title']}: tables {', '.join(facts['tables'])}")
         return
-    print(render(tables))
+    tables = compare_with_paper(paper, runs, table)
+    print(json.dumps(tables, indent=2) if as_json else render(tables))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from segdistill.cli.extras import needs
+from segdistill.errors import CasesFailed
 
 
 def run(
@@ -37,13 +38,24 @@ def run(
     with needs("training", "train"):
         from segdistill.cli.progress import show
         from segdistill.recipes.machine import Machine, is_first_process
-        from segdistill.recipes.results import run_summary
         from segdistill.recipes.runner import run_recipe
 
     wanted = list(loaded.stages) if stages == "all" else stages.split(",") if stages else None
-    show(run_recipe(loaded, data, folder, Machine(device, devices, nodes), wanted))
-    if not is_first_process():
-        return
+    failure: CasesFailed | None = None
+    try:
+        show(run_recipe(loaded, data, folder, Machine(device, devices, nodes), wanted))
+    except CasesFailed as error:
+        failure = error  # told after the table of what is done
+    if is_first_process():
+        _print_results(folder, as_json, [name for name, stage in loaded.stages.items() if stage.may_fail])
+    if failure is not None:
+        raise failure
+
+
+def _print_results(folder: Path, as_json: bool, cells: list[str]) -> None:
+    from segdistill.recipes.cells import cells_table
+    from segdistill.recipes.results import run_summary
+
     summary = run_summary(folder)
     if as_json:
         import json
@@ -51,7 +63,10 @@ def run(
         print(json.dumps(summary, indent=2))
         return
     for name, stage in summary["stages"].items():
-        print(f"{name:24}{stage['line']}")
+        if name not in cells:
+            print(f"{name:24}{stage['line']}")
+    if cells:
+        print("\n".join(cells_table(folder, cells)))
     print(f"report      {folder / 'report.html'}")
     if summary["model"]:
         print(f"model file  {summary['model']}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from segdistill.data.case import near_name
 from segdistill.errors import InputError
+from segdistill.registry import near_names
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ AUGMENTS: dict[str, Augment] = {
         optical=0.1,
         coarse_dropout=0.2,
     ),
+    "usseg": Augment(flip_horizontal=0.5, flip_vertical=0.5, brightness=0.1, contrast=0.1),
     "vessel": Augment(flip_horizontal=0.5, flip_vertical=0.5, rotate_90=1.0),
     "lanet": Augment(flip_horizontal=0.5, flip_vertical=0.5, rotate_90=1.0, brightness=0.12, contrast=0.12),
     "lanet_crop": Augment(
@@ -110,15 +111,11 @@ def make_augment(setting: str | Augment | dict[str, Any]) -> Augment:
     values = dict(setting)
     preset = values.pop("preset", "none")
     if preset not in AUGMENTS:
-        meant = near_name(str(preset), AUGMENTS)
-        hint = f"did you mean '{meant}'?" if meant else f"there are {', '.join(AUGMENTS)}"
-        raise InputError(f"unknown augmentation '{preset}': {hint}")
+        raise InputError(f"unknown augmentation '{preset}': {near_names(str(preset), AUGMENTS)}")
     base = AUGMENTS[preset].to_dict()
     for name, value in values.items():
         if name not in base:
-            meant = near_name(name, base)
-            hint = f"did you mean '{meant}'?" if meant else f"there are {', '.join(base)}"
-            raise InputError(f"unknown augmentation setting '{name}': {hint}")
+            raise InputError(f"unknown augmentation setting '{name}': {near_names(name, base)}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InputError(f"augment: {name}={value!r} is not a number")
     return Augment(**{**base, **values})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -167,13 +166,3 @@ def require_unique(cases: Iterable[Case]) -> None:
         if case.id in seen:
             raise InputError(f"two cases have the id '{case.id}': give every case its own id")
         seen.add(case.id)
-
-
-def near_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` is probably a misspelling of.
-
-    >>> near_name("lable", ["label", "split"])
-    'label'
-    """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
-    return close[0] if close else None

@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from segdistill.data.case import Case, require_unique
 from segdistill.data.leaks import Leak, leaks, require_no_leaks
 from segdistill.errors import InputError
 
-__all__ = ["FRACTIONS", "Leak", "hold_out", "k_fold", "leaks", "require_no_leaks", "unstratified"]
+__all__ = [
+    "FRACTIONS",
+    "Leak",
+    "hold_out",
+    "in_folds",
+    "k_fold",
+    "leaks",
+    "leave_one_out",
+    "require_no_leaks",
+    "unstratified",
+]
 
 FRACTIONS: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -43,6 +53,7 @@ def hold_out(
     [('test', 3), ('train', 14), ('val', 3)]
     """
     _check_fractions(fractions)
+    _require_two({case.group_key for case in cases})
     chosen = _allocate(cases, {name: share for name, share in fractions.items() if share > 0}, seed, stratify)
     return [replace(case, split=chosen[case.group_key]) for case in cases]
 
@@ -69,11 +80,61 @@ def k_fold(
         raise InputError(f"fold {fold} does not exist: with k={k} folds are 0 to {k - 1}")
     if not 0 <= val < 1:
         raise InputError(f"val={val} is not a share of the training cases: use 0 to below 1")
+    _require_two({case.group_key for case in cases})
     folds = _allocate(cases, {str(number): 1 / k for number in range(k)}, seed, stratify)
     rest = [case for case in cases if folds[case.group_key] != str(fold)]
     shares = {"train": 1 - val, "val": val} if val > 0 else {"train": 1.0}
     inner = _allocate(rest, shares, seed + 1 + fold, stratify, strict=False)
     return [replace(case, split=inner.get(case.group_key, "test")) for case in cases]
+
+
+def leave_one_out(cases: Sequence[Case], fold: int, seed: int = 0) -> list[Case]:
+    """One group becomes test, all others train: for tables that are too small for anything else.
+
+    Over all folds, one for each group, every case is tested exactly once. There is no val: the last weights are kept.
+
+    Raises:
+        InputError: fewer than two groups, or a fold that is none.
+
+    >>> from pathlib import Path
+    >>> [case.split for case in leave_one_out([Case(str(i), Path(f"{i}.png")) for i in range(3)], 0)].count("test")
+    1
+    """
+    require_unique(cases)
+    groups = sorted({case.group_key for case in cases}, key=lambda key: _draw(seed, key))
+    _require_two(groups)
+    if not 0 <= fold < len(groups):
+        raise InputError(
+            f"fold {fold} does not exist: with {len(groups)} groups folds are 0 to {len(groups) - 1}"
+        )
+    return [replace(case, split="test" if case.group_key == groups[fold] else "train") for case in cases]
+
+
+def _require_two(groups: Collection[str]) -> None:
+    if len(groups) < 2:
+        raise InputError(
+            f"{len(groups)} group(s) of cases cannot be divided into train and test: give at least 2 groups"
+        )
+
+
+def in_folds(cases: Sequence[Case], folds: int, seed: int = 0) -> dict[str, int]:
+    """Case -> its fold, counted from 1: groups whole, labels and sites as even as they can be.
+
+    Raises:
+        InputError: fewer groups than folds.
+
+    >>> from pathlib import Path
+    >>> table = [Case(str(i), Path(f"{i}.png")) for i in range(6)]
+    >>> sorted(Counter(in_folds(table, 3).values()).items())
+    [(1, 2), (2, 2), (3, 2)]
+    """
+    groups = len({case.group_key for case in cases})
+    if groups < folds:
+        raise InputError(f"{groups} groups of cases make no {folds} folds: use {max(groups, 2)} folds, or add cases")
+    parts = _allocate(
+        cases, {str(fold): 1 / folds for fold in range(1, folds + 1)}, seed, stratify=True, strict=False
+    )
+    return {case.id: int(parts[case.group_key]) for case in cases}
 
 
 def unstratified(cases: Sequence[Case], test: float = 0.15, seed: int = 0, val: float = 0.0) -> list[Case]:
@@ -175,7 +236,7 @@ def _fill_empty(
                 raise InputError(
                     f"label '{label}' has {len(keys)} group(s) for {len(parts)} splits: add cases, "
                     f"drop the label, "
-                    "use fewer splits, or split without stratification"
+                    "use fewer splits, split without stratification, or data.split.method=leave_one_out"
                 )
             continue
         for part in parts:

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from segdistill.data.case import SPLITS, Case, near_name, require_unique
+from segdistill.data.case import SPLITS, Case, require_unique
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
+from segdistill.registry import near_names, nearest
 
 COLUMNS = ("id", "group", "image", "masks", "label", "site", "box", "spacing_mm", "split")
 _EXTRA = ("resize_mask", "classes")  # written only when a case needs them
@@ -84,8 +85,9 @@ def _check_header(header: Sequence[str], path: Path) -> None:
             raise InputError(f"{path}: column '{column}' is missing: the columns are {', '.join(COLUMNS)}")
     known = {*COLUMNS, *_EXTRA}
     for name in header:
-        if name not in known and (meant := near_name(name.lower(), known)) and meant not in header:
-            raise InputError(f"{path}: unknown column '{name}': did you mean '{meant}'?")
+        meant = [] if name in known else nearest(name.lower(), known)
+        if meant and meant[0] not in header:
+            raise InputError(f"{path}: unknown column '{name}': {near_names(name.lower(), known)}")
 
 
 def _from_row(row: dict[str, str | None], path: Path, number: int) -> Case:

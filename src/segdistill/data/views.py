@@ -21,6 +21,8 @@ from segdistill.data.store import Store
 from segdistill.errors import InputError, MissingExtra
 from segdistill.imaging.preprocess import Preprocess
 
+Beside = Callable[[NDArray[np.int64], int], dict[str, NDArray[Any]]]
+
 
 class Views:
     """Augmented rows of a store: pictures, slices of volumes, or patches of either.
@@ -33,10 +35,17 @@ class Views:
         seed: with the number and the row's name (of a picture: the case's id) it fixes every view.
         count: how many different views a row has; epoch e shows number e % count. 0: a new one every epoch.
         skip_empty: leave out rows without foreground, such as the slices of a volume beyond the organ.
+        order_seed: of the order of an epoch's batches; None for `seed`.
+
+    Attributes:
+        beside: what else a batch holds of its rows, (positions, number of the view) -> name -> array; None for nothing.
+            It is called in the threads that make batches: NumPy only.
 
     Raises:
         InputError: no case, a case that is not in the store, or nothing left.
     """
+
+    beside: Beside | None = None
 
     def __init__(
         self,
@@ -47,6 +56,7 @@ class Views:
         seed: int = 0,
         count: int = 0,
         skip_empty: bool = False,
+        order_seed: int | None = None,
     ) -> None:
         if not case_ids:
             raise InputError("no cases to view: check the split and labels that were chosen")
@@ -59,6 +69,7 @@ class Views:
         self.preprocess = preprocess
         self.augment = make_augment(augment)
         self.seed = seed
+        self.order_seed = seed if order_seed is None else order_seed
         self.count = count
         pairs = [(k, row) for k, name in enumerate(self.case_ids) for row in store.rows(name)]
         if skip_empty:
@@ -75,6 +86,11 @@ class Views:
     def case_index(self, k: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions in `case_ids` of the cases that rows `k` belong to."""
         return self._case_of[k]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the rows."""
+        return [self.store.ids[row] for row in self._rows]
 
     def number(self, epoch: int) -> int:
         """The number of the view that an epoch shows."""
@@ -227,11 +243,11 @@ def batches(
 
     Yields:
         image float32 (B, C, H, W), mask int64 (B, H, W), index int64 (B,) into `views.case_ids`, has_mask
-            bool (B,).
+            bool (B,), and what `views.beside` gives.
 
     Closing the generator early stops the threads; an error in one of them is raised here.
     """
-    parts = batch_indices(len(views), batch_size, views.seed, epoch, shuffle, drop_last, world)[start:]
+    parts = batch_indices(len(views), batch_size, views.order_seed, epoch, shuffle, drop_last, world)[start:]
     if parts and min(len(part) for part in parts) < world:
         raise InputError(
             f"a batch has fewer cases than the {world} processes: use a larger batch or fewer processes"
@@ -249,18 +265,21 @@ def batches(
             "index": np.ascontiguousarray(views.case_index(mine)),
             "has_mask": np.array([views.has_mask(int(k)) for k in mine]),
         }
+        if views.beside is not None:
+            arrays |= views.beside(mine, number)
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin_memory else batch
 
     if workers < 1:
         yield from map(make, parts)
         return
-    yield from _ahead(make, parts, workers)
+    yield from ahead(make, parts, workers)
 
 
-def _ahead(
+def ahead(
     make: Callable[[NDArray[np.int64]], Batch], parts: Sequence[NDArray[np.int64]], workers: int
 ) -> Iterator[Batch]:
+    """`make` of each part, in order, by so many threads of which at most `workers + 1` results are ahead."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="views")
     waiting: deque[Future[Batch]] = deque()
     left = iter(parts)

@@ -28,10 +28,18 @@ BOOKKEEPING = frozenset(
         "images",
         "images_per_second",
         "wait",
+        "wait_share",
         "memory_mb",
         "best",
     )
 )
+_SHARES = {
+    "Judged to be a reference": ("discriminators/real", "discriminators/predicted"),
+    "Accuracy of discriminators": ("discriminators/accuracy",),
+    "Predicted area": ("area",),
+}
+"""Panels of shares from 0 to 1, and how the names of their curves begin."""
+_WEIGHTS = "Weight of each teacher"
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
@@ -114,12 +122,18 @@ def curve_names(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     >>> curve_names([{"epoch": 1, "loss": 2.0, "kl": 0.5, "val_dice": 0.4, "lr": 1e-3}])
     {'Loss': ['loss', 'kl'], 'Validation Dice': ['val_dice'], 'Learning rate': ['lr']}
     """
-    panels: dict[str, list[str]] = {"Loss": [], "Validation Dice": [], "Learning rate": []}
+    titles = ("Loss", "Validation Dice", "Learning rate", *_SHARES, _WEIGHTS)
+    panels: dict[str, list[str]] = {title: [] for title in titles}
     for key in dict.fromkeys(key for row in rows for key in row):
         low = key.lower()
         if low in BOOKKEEPING or not _numbers(rows, key)[1]:
             continue
-        if low.startswith(("lr", "learning_rate")):
+        share = next((name for name, starts in _SHARES.items() if low.startswith(starts)), None)
+        if share is not None:
+            panels[share].append(key)
+        elif low.endswith("/weight"):
+            panels[_WEIGHTS].append(key)
+        elif low.startswith(("lr", "learning_rate")):
             panels["Learning rate"].append(key)
         elif low.startswith("val") and "dice" in low and "loss" not in low:
             panels["Validation Dice"].append(key)
@@ -166,9 +180,9 @@ def _curve(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str, stage
         axes.set_title(title, loc="left", fontsize=9)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        if title == "Validation Dice":
+        if title == "Validation Dice" or title in _SHARES:
             axes.set_ylim(0, 1)
-        else:
+        elif axes.dataLim.ymin >= 0:  # the printed adversarial term is never above 0
             axes.set_ylim(bottom=0)
         if title == "Learning rate":
             axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))

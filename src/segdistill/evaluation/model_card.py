@@ -6,18 +6,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segdistill.evaluation.html import amount, interval_text, quantity
-from segdistill.evaluation.metrics import METRICS
+from segdistill.evaluation.html import amount, interval_text, number, quantity
 from segdistill.evaluation.report_context import known_limits
 from segdistill.evaluation.report_data import Report
-from segdistill.evaluation.report_headline import (
-    find_verdicts,
-    ratio_sentence,
-    sentence,
-    summary_of,
-    verdict_words,
-)
-from segdistill.evaluation.report_results import HEADS
+from segdistill.evaluation.report_headline import ratio_sentence, sentence, summary_of
+from segdistill.evaluation.report_heads import POOLED_HEADS, digits_of, head_of, summary_metrics
+from segdistill.evaluation.report_verdict import NO_BASELINE, headline_verdicts, is_distilled, verdict_words
 from segdistill.files import write_text
 
 
@@ -43,7 +37,10 @@ def render_model_card(report: Report) -> str:
         _plain(f"{sentence(report)} {ratio_sentence(report)}"),
         "",
     ]
-    lines += [_plain(" ".join(verdict_words(report, v))) + "\n" for v in find_verdicts(report)]
+    verdicts = headline_verdicts(report)
+    lines += [_plain(" ".join(verdict_words(v))) + "\n" for v in verdicts]
+    if not verdicts and is_distilled(report):
+        lines += [NO_BASELINE, ""]
     lines += ["## Network", ""]
     facts = {
         "Stage": stage.name if stage else "none",
@@ -74,12 +71,14 @@ def render_model_card(report: Report) -> str:
             "| Score | " + " | ".join(f"{_plain(c)} (n = {summary[c]['dice']['n']})" for c in classes) + " |"
         ]
         lines += ["|---|" + "---|" * len(classes)]
-        for metric in METRICS:
-            lines.append(
-                f"| {HEADS[metric]} | "
-                + " | ".join(interval_text(summary[c][metric]) for c in classes)
-                + " |"
+        for metric in summary_metrics(summary[c] for c in classes):
+            cells = (interval_text(summary[c].get(metric), digits_of(metric)) for c in classes)
+            lines.append(f"| {head_of(metric)} | {' | '.join(cells)} |")
+        if stage is not None and stage.pooled:
+            pooled = ", ".join(
+                f"{head} {number(stage.pooled.get(name), 4)}" for name, head in POOLED_HEADS.items()
             )
+            lines += ["", f"Pooled over all pixels of the set: {pooled}."]
         if "normal" in summary:
             rate = summary["normal"]["false_positive_rate"]
             lines += ["", f"Normal images with any false positive: {interval_text(rate)}, n = {rate['n']}."]

@@ -53,10 +53,12 @@ tbody th small{padding-left:1.2em}
 .mark{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.5em}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:.5rem 1.5rem;
 align-items:start}
+.charts.one{grid-template-columns:minmax(0,46rem)}
 .charts svg{display:block;width:100%;height:auto}
 .charts svg text,.charts svg tspan{font-family:inherit!important}
 .panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(46%,12.5rem),16rem));gap:.8rem 1rem;
 margin:.3rem 0 1.4rem}
+.panels.large{grid-template-columns:repeat(auto-fit,minmax(min(100%,18rem),22rem))}
 .cases{display:flex;flex-wrap:wrap;gap:0 1.5rem}
 .cases h4{margin:.8rem 0 .5rem}
 figure{margin:0}
@@ -76,7 +78,7 @@ th button:focus-visible,tr:focus-visible{outline:2px solid var(--blue);outline-o
 th[aria-sort] button{color:var(--ink)}
 th[aria-sort=ascending] button::before{content:"\\2191  "}
 th[aria-sort=descending] button::before{content:"\\2193  "}
-.scroll th:nth-child(2),.scroll td:nth-child(2){text-align:left}
+.scroll .words{text-align:left}
 tr[data-show]{cursor:pointer}
 tr[data-show]:hover>*{background:var(--wash)}
 tr[data-show] th{color:var(--blue);text-decoration:underline;text-underline-offset:3px}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segdistill.evaluation.examples import Example, choose_examples, collect_examples
 from segdistill.evaluation.html import text
 from segdistill.evaluation.page import page
-from segdistill.evaluation.report_cases import examples_section, table_section
+from segdistill.evaluation.report_cases import examples_section, slices_section
+from segdistill.evaluation.report_classification import classification_section
 from segdistill.evaluation.report_context import (
     RESEARCH_ONLY,
     cost_section,
@@ -17,15 +19,20 @@ from segdistill.evaluation.report_context import (
 )
 from segdistill.evaluation.report_data import (
     DataReport,
-    Example,
     Report,
     StageReport,
-    choose_examples,
-    collect_examples,
     count_cases,
 )
-from segdistill.evaluation.report_headline import find_verdicts, headline
-from segdistill.evaluation.report_results import curves_section, distribution_section, results_section
+from segdistill.evaluation.report_headline import headline
+from segdistill.evaluation.report_results import (
+    curves_section,
+    distribution_section,
+    results_section,
+    sites_section,
+)
+from segdistill.evaluation.report_table import table_section
+from segdistill.evaluation.report_trust import trust_section
+from segdistill.evaluation.report_verdict import find_verdicts, verdict_section
 from segdistill.files import write_text
 
 __all__ = [
@@ -42,9 +49,14 @@ __all__ = [
 ]
 
 SECTIONS = {
+    "verdict": ("Did distillation help?", verdict_section),
     "results": ("Results", results_section),
+    "classes": ("Classes of images", classification_section),
+    "sites": ("Site by site", sites_section),
     "distribution": ("Distribution of Dice", distribution_section),
     "cases": ("Worst, median and best cases", examples_section),
+    "slices": ("Worst slices", slices_section),
+    "trust": ("Agreement, subgroups, calibration", trust_section),
     "table": ("All cases", table_section),
     "curves": ("Training curves", curves_section),
     "cost": ("Cost", cost_section),
@@ -64,10 +76,14 @@ def render_report(report: Report) -> str:
     >>> "Research use only" in render_report(Report("demo"))
     True
     """
-    links = "".join(f'<a href="#{name}">{title}</a>' for name, (title, _) in SECTIONS.items())
+    written = {name: (title, write(report)) for name, (title, write) in SECTIONS.items()}
+    written = {
+        name: part for name, part in written.items() if part[1]
+    }  # not every experiment has sites or slices
+    links = "".join(f'<a href="#{name}">{title}</a>' for name, (title, _) in written.items())
     body = [f"<header>{headline(report)}<nav>{links}</nav></header>"]
-    for name, (title, write) in SECTIONS.items():
-        body.append(f'<section id="{name}"><h2>{title}</h2>\n{write(report)}</section>')
+    for name, (title, content) in written.items():
+        body.append(f'<section id="{name}"><h2>{title}</h2>\n{content}</section>')
     body.append(f"<footer>{RESEARCH_ONLY} Written by segdistill.</footer>")
     svg = 'xmlns="http://www.w3.org/2000/svg" '  # within HTML a chart needs no namespace
     return page(text(report.title), "\n".join(body).replace(svg, ""))

@@ -1,14 +1,27 @@
-"""The report's cases: best, median and worst with contours, and the table of all of them."""
+"""The report's pictures: best, median and worst cases and the worst slices of volumes, with contours."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from segdistill.evaluation.examples import Example, choose_examples
 from segdistill.evaluation.html import number, text
-from segdistill.evaluation.metrics import METRICS
-from segdistill.evaluation.panels import PREDICTION, REFERENCE, draw_case, png_data_uri
-from segdistill.evaluation.report_data import Report, choose_examples
+from segdistill.evaluation.metrics import dice
+from segdistill.evaluation.panels import (
+    PREDICTION,
+    REFERENCE,
+    are_thin,
+    choose_window,
+    draw_case,
+    png_data_uri,
+)
+from segdistill.evaluation.report_data import Report
 from segdistill.evaluation.report_headline import stage_name
-from segdistill.evaluation.report_results import HEADS
 from segdistill.evaluation.results import CaseResult
+
+_LARGE = 420  # longer side in pixels where structures are thin
+
+Panels = list[tuple[str, Example]]  # name of the stage, and what it made of the image
 
 
 def example_ids(report: Report) -> dict[str, str]:
@@ -34,100 +47,129 @@ def _score(result: CaseResult | None) -> str:
             if result.predicted_area
             else "nothing marked"
         )
-    return f"Dice {number(result.metrics['dice'])}" + ("" if result.predicted_area else ", nothing marked")
+    of = " of the volume" if result.is_volume else ""
+    return f"Dice{of} {number(result.metrics['dice'])}" + (
+        "" if result.predicted_area else ", nothing marked"
+    )
 
 
-def _block(report: Report, case: str, block: str) -> str:
-    figures, label = [], ""
-    for stage in report.stages:
-        for example in stage.examples:
-            if example.case != case:
-                continue
-            result = _result(report, stage.name, case)
-            label = result.label if result else label
-            source = png_data_uri(draw_case(example.pixels, example.reference, example.prediction))
-            words = f"{case}: reference and prediction of {stage.name}"
-            figures.append(
-                f'<figure><img src="{source}" alt="{text(words)}">'
-                f"<figcaption><b>{stage_name(report, stage)}</b><br>{text(_score(result))}"
-                "</figcaption></figure>"
-            )
-    title = text(f"{case} · {label}" if label else case)
-    panels = f'<div class="panels" id="{block}" data-title="{title}">{"".join(figures)}</div>'
-    width = f"min(100%,{17 * len(figures) - 1}rem)"
-    return f'<div style="width:{width}"><h4 class="soft">{title}</h4>{panels}</div>'
+def _slice_score(example: Example) -> str:
+    if not example.reference.any():
+        return "marked, where there is nothing" if example.prediction.any() else "nothing marked, rightly"
+    missed = "" if example.prediction.any() else ", nothing marked"
+    return f"Dice of the slice {number(dice(example.prediction, example.reference))}{missed}"
+
+
+def _of_case(report: Report, case: str, field: str) -> Panels:
+    """What every stage made of a case; `field` is where StageReport keeps it."""
+    return [(s.name, e) for s in report.stages for e in getattr(s, field) if e.case == case]
+
+
+def _figure(picture: object, head: str, words: str, alternative: str) -> str:
+    return (
+        f'<figure><img src="{picture}" alt="{text(alternative)}">'
+        f"<figcaption><b>{head}</b><br>{text(words)}</figcaption></figure>"
+    )
+
+
+def _figures(report: Report, panels: Panels, scores: Sequence[str], thin: bool) -> list[str]:
+    stages = {stage.name: stage for stage in report.stages}
+    headline = report.headline()
+    own = next((e for name, e in panels if headline is not None and name == headline.name), panels[0][1])
+    window = choose_window(own.reference, own.prediction) if thin else None
+    longest = _LARGE if thin else 320
+    figures = []
+    if thin:
+        whole = draw_case(own.pixels, own.reference, own.prediction, longest, line=1, box=window)
+        named = headline.name if headline is not None else panels[0][0]
+        words = f"as seen by {named}; the frame is shown large"
+        figures.append(_figure(png_data_uri(whole), "whole picture", words, f"{own.case}: the whole picture"))
+    for (name, example), score in zip(panels, scores, strict=True):
+        drawn = draw_case(example.pixels, example.reference, example.prediction, longest, window)
+        words = f"{example.case}: reference and prediction of {name}"
+        figures.append(_figure(png_data_uri(drawn), stage_name(report, stages[name]), score, words))
+    return figures
+
+
+def _block(report: Report, title: str, figures: list[str], thin: bool, block: str = "") -> str:
+    place = f' id="{block}" data-title="{text(title)}"' if block else ""
+    kind = "panels large" if thin else "panels"
+    width = f"min(100%,{(23 if thin else 17) * len(figures) - 1}rem)"
+    return (
+        f'<div style="width:{width}"><h4 class="soft">{text(title)}</h4>'
+        f'<div class="{kind}"{place}>{"".join(figures)}</div></div>'
+    )
+
+
+def _place(example: Example) -> str:
+    return f"slice {example.slice + 1} of {example.depth}" if example.slice >= 0 else ""
+
+
+def _case_block(report: Report, case: str, block: str, thin: bool) -> str:
+    panels = _of_case(report, case, "examples")
+    found = [_result(report, name, case) for name, _ in panels]
+    known = next((result for result in found if result is not None), None)
+    parts = [case, *((known.label, known.site) if known else ()), _place(panels[0][1])]
+    scores = [
+        f"{_score(result)}; {_slice_score(example).lower()}" if example.slice >= 0 else _score(result)
+        for result, (_, example) in zip(found, panels, strict=True)
+    ]
+    title = " · ".join(part for part in parts if part)
+    return _block(report, title, _figures(report, panels, scores, thin), thin, block)
+
+
+def _key() -> str:
+    return (
+        f'<span class="key" style="background:rgb{REFERENCE}"></span>reference '
+        f'<span class="key" style="background:rgb{PREDICTION};margin-left:1em"></span>prediction'
+    )
 
 
 def examples_section(report: Report) -> str:
-    """Worst, median and best cases by the headline stage's Dice, the same case in every stage side by
-    side.
-    """
+    """Worst, median and best cases by the headline stage's Dice, the same image in every stage side by side."""
     blocks = example_ids(report)
     if not blocks:
         return "<p>none: no example was stored.</p>"
     stage = report.headline()
     chosen = choose_examples(stage.results if stage else [])
-    key = (
-        f'<p><span class="key" style="background:rgb{REFERENCE}"></span>reference '
-        f'<span class="key" style="background:rgb{PREDICTION};margin-left:1em"></span>prediction'
-        f"{f'. Ordered by the Dice of “{text(stage.name)}”.' if stage else ''}</p>"
-    )
-    parts, left = [key], dict(blocks)
+    shown = [example for s in report.stages for example in s.examples]
+    thin = are_thin(example.reference for example in shown)
+    ordered = f". Ordered by the Dice of “{text(stage.name)}”." if stage else "."
+    if any(example.slice >= 0 for example in shown):
+        ordered += " Of every volume the slice in which the reference is largest."
+    if thin:
+        ordered += " Thin structures: of every picture the part with most errors, enlarged."
+    parts, left = [f"<p>{_key()}{ordered}</p>"], dict(blocks)
     for kind in ("worst", "median", "best"):
-        shown = [_block(report, case, left.pop(case)) for case in chosen[kind] if case in left]
-        if shown:
-            parts.append(f'<h3>{kind.capitalize()}</h3><div class="cases">{"".join(shown)}</div>')
+        drawn = [_case_block(report, case, left.pop(case), thin) for case in chosen[kind] if case in left]
+        if drawn:
+            parts.append(f'<h3>{kind.capitalize()}</h3><div class="cases">{"".join(drawn)}</div>')
     if left:
-        rest = "".join(_block(report, case, block) for case, block in left.items())
+        rest = "".join(_case_block(report, case, block, thin) for case, block in left.items())
         summary = f"<summary>Other stored cases ({len(left)})</summary>"
         parts.append(f'<details>{summary}<div class="cases">{rest}</div></details>')
     return "\n".join(parts)
 
 
-def table_section(report: Report) -> str:
-    """Every case in one table that sorts by a click on a head; a row with a stored example opens it."""
+def slices_section(report: Report) -> str:
+    """The worst slices of volumes by the headline stage, the same slice in every stage side by side; "" for pictures.
+
+    >>> slices_section(Report("none"))
+    ''
+    """
+    cases = dict.fromkeys(example.case for stage in report.stages for example in stage.worst_slices)
     stage = report.headline()
-    scored = [s for s in report.stages if s.results]
-    if stage is None or not scored:
-        return "<p>not measured</p>"
-    stage = stage if stage.results else scored[-1]
-    blocks = example_ids(report)
-    others = [m for m in METRICS if m != "dice"]
-    heads = [("Case", ""), ("Class", ""), *(("Dice", s.name) for s in scored)]
-    heads += [*((HEADS[m], stage.name) for m in others), ("Area, %", "reference"), ("Area, %", stage.name)]
-    lookup = {s.name: {r.case: r for r in s.results} for s in scored}
-    order = sorted(
-        stage.results,
-        key=lambda r: (r.normal, r.metrics["dice"] if not r.normal else -r.predicted_area, r.case),
+    if not cases or stage is None:
+        return ""
+    thin = are_thin(example.reference for s in report.stages for example in s.worst_slices)
+    blocks = []
+    for case in cases:
+        panels = _of_case(report, case, "worst_slices")
+        title = f"{case} · {_place(panels[0][1])}"
+        scores = [_slice_score(example) for _, example in panels]
+        blocks.append(_block(report, title, _figures(report, panels, scores, thin), thin))
+    words = (
+        f"{_key()}. The slice of lowest Dice of “{text(stage.name)}” among those with any foreground, of the "
+        f"{len(cases)} volumes where it is lowest. A small structure that is missed at either end of an organ gives 0."
     )
-    rows = []
-    for result in order:
-        own = None if result.normal else result
-        values = [_value(lookup[s.name].get(result.case), "dice") for s in scored]
-        values += [own.metrics[m] if own else None for m in others]
-        cells = [_cell(v, 3) for v in values]
-        cells += [_cell(100 * area, 2) for area in (result.reference_area, result.predicted_area)]
-        opens = f' data-show="{blocks[result.case]}" tabindex="0"' if result.case in blocks else ""
-        first = f'<th scope="row">{text(result.case)}</th><td>{text(result.label)}</td>'
-        rows.append(f"<tr{opens}>{first}{''.join(cells)}</tr>")
-    top = "".join(
-        f'<th scope="col"><button type="button">{text(head)}<small>{text(of)}</small></button></th>'
-        for head, of in heads
-    )
-    hint = " Underlined cases open with their contours." if blocks else ""
-    return (
-        f"<p>{len(rows)} cases, the worst of “{text(stage.name)}” first. A click on a head sorts.{hint}</p>"
-        f'<div class="scroll"><table class="sortable"><thead><tr>{top}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-        '<dialog aria-label="case"><button type="button">Close</button><h3></h3>'
-        '<div class="panels"></div></dialog>'
-    )
-
-
-def _value(result: CaseResult | None, metric: str) -> float | None:
-    return None if result is None or result.normal else result.metrics[metric]
-
-
-def _cell(value: float | None, digits: int) -> str:
-    exact = "" if value is None else f"{value:.6f}"
-    return f'<td data-value="{exact}">{number(value, digits)}</td>'
+    return f'<p>{words}</p><div class="cases">{"".join(blocks)}</div>'

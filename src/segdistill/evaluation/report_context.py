@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from segdistill.evaluation.html import NOT_MEASURED, amount, bullet_list, duration, quantity, table, text
 from segdistill.evaluation.report_data import Report
-from segdistill.evaluation.report_headline import find_verdicts, stage_name, summary_of
+from segdistill.evaluation.report_headline import stage_name, summary_of
+from segdistill.evaluation.report_verdict import find_verdicts
 
 RESEARCH_ONLY = (
     "Research use only. This is not a medical device: it must not be used for diagnosis, treatment, "
@@ -51,6 +52,8 @@ def cost_section(report: Report) -> str:
     if any(stage.training for stage in report.stages):
         heads = ["Network", "Training cases", "Epochs", "Steps", "Best epoch", "Training time", "Ended by"]
         parts.append("<h3>Training</h3>" + table(heads, training))
+        told = [f"{stage.name}: {line}" for stage in report.stages for line in stage.training.get("troubles", ())]
+        parts += [f'<p class="warn">{text(line)}</p>' for line in told]
     return "\n".join(parts)
 
 
@@ -115,13 +118,34 @@ def _count_row(name: str, counts: list[int]) -> list[str]:
 
 
 def environment_section(report: Report) -> str:
-    """Versions, machine, threads, seed and date."""
+    """Versions, machine, threads, seed and date; and what each network was trained on, where that was recorded."""
     rows = [[text(name), text(value)] for name, value in report.environment.items()]
     rows += [
         ["Bootstrap", f"2,000 resamples of groups, seed {report.seed}"],
         ["Date", text(report.date or "not recorded")],
     ]
-    return table(["What", "Value"], rows, "left")
+    parts = [table(["What", "Value"], rows, "left")]
+    recorded = [stage for stage in report.stages if stage.environment]
+    if recorded:
+        names = list(dict.fromkeys(name for stage in recorded for name in stage.environment))
+        apart = [name for name in names if len({str(s.environment.get(name, "")) for s in recorded}) > 1]
+        other = [
+            name
+            for name in names
+            if name not in apart
+            and str(recorded[0].environment[name]) != str(report.environment.get(name, ""))
+        ]
+        parts.append("<h3>What the networks were trained on</h3>")
+        if not apart and not other:
+            parts.append("<p>All on what is listed above.</p>")
+        else:
+            heads = ["Network", *(text(name) for name in [*apart, *other])]
+            cells = [
+                [stage_name(report, s), *(text(s.environment.get(name, "—")) for name in [*apart, *other])]
+                for s in recorded
+            ]
+            parts.append(table(heads, cells, "left") + "<p>All else as listed above.</p>")
+    return "\n".join(parts)
 
 
 def known_limits(report: Report) -> list[str]:
@@ -145,12 +169,14 @@ def known_limits(report: Report) -> list[str]:
         lines.append(
             "Evaluated on the images of one source: other scanners, sites and populations may differ."
         )
+    if any(r.unit == "px" for s in report.stages for r in s.results):
+        lines.append("The size of a pixel is not known for all images: their distances are in pixels.")
     if report.data.leaks:
         lines.append(f"{len(report.data.leaks)} leaks between the splits make the scores too kind.")
     elif report.data.leaks is None:
         lines.append("Leaks between the splits were not checked.")
-    if find_verdicts(report):
-        lines.append("Each network was trained once: the spread between training seeds is not known.")
+    if any(min(c.seeds, c.baseline_seeds) < 2 for c in find_verdicts(report)):
+        lines.append("Networks were trained once: the spread between training seeds is not known.")
     return [*lines, *report.limits]
 
 

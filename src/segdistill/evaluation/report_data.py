@@ -8,28 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from segdistill.data.cases import Case
-from segdistill.data.opened import open_case
-from segdistill.evaluation.results import CaseResult, Predict, Summary, predict_case, worst_slice
-from segdistill.evaluation.statistics import PairedDifference
-from segdistill.imaging.intensity import Intensity
+from segdistill.evaluation.examples import Example
+from segdistill.evaluation.report_classification import ClassReport
+from segdistill.evaluation.results import CaseResult, Summary
 
 Role = Literal["teacher", "student", "baseline"]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One case with its masks, to be shown: pixels uint8 (H, W) or (H, W, 3), masks bool (H, W) of the
-    same size.
-    """
-
-    case: str
-    pixels: NDArray[np.uint8]
-    reference: NDArray[np.bool_]
-    prediction: NDArray[np.bool_]
 
 
 @dataclass
@@ -50,8 +34,15 @@ class StageReport:
         cost: "parameters" (int), "macs" (int, at "input", e.g. "3x512x512"), "size_mb" (float32 weights),
             "ms" (measured per image), "machine" (where "ms" was measured), "engine" (what ran it). Missing
             or None: "not measured".
-        training: "cases", "epochs", "steps", "seconds", "best_epoch", "stopped" (why); any may be missing.
-        examples: cases to show with contours, from collect_examples; ideally the same ones in every stage.
+        training: "cases", "epochs", "steps", "seconds", "best_epoch", "stopped" (why), "troubles" (what went wrong on
+            the way, in lines); any may be missing.
+        examples: cases to show with contours, from examples.py; ideally the same ones in every stage.
+        worst_slices: of volumes, the slices that the headline stage does worst, as this stage sees them.
+        pooled: name -> value over all pixels of the set, from Pool.metrics; empty: not measured.
+        environment: name -> value as text: what it was trained on; empty: not recorded.
+        calibration: from Calibration.metrics; empty: not measured.
+        robustness: from Disturbed.to_dict, one per disturbance; empty: not measured.
+        classes: what it says of whole images; None: nothing.
     """
 
     name: str
@@ -64,6 +55,12 @@ class StageReport:
     training: Mapping[str, Any] = field(default_factory=dict)
     examples: Sequence[Example] = ()
     teachers: Sequence[str] = ()
+    worst_slices: Sequence[Example] = ()
+    pooled: Mapping[str, float | None] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    robustness: Sequence[Mapping[str, Any]] = ()
+    classes: ClassReport | None = None
 
 
 @dataclass
@@ -104,6 +101,7 @@ class Report:
         date: as text, given by the caller (the page itself is deterministic). seed: of the bootstrap.
         limits: further limits in words, besides "research use only".
         student: name of the stage in the headline; "" the first student, else the only stage.
+        margin: the loss in Dice that was said beforehand to be acceptable; None: none was stated.
     """
 
     title: str
@@ -117,6 +115,7 @@ class Report:
     seed: int = 0
     limits: Sequence[str] = ()
     student: str = ""
+    margin: float | None = None
 
     def headline(self) -> StageReport | None:
         """The stage that the report is about, or None if there is no stage.
@@ -143,15 +142,6 @@ class Report:
         return [s for s in self.stages if s.role == "teacher"]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The paired difference student minus baseline in Dice, and who was compared."""
-
-    student: str
-    baseline: str
-    difference: PairedDifference
-
-
 def count_cases(cases: Iterable[Case]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     """Counts for DataReport: split -> label -> cases, and split -> groups.
 
@@ -166,45 +156,3 @@ def count_cases(cases: Iterable[Case]) -> tuple[dict[str, dict[str, int]], dict[
         by_label[case.label] = by_label.get(case.label, 0) + 1
         groups.setdefault(case.split, set()).add(case.group_key)
     return counts, {split: len(names) for split, names in groups.items()}
-
-
-def choose_examples(
-    results: Iterable[CaseResult], count: int = 3, metric: str = "dice"
-) -> dict[str, list[str]]:
-    """Ids of the `count` best, median and worst cases by one metric; no case twice, ties by id; normal
-    images left out.
-
-    >>> made = [CaseResult(str(k), str(k), metrics={"dice": k / 10}, reference_area=0.1) for k in range(7)]
-    >>> choose_examples(made, 1)
-    {'best': ['6'], 'median': ['3'], 'worst': ['0']}
-    """
-    ranked = sorted((r for r in results if not r.normal), key=lambda r: (r.metrics[metric], r.case))
-    ids = [r.case for r in ranked]
-    worst = ids[: min(count, (len(ids) + 1) // 3)]
-    best = ids[::-1][: min(count, (len(ids) + 2) // 3)]
-    middle = [case for case in ids if case not in {*worst, *best}]
-    start = max(0, (len(middle) - count) // 2)
-    return {"best": best, "median": middle[start : start + count], "worst": worst}
-
-
-def collect_examples(
-    cases: Iterable[Case], ids: Iterable[str], predict: Predict, intensity: Intensity | None = None
-) -> list[Example]:
-    """Predicts the named cases once more and keeps pixels and masks for StageReport.examples, in the order
-    of `ids`; of a volume its worst slice. `intensity` is that of the network's preprocessing.
-
-    Raises:
-        InputError: an image or mask cannot be read.
-
-    >>> collect_examples([], [], lambda picture: picture.pixels)
-    []
-    """
-    by_id = {case.id: case for case in cases}
-    examples = []
-    for case in (by_id[i] for i in ids if i in by_id):
-        opened = open_case(case, intensity)
-        predicted, _ = predict_case(opened, predict)
-        worst = worst_slice(predicted, opened.reference)
-        k = worst if worst >= 0 else len(opened) // 2
-        examples.append(Example(case.id, opened.pixels(k), opened.reference[k], predicted[k]))
-    return examples

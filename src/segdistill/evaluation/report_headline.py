@@ -4,7 +4,6 @@ distillation helped.
 
 from __future__ import annotations
 
-from segdistill.errors import InputError
 from segdistill.evaluation.figures import COLOURS
 from segdistill.evaluation.html import (
     NOT_MEASURED,
@@ -13,12 +12,13 @@ from segdistill.evaluation.html import (
     interval_text,
     number,
     quantity,
-    signed,
     table,
     text,
 )
-from segdistill.evaluation.report_data import Report, StageReport, Verdict
-from segdistill.evaluation.results import Summary, paired_results, summarise
+from segdistill.evaluation.report_data import Report, StageReport
+from segdistill.evaluation.report_verdict import NO_BASELINE, headline_verdicts, is_distilled, verdict_words
+from segdistill.evaluation.results import Summary, summarise
+from segdistill.evaluation.verdict import HELPS, HURTS
 
 ROLES = {"teacher": "teacher", "student": "student", "baseline": "baseline, without distillation"}
 
@@ -38,58 +38,6 @@ def stage_name(report: Report, stage: StageReport) -> str:
     return (
         f'<span class="net"><span class="mark" style="background:{colour}"></span>{text(stage.name)}</span>'
     )
-
-
-def find_verdicts(report: Report) -> list[Verdict]:
-    """Every student against every baseline that was measured on the same cases, paired, in Dice.
-
-    >>> find_verdicts(Report("none"))
-    []
-    """
-    found = []
-    for student in (s for s in report.stages if s.role == "student" and s.results):
-        for baseline in (s for s in report.stages if s.role == "baseline" and s.results):
-            try:
-                difference = paired_results(student.results, baseline.results, "dice", report.seed)
-            except InputError:
-                continue  # other cases: no pair, no verdict
-            if difference.n:
-                found.append(Verdict(student.name, baseline.name, difference))
-    return found
-
-
-def verdict_words(report: Report, verdict: Verdict) -> tuple[str, str]:
-    """The verdict as a short sentence and the numbers that carry it, as plain text.
-
-    Where both networks have as many parameters, the baseline is the student without distillation, and the
-    sentence is about distillation.
-    """
-    by_name = {s.name: s for s in report.stages}
-    sizes = [by_name[name].cost.get("parameters") for name in (verdict.student, verdict.baseline)]
-    difference = verdict.difference
-    kind = difference.verdict
-    if sizes[0] is not None and sizes[0] == sizes[1]:
-        short = {
-            "better": "Distillation helped.",
-            "worse": "Distillation hurt.",
-            "no evidence": "No evidence that distillation helped or hurt.",
-        }[kind]
-    else:
-        short = {
-            "better": f"{verdict.student} is better than {verdict.baseline}.",
-            "worse": f"{verdict.student} is worse than {verdict.baseline}.",
-            "no evidence": f"No evidence of a difference between {verdict.student} and {verdict.baseline}.",
-        }[kind]
-    groups = "" if difference.groups == difference.n else f" in {difference.groups} groups"
-    numbers = f"{verdict.student} minus {verdict.baseline}: {signed(difference.mean)} Dice"
-    if difference.low is None:
-        numbers += f", too few groups for an interval ({difference.n} paired cases{groups})"
-    else:
-        span = f"{signed(difference.low)} to {signed(difference.high)}"
-        numbers += f", 95 % interval {span}, {difference.n} paired cases{groups}"
-    if difference.p is not None:
-        numbers += ", Wilcoxon p " + ("< 0.001" if difference.p < 0.001 else f"= {difference.p:.3f}")
-    return short, numbers + "."
 
 
 def sentence(report: Report) -> str:
@@ -196,21 +144,13 @@ def headline(report: Report) -> str:
             f'<p class="warn"><b>{len(report.data.leaks)} leaks</b> between the splits: '
             "the scores are too kind.</p>"
         )
-    verdicts = find_verdicts(report)
+    verdicts = headline_verdicts(report)
     for verdict in verdicts:
-        short, numbers = verdict_words(report, verdict)
-        kind = verdict.difference.verdict.replace(" ", "-")
+        short, numbers = verdict_words(verdict)
+        kind = {HELPS: "better", HURTS: "worse"}.get(verdict.verdict, "open")
         parts.append(f'<div class="verdict {kind}"><b>{text(short)}</b> {text(numbers)}</div>')
-    if verdicts:
-        parts.append(
-            '<p class="soft">One training each: the interval covers which cases were drawn, '
-            "not the spread between training seeds.</p>"
-        )
-    elif stage is not None and stage.role == "student":
-        parts.append(
-            '<p class="soft">Whether distillation helped was not measured: no student without distillation '
-            "was evaluated on the same cases.</p>"
-        )
+    if not verdicts and is_distilled(report):
+        parts.append(f'<p class="soft">{NO_BASELINE}</p>')
     if len(report.stages) > 1:
         parts.append(_glance(report))
     return "\n".join(part for part in parts if part)

@@ -1,35 +1,43 @@
-"""The report's scores: tables per class, training curves and the distribution of Dice."""
+"""The report's scores: tables per class and site, pooled ones, training curves and the distribution of Dice."""
 
 from __future__ import annotations
 
 from segdistill.evaluation.figures import dice_distribution, training_curves
-from segdistill.evaluation.html import interval_cell, table, text
+from segdistill.evaluation.html import interval_cell, number, table, text
 from segdistill.evaluation.metrics import METRICS
 from segdistill.evaluation.report_data import Report
 from segdistill.evaluation.report_headline import stage_name, summary_of
-
-HEADS = {"dice": "Dice", "iou": "IoU", "precision": "Precision", "recall": "Recall", "accuracy": "Accuracy"}
+from segdistill.evaluation.report_heads import POOLED_HEADS, digits_of, head_of, is_distance, summary_metrics
+from segdistill.evaluation.results import class_names, site_names, site_of
 
 
 def results_section(report: Report) -> str:
-    """One table per class, all first: the metrics of every stage with intervals; then the normal images."""
+    """One table per class, all first: the metrics of every stage with intervals; then pooled, and the normal images."""
     if not report.stages:
         return "<p>none</p>"
     summaries = [summary_of(stage, report.seed) for stage in report.stages]
-    classes = list(dict.fromkeys(name for summary in summaries for name in summary if name != "normal"))
+    classes = list(dict.fromkeys(name for summary in summaries for name in class_names(summary)))
+    metrics = summary_metrics(scores for summary in summaries for scores in (summary.get("all", {}),))
+    volumes = any(r.is_volume for stage in report.stages for r in stage.results)
+    of = "volumes, each measured as a whole" if volumes else "images"
     parts = [
-        "<p>Means over images at their own size, of the foreground; small: the 95 % bootstrap interval "
-        "of the mean, with groups (one patient, near-duplicates) drawn whole.</p>"
+        f"<p>Means over {of} at their own size, of the foreground; small: the 95 % bootstrap interval "
+        "of the mean, with groups (one patient, near-duplicates) drawn whole."
+        f"{_explained(metrics)}</p>"
     ]
     for name in classes:
         rows = []
         for stage, summary in zip(report.stages, summaries, strict=True):
             scores = summary.get(name, {})
             count = scores.get("dice", {}).get("n", 0)
-            cells = [interval_cell(scores.get(metric)) if count else "not measured" for metric in METRICS]
+            cells = [
+                interval_cell(scores.get(metric), digits_of(metric)) if count else "not measured"
+                for metric in metrics
+            ]
             rows.append([stage_name(report, stage), str(count), *cells])
         title = "All cases with something to find" if name == "all" else f"Class: {text(name)}"
-        parts.append(f"<h3>{title}</h3>" + table(["Network", "Cases", *(HEADS[m] for m in METRICS)], rows))
+        parts.append(f"<h3>{title}</h3>" + table(["Network", "Cases", *(head_of(m) for m in metrics)], rows))
+    parts.append(_pooled(report))
     parts.append("<h3>Normal images</h3>")
     normal = [
         (stage, s["normal"]) for stage, s in zip(report.stages, summaries, strict=True) if "normal" in s
@@ -45,6 +53,69 @@ def results_section(report: Report) -> str:
         parts.append(
             table(["Network", "Images", "With any false positive, %", "Area marked, % of the image"], rows)
         )
+    return "\n".join(parts)
+
+
+def _explained(metrics: list[str]) -> str:
+    """What readers need to know of metrics that not all know."""
+    extra = [metric for metric in metrics if metric not in METRICS]
+    words = ""
+    if any(is_distance(metric) for metric in extra):
+        words += (
+            " Distances are between the surfaces; a structure that was missed altogether counts with the image's "
+            "diagonal. They are in pixels where the size of a voxel is not known."
+        )
+    if any(metric != "sensitivity" for metric in extra):
+        words += " Of overlap errors, distances and RMSE smaller is better."
+    return words
+
+
+def _pooled(report: Report) -> str:
+    measured = [stage for stage in report.stages if stage.pooled]
+    if not measured:
+        return ""
+    rows = [
+        [stage_name(report, stage), *(number(stage.pooled.get(name), 4) for name in POOLED_HEADS)]
+        for stage in measured
+    ]
+    return (
+        "<h3>Pooled over all pixels of the set</h3><p>One confusion table and one ranking of all pixels, as vessel "
+        "papers report them; mIoU is the mean of background and foreground. Large images count more than small ones, "
+        "and there is no interval.</p>" + table(["Network", *POOLED_HEADS.values()], rows)
+    )
+
+
+def sites_section(report: Report) -> str:
+    """Every metric site by site, one table each with a row per stage; "" where there are fewer than two sites.
+
+    >>> sites_section(Report("none"))
+    ''
+    """
+    summaries = [summary_of(stage, report.seed) for stage in report.stages]
+    sites = list(dict.fromkeys(site for summary in summaries for site in site_names(summary)))
+    if not sites:
+        return ""
+    found = [[summary.get(site_of(site), {}) for site in sites] for summary in summaries]
+    parts = [
+        "<p>The same cases by hospital, device or source. A network that saw one site alone in training is best "
+        "judged on the others.</p>"
+    ]
+    for metric in summary_metrics(scores for row in found for scores in row):
+        rows = []
+        for stage, summary, row in zip(report.stages, summaries, found, strict=True):
+            cells = [interval_cell(scores.get(metric), digits_of(metric)) for scores in row]
+            whole = interval_cell(summary["all"].get(metric), digits_of(metric))
+            rows.append([stage_name(report, stage), *cells, whole])
+        counts = [
+            max(scores.get(metric, {}).get("n", 0) for scores in column)
+            for column in zip(*found, strict=True)
+        ]
+        heads = [f"{text(site)}<small>n = {count}</small>" for site, count in zip(sites, counts, strict=True)]
+        drawn = table(["Network", *heads, "All"], rows)
+        if metric == "dice" or metric not in METRICS:
+            parts.append(f"<h3>{head_of(metric)}</h3>{drawn}")
+        else:
+            parts.append(f"<details><summary>{head_of(metric)}</summary>{drawn}</details>")
     return "\n".join(parts)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segdistill.evaluation.significance import group_index, group_means, signed_rank
+
 RESAMPLES = 2000
 _CELLS = 4_000_000  # draws held in memory at once
 
@@ -63,16 +65,6 @@ class PairedDifference(Interval):
         'better'
         """
         return {**super().to_dict(), "groups": self.groups, "p": self.p, "verdict": self.verdict}
-
-
-def group_index(groups: Sequence[Hashable]) -> NDArray[np.intp]:
-    """Numbers the groups in order of first appearance: shape (N,), values 0 .. G-1.
-
-    >>> group_index(["p2", "p1", "p2"]).tolist()
-    [0, 1, 0]
-    """
-    number: dict[Hashable, int] = {}
-    return np.array([number.setdefault(g, len(number)) for g in groups], dtype=np.intp)
 
 
 def bootstrap_means(
@@ -204,17 +196,6 @@ def paired_difference(
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     names = list(range(len(difference))) if groups is None else list(groups)
     mean = bootstrap_mean(difference.tolist(), names, seed=seed, resamples=resamples, level=level)
-    index = group_index(names)
-    per_group = np.bincount(index, difference) / np.bincount(index) if len(names) else np.zeros(0)
-    return PairedDifference(mean.mean, mean.low, mean.high, mean.n, len(per_group), _wilcoxon(per_group))
-
-
-def _wilcoxon(differences: NDArray[np.float64]) -> float | None:
-    if len(differences) < 2 or not differences.any():
-        return None
-    try:
-        from scipy.stats import wilcoxon
-    except ImportError:
-        return None
-    p = float(wilcoxon(differences).pvalue)
-    return p if np.isfinite(p) else None
+    per_group = group_means(difference, names)
+    p = signed_rank(per_group.tolist())
+    return PairedDifference(mean.mean, mean.low, mean.high, mean.n, len(per_group), p)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from segdistill.data.cases import Case
@@ -17,7 +18,7 @@ from segdistill.errors import GateFailed
 from segdistill.imaging.postprocess import Postprocess, resize_probability
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.runtime.engine import Engine
-from segdistill.training.inference import Probability
+from segdistill.training.inference import MaskAndClass, Probability
 
 UNDECIDED = 1e-4
 
@@ -32,6 +33,8 @@ class Agreement:
         differing_pixels: such pixels in all.
         undecided_pixels: pixels whose probability is within 1e-4 of the threshold in torch; they are left out.
         largest_difference: of probabilities, over all pixels.
+        differing_classes: cases whose class differs though it is not undecided, for networks that classify.
+        largest_class_difference: of the probabilities of classes.
     """
 
     cases: int
@@ -39,6 +42,8 @@ class Agreement:
     differing_pixels: int
     undecided_pixels: int
     largest_difference: float
+    differing_classes: int = 0
+    largest_class_difference: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values.
@@ -61,18 +66,23 @@ def measure_agreement(
     Raises:
         UnreadableImage: a case cannot be read.
     """
-    probability = Probability(network).eval().cpu()
     engine = Engine(model_file)
+    both = (MaskAndClass if engine.info.labels else Probability)(network).eval().cpu()
     count = differing_cases = differing = undecided = 0
-    largest = 0.0
+    largest = largest_class = 0.0
+    differing_classes = 0
     for case in cases:
         opened = open_case(case, preprocess.intensity)
         size = opened.size
         images = preprocess.inputs(opened.pixels(fullest_slice(opened.reference)))
         with torch.inference_mode():
-            answers = [probability(torch.from_numpy(image[None]))[0].numpy() for image in images]
-        expected = preprocess.join(np.stack(answers), size)
-        answer = preprocess.join(np.stack([engine.run(image[None])[0] for image in images]), size)
+            known = [_arrays(both(torch.from_numpy(image[None]))) for image in images]
+        given = [engine.run_both(image[None]) for image in images]
+        expected = preprocess.join(np.stack([mask[0] for mask, _ in known]), size)
+        answer = preprocess.join(np.stack([mask[0] for mask, _ in given]), size)
+        if engine.info.labels:
+            apart, differs = _compare_classes([label for _, label in known], [label for _, label in given])
+            largest_class, differing_classes = max(largest_class, apart), differing_classes + differs
         largest = max(largest, float(np.abs(expected - answer).max()))
         close = (np.abs(resize_probability(expected, size) - postprocess.threshold) < UNDECIDED).any(0)
         wrong = (postprocess.mask(expected, size) != postprocess.mask(answer, size)) & ~close
@@ -80,7 +90,30 @@ def measure_agreement(
         undecided += int(close.sum())
         differing += int(wrong.sum())
         differing_cases += bool(wrong.any())
-    return Agreement(count, differing_cases, differing, undecided, largest)
+    return Agreement(
+        count, differing_cases, differing, undecided, largest, differing_classes, largest_class
+    )
+
+
+Arrays = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+
+
+def _arrays(output: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> Arrays:
+    if isinstance(output, tuple):
+        return output[0].numpy(), output[1].numpy()
+    return output.numpy(), None
+
+
+def _compare_classes(
+    known: list[NDArray[np.float32] | None], given: list[NDArray[np.float32] | None]
+) -> tuple[float, bool]:
+    """The largest difference of two engines' class probabilities (the mean over patches), and whether they decide
+    apart.
+    """
+    one, other = (np.mean([part for part in parts if part is not None], axis=0)[0] for parts in (known, given))
+    first, second = np.sort(one)[::-1][:2]
+    decided = first - second >= UNDECIDED
+    return float(np.abs(one - other).max()), bool(decided and one.argmax() != other.argmax())
 
 
 def require_agreement(agreement: Agreement) -> None:
@@ -96,4 +129,9 @@ def require_agreement(agreement: Agreement) -> None:
             f"the model file differs from torch in {agreement.differing_pixels} pixels of "
             f"{agreement.differing_cases} of {agreement.cases} cases (largest difference "
             f"{agreement.largest_difference:.2g}): it was not kept"
+        )
+    if agreement.differing_classes:
+        raise GateFailed(
+            f"the model file's class differs from torch's in {agreement.differing_classes} of {agreement.cases} cases "
+            f"(largest difference {agreement.largest_class_difference:.2g}): it was not kept"
         )

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from segdistill.files import atomic_write
-from segdistill.runtime.model_file import METADATA_KEY, ModelInfo, dump_info
-from segdistill.training.inference import Probability
+from segdistill.runtime.model_file import LABEL_NAME, METADATA_KEY, OUTPUT_NAME, ModelInfo, dump_info
+from segdistill.training.inference import MaskAndClass, Probability
 
 OPSET = 20
 
@@ -29,7 +29,8 @@ def export_network(network: nn.Module, info: ModelInfo, path: Path) -> None:
     """
     height, width = info.preprocess.size
     example = torch.zeros(2, info.preprocess.channels, height, width)
-    probability = Probability(network).eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    kind = MaskAndClass if info.labels else Probability
+    probability = kind(network).eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with _quiet():
         program = torch.onnx.export(
             probability,
@@ -37,7 +38,7 @@ def export_network(network: nn.Module, info: ModelInfo, path: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["probability"],
+            output_names=[OUTPUT_NAME, LABEL_NAME] if info.labels else [OUTPUT_NAME],
             dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
             external_data=False,
             verbose=False,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError, UnreadableImage
@@ -49,6 +50,23 @@ def series_files(folder: Path) -> list[Path]:
             if file.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
                 found.append(path)
     return found
+
+
+def is_series(folder: Path) -> bool:
+    """Whether a folder holds slices of a volume: several DICOM files, of which two of one series say where they lie.
+
+    No more than two headers are read; what is wrong with a series is said by `read_series`.
+    """
+    files = series_files(folder)[:2]
+    if len(files) < 2:
+        return False
+    tags = ["SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient"]
+    try:
+        first, second = (pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags) for file in files)
+        placed = all("ImagePositionPatient" in one for one in (first, second))
+        return placed and first.get("SeriesInstanceUID") == second.get("SeriesInstanceUID")
+    except Exception:  # pydicom raises whatever a damaged file leads to
+        return False
 
 
 def read_series(folder: Path, max_voxels: int) -> Volume:
@@ -187,8 +205,6 @@ def _even(slices: list[_Slice]) -> float:
 
 
 def _thickness(file: Path) -> float:
-    import pydicom
-
     value = pydicom.dcmread(file, stop_before_pixels=True).get("SliceThickness")
     return float(value) if value else 0.0
 

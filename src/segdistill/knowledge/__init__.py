@@ -5,27 +5,59 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from segdistill.knowledge.adaptive_factors import AdaptiveFactors
 from segdistill.knowledge.adversarial_similarity import AdversarialSimilarity, adversarial_similarity_gap
+from segdistill.knowledge.amtml import AMTML
 from segdistill.knowledge.attention_transfer import AttentionTransfer, attention_map, attention_transfer_gap
 from segdistill.knowledge.autoencoder import FeatureAutoEncoders, feature_autoencoder
-from segdistill.knowledge.base import STUDENT, Knowledge, Mixable
+from segdistill.knowledge.base import STUDENT, Contested, Knowledge, Mixable, Weighing
+from segdistill.knowledge.channel_wise import CWD, ChannelWise, channel_wise_gap
+from segdistill.knowledge.cirkd import CIRKD
+from segdistill.knowledge.composed import Composed, flat, within
+from segdistill.knowledge.cross_image import CrossImage, cross_image_gap
+from segdistill.knowledge.emkd import EMKD
 from segdistill.knowledge.feature_similarity import (
     FeatureSimilarity,
     feature_similarity_gap,
     latent_similarity,
 )
+from segdistill.knowledge.fitnet import FitNet, hint_gap
+from segdistill.knowledge.holistic import Holistic
+from segdistill.knowledge.intra_class import IFVD, IntraClass, intra_class_map
+from segdistill.knowledge.memory_contrast import MemoryContrast, memory_gap
+from segdistill.knowledge.prototype_maps import ProtoKD, Prototypes, prototype_gap
 from segdistill.knowledge.region_contrast import RegionContrast, region_contrast
+from segdistill.knowledge.relations import Relations
+from segdistill.knowledge.soft_label import SoftLabel
 from segdistill.knowledge.soft_prediction import SoftPrediction, soft_prediction_gap
+from segdistill.knowledge.structured import PairWise, StructuredKnowledge, similarities
 from segdistill.knowledge.teachers import Teacher, teacher_weights
-from segdistill.knowledge.weighing import WEIGHINGS, Weighing, create_weighing, soft_dice_score
+from segdistill.knowledge.weighing import WEIGHINGS, create_weighing, soft_dice_score
 from segdistill.registry import build
 
 KNOWLEDGE: dict[str, Callable[..., Knowledge]] = {
     "soft_prediction": SoftPrediction,
+    "soft_label": SoftLabel,
     "attention_transfer": AttentionTransfer,
     "region_contrast": RegionContrast,
     "feature_similarity": FeatureSimilarity,
     "adversarial_similarity": AdversarialSimilarity,
+    "fitnet": FitNet,
+    "skd": StructuredKnowledge,
+    "pair_wise": PairWise,
+    "holistic": Holistic,
+    "ifvd": IFVD,
+    "intra_class": IntraClass,
+    "cwd": CWD,
+    "channel_wise": ChannelWise,
+    "emkd": EMKD,
+    "cirkd": CIRKD,
+    "cross_image": CrossImage,
+    "memory_contrast": MemoryContrast,
+    "protokd": ProtoKD,
+    "prototypes": Prototypes,
+    "amtml": AMTML,
+    "relations": Relations,
 }
 
 
@@ -42,29 +74,58 @@ def create_knowledge(name: str, **options: Any) -> Knowledge:
 
 
 __all__ = [
+    "AMTML",
+    "CIRKD",
+    "CWD",
+    "EMKD",
+    "IFVD",
     "KNOWLEDGE",
     "STUDENT",
     "WEIGHINGS",
+    "AdaptiveFactors",
     "AdversarialSimilarity",
     "AttentionTransfer",
+    "ChannelWise",
+    "Composed",
+    "Contested",
+    "CrossImage",
     "FeatureAutoEncoders",
     "FeatureSimilarity",
+    "FitNet",
+    "Holistic",
+    "IntraClass",
     "Knowledge",
+    "MemoryContrast",
     "Mixable",
+    "PairWise",
+    "ProtoKD",
+    "Prototypes",
     "RegionContrast",
+    "Relations",
+    "SoftLabel",
     "SoftPrediction",
+    "StructuredKnowledge",
     "Teacher",
     "Weighing",
     "adversarial_similarity_gap",
     "attention_map",
     "attention_transfer_gap",
+    "channel_wise_gap",
     "create_knowledge",
     "create_weighing",
+    "cross_image_gap",
     "feature_autoencoder",
     "feature_similarity_gap",
+    "flat",
+    "hint_gap",
+    "intra_class_map",
     "latent_similarity",
+    "memory_gap",
+    "prototype_gap",
     "region_contrast",
+    "similarities",
     "soft_dice_score",
     "soft_prediction_gap",
     "teacher_weights",
+    "within",
 ]

@@ -73,6 +73,8 @@ class AdversarialSimilarity(Knowledge):
     [0.5]
     """
 
+    compares = ("one_sided",)
+
     def __init__(self, form: Form = "image", one_sided: bool = False) -> None:
         require_one_of("adversarial_similarity", "form", form, ("image", "pixel"))
         self.form: Form = form

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.knowledge.base import STUDENT, Knowledge, Said, require_one_of
+from segdistill.knowledge.maps import resize
 from segdistill.knowledge.taps import parse_taps
 from segdistill.models.output import Output
 
@@ -30,11 +31,11 @@ def attention_map(feature: Tensor, exponent: Exponent = 1) -> Tensor:
 def attention_transfer_gap(student: Tensor, teacher: Tensor, norm: Norm = "l2") -> Tensor:
     """Distance between two attention maps, each divided by its own L2 norm over positions.
 
-    The student's map is resized bilinearly to the teacher's first.
+    The student's map is resized linearly to the teacher's first.
 
     Args:
-        student: (B, h, w), not negative.
-        teacher: (B, H, W), not negative.
+        student: (B, h, w), or (B, d, h, w) for volumes; not negative.
+        teacher: (B, H, W), or (B, D, H, W); not negative.
         norm: "l2" is the sum of squared differences, in [0, 2] (EMKD's reduction; AMTD Eq. 3 as it must be meant);
             "l1" is the sum of absolute ones over the root of the number of positions (the outer norm that Eq. 3
             prints; the raw sum grows with that root).
@@ -46,9 +47,7 @@ def attention_transfer_gap(student: Tensor, teacher: Tensor, norm: Norm = "l2") 
     >>> attention_transfer_gap(left, right).tolist()  # nothing in common
     [2.0]
     """
-    if student.shape[-2:] != teacher.shape[-2:]:
-        size = teacher.shape[-2:]
-        student = F.interpolate(student[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    student = resize(student[:, None], teacher.shape[1:])[:, 0]
     difference = _unit(student) - _unit(teacher)
     if norm == "l2":
         return difference.square().sum(1)
@@ -80,6 +79,8 @@ class AttentionTransfer(Knowledge):
     >>> knowledge.gap(said, said).tolist()
     [0.0, 0.0]
     """
+
+    compares = ("norm",)
 
     def __init__(
         self, exponent: Exponent = 1, norm: Norm = "l2", taps: str | Sequence[str] = "enc_dec"

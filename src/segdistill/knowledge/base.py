@@ -32,10 +32,17 @@ class Knowledge(ABC):
         features: the taps (see taps.py) that `extract` reads from `Output.features`, under these very names.
         modules: parts that learn together with the student, known after `connect`: they are optimised and
             checkpointed with it, and are no part of its weights. Empty for most.
+        compares: options that only `gap` reads: what a teacher hands over is the same, and cached once, whatever they
+            are.
+        weighed: False where every teacher that speaks counts fully, whatever its weight.
+        cacheable: False where what it takes from a teacher's answer changes while the student learns.
     """
 
     features: tuple[str, ...] = ()
     modules: Mapping[str, nn.Module] = MappingProxyType({})
+    compares: tuple[str, ...] = ()
+    weighed: bool = True
+    cacheable: bool = True
 
     def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
         """Told once which networks it will see: here learned parts are built, or what is missing is refused.
@@ -68,6 +75,72 @@ class Mixable(Protocol):
 
     def mix(self, said: Sequence[Said], weights: Tensor) -> Said:
         """One answer of J teachers, each with its share (B, J) of every sample; shares sum to 1."""
+
+
+@runtime_checkable
+class Keepable(Protocol):
+    """Knowledge that the cache keeps in another form than it is compared in: smaller, or shared with other knowledge.
+
+    Attributes:
+        keeps: the name of the form; knowledge of one name shares what is kept.
+    """
+
+    keeps: str
+
+    def keep(self, output: Output) -> Said:
+        """What is kept of a teacher's answer, whatever the options."""
+
+    def recall(self, kept: Said) -> Said:
+        """What `extract` would have given, from what was kept."""
+
+
+@runtime_checkable
+class Contested(Protocol):
+    """Knowledge with adversaries: networks that train in turns with the student, as players of their own."""
+
+    critics: Mapping[str, nn.Module]
+    """Name of a teacher -> its critic, known after `connect`; it returns an `Output` with a label."""
+
+    def critic_loss(self, critic: nn.Module, student: Said, teacher: Said) -> Tensor:
+        """Scalar loss of a teacher's critic, from what it and the student hand over, without a graph."""
+
+
+class Weighing(ABC):
+    """Weights of J teachers on each of B samples.
+
+    Attributes:
+        features: the taps that it reads of the student.
+        modules: what it learns, known after `connect`: optimised and checkpointed with the student, and no part of
+            its weights. Empty for all but adaptive_factors.py.
+    """
+
+    features: tuple[str, ...] = ()
+    modules: Mapping[str, nn.Module] = MappingProxyType({})
+
+    def connect(self, student: Taps, teachers: Sequence[str]) -> None:
+        """Told once which networks it will see: what the student declares of the taps, and the teachers' names."""
+        return
+
+    @abstractmethod
+    def __call__(
+        self,
+        given: Tensor,
+        logits: Sequence[Tensor | None],
+        target: Tensor,
+        student: Output | None = None,
+    ) -> Tensor:
+        """(B, J) weights; without a graph unless they are learned.
+
+        Args:
+            given: (B, J) weights of the recipe; 0 where a teacher does not speak, and it then stays 0.
+            logits: of each teacher, (B, C, ...).
+            target: (B, ...) class indices.
+            student: its answer, for learned weights.
+        """
+
+    def penalty(self) -> Tensor | None:
+        """A scalar that is added to the loss; none for most."""
+        return None
 
 
 def require_one_of(knowledge: str, option: str, value: object, valid: Sequence[object]) -> None:

@@ -93,6 +93,8 @@ class FeatureSimilarity(Knowledge):
     torch.Size([2, 1])
     """
 
+    compares = ("distance",)
+
     def __init__(
         self,
         taps: Pairs = "pair",

@@ -21,8 +21,8 @@ def region_contrast(feature: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine between the mean feature of the background and that of the foreground.
 
     Args:
-        feature: (B, C, h, w).
-        target: (B, H, W) class indices, brought to the feature's size by the nearest position; all classes but 0 are
+        feature: (B, C, ...).
+        target: (B, ...) class indices, brought to the feature's size by the nearest position; all classes but 0 are
             foreground.
 
     Returns:
@@ -36,7 +36,7 @@ def region_contrast(feature: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """
     values = feature.float().flatten(2)
     mask = (target > 0).float()[:, None]
-    mask = F.interpolate(mask, feature.shape[-2:], mode="nearest").flatten(2)
+    mask = F.interpolate(mask, feature.shape[2:], mode="nearest").flatten(2)
     background, foreground = ((values * m).sum(2) / m.sum(2).clamp(min=1) for m in (1 - mask, mask))
     inside = mask.sum((1, 2))
     return F.cosine_similarity(background, foreground), (inside > 0) & (inside < mask.shape[2])
@@ -57,6 +57,8 @@ class RegionContrast(Knowledge):
     >>> knowledge.gap(said, said).tolist()
     [0.0, 0.0]
     """
+
+    compares = ("form",)
 
     def __init__(self, form: Form = "squared", taps: str | Sequence[str] = "enc_dec") -> None:
         require_one_of("region_contrast", "form", form, ("squared", "abs"))

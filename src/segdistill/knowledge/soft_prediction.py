@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.errors import InputError
@@ -53,6 +54,8 @@ class SoftPrediction(Knowledge):
     torch.Size([2])
     """
 
+    keeps = "soft_prediction"
+
     def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
         if temperature <= 0:
             raise InputError(f"soft_prediction: temperature must be positive, not {temperature}")
@@ -64,9 +67,25 @@ class SoftPrediction(Knowledge):
 
     def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
         """Log-probabilities (B, C, ...) at the temperature."""
-        if output.logits is None:
-            raise InputError("soft_prediction needs a network with logits, not a classifier")
-        return {"log_probability": log_probabilities(output.logits, self.temperature)}
+        return {"log_probability": log_probabilities(_logits(output), self.temperature)}
+
+    def keep(self, output: Output) -> Said:
+        """Of two classes the log-odds (B, 1, ...), of more the log-probabilities, at temperature 1.
+
+        That fixes the prediction at every temperature, in half the numbers, and a rounding of the log-odds leaves
+        each probability with a small relative error, however small it is.
+        """
+        known = log_probabilities(_logits(output))
+        if known.shape[1] > 2:
+            return {"log_probability": known}
+        return {"log_odds": known[:, 1:] - known[:, :1]}
+
+    def recall(self, kept: Said) -> Said:
+        """Log-probabilities (B, C, ...) at the temperature."""
+        if "log_probability" in kept:
+            return {"log_probability": F.log_softmax(kept["log_probability"] / self.temperature, dim=1)}
+        odds = kept["log_odds"] / self.temperature
+        return {"log_probability": torch.cat([F.logsigmoid(-odds), F.logsigmoid(odds)], dim=1)}
 
     def mix(self, said: Sequence[Said], weights: Tensor) -> Said:
         """Log of sum_j w_j softmax(z_j / T), with shares (B, J) that sum to 1 (AMTD, section on adaptive weights)."""
@@ -79,3 +98,9 @@ class SoftPrediction(Knowledge):
         return soft_prediction_gap(
             student["log_probability"], teacher["log_probability"], self.temperature, self.direction
         )
+
+
+def _logits(output: Output) -> Tensor:
+    if output.logits is None:
+        raise InputError("soft_prediction needs a network with logits, not a classifier")
+    return output.logits

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from segdistill.knowledge.taps import pick
 from segdistill.models.output import Output
 
 
@@ -53,6 +54,11 @@ class Teacher:
         if was_training:
             self.network.train()
         return output
+
+    def ask(self, image: Tensor, taps: Sequence[str]) -> Output:
+        """The same with those features only that are read, under the names of their taps (taps.py)."""
+        answer = self(image)
+        return answer._replace(features=pick(answer.features, taps, image, f"teacher '{self.name}'"))
 
 
 def teacher_weights(teachers: Sequence[Teacher], labels: Sequence[str], routing: str = "both") -> Tensor:

@@ -7,28 +7,19 @@ heavier. So "score" is the default among adaptive weights, and "printed" shows w
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from segdistill.errors import InputError
+from segdistill.knowledge.adaptive_factors import AdaptiveFactors
+from segdistill.knowledge.base import Weighing
 from segdistill.losses import one_hot, probabilities
+from segdistill.models.output import Output
 from segdistill.registry import build
-
-
-class Weighing(Protocol):
-    """Weights of J teachers on each of B samples."""
-
-    def __call__(self, given: Tensor, logits: Sequence[Tensor | None], target: Tensor) -> Tensor:
-        """(B, J) weights without a graph.
-
-        Args:
-            given: (B, J) weights of the recipe; 0 where a teacher does not speak, and it then stays 0.
-            logits: of each teacher, (B, C, ...).
-            target: (B, ...) class indices.
-        """
 
 
 @torch.no_grad()
@@ -59,34 +50,52 @@ def shares(values: Tensor, speaks: Tensor) -> Tensor:
     return torch.where(total > 0, values / torch.where(total > 0, total, 1), equal)
 
 
-class Uniform:
+class Uniform(Weighing):
     """1 / J for all who speak: the baseline of adaptive weights.
 
     >>> Uniform()(torch.tensor([[0.5, 0.2]]), [], torch.zeros(1, 2, 2)).tolist()
     [[0.5, 0.5]]
     """
 
-    def __call__(self, given: Tensor, logits: Sequence[Tensor | None], target: Tensor) -> Tensor:
+    def __call__(
+        self,
+        given: Tensor,
+        logits: Sequence[Tensor | None],
+        target: Tensor,
+        student: Output | None = None,
+    ) -> Tensor:
         """(B, J), equal in each row."""
         return shares(torch.ones_like(given), given > 0)
 
 
-class Fixed:
+class Fixed(Weighing):
     """The weights of the recipe as they are (LightBTSeg: 0.5 and 0.2); they need not sum to 1.
 
     >>> Fixed()(torch.tensor([[0.5, 0.25]]), [], torch.zeros(1, 2, 2)).tolist()
     [[0.5, 0.25]]
     """
 
-    def __call__(self, given: Tensor, logits: Sequence[Tensor | None], target: Tensor) -> Tensor:
+    def __call__(
+        self,
+        given: Tensor,
+        logits: Sequence[Tensor | None],
+        target: Tensor,
+        student: Output | None = None,
+    ) -> Tensor:
         """(B, J), as given."""
         return given
 
 
-class _ByScore:
+class _ByScore(Weighing):
     """Weights from each teacher's soft Dice on the very sample; what the recipe gives only decides who speaks."""
 
-    def __call__(self, given: Tensor, logits: Sequence[Tensor | None], target: Tensor) -> Tensor:
+    def __call__(
+        self,
+        given: Tensor,
+        logits: Sequence[Tensor | None],
+        target: Tensor,
+        student: Output | None = None,
+    ) -> Tensor:
         """(B, J); rows sum to 1 where anybody speaks."""
         known = [each for each in logits if each is not None]
         if len(known) < len(logits):
@@ -94,9 +103,9 @@ class _ByScore:
         scores = torch.stack([soft_dice_score(each, target) for each in known], dim=1)
         return self.weights(scores, given > 0)
 
+    @abstractmethod
     def weights(self, scores: Tensor, speaks: Tensor) -> Tensor:
         """(B, J) from scores (B, J)."""
-        raise NotImplementedError
 
 
 class Score(_ByScore):
@@ -150,6 +159,7 @@ WEIGHINGS: dict[str, Callable[..., Weighing]] = {
     "score": Score,
     "printed": Printed,
     "softmax": Softmax,
+    "adaptive_factors": AdaptiveFactors,
 }
 
 

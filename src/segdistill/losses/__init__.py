@@ -9,6 +9,7 @@ from torch import nn
 
 from segdistill.losses.cross_entropy import CrossEntropy, cross_entropy
 from segdistill.losses.dice import DiceLoss, dice_loss
+from segdistill.losses.focal import FocalLoss, emkd_seg_loss, focal_loss
 from segdistill.losses.iou import IoULoss, iou_loss
 from segdistill.losses.lovasz import LovaszSoftmax, lovasz_softmax
 from segdistill.losses.probability import log_probabilities, one_hot, probabilities
@@ -28,6 +29,8 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "cross_entropy_dice": cross_entropy_dice_loss,
     "lovasz_softmax": LovaszSoftmax,
     "amtd_seg": amtd_seg_loss,
+    "focal": FocalLoss,
+    "emkd_seg": emkd_seg_loss,
 }
 
 
@@ -47,6 +50,7 @@ __all__ = [
     "LOSSES",
     "CrossEntropy",
     "DiceLoss",
+    "FocalLoss",
     "IoULoss",
     "LovaszSoftmax",
     "WeightedSum",
@@ -55,6 +59,8 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_dice_loss",
     "dice_loss",
+    "emkd_seg_loss",
+    "focal_loss",
     "iou_loss",
     "log_probabilities",
     "lovasz_softmax",

@@ -50,16 +50,29 @@ def load_encoder_weights(
     """
     name = str(source)
     file = _download(name, sha256, Path(cache or CACHE).expanduser()) if "://" in name else Path(source)
-    if not file.is_file():
-        raise InputError(f"no weights file {file}: check the path")
-    if sha256 and not sha256_file(file).startswith(sha256.lower()):
-        raise InputError(f"{file} does not have the SHA-256 {sha256}: it is another file or damaged")
+    require_weights_file(file, sha256)
     weights = _fit_stem(encoder, _read(file))
     problems = _misfits(encoder.state_dict(), weights)
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise InputError(f"{file.name} does not fit this encoder: {'; '.join(problems[:3])}{more}")
     encoder.load_state_dict(weights, strict=False)  # older files lack num_batches_tracked
+
+
+def require_weights_file(file: Path, sha256: str | None) -> None:
+    """Refuses a file that is not there, or has another hash; its content is not read.
+
+    Raises:
+        InputError: says which.
+
+    >>> require_weights_file(Path("nowhere.pth"), None)
+    Traceback (most recent call last):
+    segdistill.errors.InputError: no weights file nowhere.pth: check the path
+    """
+    if not file.is_file():
+        raise InputError(f"no weights file {file}: check the path")
+    if sha256 and not sha256_file(file).startswith(sha256.lower()):
+        raise InputError(f"{file} does not have the SHA-256 {sha256}: it is another file or damaged")
 
 
 def _read(file: Path) -> dict[str, Tensor]:

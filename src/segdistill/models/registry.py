@@ -184,6 +184,9 @@ MODELS: dict[str, ModelEntry] = {
         "rmtl:RMTL", "ResNet-50 with a mask head beside the classifier", kind="joint", options={"depth": 50}
     ),
     "agn": ModelEntry("agn:AGN", "AG-Sononet: a classifier that shows what it attended to", kind="joint"),
+    "simplified_unet_joint": ModelEntry(
+        "unet_joint:SimplifiedUNetJoint", "U-Net, quarter width, with a class for the image", kind="joint"
+    ),
     "resnet18": ModelEntry(
         "resnet_classifier:ResNetClassifier", "ResNet-18", kind="classifier", options={"depth": 18}
     ),
@@ -223,10 +226,10 @@ def create_model(
 
     >>> create_model("simplified_unet", in_channels=1, widths=[4, 8]).size_divisor
     2
-    >>> create_model("simplified_unett")
+    >>> create_model("vit_b17")
     Traceback (most recent call last):
     ...
-    segdistill.errors.InputError: unknown network 'simplified_unett': did you mean 'simplified_unet'?
+    segdistill.errors.InputError: unknown network 'vit_b17': did you mean 'vit_b16'?
     """
     entry = find(name)
     if entry is FOREIGN and ":" in name:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -10,11 +12,14 @@ from segdistill.data.cases import Case
 from segdistill.errors import InputError
 from segdistill.knowledge import FeatureAutoEncoders, create_weighing
 from segdistill.losses import create_loss
+from segdistill.models.pretrained import require_weights_file
 from segdistill.recipes.autoencoders import build_autoencoders, make_knowledge
 from segdistill.recipes.inputs import stage_cases
+from segdistill.recipes.joint import labelled_model, require_joint
 from segdistill.recipes.schema import Recipe
 from segdistill.recipes.schema_stage import StageRecipe
 from segdistill.recipes.stage import build_network
+from segdistill.training.adversary import make_discriminators, stage_shapes
 from segdistill.training.distillation import connect
 
 
@@ -22,10 +27,12 @@ def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
     """Refuses a stage without training cases, or with a teacher for a class that no training case has.
 
     Raises:
-        InputError: names the stage, the class and what there is.
+        InputError: names the stage, the class or site, and what there is.
     """
     stage = recipe.stages[name]
-    labels = {case.label for case in stage_cases(recipe, name, cases, "train")}
+    found = stage_cases(recipe, name, cases, "train")
+    require_joint(stage, name, found)
+    labels = {case.label for case in found}
     if stage.routing == "both" and not stage.finetune_teachers:
         return  # every teacher speaks on every image
     for teacher in stage.teachers:
@@ -40,16 +47,18 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
     """Builds every part of the stages once without memory, so that a wrong option stops the run before it starts.
 
     Raises:
-        InputError: an unknown network, loss, knowledge, option, feature or augmentation; names the stage.
+        InputError: an unknown network, loss, knowledge, option, feature or augmentation, or a file of pretrained
+            weights that is not there or has another hash; names the stage.
     """
     for name in stages:
         stage = recipe.stages[name]
         try:
             create_loss(stage.loss.name, **stage.loss.options)
-            create_weighing(stage.weighing.name, **stage.weighing.options)
             with torch.device("meta"):
                 _check_networks(recipe, stage)
             make_augment(recipe.fit_settings(name).augment)
+            if stage.model.pretrained is not None and "://" not in stage.model.pretrained:
+                require_weights_file(Path(stage.model.pretrained), stage.model.sha256)
         except InputError as error:
             raise InputError(f"stage {name}: {error}") from error
 
@@ -58,7 +67,8 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
     """Networks and what they must have of each other, on the meta device."""
 
     def network(of: StageRecipe) -> nn.Module:
-        return build_network(of.model.model_copy(update={"pretrained": None}), recipe.data.channels)
+        model = labelled_model(of).model_copy(update={"pretrained": None})
+        return build_network(model, recipe.data.channels)
 
     teachers = {teacher.stage: network(recipe.stages[teacher.stage]) for teacher in stage.teachers}
     if stage.task == "autoencoder":
@@ -67,7 +77,12 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
         return
     student = network(stage)
     _require_size(recipe.data.height_width, int(getattr(student, "size_divisor", 1)))
-    if stage.task == "supervised":
+    if stage.task in ("supervised", "joint"):
+        return
+    if stage.task == "adversarial":
+        channels, size = recipe.data.channels, recipe.data.height_width
+        shapes = stage_shapes(student, channels, size)
+        make_discriminators(stage.adversarial_settings, shapes, channels, size)
         return
 
     def codes(name: str, trained: str) -> FeatureAutoEncoders:
@@ -75,7 +90,8 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
         source = learned.teachers[0].stage
         return build_autoencoders(learned.model, network(recipe.stages[source]), source)
 
-    connect(student, teachers, make_knowledge(stage, codes))
+    weighing = create_weighing(stage.weighing.name, **stage.weighing.options)
+    connect(student, teachers, make_knowledge(stage, codes), weighing, stage.combine)
 
 
 def _require_size(size: tuple[int, int], divisor: int) -> None:

@@ -10,7 +10,13 @@ from pathlib import Path
 import torch
 
 from segdistill import __version__
+from segdistill.files import write_json
+from segdistill.recipes.results import read_json
 
+ENVIRONMENT = "environment.json"
+"""In the folder of a run that of its last call, in the folder of a stage that of its training."""
+
+CHANGED = "changed on the way"
 PACKAGES = ("torch", "numpy", "lightning-fabric", "albumentations", "onnxruntime", "Pillow")
 
 
@@ -45,7 +51,26 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
     >>> differences({"threads": "2"}, {"threads": "1"})
     ['threads was 2, is 1']
     """
-    return [f"{name} was {before[name]}, is {now[name]}" for name in before if now.get(name) != before[name]]
+    return [
+        f"{name} was {value}, is {now.get(name)}"
+        for name, value in before.items()
+        if name != CHANGED and now.get(name) != value
+    ]
+
+
+def record_environment(folder: Path, now: dict[str, str], goes_on: bool) -> None:
+    """Writes what a stage is trained on; where an interrupted training goes on, also what changed in between.
+
+    >>> import tempfile
+    >>> stage = Path(tempfile.mkdtemp())
+    >>> record_environment(stage, {"threads": "2"}, goes_on=False)
+    >>> record_environment(stage, {"threads": "1"}, goes_on=True)
+    >>> read_json(stage / ENVIRONMENT)["changed on the way"]
+    'threads was 2, is 1'
+    """
+    before = read_json(folder / ENVIRONMENT) if goes_on else {}
+    told = [text for text in (before.get(CHANGED), *differences(before, now)) if text]
+    write_json(folder / ENVIRONMENT, now | ({CHANGED: "; ".join(told)} if told else {}))
 
 
 def _processor() -> str:

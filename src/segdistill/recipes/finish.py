@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from segdistill.data.cases import Case, select, table_hash
+from segdistill.evaluation.calibration import Calibration
 from segdistill.evaluation.complexity import complexity
 from segdistill.evaluation.model_card import write_model_card
-from segdistill.evaluation.report import (
-    DataReport,
-    Report,
-    StageReport,
-    choose_examples,
-    collect_examples,
-    count_cases,
-    write_report,
-)
+from segdistill.evaluation.pooled import Pool
+from segdistill.evaluation.report_build import finish_report
+from segdistill.evaluation.report_classification import read_class_report
+from segdistill.evaluation.report_data import DataReport, Report, StageReport
 from segdistill.evaluation.results import (
+    Predict,
     Results,
     evaluate_cases,
     read_metrics_csv,
@@ -30,27 +26,43 @@ from segdistill.evaluation.results import (
     write_metrics_csv,
 )
 from segdistill.files import sha256_text, write_json
+from segdistill.recipes.classify import classify_stage
+from segdistill.recipes.compare import equal_time_to
+from segdistill.recipes.environment import ENVIRONMENT
 from segdistill.recipes.event import Event
 from segdistill.recipes.gather import Gathered
 from segdistill.recipes.results import METRICS_FILE, RUN_FILE, SUMMARY_FILE, read_json
 from segdistill.recipes.schema import Recipe
+from segdistill.recipes.schema_evaluation import EvaluationRecipe
 from segdistill.recipes.stage import TrainedStage, load_stage
 from segdistill.recipes.train import training_summary
 from segdistill.training.curves import read_curves
-from segdistill.training.inference import mask_predictor, milliseconds_per_image
+from segdistill.training.inference import mask_predictor, milliseconds_per_image, scored_predictor
 
 
-def evaluate_stage(folder: Path, cases: list[Case], device: torch.device) -> Iterator[Event]:
-    """Writes metrics.csv and evaluation.json of a stage, unless they already are of these weights and files."""
+def evaluate_stage(
+    folder: Path, cases: list[Case], device: torch.device, evaluation: EvaluationRecipe
+) -> Iterator[Event]:
+    """Writes metrics.csv and evaluation.json of a stage, unless they already are of these weights, files and measures.
+
+    Raises:
+        InputError: no such stage, or a case cannot be read.
+    """
     stage = load_stage(folder)
-    inputs = sha256_text(json.dumps([stage.info["weights_sha256"], table_hash(cases)]))
+    inputs = _evaluation_inputs(stage, cases, evaluation)
     known = read_json(folder / SUMMARY_FILE)
     if known.get("inputs") == inputs and (folder / METRICS_FILE).exists():
         return
-    predict = mask_predictor(stage.network, stage.preprocess, stage.postprocess, device)
+    make = scored_predictor if evaluation.needs_scores else mask_predictor
+    predict: Predict = make(stage.network, stage.preprocess, stage.postprocess, device)
+    pool = Pool() if evaluation.pooled else None
+    calibration = Calibration(then=pool) if evaluation.calibration else None
     results = Results()
-    for done, case in enumerate(cases, 1):
-        one = evaluate_cases([case], predict, intensity=stage.preprocess.intensity)
+    for done, case in enumerate(cases if stage.marks else [], 1):
+        intensity = stage.preprocess.intensity
+        one = evaluate_cases(
+            [case], predict, intensity=intensity, extra=evaluation.metrics, pool=calibration or pool
+        )
         results.extend(one)
         results.skipped += one.skipped
         yield Event(f"evaluating {stage.name}", done, len(cases))
@@ -61,11 +73,23 @@ def evaluate_stage(folder: Path, cases: list[Case], device: torch.device) -> Ite
         "cost": _cost(stage, device),
         "summary": summarise(results),
     }
-    write_json(folder / SUMMARY_FILE, facts)
+    if calibration is not None:
+        facts["calibration"] = calibration.metrics()
+    if classified := classify_stage(stage, cases, device):
+        facts["classification"] = classified
+    write_json(folder / SUMMARY_FILE, facts | ({"pooled": pool.metrics()} if pool is not None else {}))
+
+
+def _evaluation_inputs(stage: TrainedStage, cases: list[Case], evaluation: EvaluationRecipe) -> str:
+    """A hash of all that decides the results; what is not set leaves no trace, so that earlier results stay valid."""
+    facts: list[Any] = [stage.info["weights_sha256"], table_hash(cases)]
+    if evaluation.facts() != EvaluationRecipe().facts():
+        facts.append(evaluation.facts())
+    return sha256_text(json.dumps(facts))
 
 
 def _cost(stage: TrainedStage, device: torch.device) -> dict[str, Any]:
-    height, width = stage.preprocess.size
+    (height, width), patches = stage.preprocess.size, stage.preprocess.patches
     shape = (stage.preprocess.channels, height, width)
     counted = complexity(stage.network, shape)
     name = (
@@ -80,7 +104,7 @@ def _cost(stage: TrainedStage, device: torch.device) -> dict[str, Any]:
         "input": "x".join(map(str, shape)),
         "ms": milliseconds_per_image(stage.network, shape, device),
         "machine": name,
-        "engine": "torch, float32, batch 1",
+        "engine": "torch, float32, batch 1" + (f", one of {patches.count**2} patches" if patches else ""),
     }
 
 
@@ -88,47 +112,43 @@ def report_run(
     run: Path, recipe: Recipe, gathered: Gathered, chosen: list[str], device: torch.device
 ) -> None:
     """Writes report.html and model_card.md of a run."""
-    test = select(gathered.cases, split="test")
     shown = recipe.export if recipe.export in chosen else chosen[-1]
-    examples = choose_examples(read_metrics_csv(run / "stages" / shown / METRICS_FILE))
-    ids = [case for kind in ("worst", "median", "best") for case in examples[kind]]
-    stages = [_stage_report(run / "stages" / name, recipe, test, ids, device) for name in chosen]
-    counts, groups = count_cases(gathered.cases)
-    evaluated = read_json(run / "stages" / shown / SUMMARY_FILE)
     facts = read_json(run / RUN_FILE)
     report = Report(
         title=recipe.name,
         description=recipe.about,
-        stages=stages,
+        stages=[_stage_report(run / "stages" / name, recipe) for name in chosen],
         data=DataReport(
             name=gathered.name,
-            hash=facts.get("data_hash", ""),
-            counts=counts,
-            groups=groups,
             split=gathered.split,
             leaks=facts.get("leaks", []),
             near_duplicates=facts.get("near_duplicates", []),
-            skipped=evaluated.get("skipped", []),
+            skipped=read_json(run / "stages" / shown / SUMMARY_FILE).get("skipped", []),
         ),
         settings=(run / "recipe.yaml").read_text(encoding="utf-8"),
-        environment=read_json(run / "environment.json") | {"seed": recipe.seed},
-        date=datetime.now(UTC).date().isoformat(),
+        environment=read_json(run / ENVIRONMENT) | {"seed": recipe.seed},
         seed=recipe.seed,
         student=shown,
+        margin=recipe.evaluation.margin,
     )
-    write_report(report, run / "report.html")
+
+    def predictor_of(stage: StageReport) -> Predict:
+        trained = load_stage(run / "stages" / stage.name)
+        return mask_predictor(trained.network, trained.preprocess, trained.postprocess, device)
+
+    test = select(gathered.cases, split="test")
+    intensity = recipe.data.preprocess().intensity
+    finish_report(report, gathered.cases, test, predictor_of, intensity, run / "report.html")
     write_model_card(report, run / "model_card.md")
 
 
-def _stage_report(
-    folder: Path, recipe: Recipe, test: list[Case], ids: list[str], device: torch.device
-) -> StageReport:
+def _stage_report(folder: Path, recipe: Recipe) -> StageReport:
     part = recipe.stages[folder.name]
-    stage = load_stage(folder)
-    predict = mask_predictor(stage.network, stage.preprocess, stage.postprocess, device)
     evaluated = read_json(folder / SUMMARY_FILE)
     curves = read_curves(folder / "curves.csv")
     words = part.about or f"{part.model.name}, {part.task}"
+    if any(teacher.unseen for teacher in part.teachers):
+        words += "; each case is taught by the teachers that never saw it: teachers.csv"
     return StageReport(
         name=folder.name,
         role=part.role,
@@ -137,7 +157,11 @@ def _stage_report(
         results=read_metrics_csv(folder / METRICS_FILE),
         curves=curves,
         cost=evaluated.get("cost", {}),
-        training=training_summary(folder, curves),
-        examples=collect_examples(test, ids, predict, stage.preprocess.intensity),
+        training=training_summary(folder, curves)
+        | {"equal_time_to": equal_time_to(folder.parents[1], folder.name)},
         teachers=[teacher.stage for teacher in part.teachers],
+        pooled=evaluated.get("pooled", {}),
+        calibration=evaluated.get("calibration", {}),
+        environment=read_json(folder / ENVIRONMENT),
+        classes=read_class_report(folder),
     )

@@ -10,9 +10,10 @@ from pathlib import Path
 from segdistill.data.cases import Case, read_cases, select
 from segdistill.data.datasets import DATASETS, index_dataset
 from segdistill.data.duplicates import Pair, find_duplicates, group_duplicates
+from segdistill.data.exact_split import hold_out_counts
 from segdistill.data.leaks import Leak, leaks, require_no_leaks
 from segdistill.data.phantom import write_phantom
-from segdistill.data.splits import hold_out, k_fold, unstratified
+from segdistill.data.splits import hold_out, k_fold, leave_one_out, unstratified
 from segdistill.errors import InputError
 from segdistill.recipes.schema_data import DataRecipe
 from segdistill.registry import near_names
@@ -40,9 +41,12 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
         folder: of the run; made-up images are written into it.
 
     Raises:
-        InputError: no such data, a class without cases, or a leak that the split method does not allow.
+        InputError: no such data, a site without cases, or a leak that the split method does not allow.
     """
-    name, cases = _find(data, source, folder)
+    name, found = _find(data, source, folder)
+    cases = select(found, sites=data.sites)
+    if data.intensity is not None and not any(case.is_volume for case in cases):
+        raise InputError(f"data.intensity is for volumes, and {name} holds pictures: leave it out")
     pairs = find_duplicates(cases)
     method = data.split.method
     splits = {case.split for case in cases} - {""}
@@ -72,6 +76,14 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
     elif method == "k_fold":
         divided = k_fold(grouped, data.split.folds, data.split.fold, data.split.seed, data.split.val)
         words = f"fold {data.split.fold + 1} of {data.split.folds}, groups whole, stratified, seed {data.split.seed}"
+    elif method == "leave_one_out":
+        divided = leave_one_out(grouped, data.split.fold, data.split.seed)
+        words = f"all groups but number {data.split.fold + 1} train, seed {data.split.seed}"
+    elif method == "counts":
+        counts = data.split.counts or {}
+        divided = hold_out_counts(grouped, counts, data.split.val, data.split.seed)
+        told = ", ".join(f"{count} {label}" for label, count in counts.items())
+        words = f"test of {told}, groups whole, {data.split.val:.0%} of the others val, seed {data.split.seed}"
     else:
         train = 1 - data.split.test - data.split.val
         shares = {"train": train, "val": data.split.val, "test": data.split.test}
@@ -104,6 +116,11 @@ def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, lis
         return source.stem, read_cases(source)
     if not source.exists():
         raise InputError(f"no such data: {source}")
+    if data.dataset == "phantom":
+        raise InputError(
+            f"the dataset phantom draws its own images and takes none from {source}: leave --data out, or name what "
+            "the folder holds with --set dataset=folder"
+        )
     name = data.dataset or "folder"
     cases = index_dataset(name, source)
     for case in cases:
@@ -121,18 +138,36 @@ def _phantom(data: DataRecipe, folder: Path) -> list[Case]:
     return write_phantom(folder / f"phantom-{data.phantoms}x{size}", data.phantoms, size=size)
 
 
-def training_cases(cases: list[Case], split: str, labels: list[str] | None, where: str) -> list[Case]:
-    """Cases of a split, of some labels, that have a reference.
+def training_cases(
+    cases: list[Case],
+    split: str,
+    labels: list[str] | None,
+    where: str,
+    sites: list[str] | None = None,
+    unlocated: bool = False,
+) -> list[Case]:
+    """Cases of a split, of some labels and sites, that have a reference; with `unlocated` a label will do.
 
     Raises:
-        InputError: none is left to train on, or one of the labels has none.
+        InputError: none is left to train on, or one of the labels or sites has none.
 
     >>> training_cases([], "val", None, "stage net")
     []
     """
-    found = [case for case in select(cases, split=split, labels=labels) if case.has_reference]
+    found = [
+        case
+        for case in select(cases, split=split, labels=labels)
+        if (case.has_reference or (unlocated and case.label)) and (sites is None or case.site in sites)
+    ]
     if split != "train":
         return found
+    absent = [site for site in sites or [] if all(case.site != site for case in found)]
+    if absent:
+        by_site = Counter(case.site or "(none)" for case in select(cases, split=split, labels=labels))
+        listed = ", ".join(f"{site}: {count}" for site, count in sorted(by_site.items())) or "none at all"
+        raise InputError(
+            f"{where}: no training case of site '{absent[0]}' has a mask (training cases: {listed})"
+        )
     missing = [label for label in labels or [] if all(case.label != label for case in found)]
     if missing or not found:
         there = Counter(case.label or "(none)" for case in select(cases, split=split))

@@ -10,10 +10,13 @@ from typing import Any
 import torch
 
 from segdistill.data.cases import Case
+from segdistill.data.partial import keep_locations
 from segdistill.data.store import Store
 from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.preprocess import Preprocess
+from segdistill.recipes.equal_time import equal_steps
 from segdistill.recipes.gather import training_cases
+from segdistill.recipes.out_of_fold import folds_of, speaks
 from segdistill.recipes.schema import Recipe
 from segdistill.recipes.schema_stage import StageRecipe
 from segdistill.training.loop import WEIGHTS
@@ -41,9 +44,25 @@ class StageInputs:
         return self.recipe.stages[self.name]
 
     @property
+    def seed(self) -> int:
+        """Of the first weights, the views and their order: the stage's own, else the recipe's."""
+        return self.recipe.seed if self.stage.seed is None else self.stage.seed
+
+    @property
+    def views_seed(self) -> int:
+        """Of the views alone: where their number is fixed they are the recipe's, whatever the stage's seed.
+
+        All seeds of a method then see the same images, and what teachers say of them is computed once.
+        """
+        return self.seed if self.settings.views is None else self.recipe.seed
+
+    @property
     def settings(self) -> FitSettings:
-        """How it is trained."""
-        return self.recipe.fit_settings(self.name)
+        """How it is trained; a stage that takes the time of another has the steps that were measured for it."""
+        settings = self.recipe.fit_settings(self.name)
+        if self.stage.equal_time_to is None:
+            return settings
+        return settings.model_copy(update={"steps": equal_steps(self.folder.parents[1], self.name)})
 
     def of(self, split: str) -> list[Case]:
         """The stage's cases of a split."""
@@ -56,7 +75,7 @@ class StageInputs:
     def fingerprint(self, precision: str) -> str:
         """Changes with everything that the weights depend on: settings, cases, pixels, teachers."""
         facts: dict[str, Any] = {
-            "seed": self.recipe.seed,
+            "seed": self.seed,
             "stage": self.stage.facts(),
             "fit": self.settings.model_dump(mode="json", exclude=NO_INPUT),
             "precision": precision,
@@ -67,9 +86,19 @@ class StageInputs:
             "labels": [case.label for case in self.of("train")],
             "teachers": [sha256_file(self.teacher_folder(t.stage) / WEIGHTS) for t in self.stage.teachers],
         }
-        codes = self.stage.needs[len(self.stage.teachers) :]
+        if self.recipe.data.skip_empty:  # facts that came after the first runs: a finished run stays finished
+            facts["skip_empty"] = True
+        if self.views_seed != self.seed:
+            facts["views_seed"] = self.views_seed
+        if any(teacher.unseen for teacher in self.stage.teachers):
+            facts["unseen"] = speaks(self.recipe, self.name, self.of("train"), self.cases)
+        codes = self.stage.codes
         if codes:
             facts["autoencoders"] = [sha256_file(self.teacher_folder(name) / WEIGHTS) for name in codes]
+        if self.stage.starts_from is not None:
+            facts["starts_from"] = sha256_file(self.teacher_folder(self.stage.starts_from) / WEIGHTS)
+        if locations_kept(self.recipe, self.name) < 1:
+            facts["located"] = [case.id for case in self.of("train") if case.has_reference]
         return sha256_text(json.dumps(facts, sort_keys=True))
 
 
@@ -77,10 +106,23 @@ def stage_cases(recipe: Recipe, name: str, cases: list[Case], split: str) -> lis
     """The cases of a split that a stage takes.
 
     Raises:
-        InputError: there is nothing to train on, or one of its classes has no case.
+        InputError: there is nothing to train on, or one of its classes or sites has no case.
     """
-    labels = recipe.stages[name].labels or recipe.data.labels
-    return training_cases(cases, split, labels, f"stage {name}")
+    stage = recipe.stages[name]
+    labels = stage.labels or recipe.data.labels
+    joint = stage.joint_settings
+    known = keep_locations(cases, locations_kept(recipe, name), recipe.data.locations_seed)
+    unlocated = joint is not None and joint.uses_class and not joint.labelled_only
+    if split == "train" and stage.left_out is not None:
+        fold = folds_of(cases, stage.left_out.folds, recipe.data.split.seed)
+        known = [case for case in known if fold.get(case.id) != stage.left_out.fold]
+    return training_cases(known, split, labels, f"stage {name}", stage.sites, unlocated)
+
+
+def locations_kept(recipe: Recipe, name: str) -> float:
+    """Share of the training cases whose mask or box a stage may see."""
+    own = recipe.stages[name].locations
+    return recipe.data.locations if own is None else own
 
 
 def precision_of(recipe: Recipe, name: str, device: torch.device) -> str:

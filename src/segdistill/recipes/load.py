@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from segdistill.errors import InputError
+from segdistill.recipes.matrix import expand_matrix
+from segdistill.recipes.out_of_fold import expand_folds
 from segdistill.recipes.schema import Recipe, merge, parse_recipe
 from segdistill.registry import near_names
 
@@ -75,6 +77,10 @@ def load_recipe(name: str, changes: list[str] | None = None) -> Recipe:
     content = _resolve(name, Path(), seen=())
     for change in changes or []:
         content = _apply(content, change)
+    try:
+        content = expand_folds(expand_matrix(content))
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
     return parse_recipe(content, name)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from segdistill.data.cases import Case
+from segdistill.errors import InputError
 from segdistill.export.gate import Agreement, measure_agreement, require_agreement
 from segdistill.export.onnx import export_network
 from segdistill.files import atomic_write, sha256_file, sha256_text, write_json
@@ -23,6 +25,10 @@ def export_stage(folder: Path, target: Path, cases: list[Case]) -> Agreement:
         InputError: no such stage, or the file cannot be written.
     """
     stage = load_stage(folder)
+    if not stage.marks:
+        raise InputError(
+            f"stage {stage.name} is a classifier without a mask: export a stage that segments or a joint network"
+        )
     info = _describe(stage)
     record = target.with_suffix(".json")
     known = read_json(record)
@@ -60,5 +66,13 @@ def _describe(stage: TrainedStage) -> ModelInfo:
         preprocess=stage.preprocess,
         postprocess=stage.postprocess,
         provenance=provenance,
-        metrics=read_json(stage.folder / SUMMARY_FILE).get("summary", {}),
+        metrics=_metrics(stage),
+        labels=tuple(stage.info.get("labels", ())),
     )
+
+
+def _metrics(stage: TrainedStage) -> dict[str, Any]:
+    """What was measured of its masks and, where it classifies, of its classes."""
+    evaluated = read_json(stage.folder / SUMMARY_FILE)
+    found = dict(evaluated.get("summary", {}))
+    return found | ({"classification": evaluated["classification"]} if "classification" in evaluated else {})

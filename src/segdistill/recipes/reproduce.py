@@ -2,32 +2,67 @@
 
 from __future__ import annotations
 
-from importlib import resources
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import yaml
 
 from segdistill.errors import InputError
-from segdistill.recipes.results import SUMMARY_FILE, read_json
-from segdistill.registry import near_names
+from segdistill.recipes.paper_tables import PaperPart, PaperRow, published_papers, read_paper
+from segdistill.recipes.reproduce_text import render
+from segdistill.recipes.results import RUN_FILE, SUMMARY_FILE, read_json
+
+__all__ = ["compare_with_paper", "published_papers", "render"]
+
+_FOLD = re.compile(r"fold-\d+")
+_OF_A_FOLD = re.compile(r"[ /]fold-\d+$")
 
 
-def published_papers() -> list[str]:
-    """The papers whose tables are at hand.
+@dataclass(frozen=True)
+class _Run:
+    """A run, or the runs of a cross-validation's folds, which lie in its folder as fold-1, fold-2, ..."""
 
-    >>> "lightbtseg" in published_papers()
-    True
-    """
-    folder = Path(str(resources.files("segdistill.recipes"))) / "published"
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    folder: Path
+    parts: tuple[Path, ...]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json says; of the first fold where the folder above has none."""
+        return read_json(self.folder / RUN_FILE) or read_json(self.parts[0] / RUN_FILE)
+
+    @property
+    def recipe(self) -> str:
+        return _OF_A_FOLD.sub("", str(self.facts.get("recipe", "")))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What its recipe says of the data."""
+        try:
+            content = yaml.safe_load((self.parts[0] / "recipe.yaml").read_text("utf-8"))["data"]
+        except (OSError, KeyError, TypeError, yaml.YAMLError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def label(self) -> str:
+        """Recipe, size, data and number of folds, for the line above a table."""
+        size = self.data.get("size", "size unknown")
+        size = f"{size}x{size}" if isinstance(size, int) else size
+        words = size if isinstance(size, str) else "x".join(map(str, size))
+        data = str(self.facts.get("data", "data unknown")).split(",")[0]
+        folds = f", {len(self.parts)} folds" if len(self.parts) > 1 else ""
+        return f"{self.recipe} ({words}) on {data}{folds}"
 
 
 def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list[dict[str, Any]]:
     """The paper's tables with our numbers filled in.
 
     Our numbers come from runs anywhere below `runs`: those of the table's recipe first, then those of the paper's
-    other recipes on the same dataset (such as lightbtseg/cpu); each carries its recipe's name and size.
+    other recipes on the same dataset (such as lightbtseg/cpu); each carries its recipe's name and size. Of a
+    cross-validation they are the mean over its folds, with the standard deviation.
 
     Args:
         paper: one of `published_papers`.
@@ -35,7 +70,8 @@ def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list
         table: only this one.
 
     Returns:
-        One entry per table and run: title, metrics, run (None: not run), and rows with published, ours and difference.
+        One entry per table and run: title, recipe, run (None: not run), metrics, note, and rows with published, ours
+        and difference (None where there is none), their spreads, and why a row cannot be run.
 
     Raises:
         InputError: unknown paper or table.
@@ -43,99 +79,113 @@ def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list
     >>> compare_with_paper("lightbtseg", Path("nowhere"), "3")[0]["rows"][0]["ours"] is None
     True
     """
-    if paper not in published_papers():
-        raise InputError(f"unknown paper '{paper}': {near_names(paper, published_papers())}")
-    text = (Path(str(resources.files("segdistill.recipes"))) / "published" / f"{paper}.yaml").read_text(
-        "utf-8"
-    )
-    content = yaml.safe_load(text)
-    if table is not None and table not in content["tables"]:
-        raise InputError(f"{paper} has no table {table}: it has {', '.join(content['tables'])}")
+    content = read_paper(paper)
+    if table is not None and table not in content.tables:
+        raise InputError(f"{paper} has no table {table}: it has {', '.join(content.tables)}")
+    found = _find_runs(runs)
     compared = []
-    for name, parts in content["tables"].items():
+    for name, parts in content.tables.items():
         if table not in (None, name):
             continue
         for part in parts:
-            for run in _runs_for(part["recipe"], runs) or [None]:
-                compared.append(_compare(part, content["metrics"], run))
+            for run in _runs_for(part.recipe, found) or [None]:
+                compared.append(_compare(part, content.metrics_of(part), run))
     return compared
 
 
-def _runs_for(recipe: str, runs: Path) -> list[Path | None]:
+def _find_runs(runs: Path) -> list[_Run]:
+    """All runs below a folder; folds together."""
+    together: dict[Path, list[Path]] = {}
+    for path in sorted(runs.glob(f"**/{RUN_FILE}")) if runs.is_dir() else []:
+        folder = path.parent
+        if _FOLD.fullmatch(folder.name):
+            together.setdefault(folder.parent, []).append(folder)
+        else:
+            together.setdefault(folder, [])
+    return [_Run(folder, tuple(parts) or (folder,)) for folder, parts in together.items()]
+
+
+def _runs_for(recipe: str, runs: list[_Run]) -> list[_Run | None]:
     """Runs of the table's recipe first, then runs on the same data set from the paper's other recipes."""
-    found: list[tuple[bool, Path]] = []
-    for path in sorted(runs.glob("**/run.json")) if runs.is_dir() else []:
-        made_from = str(read_json(path).get("recipe", ""))
-        same_paper = made_from.split("/")[0] == recipe.split("/")[0]
-        dataset = _dataset(path.parent)
-        if made_from == recipe or (same_paper and dataset == recipe.split("/")[-1]):
-            found.append((made_from != recipe, path.parent))
-    return [path for _, path in sorted(found)]
+    found: list[tuple[bool, Path, _Run]] = []
+    paper, _, dataset = recipe.rpartition("/")
+    for run in runs:
+        same_paper = run.recipe.split("/")[0] == paper
+        if run.recipe == recipe or (same_paper and run.data.get("dataset") == dataset):
+            found.append((run.recipe != recipe, run.folder, run))
+    return [run for _, _, run in sorted(found, key=lambda each: each[:2])]
 
 
-def _dataset(run: Path) -> str:
-    try:
-        return str(yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))["data"]["dataset"])
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
-        return ""
-
-
-def _compare(part: dict[str, Any], metrics: list[str], run: Path | None) -> dict[str, Any]:
-    facts = read_json(run / "run.json") if run else {}
-    rows = []
-    for row in part["rows"]:
-        published = dict(zip(metrics, row["values"], strict=True)) if "values" in row else None
-        ours = _our_numbers(run, row["stage"], row.get("label", "all"), metrics)
-        both = published is not None and ours is not None
-        difference = {m: round(ours[m] - published[m], 4) for m in metrics} if both else None  # type: ignore[index]
-        rows.append({"name": row["name"], "published": published, "ours": ours, "difference": difference})
-    label = f"{facts.get('recipe')} ({_size(run)}) on {_data(facts)}" if run else None
+def _compare(part: PaperPart, metrics: list[str], run: _Run | None) -> dict[str, Any]:
     return {
-        "title": part["title"],
-        "recipe": part["recipe"],
-        "run": label,
+        "title": part.title,
+        "recipe": part.recipe,
+        "run": run.label if run else None,
         "metrics": metrics,
-        "rows": rows,
-        "note": part.get("note", ""),
+        "rows": [_row(row, metrics, run) for row in part.rows],
+        "note": part.note,
     }
 
 
-def _data(facts: dict[str, Any]) -> str:
-    """What the run was really made with, which --data may have changed."""
-    return str(facts.get("data", "data unknown")).split(",")[0]
+def _row(row: PaperRow, metrics: list[str], run: _Run | None) -> dict[str, Any]:
+    published = None if row.values is None else dict(zip(metrics, row.values, strict=True))
+    spreads = None if row.spreads is None else dict(zip(metrics, row.spreads, strict=True))
+    measured = {metric: _measured(run, row, metric) for metric in metrics} if run else {}
+    ours = {metric: fmean(values) if values else None for metric, values in measured.items()}
+    known = any(value is not None for value in ours.values())
+    both = {m: (ours.get(m), (published or {}).get(m)) for m in metrics}
+    difference = {
+        m: None if ours is None or paper is None else round(ours - paper, 4)
+        for m, (ours, paper) in both.items()
+    }
+    folds = {m: stdev(values) if len(values) > 1 else None for m, values in measured.items()}
+    return {
+        "name": row.name,
+        "published": published,
+        "published_spread": spreads,
+        "ours": ours if known else None,
+        "ours_spread": folds if any(value is not None for value in folds.values()) else None,
+        "difference": difference if published is not None and known else None,
+        "not_run": row.not_run,
+    }
 
 
-def _size(run: Path) -> str:
-    try:
-        size = yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))["data"]["size"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
-        return "size unknown"
-    return f"{size}x{size}" if isinstance(size, int) else "x".join(map(str, size))
+def _measured(run: _Run | None, row: PaperRow, metric: str) -> list[float]:
+    """The metric in every part of a run; empty where a part lacks it."""
+    if run is None or row.stage is None:
+        return []
+    evaluated = [one for part in run.parts for one in _evaluations(part, row)]
+    values = [_value(one, metric, row.labels) for one in evaluated]
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else []
 
 
-def _our_numbers(run: Path | None, stage: str, label: str, metrics: list[str]) -> dict[str, float] | None:
-    if run is None:
+def _evaluations(run: Path, row: PaperRow) -> list[dict[str, Any]]:
+    """What is known of a row's stage and its repetitions: from the run itself, or of another dataset as `segdistill
+    evaluate` wrote it.
+    """
+    if not row.external:
+        return [read_json(folder / SUMMARY_FILE) for folder in _repetitions(run / "stages", str(row.stage))]
+    report = read_json(run / "external" / row.external / SUMMARY_FILE)
+    return [{"summary": {"all": report, **report.get("by_label", {})}} if report else {}]
+
+
+def _repetitions(stages: Path, name: str) -> list[Path]:
+    """The stage's folder, or those of its repetitions with other seeds, NAME@0, NAME@1, ..."""
+    found = sorted(stages.glob(f"{name}@*")) if not (stages / name).exists() else []
+    return found or [stages / name]
+
+
+def _value(evaluated: dict[str, Any], metric: str, labels: list[str]) -> float | None:
+    """A number of evaluation.json; over several groups of cases the mean over all their cases."""
+    section, _, name = metric.rpartition(".")
+    found = evaluated.get(section or "summary") or {}
+    groups = [found.get(name, found.get(label, {}).get(name)) for label in labels]
+    numbers = [
+        (group.get("mean"), group.get("n", 1)) if isinstance(group, dict) else (group, 1) for group in groups
+    ]
+    known = [(float(value), int(n)) for value, n in numbers if isinstance(value, int | float)]
+    cases = sum(n for _, n in known)
+    if len(known) < len(labels) or not cases:
         return None
-    values = read_json(run / "stages" / stage / SUMMARY_FILE).get("summary", {}).get(label, {})
-    if not all(values.get(metric, {}).get("mean") is not None for metric in metrics):
-        return None
-    return {metric: values[metric]["mean"] for metric in metrics}
-
-
-def render(tables: list[dict[str, Any]]) -> str:
-    """The tables as text: published, ours and difference for each metric."""
-    lines: list[str] = []
-    for table in tables:
-        lines += [f"{table['title']}   [{table['run'] or 'not run: segdistill run ' + table['recipe']}]"]
-        lines += [f"{'':36}" + "".join(f"{metric:>26}" for metric in table["metrics"])]
-        lines += [f"{'':36}" + f"{'paper   ours    diff':>26}" * len(table["metrics"])]
-        for row in table["rows"]:
-            cells = []
-            for metric in table["metrics"]:
-                paper = f"{row['published'][metric]:.4f}" if row["published"] else "-"
-                ours = f"{row['ours'][metric]:.4f}" if row["ours"] else "not run"
-                difference = f"{row['difference'][metric]:+.4f}" if row["difference"] else ""
-                cells.append(f"{paper:>10}{ours:>8}{difference:>8}")
-            lines.append(f"{row['name']:36}" + "".join(cells))
-        lines += [f"note: {table['note']}", ""] if table["note"] else [""]
-    return "\n".join(lines)
+    return sum(value * n for value, n in known) / cases

@@ -9,6 +9,7 @@ from typing import Any
 METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "evaluation.json"
 RUN_FILE = "run.json"
+FOLDS_FILE = "folds.json"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -24,12 +25,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def fold_folder(folder: Path, fold: int) -> Path:
+    """Where a fold of a cross-validation lies, counted from 1.
+
+    >>> fold_folder(Path("runs"), 2).name
+    'fold-2'
+    """
+    return folder / f"fold-{fold}"
+
+
 def run_summary(run: Path) -> dict[str, Any]:
     """Dice of every stage in the run's last report, for a machine and in one line each.
 
     >>> run_summary(Path("nowhere"))["stages"]
     {}
     """
+    if (run / FOLDS_FILE).exists() and not (run / RUN_FILE).exists():
+        return _fold_summary(run)
     stages: dict[str, Any] = {}
     evaluated_stages = sorted(path.parent.name for path in (run / "stages").glob(f"*/{SUMMARY_FILE}"))
     for name in read_json(run / RUN_FILE).get("stages", evaluated_stages):
@@ -37,12 +49,37 @@ def run_summary(run: Path) -> dict[str, Any]:
         summary, cost = evaluated.get("summary", {}), evaluated.get("cost", {})
         line = _line(summary.get("all", {}).get("dice", {}), cost)
         stages[name] = {"summary": summary, "cost": cost, "line": line}
+        if "pooled" in evaluated:
+            stages[name]["pooled"] = evaluated["pooled"]
+        if "classification" in evaluated:
+            found = stages[name]["classification"] = evaluated["classification"]
+            stages[name]["line"] = f"{_class_line(found)}  {line}".replace("  no test case with a lesion", "")
     model = run / "model.onnx"
     return {
         "stages": stages,
         "model": str(model) if model.exists() else None,
         "report": str(run / "report.html"),
     }
+
+
+def _fold_summary(run: Path) -> dict[str, Any]:
+    """The same of a cross-validation: mean and standard deviation over its folds."""
+    facts = read_json(run / FOLDS_FILE)
+    done, count = len(facts.get("finished", [])), facts.get("folds", 0)
+    words = f"over {done} folds" if done == count else f"over {done} of {count} folds"
+    for stage in facts.get("stages", {}).values():
+        dice = stage["summary"].get("all", {}).get("dice", {})
+        spread = f" ± {dice['sd']:.3f}" if dice.get("sd") is not None else ""
+        known = dice.get("mean") is not None
+        line = f"Dice {dice['mean']:.3f}{spread} {words}  n={dice['n']}" if known else ""
+        stage["line"] = line or "no test case with a lesion"
+    return {"stages": {}, **facts, "model": None, "report": str(run / "report.html")}
+
+
+def _class_line(found: dict[str, Any]) -> str:
+    words = [f"accuracy {found['accuracy']['mean']:.3f}"] if found["accuracy"]["mean"] is not None else []
+    words += [f"AUC {found['auc']['mean']:.3f}"] if found["auc"]["mean"] is not None else []
+    return "  ".join(words) or "no test case of a class"
 
 
 def _line(dice: dict[str, Any], cost: dict[str, Any]) -> str:

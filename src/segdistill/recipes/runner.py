@@ -16,20 +16,27 @@ from segdistill.data.store import Store, prepare_store
 from segdistill.errors import InputError
 from segdistill.files import write_json, write_text
 from segdistill.imaging.preprocess import Preprocess
+from segdistill.knowledge.cache_filling import Filling
 from segdistill.recipes.check import check_parts, require_cases
-from segdistill.recipes.environment import differences, environment
+from segdistill.recipes.environment import ENVIRONMENT, differences, environment
 from segdistill.recipes.event import Event
+from segdistill.recipes.failures import tell_failed, train_all
 from segdistill.recipes.finish import evaluate_stage, report_run
 from segdistill.recipes.folder import only_writer
+from segdistill.recipes.folds import run_folds
 from segdistill.recipes.gather import Gathered, absolute, gather
 from segdistill.recipes.inputs import StageInputs, precision_of
 from segdistill.recipes.machine import Machine, is_first_process, make_fabric
 from segdistill.recipes.model_file import export_stage
 from segdistill.recipes.results import RUN_FILE, read_json
 from segdistill.recipes.schema import Recipe
-from segdistill.recipes.stage import is_finished
-from segdistill.recipes.train import still_stands, train_stage
+from segdistill.recipes.stage import goes_on, is_finished
+from segdistill.recipes.timing import measure_equal_time
+from segdistill.recipes.train import keep_threshold, still_stands, train_stage
+from segdistill.recipes.unseen import TEACHERS_FILE, write_teachers
+from segdistill.training.curves import read_curves
 from segdistill.training.precision import choose_precision
+from segdistill.training.saturation import new_troubles
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,10 @@ def run_recipe(
         InputError: data, recipe or folder cannot be used.
         TrainingStopped: a loss was not finite.
     """
-    events = _run(recipe, source, folder, machine, stages)
+    if recipe.folds is not None:
+        events = run_folds(recipe, source, folder, machine, stages, _run)
+    else:
+        events = _run(recipe, source, folder, machine, stages)
     return (event for event in events if is_first_process())
 
 
@@ -88,14 +98,17 @@ def _run(
     with only_writer(folder) if first else nullcontext():
         if not first:
             fabric.launch()  # waits for the first process, which launches when the data lies ready
+            fabric.barrier()  # of a further fold they are connected already
         run = yield from _prepare(recipe, chosen, source, folder)
         if first:
             fabric.launch()
-            yield from _write_facts(run, fabric)
-        for name in chosen:
-            yield from _train(run, name, fabric)
-        if first:
-            yield from _conclude(run, chosen, fabric)
+            fabric.barrier()
+            _write_facts(run, fabric)
+        failed = yield from train_all(recipe, chosen, lambda name: _train(run, name, fabric), machine)
+        done = [name for name in chosen if name not in failed]
+        if first and done:
+            yield from _conclude(run, done, fabric, failed)
+        tell_failed(failed)
 
 
 def _prepare(
@@ -109,7 +122,7 @@ def _prepare(
     for name in chosen:
         require_cases(recipe, name, gathered.cases)
     yield Event("preparing images")
-    preprocess = Preprocess(recipe.data.height_width, recipe.data.colour, recipe.data.channels)
+    preprocess = recipe.data.preprocess()
     shared = folder.parent / ".store"
     try:
         store = prepare_store(gathered.cases, preprocess, shared)
@@ -119,14 +132,11 @@ def _prepare(
     return _Run(recipe, gathered, store, preprocess, folder)
 
 
-def _write_facts(run: _Run, fabric: Fabric) -> Iterator[Event]:
+def _write_facts(run: _Run, fabric: Fabric) -> None:
     """What is known before training: environment, resolved recipe, cases, and where they come from."""
     recipe, folder = run.recipe, run.folder
     precision = choose_precision(recipe.fit.precision, fabric.device)
-    now = environment(fabric.device, precision, fabric.world_size)
-    for line in differences(read_json(folder / "environment.json"), now):
-        yield Event(f"warning: {line}: what is continued will not be bit-identical")
-    write_json(folder / "environment.json", now)
+    write_json(folder / ENVIRONMENT, environment(fabric.device, precision, fabric.world_size))
     write_text(folder / "recipe.yaml", resolved_yaml(recipe))
     write_cases(absolute(run.gathered.cases), folder / "cases.csv")
     write_json(folder / RUN_FILE, _facts(run))
@@ -151,22 +161,34 @@ def resolved_yaml(recipe: Recipe) -> str:
 
 def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
     inputs, precision = run.inputs(name), run.precision(name, fabric)
+    yield from measure_equal_time(inputs, fabric, precision)
     # decided by one process: what it then changes in the folder must not lead another one elsewhere
     finished = fabric.is_global_zero and is_finished(inputs.folder, inputs.fingerprint(precision))
     if fabric.broadcast(finished):
         yield Event(f"stage {name}: finished before, nothing changed")
         return
+    if goes_on(inputs.folder, inputs.fingerprint(precision)):
+        now = environment(fabric.device, precision, fabric.world_size)
+        for line in differences(read_json(inputs.folder / ENVIRONMENT), now):
+            yield Event(f"warning: stage {name}: {line}: what is continued will not be bit-identical")
     if fabric.world_size == 1:
         fabric = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
     for progress in train_stage(inputs, fabric, precision):
+        if isinstance(progress, Filling):
+            yield Event(f"stage {name}: {progress.text}", progress.done, progress.total)
+            continue
         done = progress.epoch * progress.steps + progress.step
         detail = f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.parts['loss']:.4f}"
         if "val_dice" in progress.validation:
             detail += f"  val dice {progress.validation['val_dice']:.4f}"
+        if "val_accuracy" in progress.validation:
+            detail += f"  val accuracy {progress.validation['val_accuracy']:.4f}"
         yield Event(f"stage {name}", done, progress.epochs * progress.steps, detail)
+        for trouble in new_troubles(read_curves(inputs.folder / "curves.csv")) if progress.validation else ():
+            yield Event(f"warning: stage {name}: {trouble}")
 
 
-def _conclude(run: _Run, chosen: list[str], fabric: Fabric) -> Iterator[Event]:
+def _conclude(run: _Run, chosen: list[str], fabric: Fabric, failed: dict[str, str]) -> Iterator[Event]:
     """Evaluates, exports and reports the chosen stages, and those of earlier calls that still answer the recipe."""
     recipe, folder = run.recipe, run.folder
     shown = [
@@ -177,10 +199,12 @@ def _conclude(run: _Run, chosen: list[str], fabric: Fabric) -> Iterator[Event]:
     ]
     test = select(run.gathered.cases, split="test")
     for name in shown:
-        yield from evaluate_stage(folder / "stages" / name, test, fabric.device)
+        keep_threshold(run.inputs(name))
+        yield from evaluate_stage(folder / "stages" / name, test, fabric.device, recipe.evaluation)
     yield Event("writing the report")
     report_run(folder, recipe, run.gathered, shown, fabric.device)
-    write_json(folder / RUN_FILE, _facts(run) | {"stages": shown})
+    write_teachers(recipe, shown, run.gathered.cases, folder / TEACHERS_FILE)
+    write_json(folder / RUN_FILE, _facts(run) | {"stages": shown} | ({"failed": failed} if failed else {}))
     if recipe.export in shown:
         yield Event("exporting the model file")
         export_stage(folder / "stages" / recipe.export, folder / "model.onnx", test)

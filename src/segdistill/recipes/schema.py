@@ -8,17 +8,23 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from segdistill.errors import InputError
 from segdistill.recipes.schema_base import Strict
-from segdistill.recipes.schema_data import DataRecipe, SplitRecipe
+from segdistill.recipes.schema_data import DataRecipe, PatchRecipe, SplitRecipe
+from segdistill.recipes.schema_evaluation import EvaluationRecipe
 from segdistill.recipes.schema_stage import StageRecipe, TeacherRecipe
 from segdistill.registry import near_names
+from segdistill.training.joint_settings import JointSettings
 from segdistill.training.settings import FitSettings, OptimizerSettings, ScheduleSettings
+
+_ENCODER = {"pretrained": None, "sha256": None}
 
 
 class Recipe(Strict):
     """An experiment: data, stages in order, and what is reported and exported.
 
     `fit` holds the training settings of all stages, a stage's own `fit` overrides them. `run` names the stages that
-    are trained when the command line names none (their teachers come along); empty for all.
+    are trained when the command line names none (their teachers come along); empty for all. `folds` makes a cross-validation
+    of it (recipes/folds.py), in which data.split says val and seed alone; `only_folds` are those that this call runs,
+    counted from 1.
 
     >>> recipe = Recipe(name="r", stages={"net": {"model": {"name": "unet"}}})
     >>> recipe.fit_settings("net").batch_size
@@ -33,6 +39,16 @@ class Recipe(Strict):
     stages: dict[str, StageRecipe] = Field(min_length=1)
     run: list[str] = Field(default_factory=list)
     export: str | None = None
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+    folds: int | None = Field(default=None, ge=2)
+    only_folds: list[int] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _folds_exist(self) -> Recipe:
+        for fold in self.only_folds:
+            if not 1 <= fold <= (self.folds or 0):
+                raise ValueError(f"only_folds: no fold {fold}: with folds: {self.folds} they are 1 to {self.folds or 0}")
+        return self
 
     @model_validator(mode="after")
     def _stages_exist(self) -> Recipe:
@@ -54,22 +70,62 @@ class Recipe(Strict):
                     raise ValueError(
                         f"stages.{name}.teachers: '{teacher.stage}' holds auto-encoders, no network"
                     )
-            for codes in stage.needs[len(stage.teachers) :]:
+            for codes in stage.codes:
                 if codes not in names[:i] or self.stages[codes].task != "autoencoder":
                     known = [other for other in names[:i] if self.stages[other].task == "autoencoder"]
                     raise ValueError(
                         f"stages.{name}.knowledge: no stage '{codes}' with task: autoencoder is defined before it: "
                         f"{near_names(codes, known)}"
                     )
+            if stage.starts_from is not None:
+                start = self.stages.get(stage.starts_from) if stage.starts_from in names[:i] else None
+                if start is None or start.task == "autoencoder":
+                    raise ValueError(
+                        f"stages.{name}.starts_from: no stage '{stage.starts_from}' of a network is defined before it: "
+                        f"{near_names(stage.starts_from, names[:i])}"
+                    )
+                if start.model.model_dump() | _ENCODER != stage.model.model_dump() | _ENCODER:
+                    raise ValueError(
+                        f"stages.{name}.starts_from: '{stage.starts_from}' has another network or other options: "
+                        "give both the same"
+                    )
             try:
-                self.fit_settings(name)
+                views = self.fit_settings(name).views
             except ValidationError as error:
                 raise ValueError(f"stages.{name}.fit.{_first_line(error, FitSettings)}") from error
+            if stage.cache and views is None:
+                raise ValueError(
+                    f"stages.{name}.cache: it needs a fixed number of views of each image: set fit.views, such as 10"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _times_and_folds_exist(self) -> Recipe:
+        for name, stage in self.stages.items():
+            method = self.stages.get(stage.equal_time_to or "")
+            if stage.equal_time_to is not None and (
+                method is None or method.task != "distillation" or stage.task != "supervised"
+            ):
+                distilled = [other for other, part in self.stages.items() if part.task == "distillation"]
+                raise ValueError(
+                    f"stages.{name}.equal_time_to: a supervised stage takes the time of a distillation stage, not of "
+                    f"'{stage.equal_time_to}': {near_names(stage.equal_time_to, distilled)}"
+                )
+            for teacher in stage.teachers:
+                if teacher.unseen and self.stages[teacher.stage].left_out is None:
+                    raise ValueError(
+                        f"stages.{name}.teachers: '{teacher.stage}' has seen all cases: set out_of_fold in its stage"
+                    )
         return self
 
     def fit_settings(self, stage: str) -> FitSettings:
         """Training settings of a stage: the recipe's, with the stage's own on top."""
         return FitSettings.model_validate(merge(self.fit.model_dump(), self.stages[stage].fit))
+
+    def needs(self, name: str) -> list[str]:
+        """The stages that must be trained before one: its own, and those of the stage whose time it takes."""
+        timed = self.stages[name].equal_time_to
+        return self.stages[name].needs + (self.stages[timed].needs if timed else [])
 
     def with_teachers(self, wanted: list[str]) -> list[str]:
         """The wanted stages and all the teachers that they need, in the order of the recipe."""
@@ -80,7 +136,7 @@ class Recipe(Strict):
             if name not in self.stages:
                 raise InputError(f"recipe {self.name} has no stage '{name}': {near_names(name, self.stages)}")
             needed.add(name)
-            pending += [stage for stage in self.stages[name].needs if stage not in needed]
+            pending += [stage for stage in self.needs(name) if stage not in needed]
         return [name for name in self.stages if name in needed]
 
 
@@ -147,10 +203,13 @@ def _fields_at(place: tuple[int | str, ...], top: type[BaseModel]) -> list[str]:
     kinds: dict[str, type[BaseModel]] = {
         "data": DataRecipe,
         "split": SplitRecipe,
+        "patches": PatchRecipe,
+        "evaluation": EvaluationRecipe,
         "teachers": TeacherRecipe,
         "fit": FitSettings,
         "optimizer": OptimizerSettings,
         "schedule": ScheduleSettings,
+        "joint": JointSettings,
     }
     names = [part for part in place if isinstance(part, str)]
     if not names:

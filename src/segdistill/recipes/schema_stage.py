@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from segdistill.recipes.schema_base import Named, Strict
+from segdistill.training.adversarial_settings import AdversarialSettings
+from segdistill.training.joint_settings import JointSettings
 
 AUTOENCODER = "feature_autoencoder"
 
@@ -35,12 +37,28 @@ class KnowledgeRecipe(Named):
 class TeacherRecipe(Strict):
     """A teacher: a stage of this recipe with its fixed weight.
 
-    `labels` are the classes of images that it speaks for when routing is by class.
+    `labels` are the classes of images that it speaks for when routing is by class. `unseen: true` lets it speak only
+    for the training cases that its stage left out; where a stage is trained `out_of_fold: K` recipes/out_of_fold.py
+    writes K such teachers in its place.
     """
 
     stage: str
     weight: float = Field(default=1.0, ge=0)
     labels: list[str] = Field(default_factory=list)
+    unseen: bool = False
+
+
+class FoldRecipe(Strict):
+    """One fold of the training cases, counted from 1, of `folds` in all; groups stay whole."""
+
+    fold: int = Field(ge=1)
+    folds: int = Field(ge=2)
+
+    @model_validator(mode="after")
+    def _exists(self) -> FoldRecipe:
+        if self.fold > self.folds:
+            raise ValueError(f"no fold {self.fold}: they are 1 to {self.folds}")
+        return self
 
 
 class StageRecipe(Strict):
@@ -48,9 +66,23 @@ class StageRecipe(Strict):
 
     `weighing` and `combine` say whose word weighs how much among several teachers: knowledge/weighing.py and
     training/distillation.py. A stage with task `autoencoder` learns the features of its one teacher.
+
+    `sites` are the hospitals whose cases it trains and validates on; it is tested on all of the recipe's data. `seed`
+    stands in for the recipe's: of the first weights, and of the views and their order.
+
+    `joint` says how the class of an image is learned: by a stage with task `joint` (LA-Net, RMTL, AGN, classifiers), or
+    by a distilled student that also classifies. `locations` stands in for data.locations. `starts_from` names the stage
+    whose weights it begins with; `load_fex: false` leaves the encoder and the classifier out (LA-Net's Algorithm 1).
+
+    `adversarial` holds the weights and discriminators of a stage with task `adversarial` (US-SEG).
+
+    `cache` keeps what the teachers say of the `fit.views` different views of each image (knowledge/cache.py), in a
+    folder beside the runs that may grow to `cache_limit_gb`. `left_out` is the fold of the training cases that the
+    stage does not see. `equal_time_to` names a distillation stage: this one then takes as many steps as fit into its
+    time (recipes/equal_time.py). With `may_fail` a failure is listed, and the other stages go on (cells of a matrix).
     """
 
-    task: Literal["supervised", "distillation", "autoencoder"] = "supervised"
+    task: Literal["supervised", "distillation", "autoencoder", "adversarial", "joint"] = "supervised"
     model: ModelRecipe
     loss: Named = Named(name="weight_balance")
     labels: list[str] | None = None
@@ -64,6 +96,18 @@ class StageRecipe(Strict):
     finetune_teachers: bool = False
     weighing: Named = Named(name="fixed")
     combine: Literal["gaps", "mixture"] = "gaps"
+    sites: list[str] | None = Field(default=None, min_length=1)
+    seed: int | None = None
+    joint: JointSettings | None = None
+    locations: float | None = Field(default=None, ge=0, le=1)
+    starts_from: str | None = None
+    load_fex: bool = True
+    adversarial: AdversarialSettings | None = None
+    cache: bool = False
+    cache_limit_gb: float = Field(default=20.0, gt=0)
+    left_out: FoldRecipe | None = None
+    equal_time_to: str | None = None
+    may_fail: bool = False
 
     @field_validator("weighing", mode="before")
     @classmethod
@@ -73,29 +117,60 @@ class StageRecipe(Strict):
     @property
     def needs(self) -> list[str]:
         """The stages that must be trained before this one."""
-        codes = [stage for knowledge in self.knowledge for stage in knowledge.autoencoders.values()]
-        return list(dict.fromkeys([teacher.stage for teacher in self.teachers] + codes))
+        start = [self.starts_from] if self.starts_from is not None else []
+        return list(dict.fromkeys([teacher.stage for teacher in self.teachers] + self.codes + start))
+
+    @property
+    def codes(self) -> list[str]:
+        """The stages of auto-encoders that its knowledge reads through."""
+        found = [stage for knowledge in self.knowledge for stage in knowledge.autoencoders.values()]
+        return list(dict.fromkeys(found))
+
+    @property
+    def adversarial_settings(self) -> AdversarialSettings:
+        """How it is trained against discriminators, where its task is that."""
+        return self.adversarial or AdversarialSettings()
+
+    @property
+    def joint_settings(self) -> JointSettings | None:
+        """How its network learns the class of an image; None for a stage that only segments."""
+        return self.joint or (JointSettings() if self.task == "joint" else None)
 
     def facts(self) -> dict[str, Any]:
-        """What decides the stage's result, without its training settings.
+        """What decides the stage's result, without its training settings, its seed and which cases it takes.
 
         Fields that came after the first runs are left out at their defaults: a finished run stays finished.
         """
-        facts = self.model_dump(mode="json", exclude={"fit", "about", "role"})
-        for name in ("weighing", "combine"):
+        no_facts = {"fit", "about", "role", "sites", "seed", "locations"}
+        no_facts |= {"cache_limit_gb", "left_out", "equal_time_to", "may_fail"}
+        facts = self.model_dump(mode="json", exclude=no_facts)
+        for name in ("weighing", "combine", "joint", "starts_from", "load_fex", "adversarial", "cache"):
             if getattr(self, name) == type(self).model_fields[name].default:
                 del facts[name]
         for knowledge in facts["knowledge"]:
             if not knowledge["autoencoders"]:
                 del knowledge["autoencoders"]
+        for teacher in facts["teachers"]:
+            if not teacher["unseen"]:
+                del teacher["unseen"]
         return facts
 
     @model_validator(mode="after")
     def _consistent(self) -> StageRecipe:
         if self.task == "distillation" and not (self.teachers and self.knowledge):
             raise ValueError("a distillation stage needs teachers and knowledge")
-        if self.task == "supervised" and (self.teachers or self.knowledge):
-            raise ValueError("a supervised stage has no teachers and no knowledge: set task: distillation")
+        if self.task in ("supervised", "joint", "adversarial") and (self.teachers or self.knowledge):
+            raise ValueError(f"a {self.task} stage has no teachers and no knowledge: set task: distillation")
+        if self.joint is not None and self.task not in ("joint", "distillation"):
+            raise ValueError("joint belongs to a stage with task: joint or task: distillation")
+        if self.starts_from is not None and self.task == "autoencoder":
+            raise ValueError("an autoencoder stage starts from nothing: leave out starts_from")
+        if self.adversarial is not None and self.task != "adversarial":
+            raise ValueError("adversarial belongs to a stage with task: adversarial")
+        if self.task == "adversarial" and self.loss != type(self).model_fields["loss"].default:
+            raise ValueError("the loss of an adversarial stage is that of US-SEG: set its weights under adversarial")
+        if self.starts_from is None and not self.load_fex:
+            raise ValueError("load_fex belongs to starts_from: name the stage to start from")
         for what, names in (
             ("teacher", [teacher.stage for teacher in self.teachers]),
             ("knowledge", [knowledge.name for knowledge in self.knowledge]),
@@ -103,6 +178,16 @@ class StageRecipe(Strict):
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"{what} '{name}' twice: give it one weight")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_cached(self) -> StageRecipe:
+        if self.cache and self.task != "distillation":
+            raise ValueError("cache belongs to a stage with task: distillation")
+        if self.cache and self.finetune_teachers:
+            raise ValueError(
+                "finetune_teachers and cache exclude each other: what a learning teacher says changes; set cache: false"
+            )
         return self
 
     @model_validator(mode="after")

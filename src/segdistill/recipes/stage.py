@@ -12,9 +12,9 @@ from segdistill.errors import InputError
 from segdistill.files import sha256_file, write_json
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.models import create_model
+from segdistill.models import create_model, find
 from segdistill.models.pretrained import load_encoder_weights
-from segdistill.recipes.results import RUN_FILE, SUMMARY_FILE, read_json
+from segdistill.recipes.results import FOLDS_FILE, RUN_FILE, SUMMARY_FILE, read_json
 from segdistill.recipes.schema_stage import AUTOENCODER, ModelRecipe
 from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import BEST, STATE, WEIGHTS
@@ -80,19 +80,28 @@ def record(folder: Path, info: dict[str, Any]) -> None:
     write_json(folder / INFO, info | {"weights_sha256": sha256_file(folder / WEIGHTS)})
 
 
+def goes_on(folder: Path, fingerprint: str) -> bool:
+    """Whether an interrupted training of these inputs can be continued.
+
+    >>> goes_on(Path("nowhere"), "abc")
+    False
+    """
+    return read_info(folder).get("fingerprint") == fingerprint and (folder / STATE).exists()
+
+
 def begin(folder: Path, info: dict[str, Any]) -> bool:
     """Makes the folder ready for training; True when an interrupted training of the same inputs goes on.
 
     What other inputs left there is removed.
     """
-    goes_on = read_info(folder).get("fingerprint") == info["fingerprint"] and (folder / STATE).exists()
-    if not goes_on:
-        for name in (STATE, BEST, WEIGHTS, "curves.csv", "metrics.csv", SUMMARY_FILE):
+    continued = goes_on(folder, info["fingerprint"])
+    if not continued:
+        for name in (STATE, BEST, WEIGHTS, "curves.csv", "metrics.csv", "classification.csv", SUMMARY_FILE):
             (folder / name).unlink(missing_ok=True)
         for old in (folder / "tensorboard").glob("events.*"):
             old.unlink()
     write_json(folder / INFO, info)
-    return goes_on
+    return continued
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,12 @@ class TrainedStage:
     preprocess: Preprocess
     postprocess: Postprocess
     info: dict[str, Any]
+
+    @property
+    def marks(self) -> bool:
+        """Whether it gives masks; a classifier of whole images does not."""
+        name = str(self.info["model"]["name"])
+        return find(name).kind != "classifier"
 
 
 def load_stage(folder: Path) -> TrainedStage:
@@ -145,6 +160,8 @@ def find_stage(model: str) -> Path:
     if (folder / INFO).exists():
         return folder
     stages = folder / "stages"
+    if (folder / FOLDS_FILE).exists() and not stages.is_dir():
+        raise InputError(f"{folder} holds folds: give one of them, such as {folder / 'fold-1'}:STAGE")
     if not stages.is_dir():
         raise InputError(f"{folder} is neither a run nor a stage nor a model file (.onnx)")
     names = sorted(path.parent.name for path in stages.glob(f"*/{INFO}"))

@@ -12,8 +12,11 @@ from segdistill.knowledge import FeatureAutoEncoders, Teacher, create_weighing, 
 from segdistill.losses import create_loss
 from segdistill.recipes.autoencoders import build_autoencoders, load_autoencoders, make_knowledge
 from segdistill.recipes.inputs import StageInputs
+from segdistill.recipes.joint import joint_task, start_network, student_task
+from segdistill.recipes.out_of_fold import speaks
 from segdistill.recipes.stage import build_network, load_stage
-from segdistill.training.distillation import Distillation
+from segdistill.training.adversarial import Adversarial
+from segdistill.training.adversary import make_discriminators, make_loss, stage_shapes
 from segdistill.training.precision import choose_precision
 from segdistill.training.reconstruction import Reconstruction
 from segdistill.training.supervised import Supervised
@@ -36,7 +39,7 @@ def build_task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision
 
 
 def _supervised(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
-    network = build_network(inputs.stage.model, inputs.preprocess.channels)
+    network = start_network(inputs)
     return Supervised(network, create_loss(inputs.stage.loss.name, **inputs.stage.loss.options))
 
 
@@ -47,7 +50,7 @@ def _autoencoder(inputs: StageInputs, cases: list[Case], fabric: Fabric, precisi
 
 def _distillation(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
     stage = inputs.stage
-    network = build_network(stage.model, inputs.preprocess.channels)
+    network = start_network(inputs)
     loss = create_loss(stage.loss.name, **stage.loss.options)
     teachers = _teachers(inputs, fabric, precision)
     networks = {"student": network} | {teacher.name: teacher.network for teacher in teachers}
@@ -57,18 +60,33 @@ def _distillation(inputs: StageInputs, cases: list[Case], fabric: Fabric, precis
 
     labels = [case.label for case in cases]
     belongs = torch.tensor([[not t.labels or label in t.labels for t in teachers] for label in labels])
+    heard = torch.tensor(speaks(inputs.recipe, inputs.name, cases, inputs.cases))
     adaptive = stage.weighing.name != "fixed"
-    return Distillation(
+    return student_task(inputs, cases)(
         network,
         loss,
         teachers,
-        teacher_weights(teachers, labels, stage.routing),
+        teacher_weights(teachers, labels, stage.routing) * heard,
         make_knowledge(stage, codes),
         stage.hard_weight,
         belongs if stage.finetune_teachers else None,
         create_weighing(stage.weighing.name, **stage.weighing.options) if adaptive else None,
         stage.combine,
     )
+
+
+def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+    settings, channels = inputs.stage.adversarial_settings, inputs.preprocess.channels
+    size = inputs.preprocess.size
+    with torch.device("meta"):
+        plain = inputs.stage.model.model_copy(update={"pretrained": None})
+        shapes = stage_shapes(build_network(plain, channels), channels, size)
+    # the generator first: its weights are then those of the same network trained without discriminators
+    network = build_network(inputs.stage.model, channels)
+    discriminators = make_discriminators(settings, shapes, channels, size)
+    autocast = torch.bfloat16 if precision.startswith("bf16") else None
+    accumulate = inputs.settings.accumulate
+    return Adversarial(network, discriminators, make_loss(settings, len(shapes)), accumulate, autocast)
 
 
 def _teachers(inputs: StageInputs, fabric: Fabric, precision: str) -> list[Teacher]:
@@ -93,4 +111,6 @@ TASKS: dict[str, Callable[[StageInputs, list[Case], Fabric, str], Task]] = {
     "supervised": _supervised,
     "autoencoder": _autoencoder,
     "distillation": _distillation,
+    "joint": joint_task,
+    "adversarial": _adversarial,
 }

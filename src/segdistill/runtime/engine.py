@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError
-from segdistill.runtime.model_file import INPUT_NAME, OUTPUT_NAME, ModelInfo, read_info
+from segdistill.runtime.model_file import INPUT_NAME, LABEL_NAME, OUTPUT_NAME, ModelInfo, read_info
 
 
 class Engine:
@@ -51,9 +51,19 @@ class Engine:
             raise InputError(
                 f"not a segdistill model file: {path} has no input 'image' and output 'probability'"
             )
+        if self.info.labels and LABEL_NAME not in [value.name for value in outputs]:
+            raise InputError(f"not a segdistill model file: {path} names classes and has no output 'label'")
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalised images (B, C, H, W) -> probabilities (B, K, H, W), both float32.
+
+        Raises:
+            InputError: the batch does not fit the network.
+        """
+        return self.run_both(batch)[0]
+
+    def run_both(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """As `run`, with the probabilities (B, labels) of the images' classes; None where the network has none.
 
         Raises:
             InputError: the batch does not fit the network.
@@ -64,14 +74,17 @@ class Engine:
                 f"{batch.shape}"
             )
         try:
-            answer = self._session.run([OUTPUT_NAME], {INPUT_NAME: np.ascontiguousarray(batch)})[0]
+            wanted = [OUTPUT_NAME, LABEL_NAME] if self.info.labels else [OUTPUT_NAME]
+            answer, *label = self._session.run(wanted, {INPUT_NAME: np.ascontiguousarray(batch)})
         except Exception as error:
             raise InputError(
                 f"{self.path}: the network does not run on {batch.shape}: {_first_line(error)}"
             ) from error
         if not isinstance(answer, np.ndarray) or answer.ndim != 4 or len(answer) != len(batch):
             raise InputError(f"not a segdistill model file: {self.path} does not give (B, K, H, W)")
-        return answer.astype(np.float32, copy=False)
+        if label and np.shape(label[0]) != (len(batch), len(self.info.labels)):
+            raise InputError(f"not a segdistill model file: {self.path} does not give the classes that it names")
+        return answer.astype(np.float32, copy=False), label[0].astype(np.float32, copy=False) if label else None
 
 
 def _first_line(error: Exception) -> str:

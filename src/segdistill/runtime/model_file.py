@@ -16,6 +16,8 @@ from segdistill.runtime.onnx_file import read_metadata
 METADATA_KEY = "segdistill"
 FORMAT_VERSION = 1
 INPUT_NAME, OUTPUT_NAME = "image", "probability"
+LABEL_NAME = "label"
+"""The output of a network that also classifies: probabilities (B, K) of the classes `ModelInfo.labels`."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class ModelInfo:
         postprocess: from probabilities to labels.
         provenance: hashes of data, recipe and weights, teachers, versions (JSON types).
         metrics: what was measured on the test split (JSON types).
+        labels: classes of the whole image, in the order of the output "label"; empty: the network only segments.
         format_version: of this record; a newer one is refused.
 
     Raises:
@@ -47,6 +50,7 @@ class ModelInfo:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.input_channels != self.preprocess.channels:
@@ -76,7 +80,8 @@ def dump_info(info: ModelInfo) -> str:
             "postprocess": info.postprocess.to_dict(),
             "provenance": dict(info.provenance),
             "metrics": dict(info.metrics),
-        },
+        }
+        | ({"labels": list(info.labels)} if info.labels else {}),
         sort_keys=True,
     )
 
@@ -110,6 +115,7 @@ def parse_info(text: str) -> ModelInfo:
             provenance=dict(values.get("provenance", {})),
             metrics=dict(values.get("metrics", {})),
             format_version=version,
+            labels=tuple(str(name) for name in values.get("labels", ())),
         )
     except KeyError as error:
         raise InputError(f"its metadata lacks {error}") from error

@@ -1,17 +1,21 @@
-"""From a picture to its mask with one model file."""
+"""From a picture, or a volume, to its mask with one model file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segdistill.imaging.boxes import Box, tight_box
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.read import read_picture
+from segdistill.imaging.read_volume import read_volume
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import ModelInfo
+from segdistill.runtime.predict_volume import VolumePrediction, predict_volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +25,8 @@ class Prediction:
     Attributes:
         mask: labels, uint8 (H, W), 0 for background.
         probability: that a pixel is not background, float32 (H, W).
+        classes: name -> probability of the whole image's classes, of several patches their mean; empty where the
+            network only segments.
 
     >>> Prediction(np.ones((1, 2), np.uint8), np.array([[0.75, 0.25]], np.float32)).mean_probability
     0.5
@@ -28,6 +34,16 @@ class Prediction:
 
     mask: Pixels
     probability: NDArray[np.float32]
+    classes: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def box(self) -> Box | None:
+        """The tight box of the largest region, (left, top, right, bottom), right and bottom exclusive; None: no region.
+
+        >>> Prediction(np.array([[0, 1, 1]], np.uint8), np.ones((1, 3), np.float32)).box
+        (1, 0, 3, 1)
+        """
+        return tight_box(self.mask)
 
     @property
     def mean_probability(self) -> float | None:
@@ -37,7 +53,7 @@ class Prediction:
 
 
 class Predictor:
-    """A model file, ready to segment pictures.
+    """A model file, ready to segment pictures and volumes.
 
     Args:
         path: the model file.
@@ -67,13 +83,19 @@ class Predictor:
         """Segments uint8 pixels (H, W) or (H, W, 3); the result has their size."""
         size = (pixels.shape[0], pixels.shape[1])
         preprocess = self._engine.info.preprocess
-        answers = [self._engine.run(image[None])[0] for image in preprocess.inputs(pixels)]
-        probability = preprocess.join(np.stack(answers), size)
+        answers = [self._engine.run_both(image[None]) for image in preprocess.inputs(pixels)]
+        probability = preprocess.join(np.stack([answer[0] for answer, _ in answers]), size)
+        known = [label[0] for _, label in answers if label is not None]
+        classes = dict(zip(self.info.labels, np.mean(known, axis=0).tolist(), strict=True)) if known else {}
         foreground = self._postprocess.foreground(probability, size)
         if len(probability) <= 2:
-            return Prediction(self._postprocess.above(foreground), foreground)
-        return Prediction(self._postprocess.mask(probability, size), foreground)
+            return Prediction(self._postprocess.above(foreground), foreground, classes)
+        return Prediction(self._postprocess.mask(probability, size), foreground, classes)
 
     def predict(self, path: str | Path) -> Prediction:
         """Reads a file and segments it; UnreadableImage when it cannot be read."""
         return self.predict_pixels(read_picture(path).pixels)
+
+    def predict_volume(self, path: str | Path) -> VolumePrediction:
+        """Reads a volume (`read_volume`) and segments it slice by slice; UnreadableImage when it cannot be read."""
+        return predict_volume(self, read_volume(path, turn=False))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from segdistill.errors import InputError
 from segdistill.files import atomic_write, write_text
-from segdistill.imaging.contours import draw_overlay
+from segdistill.imaging.contours import Rgb, draw_overlay
 from segdistill.imaging.picture import Picture
 from segdistill.runtime.measure import measure
 from segdistill.runtime.predictor import Prediction
@@ -31,6 +31,8 @@ COLUMNS = (
     "mean_probability",
     "seconds",
 )
+VOLUME_COLUMNS = ("slices", "voxels", "volume_ml")
+"""Columns of a table that holds volumes."""
 _COLOURS = (
     (255, 176, 0),
     (0, 200, 255),
@@ -62,12 +64,20 @@ def write_prediction(
     for path in (mask_path, overlay_path):
         if path.exists() and picture.source.exists() and path.samefile(picture.source):
             raise InputError(f"{path} would replace its own picture: choose another output folder")
-    labels = int(prediction.mask.max(initial=0))
-    layers = [(prediction.mask == n, _COLOURS[(n - 1) % len(_COLOURS)]) for n in range(1, labels + 1)]
-    scale = np.uint8(255 if labels <= 1 else 1)
+    scale = np.uint8(255 if prediction.mask.max(initial=0) <= 1 else 1)
     _write_png(mask_path, prediction.mask * scale)
-    _write_png(overlay_path, draw_overlay(picture.pixels, layers))
+    _write_png(overlay_path, draw_overlay(picture.pixels, layers_of(prediction.mask)))
     return mask_path, overlay_path
+
+
+def layers_of(labels: NDArray[np.uint8]) -> list[tuple[NDArray[np.bool_], Rgb]]:
+    """The mask of every label (H, W) above 0 with its colour, for `draw_overlay`.
+
+    >>> [colour for _, colour in layers_of(np.array([[0, 2]], np.uint8))]
+    [(255, 176, 0), (0, 200, 255)]
+    """
+    count = int(labels.max(initial=0))
+    return [(labels == n, _COLOURS[(n - 1) % len(_COLOURS)]) for n in range(1, count + 1)]
 
 
 def output_paths(stem: str, folder: str | Path) -> tuple[Path, Path]:
@@ -89,11 +99,13 @@ def unique_stems(paths: Sequence[str | Path]) -> list[str]:
 
     >>> unique_stems(["a/x.png", "b/X.png", "a/x_overlay.png"])
     ['x', 'X_2', 'x_overlay_2']
+    >>> unique_stems(["a/x.nii.gz", "series.1"])
+    ['x', 'series.1']
     """
     taken: set[str] = set()
     stems = []
     for path in paths:
-        base = stem = Path(path).stem
+        base = stem = _stem(Path(path))
         number = 1
         while not taken.isdisjoint(names := {stem.lower(), f"{stem}_overlay".lower()}):
             number += 1
@@ -101,6 +113,12 @@ def unique_stems(paths: Sequence[str | Path]) -> list[str]:
         taken |= names
         stems.append(stem)
     return stems
+
+
+def _stem(path: Path) -> str:
+    if path.is_dir() or path.suffix[1:].isdecimal():  # a folder is named as it is, "series.1" has no suffix
+        return path.name
+    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
 
 
 def prediction_row(prediction: Prediction, picture: Picture, seconds: float) -> dict[str, Any]:
@@ -125,7 +143,17 @@ def prediction_row(prediction: Prediction, picture: Picture, seconds: float) -> 
         "spacing_source": picture.spacing.source if known and picture.spacing else None,
         "mean_probability": None if mean is None else round(mean, 6),
         "seconds": round(seconds, 4),
+        **_class_columns(prediction),
     }
+
+
+def _class_columns(prediction: Prediction) -> dict[str, Any]:
+    """`class`, `p_NAME` of each class and `box` ("left top right bottom"), of a network that classifies."""
+    if not prediction.classes:
+        return {}
+    chances = {f"p_{name}": round(chance, 6) for name, chance in prediction.classes.items()}
+    box = None if prediction.box is None else " ".join(map(str, prediction.box))
+    return {"class": max(prediction.classes, key=prediction.classes.__getitem__), **chances, "box": box}
 
 
 def _rounded(value: float | None) -> float | None:
@@ -133,7 +161,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
-    """Writes rows of `prediction_row` as CSV; what is not known is an empty cell.
+    """Writes rows of `prediction_row` and `volume_row` as CSV; what is not known is an empty cell.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "predictions.csv"
@@ -142,7 +170,11 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     ['file', 'area_px']
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    found = list(rows)
+    more = VOLUME_COLUMNS if any("voxels" in row for row in found) else ()
+    known = {*COLUMNS, *VOLUME_COLUMNS}
+    classes = dict.fromkeys(name for row in found for name in row if name not in known)
+    writer = csv.DictWriter(text, [*COLUMNS, *more, *classes], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(found)
     write_text(path, text.getvalue())

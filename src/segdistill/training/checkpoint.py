@@ -84,6 +84,19 @@ def load_weights(path: Path, network: nn.Module) -> None:
     network.load_state_dict(tensors)
 
 
+def load_part(path: Path, network: nn.Module, without: tuple[str, ...]) -> None:
+    """Loads safetensors weights but for those whose names begin with one of `without`, which stay as they are.
+
+    Raises:
+        InputError: as `load_weights`, or nothing is left to load.
+    """
+    kept = {name: value.clone() for name, value in network.state_dict().items() if name.startswith(without)}
+    if len(kept) == len(network.state_dict()):
+        raise InputError(f"nothing of {path} is left to load: the network is all {' and '.join(without)}")
+    load_weights(path, network)
+    network.load_state_dict(kept, strict=False)
+
+
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Loads an optimiser's state with each tensor in its parameter's memory format.
 

@@ -34,6 +34,17 @@ class Probability(nn.Module):
         return probabilities(logits)[:, 1:] if logits.shape[1] == 1 else probabilities(logits)
 
 
+class MaskAndClass(Probability):
+    """A joint network reduced to probabilities: of every pixel's class, and of the whole image's."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        """Probabilities (B, C, H, W) and (B, K) for a batch of normalised images."""
+        output = self.network(image)
+        mask = probabilities(output.logits)
+        mask = mask[:, 1:] if output.logits.shape[1] == 1 else mask
+        return mask, output.label.float().softmax(dim=1)
+
+
 def mask_predictor(
     network: nn.Module, preprocess: Preprocess, postprocess: Postprocess, device: torch.device
 ) -> Callable[[Picture], NDArray[np.uint8]]:

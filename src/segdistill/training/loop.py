@@ -34,7 +34,7 @@ from segdistill.training.curves import write_curves
 from segdistill.training.finite import numbers, require_finite, require_finite_weights
 from segdistill.training.optimisation import make_optimizer, make_schedule
 from segdistill.training.settings import FitSettings
-from segdistill.training.task import Batch, Task, Trainee
+from segdistill.training.task import Batch, Task, Trainee, judge
 from segdistill.training.validation import spare_threads, to_device, validate
 
 STATE = "training_state.pt"
@@ -98,7 +98,8 @@ def fit(
     """
     batch_count = len(batch_indices(len(train), settings.batch_size, 0, 0, world=fabric.world_size))
     steps = math.ceil(batch_count / settings.accumulate)
-    players = _set_up(task, settings, fabric, settings.epochs * steps)
+    epochs, total = settings.length(steps)
+    players = _set_up(task, settings, fabric, total)
     position = _Position()
     if (folder / STATE).exists():
         position = _restore(load_state(folder / STATE), players, fabric)
@@ -106,7 +107,8 @@ def fit(
     if fabric.is_global_zero:
         writer = SummaryWriter(str(folder / "tensorboard"), purge_step=position.epoch + 1)
     saved = time.monotonic()
-    while position.epoch < settings.epochs and not _is_stale(position, settings):
+    while position.epoch < epochs and not _is_stale(position, settings):
+        last = min(steps, total - position.epoch * steps)
         start = position.step * settings.accumulate
         source = batches(
             train,
@@ -119,29 +121,29 @@ def fit(
             pin_memory=fabric.device.type == "cuda",
         )
         with closing(source):
-            for _ in range(position.step, steps):
+            for _ in range(position.step, last):
                 began = time.monotonic()
                 group = list(islice(source, settings.accumulate))
                 position.waited += time.monotonic() - began
                 parts = _step(task, players, group, settings, fabric, position)
                 position.step += 1
                 position.seconds += time.monotonic() - began
-                if position.step == steps:
+                if position.step == last:
                     break  # what ends the epoch is told and saved together with it
                 due = time.monotonic() - saved > settings.checkpoint_seconds
                 if fabric.broadcast(due) if fabric.world_size > 1 else due:
                     require_finite_weights(_networks(players), position.epoch, position.step)
                     _save(folder, players, position, fabric)
                     saved = time.monotonic()
-                yield Progress(position.epoch, settings.epochs, position.step, steps, parts, {})
-        row = _end_epoch(task, players, validation, settings, folder, fabric, position, steps)
+                yield Progress(position.epoch, epochs, position.step, steps, parts, {})
+        row = _end_epoch(task, players, validation, settings, folder, fabric, position, last)
         if writer is not None:
             for name, value in row.items():
                 writer.add_scalar(name, value, position.epoch)
             writer.flush()
         _save(folder, players, position, fabric)
         saved = time.monotonic()
-        yield Progress(position.epoch - 1, settings.epochs, steps, steps, parts, row)
+        yield Progress(position.epoch - 1, epochs, steps, steps, parts, row)
     if writer is not None:
         writer.close()
     _finish(folder, players[0], fabric)
@@ -173,7 +175,8 @@ def _step(
     moved = [to_device(batch, fabric, settings.channels_last) for batch in group]
     images = sum(len(batch["image"]) for batch in moved)
     parts: dict[str, float] = {}
-    for player in players:
+    turns = getattr(task, "turns", tuple(task.players))
+    for player in sorted(players, key=lambda player: turns.index(player.name)):
         player.module.train()
         sums: dict[str, Tensor] = {}
         for i, batch in enumerate(moved):
@@ -234,10 +237,11 @@ def _end_epoch(
     for player in players:
         if isinstance(player.schedule, ReduceLROnPlateau):
             player.schedule.step(watched)
-    score = row.get("val_dice", -row["loss"])
+    judged = judge(task, row)
+    score = -row["loss"] if judged is None else judged
     if position.best is None or score > position.best:
         position.best, position.stale = score, 0
-        if fabric.is_global_zero and settings.select == "best" and "val_dice" in row:
+        if fabric.is_global_zero and settings.select == "best" and judged is not None:
             save_weights(folder / BEST, players[0].trainee.network)
     else:
         position.stale += 1

@@ -63,6 +63,7 @@ class FitSettings(_Settings):
 
     Attributes:
         epochs: passes over the training cases.
+        steps: optimiser steps in all, in place of `epochs`: the last pass may end early.
         batch_size: images per forward pass over all devices; an optimiser step takes `accumulate` of them.
         accumulate: batches per optimiser step.
         precision: `auto` takes bf16 where the processor computes in it, else fp32.
@@ -81,6 +82,7 @@ class FitSettings(_Settings):
     """
 
     epochs: int = Field(default=40, ge=1)
+    steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=8, ge=1)
     accumulate: int = Field(default=1, ge=1)
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -94,3 +96,21 @@ class FitSettings(_Settings):
     augment: str = "light"
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     workers: int | None = Field(default=None, ge=0)
+
+    def length(self, steps: int) -> tuple[int, int]:
+        """(epochs, optimiser steps in all) where an epoch has `steps`.
+
+        >>> FitSettings(epochs=2).length(10), FitSettings(steps=25).length(10)
+        ((2, 20), (3, 25))
+        """
+        if self.steps is None:
+            return self.epochs, self.epochs * steps
+        return -(-self.steps // steps), self.steps
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out what came after the first runs, where it is not used: a finished run stays finished."""
+        content: dict[str, Any] = dump(self)
+        if self.steps is None:
+            content.pop("steps", None)
+        return content

@@ -20,7 +20,8 @@ class Task(Protocol):
     """Players with an optimiser each; the first is the one that is validated, selected and saved.
 
     The loop replaces the entries of `players` by their distributed wrappers, so `losses` must call the networks
-    through this dictionary.
+    through this dictionary. An epoch is judged by the validation numbers that its attribute `score` names.
+    Players take their turns on a batch in this order, or in that of the attribute `turns`, all their names.
     """
 
     players: dict[str, nn.Module]
@@ -30,6 +31,18 @@ class Task(Protocol):
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """(B,) values per case of the first player: `loss`, and `dice` where a reference is known."""
+
+
+def judge(task: Task, row: Mapping[str, float]) -> float | None:
+    """How good an epoch is: the mean of the validation numbers that the task names in `score`, else `val_dice`.
+
+    None when none of them was measured.
+
+    >>> judge(None, {"val_dice": 0.5}), judge(None, {"loss": 1.0})
+    (0.5, None)
+    """
+    found = [row[name] for name in getattr(task, "score", ("val_dice",)) if name in row]
+    return sum(found) / len(found) if found else None
 
 
 class Trainee(nn.Module):

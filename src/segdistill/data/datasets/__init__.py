@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from segdistill.data.case import Case, near_name, require_unique
+from segdistill.data.case import Case, require_unique
 from segdistill.data.datasets.base import Dataset
 from segdistill.data.datasets.busi import BUSI
 from segdistill.data.datasets.chase_db1 import CHASE_DB1
@@ -24,6 +24,7 @@ from segdistill.data.datasets.prostate_multisite import PROSTATE_MULTISITE
 from segdistill.data.datasets.stu import STU
 from segdistill.data.datasets.sysu import SYSU
 from segdistill.errors import InputError
+from segdistill.registry import near_names
 
 __all__ = ["DATASETS", "Dataset", "index_dataset"]
 
@@ -67,9 +68,7 @@ def index_dataset(name: str, path: str | Path, **options: Any) -> list[Case]:
     120
     """
     if name not in DATASETS:
-        meant = near_name(name, DATASETS)
-        hint = f"did you mean '{meant}'?" if meant else f"there are {', '.join(DATASETS)}"
-        raise InputError(f"unknown dataset '{name}': {hint}")
+        raise InputError(f"unknown dataset '{name}': {near_names(name, DATASETS)}")
     known = list(inspect.signature(DATASETS[name].index).parameters)[1:]
     for option in options:
         if option not in known:

@@ -1,0 +1,138 @@
+"""The scale of each distillation and segmentation loss over image sizes 64 to 512, and from images to volumes.
+
+One pattern of eight by eight blocks is drawn at every size, with features at half of it, for a student and a teacher;
+as a volume it is repeated along the third axis. A loss whose weight means the same at every size has the same value
+each time. The figure is the largest relative difference of any loss from its value at the smallest size; what a loss
+does not do by its definition is listed as left out, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common import arguments, machine, report, tell, two_cores
+from segdistill.knowledge import KNOWLEDGE, FeatureSimilarity, Knowledge, create_knowledge
+from segdistill.knowledge.autoencoder import PAIR, FeatureAutoEncoders
+from segdistill.losses import LOSSES, create_loss
+from segdistill.models.output import FeatureInfo, Output
+
+BAR = 0.01
+BLOCKS, CHANNELS, CLASSES, BATCH, DEPTH = 8, 6, 2, 3, 8
+
+OPTIONS: dict[str, dict[str, float]] = {
+    "skd": {"holistic": 0.1},
+    "ifvd": {"adversarial": 0.001},
+    "cwd": {"features": 50.0},
+    "cross_image": {"grid": 8},
+    "cirkd": {"grid": 8},
+    "memory_contrast": {"grid": 8},
+    "amtml": {"relations": 1.0},
+}
+"""With every term that is off by default; the grid is that of the blocks, so that no average mixes two."""
+
+IMAGES_ONLY = {
+    "holistic": "its critic sees images",
+    "skd": "its critic sees images; without it the terms are pair_wise and soft_prediction",
+    "ifvd": "its critic sees images; without it the terms are intra_class and soft_prediction",
+    "feature_similarity": "its auto-encoders pool images",
+}
+
+
+def pattern(seed: int, size: int, volume: bool) -> tuple[Output, Tensor]:
+    """Answers and masks of one pattern at a size; features of every tap are the same."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(BATCH, CLASSES, BLOCKS, BLOCKS, generator=generator)
+    feature = torch.randn(BATCH, CHANNELS, BLOCKS // 2, BLOCKS // 2, generator=generator)
+    mask = torch.zeros(BATCH, BLOCKS, BLOCKS, dtype=torch.long)
+    mask[:, 2:6, 4:] = 1
+
+    def drawn(x: Tensor, side: int, depth: int) -> Tensor:
+        factor = side // x.shape[-1]
+        big = x.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+        return big.unsqueeze(-3).repeat_interleave(depth, -3) if volume else big
+
+    features = _Same(drawn(feature, size // 2, DEPTH // 2))
+    return Output(drawn(logits, size, DEPTH), features), drawn(mask, size, DEPTH)
+
+
+class _Same(dict[str, Tensor]):
+    """The same feature under every name."""
+
+    def __init__(self, feature: Tensor) -> None:
+        super().__init__()
+        self.feature = feature
+
+    def __missing__(self, tap: str) -> Tensor:
+        return self.feature
+
+
+def made(name: str) -> Knowledge:
+    """A knowledge that is connected, the same every time; what learns stands still."""
+    torch.manual_seed(0)
+    if name == "feature_similarity":
+        codes = {who: FeatureAutoEncoders(dict.fromkeys(PAIR, CHANNELS), grid=4) for who in ("student", "t")}
+        return FeatureSimilarity(autoencoders=codes)
+    knowledge = create_knowledge(name, **OPTIONS.get(name, {}))
+    info = {tap: FeatureInfo(tap, CHANNELS, 2) for tap in knowledge.features}
+    knowledge.connect(info, {"t": info})
+    for module in knowledge.modules.values():
+        module.eval()
+        if hasattr(module, "store"):
+            entries = torch.nn.functional.normalize(torch.randn(BATCH, CHANNELS, 16), dim=1)
+            module.store(entries, torch.ones(BATCH, CLASSES, 16), 16)
+    return knowledge
+
+
+def gap_of(name: str, size: int, volume: bool) -> float:
+    """The mean gap of a student from a teacher."""
+    knowledge = made(name)
+    said = []
+    for seed, network in ((1, "student"), (2, "t")):
+        output, mask = pattern(seed, size, volume)
+        said.append(knowledge.extract(output, mask, network))
+    with torch.no_grad():
+        return knowledge.gap(said[0], said[1], "t").mean().item()
+
+
+def loss_of(name: str, size: int, volume: bool) -> float:
+    """The segmentation loss of a student."""
+    output, mask = pattern(1, size, volume)
+    assert output.logits is not None
+    return float(create_loss(name)(output.logits, mask))
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512])
+    parser.add_argument("--volume-sizes", type=int, nargs="+", default=[64, 128])
+    args = parser.parse_args()
+    two_cores()
+    found: dict[str, dict[str, float]] = {}
+    sides: dict[str, Callable[[str, int, bool], float]] = dict.fromkeys(KNOWLEDGE, gap_of) | dict.fromkeys(
+        LOSSES, loss_of
+    )
+    left_out = {"soft_label": "it is of the whole image and has no positions"}
+    for name, measure in sides.items():
+        if name in left_out:
+            continue
+        tell(f"{name} ...")
+        values = {f"{size}x{size}": measure(name, size, False) for size in args.sizes}
+        if name in IMAGES_ONLY:
+            left_out[f"{name}, volumes"] = IMAGES_ONLY[name]
+        else:
+            values |= {f"{DEPTH}x{size}x{size}": measure(name, size, True) for size in args.volume_sizes}
+        first = next(iter(values.values()))
+        spread = max(abs(value - first) for value in values.values()) / max(abs(first), 1e-12)
+        found[name] = {"value": first, "largest_difference": spread, **values}
+    worst = max(found, key=lambda name: found[name]["largest_difference"])
+    figure = found[worst]["largest_difference"]
+    details = {"worst": worst, "losses": found, "left_out": left_out, "bar": BAR, "machine": machine()}
+    report(Path(__file__).stem, figure, BAR, figure <= BAR, details, args.json)
+
+
+if __name__ == "__main__":
+    main()

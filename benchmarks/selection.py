@@ -1,0 +1,93 @@
+"""Which weights to keep: those of the best validation epoch, or the last ones? Decided without test cases.
+
+The validation cases are halved by groups. The student is trained as plain_loop.py trains it; the epoch is selected on
+one half and judged on the other, where the last weights are judged too. The halves then change places, from the same
+training. The figure is the mean of Dice(last) - Dice(selected) over seeds and halves: above 0 the last ones are
+better, which is what FitSettings.select then means by `auto` for schedules that end at a learning rate of zero.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common import arguments, machine, report, scratch, tell
+from segdistill.data.cases import Case
+from segdistill.data.store import prepare_store
+from segdistill.data.views import Views
+from segdistill.imaging.preprocess import Preprocess
+from segdistill.losses import create_loss
+from segdistill.models import create_model
+from segdistill.recipes.gather import gather, training_cases
+from segdistill.recipes.machine import Machine, make_fabric
+from segdistill.recipes.schema_data import DataRecipe
+from segdistill.training.loop import fit
+from segdistill.training.settings import FitSettings
+from segdistill.training.supervised import Supervised
+from segdistill.training.validation import validate
+
+LABELS = ["benign", "malignant"]
+
+
+def halves(cases: list[Case]) -> list[list[Case]]:
+    """Groups in turn to one half and the other."""
+    side = {group: i % 2 for i, group in enumerate(sorted({case.group_key for case in cases}))}
+    return [[case for case in cases if side[case.group_key] == half] for half in (0, 1)]
+
+
+def train(
+    views: Views, held: list[Views], settings: FitSettings, seed: int, folder: Path
+) -> list[list[float]]:
+    """Dice of each half after every epoch."""
+    torch.manual_seed(seed)
+    network = create_model("simplified_unet", in_channels=3, classes=2)
+    task = Supervised(network, create_loss("weight_balance"))
+    fabric = make_fabric(Machine("cpu"), settings.precision)
+    curve: list[list[float]] = []
+    for progress in fit(task, views, held[0], settings, folder, fabric):
+        if progress.validation:
+            other = validate(task, task.players["network"], held[1], settings, fabric)
+            curve.append([progress.validation["val_dice"], other["val_dice"]])
+    return curve
+
+
+def judge(curve: list[list[float]], half: int) -> dict[str, Any]:
+    """Selected on `half`, judged on the other one."""
+    best = max(range(len(curve)), key=lambda epoch: curve[epoch][half])
+    return {
+        "selected_epoch": best + 1,
+        "selected": round(curve[best][1 - half], 4),
+        "last": round(curve[-1][1 - half], 4),
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--dataset", choices=["busi", "phantom"], default="busi")
+    args = parser.parse_args()
+    settings = FitSettings(epochs=args.epochs, select="last")
+    preprocess = Preprocess((args.size, args.size), "grey", 3)
+    rows = []
+    with scratch() as folder:
+        cases = gather(DataRecipe(dataset=args.dataset, size=args.size, labels=LABELS), None, folder).cases
+        shown = {name: training_cases(cases, name, LABELS, "selection") for name in ("train", "val")}
+        store = prepare_store([*shown["train"], *shown["val"]], preprocess, folder / "store")
+        held = [Views(store, [c.id for c in half], preprocess, "none") for half in halves(shown["val"])]
+        for seed in range(args.seeds):
+            ids = [case.id for case in shown["train"]]
+            views = Views(store, ids, preprocess, settings.augment, seed)
+            curve = train(views, held, settings, seed, folder / f"seed{seed}")
+            rows += [{"seed": seed, "selected_on": half, **judge(curve, half)} for half in (0, 1)]
+            tell(str(rows[-2:]))
+    difference = sum(row["last"] - row["selected"] for row in rows) / len(rows)
+    details = {"rows": rows, "epochs": args.epochs, "machine": machine(settings.precision)}
+    report("selection", round(difference, 4), 0.0, difference > 0, details, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""segdistill compare RUN RUN...: paired differences with intervals, and a verdict in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(help="run folders, RUN:STAGE, or folders of segdistill evaluate -o")
+    ],
+    stages: Annotated[
+        str | None, typer.Option(help="only these methods (comma between); without: every student")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="what they are compared with; without: the stages with role baseline")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="a column of metrics.csv")] = "dice",
+    margin: Annotated[
+        float | None, typer.Option(help="accepted loss, stated beforehand; without: that of the recipe")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="folder for comparison.csv, forest.svg and report.html")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the comparison as JSON")] = False,
+) -> None:
+    """Compare methods case by case, seeds averaged: helps, hurts, or no evidence (docs/concepts/verdicts.md)."""
+    import json
+
+    from segdistill.errors import InputError
+    from segdistill.evaluation.comparison import compare_methods, gather_methods, require_seeds
+    from segdistill.evaluation.comparison_report import comparison_text, write_comparison
+    from segdistill.recipes.compare import choose_pairs, read_trainings, stated_margin
+
+    margin = stated_margin(runs) if margin is None else margin
+    if margin is not None and not 0 < margin < float("inf"):
+        raise InputError(f"--margin must be above 0, not {margin:g}: it is the loss that would be accepted")
+    methods, notes = gather_methods(read_trainings(runs))
+    pairs = choose_pairs(methods, [s.strip() for s in stages.split(",")] if stages else [], baseline)
+    require_seeds(list({id(m): m for pair in pairs for m in pair}.values()))
+    found = compare_methods(pairs, metric, margin)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    if out is not None:
+        write_comparison(found, pairs, out, f"Comparison of {', '.join(Path(run).name for run in runs)}")
+    if as_json:
+        print(
+            json.dumps(
+                {"metric": metric, "margin": margin, "comparisons": [c.to_dict() for c in found]}, indent=2
+            )
+        )
+    else:
+        print(comparison_text(found))
+        if out is not None:
+            print(f"report      {out / 'report.html'}")

@@ -1,0 +1,158 @@
+"""The report's section on classes of whole images: scores, ROC, reliability, confusion tables, Grad-CAM."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segdistill.evaluation.class_figures import class_reliability_chart, roc_chart
+from segdistill.evaluation.classification import SCORES, roc_curve
+from segdistill.evaluation.classification_results import (
+    LOCATION,
+    Classified,
+    read_classification_csv,
+    reliability_of,
+    summarise_classification,
+    truth_of,
+)
+from segdistill.evaluation.html import interval_cell, number, table, text
+from segdistill.evaluation.report_repetitions import repetitions_table
+
+if TYPE_CHECKING:
+    from segdistill.evaluation.report_data import Report, StageReport
+
+CLASSIFICATION_FILE = "classification.csv"
+CAM_FOLDER = "grad_cam"
+_HEADS = {
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "auc": "AUC",
+    "iou": "IoU of the map",
+    "dice": "Dice of the map",
+    "box_iou": "IoU of the boxes",
+    "box_dice": "Dice of the boxes",
+    "cam_inside": "Grad-CAM in the lesion",
+}
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """What one stage says of whole images.
+
+    Attributes:
+        classes: in the order of its answers.
+        rows: one per test case.
+        pictures: case -> PNG of its Grad-CAM.
+    """
+
+    classes: Sequence[str]
+    rows: Sequence[Classified]
+    pictures: dict[str, bytes] = field(default_factory=dict)
+
+
+def read_class_report(folder: Path) -> ClassReport | None:
+    """What lies in a stage's folder; None for a stage that classifies nothing.
+
+    >>> read_class_report(Path("nowhere")) is None
+    True
+    """
+    classes, rows = read_classification_csv(folder / CLASSIFICATION_FILE)
+    if not rows:
+        return None
+    pictures = {path.stem: path.read_bytes() for path in sorted((folder / CAM_FOLDER).glob("*.png"))}
+    return ClassReport(classes, rows, pictures)
+
+
+def file_stem(case: str) -> str:
+    """A case's id as the name of a file.
+
+    >>> file_stem("scan/frame 1")
+    'scan_frame 1'
+    """
+    return case.replace("/", "_").replace("\\", "_")
+
+
+def classification_section(report: Report) -> str:
+    """Tables and charts of the stages that classify; "" where none does.
+
+    >>> from segdistill.evaluation.report_data import Report
+    >>> classification_section(Report("none"))
+    ''
+    """
+    found = [(k, stage, stage.classes) for k, stage in enumerate(report.stages) if stage.classes is not None]
+    if not found:
+        return ""
+    summaries = [summarise_classification(one.rows, one.classes, report.seed) for _, _, one in found]
+    parts = [
+        "<p>What each network says of the whole image. Precision, recall, F1 and AUC are means over the "
+        "classes; small: the 95 % bootstrap interval, with groups drawn whole. IoU and Dice of the map are at "
+        "the size of the network's input; boxes are those of its largest region.</p>",
+        _scores(found, summaries, SCORES),
+    ]
+    if any(name in summary for summary in summaries for name in LOCATION):
+        parts.append(_scores(found, summaries, LOCATION))
+    headline = report.headline()
+    by_name = {stage.name: summary for (_, stage, _), summary in zip(found, summaries, strict=True)}
+    parts.append(repetitions_table(by_name, headline.name if headline else ""))
+    parts.append(f'<div class="charts">{"".join(f"<div>{svg}</div>" for svg in _charts(found))}</div>')
+    parts.append("<h3>Confusion tables</h3>")
+    for (_, stage, one), summary in zip(found, summaries, strict=True):
+        rows = [
+            [f"is {text(name)}", *map(str, counts)]
+            for name, counts in zip(one.classes, summary["confusion"], strict=True)
+        ]
+        parts.append(table([text(stage.name), *(f"said {text(name)}" for name in one.classes)], rows, "left"))
+    parts += [_activations(stage, one) for _, stage, one in found if one.pictures]
+    return "\n".join(parts)
+
+
+Found = list[tuple[int, "StageReport", ClassReport]]
+
+
+def _scores(found: Found, summaries: list[dict[str, Any]], names: Sequence[str]) -> str:
+    shown = [name for name in names if any(name in summary for summary in summaries)]
+    rows = [
+        [text(stage.name), str(len(one.rows)), *(interval_cell(summary.get(name)) for name in shown)]
+        for (_, stage, one), summary in zip(found, summaries, strict=True)
+    ]
+    return table(["Network", "Cases", *(_HEADS[name] for name in shown)], rows)
+
+
+def _charts(found: Found) -> list[str]:
+    positive = found[0][2].classes[0]
+    alike = [(k, stage, one) for k, stage, one in found if positive in one.classes]
+    curves = {}
+    for k, stage, one in alike:
+        column = list(one.classes).index(positive)
+        scores = [row.probability[column] for row in one.rows]
+        curve = roc_curve(truth_of(one.rows, one.classes) == column, scores)  # type: ignore[arg-type]
+        if curve is not None:
+            curves[stage.name] = (k, curve)
+    two = all(len(one.classes) == 2 and one.classes[0] == positive for _, _, one in found)
+    reliable = {stage.name: (k, reliability_of(one.rows, one.classes)) for k, stage, one in found}
+    charts = [roc_chart(curves, positive)] if curves else []
+    return [*charts, class_reliability_chart(reliable, positive if two else "the answer")]
+
+
+def _activations(stage: StageReport, one: ClassReport) -> str:
+    by_case = {file_stem(row.case): row for row in one.rows}
+    figures = []
+    for case, picture in one.pictures.items():
+        row = by_case.get(case)
+        if row is None:
+            continue
+        said = one.classes[max(range(len(one.classes)), key=row.probability.__getitem__)]
+        words = f"is {row.label}, said {said} ({number(max(row.probability), 2)})"
+        if "cam_inside" in row.location:
+            words += f", {row.location['cam_inside']:.0%} of the map in the lesion"
+        source = "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
+        figures.append(
+            f'<figure><img src="{source}" alt="Grad-CAM of {text(row.case)}" loading="lazy">'
+            f"<figcaption><b>{text(row.case)}</b><br>{text(words)}</figcaption></figure>"
+        )
+    return f'<h3>Grad-CAM: {text(stage.name)}</h3><div class="panels">{"".join(figures)}</div>'

@@ -1,0 +1,218 @@
+"""The report's answer to the one question: did distillation help? With the numbers that carry it, or why it is open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from segdistill.evaluation.comparison import (
+    Method,
+    Training,
+    compare_methods,
+    family_of,
+    gather_methods,
+    lesions,
+    split_name,
+    twins,
+)
+from segdistill.evaluation.forest import forest_plot
+from segdistill.evaluation.html import number, signed, table, text
+from segdistill.evaluation.report_data import Report, StageReport
+from segdistill.evaluation.verdict import HELPS, HURTS, LEVEL, NO_EVIDENCE, SEEDS, Comparison
+
+NO_BASELINE = (
+    "No student without distillation was trained and evaluated on the same cases: "
+    "no gain from distillation can be claimed."
+)
+KINDS = {
+    "equal steps": "at equal steps",
+    "equal time": "at equal wall-clock",
+    "more time": "with more wall-clock",
+    "": "",
+}
+
+
+def is_distilled(report: Report) -> bool:
+    """Whether a student of this report has teachers, so that the question arises.
+
+    >>> is_distilled(Report("none"))
+    False
+    """
+    return any(s.role == "student" and (s.teachers or report.teachers_of(s)) for s in report.stages)
+
+
+def methods_of(report: Report) -> list[Method]:
+    """The stages of a report with results, seeds of one cell ("student@0", "student@1") together.
+
+    >>> methods_of(Report("none"))
+    []
+    """
+    return gather_methods(_training(stage) for stage in report.stages if stage.results)[0]
+
+
+def _training(stage: StageReport) -> Training:
+    cell, seed = split_name(stage.name)
+    took = stage.training
+    steps = (took.get("epochs") or 0) * (took.get("cases") or 0)  # of one image each: they are only compared
+    network = stage.cost.get("parameters")
+    return Training(
+        cell,
+        stage.results,
+        seed,
+        role=stage.role,
+        network="" if network is None else str(network),
+        settings=stage.role,
+        stage=stage.name,
+        source=stage.name,
+        steps=steps or None,
+        seconds=took.get("seconds"),
+        equal_time_to=took.get("equal_time_to") or "",
+    )
+
+
+def find_verdicts(report: Report) -> list[Comparison]:
+    """Every student against its twins without distillation, or, where it has none, against every baseline, in Dice.
+
+    Stages that were measured on other cases are left out.
+
+    >>> find_verdicts(Report("none"))
+    []
+    """
+    methods = methods_of(report)
+    baselines = [m for m in methods if m.first.role == "baseline"]
+    alike: dict[tuple[str, ...], list[tuple[Method, Method]]] = {}
+    for method in (m for m in methods if m.first.role == "student"):
+        for baseline in twins(method, baselines) or baselines:
+            cases = {tuple(r.case for r in lesions(t)) for m in (method, baseline) for t in m.trainings}
+            if len(cases) == 1 and (ids := cases.pop()):
+                alike.setdefault(ids, []).append((method, baseline))
+    return [
+        c for pairs in alike.values() for c in compare_methods(pairs, margin=report.margin, seed=report.seed)
+    ]
+
+
+def headline_verdicts(report: Report) -> list[Comparison]:
+    """The verdicts on the report's headline stage; all of them where it has none."""
+    found, stage = find_verdicts(report), report.headline()
+    names = {m.name for m in methods_of(report) if stage and any(t.source == stage.name for t in m.trainings)}
+    return [c for c in found if c.method in names] or found
+
+
+def verdict_words(comparison: Comparison) -> tuple[str, str]:
+    """The verdict as a short sentence, and what carries it, as plain text.
+
+    Only where the baseline is the same network, the sentence is about distillation.
+    """
+    c = comparison
+    if c.twin:
+        short = {
+            HELPS: "Distillation helps.",
+            HURTS: "Distillation hurts.",
+            NO_EVIDENCE: "No evidence that distillation helps or hurts.",
+        }[c.verdict]
+    else:
+        short = {
+            HELPS: f"{c.method} is better than {c.baseline}.",
+            HURTS: f"{c.method} is worse than {c.baseline}.",
+            NO_EVIDENCE: f"No evidence of a difference between {c.method} and {c.baseline}.",
+        }[c.verdict]
+    if c.not_worse and c.verdict != HELPS:
+        short += f" Not worse than by {c.margin:g}."
+    at = f" {KINDS[c.kind]}" if KINDS.get(c.kind) else ""
+    long = f"{c.method} minus {c.baseline}{at}: {c.numbers}."
+    if c.doubts:
+        long += f" No claim is made: {'; '.join(c.doubts)}."
+    return short, long
+
+
+def verdict_section(report: Report) -> str:
+    """All methods against the student without distillation: forest plot and table, at equal steps and at equal time."""
+    if not is_distilled(report):
+        return ""
+    found = find_verdicts(report)
+    if not found:
+        return f'<p class="warn">{NO_BASELINE}</p>'
+    parts = [verdicts_html(found)]
+    if not any(c.twin for c in found):
+        parts.insert(0, f'<p class="warn">{NO_BASELINE} The baselines below are other networks.</p>')
+    else:
+        kinds = {c.kind for c in found if c.twin}
+        ways = {"equal steps": {"equal steps"}, "equal time": {"equal time", "more time"}}
+        missing = [KINDS[kind] for kind, enough in ways.items() if not kinds & enough]
+        if missing:
+            parts.append(f'<p class="soft">Not trained: the student alone {" and ".join(missing)}.</p>')
+    return "\n".join(parts)
+
+
+def verdicts_html(comparisons: Sequence[Comparison]) -> str:
+    """The rule, and a forest plot and a table for each kind of baseline."""
+    margin = comparisons[0].margin if comparisons else None
+    stated = (
+        "No margin of non-inferiority was stated beforehand." if margin is None else f"Margin: {margin:g}."
+    )
+    parts = [
+        f"<p>The rule: <b>helps</b> or <b>hurts</b> needs at least {SEEDS} seeds on both sides, a 95 % interval over "
+        "cases (whole groups drawn) that excludes zero, Wilcoxon’s ranks on the same side with p below "
+        f"{LEVEL:g} after Holm’s correction over the methods, and an interval that excludes zero also when the spread "
+        "between trainings is added. All else is <b>no evidence</b>, which is not evidence of no difference. "
+        f"{stated}</p>"
+    ]
+    for (twin, _), members in groupby(sorted(comparisons, key=family_of, reverse=True), key=family_of):
+        shown = list(members)
+        names = ", ".join(dict.fromkeys(c.baseline for c in shown))
+        kinds = {c.kind for c in shown}
+        title = f"Against {names}"
+        title += f" {KINDS[shown[0].kind]}" if twin and len(kinds) == 1 and kinds != {""} else ""
+        parts.append(f"<h3>{text(title)}</h3>")
+        parts.append(
+            f'<div class="charts one">{forest_plot(shown, title, headed=False)}</div>{_table(shown)}'
+        )
+    parts.append(
+        '<p class="soft">Each case is averaged over seeds, then paired. Thick bar: 95 % interval over cases; thin bar: '
+        "with the spread between trainings; ticks below: each seed; shaded: losses within the margin.</p>"
+    )
+    return "\n".join(parts)
+
+
+def _table(comparisons: Sequence[Comparison]) -> str:
+    several = len({c.baseline for c in comparisons}) > 1
+    mixed = len({c.kind for c in comparisons}) > 1
+    rows = []
+    for c in comparisons:
+        of = c.difference
+        name = f'<span class="net">{text(c.method)}</span>'
+        name += f"<small>against {text(c.baseline)}</small>" if several else ""
+        name += f"<small>{KINDS[c.kind] or 'another time'}</small>" if mixed else ""
+        rows.append(
+            [
+                name,
+                signed(of.mean) + f"<small>{_span(of.low, of.high)}</small>",
+                _span(c.low, c.high),
+                number(c.spread)
+                + (f"<small>{', '.join(signed(d) for d in c.per_seed)}</small>" if c.per_seed else ""),
+                str(c.seeds) if c.seeds == c.baseline_seeds else f"{c.seeds} and {c.baseline_seeds}",
+                f"{_p(of.p)}<small>{_p(c.corrected)}</small>",
+                f"{of.n}<small>{of.groups} groups</small>",
+                f"<b>{c.verdict}</b>"
+                + (f"<small>{text(c.words.partition(', ')[2])}</small>" if ", " in c.words else ""),
+            ]
+        )
+    heads = [
+        "Method",
+        "Difference<small>over cases</small>",
+        "With trainings",
+        "Spread<small>each seed</small>",
+        "Seeds",
+        "Wilcoxon p<small>after Holm</small>",
+        "Cases",
+        "Verdict",
+    ]
+    return table(heads, rows)
+
+
+def _p(value: float | None) -> str:
+    return "&lt; 0.001" if value is not None and value < 0.001 else number(value)
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "—" if low is None or high is None else f"{signed(low)} to {signed(high)}"

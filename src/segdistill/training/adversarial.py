@@ -1,0 +1,168 @@
+"""The adversarial task: a generator of masks and its discriminators, two players with an optimiser each (US-SEG)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from segdistill.errors import InputError
+from segdistill.losses import DiceLoss
+from segdistill.losses.adversarial import MultiStageLoss, discriminator_loss
+from segdistill.models.output import Output
+from segdistill.training.task import Batch, Trainee, validate_segmentation
+
+GENERATOR, DISCRIMINATORS = "generator", "discriminators"
+
+
+class _Critics(Trainee):
+    """All discriminators as one player: one call for both kinds of maps, which gradient exchange needs."""
+
+    def forward(  # type: ignore[override]
+        self, references: Sequence[Tensor], predictions: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits (B,) per stage on references and on predictions, each batch normalised by itself."""
+        return self.network(references), self.network(predictions)
+
+
+class _Predicted(NamedTuple):
+    """What one run of the generator gives to both turns."""
+
+    image: Tensor
+    maps: list[Tensor]
+    references: list[Tensor]
+
+
+class Adversarial:
+    """Discriminators learn from references and predictions, then the generator from the frozen discriminators.
+
+    The generator runs once for both turns: its maps reach the discriminators detached, and its own turn with their
+    graph. With several batches to a step their graphs would have to be held all at once, so there the discriminators'
+    turn runs it without a graph and without touching the statistics of its batch norms.
+
+    Args:
+        network: the generator; `Output.deep` holds the logits of its coarser stages. It is validated and saved.
+        discriminators: a list of maps -> a list of logits (B,), one per adversarial term of the loss; None for none.
+        loss: Dice and adversarial terms with their weights.
+        accumulate: batches per optimiser step.
+        precision: dtype of what does not run through a player, by autocast; None leaves it as it is.
+
+    Curves carry, per stage n: real_n and predicted_n, the mean probability of being a reference that discriminator n
+    gives to references and predictions, and accuracy_n, the share that it tells right; and of the generator `area`, the
+    mean share of an image that it marks, and `area_spread`, its standard deviation within a batch
+    (training/saturation.py reads them).
+
+    >>> from segdistill.models import create_model
+    >>> network = create_model("us_unet", in_channels=1, classes=1, widths=[2, 4, 4])
+    >>> critics = create_model("multi_scale_discriminator", 1, levels=2, width=2)
+    >>> task = Adversarial(network, critics, MultiStageLoss(alpha=(1.0, 0.1), beta=(0.05, 0.05)))
+    >>> task.turns
+    ('discriminators', 'generator')
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        discriminators: nn.Module | None,
+        loss: MultiStageLoss,
+        accumulate: int = 1,
+        precision: torch.dtype | None = None,
+    ) -> None:
+        if (discriminators is None) != (not loss.beta):
+            raise InputError("adversarial terms and discriminators belong together: one of each per stage")
+        self.players: dict[str, nn.Module] = {GENERATOR: Trainee(network)}
+        self.turns: tuple[str, ...] = (GENERATOR,)
+        if discriminators is not None:
+            self.players[DISCRIMINATORS] = _Critics(discriminators)
+            self.turns = (DISCRIMINATORS, GENERATOR)
+        self.loss, self.precision, self.reuse = loss, precision, accumulate == 1
+        self._network, self._discriminators = network, discriminators
+        self._validation = DiceLoss(squared=False)
+        self._kept: _Predicted | None = None
+
+    def losses(self, batch: Batch, player: str) -> dict[str, Tensor]:
+        """The player's loss with its parts before their weights."""
+        return self._judge(batch) if player == DISCRIMINATORS else self._generate(batch)
+
+    def _judge(self, batch: Batch) -> dict[str, Tensor]:
+        predicted = self._predict(batch, keep=self.reuse)
+        if self.reuse:
+            self._kept = predicted
+        maps = [one.detach() for one in predicted.maps]
+        real, fake = self.players[DISCRIMINATORS](
+            self.loss.seen(predicted.references, predicted.image), self.loss.seen(maps, predicted.image)
+        )
+        parts, total = {}, maps[0].new_zeros(())
+        for n, (on_real, on_fake) in enumerate(zip(real, fake, strict=True), 1):
+            total = total + discriminator_loss(on_real, on_fake)
+            told = torch.cat([on_real.detach() > 0, on_fake.detach() < 0])
+            parts[f"real_{n}"] = on_real.detach().float().sigmoid().mean()
+            parts[f"predicted_{n}"] = on_fake.detach().float().sigmoid().mean()
+            parts[f"accuracy_{n}"] = told.float().mean()
+        return {"loss": total, **parts}
+
+    def _generate(self, batch: Batch) -> dict[str, Tensor]:
+        kept, self._kept = self._kept, None
+        if kept is None or kept.image is not batch["image"]:
+            kept = self._predict(batch, keep=True)
+        judged = self._ask(self.loss.seen(kept.maps, kept.image)) if self.loss.beta else []
+        parts = self.loss.generator(kept.maps, kept.references, judged)
+        return parts | predicted_areas(kept.maps[0].detach())
+
+    def _predict(self, batch: Batch, keep: bool) -> _Predicted:
+        """Maps of every stage; with `keep` through the player, with graph and statistics."""
+        image, target = batch["image"], batch["mask"]
+        output = self._through_player(image) if keep else self._unseen(image)
+        if output.logits is None:
+            raise InputError("adversarial training needs a network that segments")
+        height, width = target.shape[1:]
+        maps = self.loss.maps([output.logits, *output.deep], (height, width))
+        return _Predicted(image, maps, self.loss.references(target, maps))
+
+    def _through_player(self, image: Tensor) -> Output:
+        output: Output = self.players[GENERATOR].train()(image)  # validation left it in eval mode
+        return output
+
+    @torch.no_grad()
+    def _unseen(self, image: Tensor) -> Output:
+        """The generator as it will answer in its own turn, with nothing in it changed."""
+        statistics = {name: value.clone() for name, value in self._network.named_buffers()}
+        with self._autocast(image):
+            output: Output = functional_call(self._network.train(), statistics, (image,))
+        return output
+
+    def _ask(self, seen: list[Tensor]) -> list[Tensor]:
+        """The discriminators' logits, frozen: a gradient passes through them to the maps and none stays in them.
+
+        They are asked past their wrapper, which would wait for gradients to exchange, and on copies of their
+        statistics, so that only their own turn changes them.
+        """
+        assert self._discriminators is not None
+        frozen = {name: value.detach() for name, value in self._discriminators.named_parameters()}
+        frozen |= {name: value.clone() for name, value in self._discriminators.named_buffers()}
+        with self._autocast(seen[0]):
+            judged: list[Tensor] = functional_call(self._discriminators, frozen, (seen,))
+        return judged
+
+    def _autocast(self, near: Tensor) -> torch.autocast:
+        return torch.autocast(near.device.type, dtype=self.precision, enabled=self.precision is not None)
+
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """Per-case Dice loss and Dice of the finest stage."""
+        return validate_segmentation(self.players[GENERATOR], self._validation, batch)
+
+
+def predicted_areas(maps: Tensor) -> dict[str, Tensor]:
+    """`area`, the mean share of the image above 0.5 in maps (B, K, H, W), and `area_spread` within the batch.
+
+    A single image has no spread, so there the second is left out.
+
+    >>> predicted_areas(torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)]))
+    {'area': tensor(0.5000), 'area_spread': tensor(0.5000)}
+    """
+    areas = (maps > 0.5).any(1).flatten(1).float().mean(1)
+    spread = {"area_spread": areas.std(correction=0)} if len(areas) > 1 else {}
+    return {"area": areas.mean(), **spread}

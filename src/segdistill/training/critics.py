@@ -1,0 +1,99 @@
+"""Adversaries of the student: critics that take their turn on what student and teachers said in the student's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.errors import InputError
+from segdistill.knowledge import Contested, Knowledge, flat
+from segdistill.knowledge.base import Said
+from segdistill.training.task import Batch, Trainee
+
+
+class CriticTrainee(Trainee):
+    """A critic's turn, as one forward pass: its loss may take gradients of its own on the way.
+
+    Args:
+        critic: the network.
+        method: the knowledge whose critic it is.
+
+    >>> from segdistill.knowledge import Holistic
+    >>> CriticTrainee(nn.Identity(), Holistic()).network
+    Identity()
+    """
+
+    def __init__(self, critic: nn.Module, method: Contested) -> None:
+        super().__init__(critic)
+        self.method = method
+
+    def forward(self, student: Said, teacher: Said) -> Tensor:  # type: ignore[override]
+        """The scalar loss of what both said."""
+        with torch.enable_grad():
+            return self.method.critic_loss(self.network, student, teacher)
+
+
+@dataclass(frozen=True)
+class _Critic:
+    knowledge: str
+    part: str  # of a method with several terms; "" for a method of one
+    teacher: int
+
+
+class Critics:
+    """The critics of a distillation's knowledge.
+
+    Within a step the student's turn comes first: what was said of a batch is remembered, without a graph, until the
+    last critic has had its turn on it; between steps nothing is.
+
+    Args:
+        knowledge: name -> (weight, knowledge), connected.
+        teachers: names of the teachers.
+
+    Attributes:
+        players: `knowledge/teacher` -> the critic's player.
+
+    >>> Critics({}, ["t"]).players
+    {}
+    """
+
+    def __init__(self, knowledge: Mapping[str, tuple[float, Knowledge]], teachers: Sequence[str]) -> None:
+        self.players: dict[str, nn.Module] = {}
+        self._critics: dict[str, _Critic] = {}
+        for name, (weight, whole) in knowledge.items():
+            for part, (_, method) in flat(weight, whole).items():
+                if not isinstance(method, Contested):
+                    continue
+                for j, teacher in enumerate(teachers):
+                    player = "/".join(filter(None, (name, part, teacher)))
+                    if teacher not in method.critics:
+                        raise InputError(f"{name} has no critic for teacher '{teacher}'")
+                    self.players[player] = CriticTrainee(method.critics[teacher], method)
+                    self._critics[player] = _Critic(name, part, j)
+        self._heard: dict[int, dict[str, tuple[Said, Said]]] = {}
+
+    def hear(self, batch: Batch, knowledge: str, part: str, teacher: int, own: Said, theirs: Said) -> None:
+        """Remembers what was said of a batch, if a critic is to judge it."""
+        for player, critic in self._critics.items():
+            if (critic.knowledge, critic.part, critic.teacher) == (knowledge, part, teacher):
+                pair = tuple({name: value.detach() for name, value in said.items()} for said in (own, theirs))
+                self._heard.setdefault(id(batch), {})[player] = (pair[0], pair[1])
+
+    def losses(self, batch: Batch, player: str, network: nn.Module) -> dict[str, Tensor] | None:
+        """The loss of a critic on what was heard; none where its teacher was silent.
+
+        Args:
+            batch: the very one of the student's turn.
+            player: the critic's.
+            network: the critic's player, or its distributed wrapper.
+        """
+        heard = self._heard.get(id(batch), {})
+        pair = heard.pop(player, None)
+        if not heard:
+            self._heard.pop(id(batch), None)
+        if pair is None:
+            return None
+        return {"loss": network(*pair)}
