@@ -101,7 +101,9 @@ def test_a_threshold_fails_as_it_must(tmp_path: Path) -> None:
     assert found["gamma", 2.0].difference.mean == pytest.approx(-1.0, abs=0.01)
     # 255 (60/255)^0.5 = 124 lies above it: all is marked
     sizes = [8 * 14, 9 * 14, 10 * 14]
-    assert found["gamma", 0.5].score.mean == pytest.approx(np.mean([2 * s / (s + 1024) for s in sizes]), abs=1e-3)
+    assert found["gamma", 0.5].score.mean == pytest.approx(
+        np.mean([2 * s / (s + 1024) for s in sizes]), abs=1e-3
+    )
     assert found["blur", 1.0].score.mean > found["blur", 4.0].score.mean  # type: ignore[operator]
     assert found["speckle", 0.1].score.mean > found["speckle", 0.4].score.mean  # type: ignore[operator]
 

@@ -130,7 +130,9 @@ def in_folds(cases: Sequence[Case], folds: int, seed: int = 0) -> dict[str, int]
     """
     groups = len({case.group_key for case in cases})
     if groups < folds:
-        raise InputError(f"{groups} groups of cases make no {folds} folds: use {max(groups, 2)} folds, or add cases")
+        raise InputError(
+            f"{groups} groups of cases make no {folds} folds: use {max(groups, 2)} folds, or add cases"
+        )
     parts = _allocate(
         cases, {str(fold): 1 / folds for fold in range(1, folds + 1)}, seed, stratify=True, strict=False
     )

@@ -52,7 +52,9 @@ def cost_section(report: Report) -> str:
     if any(stage.training for stage in report.stages):
         heads = ["Network", "Training cases", "Epochs", "Steps", "Best epoch", "Training time", "Ended by"]
         parts.append("<h3>Training</h3>" + table(heads, training))
-        told = [f"{stage.name}: {line}" for stage in report.stages for line in stage.training.get("troubles", ())]
+        told = [
+            f"{stage.name}: {line}" for stage in report.stages for line in stage.training.get("troubles", ())
+        ]
         parts += [f'<p class="warn">{text(line)}</p>' for line in told]
     return "\n".join(parts)
 

@@ -90,9 +90,7 @@ def measure_agreement(
         undecided += int(close.sum())
         differing += int(wrong.sum())
         differing_cases += bool(wrong.any())
-    return Agreement(
-        count, differing_cases, differing, undecided, largest, differing_classes, largest_class
-    )
+    return Agreement(count, differing_cases, differing, undecided, largest, differing_classes, largest_class)
 
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32] | None]
@@ -110,7 +108,9 @@ def _compare_classes(
     """The largest difference of two engines' class probabilities (the mean over patches), and whether they decide
     apart.
     """
-    one, other = (np.mean([part for part in parts if part is not None], axis=0)[0] for parts in (known, given))
+    one, other = (
+        np.mean([part for part in parts if part is not None], axis=0)[0] for parts in (known, given)
+    )
     first, second = np.sort(one)[::-1][:2]
     decided = first - second >= UNDECIDED
     return float(np.abs(one - other).max()), bool(decided and one.argmax() != other.argmax())

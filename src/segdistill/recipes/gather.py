@@ -83,7 +83,9 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
         counts = data.split.counts or {}
         divided = hold_out_counts(grouped, counts, data.split.val, data.split.seed)
         told = ", ".join(f"{count} {label}" for label, count in counts.items())
-        words = f"test of {told}, groups whole, {data.split.val:.0%} of the others val, seed {data.split.seed}"
+        words = (
+            f"test of {told}, groups whole, {data.split.val:.0%} of the others val, seed {data.split.seed}"
+        )
     else:
         train = 1 - data.split.test - data.split.val
         shares = {"train": train, "val": data.split.val, "test": data.split.test}

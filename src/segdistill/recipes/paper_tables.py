@@ -18,8 +18,8 @@ class PaperRow(Strict):
 
     `values` follow the table's metrics, null where the paper prints none; `spreads` are what it prints behind a
     plus-minus sign. `label` names the test cases that count: all, a class, or "site NAME"; several are taken together.
-    A row without `stage` says in `not_run` why there is none. `external` names another dataset that the stage was evaluated
-    on, into the folder external/NAME of the run.
+    A row without `stage` says in `not_run` why there is none. `external` names another dataset that the stage was
+    evaluated on, into the folder external/NAME of the run.
 
     >>> PaperRow(name="KD", values=[0.765], not_run="no stage for this method").stage is None
     True

@@ -22,9 +22,9 @@ class Recipe(Strict):
     """An experiment: data, stages in order, and what is reported and exported.
 
     `fit` holds the training settings of all stages, a stage's own `fit` overrides them. `run` names the stages that
-    are trained when the command line names none (their teachers come along); empty for all. `folds` makes a cross-validation
-    of it (recipes/folds.py), in which data.split says val and seed alone; `only_folds` are those that this call runs,
-    counted from 1.
+    are trained when the command line names none (their teachers come along); empty for all. `folds` makes a
+    cross-validation of it (recipes/folds.py), in which data.split says val and seed alone; `only_folds` are those that
+    this call runs, counted from 1.
 
     >>> recipe = Recipe(name="r", stages={"net": {"model": {"name": "unet"}}})
     >>> recipe.fit_settings("net").batch_size
@@ -47,7 +47,9 @@ class Recipe(Strict):
     def _folds_exist(self) -> Recipe:
         for fold in self.only_folds:
             if not 1 <= fold <= (self.folds or 0):
-                raise ValueError(f"only_folds: no fold {fold}: with folds: {self.folds} they are 1 to {self.folds or 0}")
+                raise ValueError(
+                    f"only_folds: no fold {fold}: with folds: {self.folds} they are 1 to {self.folds or 0}"
+                )
         return self
 
     @model_validator(mode="after")

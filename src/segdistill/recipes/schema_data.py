@@ -32,7 +32,9 @@ class SplitRecipe(Strict):
     @model_validator(mode="after")
     def _counts_belong(self) -> SplitRecipe:
         if (self.method == "counts") != bool(self.counts):
-            raise ValueError("method: counts needs counts: {LABEL: NUMBER, ...}, and no other method has them")
+            raise ValueError(
+                "method: counts needs counts: {LABEL: NUMBER, ...}, and no other method has them"
+            )
         return self
 
 

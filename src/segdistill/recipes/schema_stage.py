@@ -168,7 +168,9 @@ class StageRecipe(Strict):
         if self.adversarial is not None and self.task != "adversarial":
             raise ValueError("adversarial belongs to a stage with task: adversarial")
         if self.task == "adversarial" and self.loss != type(self).model_fields["loss"].default:
-            raise ValueError("the loss of an adversarial stage is that of US-SEG: set its weights under adversarial")
+            raise ValueError(
+                "the loss of an adversarial stage is that of US-SEG: set its weights under adversarial"
+            )
         if self.starts_from is None and not self.load_fex:
             raise ValueError("load_fex belongs to starts_from: name the stage to start from")
         for what, names in (

@@ -83,8 +83,12 @@ class Engine:
         if not isinstance(answer, np.ndarray) or answer.ndim != 4 or len(answer) != len(batch):
             raise InputError(f"not a segdistill model file: {self.path} does not give (B, K, H, W)")
         if label and np.shape(label[0]) != (len(batch), len(self.info.labels)):
-            raise InputError(f"not a segdistill model file: {self.path} does not give the classes that it names")
-        return answer.astype(np.float32, copy=False), label[0].astype(np.float32, copy=False) if label else None
+            raise InputError(
+                f"not a segdistill model file: {self.path} does not give the classes that it names"
+            )
+        return answer.astype(np.float32, copy=False), label[0].astype(
+            np.float32, copy=False
+        ) if label else None
 
 
 def _first_line(error: Exception) -> str:
