@@ -37,7 +37,7 @@ TIME_LIMIT = 1.05  # what ours took, as a share of what the plain loop took: mor
 OUR_CODE = [
     *(
         f"training/{name}.py"
-        for name in ("loop", "optimisation", "precision", "supervised", "task", "validation")
+        for name in ("loop", "optimisation", "precision", "settings", "supervised", "task", "validation")
     ),
     *(f"data/{name}.py" for name in ("augment", "store", "views")),
     *(f"losses/{name}.py" for name in ("cross_entropy", "dice", "iou", "probability", "weighted_sum")),

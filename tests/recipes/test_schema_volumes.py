@@ -130,7 +130,7 @@ def test_runs_from_before_these_fields_stay_finished(tmp_path: Path) -> None:
         "channels_last": True,
         "clip_norm": None,
         "early_stop": None,
-        "select": "best",
+        "select": "auto",
         "views": None,
         "augment": "light",
     }

@@ -241,7 +241,7 @@ def _end_epoch(
     score = -row["loss"] if judged is None else judged
     if position.best is None or score > position.best:
         position.best, position.stale = score, 0
-        if fabric.is_global_zero and settings.select == "best" and judged is not None:
+        if fabric.is_global_zero and settings.keeps_best and judged is not None:
             save_weights(folder / BEST, players[0].trainee.network)
     else:
         position.stale += 1

@@ -58,6 +58,10 @@ class ScheduleSettings(_Settings):
         return content
 
 
+ENDS_AT_ZERO = ("one_cycle", "polynomial")
+"""Schedules whose learning rate is (nearly) zero after the last step."""
+
+
 class FitSettings(_Settings):
     """Everything that the loop needs to know beside the task and the data.
 
@@ -70,8 +74,9 @@ class FitSettings(_Settings):
         channels_last: memory format of networks and images.
         clip_norm: largest norm of a player's gradient; None for no clipping.
         early_stop: epochs without improvement after which training ends; None for never.
-        select: keep the weights of the epoch with the best validation Dice, or the last ones. Without validation
-            cases the last ones are kept.
+        select: keep the weights of the "best" epoch by validation Dice, or the "last" ones; "auto" takes the last ones
+            where the learning rate has come down to zero by then: those of an epoch in the middle of such a schedule
+            have not settled (benchmarks/selection.py). Without validation cases the last ones are kept.
         views: number of different augmentations of a case; None for a new one in every epoch.
         augment: name of an augmentation preset (data/views.py).
         checkpoint_seconds: at most this much work is lost by a kill; a checkpoint is also written after each epoch.
@@ -91,11 +96,22 @@ class FitSettings(_Settings):
     channels_last: bool = True
     clip_norm: float | None = Field(default=None, gt=0)
     early_stop: int | None = Field(default=None, ge=1)
-    select: Literal["best", "last"] = "best"
+    select: Literal["auto", "best", "last"] = "auto"
     views: int | None = Field(default=None, ge=1)
     augment: str = "light"
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     workers: int | None = Field(default=None, ge=0)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the weights of the best validation epoch are kept, rather than the last ones.
+
+        >>> FitSettings().keeps_best, FitSettings(schedule={"name": "plateau"}).keeps_best
+        (False, True)
+        """
+        if self.select != "auto":
+            return self.select == "best"
+        return self.early_stop is not None or self.schedule.name not in ENDS_AT_ZERO
 
     def length(self, steps: int) -> tuple[int, int]:
         """(epochs, optimiser steps in all) where an epoch has `steps`.
