@@ -106,6 +106,7 @@ CHANGES = {
     "stages.studnt.model.name=unet": "no such stage: did you mean 'student'",
     "stages=3": "no such stage",
     "stages.student.model.name=unett": "stage student: unknown network 'unett': did you mean 'unet'",
+    "stages.student.model.classes=3": "stage student: model.classes is 3, but masks have background and one kind",
     "stages.student.model.widths=[a]": "stage student: option 'widths' of simplified_unet",
     "stages.student.model.width=[2]": "unknown option 'width' of simplified_unet: did you mean 'widths'",
     "stages.student.model.in_channels=3": "in_channels is set by data.channels",

@@ -194,7 +194,10 @@ MODELS: dict[str, ModelEntry] = {
         "resnet_classifier:ResNetClassifier", "ResNet-50", kind="classifier", options={"depth": 50}
     ),
     "efficientnet_b0": ModelEntry(
-        "efficientnet:EfficientNetB0", "EfficientNet-B0, from MONAI", kind="classifier"
+        "efficientnet:EfficientNetB0",
+        "EfficientNet-B0, from MONAI",
+        kind="classifier",
+        cpu_precision="fp32",
     ),
     "vit_b16": ModelEntry(
         "vit:VisionTransformer", "vision transformer on 16 x 16 patches, from MONAI", kind="classifier"

@@ -70,6 +70,12 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
         model = labelled_model(of).model_copy(update={"pretrained": None})
         return build_network(model, recipe.data.channels)
 
+    classes = stage.model.options.get("classes", 2)
+    if stage.task not in ("autoencoder", "joint") and classes not in (1, 2):
+        raise InputError(
+            f"model.classes is {classes}, but masks have background and one kind of foreground: "
+            "use 2, or 1 for a single sigmoid logit"
+        )
     teachers = {teacher.stage: network(recipe.stages[teacher.stage]) for teacher in stage.teachers}
     if stage.task == "autoencoder":
         for name, teacher in teachers.items():

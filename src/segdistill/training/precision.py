@@ -33,6 +33,8 @@ def choose_precision(setting: str, device: torch.device, network: str | None = N
 
     >>> choose_precision("fp32", torch.device("cpu"))
     '32-true'
+    >>> choose_precision("auto", torch.device("cpu"), "efficientnet_b0")
+    '32-true'
     """
     if setting == "auto":
         setting = "bf16" if has_fast_bf16(device) else "fp32"
