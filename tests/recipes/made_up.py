@@ -38,17 +38,21 @@ def tiny_recipe(name: str) -> Recipe:
 
 
 def reduced(model: dict[str, Any]) -> dict[str, Any]:
-    """Options that make a network small, where it has such options."""
+    """Options that make a network small, where it has such options.
+
+    Not below 16 channels: there torch 2.13 on a CPU writes beyond its memory in the gradient of a 1x1 convolution of
+    stride 2 in channels_last, and the process ends or, worse, goes on.
+    """
     if model["name"] == "feature_autoencoder":
         return {"size": 8, "hidden": 8}
     entry = find(model["name"])
     options = inspect.signature(entry.build()).parameters
-    found: dict[str, Any] = {"base": 8, "middle": 1}
+    found: dict[str, Any] = {"base": 16, "middle": 1}
     if "depth" not in entry.options:
         found["depth"] = 18
     if "widths" in options:
         widths = model.get("widths") or options["widths"].default
-        found["widths"] = [max(4, width // 16) for width in widths]
+        found["widths"] = [max(16, width // 16) for width in widths]
     return {name: value for name, value in found.items() if name in options}
 
 

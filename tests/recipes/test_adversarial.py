@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from segdistill.files import sha256_file
 from segdistill.recipes.load import bundled_recipes, load_recipe
@@ -53,6 +55,25 @@ def test_a_us_seg_network_teaches_a_light_student(tmp_path: Path) -> None:
     for title in ("Judged to be a reference", "Accuracy of discriminators", "Predicted area"):
         assert title in page
     assert segdistill("evaluate", folder / "model.onnx", folder / "cases.csv").code == 0
+
+
+def test_a_generator_starts_from_another_stage(tmp_path: Path) -> None:
+    """At a rate of next to nothing it stays where the first stage ended."""
+    plain = {"model": GENERATOR | {"stages": 1}, "loss": {"name": "dice"}}
+    second = ADVERSARIAL | {
+        "model": plain["model"],
+        "starts_from": "plain",
+        "fit": {"epochs": 1, "optimizer": {"lr": 1e-12}},
+    }
+    folder = tmp_path / "runs" / "tiny"
+    path = recipe(tmp_path, stages={"plain": plain, "second": second}, export=None)
+    answer = segdistill("run", path, "--device", "cpu", "--out", folder)
+    assert answer.code == 0, answer.err
+    first, last = (load_file(folder / "stages" / stage / WEIGHTS) for stage in ("plain", "second"))
+    learned = [name for name, value in first.items() if value.ndim == 4]
+    assert learned
+    for name in learned:
+        torch.testing.assert_close(last[name], first[name], rtol=0, atol=1e-6)
 
 
 def test_interrupted_between_any_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +147,8 @@ def test_a_sure_discriminator_is_told_and_reported(tmp_path: Path, monkeypatch: 
         ({"adversarial": {"gan": "wasserstein"}}, "gan: Input should be 'minimax' or 'non_saturating'"),
         ({"adversarial": {"alpha": [1.0, -0.1]}}, "alpha has a negative weight"),
         ({"adversarial": {"stages": 2}}, "unknown key"),
+        ({"hard_weight": 0.5}, "hard_weight belongs to a stage with task: distillation"),
+        ({"routing": "by_class"}, "routing belongs to a stage with task: distillation"),
     ],
 )
 def test_what_a_recipe_must_not_say(stage: dict[str, Any], message: str, tmp_path: Path) -> None:

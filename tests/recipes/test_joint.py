@@ -267,6 +267,10 @@ def test_a_class_with_one_case(drawn: list[Case], tmp_path: Path) -> None:
             "stages.net.joint: balance 0 and location none leave nothing to learn",
         ),
         ({"model": LANET, "joint": {}}, "stages.net: joint belongs to a stage with task: joint"),
+        (
+            {"task": "joint", "model": LANET, "loss": {"name": "dice"}},
+            "stages.net: the loss is read with joint.location: loss alone",
+        ),
         ({"model": LANET, "load_fex": False}, "stages.net: load_fex belongs to starts_from"),
         ({"model": LANET, "starts_from": "nowhere"}, "stages.net.starts_from: no stage 'nowhere'"),
         (

@@ -88,6 +88,18 @@ def test_class_alone(settings: JointSettings, logits: Tensor | None) -> None:
     assert parts["loss"].item() == pytest.approx(wanted, rel=1e-5)
 
 
+def test_a_map_that_is_not_told_takes_part() -> None:
+    """All share to the class: the map's gradient is zero, not missing, as with location none."""
+    logits = torch.zeros(2, 2, 6, 6, requires_grad=True)
+    output = Output(logits, {}, label=torch.zeros(2, 2))
+    labels, mask = torch.tensor([0, 1]), torch.zeros(2, 6, 6, dtype=torch.long)
+    parts = JointLoss(JointSettings(balance=1.0))(output, mask, labels, torch.ones(2, dtype=torch.bool))
+    assert parts["loss"].item() == pytest.approx(np.log(2))
+    parts["loss"].backward()
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
 def test_class_weights_are_pytorch_s_weighted_mean() -> None:
     _, spoken, mask = made(2)
     labels, weights = np.array([0, 1, 1, 1]), np.array([2.0, 1.0])

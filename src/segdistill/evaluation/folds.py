@@ -10,9 +10,13 @@ from segdistill.evaluation.html import number, table, text
 from segdistill.evaluation.metrics import METRICS
 from segdistill.evaluation.page import page
 from segdistill.evaluation.report_context import RESEARCH_ONLY
+from segdistill.evaluation.report_heads import head_of
 
 FoldSummary = dict[str, dict[str, dict[str, Any]]]
 """Group of cases -> metric -> mean, sd, n (cases) and folds (fold -> value)."""
+
+
+NORMAL_HEADS = {"false_positive_rate": "Share with any false positive", "area": "Share of the image marked"}
 
 
 def over_folds(summaries: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> FoldSummary:
@@ -94,7 +98,8 @@ def render_folds(
     )
     for group in dict.fromkeys(group for summary in stages.values() for group in summary):
         rows = {name: summary[group] for name, summary in stages.items() if group in summary}
-        body.append(f"<h3>{text('All test cases' if group == 'all' else group)}</h3>" + _table(rows))
+        title = {"all": "All cases with something to find", "normal": "Normal images"}.get(group, f"Class: {group}")
+        body.append(f"<h3>{text(title)}</h3>" + _table(rows))
     body.append("<h2>Dice of each fold</h2>" + _by_fold(stages, finished))
     if external:
         body.append("<h2>Other datasets, without fine-tuning</h2>")
@@ -110,7 +115,8 @@ def _table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         [text(name), *(mean_and_spread(row.get(metric, {})) for metric in metrics)]
         for name, row in rows.items()
     ]
-    return table(["Network", *map(text, metrics)], cells)
+    heads = [text(NORMAL_HEADS.get(metric) or head_of(metric)) for metric in metrics]
+    return table(["Network", *heads], cells)
 
 
 def _by_fold(stages: Mapping[str, FoldSummary], finished: Sequence[int]) -> str:

@@ -125,7 +125,8 @@ class Report:
         """
         named = [s for s in self.stages if s.name == self.student]
         students = [s for s in self.stages if s.role == "student"]
-        return next(iter([*named, *students, *reversed(self.stages)]), None)
+        segmenting = [s for s in reversed(self.stages) if s.results]  # a classifier has no Dice to show
+        return next(iter([*named, *students, *segmenting, *reversed(self.stages)]), None)
 
     def teachers_of(self, stage: StageReport) -> list[StageReport]:
         """The stages that taught `stage`: those it names, else every teacher; none unless it is a student.

@@ -102,11 +102,20 @@ def _tiles(report: Report, stage: StageReport) -> str:
         ("Operations", amount(cost.get("macs"), "MAC"), f"at {cost['input']}" if cost.get("input") else "")
     )
     tiles.append(("Time per image", quantity(cost.get("ms"), "ms"), str(cost.get("engine") or "")))
+    if not cost:
+        tiles = tiles[:1]  # of an evaluation alone
     cells = (
         f"<div><dt>{text(a)}</dt><dd{_faint(b)}>{text(b)}<small>{text(c)}</small></dd></div>"
         for a, b, c in tiles
     )
     return f'<dl class="tiles">{"".join(cells)}</dl>'
+
+
+def _role(report: Report, stage: StageReport) -> str:
+    """In words; where nothing was distilled a baseline is just a network."""
+    if stage.role == "baseline" and not is_distilled(report):
+        return ""
+    return ROLES.get(stage.role, stage.role)
 
 
 def _glance(report: Report) -> str:
@@ -116,7 +125,7 @@ def _glance(report: Report) -> str:
         cost = stage.cost
         rows.append(
             [
-                f"{stage_name(report, stage)}<small>{text(ROLES.get(stage.role, stage.role))}</small>",
+                f"{stage_name(report, stage)}<small>{text(_role(report, stage))}</small>",
                 interval_cell(dice) if dice["mean"] is not None else NOT_MEASURED,
                 text(amount(cost.get("parameters"))),
                 text(amount(cost.get("macs"), "MAC")),

@@ -34,22 +34,21 @@ def results_section(report: Report) -> str:
                 interval_cell(scores.get(metric), digits_of(metric)) if count else "not measured"
                 for metric in metrics
             ]
-            rows.append([stage_name(report, stage), str(count), *cells])
+            if count or not any(other.get(name, {}).get("dice", {}).get("n") for other in summaries):
+                rows.append([stage_name(report, stage), str(count), *cells])  # classifiers have no Dice
         title = "All cases with something to find" if name == "all" else f"Class: {text(name)}"
         parts.append(f"<h3>{title}</h3>" + table(["Network", "Cases", *(head_of(m) for m in metrics)], rows))
     parts.append(_pooled(report))
-    parts.append("<h3>Normal images</h3>")
     normal = [
         (stage, s["normal"]) for stage, s in zip(report.stages, summaries, strict=True) if "normal" in s
     ]
-    if not normal:
-        parts.append("<p>none: false positives on images without a finding were not measured.</p>")
-    else:
+    if normal:  # else the limits say so
         rows = []
         for stage, scores in normal:
             rate, area = scores["false_positive_rate"], scores["area"]
             cells = [str(rate["n"]), interval_cell(rate, 1, 100), interval_cell(area, 2, 100)]
             rows.append([stage_name(report, stage), *cells])
+        parts.append("<h3>Normal images</h3>")
         parts.append(
             table(["Network", "Images", "With any false positive, %", "Area marked, % of the image"], rows)
         )

@@ -26,7 +26,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class CrossEntropy(nn.Module):
-    """`cross_entropy` as a module.
+    """Cross-entropy, the mean over pixels: `cross_entropy` as a module.
 
     >>> import torch
     >>> CrossEntropy()(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.long)).ndim

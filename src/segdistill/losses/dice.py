@@ -39,7 +39,7 @@ def dice_loss(
 
 
 class DiceLoss(nn.Module):
-    """`dice_loss` as a module with its settings.
+    """Dice loss per image, then the mean: `dice_loss` as a module.
 
     >>> import torch
     >>> DiceLoss(squared=False)(torch.zeros(2, 2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long)).item() > 0.99

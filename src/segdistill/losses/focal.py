@@ -30,7 +30,7 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
 
 
 class FocalLoss(nn.Module):
-    """`focal_loss` as a module with its settings.
+    """Focal loss (Lin et al. 2017), which counts hard pixels more: `focal_loss` as a module.
 
     >>> FocalLoss(gamma=-1.0)
     Traceback (most recent call last):

@@ -31,7 +31,7 @@ def iou_loss(logits: Tensor, target: Tensor, epsilon: float = 1e-5) -> Tensor:
 
 
 class IoULoss(nn.Module):
-    """`iou_loss` as a module.
+    """IoU (Jaccard) loss per image, then the mean: `iou_loss` as a module.
 
     >>> IoULoss()(torch.zeros(1, 2, 4, 4), torch.ones(1, 4, 4, dtype=torch.long)).ndim
     0

@@ -69,7 +69,7 @@ def _jaccard_steps(reference: Tensor) -> Tensor:
 
 
 class LovaszSoftmax(nn.Module):
-    """`lovasz_softmax` as a module with its settings.
+    """Lovasz-softmax (Berman et al. 2018), a surrogate of IoU: `lovasz_softmax` as a module.
 
     >>> LovaszSoftmax(per_image=True)(torch.zeros(2, 2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long)).item()
     0.5

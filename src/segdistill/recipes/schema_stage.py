@@ -155,6 +155,9 @@ class StageRecipe(Strict):
                 del teacher["unseen"]
         return facts
 
+    def _is_default(self, name: str) -> bool:
+        return bool(getattr(self, name) == type(self).model_fields[name].default)
+
     @model_validator(mode="after")
     def _consistent(self) -> StageRecipe:
         if self.task == "distillation" and not (self.teachers and self.knowledge):
@@ -167,7 +170,7 @@ class StageRecipe(Strict):
             raise ValueError("an autoencoder stage starts from nothing: leave out starts_from")
         if self.adversarial is not None and self.task != "adversarial":
             raise ValueError("adversarial belongs to a stage with task: adversarial")
-        if self.task == "adversarial" and self.loss != type(self).model_fields["loss"].default:
+        if self.task == "adversarial" and not self._is_default("loss"):
             raise ValueError(
                 "the loss of an adversarial stage is that of US-SEG: set its weights under adversarial"
             )
@@ -205,6 +208,14 @@ class StageRecipe(Strict):
             raise ValueError(f"{AUTOENCODER} is trained by a stage with task: autoencoder")
         if self.task != "distillation" and (self.weighing.name != "fixed" or self.combine != "gaps"):
             raise ValueError("weighing and combine belong to a stage with task: distillation")
+        for name in ("hard_weight", "routing", "finetune_teachers"):
+            if self.task != "distillation" and not self._is_default(name):
+                raise ValueError(f"{name} belongs to a stage with task: distillation: leave it out")
+        joint = self.joint_settings
+        if joint is not None and joint.location != "loss" and not self._is_default("loss"):
+            raise ValueError(
+                "the loss is read with joint.location: loss alone: set that, or leave the loss out"
+            )
         networks = ["student", *(teacher.stage for teacher in self.teachers)]
         for knowledge in self.knowledge:
             given = knowledge.autoencoders

@@ -82,7 +82,7 @@ def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precisi
         plain = inputs.stage.model.model_copy(update={"pretrained": None})
         shapes = stage_shapes(build_network(plain, channels), channels, size)
     # the generator first: its weights are then those of the same network trained without discriminators
-    network = build_network(inputs.stage.model, channels)
+    network = start_network(inputs)
     discriminators = make_discriminators(settings, shapes, channels, size)
     autocast = torch.bfloat16 if precision.startswith("bf16") else None
     accumulate = inputs.settings.accumulate

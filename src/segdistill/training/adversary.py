@@ -57,7 +57,7 @@ def make_loss(settings: AdversarialSettings, stages: int) -> MultiStageLoss:
     if wanted < stages:
         raise InputError(
             f"its network has {stages} supervised stages, and adversarial uses {wanted}, so that the other heads would "
-            f"never be trained: set model.stages to {wanted}"
+            f"never be trained: set model.stages to {wanted} (us_unet), or adversarial.dice_stages to {stages}"
         )
     for name, weights, count in (("alpha", settings.alpha, dice), ("beta", settings.beta, adversarial)):
         if len(weights) < count:

@@ -65,7 +65,7 @@ class JointLoss:
         if output.logits is not None and settings.uses_location:
             parts |= self._location(output, mask, labels, located)
             total = total + (1 - share if output.label is not None else 1.0) * parts["location"]
-        elif output.logits is not None and settings.location == "none":
+        elif output.logits is not None:
             total = total + 0.0 * output.logits.float().sum()
         return {"loss": total, **parts}
 
