@@ -155,7 +155,7 @@ KNOWN = "student__knowledge__4__"
         ),
         (
             {"other__model": {"name": "enet", "classes": 3}},
-            r"the student has 2 classes, teacher 'other' has 3",
+            r"stage other: model.classes is 3, but masks have background and one kind",
         ),
     ],
 )

@@ -98,7 +98,9 @@ def render_folds(
     )
     for group in dict.fromkeys(group for summary in stages.values() for group in summary):
         rows = {name: summary[group] for name, summary in stages.items() if group in summary}
-        title = {"all": "All cases with something to find", "normal": "Normal images"}.get(group, f"Class: {group}")
+        title = {"all": "All cases with something to find", "normal": "Normal images"}.get(
+            group, f"Class: {group}"
+        )
         body.append(f"<h3>{text(title)}</h3>" + _table(rows))
     body.append("<h2>Dice of each fold</h2>" + _by_fold(stages, finished))
     if external:

@@ -128,7 +128,7 @@ def report_run(
         settings=(run / "recipe.yaml").read_text(encoding="utf-8"),
         environment=read_json(run / ENVIRONMENT) | {"seed": recipe.seed},
         seed=recipe.seed,
-        student=shown,
+        student=shown if shown == recipe.export else "",  # else the report chooses
         margin=recipe.evaluation.margin,
     )
 
