@@ -333,9 +333,8 @@ def _publish(temporary: Path, target: Path) -> None:
     if target.exists() and _open(target) is None:
         damaged = Path(tempfile.mkdtemp(dir=target.parent, prefix=".damaged-"))
         try:
-            target.rename(damaged / "store")
-        except FileNotFoundError:
-            pass  # another process was faster
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                target.rename(damaged / "store")
         finally:
             shutil.rmtree(damaged, ignore_errors=True)
     try:

@@ -162,18 +162,19 @@ def resolved_yaml(recipe: Recipe) -> str:
 def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
     inputs, precision = run.inputs(name), run.precision(name, fabric)
     yield from measure_equal_time(inputs, fabric, precision)
+    fingerprint = inputs.fingerprint(precision)  # once: it reads the weights of all teachers
     # decided by one process: what it then changes in the folder must not lead another one elsewhere
-    finished = fabric.is_global_zero and is_finished(inputs.folder, inputs.fingerprint(precision))
+    finished = fabric.is_global_zero and is_finished(inputs.folder, fingerprint)
     if fabric.broadcast(finished):
         yield Event(f"stage {name}: finished before, nothing changed")
         return
-    if goes_on(inputs.folder, inputs.fingerprint(precision)):
+    if goes_on(inputs.folder, fingerprint):
         now = environment(fabric.device, precision, fabric.world_size)
         for line in differences(read_json(inputs.folder / ENVIRONMENT), now):
             yield Event(f"warning: stage {name}: {line}: what is continued will not be bit-identical")
     if fabric.world_size == 1:
         fabric = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
-    for progress in train_stage(inputs, fabric, precision):
+    for progress in train_stage(inputs, fingerprint, fabric, precision):
         if isinstance(progress, Filling):
             yield Event(f"stage {name}: {progress.text}", progress.done, progress.total)
             continue

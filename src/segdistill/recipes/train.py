@@ -35,15 +35,16 @@ from segdistill.training.loop import WEIGHTS, Progress, fit
 from segdistill.training.saturation import find_troubles
 
 
-def train_stage(inputs: StageInputs, fabric: Fabric, precision: str) -> Iterator[Progress | Filling]:
+def train_stage(
+    inputs: StageInputs, fingerprint: str, fabric: Fabric, precision: str
+) -> Iterator[Progress | Filling]:
     """Trains the stage, or goes on where an interrupted training of the same inputs stopped; gives the loop's progress,
-    and before it that of filling the knowledge cache, where it has one.
+    and before it that of filling the knowledge cache, where it has one. `fingerprint` is that of the inputs.
 
     Raises:
         InputError: a part cannot be built, or the folder cannot be written.
         TrainingStopped: a loss was not finite.
     """
-    fingerprint = inputs.fingerprint(precision)
     info = describe(inputs, fingerprint)
     if not fabric.broadcast(fabric.is_global_zero and is_trained(inputs.folder, fingerprint)):
         yield from _fit(inputs, info, fabric, precision)
