@@ -15,7 +15,7 @@ test: $(VENV)/dev lint
 	$(PYTEST) -n 2 -m "not slow"
 
 test-slow: $(VENV)/dev
-	$(PYTEST) -m slow --timeout 3600 --durations 0
+	$(PYTEST) -n 2 -m slow --timeout 3600 --durations 0
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .

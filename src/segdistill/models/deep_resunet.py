@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segdistill.models.network import Network, require_widths
 from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.pointwise import PointwiseConv
 
 
 class PreActUnit(nn.Module):
@@ -42,8 +43,12 @@ class PreActUnit(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(outputs, outputs, 3, 1, 1),
         )
-        shortcut: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)]
-        self.shortcut = nn.Sequential(*shortcut, *([nn.BatchNorm2d(outputs)] if norm else []))
+        shortcut: nn.Module
+        if kernel == 1:
+            shortcut = PointwiseConv(inputs, outputs, stride=stride)
+        else:
+            shortcut = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+        self.shortcut = nn.Sequential(shortcut, *([nn.BatchNorm2d(outputs)] if norm else []))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""

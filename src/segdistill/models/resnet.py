@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
+from segdistill.models.pointwise import PointwiseConv
 
 
 class Basic(nn.Module):
@@ -67,7 +68,7 @@ class Bottleneck(nn.Module):
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(PointwiseConv(inputs, outputs, stride=stride, bias=False), nn.BatchNorm2d(outputs))
 
 
 class Layout(NamedTuple):

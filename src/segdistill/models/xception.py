@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import ConvNormAct
 from segdistill.models.network import require_positive
+from segdistill.models.pointwise import PointwiseConv
 
 
 def separable(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
@@ -65,7 +66,7 @@ class XceptionBlock(nn.Module):
         self.shortcut: nn.Module = (
             nn.Identity()
             if same
-            else nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            else nn.Sequential(PointwiseConv(inputs, width, stride=stride, bias=False), nn.BatchNorm2d(width))
         )
 
     def forward(self, x: Tensor) -> Tensor:
