@@ -62,6 +62,7 @@ def test_sizes_photos_and_missing_masks(tmp_path: Path) -> None:
     assert str(tmp_path / "masks" / "0.png") in errors[0]
     assert str(tmp_path / "masks" / "1.png") in errors[1]
     assert errors[2].startswith("image without mask: ")
+    assert errors[2].endswith("or allow such images with --unlabelled")
     assert messages([replace(cases[0], resize_mask=True)], "error") == []
     assert not any(f.level == "error" for f in check_cases([cases[2]], require_reference=False))
 

@@ -118,7 +118,11 @@ def _look(case: Case, require_reference: bool) -> _Seen:
         return seen
     if not case.has_reference:
         if require_reference:
-            found("error", f"image without mask: {case.image}: add its mask, or remove the image")
+            found(
+                "error",
+                f"image without mask: {case.image}: add its mask, remove the image, or allow such images with "
+                "--unlabelled",
+            )
         return seen
     try:
         mask = (

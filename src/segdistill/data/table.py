@@ -80,6 +80,9 @@ def read_cases(path: str | Path) -> list[Case]:
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and mark in header[0]:
+            raise InputError(f"{path}: its columns are separated by {name}: save it with commas")
     for column in ("id", "image"):
         if column not in header:
             raise InputError(f"{path}: column '{column}' is missing: the columns are {', '.join(COLUMNS)}")

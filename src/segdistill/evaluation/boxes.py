@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -51,6 +52,29 @@ def score_boxes(predicted: NDArray[Any], reference: NDArray[Any], largest: bool 
     0.5
     """
     return box_overlap(tight_box(predicted, largest), tight_box(reference, largest=False))
+
+
+def mean_box_overlap(predicted: NDArray[Any], reference: NDArray[Any], largest: bool = True) -> Overlap:
+    """Overlap of the boxes of all images of a case, mean over those with a box in either; 1 where none has one.
+
+    A picture is a case of one image: the mean is its own overlap.
+
+    Args:
+        predicted: masks (D, H, W).
+        reference: masks (D, H, W), or filled boxes.
+        largest: as for `score_boxes`.
+
+    >>> import numpy as np
+    >>> there, gone = np.ones((1, 2, 2)), np.zeros((1, 2, 2))
+    >>> mean_box_overlap(np.concatenate([there, gone, gone]), np.concatenate([there, there, gone])).iou
+    0.5
+    """
+    marked = [
+        score_boxes(p, r, largest) for p, r in zip(predicted, reference, strict=True) if p.any() or r.any()
+    ]
+    if not marked:
+        return Overlap(1.0, 1.0)
+    return Overlap(fmean(one.iou for one in marked), fmean(one.dice for one in marked))
 
 
 def _area(box: Box) -> int:

@@ -12,8 +12,17 @@ from segdistill.evaluation.metrics import FROM_COUNTS, METRICS
 from segdistill.evaluation.surfaces import DISTANCES
 from segdistill.imaging.picture import Picture
 
-EXTRA_METRICS = (*(name for name in FROM_COUNTS if name not in METRICS), *DISTANCES, "rmse_map")
-"""Metrics beside METRICS, measured when they are asked for by name; all but sensitivity: smaller is better."""
+BOX_METRICS = ("box_iou", "box_dice")
+"""Overlap of the boxes around prediction and reference: `boxes.mean_box_overlap`."""
+EXTRA_METRICS = (
+    *(name for name in FROM_COUNTS if name not in METRICS),
+    *DISTANCES,
+    "rmse_map",
+    *BOX_METRICS,
+)
+"""Metrics beside METRICS, measured when they are asked for by name."""
+LARGER_IS_BETTER = frozenset({"sensitivity", *BOX_METRICS})
+"""Of EXTRA_METRICS; of all others smaller is better."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from segdistill.data.cases import Case
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
-from segdistill.evaluation.case_result import EXTRA_METRICS, CaseResult, Predict, Results, Scored
+from segdistill.evaluation.boxes import mean_box_overlap
+from segdistill.evaluation.case_result import (
+    BOX_METRICS,
+    EXTRA_METRICS,
+    CaseResult,
+    Predict,
+    Results,
+    Scored,
+)
 from segdistill.evaluation.metrics import FROM_COUNTS, METRICS, Counts, count_pixels, rmse_map
 from segdistill.evaluation.pooled import Pool
 from segdistill.evaluation.surfaces import DISTANCES, surface_distances
@@ -97,6 +105,10 @@ def _evaluate(opened: OpenedCase, predict: Predict, extra: Sequence[str], pool: 
         if scores is None:
             raise InputError("the metric rmse_map needs probabilities, and this predictor gives masks alone")
         metrics["rmse_map"] = rmse_map(scores, reference)
+    if any(name in extra for name in BOX_METRICS):
+        boxes = mean_box_overlap(predicted, reference)
+        both = dict(zip(BOX_METRICS, boxes, strict=True))
+        metrics |= {name: both[name] for name in BOX_METRICS if name in extra}
     unit = ""
     if measured := [name for name in extra if name in DISTANCES]:
         unit = "mm" if opened.spacing_mm else "px"

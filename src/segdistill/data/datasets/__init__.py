@@ -16,6 +16,7 @@ from segdistill.data.datasets.decathlon import DECATHLON
 from segdistill.data.datasets.drive import DRIVE
 from segdistill.data.datasets.duke_spleen import DUKE_SPLEEN
 from segdistill.data.datasets.folder import FOLDER
+from segdistill.data.datasets.frames import FRAMES
 from segdistill.data.datasets.i2cvb import I2CVB
 from segdistill.data.datasets.nci_isbi import NCI_ISBI
 from segdistill.data.datasets.phantom import PHANTOM
@@ -32,6 +33,7 @@ DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
         FOLDER,
+        FRAMES,
         BUSI,
         DATASET_B,
         STU,

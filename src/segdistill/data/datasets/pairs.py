@@ -25,7 +25,7 @@ def table_labels(path: Path) -> dict[str, str]:
     Raises:
         InputError: not a table, or no columns for image and label.
     """
-    rows = _xlsx_rows(path) if path.suffix.lower() == ".xlsx" else _csv_rows(path)
+    rows = table_rows(path)
     for number, row in enumerate(rows[:10]):
         header = [cell.strip().lower() for cell in row]
         name = next((header.index(column) for column in _NAME_COLUMNS if column in header), None)
@@ -34,6 +34,15 @@ def table_labels(path: Path) -> dict[str, str]:
             body = [row for row in rows[number + 1 :] if len(row) > max(name, label)]
             return {plain_name(row[name]): plain_label(row[label]) for row in body if row[name].strip()}
     raise InputError(f"{path}: no columns for image and type found: name them Image and Type")
+
+
+def table_rows(path: Path) -> list[list[str]]:
+    """The rows of a .csv (comma or semicolon) or of the first sheet of an .xlsx, as text.
+
+    Raises:
+        InputError: not a readable table.
+    """
+    return _xlsx_rows(path) if path.suffix.lower() == ".xlsx" else _csv_rows(path)
 
 
 def plain_name(text: str) -> str:

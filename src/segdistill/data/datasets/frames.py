@@ -1,0 +1,198 @@
+"""Frames of videos: a folder of pictures per scan, as sets like LA-Net's private MBUD come.
+
+    ROOT/CLASS/SCAN/0001.png      classes by folder (any names, two or more; or benign, malignant, normal)
+    ROOT/SCAN/0001.png            classes by table, or none
+    ROOT/labels.csv               any tables: columns scan, and some of frame, label, patient, box
+
+The folders may lie inside frames/, rawframes/, images/, videos/ or scans/. A frame is named by a number, be there
+what may before it ("050_IM00009 video_105.png" is frame 105). Masks are optional: beside their frame (0001_mask.png)
+or in masks/ with the same folders inside. A table's row without a frame is about the whole scan; box is left, top,
+right, bottom in pixels, right and bottom exclusive, and four zeros, as in MBUD's lists, mean that none is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segdistill.data.case import Case
+from segdistill.data.datasets.base import (
+    Dataset,
+    find_root,
+    list_images,
+    natural_key,
+    require_pairs,
+    subfolder,
+)
+from segdistill.data.datasets.folder import IMAGES, MASKS, mask_key, pair
+from segdistill.data.datasets.frame_tables import FrameTables, frame_number, read_frame_tables
+from segdistill.data.datasets.pairs import plain_label
+from segdistill.errors import InputError
+
+_WRAPPERS = ("frames", "rawframes", "images", "videos", "scans")
+_CLASSES = ("benign", "malignant", "normal")
+_NO_SCAN = {*IMAGES, *MASKS, *_WRAPPERS}
+_NO_CLASS = {*_NO_SCAN, "train", "training", "val", "valid", "validation", "test"}
+_WHAT = "a folder per scan with numbered frames, such as benign/scan-1/0001.png or scan-1/0001.png"
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """One scan: its folder, its class by folder, and its name among all scans."""
+
+    folder: Path
+    label: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        return self.folder.name.lower()
+
+
+def index(path: Path) -> list[Case]:
+    """One case per frame, scan by scan in the order of their numbers; all frames of a scan, or of a patient where a
+    table names patients, share a group, so that no split tears them apart.
+
+    A frame has its mask, else its box, else no reference: `segdistill data index frames ROOT --unlabelled`.
+
+    Raises:
+        InputError: no such layout, a frame without a number or two with one, a mask without frame, or a table that
+            says what the folders do not.
+    """
+    root = find_root(path, lambda folder: bool(_scans(folder)), _WHAT)
+    scans = _scans(root)
+    for scan in scans:
+        if not scan.label and scan.name in _CLASSES:
+            raise InputError(
+                f"{scan.folder}: pictures lie in the folder of a class: put the frames of each scan into a folder of "
+                "their own, such as benign/scan-1"
+            )
+    tables = read_frame_tables(root)
+    _require_known(scans, tables)
+    masks = subfolder(root, MASKS)
+    cases = [case for scan in scans for case in _read(scan, masks, tables)]
+    _require_frames(cases, scans, tables)
+    if masks is not None:
+        _require_scans(masks, scans)
+    return cases
+
+
+def _folders(folder: Path, without: set[str]) -> list[Path]:
+    found = [
+        child
+        for child in folder.iterdir()
+        if child.is_dir() and child.name[0] not in "._" and child.name.lower() not in without
+    ]
+    return sorted(found, key=lambda child: natural_key(child.name))
+
+
+def _scans(root: Path) -> list[_Scan]:
+    """The scans below a folder; none where it has another layout."""
+    place = subfolder(root, _WRAPPERS) or root
+    plain: list[_Scan] = []
+    classes: dict[str, list[_Scan]] = {}
+    for child in _folders(place, _NO_SCAN):
+        if list_images(child):
+            plain.append(_Scan(child, "", child.name))
+            continue
+        inside = [scan for scan in _folders(child, _NO_SCAN) if list_images(scan)]
+        if inside and child.name.lower() not in _NO_CLASS:
+            label = plain_label(child.name)
+            classes[label] = [_Scan(scan, label, f"{child.name}/{scan.name}") for scan in inside]
+    if len(classes) == 1 and not set(classes) <= set(_CLASSES):
+        classes = {}  # a folder above the scans that is no class
+    return plain + [scan for found in classes.values() for scan in found]
+
+
+def _read(scan: _Scan, masks: Path | None, tables: FrameTables) -> list[Case]:
+    files = list_images(scan.folder)
+    stems = {file.stem for file in files}
+    beside = [
+        file
+        for file in files
+        if mask_key(file.stem) != file.stem and (mask_key(file.stem) in stems or "mask" in file.stem.lower())
+    ]
+    frames = _numbered([file for file in files if file not in set(beside)])
+    found = beside + (list_images(place) if (place := _below(masks, scan)) is not None else [])
+    pairs = pair(list(frames.values()), found)
+    by_table = tables.labels.get(scan.name, "")
+    cases = []
+    for number, file in sorted(frames.items()):
+        said = tables.frame_labels.get((scan.name, number), by_table)
+        if scan.label and said and said != scan.label:
+            raise InputError(
+                f"{file}: lies in '{scan.label}', but {tables.source} says '{said}': correct one of them"
+            )
+        label = scan.label or said
+        if not label and (tables.labels or tables.frame_labels):
+            raise InputError(f"{file}: {tables.source} names no class for it: add a row, or move it away")
+        cases.append(
+            Case(
+                f"{scan.key}/{file.stem}",
+                file,
+                pairs[file],
+                group=tables.patients.get(scan.name, scan.key),
+                label=label,
+                box=None if pairs[file] else tables.boxes.get((scan.name, number)),
+            )
+        )
+    return cases
+
+
+def _numbered(files: list[Path]) -> dict[int, Path]:
+    frames: dict[int, Path] = {}
+    for file in files:
+        number = frame_number(file.name)
+        if number is None:
+            raise InputError(f"{file}: frame without a number: number it as the others, or move it away")
+        if number in frames:
+            raise InputError(f"{file} and {frames[number].name} are both frame {number}: rename one of them")
+        frames[number] = file
+    return frames
+
+
+def _below(masks: Path | None, scan: _Scan) -> Path | None:
+    """The folder of a scan's masks inside masks/: with the class's folder above it, or without."""
+    if masks is None:
+        return None
+    *above, name = scan.key.lower().split("/")
+    inside = subfolder(masks, above) if above else masks
+    return subfolder(inside or masks, [name])
+
+
+def _require_known(scans: list[_Scan], tables: FrameTables) -> None:
+    by_name: dict[str, _Scan] = {}
+    for scan in scans:
+        other = by_name.setdefault(scan.name, scan)
+        if other is not scan and scan.name in tables.scans:
+            raise InputError(
+                f"{tables.source}: scan '{scan.folder.name}' is both {other.key} and {scan.key}: rename a folder"
+            )
+    for name in sorted(tables.scans - set(by_name)):
+        raise InputError(f"{tables.source}: there is no folder of scan '{name}': add it, or remove its rows")
+
+
+def _require_frames(cases: list[Case], scans: list[_Scan], tables: FrameTables) -> None:
+    there = {(case.image.parent.name.lower(), frame_number(case.image.name)) for case in cases}
+    for (scan, number), where in tables.where.items():
+        if (scan, number) not in there:
+            raise InputError(f"{where}: scan '{scan}' has no frame {number}: correct the row, or remove it")
+
+
+def _require_scans(masks: Path, scans: list[_Scan]) -> None:
+    """Refuses masks of scans that are not there."""
+    used = {place for scan in scans if (place := _below(masks, scan)) is not None}
+    for folder in sorted(path for path in masks.rglob("*") if path.is_dir() and path not in used):
+        require_pairs(list_images(folder))
+    require_pairs(list_images(masks))
+
+
+FRAMES = Dataset(
+    name="frames",
+    title="Frames of videos: a folder of pictures per scan (layout of sets like MBUD, Fan et al. 2023)",
+    index=index,
+    how_to_get=(
+        "Your own: one folder per scan with numbered frames, inside a folder per class or with a table "
+        "(scan, label, patient; scan, frame, box). MBUD itself is private."
+    ),
+)
