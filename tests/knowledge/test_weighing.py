@@ -9,6 +9,7 @@ from scipy.special import softmax
 
 from segdistill.errors import InputError
 from segdistill.knowledge import WEIGHINGS, create_weighing, soft_dice_score
+from segdistill.models.output import FeatureInfo, Output
 
 from .contract import Array
 
@@ -74,6 +75,20 @@ def test_who_does_not_speak_stays_silent(name: str, case: tuple[list[Array], np.
     got = create_weighing(name)(given, [torch.tensor(z) for z in answers], torch.tensor(masks))
     assert not got[:, 1].any()
     np.testing.assert_allclose(got.sum(1).numpy(), [1, 1, 1, 1, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", WEIGHINGS)
+def test_who_reads_no_predictions_needs_none(name: str) -> None:
+    """A cache keeps none for them then."""
+    weighing, student = create_weighing(name), {"encoder": FeatureInfo("encoder", 4, 4)}
+    weighing.connect(student, ["a", "b"])
+    given, target = torch.ones(3, 2), torch.zeros(3, 4, 4, dtype=torch.long)
+    output = Output(None, {"encoder": torch.rand(3, 4, 2, 2)})
+    if weighing.reads_logits:
+        with pytest.raises(InputError, match="need teachers with logits"):
+            weighing(given, [None, None], target, output)
+    else:
+        assert weighing(given, [None, None], target, output).shape == (3, 2)
 
 
 def test_no_gradient_and_float32() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from segdistill.losses import create_loss
 from segdistill.training.curves import read_curves
 from segdistill.training.distillation import Distillation, connect
 from segdistill.training.loop import STATE, WEIGHTS, fit
-from segdistill.training.settings import FitSettings
+from segdistill.training.settings import FitSettings, OptimizerSettings, ScheduleSettings
 
 from .conftest import network, small_resnet
 
@@ -222,3 +223,43 @@ def test_every_method_is_checked_without_memory() -> None:
         student, teacher = network(), small_resnet(1)
         for name in KNOWLEDGE.keys() - {"feature_similarity"}:
             connect(student, {"t": teacher}, {name: (1.0, create_knowledge(name))})
+
+
+@pytest.mark.parametrize(("name", "weight"), [("skd", "holistic"), ("ifvd", "adversarial")])
+def test_a_critic_may_have_a_learning_rate_of_its_own(
+    name: str, weight: str, views: tuple[Views, Views], fabric: Fabric, tmp_path: Path
+) -> None:
+    """Adam's first step moves a parameter by its learning rate, whatever the gradient."""
+    critic = f"{name}/{weight}/t"
+    how = FitSettings(
+        steps=1, batch_size=6, precision="fp32", workers=0, select="last",
+        optimizer=OptimizerSettings(name="adam", lr=2e-3, weight_decay=0.0), schedule=ScheduleSettings(name="constant"),
+    )  # fmt: skip
+    for lr, expected in ((None, 2e-3), (4e-4, 4e-4)):
+        knowledge = create_knowledge(name, critic_width=4, critic_lr=lr, **{weight: 0.1})
+        torch.manual_seed(4)
+        task = Distillation(
+            network(),
+            create_loss("weight_balance"),
+            [Teacher("t", small_resnet(2))],
+            torch.ones(11, 1),
+            {name: (1.0, knowledge)},
+        )
+        players = dict(task.players)
+        before = copy.deepcopy(players)
+        list(fit(task, *views, how, tmp_path / str(lr), fabric))
+        moved = {
+            player: max(
+                (new - old).abs().max().item()
+                for new, old in zip(module.parameters(), before[player].parameters(), strict=True)
+            )
+            for player, module in players.items()
+        }
+        assert moved == pytest.approx({"student": 2e-3, critic: expected}, rel=0.01)
+
+
+@pytest.mark.parametrize("lr", [0, -1e-4, float("inf"), float("nan"), "fast"])
+def test_learning_rates_of_critics_that_are_none(lr: object) -> None:
+    for name in ("holistic", "skd", "ifvd"):
+        with pytest.raises(InputError, match=name if lr == "fast" else "critic_lr must be above 0"):
+            create_knowledge(name, critic_lr=lr)

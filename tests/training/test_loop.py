@@ -189,6 +189,21 @@ def test_what_a_finished_stage_leaves(views: PAIR, folder: Path, fabric: Fabric)
     assert list((folder / "tensorboard").glob("events.*"))
 
 
+def test_validation_is_rarer_where_nothing_depends_on_it(views: PAIR, folder: Path, fabric: Fabric) -> None:
+    views[0]._rows[:] = views[0]._rows[:4]
+    run(supervised(), views, settings(epochs=21, batch_size=4), folder, fabric)
+    rows = read_curves(folder / "curves.csv")
+    assert len(rows) == 21
+    assert [row["epoch"] for row in rows if "val_dice" in row] == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 21]
+
+
+@pytest.mark.parametrize(
+    "how", [{"select": "best"}, {"early_stop": 30}, {"schedule": ScheduleSettings(name="plateau")}]
+)
+def test_validation_is_made_wherever_it_decides(how: dict[str, object]) -> None:
+    assert all(settings(epochs=40, **how).validates(epoch, 40) for epoch in range(40))
+
+
 def test_without_validation_the_last_weights_are_kept(views: PAIR, folder: Path, fabric: Fabric) -> None:
     list(fit(supervised(), views[0], None, settings(select="best"), folder, fabric))
     assert (folder / WEIGHTS).exists()

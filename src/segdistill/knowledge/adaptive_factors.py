@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.knowledge.base import Taps, Weighing
+from segdistill.knowledge.base import Logits, Taps, Weighing
 from segdistill.knowledge.maps import exact
 from segdistill.knowledge.taps import parse_taps
 from segdistill.models.output import Output
@@ -95,11 +95,7 @@ class AdaptiveFactors(Weighing):
         return not self.steps or int(self.adapter.taken) <= self.steps
 
     def __call__(
-        self,
-        given: Tensor,
-        logits: Sequence[Tensor | None],
-        target: Tensor,
-        student: Output | None = None,
+        self, given: Tensor, logits: Logits, target: Tensor, student: Output | None = None
     ) -> Tensor:
         """(B, J) with a graph while it learns; rows sum to 1 where anybody speaks."""
         assert student is not None

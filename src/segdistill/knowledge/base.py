@@ -18,6 +18,9 @@ Said = dict[str, Tensor]
 Taps = Mapping[str, FeatureInfo]
 """Tap -> what the network declares of the feature that it stands for."""
 
+Logits = Sequence[Tensor | None]
+"""Each teacher's logits (B, C, ...); None of a teacher that gives none, or was not asked for them."""
+
 STUDENT = "student"
 """The name under which a knowledge knows the student; teachers have the names that their recipe gives them."""
 
@@ -101,6 +104,9 @@ class Contested(Protocol):
     critics: Mapping[str, nn.Module]
     """Name of a teacher -> its critic, known after `connect`; it returns an `Output` with a label."""
 
+    critic_lr: float | None
+    """Learning rate of the critics; None for the stage's."""
+
     def critic_loss(self, critic: nn.Module, student: Said, teacher: Said) -> Tensor:
         """Scalar loss of a teacher's critic, from what it and the student hand over, without a graph."""
 
@@ -112,10 +118,12 @@ class Weighing(ABC):
         features: the taps that it reads of the student.
         modules: what it learns, known after `connect`: optimised and checkpointed with the student, and no part of
             its weights. Empty for all but adaptive_factors.py.
+        reads_logits: whether it looks at what the teachers predict; else a cache need not keep it for the weights.
     """
 
     features: tuple[str, ...] = ()
     modules: Mapping[str, nn.Module] = MappingProxyType({})
+    reads_logits: bool = False
 
     def connect(self, student: Taps, teachers: Sequence[str]) -> None:
         """Told once which networks it will see: what the student declares of the taps, and the teachers' names."""
@@ -123,17 +131,13 @@ class Weighing(ABC):
 
     @abstractmethod
     def __call__(
-        self,
-        given: Tensor,
-        logits: Sequence[Tensor | None],
-        target: Tensor,
-        student: Output | None = None,
+        self, given: Tensor, logits: Logits, target: Tensor, student: Output | None = None
     ) -> Tensor:
         """(B, J) weights; without a graph unless they are learned.
 
         Args:
             given: (B, J) weights of the recipe; 0 where a teacher does not speak, and it then stays 0.
-            logits: of each teacher, (B, C, ...).
+            logits: of each teacher; not looked at where `reads_logits` is False.
             target: (B, ...) class indices.
             student: its answer, for learned weights.
         """

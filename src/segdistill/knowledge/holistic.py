@@ -42,13 +42,14 @@ class Holistic(Knowledge):
     a player that takes its turn after the student. Gap: score(teacher) - score(student), whose gradient is that of
     -score(student); it is 0 for a student that equals the teacher and may become negative. Two-dimensional images only.
 
-    IFVD's adversarial term is the same one with weight 0.001 (0.1 in SKD). The originals' critic learns at 4e-4 with
-    Adam; here it has the stage's optimiser.
+    IFVD's adversarial term is the same one with weight 0.001 (0.1 in SKD). The critic has the stage's optimiser and
+    schedule, and a learning rate of its own where `critic_lr` says so: SKD's learns at 4e-4.
 
     Args:
         penalty: weight of the gradient penalty.
         width: of the critic.
         classes: of the networks; one logit counts as two classes.
+        critic_lr: learning rate of the critics; None for the stage's.
 
     >>> knowledge = Holistic(width=4)
     >>> knowledge.connect({}, {"t": {}})
@@ -57,12 +58,16 @@ class Holistic(Knowledge):
     [0.0, 0.0]
     """
 
-    compares = ("penalty", "width")
+    compares = ("penalty", "width", "critic_lr")
 
-    def __init__(self, penalty: float = 10.0, width: int = 64, classes: int = 2) -> None:
+    def __init__(
+        self, penalty: float = 10.0, width: int = 64, classes: int = 2, critic_lr: float | None = None
+    ) -> None:
         if penalty < 0 or width < 1 or classes < 2:
             raise InputError("holistic: penalty must not be negative, width at least 1, classes at least 2")
-        self.penalty, self.width, self.classes = penalty, width, classes
+        if critic_lr is not None and not 0 < critic_lr < float("inf"):
+            raise InputError(f"holistic: critic_lr must be above 0, not {critic_lr:g}")
+        self.penalty, self.width, self.classes, self.critic_lr = penalty, width, classes, critic_lr
         self.critics: Mapping[str, nn.Module] = {}
 
     def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:

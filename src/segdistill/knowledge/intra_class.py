@@ -80,6 +80,7 @@ class IFVD(Composed):
         adversarial: weight of the adversarial term, 0.001 in the original; it trains a critic beside the student.
         taps, classes: of the intra-class term.
         critic_width: channels of the critic's first convolution.
+        critic_lr: learning rate of the critic; None for the stage's.
 
     >>> {name: weight for name, (weight, _) in IFVD().parts.items()}
     {'intra': 200.0, 'prediction': 10.0}
@@ -93,10 +94,11 @@ class IFVD(Composed):
         taps: str | Sequence[str] = ("decoder",),
         classes: int = 2,
         critic_width: int = 64,
+        critic_lr: float | None = None,
     ) -> None:
         parts: Weighted = {
             "intra": (intra, IntraClass(taps, classes)),
             "prediction": (prediction, ElementMeanPrediction()),
-            "adversarial": (adversarial, Holistic(width=critic_width, classes=classes)),
+            "adversarial": (adversarial, Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)),
         }
         super().__init__("ifvd", parts)

@@ -100,7 +100,8 @@ class StructuredKnowledge(Composed):
             LightVessel's group takes pixel 1 and pair 0.1.
         holistic: weight of the adversarial term, 0.1 in the original; it trains a critic beside the student.
         taps, nodes, window, constant_norm: of the pair-wise term.
-        classes, critic_width: of the holistic term.
+        classes, critic_width, critic_lr: of the holistic term; the original's critic learns at 4e-4, here at the
+            stage's rate unless `critic_lr` says otherwise.
 
     >>> sorted(StructuredKnowledge().parts), sorted(StructuredKnowledge(holistic=0.1).parts)
     (['pair', 'pixel'], ['holistic', 'pair', 'pixel'])
@@ -117,10 +118,11 @@ class StructuredKnowledge(Composed):
         constant_norm: bool = True,
         classes: int = 2,
         critic_width: int = 64,
+        critic_lr: float | None = None,
     ) -> None:
         parts: Weighted = {
             "pixel": (pixel, SoftPrediction()),
             "pair": (pair, PairWise(taps, nodes, window, constant_norm)),
-            "holistic": (holistic, Holistic(width=critic_width, classes=classes)),
+            "holistic": (holistic, Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)),
         }
         super().__init__("skd", parts)

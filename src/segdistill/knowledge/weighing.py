@@ -8,7 +8,7 @@ heavier. So "score" is the default among adaptive weights, and "printed" shows w
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segdistill.errors import InputError
 from segdistill.knowledge.adaptive_factors import AdaptiveFactors
-from segdistill.knowledge.base import Weighing
+from segdistill.knowledge.base import Logits, Weighing
 from segdistill.losses import one_hot, probabilities
 from segdistill.models.output import Output
 from segdistill.registry import build
@@ -58,11 +58,7 @@ class Uniform(Weighing):
     """
 
     def __call__(
-        self,
-        given: Tensor,
-        logits: Sequence[Tensor | None],
-        target: Tensor,
-        student: Output | None = None,
+        self, given: Tensor, logits: Logits, target: Tensor, student: Output | None = None
     ) -> Tensor:
         """(B, J), equal in each row."""
         return shares(torch.ones_like(given), given > 0)
@@ -76,11 +72,7 @@ class Fixed(Weighing):
     """
 
     def __call__(
-        self,
-        given: Tensor,
-        logits: Sequence[Tensor | None],
-        target: Tensor,
-        student: Output | None = None,
+        self, given: Tensor, logits: Logits, target: Tensor, student: Output | None = None
     ) -> Tensor:
         """(B, J), as given."""
         return given
@@ -89,12 +81,10 @@ class Fixed(Weighing):
 class _ByScore(Weighing):
     """Weights from each teacher's soft Dice on the very sample; what the recipe gives only decides who speaks."""
 
+    reads_logits = True
+
     def __call__(
-        self,
-        given: Tensor,
-        logits: Sequence[Tensor | None],
-        target: Tensor,
-        student: Output | None = None,
+        self, given: Tensor, logits: Logits, target: Tensor, student: Output | None = None
     ) -> Tensor:
         """(B, J); rows sum to 1 where anybody speaks."""
         known = [each for each in logits if each is not None]

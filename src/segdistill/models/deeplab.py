@@ -11,7 +11,7 @@ from segdistill.errors import InputError
 from segdistill.models.aspp import ASPP, RATES
 from segdistill.models.blocks import ConvNormAct
 from segdistill.models.image_pooling import PooledNetwork
-from segdistill.models.output import FeatureInfo, Output, pyramid, pyramid_info
+from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
 from segdistill.models.resnet import ResNet
 from segdistill.models.u2net import enlarge_like
 from segdistill.models.xception import Xception65
@@ -37,13 +37,9 @@ class DeepLabV3(PooledNetwork):
     def __init__(self, in_channels: int = 3, classes: int = 2, *, base: int = 64) -> None:
         super().__init__(in_channels, classes)
         self.encoder = ResNet(50, in_channels, output_stride=8, base=base)
-        levels = list(zip(self.encoder.channels, self.encoder.strides, strict=True))
+        levels = levels_of(self.encoder)
         width = 4 * base
-        self.feature_info = [
-            *pyramid_info(levels, [(width, 8)]),
-            FeatureInfo("low", *levels[0]),
-            FeatureInfo("high", *levels[-1]),
-        ]
+        self.feature_info = pyramid_info(levels, [(width, 8)], low=levels[0], high=levels[-1])
         self.aspp = ASPP(self.encoder.channels[-1], width, RATES[8])
         self.dropout = nn.Dropout(0.5)
         self.decoder = ConvNormAct(width, width, bias=False)
@@ -54,7 +50,7 @@ class DeepLabV3(PooledNetwork):
         self.check(image)
         maps = self.encoder(image)
         decoded = self.decoder(self.dropout(self.aspp(maps[-1])))
-        features = pyramid(maps, [decoded]) | {"low": maps[0], "high": maps[-1]}
+        features = pyramid(maps, [decoded], low=maps[0], high=maps[-1])
         return Output(enlarge_like(self.head(decoded), image), features)
 
 
@@ -101,13 +97,9 @@ class DeepLabV3Plus(PooledNetwork):
             self.encoder = ResNet(50, in_channels, output_stride=output_stride, base=base)
         else:
             self.encoder = Xception65(in_channels, base=max(1, base // 2), middle=middle)
-        levels = list(zip(self.encoder.channels, self.encoder.strides, strict=True))
+        levels = levels_of(self.encoder)
         width, low_width = 4 * base, max(1, 3 * base // 4)
-        self.feature_info = [
-            *pyramid_info(levels, [(width, 4)]),
-            FeatureInfo("low", *levels[0]),
-            FeatureInfo("high", *levels[-1]),
-        ]
+        self.feature_info = pyramid_info(levels, [(width, 4)], low=levels[0], high=levels[-1])
         self.aspp = ASPP(self.encoder.channels[-1], width, RATES[output_stride])
         kernel = 1 if backbone == "resnet50" else 3
         self.low = ConvNormAct(self.encoder.channels[1], low_width, kernel, bias=False)
@@ -128,4 +120,4 @@ class DeepLabV3Plus(PooledNetwork):
         low = self.low(maps[1])
         decoded = self.decoder(torch.cat([enlarge_like(self.aspp(maps[-1]), low), low], dim=1))
         logits = enlarge_like(self.head(self.dropout(decoded)), image)
-        return Output(logits, pyramid(maps, [decoded]) | {"low": maps[0], "high": maps[-1]})
+        return Output(logits, pyramid(maps, [decoded], low=maps[0], high=maps[-1]))

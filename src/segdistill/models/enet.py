@@ -12,7 +12,7 @@ from segdistill.errors import InputError
 from segdistill.models.blocks import MaxUnpool
 from segdistill.models.grey import repeat_channels, stem_channels
 from segdistill.models.network import Network, require_share
-from segdistill.models.output import FeatureInfo, Output, pyramid, pyramid_info
+from segdistill.models.output import Output, pyramid, pyramid_info
 
 Dialect = Literal["lightvessel", "amtd"]
 Act = Callable[[], nn.Module]
@@ -177,13 +177,13 @@ class ENet(Network):
         if self.stem_channels >= FIRST:
             raise InputError(f"enet takes at most {FIRST - 1} input channels, not {in_channels}")
         encoder, decoder = [(FIRST, 2), (64, 4), (128, 8)], [(FIRST, 2), (64, 4)]
-        self.feature_info = [
-            *pyramid_info(encoder, decoder),
-            FeatureInfo("low", *encoder[0]),
-            FeatureInfo("high", *encoder[-1]),
-            FeatureInfo("pair_encoder", *encoder[1]),
-            FeatureInfo("pair_decoder", *decoder[1]),
-        ]
+        further = {
+            "low": encoder[0],
+            "high": encoder[-1],
+            "pair_encoder": encoder[1],
+            "pair_decoder": decoder[1],
+        }
+        self.feature_info = pyramid_info(encoder, decoder, **further)
         self.first = nn.Conv2d(self.stem_channels, FIRST - self.stem_channels, 3, 2, 1, bias=False)
         self.pool = nn.MaxPool2d(2) if amtd else nn.MaxPool2d(3, 2, 1)
         self.first_norm = nn.Sequential(nn.BatchNorm2d(FIRST), nn.PReLU())
@@ -222,6 +222,6 @@ class ENet(Network):
         eighth = self.stage3(self.stage2(down))
         up4 = self.stage4(self.up4(eighth, where2, quarter.shape[2:]))
         up5 = self.stage5(self.up5(up4, where1, half.shape[2:]))
-        features = pyramid([half, quarter, eighth], [up5, up4])
-        features |= {"low": half, "high": eighth, "pair_encoder": quarter, "pair_decoder": up4}
+        further = {"low": half, "high": eighth, "pair_encoder": quarter, "pair_decoder": up4}
+        features = pyramid([half, quarter, eighth], [up5, up4], **further)
         return Output(self.head(up5), features)

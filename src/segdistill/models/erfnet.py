@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segdistill.errors import InputError
 from segdistill.models.network import Network, require_share
-from segdistill.models.output import FeatureInfo, Output, pyramid, pyramid_info
+from segdistill.models.output import Output, pyramid, pyramid_info
 
 EPS = 1e-3
 DILATIONS = (2, 4, 8, 16) * 2
@@ -115,11 +115,7 @@ class ERFNet(Network):
         if in_channels >= first:
             raise InputError(f"erfnet takes at most {first - 1} input channels, not {in_channels}")
         encoder, decoder = [(first, 2), (second, 4), (third, 8)], [(first, 2), (second, 4)]
-        self.feature_info = [
-            *pyramid_info(encoder, decoder),
-            FeatureInfo("pair_encoder", *encoder[1]),
-            FeatureInfo("pair_decoder", *decoder[1]),
-        ]
+        self.feature_info = pyramid_info(encoder, decoder, pair_encoder=encoder[1], pair_decoder=decoder[1])
         early = (FactorisedResidual(second, dropout=dropout / 10) for _ in range(5))
         late = (FactorisedResidual(third, dilation=dilation, dropout=dropout) for dilation in DILATIONS)
         self.encoder = nn.ModuleList(
@@ -142,6 +138,5 @@ class ERFNet(Network):
         eighth = self.encoder[2](quarter)
         up2 = self.up2(eighth)
         up1 = self.up1(up2)
-        features = pyramid([half, quarter, eighth], [up1, up2])
-        features |= {"pair_encoder": quarter, "pair_decoder": up2}
+        features = pyramid([half, quarter, eighth], [up1, up2], pair_encoder=quarter, pair_decoder=up2)
         return Output(self.head(up1), features)

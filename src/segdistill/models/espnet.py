@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from segdistill.models.grey import repeat_channels, stem_channels
 from segdistill.models.network import Network
-from segdistill.models.output import FeatureInfo, Output, pyramid, pyramid_info
+from segdistill.models.output import Output, pyramid, pyramid_info
 
 DILATIONS = (1, 2, 4, 8, 16)
 WIDTHS = (16, 64, 128)
@@ -85,11 +85,8 @@ class ESPNet(Network):
         first, second, third = WIDTHS
         half, quarter, eighth = first + image, 2 * second + image, 2 * third
         mixed = max(classes, len(DILATIONS))
-        self.feature_info = [
-            *pyramid_info([(half, 2), (quarter, 4), (eighth, 8)], [(half + classes, 2), (mixed, 4)]),
-            FeatureInfo("low", first, 2),
-            FeatureInfo("high", eighth, 8),
-        ]
+        encoder, decoder = [(half, 2), (quarter, 4), (eighth, 8)], [(half + classes, 2), (mixed, 4)]
+        self.feature_info = pyramid_info(encoder, decoder, low=(first, 2), high=encoder[-1])
         self.first = nn.Sequential(nn.Conv2d(image, first, 3, 2, 1, bias=False), NormPReLU(first))
         self.shrink2, self.shrink4 = nn.AvgPool2d(3, 2, 1), nn.AvgPool2d(3, 2, 1)
         self.act2, self.act4, self.act8 = NormPReLU(half), NormPReLU(quarter), NormPReLU(eighth)
@@ -123,7 +120,7 @@ class ESPNet(Network):
         eighth = self.act8(torch.cat([down, self.stage8(down)], dim=1))
         up4 = self.mix4(torch.cat([self.score4(quarter), self.score8(eighth)], dim=1))
         up2 = torch.cat([self.up4(up4), half], dim=1)
-        features = pyramid([half, quarter, eighth], [up2, up4]) | {"low": low, "high": eighth}
+        features = pyramid([half, quarter, eighth], [up2, up4], low=low, high=eighth)
         return Output(self.head(self.mix2(up2)), features)
 
 

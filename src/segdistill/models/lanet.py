@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from segdistill.models.cbam import CBAM, Spatial
 from segdistill.models.lesion_map import enlarge_probability, lesion_probability, maps_for, two_sided
 from segdistill.models.network import Network, require_positive
-from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
 from segdistill.models.resnet import ResNet
 from segdistill.models.u2net import enlarge_like
 
@@ -60,7 +60,7 @@ class LANet(Network):
         super().__init__(in_channels, classes)
         require_positive(labels=labels)
         self.encoder = ResNet(depth, in_channels, base=base)
-        levels = list(zip(self.encoder.channels, self.encoder.strides, strict=True))
+        levels = levels_of(self.encoder)
         stages, maps = self.encoder.channels[1:], maps_for(classes)
         self.feature_info = pyramid_info(levels, [(len(stages), levels[-1][1])])
         self.attention = nn.ModuleList(CBAM(width, channel=cam, spatial=sam) for width in stages)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from segdistill.models.grey import repeat_channels, stem_channels
 from segdistill.models.mobilenet import LAST, MobileNetV2
 from segdistill.models.network import Network
-from segdistill.models.output import FeatureInfo, Output, pyramid, pyramid_info
+from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
 
 STRIDES = (1, 1, 2, 1, 1, 2, 1)
 LEVELS = (2, 5, 7)
@@ -45,12 +45,9 @@ class MobileNetV2Segmenter(Network):
         super().__init__(in_channels, classes, size_divisor=8)
         self.stem_channels = stem_channels(in_channels, repeat_grey)
         self.encoder = MobileNetV2(self.stem_channels, strides=STRIDES)
-        levels = list(zip(self.encoder.channels, self.encoder.strides, strict=True))
-        self.feature_info = [
-            *pyramid_info([levels[i] for i in LEVELS], levels[-1:]),
-            FeatureInfo("low", *levels[0]),
-            FeatureInfo("high", *levels[-1]),
-        ]
+        levels = levels_of(self.encoder)
+        shown = [levels[i] for i in LEVELS]
+        self.feature_info = pyramid_info(shown, levels[-1:], low=levels[0], high=levels[-1])
         self.head = nn.Conv2d(LAST, classes, 1)
         self.enlarge = nn.Upsample(scale_factor=8, mode="bilinear", align_corners=False)
         if unused_layers:
@@ -60,5 +57,5 @@ class MobileNetV2Segmenter(Network):
         """(B, in_channels, H, W) -> logits (B, classes, H, W) and the features of the class's docstring."""
         self.check(image)
         maps = self.encoder(repeat_channels(image, self.stem_channels))
-        features = pyramid([maps[i] for i in LEVELS], maps[-1:]) | {"low": maps[0], "high": maps[-1]}
+        features = pyramid([maps[i] for i in LEVELS], maps[-1:], low=maps[0], high=maps[-1])
         return Output(self.enlarge(self.head(maps[-1])), features)

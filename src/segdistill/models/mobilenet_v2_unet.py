@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from segdistill.models.blocks import Decoder
 from segdistill.models.mobilenet import InvertedResidual, MobileNetV2
 from segdistill.models.network import Network
-from segdistill.models.output import FeatureInfo, Output, pyramid, pyramid_info
+from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
 
 LEVELS = (1, 2, 3, 5, 8)
 """The encoder's maps that the decoder takes: stages 1, 2, 3 and 5 and the last 1x1 convolution."""
@@ -36,12 +36,9 @@ class MobileNetV2UNet(Network):
     def __init__(self, in_channels: int = 3, classes: int = 2) -> None:
         super().__init__(in_channels, classes, size_divisor=32)
         self.encoder = MobileNetV2(in_channels)
-        levels = [(self.encoder.channels[i], self.encoder.strides[i]) for i in LEVELS]
-        self.feature_info = [
-            *pyramid_info(levels, levels[:-1]),
-            FeatureInfo("pair_encoder", *levels[1]),
-            FeatureInfo("pair_decoder", *levels[1]),
-        ]
+        every = levels_of(self.encoder)
+        levels = [every[i] for i in LEVELS]
+        self.feature_info = pyramid_info(levels, levels[:-1], pair_encoder=levels[1], pair_decoder=levels[1])
         widths = [channels for channels, _ in levels]
         self.decoder = Decoder(widths, up="deconv4", block=InvertedResidual)
         neck = max(NECK, classes)
@@ -54,5 +51,5 @@ class MobileNetV2UNet(Network):
         maps = self.encoder(image)
         encoded = [maps[i] for i in LEVELS]
         decoded = self.decoder(encoded)
-        features = pyramid(encoded, decoded) | {"pair_encoder": encoded[1], "pair_decoder": decoded[1]}
+        features = pyramid(encoded, decoded, pair_encoder=encoded[1], pair_decoder=decoded[1])
         return Output(self.enlarge(self.head(decoded[0])), features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,12 +43,25 @@ class Output(NamedTuple):
     label: Tensor | None = None
 
 
-def pyramid(encoder: Sequence[T], decoder: Sequence[T] = ()) -> dict[str, T]:
+class _HasLevels(Protocol):
+    """An encoder that gives one map per level, finest first."""
+
+    channels: list[int]
+    strides: list[int]
+
+
+def levels_of(encoder: _HasLevels) -> list[tuple[int, int]]:
+    """(channels, stride) of each map of an encoder, finest first."""
+    return list(zip(encoder.channels, encoder.strides, strict=True))
+
+
+def pyramid(encoder: Sequence[T], decoder: Sequence[T] = (), **further: T) -> dict[str, T]:
     """Names per-level values the way all networks do: enc1.., dec1.. (finest first), "encoder" and "decoder".
 
     Args:
         encoder: one value per level, finest first; the last becomes "encoder" too.
         decoder: one value per level, finest first; the first becomes "decoder" too. A classifier has none.
+        further: values with names of their own, such as the "low" and "high" that AMTD taps.
 
     >>> pyramid(["a", "b"], ["c"])
     {'enc1': 'a', 'enc2': 'b', 'dec1': 'c', 'encoder': 'b', 'decoder': 'c'}
@@ -56,17 +69,18 @@ def pyramid(encoder: Sequence[T], decoder: Sequence[T] = ()) -> dict[str, T]:
     named = {f"enc{i}": value for i, value in enumerate(encoder, 1)}
     named |= {f"dec{i}": value for i, value in enumerate(decoder, 1)}
     named["encoder"] = encoder[-1]
-    return named | {"decoder": decoder[0]} if decoder else named
+    if decoder:
+        named["decoder"] = decoder[0]
+    return named | further
 
 
 def pyramid_info(
-    encoder: Sequence[tuple[int, int]], decoder: Sequence[tuple[int, int]] = ()
+    encoder: Sequence[tuple[int, int]], decoder: Sequence[tuple[int, int]] = (), **further: tuple[int, int]
 ) -> list[FeatureInfo]:
     """The `feature_info` that belongs to `pyramid`: (channels, stride) per level, finest first.
 
     >>> pyramid_info([(16, 1), (32, 2)], [(16, 1)])[-1]
     FeatureInfo(name='decoder', channels=16, stride=1)
     """
-    return [
-        FeatureInfo(name, channels, stride) for name, (channels, stride) in pyramid(encoder, decoder).items()
-    ]
+    named = pyramid(encoder, decoder, **further)
+    return [FeatureInfo(name, channels, stride) for name, (channels, stride) in named.items()]

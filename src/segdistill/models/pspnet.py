@@ -9,7 +9,7 @@ from segdistill.models.blocks import ConvNormAct
 from segdistill.models.grey import repeat_channels, stem_channels
 from segdistill.models.image_pooling import PooledMap, PooledNetwork
 from segdistill.models.network import require_share
-from segdistill.models.output import FeatureInfo, Output, pyramid, pyramid_info
+from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
 from segdistill.models.resnet import ResNet
 from segdistill.models.u2net import enlarge_like
 
@@ -50,13 +50,9 @@ class PSPNet(PooledNetwork):
         require_share(dropout=dropout)
         self.stem_channels = stem_channels(in_channels, repeat_grey)
         self.encoder = ResNet(50, self.stem_channels, stem="deep", output_stride=8, base=base)
-        levels = list(zip(self.encoder.channels, self.encoder.strides, strict=True))
+        levels = levels_of(self.encoder)
         deepest, width = self.encoder.channels[-1], 8 * base
-        self.feature_info = [
-            *pyramid_info(levels, [(width, 8)]),
-            FeatureInfo("low", base, 2),
-            FeatureInfo("high", deepest, 8),
-        ]
+        self.feature_info = pyramid_info(levels, [(width, 8)], low=(base, 2), high=levels[-1])
         self.pooled = nn.ModuleList(PooledMap(deepest, width, bins) for bins in BINS)
         self.decoder = ConvNormAct(deepest + len(BINS) * width, width, bias=False)
         self.dropout = nn.Dropout2d(dropout)
@@ -69,4 +65,4 @@ class PSPNet(PooledNetwork):
         joined = torch.cat([maps[-1], *(pooled(maps[-1]) for pooled in self.pooled)], dim=1)
         decoded = self.decoder(joined)
         logits = enlarge_like(self.head(self.dropout(decoded)), image)
-        return Output(logits, pyramid(maps, [decoded]) | {"low": low, "high": maps[-1]})
+        return Output(logits, pyramid(maps, [decoded], low=low, high=maps[-1]))

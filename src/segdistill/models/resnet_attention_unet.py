@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import Decoder
 from segdistill.models.network import Network
-from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
 from segdistill.models.resnet import ResNet
 
 PUBLISHED_GATES = (32, 64, 256, 512)
@@ -47,7 +47,7 @@ class ResNetAttentionUNet(Network):
         super().__init__(in_channels, classes, size_divisor=32)
         self.encoder = ResNet(depth, in_channels, base=base)
         widths = self.encoder.channels
-        levels = list(zip(widths, self.encoder.strides, strict=True))
+        levels = levels_of(self.encoder)
         self.feature_info = pyramid_info(levels, levels[:-1])
         published = depth == 101 and base == 64
         gates = PUBLISHED_GATES if published else [max(1, width // 2) for width in widths[:-1]]

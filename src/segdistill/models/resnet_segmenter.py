@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import ConvNormAct
 from segdistill.models.network import Network
-from segdistill.models.output import FeatureInfo, Output, pyramid, pyramid_info
+from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
 from segdistill.models.resnet import ResNet
 from segdistill.models.u2net import enlarge_like
 
@@ -49,14 +49,10 @@ class FCNResNet101(Network):
     ) -> None:
         super().__init__(in_channels, classes)
         self.encoder = ResNet(101, in_channels, output_stride=8, base=base)
-        levels = list(zip(self.encoder.channels, self.encoder.strides, strict=True))
+        levels = levels_of(self.encoder)
         deepest = self.encoder.channels[-1]
         width = deepest // 4 if head == "standard" else deepest
-        self.feature_info = [
-            *pyramid_info(levels, [(width, 8)]),
-            FeatureInfo("low", *levels[0]),
-            FeatureInfo("high", *levels[-1]),
-        ]
+        self.feature_info = pyramid_info(levels, [(width, 8)], low=levels[0], high=levels[-1])
         self.decoder = ConvNormAct(deepest, width, bias=False) if head == "standard" else None
         self.dropout = nn.Dropout(0.1 if head == "standard" else 0.0)
         self.head = nn.Conv2d(width, classes, 1)
@@ -72,7 +68,7 @@ class FCNResNet101(Network):
         maps = self.encoder(image)
         decoded = maps[-1] if self.decoder is None else self.decoder(maps[-1])
         logits = enlarge_like(self.head(self.dropout(decoded)), image)
-        return Output(logits, pyramid(maps, [decoded]) | {"low": maps[0], "high": maps[-1]})
+        return Output(logits, pyramid(maps, [decoded], low=maps[0], high=maps[-1]))
 
 
 class ResNeXt101(Network):
@@ -96,17 +92,13 @@ class ResNeXt101(Network):
     def __init__(self, in_channels: int = 3, classes: int = 2, *, base: int = 64) -> None:
         super().__init__(in_channels, classes)
         self.encoder = ResNet(101, in_channels, groups=32, base_width=8, base=base)
-        levels = list(zip(self.encoder.channels, self.encoder.strides, strict=True))
-        self.feature_info = [
-            *pyramid_info(levels[:-1], levels[-1:]),
-            FeatureInfo("low", *levels[0]),
-            FeatureInfo("high", *levels[-1]),
-        ]
+        levels = levels_of(self.encoder)
+        self.feature_info = pyramid_info(levels[:-1], levels[-1:], low=levels[0], high=levels[-1])
         self.head = nn.Conv2d(self.encoder.channels[-1], classes, 1)
 
     def forward(self, image: Tensor) -> Output:
         """(B, in_channels, H, W) -> logits (B, classes, H, W) and the features of the class's docstring."""
         self.check(image)
         maps = self.encoder(image)
-        features = pyramid(maps[:-1], maps[-1:]) | {"low": maps[0], "high": maps[-1]}
+        features = pyramid(maps[:-1], maps[-1:], low=maps[0], high=maps[-1])
         return Output(enlarge_like(self.head(maps[-1]), image), features)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from segdistill.errors import InputError
 from segdistill.models.lesion_map import maps_for, two_sided
 from segdistill.models.network import Network, require_positive
-from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
 from segdistill.models.resnet import ResNet
 
 STRIDES = (16, 4)
@@ -55,7 +55,7 @@ class RMTL(Network):
             raise InputError(f"sizes has a {min(sizes)}: every map needs at least 1 pixel")
         self.sizes = sizes
         self.encoder = ResNet(depth, in_channels, base=base)
-        levels = list(zip(self.encoder.channels, self.encoder.strides, strict=True))
+        levels = levels_of(self.encoder)
         widths = (self.encoder.channels[-1], 4 * base, base, maps_for(classes))
         decoder = list(zip(widths[2:0:-1], STRIDES[::-1], strict=True))
         self.feature_info = pyramid_info(levels, decoder if sizes is None else ())

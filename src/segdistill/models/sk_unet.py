@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from segdistill.models.blocks import Block, ConvNormAct, Decoder, DoubleConv, Encoder
 from segdistill.models.image_pooling import PooledNetwork
 from segdistill.models.network import require_positive, require_widths
-from segdistill.models.output import FeatureInfo, Output, pyramid, pyramid_info
+from segdistill.models.output import Output, pyramid, pyramid_info
 
 
 class SelectiveKernel(nn.Module):
@@ -126,11 +126,8 @@ class SKUNet(PooledNetwork):
         super().__init__(in_channels, classes, size_divisor=2 ** (len(widths) - 1))
         levels = [(width, 2**level) for level, width in enumerate(widths)]
         raised = widths[-1] if decoder == "light" else widths[-2]
-        self.feature_info = [
-            *pyramid_info(levels, levels[:-1]),
-            FeatureInfo("pair_encoder", *levels[-2]),
-            FeatureInfo("pair_decoder", raised, levels[-2][1]),
-        ]
+        pair = {"pair_encoder": levels[-2], "pair_decoder": (raised, levels[-2][1])}
+        self.feature_info = pyramid_info(levels, levels[:-1], **pair)
         self.encoder = Encoder(in_channels, widths, block=partial(_stage, reduction=reduction))
         up = "bilinear" if decoder == "light" else "deconv2"
         self.decoder = Decoder(widths, up=up, block=DECODERS[decoder])
@@ -141,5 +138,5 @@ class SKUNet(PooledNetwork):
         self.check(image)
         encoded = self.encoder(image)
         raised, decoded = self.decoder.steps(encoded)
-        features = pyramid(encoded, decoded) | {"pair_encoder": encoded[-2], "pair_decoder": raised[-1]}
+        features = pyramid(encoded, decoded, pair_encoder=encoded[-2], pair_decoder=raised[-1])
         return Output(self.head(decoded[0]), features)

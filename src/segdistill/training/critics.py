@@ -27,7 +27,7 @@ class CriticTrainee(Trainee):
     """
 
     def __init__(self, critic: nn.Module, method: Contested) -> None:
-        super().__init__(critic)
+        super().__init__(critic, lr=method.critic_lr)
         self.method = method
 
     def forward(self, student: Said, teacher: Said) -> Tensor:  # type: ignore[override]

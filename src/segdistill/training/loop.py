@@ -34,7 +34,7 @@ from segdistill.training.curves import write_curves
 from segdistill.training.finite import numbers, require_finite, require_finite_weights
 from segdistill.training.optimisation import make_optimizer, make_schedule
 from segdistill.training.settings import FitSettings
-from segdistill.training.task import Batch, Task, Trainee, judge
+from segdistill.training.task import Batch, Task, Trainee, in_turn, judge
 from segdistill.training.validation import spare_threads, to_device, validate
 
 STATE = "training_state.pt"
@@ -100,6 +100,7 @@ def fit(
     steps = math.ceil(batch_count / settings.accumulate)
     epochs, total = settings.length(steps)
     players = _set_up(task, settings, fabric, total)
+    turns = in_turn(task, players)
     position = _Position()
     if (folder / STATE).exists():
         position = _restore(load_state(folder / STATE), players, fabric)
@@ -125,7 +126,7 @@ def fit(
                 began = time.monotonic()
                 group = list(islice(source, settings.accumulate))
                 position.waited += time.monotonic() - began
-                parts = _step(task, players, group, settings, fabric, position)
+                parts = _step(task, turns, group, settings, fabric, position)
                 position.step += 1
                 position.seconds += time.monotonic() - began
                 if position.step == last:
@@ -133,16 +134,15 @@ def fit(
                 due = time.monotonic() - saved > settings.checkpoint_seconds
                 if fabric.broadcast(due) if fabric.world_size > 1 else due:
                     require_finite_weights(_networks(players), position.epoch, position.step)
-                    _save(folder, players, position, fabric)
-                    saved = time.monotonic()
+                    saved = _save(folder, players, position, fabric)
                 yield Progress(position.epoch, epochs, position.step, steps, parts, {})
-        row = _end_epoch(task, players, validation, settings, folder, fabric, position, last)
+        shown = validation if settings.validates(position.epoch, epochs) else None
+        row = _end_epoch(task, players, shown, settings, folder, fabric, position, last)
         if writer is not None:
             for name, value in row.items():
                 writer.add_scalar(name, value, position.epoch)
             writer.flush()
-        _save(folder, players, position, fabric)
-        saved = time.monotonic()
+        saved = _save(folder, players, position, fabric)
         yield Progress(position.epoch - 1, epochs, steps, steps, parts, row)
     if writer is not None:
         writer.close()
@@ -155,7 +155,7 @@ def _set_up(task: Task, settings: FitSettings, fabric: Fabric, total_steps: int)
         assert isinstance(module, Trainee)
         if settings.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = make_optimizer(module, settings.optimizer)
+        optimizer = make_optimizer(module, settings.optimizer, module.lr)
         schedule = make_schedule(optimizer, settings.schedule, total_steps)
         wrapped, wrapped_optimizer = fabric.setup(module, optimizer)
         task.players[name] = wrapped
@@ -165,7 +165,7 @@ def _set_up(task: Task, settings: FitSettings, fabric: Fabric, total_steps: int)
 
 def _step(
     task: Task,
-    players: list[_Player],
+    turns: list[_Player],
     group: list[Batch],
     settings: FitSettings,
     fabric: Fabric,
@@ -175,8 +175,7 @@ def _step(
     moved = [to_device(batch, fabric, settings.channels_last) for batch in group]
     images = sum(len(batch["image"]) for batch in moved)
     parts: dict[str, float] = {}
-    turns = getattr(task, "turns", tuple(task.players))
-    for player in sorted(players, key=lambda player: turns.index(player.name)):
+    for player in turns:
         player.module.train()
         sums: dict[str, Tensor] = {}
         for i, batch in enumerate(moved):
@@ -186,7 +185,7 @@ def _step(
                     continue
                 share = len(batch["image"]) / images
                 fabric.backward(losses["loss"] * share)
-            prefix = "" if player is players[0] else f"{player.name}/"
+            prefix = "" if player.name == next(iter(task.players)) else f"{player.name}/"
             for name, value in losses.items():
                 sums[prefix + name] = sums.get(prefix + name, 0.0) + value.detach() * share
         if sums:
@@ -230,8 +229,7 @@ def _end_epoch(
     row = {"epoch": position.epoch + 1.0, "lr": players[0].optimizer.param_groups[0]["lr"]}
     require_finite_weights(_networks(players), position.epoch, position.step)
     row |= {name: value / steps for name, value in _shared(position.sums, fabric).items()}
-    if validation is not None:
-        row |= validate(task, players[0].module, validation, settings, fabric)
+    row |= validate(task, players[0].module, validation, settings, fabric) if validation else {}
     row |= {"seconds": position.seconds, "wait_share": position.waited / max(position.seconds, 1e-9)}
     watched = row.get("val_loss", row["loss"])
     for player in players:
@@ -269,10 +267,12 @@ def _snapshot(players: list[_Player], position: _Position) -> dict[str, Any]:
     }
 
 
-def _save(folder: Path, players: list[_Player], position: _Position, fabric: Fabric) -> None:
+def _save(folder: Path, players: list[_Player], position: _Position, fabric: Fabric) -> float:
+    """Gives the time at which it was done."""
     if fabric.is_global_zero:
         save_state(folder / STATE, _snapshot(players, position))
     fabric.barrier()
+    return time.monotonic()
 
 
 def _restore(state: dict[str, Any], players: list[_Player], fabric: Fabric) -> _Position:

@@ -14,7 +14,7 @@ from segdistill.training.answers import is_silent, speaking
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import _Position, _set_up, _step
 from segdistill.training.settings import FitSettings
-from segdistill.training.task import Batch, Task
+from segdistill.training.task import Batch, Task, in_turn
 from segdistill.training.validation import to_device
 
 Turn = Callable[[], object]
@@ -22,12 +22,12 @@ Turn = Callable[[], object]
 
 def stepper(task: Task, views: Views, settings: FitSettings, fabric: Fabric) -> Turn:
     """What takes one optimiser step of a task, its images made on the way as the loop does without spare cores."""
-    players = _set_up(task, settings, fabric, 10_000)
+    turns = in_turn(task, _set_up(task, settings, fabric, 10_000))
     position, source = _Position(), _endless(views, settings)
 
     def step() -> None:
         group = [next(source) for _ in range(settings.accumulate)]
-        _step(task, players, group, settings, fabric, position)
+        _step(task, turns, group, settings, fabric, position)
 
     return step
 

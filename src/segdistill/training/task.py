@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,19 @@ class Task(Protocol):
         """(B,) values per case of the first player: `loss`, and `dice` where a reference is known."""
 
 
+class _Named(Protocol):
+    name: str
+
+
+Player = TypeVar("Player", bound=_Named)
+
+
+def in_turn(task: Task, players: Sequence[Player]) -> list[Player]:
+    """The players in the order of their turns on a batch."""
+    order = list(getattr(task, "turns", task.players))
+    return sorted(players, key=lambda player: order.index(player.name))
+
+
 def judge(task: Task, row: Mapping[str, float]) -> float | None:
     """How good an epoch is: the mean of the validation numbers that the task names in `score`, else `val_dice`.
 
@@ -53,6 +66,7 @@ class Trainee(nn.Module):
         features: taps (knowledge/taps.py); the output has them under these very names.
         companions: learned parts of the task, such as a knowledge's: optimised and checkpointed with the network, but
             no part of its weights, so they never reach a model file.
+        lr: a learning rate of its own, in place of the stage's.
 
     >>> Trainee(nn.Identity()).network
     Identity()
@@ -63,9 +77,10 @@ class Trainee(nn.Module):
         network: nn.Module,
         features: tuple[str, ...] = (),
         companions: Mapping[str, nn.Module] | None = None,
+        lr: float | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.features = network, features
+        self.network, self.features, self.lr = network, features, lr
         self.companions = nn.ModuleDict(companions)
 
     def forward(self, image: Tensor) -> Output:
