@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, t, ttest_ind
@@ -191,6 +193,24 @@ def test_the_report_shows_classes() -> None:
     assert "25% of the map in the lesion" in page
     assert "lanet<b>" not in page
     assert "Classes of images" not in render_report(Report("none", [StageReport("unet", "baseline")]))
+
+
+def test_seeds_of_a_classifier_are_folded_away() -> None:
+    def stage(name: str, seed: int) -> StageReport:
+        truth = np.random.default_rng(seed).integers(0, 2, 20)
+        rows = [
+            Classified(f"c{k}", f"{k}", "ab"[c], tuple(p), {})
+            for k, (c, p) in enumerate(zip(truth, stated(truth, 2, seed, decimals=8).tolist(), strict=True))
+        ]
+        return StageReport(name, "student", classes=ClassReport(["a", "b"], rows))
+
+    repeated_stages = [stage(f"lanet@{k}", k) for k in range(3)]
+    page = render_report(Report("r", [stage("once", 5), *repeated_stages]))
+    section = page.partition('<section id="classes">')[2].partition("</section>")[0]
+    shown, _, folded = section.partition("<details><summary>Each of the 4 trainings")
+    assert re.findall(r'<th scope="row">(\w+)</th>', shown.partition("Confusion")[0]) == ["lanet", "once"]
+    assert "lanet@1" not in shown  # but for the charts, which show the first
+    assert all(name in folded for name in ("once", "lanet@0", "lanet@1", "lanet@2"))
 
 
 def test_repetitions_are_taken_together() -> None:

@@ -191,7 +191,9 @@ def test_settings_that_came_later_leave_old_fingerprints_alone() -> None:
 def test_the_recipes_are_the_papers() -> None:
     """Training settings and weights as printed, and the ablation's stages."""
     names = [name for name in bundled_recipes() if name.startswith("usseg/")]
-    assert names == ["usseg/ablation", "usseg/busi", "usseg/cpu", "usseg/networks"]
+    assert names == [
+        f"usseg/{name}" for name in ("ablation", "busi", "cpu", "distill", "distill_cpu", "networks")
+    ]
     paper = load_recipe("usseg/busi")
     fit, used = paper.fit, paper.stages["us_seg"].adversarial_settings
     assert (fit.epochs, fit.batch_size, fit.optimizer.name, fit.optimizer.lr) == (100, 4, "adam", 1e-4)

@@ -105,6 +105,29 @@ def test_nothing_is_done_twice_and_some_folds_can_go_elsewhere(
         assert sha256_file(whole / place) == sha256_file(folder / place)
 
 
+def test_a_failed_training_does_not_stop_the_other_folds(tmp_path: Path) -> None:
+    wild = STAGES["net"] | {"may_fail": True, "fit": {"optimizer": {"name": "sgd", "lr": 1e30}}}
+    folder = tmp_path / "runs" / "tiny"
+    answer = run(recipe(tmp_path, folds=2, stages=STAGES | {"wild": wild}), folder)
+    assert answer.code == 4
+    assert answer.line.startswith(
+        "trainings failed in 2 of 2 folds (1, 2): fold 1: 1 trainings failed (wild): wild: "
+    )
+    assert answer.line.endswith("run the same command again to try these once more")
+    kept = json.loads((folder / "folds.json").read_text())
+    assert kept["finished"] == [1, 2]
+    assert list(kept["stages"]) == ["net"]
+    assert "over 2 folds" in answer.out
+    # mended for one fold: what the other lacks is said
+    words = ("--set", "only_folds=[2]", "stages.wild.fit.optimizer.lr=0.01")
+    assert run(tmp_path / "tiny.yaml", folder, *words).code == 0
+    answer = run(tmp_path / "tiny.yaml", folder, "--set", "only_folds=[1]")
+    assert answer.code == 4
+    lines = {line.split()[0]: line for line in answer.out.splitlines()}
+    assert "over 2 folds" in lines["net"]
+    assert "over 1 of 2 folds" in lines["wild"]
+
+
 def test_one_fold_by_hand_is_the_same_run(crossed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "by-hand"
     words = ("--set", "folds=null", "data.split.method=k_fold", "data.split.folds=3", "data.split.fold=1")

@@ -200,6 +200,9 @@ def test_a_classifier_is_no_model_file_of_masks(joint_run: Path, tmp_path: Path)
     answer = segdistill("export", f"{joint_run}:plain", "-o", tmp_path / "plain.onnx")
     assert answer.code == 2
     assert answer.line.startswith("stage plain is a classifier without a mask")
+    answer = segdistill("evaluate", f"{joint_run}:plain", joint_run / "cases.csv")
+    assert answer.code == 2
+    assert answer.line.startswith("stage plain is a classifier without a mask")
 
 
 def run_on(cases: list[Case], folder: Path, *stages: str, **changes: Any) -> str:
@@ -310,7 +313,8 @@ def test_the_paper_s_tables_find_our_numbers(joint_run: Path, tmp_path: Path) ->
         facts["classification"]["auc"]["mean"] = 0.8 + 0.1 * k
         (stage / "evaluation.json").write_text(json.dumps(facts))
     (folder / "run.json").write_text(json.dumps({"recipe": "lanet/repeated", "data": "BUSI"}))
-    (folder / "recipe.yaml").write_text("data: {dataset: busi, size: 256}")
+    stages = "{lanet_r18@0: {}, lanet_r18@1: {}, resnet18@0: {}}"
+    (folder / "recipe.yaml").write_text(f"data: {{dataset: busi, size: 256}}\nstages: {stages}")
     table = compare_with_paper("lanet", tmp_path, "5")[0]
     row = next(row for row in table["rows"] if row["name"] == "LA-Net ResNet-18")
     assert row["ours"]["classification.auc"] == pytest.approx(0.85)

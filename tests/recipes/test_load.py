@@ -10,6 +10,7 @@ import yaml
 
 from segdistill.errors import InputError
 from segdistill.recipes.check import check_parts
+from segdistill.recipes.finish import stated_yaml
 from segdistill.recipes.load import bundled_recipes, load_recipe
 from segdistill.recipes.runner import resolved_yaml
 from segdistill.recipes.schema import parse_recipe
@@ -73,6 +74,47 @@ def test_changes_reach_every_stage_and_may_be_short(tmp_path: Path) -> None:
     assert recipe.fit.optimizer.name == "adamw"
     assert recipe.stages["student"].model.name == "unet"
     assert recipe.stages["teacher"].model.options == {}  # those of the network before do not fit
+
+
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_what_a_recipe_states_is_the_whole_of_it(name: str) -> None:
+    """Reports show this alone: read again it must give the same recipe, and be shorter."""
+    recipe = load_recipe(name, ["seed=3"])
+    stated = stated_yaml(recipe)
+    assert parse_recipe(yaml.safe_load(stated), name) == recipe
+    assert len(stated.splitlines()) < len(resolved_yaml(recipe).splitlines())
+
+
+def test_the_size_of_patches_is_the_size() -> None:
+    recipe = load_recipe("lightvessel/cpu", ["size=64"])
+    assert recipe.data.patches is not None
+    assert (recipe.data.height_width, recipe.data.patches.size, recipe.data.patches.count) == (
+        (64, 64),
+        64,
+        2,
+    )
+    other_way = load_recipe("lightvessel/cpu", ["data.patches.size=64", "data.patches.count=5"])
+    assert other_way.data.height_width == (64, 64)
+    assert load_recipe("lightvessel/cpu", ["size=64", "data.patches.count=5"]).data == other_way.data
+    assert load_recipe("lightvessel/cpu", ["data.patches={count: 5}", "size=64"]).data == other_way.data
+    together = load_recipe("lightvessel/cpu", ["data.patches={count: 5, size: 64}", "size=64"])
+    assert together.data == other_way.data
+    wrong = (
+        ["size=64", "data.patches.size=32"],
+        ["data.patches={count: 5, size: 32}", "size=64"],
+        ["size=[64, 96]"],
+    )
+    for changes in wrong:
+        with pytest.raises(InputError, match=r"patches\.size") as caught:
+            load_recipe("lightvessel/cpu", changes)
+        assert "\n" not in str(caught.value)
+
+
+def test_sizes_that_contradict_each_other_are_both_named(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("base: lightvessel/cpu\nname: own\ndata: {size: 64}\n")
+    message = "data: size is 64 and patches.size is 160, but the network sees patches: set data.size and "
+    with pytest.raises(InputError, match=re.escape(message + "data.patches.size to the same number")):
+        load_recipe(str(tmp_path / "own.yaml"))
 
 
 def test_a_base_is_named_from_the_recipes_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,12 @@ def test_failed_cells_are_listed_and_the_others_go_on(finished: tuple[Path, Any]
     assert facts["stages"] == ["big", "alone@0", "kd@0", "alone@1", "kd@1"]
     assert list(facts["failed"]) == ["wild@0", "wild@1"]
     assert (run / "report.html").exists()
+    # a row per method on the first screen, from what was trained
+    opening = (run / "report.html").read_text().partition("</header>")[0]
+    rows = re.findall(r'<th scope="row">.*?</tr>', opening)
+    assert [re.search(r"</span>(.*?)</span>", row)[1] for row in rows] == ["big", "alone", "kd"]  # type: ignore[index]
+    assert "2 seeds" in rows[2]
+    assert "no evidence" in rows[2]
     # the table of cells, on stdout
     lines = {line.split()[0]: line for line in answer.out.splitlines() if line.strip()}
     assert "2 of 2 seeds" in lines["kd"]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from segdistill.errors import InputError
-from segdistill.recipes.load import load_recipe
+from segdistill.recipes.load import bundled_recipes, load_recipe
 from segdistill.recipes.paper_tables import Paper, PaperPart, PaperRow, published_papers, read_paper
 from segdistill.recipes.reproduce import compare_with_paper, render
 
@@ -66,11 +66,14 @@ def test_lightvessels_figures_fit_each_other() -> None:
 
 
 def write_run(folder: Path, recipe: str, dataset: str, **stages: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
     for stage, evaluated in stages.items():
         (folder / "stages" / stage).mkdir(parents=True)
         (folder / "stages" / stage / "evaluation.json").write_text(json.dumps(evaluated))
     (folder / "run.json").write_text(json.dumps({"recipe": recipe, "data": "made up, by hand"}))
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({"data": {"dataset": dataset, "size": [96, 80]}}))
+    declared = load_recipe(recipe).stages if recipe in bundled_recipes() else stages
+    content = {"data": {"dataset": dataset, "size": [96, 80]}, "stages": {name: {} for name in declared}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
 
 
 def summary(n: int = 1, **values: float) -> dict[str, Any]:
@@ -112,6 +115,65 @@ def test_seeds_of_a_matrix_are_taken_together(tmp_path: Path) -> None:
     assert row["ours"]["pooled.f1"] == pytest.approx(0.76)
     assert row["ours_spread"]["pooled.f1"] == pytest.approx(0.01)
     assert row["published"]["pooled.f1"] == 0.762
+
+
+F1 = {"pooled": {"f1": 0.7}}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "dataset", "stages", "filled"),
+    [
+        ("verdict/coronary", "coronary", ("teacher", "alone@0", "alone@1"), ["lightvessel/methods"]),
+        ("lightvessel/methods", "coronary", ("teacher", "at@2"), ["lightvessel/methods"]),
+        ("lightvessel/cpu", "coronary", ("teacher",), ["lightvessel/coronary"] * 3),
+        ("lightvessel/cpu", "folder", ("teacher",), []),  # other pictures
+        ("verdict/coronary", "coronary", (), []),  # nothing is evaluated yet
+        (
+            "mine",
+            "coronary",
+            ("teacher", "student", "student_alone", "student_fsd"),
+            ["lightvessel/coronary"] * 2,
+        ),
+        ("mine", "coronary", ("teacher",), []),  # a name that anything may have
+    ],
+)
+def test_runs_are_found_by_their_stages(
+    recipe: str, dataset: str, stages: tuple[str, ...], filled: list[str], tmp_path: Path
+) -> None:
+    write_run(tmp_path / "any" / "name", recipe, dataset, **dict.fromkeys(stages, F1))
+    tables = compare_with_paper("lightvessel", tmp_path)
+    assert [table["recipe"] for table in tables if table["run"]] == filled
+    assert len(tables) == 4
+
+
+def test_other_networks_on_the_same_data_fill_what_they_can(tmp_path: Path) -> None:
+    one = {"summary": {"all": summary(dice=0.5, precision=0.5, recall=0.5, iou=0.5, accuracy=0.5)}}
+    write_run(tmp_path / "n", "networks/busi", "busi", unet=one)
+    write_run(tmp_path / "l", "lanet/cpu", "busi", student=one)  # another student under the same name
+    tables = compare_with_paper("lightbtseg", tmp_path)
+    (found,) = [table for table in tables if table["run"]]
+    assert found["title"] == "Table I, BUSI"
+    assert row_of([found], "U-Net")["ours"]["dice"] == 0.5
+    assert row_of([found], "Student")["ours"] is None
+
+
+def test_what_no_run_fills_is_answered_with_commands(tmp_path: Path) -> None:
+    nothing = segdistill("reproduce", "lightvessel", "--runs", tmp_path).out
+    lines = nothing.splitlines()
+    place = lines.index("  segdistill run lightvessel/methods")
+    assert lines[place + 1].strip() == "Table 1, methods, as a matrix of three seeds"
+    assert lines[place + 2].endswith(": verdict/coronary")
+    assert "0.9835" not in nothing
+    write_run(tmp_path / "m", "verdict/coronary", "coronary", teacher=F1)
+    some = segdistill("reproduce", "lightvessel", "--runs", tmp_path).out
+    assert "Table 1, methods, as a matrix of three seeds   [verdict/coronary (96x80) on made up]" in some
+    assert "segdistill run lightvessel/coronary" in some
+    assert "segdistill run lightvessel/methods" not in some
+    everything = segdistill("reproduce", "lightvessel", "--runs", tmp_path, "--all").out
+    assert everything.count("0.9835") > some.count("0.9835") > 0
+    assert "not run: segdistill run lightvessel/coronary" in everything
+    private = segdistill("reproduce", "lanet", "--runs", tmp_path).out
+    assert "Table 3, classification, MBUD with few locations: private data" in private
 
 
 def test_overlap_errors_and_the_cases_of_one_site(tmp_path: Path) -> None:
@@ -176,9 +238,10 @@ def test_the_command_lists_and_prints_papers(tmp_path: Path) -> None:
     assert (listed.code, listed.out.split("\n")[0][:4]) == (0, "amtd")
     assert set(json.loads(segdistill("reproduce", "--json").out)) == set(published_papers())
     for paper in published_papers():
-        printed = segdistill("reproduce", paper, "--runs", tmp_path)
-        assert (printed.code, printed.err) == (0, "")
-        assert "not run: segdistill run" in printed.out
+        for words, told in (((), "  segdistill run "), (("--all",), "not run: segdistill run ")):
+            printed = segdistill("reproduce", paper, "--runs", tmp_path, *words)
+            assert (printed.code, printed.err) == (0, "")
+            assert told in printed.out
     assert segdistill("reproduce", "amtd", "--table", "9").line == "amtd has no table 9: it has 3, 4, 5"
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import html
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file, save_file
 
 from segdistill.data.cases import read_cases, write_cases
@@ -22,6 +24,7 @@ from segdistill.recipes.load import load_recipe
 from segdistill.recipes.machine import Machine
 from segdistill.recipes.runner import run_recipe
 from segdistill.recipes.stage import load_stage, read_info
+from segdistill.training.curves import read_curves
 from segdistill.training.loop import STATE, WEIGHTS
 
 from .tiny import RECIPE, segdistill, snapshot, write_recipe
@@ -80,6 +83,16 @@ def test_what_a_run_leaves(run_folder: Path) -> None:
     assert load_recipe(str(run_folder / "recipe.yaml")) == load_recipe(
         str(run_folder.parent.parent / "tiny.yaml")
     )
+
+
+def test_the_report_shows_what_the_recipe_sets_and_names_the_file_with_all(run_folder: Path) -> None:
+    report, whole = (run_folder / "report.html").read_text(), (run_folder / "recipe.yaml").read_text()
+    shown = yaml.safe_load(html.unescape(report.split("<pre>")[1].split("</pre>")[0]))
+    assert shown == RECIPE
+    for default in ("warm_up", "hard_weight", "clip_norm"):
+        assert default in whole
+        assert f"{default}:" not in report
+    assert "<code>recipe.yaml</code>" in report
 
 
 def test_nothing_is_done_twice(copy: Path) -> None:
@@ -173,6 +186,36 @@ def test_an_interrupted_run_goes_on(run_folder: Path, tmp_path: Path) -> None:
         assert sha256_file(folder / "stages" / stage / WEIGHTS) == sha256_file(
             run_folder / "stages" / stage / WEIGHTS
         )
+
+
+@pytest.mark.usefixtures("brief")
+def test_curves_are_read_once_a_stage_and_hold_what_an_earlier_call_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[list[float]] = []
+    read: list[Path] = []
+
+    def look(rows: list[dict[str, float]]) -> list[str]:
+        looked.append([row["epoch"] for row in rows])
+        return []
+
+    def read_once(path: Path) -> list[dict[str, float]]:
+        read.append(path)
+        return read_curves(path)
+
+    monkeypatch.setattr("segdistill.recipes.runner.new_troubles", look)
+    monkeypatch.setattr("segdistill.recipes.runner.read_curves", read_once)
+    fit = RECIPE["fit"] | {"epochs": 4}
+    recipe = load_recipe(str(write_recipe(tmp_path, fit=fit, export=None)))
+    events = run_recipe(recipe, None, tmp_path / "r", Machine("cpu"), ["teacher"])
+    for event in events:
+        if "epoch 2/4" in event.detail:
+            break
+    events.close()  # type: ignore[attr-defined]
+    assert looked == [[1.0]]
+    list(run_recipe(recipe, None, tmp_path / "r", Machine("cpu"), ["teacher"]))
+    assert looked[1:] == [[1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]]
+    assert len(read) == 2
 
 
 def test_one_run_at_a_time_writes_into_a_folder(tmp_path: Path) -> None:

@@ -47,7 +47,10 @@ def recipe(data: Any = None, evaluation: Any = None, **stage: Any) -> Any:
         ({"intensity": {"kind": "window", "low": 5, "high": 5}}, "needs low below high"),
         ({"intensity": {"kind": "window", "hihg": 5}}, "may have kind, low and high, nothing else"),
         ({"intensity": 3}, "may have kind, low and high"),
-        ({"patches": {"count": 4, "size": 256}, "size": 128}, "size 128 is not that of the patches, 256"),
+        (
+            {"patches": {"count": 4, "size": 256}, "size": 128},
+            "size is 128 and patches.size is 256, but the network sees patches",
+        ),
         ({"patches": {"count": 0, "size": 256}}, "data.patches.count"),
         ({"patches": {"count": 4, "sice": 256}}, "did you mean 'size'"),
         ({"sites": []}, "data.sites"),

@@ -12,9 +12,10 @@ def reproduce(
     paper: Annotated[str | None, typer.Argument(help="such as lightbtseg; none lists what there is")] = None,
     table: Annotated[str | None, typer.Option(help="only this table, such as 1")] = None,
     runs: Annotated[Path, typer.Option(help="folder with the runs to compare")] = Path("runs"),
+    everything: Annotated[bool, typer.Option("--all", help="also the tables that no run fills")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print as JSON")] = False,
 ) -> None:
-    """Print a paper's tables, our results, the difference, and which rows have not been run."""
+    """Print a paper's tables, our results, the difference, and the commands for what has not been run."""
     import json
 
     from segdistill.recipes.paper_tables import published_papers, read_paper
@@ -32,4 +33,4 @@ def reproduce(
             print(f"{name:14}{facts['title']}: tables {', '.join(facts['tables'])}")
         return
     tables = compare_with_paper(paper, runs, table)
-    print(json.dumps(tables, indent=2) if as_json else render(tables))
+    print(json.dumps(tables, indent=2) if as_json else render(tables, everything or table is not None))

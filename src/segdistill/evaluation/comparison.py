@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError
-from segdistill.evaluation.case_result import EXTRA_METRICS, CaseResult
+from segdistill.evaluation.case_result import EXTRA_METRICS, LARGER_IS_BETTER, CaseResult
 from segdistill.evaluation.surfaces import DISTANCES
 from segdistill.evaluation.verdict import Comparison, compare_scores, correct
 from segdistill.registry import near_names
 
-SMALLER_IS_BETTER = frozenset(EXTRA_METRICS) - {"sensitivity"}
+SMALLER_IS_BETTER = frozenset(EXTRA_METRICS) - LARGER_IS_BETTER
 
 
 @dataclass(frozen=True)

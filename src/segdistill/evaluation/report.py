@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from segdistill.evaluation.examples import Example, choose_examples, collect_examples
 from segdistill.evaluation.html import text
@@ -23,7 +26,9 @@ from segdistill.evaluation.report_data import (
     StageReport,
     count_cases,
 )
+from segdistill.evaluation.report_glance import glance
 from segdistill.evaluation.report_headline import headline
+from segdistill.evaluation.report_methods import over_seeds
 from segdistill.evaluation.report_results import (
     curves_section,
     distribution_section,
@@ -48,22 +53,42 @@ __all__ = [
     "write_report",
 ]
 
+
+@dataclass(frozen=True)
+class _Section:
+    """A part of the page: its title, what writes it, and what it writes of where methods have several trainings."""
+
+    title: str
+    write: Callable[[Report], str]
+    of: Literal["trainings", "methods", "both"] = "trainings"
+
+    def html(self, methods: Report, trainings: Report) -> str:
+        """The part; of both kinds of rows those of all trainings are folded away."""
+        if self.of == "trainings":
+            return self.write(trainings)
+        written = self.write(methods)
+        if self.of == "methods" or methods is trainings or not written:
+            return written
+        each = f"Each of the {len(trainings.stages)} trainings"
+        return f"{written}\n<details><summary>{each}</summary>{self.write(trainings)}</details>"
+
+
 SECTIONS = {
-    "verdict": ("Did distillation help?", verdict_section),
-    "results": ("Results", results_section),
-    "classes": ("Classes of images", classification_section),
-    "sites": ("Site by site", sites_section),
-    "distribution": ("Distribution of Dice", distribution_section),
-    "cases": ("Worst, median and best cases", examples_section),
-    "slices": ("Worst slices", slices_section),
-    "trust": ("Agreement, subgroups, calibration", trust_section),
-    "table": ("All cases", table_section),
-    "curves": ("Training curves", curves_section),
-    "cost": ("Cost", cost_section),
-    "data": ("Data and split", data_section),
-    "settings": ("Settings", settings_section),
-    "environment": ("Environment", environment_section),
-    "limits": ("Limits", limits_section),
+    "verdict": _Section("Did distillation help?", verdict_section),
+    "results": _Section("Results", results_section, "both"),
+    "classes": _Section("Classes of images", classification_section),
+    "sites": _Section("Site by site", sites_section, "both"),
+    "distribution": _Section("Distribution of Dice", distribution_section, "methods"),
+    "cases": _Section("Worst, median and best cases", examples_section),
+    "slices": _Section("Worst slices", slices_section),
+    "trust": _Section("Agreement, subgroups, calibration", trust_section),
+    "table": _Section("All cases", table_section, "methods"),
+    "curves": _Section("Training curves", curves_section),
+    "cost": _Section("Cost", cost_section, "both"),
+    "data": _Section("Data and split", data_section),
+    "settings": _Section("Settings", settings_section, "methods"),
+    "environment": _Section("Environment", environment_section),
+    "limits": _Section("Limits", limits_section),
 }
 
 
@@ -76,12 +101,14 @@ def render_report(report: Report) -> str:
     >>> "Research use only" in render_report(Report("demo"))
     True
     """
-    written = {name: (title, write(report)) for name, (title, write) in SECTIONS.items()}
+    methods = over_seeds(report)
+    written = {name: (section.title, section.html(methods, report)) for name, section in SECTIONS.items()}
     written = {
         name: part for name, part in written.items() if part[1]
     }  # not every experiment has sites or slices
     links = "".join(f'<a href="#{name}">{title}</a>' for name, (title, _) in written.items())
-    body = [f"<header>{headline(report)}<nav>{links}</nav></header>"]
+    opening = "\n".join(part for part in (headline(methods, report), glance(methods, report)) if part)
+    body = [f"<header>{opening}<nav>{links}</nav></header>"]
     for name, (title, content) in written.items():
         body.append(f'<section id="{name}"><h2>{title}</h2>\n{content}</section>')
     body.append(f"<footer>{RESEARCH_ONLY} Written by segdistill.</footer>")

@@ -10,6 +10,7 @@ from segdistill.data.cases import Case, table_hash
 from segdistill.evaluation.examples import choose_examples, choose_slices, predict_shown, read_shown
 from segdistill.evaluation.report import write_report
 from segdistill.evaluation.report_data import Report, StageReport, count_cases
+from segdistill.evaluation.report_trust import pictured_stages
 from segdistill.evaluation.results import Predict
 from segdistill.imaging.intensity import Intensity
 
@@ -46,9 +47,7 @@ def finish_report(
         shown = read_shown(evaluated, ids, intensity)
         slices = choose_slices(stage.results)
         worst = read_shown(evaluated, slices, intensity, slices)
-        for one in report.stages:
-            if not one.results:
-                continue  # a classifier marks nothing
+        for one in pictured_stages(report):  # a classifier marks nothing
             predict = predictor_of(one)
             one.examples = predict_shown(shown, predict)
             one.worst_slices = predict_shown(worst, predict)

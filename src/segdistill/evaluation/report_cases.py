@@ -17,6 +17,7 @@ from segdistill.evaluation.panels import (
 )
 from segdistill.evaluation.report_data import Report
 from segdistill.evaluation.report_headline import stage_name
+from segdistill.evaluation.report_methods import is_repeated
 from segdistill.evaluation.results import CaseResult
 
 _LARGE = 420  # longer side in pixels where structures are thin
@@ -137,6 +138,8 @@ def examples_section(report: Report) -> str:
     ordered = f". Ordered by the Dice of “{text(stage.name)}”." if stage else "."
     if any(example.slice >= 0 for example in shown):
         ordered += " Of every volume the slice in which the reference is largest."
+    if is_repeated(report):
+        ordered += " Of trainings with several seeds one is shown."
     if thin:
         ordered += " Thin structures: of every picture the part with most errors, enlarged."
     parts, left = [f"<p>{_key()}{ordered}</p>"], dict(blocks)

@@ -18,6 +18,7 @@ from segdistill.evaluation.classification_results import (
     summarise_classification,
     truth_of,
 )
+from segdistill.evaluation.comparison import split_name
 from segdistill.evaluation.html import interval_cell, number, table, text
 from segdistill.evaluation.report_repetitions import repetitions_table
 
@@ -91,15 +92,33 @@ def classification_section(report: Report) -> str:
     parts = [
         "<p>What each network says of the whole image. Precision, recall, F1 and AUC are means over the "
         "classes; small: the 95 % bootstrap interval, with groups drawn whole. IoU and Dice of the map are at "
-        "the size of the network's input; boxes are those of its largest region.</p>",
-        _scores(found, summaries, SCORES),
+        "the size of the network's input; boxes are those of its largest region.</p>"
     ]
-    if any(name in summary for summary in summaries for name in LOCATION):
-        parts.append(_scores(found, summaries, LOCATION))
     headline = report.headline()
     by_name = {stage.name: summary for (_, stage, _), summary in zip(found, summaries, strict=True)}
-    parts.append(repetitions_table(by_name, headline.name if headline else ""))
-    parts.append(f'<div class="charts">{"".join(f"<div>{svg}</div>" for svg in _charts(found))}</div>')
+    repetitions = repetitions_table(by_name, headline.name if headline else "")
+    cells = [split_name(stage.name)[0] for _, stage, _ in found]
+    once = [k for k, cell in enumerate(cells) if cells.count(cell) == 1 or not repetitions]
+    parts += [repetitions, _tables([found[k] for k in once], [summaries[k] for k in once])]
+    one_each = [found[cells.index(cell)] for cell in dict.fromkeys(cells)] if repetitions else found
+    parts.append(f'<div class="charts">{"".join(f"<div>{svg}</div>" for svg in _charts(one_each))}</div>')
+    if repetitions:
+        each = f"<summary>Each of the {len(found)} trainings</summary>{_tables(found, summaries)}"
+        parts.append(f"<details>{each}</details>")
+    parts += [_activations(stage, one) for _, stage, one in one_each if one.pictures]
+    return "\n".join(part for part in parts if part)
+
+
+Found = list[tuple[int, "StageReport", ClassReport]]
+
+
+def _tables(found: Found, summaries: list[dict[str, Any]]) -> str:
+    """Scores of the classes, of the places, and the confusion tables; "" of no stage."""
+    if not found:
+        return ""
+    parts = [_scores(found, summaries, SCORES)]
+    if any(name in summary for summary in summaries for name in LOCATION):
+        parts.append(_scores(found, summaries, LOCATION))
     parts.append("<h3>Confusion tables</h3>")
     for (_, stage, one), summary in zip(found, summaries, strict=True):
         rows = [
@@ -107,11 +126,7 @@ def classification_section(report: Report) -> str:
             for name, counts in zip(one.classes, summary["confusion"], strict=True)
         ]
         parts.append(table([text(stage.name), *(f"said {text(name)}" for name in one.classes)], rows, "left"))
-    parts += [_activations(stage, one) for _, stage, one in found if one.pictures]
     return "\n".join(parts)
-
-
-Found = list[tuple[int, "StageReport", ClassReport]]
 
 
 def _scores(found: Found, summaries: list[dict[str, Any]], names: Sequence[str]) -> str:

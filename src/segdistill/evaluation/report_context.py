@@ -60,16 +60,17 @@ def cost_section(report: Report) -> str:
 
 
 def settings_section(report: Report) -> str:
-    """The resolved recipe, as given."""
+    """What the recipe says, as given; the file with every default is named."""
     tasks = [[stage_name(report, s), text(s.role), text(s.task or "—")] for s in report.stages]
     stages = table(["Stage", "Role", "Task"], tasks, "left") if tasks else ""
     if not report.settings.strip():
-        return stages + "<p>The resolved recipe was not recorded.</p>"
+        return stages + "<p>The recipe was not recorded.</p>"
     lines = report.settings.rstrip("\n")
     count = lines.count("\n") + 1
     opened = " open" if count <= 60 else ""
-    summary = f"<summary>Resolved recipe, {count} lines</summary>"
-    return f"{stages}<details{opened}>{summary}<pre>{text(lines)}</pre></details>"
+    summary = f"<summary>What the recipe sets, {count} lines</summary>"
+    rest = "<p>All else is at its default: <code>recipe.yaml</code> in the folder of the run has every setting.</p>"
+    return f"{stages}<details{opened}>{summary}<pre>{text(lines)}</pre></details>{rest}"
 
 
 def data_section(report: Report) -> str:

@@ -96,7 +96,7 @@ class Report:
         title: e.g. the recipe's name. description: a sentence or two on the experiment.
         stages: in the order to be shown (teachers first is customary).
         data: the cases and their split. evaluated_on: the split that `results` hold, in words.
-        settings: the resolved recipe as text (YAML).
+        settings: what the recipe itself sets, as text (YAML).
         environment: name -> value as text: versions, machine, threads, seed, device; shown as given.
         date: as text, given by the caller (the page itself is deterministic). seed: of the bootstrap.
         limits: further limits in words, besides "research use only".

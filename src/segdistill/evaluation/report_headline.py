@@ -4,23 +4,21 @@ distillation helped.
 
 from __future__ import annotations
 
+from segdistill.evaluation.comparison import split_name
 from segdistill.evaluation.figures import COLOURS
 from segdistill.evaluation.html import (
     NOT_MEASURED,
     amount,
-    interval_cell,
     interval_text,
     number,
     quantity,
-    table,
     text,
 )
 from segdistill.evaluation.report_data import Report, StageReport
+from segdistill.evaluation.report_methods import cells_of
 from segdistill.evaluation.report_verdict import NO_BASELINE, headline_verdicts, is_distilled, verdict_words
 from segdistill.evaluation.results import Summary, summarise
 from segdistill.evaluation.verdict import HELPS, HURTS
-
-ROLES = {"teacher": "teacher", "student": "student", "baseline": "baseline, without distillation"}
 
 
 def summary_of(stage: StageReport, seed: int = 0) -> Summary:
@@ -32,12 +30,21 @@ def summary_of(stage: StageReport, seed: int = 0) -> Summary:
     return stage.summary or summarise(stage.results, seed)
 
 
+def colour_of(report: Report, stage: StageReport) -> str:
+    """The stage's colour in the charts; all seeds of a method have the same.
+
+    >>> seeds = [StageReport(name, "student") for name in ("kd@0", "at@0", "kd@1")]
+    >>> [COLOURS.index(colour_of(Report("r", seeds), stage)) for stage in seeds]
+    [0, 1, 0]
+    """
+    cells = list(dict.fromkeys(split_name(s.name)[0] for s in report.stages))
+    return COLOURS[cells.index(split_name(stage.name)[0]) % len(COLOURS)]
+
+
 def stage_name(report: Report, stage: StageReport) -> str:
     """The stage's name with the dot of its colour in the charts, as HTML."""
-    colour = COLOURS[[s is stage for s in report.stages].index(True) % len(COLOURS)]
-    return (
-        f'<span class="net"><span class="mark" style="background:{colour}"></span>{text(stage.name)}</span>'
-    )
+    dot = f'<span class="mark" style="background:{colour_of(report, stage)}"></span>'
+    return f'<span class="net">{dot}{text(stage.name)}</span>'
 
 
 def sentence(report: Report) -> str:
@@ -111,40 +118,20 @@ def _tiles(report: Report, stage: StageReport) -> str:
     return f'<dl class="tiles">{"".join(cells)}</dl>'
 
 
-def _role(report: Report, stage: StageReport) -> str:
-    """In words; where nothing was distilled a baseline is just a network."""
-    if stage.role == "baseline" and not is_distilled(report):
-        return ""
-    return ROLES.get(stage.role, stage.role)
+def headline(report: Report, trainings: Report) -> str:
+    """HTML of the opening: title, sentence, tiles and verdicts.
 
-
-def _glance(report: Report) -> str:
-    rows = []
-    for stage in report.stages:
-        dice = summary_of(stage, report.seed)["all"]["dice"]
-        cost = stage.cost
-        rows.append(
-            [
-                f"{stage_name(report, stage)}<small>{text(_role(report, stage))}</small>",
-                interval_cell(dice) if dice["mean"] is not None else NOT_MEASURED,
-                text(amount(cost.get("parameters"))),
-                text(amount(cost.get("macs"), "MAC")),
-                text(quantity(cost.get("size_mb"), "MB")),
-                text(quantity(cost.get("ms"), "ms")),
-            ]
-        )
-    return table(["Network", "Dice", "Parameters", "Operations", "Size", "Time per image"], rows)
-
-
-def headline(report: Report) -> str:
-    """HTML of the opening: title, sentence, tiles, verdicts, and every network at a glance."""
+    Args:
+        report: with a stage per method, as `over_seeds` makes it.
+        trainings: with a stage per training, which the verdicts need.
+    """
     stage = report.headline()
     facts = [report.data.name, report.date]
     parts = [
         f"<h1>{text(report.title)}</h1>",
         f'<p class="soft">{text(" · ".join(f for f in facts if f))}</p>' if any(facts) else "",
         f"<p>{text(report.description)}</p>" if report.description else "",
-        f'<p class="lead">{text(sentence(report))} {text(ratio_sentence(report))}</p>',
+        f'<p class="lead">{text(sentence(report))} {text(ratio_sentence(report))}{_seeds(stage, trainings)}</p>',
     ]
     if stage is not None:
         parts.append(_tiles(report, stage))
@@ -153,13 +140,20 @@ def headline(report: Report) -> str:
             f'<p class="warn"><b>{len(report.data.leaks)} leaks</b> between the splits: '
             "the scores are too kind.</p>"
         )
-    verdicts = headline_verdicts(report)
+    verdicts = headline_verdicts(trainings)
     for verdict in verdicts:
         short, numbers = verdict_words(verdict)
         kind = {HELPS: "better", HURTS: "worse"}.get(verdict.verdict, "open")
         parts.append(f'<div class="verdict {kind}"><b>{text(short)}</b> {text(numbers)}</div>')
     if not verdicts and is_distilled(report):
         parts.append(f'<p class="soft">{NO_BASELINE}</p>')
-    if len(report.stages) > 1:
-        parts.append(_glance(report))
     return "\n".join(part for part in parts if part)
+
+
+def _seeds(stage: StageReport | None, trainings: Report) -> str:
+    """Over how many trainings the headline's numbers are means; "" where of one."""
+    if stage is None or any(stage is one for one in trainings.stages):
+        return ""
+    first = trainings.headline()
+    count = next((len(cell) for cell in cells_of(trainings) if any(first is one for one in cell)), 1)
+    return f" Numbers are means over {count} trainings with other seeds." if count > 1 else ""

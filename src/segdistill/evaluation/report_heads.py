@@ -23,6 +23,8 @@ HEADS = {
     "msd": "Mean surface distance",
     "rmse_boundary": "RMSE of the boundary",
     "rmse_map": "RMSE of the map",
+    "box_iou": "IoU of the boxes",
+    "box_dice": "Dice of the boxes",
 }
 POOLED_HEADS = {
     "accuracy": "Accuracy",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from segdistill.evaluation.case_result import BOX_METRICS, LARGER_IS_BETTER
+from segdistill.evaluation.comparison import split_name
 from segdistill.evaluation.figures import dice_distribution, training_curves
 from segdistill.evaluation.html import interval_cell, number, table, text
 from segdistill.evaluation.metrics import METRICS
-from segdistill.evaluation.report_data import Report
+from segdistill.evaluation.report_data import Report, StageReport
 from segdistill.evaluation.report_headline import stage_name, summary_of
 from segdistill.evaluation.report_heads import POOLED_HEADS, digits_of, head_of, is_distance, summary_metrics
+from segdistill.evaluation.report_methods import cells_of
 from segdistill.evaluation.results import class_names, site_names, site_of
 
 
@@ -64,7 +67,12 @@ def _explained(metrics: list[str]) -> str:
             " Distances are between the surfaces; a structure that was missed altogether counts with the image's "
             "diagonal. They are in pixels where the size of a voxel is not known."
         )
-    if any(metric != "sensitivity" for metric in extra):
+    if any(metric in BOX_METRICS for metric in extra):
+        words += (
+            " Boxes are the tightest around the largest marked region and around the reference; of a volume, the mean "
+            "over the slices with a box in either."
+        )
+    if any(metric not in LARGER_IS_BETTER for metric in extra):
         words += " Of overlap errors, distances and RMSE smaller is better."
     return words
 
@@ -119,14 +127,20 @@ def sites_section(report: Report) -> str:
 
 
 def curves_section(report: Report) -> str:
-    """Loss and its parts, validation Dice and learning rate, stage by stage."""
+    """Loss and its parts, validation Dice and learning rate, stage by stage; those of several seeds are folded away."""
     parts = []
-    for stage in report.stages:
-        panels = training_curves(stage.curves, stage.name)
-        drawn = "".join(f"<div>{svg}</div>" for svg in panels.values())
-        parts.append(f"<h3>{stage_name(report, stage)}</h3>")
-        parts.append(f'<div class="charts">{drawn}</div>' if drawn else "<p>not measured</p>")
+    for trainings in cells_of(report):
+        drawn = "\n".join(_curves(report, stage) for stage in trainings)
+        several = len(trainings) > 1
+        summary = f"{text(split_name(trainings[0].name)[0])}: {len(trainings)} trainings"
+        parts.append(f"<details><summary>{summary}</summary>{drawn}</details>" if several else drawn)
     return "\n".join(parts) or "<p>none</p>"
+
+
+def _curves(report: Report, stage: StageReport) -> str:
+    drawn = "".join(f"<div>{svg}</div>" for svg in training_curves(stage.curves, stage.name).values())
+    charts = f'<div class="charts">{drawn}</div>' if drawn else "<p>not measured</p>"
+    return f"<h3>{stage_name(report, stage)}</h3>\n{charts}"
 
 
 def distribution_section(report: Report) -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
+from statistics import fmean
 from typing import Any
 
 from segdistill.evaluation.agreement import area_agreement
 from segdistill.evaluation.comparison import split_name
-from segdistill.evaluation.figures import COLOURS
 from segdistill.evaluation.html import interval_cell, number, signed, table, text
 from segdistill.evaluation.report_data import Report, StageReport
+from segdistill.evaluation.report_headline import colour_of
+from segdistill.evaluation.report_methods import cells_of, is_repeated
 from segdistill.evaluation.statistics import bootstrap_mean
 from segdistill.evaluation.subgroups import subgroups
 from segdistill.evaluation.trust_figures import bland_altman, reliability_chart, robustness_chart
 
-SHOWN = 4
+SHOWN, PICTURED = 4, 8
 
 
-def shown_stages(report: Report) -> list[StageReport]:
+def shown_stages(report: Report, most: int = SHOWN) -> list[StageReport]:
     """The headline stage first, then its twins, its teachers and the rest; one of each cell, few enough to read.
 
     >>> shown_stages(Report("none"))
@@ -37,11 +41,18 @@ def shown_stages(report: Report) -> list[StageReport]:
     for stage in sorted(report.stages, key=rank):
         if any(not r.normal for r in stage.results):
             cells.setdefault(split_name(stage.name)[0], stage)
-    return list(cells.values())[:SHOWN]
+    return list(cells.values())[:most]
 
 
-def _colour(report: Report, stage: StageReport) -> str:
-    return COLOURS[[s is stage for s in report.stages].index(True) % len(COLOURS)]
+def pictured_stages(report: Report) -> list[StageReport]:
+    """The stages whose predictions are shown as pictures: all; where there are several seeds, one of each method, and
+    not more than can be looked at.
+
+    >>> pictured_stages(Report("none"))
+    []
+    """
+    shown = shown_stages(report, PICTURED) if is_repeated(report) else report.stages
+    return [stage for stage in report.stages if stage.results and any(stage is one for one in shown)]
 
 
 def agreement_section(report: Report) -> str:
@@ -66,7 +77,7 @@ def agreement_section(report: Report) -> str:
         f"<details><summary>{len(rows[False])} more networks</summary>{table(heads, rows[False])}</details>"
     )
     charts = "".join(
-        f"<div>{bland_altman(area_agreement(s.results, report.seed), s.name, _colour(report, s))}</div>"
+        f"<div>{bland_altman(area_agreement(s.results, report.seed), s.name, colour_of(report, s))}</div>"
         for s in shown
     )
     return (
@@ -117,21 +128,37 @@ def calibration_section(report: Report) -> str:
     measured = [s for s in report.stages if s.calibration]
     if not measured:
         return ""
-    rows, charts = [], []
-    for stage in measured:
-        facts = stage.calibration
-        cells = [number(facts[place][name], 4) for place in ("all", "boundary") for name in ("ece", "brier")]
-        rows.append([text(stage.name), *cells])
-        if any(stage is s for s in shown_stages(report)):
-            charts.append(f"<div>{reliability_chart(facts, stage.name)}</div>")
+    charts = [
+        f"<div>{reliability_chart(stage.calibration, stage.name)}</div>"
+        for stage in shown_stages(report)
+        if stage.calibration
+    ]
     distance = number(measured[0].calibration.get("distance_px"), 0)
-    return (
-        "<p>Of the pixels that got a probability of 0.7, seven in ten should be foreground. Far from any lesion that "
+    words = (
+        "Of the pixels that got a probability of 0.7, seven in ten should be foreground. Far from any lesion that "
         f"is easy, so the pixels within {distance} pixels of the reference’s contour are shown apart. ECE: expected "
-        "calibration error, 15 bins; Brier: mean squared difference. Smaller is better.</p>"
-        f'<div class="charts">{"".join(charts)}</div>'
-        + table(["Network", "ECE, all pixels", "Brier, all", "ECE, boundary", "Brier, boundary"], rows)
+        "calibration error, 15 bins; Brier: mean squared difference. Smaller is better."
     )
+    each = _calibrations([[stage] for stage in measured])
+    if is_repeated(report):
+        words += " Of a method with several seeds the mean."
+        cells = [[stage for stage in cell if stage.calibration] for cell in cells_of(report)]
+        folded = f"<details><summary>Each of the {len(measured)} trainings</summary>{each}</details>"
+        each = _calibrations([cell for cell in cells if cell]) + folded
+    return f'<p>{words}</p><div class="charts">{"".join(charts)}</div>{each}'
+
+
+def _calibrations(cells: Sequence[Sequence[StageReport]]) -> str:
+    """A row per cell: the means over its trainings."""
+    rows = []
+    for cell in cells:
+        name = split_name(cell[0].name)[0] if len(cell) > 1 else cell[0].name
+        row = [text(name)]
+        for place, measure in product(("all", "boundary"), ("ece", "brier")):
+            known = [s.calibration[place][measure] for s in cell if s.calibration[place][measure] is not None]
+            row.append(number(fmean(known), 4) if known else "—")
+        rows.append(row)
+    return table(["Network", "ECE, all pixels", "Brier, all", "ECE, boundary", "Brier, boundary"], rows)
 
 
 def robustness_section(report: Report) -> str:

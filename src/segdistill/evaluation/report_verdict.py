@@ -186,12 +186,12 @@ def _table(comparisons: Sequence[Comparison]) -> str:
         rows.append(
             [
                 name,
-                signed(of.mean) + f"<small>{_span(of.low, of.high)}</small>",
-                _span(c.low, c.high),
+                signed(of.mean) + f"<small>{span_text(of.low, of.high)}</small>",
+                span_text(c.low, c.high),
                 number(c.spread)
                 + (f"<small>{', '.join(signed(d) for d in c.per_seed)}</small>" if c.per_seed else ""),
                 str(c.seeds) if c.seeds == c.baseline_seeds else f"{c.seeds} and {c.baseline_seeds}",
-                f"{_p(of.p)}<small>{_p(c.corrected)}</small>",
+                f"{p_text(of.p)}<small>{p_text(c.corrected)}</small>",
                 f"{of.n}<small>{of.groups} groups</small>",
                 f"<b>{c.verdict}</b>"
                 + (f"<small>{text(c.words.partition(', ')[2])}</small>" if ", " in c.words else ""),
@@ -210,9 +210,19 @@ def _table(comparisons: Sequence[Comparison]) -> str:
     return table(heads, rows)
 
 
-def _p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
+    """A p value as HTML.
+
+    >>> p_text(0.0001), p_text(None)
+    ('&lt; 0.001', '—')
+    """
     return "&lt; 0.001" if value is not None and value < 0.001 else number(value)
 
 
-def _span(low: float | None, high: float | None) -> str:
+def span_text(low: float | None, high: float | None) -> str:
+    """The ends of an interval of differences.
+
+    >>> span_text(-0.01, 0.02)
+    '−0.010 to +0.020'
+    """
     return "—" if low is None or high is None else f"{signed(low)} to {signed(high)}"

@@ -28,7 +28,6 @@ from segdistill.training.validation import spare_threads
 FOLDER = ".cache"
 GB = 1e9
 _ENGINES = ("albumentations", "opencv-python-headless", "numpy")
-_NEEDS_NO_LOGITS = ("fixed", "uniform")
 
 
 def with_cache(inputs: StageInputs, task: Distillation, train: Views, fabric: Fabric) -> Iterator[Filling]:
@@ -74,7 +73,7 @@ def _wanted(inputs: StageInputs, task: Distillation, train: Views) -> list[Wante
                 f"stage {inputs.name}: teacher '{teacher.name}' speaks for no training case: leave it out"
             )
         asked = shown | _teacher(inputs, teacher.name, str(teacher.precision))
-        if inputs.stage.weighing.name not in _NEEDS_NO_LOGITS:
+        if task.weighing is not None and task.weighing.reads_logits:
             logits = SoftPrediction()
             wanted.append(Wanted(j, LOGITS, "", logits, asked | extraction(logits), rows))
         for name, (_, method) in task.knowledge.items():

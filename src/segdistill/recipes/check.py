@@ -12,6 +12,7 @@ from segdistill.data.cases import Case
 from segdistill.errors import InputError
 from segdistill.knowledge import FeatureAutoEncoders, create_weighing
 from segdistill.losses import create_loss
+from segdistill.models import find
 from segdistill.models.pretrained import require_weights_file
 from segdistill.recipes.autoencoders import build_autoencoders, make_knowledge
 from segdistill.recipes.inputs import stage_cases
@@ -70,6 +71,12 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
         model = labelled_model(of).model_copy(update={"pretrained": None})
         return build_network(model, recipe.data.channels)
 
+    segments = stage.task != "autoencoder" and stage.joint_settings is None
+    if segments and (kind := find(stage.model.name).kind) in ("classifier", "discriminator"):
+        raise InputError(
+            f"{stage.model.name} is a {kind}, but a stage with task: {stage.task} needs a network that segments: "
+            "segdistill list models"
+        )
     classes = stage.model.options.get("classes", 2)
     if stage.task not in ("autoencoder", "joint") and classes not in (1, 2):
         raise InputError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from segdistill.data.cases import Case, select, table_hash
 from segdistill.evaluation.calibration import Calibration
@@ -108,6 +109,22 @@ def _cost(stage: TrainedStage, device: torch.device) -> dict[str, Any]:
     }
 
 
+def stated_yaml(recipe: Recipe) -> str:
+    """What the recipe itself says, with its bases and the changes of the command line, without the defaults.
+
+    >>> print(stated_yaml(Recipe(name="r", stages={"net": {"model": {"name": "unet", "depth": 3}}})))
+    name: r
+    stages:
+      net:
+        model:
+          name: unet
+          depth: 3
+    <BLANKLINE>
+    """
+    stated = recipe.model_dump(mode="json", exclude_unset=True)
+    return yaml.safe_dump(stated, sort_keys=False, allow_unicode=True)
+
+
 def report_run(
     run: Path, recipe: Recipe, gathered: Gathered, chosen: list[str], device: torch.device
 ) -> None:
@@ -125,7 +142,7 @@ def report_run(
             near_duplicates=facts.get("near_duplicates", []),
             skipped=read_json(run / "stages" / shown / SUMMARY_FILE).get("skipped", []),
         ),
-        settings=(run / "recipe.yaml").read_text(encoding="utf-8"),
+        settings=stated_yaml(recipe),
         environment=read_json(run / ENVIRONMENT) | {"seed": recipe.seed},
         seed=recipe.seed,
         student=shown if shown == recipe.export else "",  # else the report chooses

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import IO
 
 from segdistill.errors import InputError
+from segdistill.recipes.environment import ENVIRONMENT
 
 LOCK = ".lock"
+OWN = ("cases.csv", "recipe.yaml", "report.html", "model.onnx", "model.json", "model_card.md", "run.json")
+"""Files of a run, which all come after its environment.json."""
 # as files.atomic_write names what it has not finished
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 
@@ -24,7 +27,8 @@ def only_writer(folder: Path) -> Iterator[None]:
     A folder that is still empty afterwards is removed again, with the folders above it that were made for it.
 
     Raises:
-        InputError: the folder cannot be written, or another run is writing to it.
+        InputError: the folder cannot be written, another run is writing to it, or a run would replace files there
+            that no run has written.
 
     >>> import tempfile
     >>> run = Path(tempfile.mkdtemp()) / "runs" / "mine"
@@ -35,6 +39,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     False
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
+    _require_own(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _acquire(folder)
@@ -49,6 +54,19 @@ def only_writer(folder: Path) -> Iterator[None]:
             with suppress(OSError):
                 for path in made:
                     path.rmdir()
+
+
+def _require_own(folder: Path) -> None:
+    """Refuses a folder that holds a file of the user's where a run writes one of the same name."""
+    blocking = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if blocking is not None:
+        raise InputError(f"cannot write to {folder}: {blocking} is a file: choose another --out")
+    if not (folder / ENVIRONMENT).exists():
+        for name in OWN:
+            if (folder / name).exists():
+                raise InputError(
+                    f"{folder / name} would be replaced, and no run has written it: choose another --out"
+                )
 
 
 def _acquire(folder: Path) -> IO[str]:

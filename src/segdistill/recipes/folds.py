@@ -10,7 +10,7 @@ from typing import Any
 
 from segdistill.data.cases import Case, select
 from segdistill.data.splits import k_fold
-from segdistill.errors import InputError
+from segdistill.errors import CasesFailed, InputError
 from segdistill.evaluation.folds import over_folds, render_folds
 from segdistill.files import write_json, write_text
 from segdistill.recipes.check import require_cases
@@ -32,7 +32,8 @@ def run_folds(
     """Runs the folds of a recipe one after the other, or those that it names, and sums up all that are finished.
 
     Every fold is a run of its own in `folder`/fold-N, which continues and skips what is finished; they share one
-    prepared store. Several calls may work on different folds at once.
+    prepared store. Several calls may work on different folds at once. A fold with failed trainings, of those that may
+    fail (failures.py), does not keep the others from being run.
 
     Args:
         recipe: with `folds`.
@@ -44,17 +45,28 @@ def run_folds(
 
     Raises:
         InputError: a fold would lack a class or training cases, or the folder holds a run without folds.
+        CasesFailed: some trainings have failed, after all folds.
     """
     if (folder / RUN_FILE).exists():
         raise InputError(f"{folder} holds a run without folds: choose another --out")
     if is_first_process():
         require_folds(recipe, source, stages)
+    failed: dict[int, str] = {}
     for fold in recipe.only_folds or range(1, (recipe.folds or 0) + 1):
-        for event in run(fold_recipe(recipe, fold), source, fold_folder(folder, fold), machine, stages):
-            yield replace(event, text=f"fold {fold} of {recipe.folds}: {event.text}")
+        try:
+            for event in run(fold_recipe(recipe, fold), source, fold_folder(folder, fold), machine, stages):
+                yield replace(event, text=f"fold {fold} of {recipe.folds}: {event.text}")
+        except CasesFailed as error:
+            failed[fold] = str(error)
     if is_first_process():
         conclude_folds(recipe, folder)
         yield Event(f"done: {folder / 'report.html'}")
+    if failed:
+        first, why = next(iter(failed.items()))
+        listed = ", ".join(map(str, failed))
+        raise CasesFailed(
+            f"trainings failed in {len(failed)} of {recipe.folds} folds ({listed}): fold {first}: {why}"
+        )
 
 
 def fold_recipe(recipe: Recipe, fold: int) -> Recipe:

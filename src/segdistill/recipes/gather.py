@@ -71,7 +71,7 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
         for split in ("train", "test"):
             if not select(cases, split=split):
                 raise InputError(
-                    f"{source}: no case has split '{split}': fill in the column, or use another split.method"
+                    f"{source or name}: no case has split '{split}': fill in the column, or use another split.method"
                 )
     elif method == "k_fold":
         divided = k_fold(grouped, data.split.folds, data.split.fold, data.split.seed, data.split.val)

@@ -13,7 +13,7 @@ from segdistill.errors import InputError
 from segdistill.recipes.matrix import expand_matrix
 from segdistill.recipes.out_of_fold import expand_folds
 from segdistill.recipes.schema import Recipe, merge, parse_recipe
-from segdistill.registry import near_names
+from segdistill.registry import near_names, nearest
 
 # what users change most, under the short names that they would type
 SHORTCUTS = {
@@ -77,11 +77,23 @@ def load_recipe(name: str, changes: list[str] | None = None) -> Recipe:
     content = _resolve(name, Path(), seen=())
     for change in changes or []:
         content = _apply(content, change)
+    content = _with_size_of_patches(content, changes or [])
     try:
         content = expand_folds(expand_matrix(content))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     return parse_recipe(content, name)
+
+
+def _with_size_of_patches(content: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+    """Where the network sees patches, a change of `size` alone is meant for them."""
+    given = {SHORTCUTS.get(key, key): text for key, _, text in (change.partition("=") for change in changes)}
+    data = content.get("data")
+    if "data.size" not in given or not isinstance(data, dict) or not isinstance(data.get("patches"), dict):
+        return content
+    if "data.patches.size" in given or "size" in given.get("data.patches", ""):
+        return content
+    return merge(content, {"data": {"patches": {"size": data["size"]}}})
 
 
 def _bundled_paths() -> dict[str, Path]:
@@ -98,7 +110,7 @@ def _resolve(name: str, near: Path, seen: tuple[str, ...]) -> dict[str, Any]:
     bundled = _bundled_paths()
     path = bundled.get(name, near / name)
     if name not in bundled and path.suffix not in (".yaml", ".yml"):
-        raise InputError(f"unknown recipe '{name}': {near_names(name, bundled)}; or give a .yaml file")
+        raise InputError(f"unknown recipe '{name}': {_instead_of(name, near, bundled)}")
     place = str(path.resolve())
     if place in seen:
         raise InputError(
@@ -109,6 +121,17 @@ def _resolve(name: str, near: Path, seen: tuple[str, ...]) -> dict[str, Any]:
     if base is None:
         return content
     return merge(_resolve(str(base), path.parent, (*seen, place)), content)
+
+
+def _instead_of(name: str, near: Path, bundled: dict[str, Path]) -> str:
+    """What was meant by the name of no recipe."""
+    if name and (near / f"{name}.yaml").is_file():
+        return f"did you mean {near / f'{name}.yaml'}?"
+    if name and (near / name).exists():
+        return f"a recipe is a name (segdistill list recipes) or a .yaml file; for data there is --data {near / name}"
+    if nearest(name, bundled):
+        return near_names(name, bundled)
+    return "segdistill list recipes shows the names; or give a .yaml file"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

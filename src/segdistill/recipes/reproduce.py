@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -11,9 +13,12 @@ from typing import Any
 import yaml
 
 from segdistill.errors import InputError
+from segdistill.evaluation.comparison import split_name
+from segdistill.recipes.load import bundled_recipes, load_recipe
 from segdistill.recipes.paper_tables import PaperPart, PaperRow, published_papers, read_paper
 from segdistill.recipes.reproduce_text import render
 from segdistill.recipes.results import RUN_FILE, SUMMARY_FILE, read_json
+from segdistill.recipes.schema import Recipe
 
 __all__ = ["compare_with_paper", "published_papers", "render"]
 
@@ -38,13 +43,24 @@ class _Run:
         return _OF_A_FOLD.sub("", str(self.facts.get("recipe", "")))
 
     @property
-    def data(self) -> dict[str, Any]:
-        """What its recipe says of the data."""
+    def content(self) -> dict[str, Any]:
+        """Its resolved recipe; empty where it cannot be read."""
         try:
-            content = yaml.safe_load((self.parts[0] / "recipe.yaml").read_text("utf-8"))["data"]
-        except (OSError, KeyError, TypeError, yaml.YAMLError):
+            content = yaml.safe_load((self.parts[0] / "recipe.yaml").read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
             return {}
         return content if isinstance(content, dict) else {}
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What its recipe says of the data."""
+        data = self.content.get("data")
+        return data if isinstance(data, dict) else {}
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages of its recipe, whether they have been trained or not."""
+        return list(self.content.get("stages") or {})
 
     @property
     def label(self) -> str:
@@ -52,7 +68,7 @@ class _Run:
         size = self.data.get("size", "size unknown")
         size = f"{size}x{size}" if isinstance(size, int) else size
         words = size if isinstance(size, str) else "x".join(map(str, size))
-        data = str(self.facts.get("data", "data unknown")).split(",")[0]
+        data = re.split("[,(]", str(self.facts.get("data", "data unknown")))[0].strip()
         folds = f", {len(self.parts)} folds" if len(self.parts) > 1 else ""
         return f"{self.recipe} ({words}) on {data}{folds}"
 
@@ -60,9 +76,9 @@ class _Run:
 def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list[dict[str, Any]]:
     """The paper's tables with our numbers filled in.
 
-    Our numbers come from runs anywhere below `runs`: those of the table's recipe first, then those of the paper's
-    other recipes on the same dataset (such as lightbtseg/cpu); each carries its recipe's name and size. Of a
-    cross-validation they are the mean over its folds, with the standard deviation.
+    Our numbers come from runs anywhere below `runs`: those of the table's recipe first, then those of other recipes on
+    the same dataset whose stages are called alike (such as lightbtseg/cpu); each carries its recipe's name and size. Of
+    a cross-validation they are the mean over its folds, with the standard deviation.
 
     Args:
         paper: one of `published_papers`.
@@ -70,8 +86,9 @@ def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list
         table: only this one.
 
     Returns:
-        One entry per table and run: title, recipe, run (None: not run), metrics, note, and rows with published, ours
-        and difference (None where there is none), their spreads, and why a row cannot be run.
+        One entry per table and run: title, recipe, recipes (all whose runs fill it; none where it cannot be run), run
+        (None: not run), metrics, note, and rows with published, ours and difference (None where there is none), their
+        spreads, and why a row cannot be run.
 
     Raises:
         InputError: unknown paper or table.
@@ -88,8 +105,9 @@ def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list
         if table not in (None, name):
             continue
         for part in parts:
-            for run in _runs_for(part.recipe, found) or [None]:
-                compared.append(_compare(part, content.metrics_of(part), run))
+            tables = [_compare(part, content.metrics_of(part), run) for run in _runs_for(part, found)]
+            filled = [one for one in tables if any(row["ours"] for row in one["rows"])]
+            compared += filled or [_compare(part, content.metrics_of(part), None)]
     return compared
 
 
@@ -105,21 +123,53 @@ def _find_runs(runs: Path) -> list[_Run]:
     return [_Run(folder, tuple(parts) or (folder,)) for folder, parts in together.items()]
 
 
-def _runs_for(recipe: str, runs: list[_Run]) -> list[_Run | None]:
-    """Runs of the table's recipe first, then runs on the same data set from the paper's other recipes."""
-    found: list[tuple[bool, Path, _Run]] = []
-    paper, _, dataset = recipe.rpartition("/")
-    for run in runs:
-        same_paper = run.recipe.split("/")[0] == paper
-        if run.recipe == recipe or (same_paper and run.data.get("dataset") == dataset):
-            found.append((run.recipe != recipe, run.folder, run))
-    return [run for _, _, run in sorted(found, key=lambda each: each[:2])]
+def _runs_for(part: PaperPart, runs: list[_Run]) -> list[_Run]:
+    """Runs of the table's recipe first, then others that fit it."""
+    found = [run for run in runs if _fits(part, run.recipe, run.data.get("dataset"), run.stages)]
+    return sorted(found, key=lambda run: (run.recipe != part.recipe, run.folder))
+
+
+def _fits(part: PaperPart, recipe: str, dataset: object, stages: Iterable[str]) -> bool:
+    """Whether a recipe's run has numbers for a table: it is the one that the table names, or is of the same dataset and
+    has two of the table's stages and half of them; of the paper's own recipes either will do.
+    """
+    if recipe == part.recipe:
+        return True
+    known = _known_recipes().get(part.recipe)
+    if known is None or dataset is None or dataset != known.data.dataset:
+        return False
+    named = {row.stage for row in part.rows if row.stage}
+    shared = named & {name for stage in stages for name in (stage, split_name(stage)[0])}
+    two, half = len(shared) >= 2, 2 * len(shared) >= len(named) > 0
+    own = recipe.split("/")[0] == part.recipe.split("/")[0]
+    return two or half if own else two and half
+
+
+@cache
+def _known_recipes() -> dict[str, Recipe]:
+    return {name: load_recipe(name) for name in bundled_recipes()}
+
+
+def _filling(part: PaperPart) -> list[str]:
+    """The recipes that fill a table, its own first, then the paper's; none where it has no row that can be run."""
+    if not any(row.stage for row in part.rows):
+        return []
+    paper = part.recipe.split("/")[0]
+    fit = [
+        name
+        for name, recipe in _known_recipes().items()
+        if _fits(part, name, recipe.data.dataset, recipe.stages)
+    ]
+    return sorted(
+        {part.recipe, *fit}, key=lambda name: (name != part.recipe, name.split("/")[0] != paper, name)
+    )
 
 
 def _compare(part: PaperPart, metrics: list[str], run: _Run | None) -> dict[str, Any]:
     return {
         "title": part.title,
         "recipe": part.recipe,
+        "recipes": _filling(part),
         "run": run.label if run else None,
         "metrics": metrics,
         "rows": [_row(row, metrics, run) for row in part.rows],

@@ -8,8 +8,10 @@ NAME, PLAIN, SPREAD = 36, (10, 8, 8), (17, 15, 8)
 """Widths of the row's name, and of published, ours and difference without and with a spread."""
 
 
-def render(tables: list[dict[str, Any]]) -> str:
+def render(tables: list[dict[str, Any]], everything: bool = True) -> str:
     """The tables of `reproduce.compare_with_paper`: published, ours and difference for each metric.
+
+    Without `everything` the tables that no run fills are named with the commands that would, and not printed.
 
     >>> row = {"name": "KD", "published": {"dice": 0.765}, "ours": None, "difference": None, "not_run": "no stage"}
     >>> table = {"title": "T", "run": None, "recipe": "r", "metrics": ["dice"], "rows": [row], "note": ""}
@@ -17,7 +19,7 @@ def render(tables: list[dict[str, Any]]) -> str:
     ['KD', '0.7650', 'not', 'run', '(no', 'stage)']
     """
     lines: list[str] = []
-    for table in tables:
+    for table in tables if everything else [table for table in tables if table["run"]]:
         spread = any(row.get("published_spread") or row.get("ours_spread") for row in table["rows"])
         widths = SPREAD if spread else PLAIN
         metrics = table["metrics"]
@@ -29,7 +31,24 @@ def render(tables: list[dict[str, Any]]) -> str:
         lines += [" " * NAME + titles * len(metrics)]
         lines += [_line(row, metrics, widths) for row in table["rows"]]
         lines += [f"note: {table['note']}", ""] if table["note"] else [""]
-    return "\n".join(lines)
+    empty = [] if everything else [table for table in tables if not table["run"]]
+    return "\n".join(lines + (_commands(empty) if empty else []))
+
+
+def _commands(tables: list[dict[str, Any]]) -> list[str]:
+    """What to run for tables that nothing has filled, and which of them cannot be filled."""
+    by_recipe: dict[str, list[dict[str, Any]]] = {}
+    for table in tables:
+        by_recipe.setdefault((table["recipes"] or [""])[0], []).append(table)
+    without = by_recipe.pop("", [])
+    lines = ["No run fills these tables yet:"] if by_recipe else []
+    for recipe, filled in by_recipe.items():
+        others = dict.fromkeys(other for table in filled for other in table["recipes"][1:])
+        lines += [f"  segdistill run {recipe}", *(f"      {table['title']}" for table in filled)]
+        lines += [f"      or, at another size or in part: {', '.join(others)}"] if others else []
+    lines += ["These cannot be run:"] if without else []
+    lines += [f"      {table['title']}: {table['rows'][0]['not_run']}" for table in without]
+    return [*lines, "The published numbers: add --all, or --table with the number of one table."]
 
 
 def _line(row: dict[str, Any], metrics: list[str], widths: tuple[int, int, int]) -> str:

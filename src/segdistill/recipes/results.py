@@ -65,10 +65,11 @@ def run_summary(run: Path) -> dict[str, Any]:
 def _fold_summary(run: Path) -> dict[str, Any]:
     """The same of a cross-validation: mean and standard deviation over its folds."""
     facts = read_json(run / FOLDS_FILE)
-    done, count = len(facts.get("finished", [])), facts.get("folds", 0)
-    words = f"over {done} folds" if done == count else f"over {done} of {count} folds"
+    count = facts.get("folds", 0)
     for stage in facts.get("stages", {}).values():
         dice = stage["summary"].get("all", {}).get("dice", {})
+        done = len(dice.get("folds", []))
+        words = f"over {done} folds" if done == count else f"over {done} of {count} folds"
         spread = f" ± {dice['sd']:.3f}" if dice.get("sd") is not None else ""
         known = dice.get("mean") is not None
         line = f"Dice {dice['mean']:.3f}{spread} {words}  n={dice['n']}" if known else ""

@@ -174,6 +174,7 @@ def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
             yield Event(f"warning: stage {name}: {line}: what is continued will not be bit-identical")
     if fabric.world_size == 1:
         fabric = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
+    rows: list[dict[str, float]] = []
     for progress in train_stage(inputs, fingerprint, fabric, precision):
         if isinstance(progress, Filling):
             yield Event(f"stage {name}: {progress.text}", progress.done, progress.total)
@@ -185,8 +186,11 @@ def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
         if "val_accuracy" in progress.validation:
             detail += f"  val accuracy {progress.validation['val_accuracy']:.4f}"
         yield Event(f"stage {name}", done, progress.epochs * progress.steps, detail)
-        for trouble in new_troubles(read_curves(inputs.folder / "curves.csv")) if progress.validation else ():
-            yield Event(f"warning: stage {name}: {trouble}")
+        if progress.validation:
+            # the file is read at the first end of an epoch alone: an earlier call may have written to it
+            rows = [*rows, progress.validation] if rows else read_curves(inputs.folder / "curves.csv")
+            for trouble in new_troubles(rows):
+                yield Event(f"warning: stage {name}: {trouble}")
 
 
 def _conclude(run: _Run, chosen: list[str], fabric: Fabric, failed: dict[str, str]) -> Iterator[Event]:

@@ -45,6 +45,8 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _folds_exist(self) -> Recipe:
+        if self.only_folds and self.folds is None:
+            raise ValueError("only_folds belongs to a recipe with folds: set their number, such as folds=5")
         for fold in self.only_folds:
             if not 1 <= fold <= (self.folds or 0):
                 raise ValueError(

@@ -97,7 +97,8 @@ class DataRecipe(Strict):
     def _size_is_that_of_patches(self) -> DataRecipe:
         if self.patches is not None and self.height_width != (self.patches.size, self.patches.size):
             raise ValueError(
-                f"size {self.size} is not that of the patches, {self.patches.size}: leave size out, or make them equal"
+                f"size is {self.size} and patches.size is {self.patches.size}, but the network sees patches: set "
+                "data.size and data.patches.size to the same number, or leave size out"
             )
         return self
 
