@@ -43,7 +43,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             path.parent,
         ):
             raise
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        blocking = next((above for above in path.parents if above.is_file()), None)
+        why = f"{blocking} is a file, not a folder" if blocking else error.strerror or error
+        raise InputError(f"cannot write {path}: {why}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -138,6 +138,38 @@ def test_damaged_files_stop_an_index(damage: str, own: Path, tmp_path: Path) -> 
         (("data", "index", "busi", "{own}", "-o", "{tmp}/t.csv"), "benign"),
         (("data", "index", "folder", "{own}", "-o", "{recipe}/t.csv"), "cannot write"),
         (("complexity", "unett"), "did you mean 'unet'"),
+        (("run", "{own}"), "for data there is --data {own}"),
+        (("run", "tiny", "--data", "{own}"), "did you mean tiny.yaml?"),
+        (("run", "nothing-like-it"), "segdistill list recipes shows the names"),
+        (("run", "{recipe}", "--stages", ""), "--stages names none"),
+        (("run", "{recipe}", "--set", "only_folds=[1]"), "set their number, such as folds=5"),
+        (
+            ("run", "{recipe}", "--set", "student=resnet18"),
+            "resnet18 is a classifier, but a stage with task: dist",
+        ),
+        (
+            ("run", "{recipe}", "--set", "teacher=multi_scale_discriminator"),
+            "is a discriminator, but a stage with",
+        ),
+        (
+            ("run", "{recipe}", "--out", "{own}"),
+            "{own}/cases.csv would be replaced, and no run has written it",
+        ),
+        (
+            ("evaluate", "{model}", "{own}", "--split", "tset"),
+            "--split: unknown split 'tset': did you mean 'test'",
+        ),
+        (("predict", "{model}", "{own}/images", "-o", "{own}/masks"), "and no prediction has written it"),
+        (("predict", "{tmp}/some-run", "{own}"), "give {tmp}/some-run/model.onnx"),
+        (("predict", "{model}", "{own}/images", "-o", "{recipe}/x"), "{recipe} is a file, not a folder"),
+        (("data", "check", "{tmp}/excel.csv"), "columns are separated by semicolons: save it with commas"),
+        (("data", "show", "{own}/cases.csv", "-o", "{tmp}/s.jpg"), "must end in .png"),
+        (("data", "show", "{own}/cases.csv", "--split", "tset"), "no case has the split 'tset'"),
+        (("data", "show", "{own}/cases.csv", "--label", "bening"), "did you mean 'benign'"),
+        (
+            ("data", "index", "folder", "{own}", "--split", "hold-out", "--test", "1.5", "-o", "{tmp}/t.csv"),
+            "--test 1.5 and --val 0.15: give shares",
+        ),
     ],
 )
 def test_bad_words(
@@ -147,6 +179,9 @@ def test_bad_words(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "fake.onnx").write_bytes(b"no network")
+    (tmp_path / "excel.csv").write_text("id;image;masks\na;a.png;b.png\n")
+    (tmp_path / "some-run").mkdir()
+    save(tmp_path / "some-run" / "model.onnx")
     names = {
         "own": own,
         "tmp": tmp_path,

@@ -40,6 +40,12 @@ def test_evaluate_lists_cases_that_fail(run_folder: Path, tmp_path: Path) -> Non
     assert answer.err.splitlines()[-1].startswith("segdistill: 1 of 4 cases failed")
 
 
+def test_version() -> None:
+    from segdistill import __version__
+
+    assert segdistill("--version").out == f"segdistill {__version__}\n"
+
+
 def test_a_stage_has_several_names(run_folder: Path) -> None:
     table = run_folder / "cases.csv"
     names = (f"{run_folder}:teacher", run_folder / "stages" / "teacher")
@@ -85,7 +91,7 @@ def test_lists(kind: str) -> None:
 
 
 def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
-    empty = segdistill("reproduce", "lightbtseg", "--runs", tmp_path)
+    empty = segdistill("reproduce", "lightbtseg", "--runs", tmp_path, "--all")
     rows = empty.out.splitlines()
     assert empty.code == 0
     assert sum("not run: segdistill run lightbtseg/" in row for row in rows) == 6
@@ -118,10 +124,15 @@ def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
 def test_runs_of_a_derived_recipe_stand_beside_under_their_own_name(tmp_path: Path) -> None:
     for name in ("cpu", "busi"):
         run = tmp_path / "lightbtseg" / name
-        (run / "stages").mkdir(parents=True)
+        (run / "stages" / "student").mkdir(parents=True)
+        (run / "stages" / "student" / "evaluation.json").write_text(
+            '{"summary": {"all": {"dice": {"mean": 0.5}}}}'
+        )
         (run / "run.json").write_text(json.dumps({"recipe": f"lightbtseg/{name}", "data": "BUSI, packed"}))
         size = 128 if name == "cpu" else 512
-        (run / "recipe.yaml").write_text(f"data: {{dataset: busi, size: {size}}}")
+        (run / "recipe.yaml").write_text(
+            f"data: {{dataset: busi, size: {size}}}\nstages: {{student: {{}}, student_single: {{}}}}"
+        )
     tables = json.loads(
         segdistill("reproduce", "lightbtseg", "--runs", tmp_path, "--table", "3", "--json").out
     )

@@ -95,8 +95,12 @@ def test_check_reports_errors_with_code_2_and_as_json(folder: Path, tmp_path: Pa
     assert "phantom_0003.png" in errors[0]["message"]
     text = run("index", "folder", folder, "-o", tmp_path / "again.csv", code=2)
     assert "image without mask" in text
+    assert "--unlabelled" in text
     assert "nothing written" in text
     assert not (tmp_path / "again.csv").exists()
+    Image.open(folder / "images" / "phantom_0002.png").save(folder / "images" / "phantom_0003.png")
+    assert "119 masks" in run("index", "folder", folder, "-o", tmp_path / "again.csv", "--unlabelled")
+    assert "0 errors" in run("check", tmp_path / "again.csv", "--unlabelled")
 
 
 def test_copies_are_grouped(folder: Path, tmp_path: Path) -> None:

@@ -89,6 +89,28 @@ def test_a_failing_case_is_listed_and_the_rest_go_on(tmp_path: Path, model: Path
     assert names(out) == ["a.png", "a_overlay.png", "b.png", "b_overlay.png", "predictions.csv"]
 
 
+def test_an_interrupted_prediction_can_be_repeated(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segdistill.cli import predict as command
+
+    folder, out, one = tmp_path / "in", tmp_path / "out", command._one
+    for name in ("a", "b", "c"):
+        picture(folder / f"{name}.png")
+
+    def until_c(predictor: object, file: Path, *rest: object) -> None:
+        if file.stem == "c":
+            raise KeyboardInterrupt
+        one(predictor, file, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(command, "_one", until_c)
+        assert run(model, folder, "-o", out).exit_code != 0
+    assert run(model, folder, "-o", out).exit_code == 0
+    with open(out / "predictions.csv", newline="") as file:
+        assert [Path(row["file"]).name for row in csv.DictReader(file)] == ["a.png", "b.png", "c.png"]
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_nothing_but_bad_input(tmp_path: Path, model: Path, count: int) -> None:
     bad = [tmp_path / f"{n}.png" for n in range(count)]

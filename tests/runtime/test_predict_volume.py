@@ -200,3 +200,22 @@ def test_stems_of_volumes(tmp_path: Path) -> None:
     (tmp_path / "series.1").mkdir()
     names = [tmp_path / "series.1", "a/v.nii.gz", "b/v.nii.gz", "v.mhd", "v.png"]
     assert unique_stems(names) == ["series.1", "v", "v_2", "v_3", "v_4"]
+
+
+def test_voxels_of_unknown_size_are_told_in_one_line(tmp_path: Path, model: Path) -> None:
+    voxels, box = bright_box()
+    lost = write_itk(tmp_path / "lost.mhd", voxels, spacing=(1.0, 1.0, 1.0))
+    known = write_itk(tmp_path / "known.mhd", voxels, spacing=(0.5, 0.6, 3.0))
+    Image.fromarray(np.where(box[1], 250, 10).astype(np.uint8)).save(tmp_path / "p.png")
+    alone = segdistill("predict", model, lost, "-o", tmp_path / "a", "--json")
+    assert alone.code == 0, alone.err
+    assert json.loads(alone.out)["predictions"][0]["volume_ml"] is None
+    (line,) = alone.err.splitlines()
+    assert line.startswith(
+        f"note: {lost} does not say how large a voxel is: its size is given in voxels alone"
+    )
+    assert "write the true spacing into the header" in line
+    both = segdistill("predict", model, lost, known, tmp_path / "p.png", "-o", tmp_path / "b")
+    (line,) = both.err.splitlines()
+    assert line.startswith(f"note: 1 of 2 volumes, such as {lost}, do not say how large a voxel is")
+    assert segdistill("predict", model, known, tmp_path / "p.png", "-o", tmp_path / "c").err == ""

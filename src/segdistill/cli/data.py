@@ -111,8 +111,21 @@ def show(
     """Draw a contact sheet with the contours of the references."""
     from segdistill.data.cases import read_cases, select
     from segdistill.data.contact_sheet import contact_sheet
+    from segdistill.errors import InputError
+    from segdistill.registry import near_names
 
-    count = contact_sheet(select(read_cases(table), split, label), out, columns=columns, limit=limit)
+    if out.suffix.lower() != ".png":
+        raise InputError(f"the contact sheet is a PNG, so its name must end in .png: {out}")
+    cases = read_cases(table)
+    for what, wanted, known in (
+        ("split", split, {case.split for case in cases}),
+        ("label", label, {case.label for case in cases}),
+    ):
+        if wanted is not None and wanted not in known:
+            raise InputError(
+                f"{table}: no case has the {what} '{wanted}': {near_names(wanted, known - {''})}"
+            )
+    count = contact_sheet(select(cases, split, label), out, columns=columns, limit=limit)
     typer.echo(f"{out}: {count} cases")
 
 
@@ -135,8 +148,13 @@ def _split(
     cases: Sequence[Case], method: str, test: float, val: float, folds: int, fold: int, seed: int
 ) -> list[Case]:
     from segdistill.data.splits import hold_out, k_fold, unstratified
+    from segdistill.errors import InputError
 
     if method == "hold-out":
+        if not (test >= 0 and val >= 0 and test + val < 1):
+            raise InputError(
+                f"--test {test:g} and --val {val:g}: give shares that leave some cases to train on"
+            )
         return hold_out(cases, {"train": 1 - test - val, "val": val, "test": test}, seed)
     if method == "k-fold":
         return k_fold(cases, folds, fold, seed, val)

@@ -23,7 +23,7 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
-            help="further metrics, comma between: voe, voe_emkd, sensitivity, hd95, msd, rmse_map, ..."
+            help="further metrics, comma between: voe, voe_emkd, sensitivity, hd95, msd, rmse_map, box_iou, ..."
         ),
     ] = "",
     pooled: Annotated[
@@ -158,14 +158,18 @@ def _metrics(text: str) -> list[str]:
 
 
 def _cases(table: Path, split: str) -> list[Any]:
+    from segdistill.data.case import SPLITS
     from segdistill.data.cases import read_cases, select
     from segdistill.data.datasets import index_dataset
     from segdistill.errors import InputError
+    from segdistill.registry import near_names
 
     if not table.exists():
         raise InputError(f"no such case table or folder: {table}")
     cases = index_dataset("folder", table) if table.is_dir() else read_cases(table)
     splits = {case.split for case in cases}
+    if split not in (*SPLITS, "all"):
+        raise InputError(f"--split: unknown split '{split}': {near_names(split, [*SPLITS, 'all'])}")
     if splits == {""} and split != "all":
         note = "no split in this table: every case is measured, also any that the model was trained on"
         typer.echo(note, err=True)
@@ -182,6 +186,8 @@ def _cases(table: Path, split: str) -> list[Any]:
 
 def _predictor(model: str, scores: bool) -> tuple[Any, Any]:
     """What segments a picture (with probabilities if asked for), and how the values of a volume become 8 bits."""
+    from segdistill.errors import InputError
+
     if model.endswith(".onnx"):
         from segdistill.evaluation.results import Scored
         from segdistill.runtime.predictor import Predictor
@@ -199,6 +205,10 @@ def _predictor(model: str, scores: bool) -> tuple[Any, Any]:
         from segdistill.recipes.stage import find_stage, load_stage
         from segdistill.training.inference import mask_predictor, scored_predictor
     stage = load_stage(find_stage(model))
+    if not stage.marks:
+        raise InputError(
+            f"stage {stage.name} is a classifier without a mask: its measures stand in the report of its run"
+        )
     make: Any = scored_predictor if scores else mask_predictor
     predict = make(stage.network, stage.preprocess, stage.postprocess, torch.device("cpu"))
     return predict, stage.preprocess.intensity

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from segdistill import __version__
 from segdistill.cli import data, listing
 from segdistill.cli.compare import compare
 from segdistill.cli.complexity import complexity
@@ -21,12 +22,28 @@ from segdistill.errors import InputError, SegdistillError
 INTERRUPTED = "interrupted; run the same command again to continue"
 
 app = typer.Typer(
-    help="Distil big medical-image segmentation networks into small ones that run anywhere.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"segdistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Distil big medical-image segmentation networks into small ones that run anywhere."""
+
+
 app.add_typer(data.app, name="data")
 for command in (demo, run, evaluate, compare, export, predict, complexity, reproduce):
     app.command()(command)

@@ -34,7 +34,7 @@ def predict(
     from segdistill.imaging.read_volume import is_volume
     from segdistill.runtime.predictor import Predictor
     from segdistill.runtime.write import output_paths, unique_stems, write_rows
-    from segdistill.runtime.write_volume import volume_paths
+    from segdistill.runtime.write_volume import unknown_size_note, volume_paths
 
     if output_format not in FORMATS:
         raise InputError(f"unknown format {output_format!r}: choose {', '.join(FORMATS)}")
@@ -42,28 +42,40 @@ def predict(
     files = find_inputs(inputs, out)
     stems = unique_stems(files)
     given = {file.resolve() for file in files}
+    table = out / "predictions.csv"
     for file, stem in zip(files, stems, strict=True):
         for path in volume_paths(stem, out) if is_volume(file) else output_paths(stem, out):
             if path.resolve() in given:
                 raise InputError(f"{path} is an input and would be replaced: choose another folder with -o")
+            if path.exists() and not table.exists():
+                raise InputError(
+                    f"{path} would be replaced, and no prediction has written it ({table.name} is not beside it): "
+                    "choose another folder with -o"
+                )
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     with _progress(len(files)) as advance:
         for file, stem in zip(files, stems, strict=True):
             _one(predictor, file, stem, out, rows, failed)
+            if rows and not table.exists():
+                write_rows(
+                    rows, table
+                )  # from now on the folder is known as one of predictions, also after Ctrl-C
             advance()
     if not rows:
         reason = failed[0]["reason"]
         raise InputError(
             reason if len(failed) == 1 else f"none of {len(failed)} images can be used: {reason}"
         )
-    write_rows(rows, out / "predictions.csv")
+    write_rows(rows, table)
     if as_json:
         import json
 
         print(json.dumps({"model": predictor.info.name, "predictions": rows, "failed": failed}, indent=2))
     else:
-        print(f"{len(rows)} of {len(files)} images segmented: {out / 'predictions.csv'}")
+        print(f"{len(rows)} of {len(files)} images segmented: {table}")
+    if note := unknown_size_note(rows):
+        typer.echo(f"note: {note}", err=True)
     for failure in failed:
         typer.echo(failure["reason"], err=True)
     if failed:

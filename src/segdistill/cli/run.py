@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from segdistill.cli.extras import needs
-from segdistill.errors import CasesFailed
+from segdistill.errors import CasesFailed, InputError
 
 
 def run(
@@ -40,14 +40,17 @@ def run(
         from segdistill.recipes.machine import Machine, is_first_process
         from segdistill.recipes.runner import run_recipe
 
-    wanted = list(loaded.stages) if stages == "all" else stages.split(",") if stages else None
+    wanted = list(loaded.stages) if stages == "all" else stages.split(",") if stages is not None else None
+    if wanted is not None and not any(name.strip() for name in wanted):
+        raise InputError("--stages names none: give names with commas between, or all")
     failure: CasesFailed | None = None
     try:
         show(run_recipe(loaded, data, folder, Machine(device, devices, nodes), wanted))
     except CasesFailed as error:
         failure = error  # told after the table of what is done
     if is_first_process():
-        _print_results(folder, as_json, [name for name, stage in loaded.stages.items() if stage.may_fail])
+        cells = [name for name, stage in loaded.stages.items() if stage.may_fail and loaded.folds is None]
+        _print_results(folder, as_json, cells)
     if failure is not None:
         raise failure
 

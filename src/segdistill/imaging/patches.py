@@ -44,12 +44,14 @@ class PatchGrid:
         """
         if length < self.size:
             raise InputError(
-                f"a side of {length} pixels is shorter than a patch of {self.size}: use smaller patches"
+                f"a side of {length} pixels is shorter than a patch of {self.size}: use smaller patches "
+                "(data.patches.size in a recipe)"
             )
         if self.count * self.size < length:
             needed = -(-length // self.size)
             raise InputError(
-                f"{self.count} patches of {self.size} do not cover a side of {length} pixels: use at least {needed}"
+                f"{self.count} patches of {self.size} do not cover a side of {length} pixels: use at least {needed} "
+                f"(data.patches.count={needed} in a recipe), or larger ones"
             )
         if self.count == 1:
             return [0]

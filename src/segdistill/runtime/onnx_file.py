@@ -50,7 +50,9 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         if not path.exists():
             raise InputError(f"no such model file: {path}")
         if not path.is_file():
-            raise InputError(f"not a segdistill model file: {path} is not a file")
+            inside = path / "model.onnx"
+            hint = f": give {inside}" if inside.is_file() else ""
+            raise InputError(f"not a segdistill model file: {path} is not a file{hint}")
         size = path.stat().st_size
         if not 0 < size <= MAX_BYTES:
             raise InputError(f"not a segdistill model file: {path} has {size} bytes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +111,27 @@ def volume_row(prediction: VolumePrediction, seconds: float) -> dict[str, Any]:
         "mean_probability": None if mean is None else round(mean, 6),
         "seconds": round(seconds, 4),
     }
+
+
+def unknown_size_note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What to tell of volumes whose voxels have no known size; "" where there is none.
+
+    >>> unknown_size_note([{"file": "a.png", "area_px": 3}, {"file": "b.mhd", "voxels": 3, "volume_ml": 0.1}])
+    ''
+    >>> unknown_size_note([{"file": "b.mhd", "voxels": 3, "volume_ml": None}])[:53]
+    'b.mhd does not say how large a voxel is: its size is '
+    """
+    volumes = [row for row in rows if "voxels" in row]
+    unknown = [row["file"] for row in volumes if row["volume_ml"] is None]
+    if not unknown:
+        return ""
+    who = (
+        f"{unknown[0]} does not say how large a voxel is: its size is"
+        if len(volumes) == 1
+        else f"{len(unknown)} of {len(volumes)} volumes, such as {unknown[0]}, do not say how large a voxel is: their "
+        "size is"
+    )
+    return (
+        f"{who} given in voxels alone, not in millilitres (a header of exactly 1 x 1 x 1 counts as unknown): write the "
+        "true spacing into the header and predict again"
+    )
