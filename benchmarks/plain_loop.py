@@ -73,7 +73,8 @@ class Bench:
         )
         source = None if args.dataset == "phantom" else args.data
         gathered = gather(data, source, self.out)
-        self.split, self.table = gathered.split, self.out / "cases.csv"
+        self.split = gathered.split
+        self.table = self.out / "table.csv"  # not cases.csv, which only a run may write
         write_cases(absolute(gathered.cases), self.table)
         self.cases = read_cases(self.table)
         self.hash = table_hash(self.cases)

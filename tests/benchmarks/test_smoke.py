@@ -77,6 +77,7 @@ def test_prints_one_object(name: str) -> None:
     assert found["details"].get("largest_loss_gap", 0.0) < 1e-3
 
 
+@pytest.mark.slow  # ten processes, each of which imports torch
 def test_plain_loop_compares_and_goes_on(tmp_path: Path) -> None:
     arguments = [*LOOP, "--epochs", "1", "--seeds", "1", "--out", str(tmp_path / "kept")]
     first = result("plain_loop", *arguments)
