@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.errors import InputError
+
+_REMEDIES = {
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.ENOSPC: "free space and run again",
+    errno.EDQUOT: "free space and run again",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 @contextmanager
@@ -30,10 +40,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _beside(path)
         yield temporary
         _publish(temporary, path)
     except OSError as error:
@@ -43,12 +50,31 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             path.parent,
         ):
             raise
-        blocking = next((above for above in path.parents if above.is_file()), None)
-        why = f"{blocking} is a file, not a folder" if blocking else error.strerror or error
-        raise InputError(f"cannot write {path}: {why}") from error
+        raise _refusal(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:  # of the hidden name, which says nothing to a user
+        raise _refusal(path, error) from error
+    os.close(handle)
+    return Path(name)
+
+
+def _refusal(path: Path, error: OSError) -> InputError:
+    try:
+        blocking = next((above for above in path.parents if above.is_file()), None)
+    except OSError:  # not even to be looked at
+        blocking = None
+    if blocking is not None:
+        return InputError(f"cannot write {path}: {blocking} is a file, not a folder")
+    remedy = _REMEDIES.get(error.errno or 0)
+    return InputError(f"cannot write {path}: {error.strerror or error}{f': {remedy}' if remedy else ''}")
 
 
 def _publish(temporary: Path, path: Path) -> None:

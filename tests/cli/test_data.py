@@ -24,7 +24,7 @@ def run(*words: object, code: int = 0) -> str:
     result = runner.invoke(app, [str(word) for word in words])
     if isinstance(result.exception, InputError):
         assert code == InputError.exit_code, result.exception
-        return str(result.exception)
+        return result.output + str(result.exception)
     assert result.exit_code == code, result.output
     return result.output
 
@@ -96,11 +96,28 @@ def test_check_reports_errors_with_code_2_and_as_json(folder: Path, tmp_path: Pa
     text = run("index", "folder", folder, "-o", tmp_path / "again.csv", code=2)
     assert "image without mask" in text
     assert "--unlabelled" in text
-    assert "nothing written" in text
+    assert text.splitlines()[-1] == "nothing written: 120 cases, 2 errors: repair what is named above"
     assert not (tmp_path / "again.csv").exists()
     Image.open(folder / "images" / "phantom_0002.png").save(folder / "images" / "phantom_0003.png")
     assert "119 masks" in run("index", "folder", folder, "-o", tmp_path / "again.csv", "--unlabelled")
     assert "0 errors" in run("check", tmp_path / "again.csv", "--unlabelled")
+
+
+def test_of_many_errors_the_first_are_told(folder: Path, tmp_path: Path) -> None:
+    for number in range(10, 17):
+        (folder / "images" / f"phantom_{number:04d}.png").write_bytes(b"")
+    lines = run("index", "folder", folder, "-o", tmp_path / "t.csv", code=2).splitlines()
+    assert len(lines) == 6
+    assert all(line.startswith("error: ") for line in lines[:5])
+    assert [
+        f"phantom_00{number}.png" in line for number, line in zip(range(10, 15), lines[:5], strict=True)
+    ] == [True] * 5
+    assert lines[5].endswith(
+        "120 cases, 7 errors: repair what is named above (the first 5; --json lists all)"
+    )
+    found = json.loads(run("index", "folder", folder, "-o", tmp_path / "t.csv", "--json", code=2))
+    assert sum(finding["level"] == "error" for finding in found["findings"]) == 7
+    assert not (tmp_path / "t.csv").exists()
 
 
 def test_copies_are_grouped(folder: Path, tmp_path: Path) -> None:

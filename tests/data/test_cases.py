@@ -65,6 +65,16 @@ def test_relative_files_follow_the_table(tmp_path: Path, monkeypatch: pytest.Mon
         ("id,image,split\na,a.png,trian\n", "row 2, column 'split'"),
         ("id,image,box\na,a.png,1 2 3\n", "row 2, column 'box'"),
         ("id,image,box\na,a.png,5 0 5 9\n", "row 2, column 'box'"),
+        (
+            "id,image,box\na,a.png,5 0 5 9\n",
+            "'5 0 5 9' of case 'a' is empty, inverted or negative: write left top right bottom in pixels",
+        ),
+        (
+            "id,image,box\na,a.png,0.2 0.2 0.7 0.7\n",
+            "'0.2 0.2 0.7 0.7' of case 'a' is not whole pixels: write left top right bottom in pixels",
+        ),
+        ("id,image,box\na,a.png,10.9 10.9 11.2 40\n", "'10.9 10.9 11.2 40' of case 'a' is not whole pixels"),
+        ("id,image,box\na,a.png,0 0 inf 9\n", "is not whole pixels"),
         ("id,image,spacing_mm\na,a.png,0.1 nan\n", "row 2, column 'spacing_mm'"),
         ("id,image,spacing_mm\nb,b.png,1 1\na,a.png,x y\n", "row 3, column 'spacing_mm'"),
         ("id,image\na,a.png,b,c\n", "more values than columns"),
@@ -79,6 +89,11 @@ def test_bad_tables_name_row_and_column(tmp_path: Path, text: str, words: str) -
         read_cases(table)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_box_of_whole_pixels_may_be_written_with_a_point(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_text("id,image,box\na,a.png,1.0 2 3.0 4\n")
+    assert read_cases(tmp_path / "cases.csv")[0].box == (1, 2, 3, 4)
 
 
 def test_missing_folder_and_binary_tables(tmp_path: Path) -> None:

@@ -87,6 +87,15 @@ def test_empty_masks_copies_conflicts_and_leaks(tmp_path: Path) -> None:
     assert all(error.startswith("leak: ") and "2.png" in error and "3.png" in error for error in errors)
 
 
+def test_an_empty_box_is_called_so_and_names_its_image(tmp_path: Path) -> None:
+    cases = index_dataset("folder", make_folder(tmp_path))
+    cases[1] = replace(cases[1], masks=(), box=(0, 0, 0, 0), label="benign")
+    cases[2] = replace(cases[2], masks=(), box=(3, 4, 9, 8), label="benign")
+    (warning,) = messages(cases, "warning")
+    assert warning.startswith(f"empty box '0 0 0 0': {cases[1].image}: write left top right bottom")
+    assert "mask" not in warning
+
+
 def test_repeated_ids(tmp_path: Path) -> None:
     case = index_dataset("folder", make_folder(tmp_path))[0]
     assert any("2 cases have the id '0'" in error for error in messages([case, case], "error"))

@@ -142,6 +142,7 @@ def test_from_the_command_line_to_a_table_that_keeps_scans_whole(tmp_path: Path)
         (["s/1.png"], "scan,frame,box\ns,7,1 1 2 2\n", "row 2: scan 's' has no frame 7"),
         (["s/1.png"], "scan,frame,box\ns,1,9 1 2 2\n", "row 2: box '9 1 2 2' is empty, inverted or negative"),
         (["s/1.png"], "scan,frame,box\ns,1,1 1 2\n", "row 2: box '1 1 2' is not four numbers"),
+        (["s/1.png"], "scan,frame,box\ns,1,0.2 0.2 0.7 0.7\n", "row 2: box '0.2 0.2 0.7 0.7' is not whole"),
         (["s/1.png"], "scan,frame,box\ns,,1 1 2 2\n", "row 2: a box without a frame"),
         (["s/1.png"], "scan,frame,box\n,1,1 1 2 2\n", "row 2: the column 'scan' is empty"),
         (["s/1.png"], "scan,frame,box\ns,first,1 1 2 2\n", "frame 'first' has no number"),

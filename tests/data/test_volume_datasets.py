@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -74,6 +75,31 @@ def test_nci_isbi(tmp_path: Path) -> None:
     }
     assert all(np.array_equal(open_case(case).reference, organ() > 0) for case in cases)
     assert all(np.array_equal(open_case(case).case.image.name, "1.2.series") for case in cases)
+
+
+def test_nci_isbi_takes_one_series_per_patient(tmp_path: Path) -> None:
+    """Several cannot share a mask, wherever they lie, and a mask whose patient has none is not passed over."""
+    first, second = "Prostate3T-01-0001", "ProstateDx-03-0002"
+    for patient in (first, second):
+        write_series(tmp_path / "Images" / patient / "study" / "a", blocks())
+        write_itk(tmp_path / "Training" / f"{patient}.nrrd", organ(), origin=(-10.0, 5.0, 20.0))
+    assert [case.id for case in index_dataset("nci_isbi", tmp_path)] == [first, second]
+    write_series(tmp_path / "Images" / first / "study" / "b", blocks())
+    write_series(tmp_path / "More" / second / "c", blocks())
+    with pytest.raises(InputError) as refused:
+        index_dataset("nci_isbi", tmp_path)
+    said = str(refused.value)
+    assert said.startswith(
+        f"{first} has 2 series for one mask (in all 2 patients have several): Images/{first}/study/a, "
+    )
+    assert "\n" not in said
+    shutil.rmtree(tmp_path / "Images" / first / "study" / "b")
+    with pytest.raises(InputError, match=f"^{second} has 2 series for one mask: .*More/{second}/c"):
+        index_dataset("nci_isbi", tmp_path)
+    shutil.rmtree(tmp_path / "More")
+    shutil.rmtree(tmp_path / "Images" / second / "study")
+    with pytest.raises(InputError, match=r"mask without image: .*ProstateDx-03-0002\.nrrd"):
+        index_dataset("nci_isbi", tmp_path)
 
 
 def test_i2cvb(tmp_path: Path) -> None:

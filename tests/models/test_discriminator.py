@@ -7,6 +7,7 @@ from safetensors.torch import load, save
 from segdistill.errors import InputError
 from segdistill.models import create_model
 from segdistill.models.discriminator import (
+    RECEPTIVE_FIELD,
     SMALLEST,
     MultiScaleDiscriminator,
     PatchDiscriminator,
@@ -59,6 +60,18 @@ def test_the_patch_map_is_the_paper_s_size() -> None:
         critic = PatchDiscriminator(1)
         assert critic(torch.zeros(1, 1, 512, 512)).shape == (1, 1, 31, 31)
     assert sum(value.numel() for value in critic.parameters()) == 2_840_321
+
+
+def test_a_logit_depends_on_as_many_pixels_as_is_said() -> None:
+    """Gradients of one logit in the middle: non-zero on a square of that side, and nowhere else."""
+    torch.manual_seed(0)
+    critic = PatchDiscriminator(1, 2).double().eval()
+    image = torch.rand(1, 1, 256, 256, dtype=torch.float64, requires_grad=True)
+    critic(image)[0, 0, 7, 7].backward()
+    assert image.grad is not None
+    rows, columns = torch.nonzero(image.grad[0, 0], as_tuple=True)
+    assert int(rows.max() - rows.min()) + 1 == RECEPTIVE_FIELD
+    assert int(columns.max() - columns.min()) + 1 == RECEPTIVE_FIELD
 
 
 def test_tells_real_from_fake() -> None:

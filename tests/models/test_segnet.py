@@ -23,6 +23,15 @@ def test_five_stages_are_required() -> None:
         create_model("segnet", widths=(4, 8))
 
 
+@pytest.mark.parametrize("size", [(31, 64), (64, 31), (1, 1)])
+def test_smaller_images_are_refused(size: tuple[int, int]) -> None:
+    """Five poolings leave nothing of 31 pixels, and one pixel of 32."""
+    network = create_model("segnet", in_channels=1, widths=(4, 4, 8, 8, 8)).eval()
+    with pytest.raises(InputError, match=r"\d is too small: this network takes 32 pixels and more"):
+        network(torch.zeros(1, 1, *size))
+    assert network(torch.zeros(1, 1, 32, 33)).logits.shape[2:] == (32, 33)
+
+
 def test_unpooling_equals_torch_s() -> None:
     image = torch.rand(2, 3, 7, 10)
     pooled, where = nn.MaxPool2d(2, return_indices=True)(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from segdistill.files import sha256_file
+from segdistill.recipes.cautions import cautions
 from segdistill.recipes.load import bundled_recipes, load_recipe
 from segdistill.recipes.machine import Machine
 from segdistill.recipes.paper_tables import read_paper
 from segdistill.recipes.reproduce import compare_with_paper
 from segdistill.recipes.runner import run_recipe
-from segdistill.recipes.schema import parse_recipe
+from segdistill.recipes.schema import Recipe, parse_recipe
 from segdistill.training.curves import read_curves
 from segdistill.training.loop import STATE, WEIGHTS
 
@@ -136,6 +138,28 @@ def test_a_sure_discriminator_is_told_and_reported(tmp_path: Path, monkeypatch: 
     assert (
         "teacher: discriminator 2 tells every map in epochs 1 to 4: " in (folder / "report.html").read_text()
     )
+
+
+def first_warnings(loaded: Recipe, folder: Path) -> list[str]:
+    """What a run says before it looks at its data."""
+    texts = (event.text for event in run_recipe(loaded, None, folder, Machine("cpu")))
+    return list(takewhile(lambda text: text.startswith("warning: "), texts))
+
+
+def test_maps_smaller_than_what_a_logit_looks_at_are_told_once(tmp_path: Path) -> None:
+    """32 px for both discriminators; at 99 px and more nothing is said, but native maps are half as large."""
+    path, folder = recipe(tmp_path, folds=2), tmp_path / "run"
+    (line,) = first_warnings(load_recipe(str(path)), folder)
+    assert line.startswith(
+        "warning: stage teacher: discriminators see maps of 32x32, smaller than the 99x99 pixels"
+    )
+    for size, native, seen in ((96, False, "96x96"), (100, False, None), (100, True, "50x50")):
+        changes = [f"data.size={size}", f"stages.teacher.adversarial.native={str(native).lower()}"]
+        loaded = load_recipe(str(path), changes)
+        lines = cautions(loaded, list(loaded.stages))
+        assert [seen in line for line in lines if seen] == ([True] if seen else [])
+        assert len(lines) == (seen is not None)
+    assert cautions(loaded, ["student"]) == []
 
 
 @pytest.mark.parametrize(

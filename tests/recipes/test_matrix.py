@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from segdistill.errors import InputError
+from segdistill.recipes.cautions import cautions
 from segdistill.recipes.load import load_recipe
 from segdistill.recipes.matrix import expand_matrix
 
@@ -143,6 +144,28 @@ def test_failed_cells_are_listed_and_the_others_go_on(finished: tuple[Path, Any]
     assert "2 of 2 seeds" in lines["kd"]
     assert "0 of 2 seeds" in lines["wild"]
     assert "failed" in lines["wild"]
+
+
+def test_two_seeds_are_told_before_training(finished: tuple[Path, Any]) -> None:
+    _, answer = finished
+    assert answer.err.splitlines()[0] == "warning: 2 seeds: a verdict needs at least three"
+    assert answer.err.count("a verdict needs") == 1
+
+
+def test_only_comparisons_with_too_few_seeds_are_told(tmp_path: Path) -> None:
+    methods = {"alone": {}, "kd": SOFT}
+    for seeds, taken, lines in (
+        ([0], methods, ["1 seed: a verdict needs at least three"]),
+        ([0, 1, 2], methods, []),
+        ([0], {"kd": SOFT}, []),  # nothing to compare with
+        ([0], {"alone": {}}, []),
+    ):
+        matrix = {"students": {"s": UNET}, "teachers": {"big": TEACHER}, "methods": taken, "seeds": seeds}
+        recipe = load_recipe(str(matrix_recipe(tmp_path, matrix)))
+        assert cautions(recipe, list(recipe.stages)) == lines
+        if not lines and len(seeds) == 3:  # --stages may leave too few of them
+            two = ["alone@0", "alone@1", "alone@2", "kd@0", "kd@1"]
+            assert cautions(recipe, two) == ["2 seeds: a verdict needs at least three"]
 
 
 def test_running_again_retries_what_failed_and_nothing_else(finished: tuple[Path, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from segdistill.data.splits import in_folds
 from segdistill.errors import InputError
 from segdistill.recipes.load import load_recipe
 from segdistill.recipes.stage import read_info
+from segdistill.recipes.unseen import count_taught
 
 from .tiny import RECIPE, segdistill
 
@@ -91,6 +93,44 @@ def test_the_table_says_who_taught_and_who_knew(finished: Path) -> None:
     for name, count in taught.items():
         assert read_info(finished / "stages" / name)["train_cases"] == len(rows) - count
     assert read_info(finished / "stages" / "student")["train_cases"] == len(rows)
+
+
+def test_the_report_counts_who_taught_what(finished: Path) -> None:
+    """Against the splits of cases.csv: whoever left out a fold taught it, and the one that saw all taught all."""
+    with open(finished / "cases.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    count = sum(row["split"] == "train" and row["label"] != "normal" for row in rows)
+    page = (finished / "report.html").read_text().partition("<h3>Who taught whom</h3>")[2]
+    table = page.partition("</table>")[0]
+    cells = {
+        row[0]: row[1:]
+        for row in (re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in table.split("<tr>"))
+        if row and row[0] != "Teacher"
+    }
+    assert cells.pop("all") == [str(count), str(count), str(count), "student"]
+    assert sorted(cells) == ["teacher-fold-1", "teacher-fold-2", "teacher-fold-3"]
+    for learned, taught, overlap, students in cells.values():
+        assert int(learned) + int(taught) == count
+        assert int(taught) > 0
+        assert (overlap, students) == ("0", "student")
+    assert sum(int(taught) for _, taught, _, _ in cells.values()) == count
+
+
+def test_teachers_of_a_class_are_counted_on_it_alone(tmp_path: Path) -> None:
+    student = {
+        "routing": "by_class",
+        "teachers": [{"stage": "teacher", "labels": ["benign"]}, {"stage": "all"}],
+    }
+    recipe = load_recipe(str(write(tmp_path, student, all=TEACHER)))
+    labels = ["benign", "benign", "malignant"]
+    cases = [
+        Case(f"{k}", Path(f"{k}.png"), (Path("m.png"),), label=labels[k % 3], split="train")
+        for k in range(18)
+    ]
+    counted = count_taught(recipe, list(recipe.stages), cases)
+    assert sum(row.taught for row in counted if row.teacher != "all") == 12
+    assert [(row.taught, row.overlap) for row in counted if row.teacher == "all"] == [(18, 18)]
+    assert count_taught(recipe, ["all"], cases) == []
 
 
 def test_each_teacher_is_asked_for_its_own_cases_only(finished: Path) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from segdistill.data.datasets import index_dataset
+from segdistill.data.store import prepare_store
 from segdistill.imaging.patches import PatchGrid
+from segdistill.knowledge.taps import tapped
+from segdistill.models import create_model
+from segdistill.models.output import FeatureInfo
 from segdistill.recipes.gather import gather
 from segdistill.recipes.load import load_recipe
 from segdistill.recipes.schema import Recipe
@@ -129,3 +138,86 @@ def test_every_site_of_promise12_trains_and_tests(data_root: Path, tmp_path: Pat
     assert len(found.cases) == len(index_dataset("promise12", data_root / "promise12")) == 37
     for split in ("train", "test"):
         assert {case.site for case in found.cases if case.split == split} == {"RUNMC", "UCL", "BIDMC"}
+
+
+@pytest.mark.parametrize("name", ["verdict/coronary", "lightvessel/methods"])
+def test_lightvessels_comparators_read_its_pair(name: str) -> None:
+    """One encoder and one decoder feature at a quarter of the size: 256 channels and 24 at 64x64 of 256x256."""
+    stages = load_recipe(name).stages
+    encoder, decoder = "pair_encoder|enc@4", "pair_decoder|dec@4"
+    read = {"at": [encoder, decoder], "ifvd": [decoder], "skd": [encoder]}
+    for method, taps in read.items():
+        assert [part.options["taps"] for part in stages[f"{method}@2"].knowledge] == [taps]
+    with torch.device("meta"):
+        for model, channels in (("sk_unet", 256), ("mobilenet_v2_unet", 24)):
+            found = tapped(create_model(model, in_channels=1), [encoder, decoder])
+            assert found[encoder] == FeatureInfo("pair_encoder", channels, 4)
+            assert found[decoder].stride == 4
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stage", "parameters"),
+    [
+        ("usseg/networks", "unet_plus_plus", 9.163),
+        ("lanet/comparators", "unet", 31.04),
+        ("lanet/partial", "unet_50", 31.04),
+    ],
+)
+def test_comparators_have_the_published_size(recipe: str, stage: str, parameters: float) -> None:
+    model = load_recipe(recipe).stages[stage].model
+    with torch.device("meta"):
+        network = create_model(model.name, 1, 1, **model.options)
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    assert millions == pytest.approx(parameters, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "sites"),
+    [
+        ("amtd/methods", [["UCL", "BIDMC", "HK"], ["RUNMC", "BMC"], ["I2CVB"]]),
+        ("amtd/methods_spleen", [["Duke"], ["Task09_Spleen"]]),
+    ],
+)
+def test_amtds_comparators_have_a_teacher_per_set(name: str, sites: list[list[str]]) -> None:
+    recipe = load_recipe(name)
+    teachers = [f"t{k}" for k in range(1, len(sites) + 1)]
+    assert [recipe.stages[teacher].sites for teacher in teachers] == sites
+    assert [stage for stage in recipe.stages if "@" not in stage] == ["fcn", *teachers]
+    for method in ("kd", "at", "emkd", "cirkd", "protokd", "amtd_single"):
+        assert taught_by(recipe, f"{method}@1") == ["fcn"]
+    for method in ("amtml", "amtd"):
+        assert taught_by(recipe, f"{method}@1") == teachers
+    assert recipe.stages["at@0"].knowledge[0].options == {"exponent": 2}
+    assert {part.loss.name for part in recipe.stages.values()} == {"amtd_seg"}
+
+
+def test_the_real_spleen_is_windowed_and_stored_slice_by_slice(data_root: Path, tmp_path: Path) -> None:
+    """Against the file itself, read here without the package."""
+    (case,) = index_dataset("decathlon", data_root / "spleen")
+    assert (case.id, case.site) == ("spleen_8", "Task09_Spleen")
+    recipe = load_recipe("amtd/spleen_cpu")
+    preprocess = recipe.data.preprocess()
+    store = prepare_store([case], preprocess, tmp_path)
+    voxels, organ = nifti(case.image), nifti(case.masks[0])
+    assert voxels.shape == organ.shape
+    assert (len(store), store.size) == (voxels.shape[0], (96, 96))
+    shown = np.clip((voxels.astype(float) + 160) / 400, 0, 1) * 255
+    for row in range(0, len(store), 5):
+        assert store.image(row).mean() == pytest.approx(shown[row].mean(), abs=2)
+        assert store.mask(row).mean() == pytest.approx((organ[row] > 0).mean(), abs=0.002)
+    assert sum(store.has_foreground(row) for row in range(len(store))) == pytest.approx(
+        int((organ > 0).any((1, 2)).sum()), abs=1
+    )
+
+
+def nifti(path: Path) -> NDArray[Any]:
+    """The raw array (slices, rows, columns) of a NIfTI-1 file, as its header describes it."""
+    content = gzip.decompress(path.read_bytes())
+    kinds = {2: "<u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "<i1", 512: "<u2"}
+    across, down, slices = np.frombuffer(content, "<i2", 4, 40)[1:]
+    kind = kinds[int(np.frombuffer(content, "<i2", 1, 70)[0])]
+    begin = int(np.frombuffer(content, "<f4", 1, 108)[0])
+    slope, intercept = np.frombuffer(content, "<f4", 2, 112)
+    count = int(across) * int(down) * int(slices)
+    voxels = np.frombuffer(content, kind, count, begin).reshape(slices, down, across)
+    return voxels * (float(slope) or 1.0) + float(intercept)

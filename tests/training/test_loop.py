@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from segdistill.data.views import Views, batch_indices
+from segdistill.errors import InputError
 from segdistill.losses import create_loss
+from segdistill.training.checkpoint import load_state, save_state
 from segdistill.training.curves import read_curves
 from segdistill.training.finite import TrainingStopped
 from segdistill.training.loop import BEST, STATE, WEIGHTS, Progress, fit
@@ -117,6 +120,25 @@ def test_dropout_resumes_bit_identical(views: PAIR, tmp_path: Path, fabric: Fabr
     run(make(), views, how, tmp_path / "broken", fabric)
     a, b = load_file(tmp_path / "whole" / WEIGHTS), load_file(tmp_path / "broken" / WEIGHTS)
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("found", ["another network", "another version", "another optimiser", "no state"])
+def test_a_state_of_something_else_is_refused(found: str, views: PAIR, folder: Path, fabric: Fabric) -> None:
+    run(supervised(), views, settings(checkpoint_seconds=0.0), folder, fabric, stop_after=1)
+    state = load_state(folder / STATE)
+    if found == "another network":
+        weights = state["networks"]
+        weights[next(iter(weights))] = nn.Conv2d(1, 2, 3).state_dict()
+    elif found == "another version":
+        state["position"]["laps"] = 3
+    elif found == "another optimiser":
+        del state["optimizers"]
+    save_state(folder / STATE, [1, 2] if found == "no state" else state)  # type: ignore[arg-type]
+    message = (
+        f"training state {folder / STATE} is of another network or version: remove it to train this stage"
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
+        run(supervised(), views, settings(), folder, fabric)
 
 
 def test_accumulation_equals_a_bigger_batch(views: PAIR, tmp_path: Path, fabric: Fabric) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -19,6 +19,8 @@ app = typer.Typer(help="Turn images into case tables, check them, look at them."
 _AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 _Table = Annotated[Path, typer.Argument(help="the case table, cases.csv")]
 _METHODS = ("none", "hold-out", "k-fold", "paper")
+_SHOWN = 5
+"""Errors that an index tells before it stops; --json has them all."""
 
 
 @app.command("list")
@@ -70,9 +72,11 @@ def index(
     cases = index_dataset(dataset, path)
     with _progress("checking") as progress:
         result = run_check(cases, progress, require_reference=not unlabelled)
-    if result.errors:
+    if result.errors and as_json:
         _report(result.findings, as_json, cases=len(cases), table=None)
         raise typer.Exit(2)
+    if result.errors:
+        _refuse(result.errors, len(cases))
     if group:
         cases = group_duplicates(cases, result.pairs)
     cases = _split(cases, split, test, val, folds, fold, seed)
@@ -173,8 +177,19 @@ def _report(findings: Sequence[Finding], as_json: bool, cases: int, table: Path 
         return
     for item in findings:
         typer.echo(f"{item.level}: {item.message}", err=item.level == "error")
-    summary = f"{cases} cases, {counts['error']} errors, {counts['warning']} warnings"
-    typer.echo(f"{table}: {summary}" if table else f"nothing written: {summary}", err=table is None)
+    typer.echo(f"{table}: {cases} cases, {counts['error']} errors, {counts['warning']} warnings")
+
+
+def _refuse(errors: Sequence[Finding], cases: int) -> NoReturn:
+    """The first errors in a line each, then the one line that ends the command."""
+    from segdistill.errors import InputError
+
+    for item in errors[:_SHOWN]:
+        typer.echo(f"error: {' '.join(item.message.split())}", err=True)
+    more = f" (the first {_SHOWN}; --json lists all)" if len(errors) > _SHOWN else ""
+    raise InputError(
+        f"nothing written: {cases} cases, {len(errors)} errors: repair what is named above{more}"
+    )
 
 
 def _print_json(value: Any) -> None:

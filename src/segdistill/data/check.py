@@ -69,8 +69,8 @@ def run_check(
     Errors: a file that is missing, empty, truncated or no image; an image without mask; sizes that differ; a
     mask that is a photo; a volume's mask of another geometry or with labels beyond those declared; a series with
     missing or double slices; a repeated id; a leak between train, val and test. Warnings: an empty mask in a
-    labelled class other than "normal"; copies of one picture that are not grouped, or whose labels differ.
-    Notes: counts.
+    labelled class other than "normal"; an empty box; copies of one picture that are not grouped, or whose labels
+    differ. Notes: counts.
 
     Args:
         cases: the table.
@@ -137,6 +137,12 @@ def _look(case: Case, require_reference: bool) -> _Seen:
         found(
             "warning",
             f"empty mask of a volume: {', '.join(map(str, case.masks))}: draw the organ, or drop the case",
+        )
+    elif not mask.any() and not case.masks:
+        box = " ".join(map(str, case.box or ()))
+        found(
+            "warning",
+            f"empty box '{box}': {case.image}: write left top right bottom in pixels, or leave the box out",
         )
     elif not mask.any() and case.label not in ("", "normal"):
         files = ", ".join(str(file) for file in case.masks)

@@ -120,8 +120,12 @@ def _from_row(row: dict[str, str | None], path: Path, number: int) -> Case:
     if text("split") not in ("", *SPLITS):
         raise bad("split", f"'{text('split')}' is not one of train, val, test or empty")
     box = numbers("box", 4, "left top right bottom")
-    if box is not None and not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
-        raise bad("box", f"'{text('box')}' is empty or negative: write 'left top right bottom' in pixels")
+    if box is not None:
+        named, advice = f"'{text('box')}' of case '{text('id')}'", "write left top right bottom in pixels"
+        if not all(value.is_integer() for value in box):  # shares of the image, such as 0.2, say so here
+            raise bad("box", f"{named} is not whole pixels: {advice}")
+        if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+            raise bad("box", f"{named} is empty, inverted or negative: {advice}")
     three = len(text("spacing_mm").split()) == 3
     spacing = numbers("spacing_mm", 3, "3.0 0.5 0.5") if three else numbers("spacing_mm", 2, "0.1 0.1")
     if spacing is not None and not all(0 < value < float("inf") for value in spacing):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from segdistill.evaluation.html import NOT_MEASURED, amount, bullet_list, duration, quantity, table, text
 from segdistill.evaluation.report_data import Report
 from segdistill.evaluation.report_headline import stage_name, summary_of
+from segdistill.evaluation.report_teachers import teachers_table
 from segdistill.evaluation.report_verdict import find_verdicts
 
 RESEARCH_ONLY = (
@@ -74,7 +75,7 @@ def settings_section(report: Report) -> str:
 
 
 def data_section(report: Report) -> str:
-    """Counts per class and split, leaks, near-duplicates, what the check found, and the hash of the table."""
+    """Counts per class and split, leaks, near-duplicates, what the check found, the hash, and who taught whom."""
     data = report.data
     parts = []
     if data.counts:
@@ -100,6 +101,7 @@ def data_section(report: Report) -> str:
         ["Left out: no reference", str(len(data.skipped)) if data.skipped else "none"],
     ]
     parts.append(table(["Fact", "Value"], facts, "left"))
+    parts.append(teachers_table(data.taught))
     for title, lines in (("Leaks between splits", data.leaks), ("Near-duplicates", data.near_duplicates)):
         parts.append(f"<h3>{title}{f': {len(lines)}' if lines else ''}</h3>")
         parts.append(

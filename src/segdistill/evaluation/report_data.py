@@ -11,6 +11,7 @@ from typing import Any, Literal
 from segdistill.data.cases import Case
 from segdistill.evaluation.examples import Example
 from segdistill.evaluation.report_classification import ClassReport
+from segdistill.evaluation.report_teachers import Taught
 from segdistill.evaluation.results import CaseResult, Summary
 
 Role = Literal["teacher", "student", "baseline"]
@@ -75,6 +76,7 @@ class DataReport:
         near_duplicates: one line per pair or group; [] none found, None not checked.
         findings: other lines of the data check.
         skipped: ids of test cases without a reference, which were left out.
+        taught: which teacher taught how many cases, where some speak only of cases that they never saw.
     """
 
     name: str = ""
@@ -86,6 +88,7 @@ class DataReport:
     near_duplicates: Sequence[str] | None = None
     findings: Sequence[str] = ()
     skipped: Sequence[str] = ()
+    taught: Sequence[Taught] = ()
 
 
 @dataclass

@@ -17,6 +17,23 @@ SMALLEST = 32
 """Height and width below which the last convolution finds no patch."""
 
 
+def receptive_field(layers: Sequence[tuple[int, int, int]]) -> int:
+    """Side of the square of input pixels that decides one output of convolutions (kernel, stride, padding).
+
+    >>> receptive_field([(3, 1, 1), (3, 1, 1)]), receptive_field([(3, 2, 1), (3, 1, 1)])
+    (5, 7)
+    """
+    side, step = 1, 1
+    for kernel, stride, _ in layers:
+        side += (kernel - 1) * step
+        step *= stride
+    return side
+
+
+RECEPTIVE_FIELD = receptive_field(LAYERS)
+"""Pixels behind one logit; on smaller maps every logit sees the edge's padding, and most of the map."""
+
+
 class PatchDiscriminator(nn.Sequential):
     """Five convolutions (kernels 7, 5, 4, 4, 4) to one logit per patch; batch norm on the inner three.
 

@@ -16,6 +16,7 @@ class Network(nn.Module):
         in_channels: channels of the input image.
         classes: channels of the logits (1: one sigmoid logit; otherwise softmax over the class axis 1).
         size_divisor: H and W of the input must be multiples of it; 1 when any size works.
+        smallest: the smallest H and W that it takes, in pixels.
         feature_info: name, channels and stride of each entry of `Output.features`.
 
     >>> Network(in_channels=1, classes=2, size_divisor=4).check(torch.zeros(1, 1, 10, 12))
@@ -26,20 +27,21 @@ class Network(nn.Module):
 
     feature_info: list[FeatureInfo]
 
-    def __init__(self, in_channels: int, classes: int, size_divisor: int = 1) -> None:
+    def __init__(self, in_channels: int, classes: int, size_divisor: int = 1, smallest: int = 1) -> None:
         super().__init__()
-        require_positive(in_channels=in_channels, classes=classes)
+        require_positive(in_channels=in_channels, classes=classes, smallest=smallest)
         self.in_channels = in_channels
         self.classes = classes
         self.size_divisor = size_divisor
+        self.smallest = smallest
         self.feature_info = []
 
     def check(self, image: Tensor) -> None:
         """Refuses a batch that the network cannot take; silent while the network is exported or compiled.
 
         Raises:
-            InputError: not four axes, another number of channels, a size that cannot be divided, or (in
-                training) one image so small that batch normalisation has a single value.
+            InputError: not four axes, another number of channels, a size that is too small or cannot be divided,
+                or (in training) one image so small that batch normalisation has a single value.
         """
         if torch.compiler.is_compiling():
             return
@@ -56,6 +58,10 @@ class Network(nn.Module):
             if size % self.size_divisor:
                 fits = -(-size // self.size_divisor) * self.size_divisor
                 raise InputError(f"{axis} {size} is not divisible by {self.size_divisor}: pad to {fits}")
+            if size < self.smallest:
+                raise InputError(
+                    f"{axis} {size} is too small: this network takes {self.smallest} pixels and more"
+                )
         if self.training and image.shape[0] == 1 and self.feature_info:
             deepest = max(info.stride for info in self.feature_info)
             if max(image.shape[2:]) <= deepest:

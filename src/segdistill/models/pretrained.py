@@ -50,29 +50,42 @@ def load_encoder_weights(
     """
     name = str(source)
     file = _download(name, sha256, Path(cache or CACHE).expanduser()) if "://" in name else Path(source)
-    require_weights_file(file, sha256)
+    weights = _fitting(encoder, file, sha256)
+    encoder.load_state_dict(weights, strict=False)  # older files lack num_batches_tracked
+
+
+def require_encoder_weights(encoder: nn.Module, source: str, sha256: str | None = None) -> None:
+    """Refuses weights that `load_encoder_weights` could not load; changes nothing, and downloads nothing.
+
+    Args:
+        encoder: on any device, meta included: names and shapes decide.
+        source: a file is read; of a URL only the hash is asked for.
+        sha256: as for `load_encoder_weights`.
+
+    Raises:
+        InputError: as `load_encoder_weights`.
+
+    >>> require_encoder_weights(nn.Conv2d(3, 4, 1, device="meta"), "nowhere.pth")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: no weights file nowhere.pth: check the path
+    """
+    if "://" in source:
+        _expected(source, sha256)
+    else:
+        _fitting(encoder, Path(source), sha256)
+
+
+def _fitting(encoder: nn.Module, file: Path, sha256: str | None) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise InputError(f"no weights file {file}: check the path")
+    if sha256 and not sha256_file(file).startswith(sha256.lower()):
+        raise InputError(f"{file} does not have the SHA-256 {sha256}: it is another file or damaged")
     weights = _fit_stem(encoder, _read(file))
     problems = _misfits(encoder.state_dict(), weights)
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise InputError(f"{file.name} does not fit this encoder: {'; '.join(problems[:3])}{more}")
-    encoder.load_state_dict(weights, strict=False)  # older files lack num_batches_tracked
-
-
-def require_weights_file(file: Path, sha256: str | None) -> None:
-    """Refuses a file that is not there, or has another hash; its content is not read.
-
-    Raises:
-        InputError: says which.
-
-    >>> require_weights_file(Path("nowhere.pth"), None)
-    Traceback (most recent call last):
-    segdistill.errors.InputError: no weights file nowhere.pth: check the path
-    """
-    if not file.is_file():
-        raise InputError(f"no weights file {file}: check the path")
-    if sha256 and not sha256_file(file).startswith(sha256.lower()):
-        raise InputError(f"{file} does not have the SHA-256 {sha256}: it is another file or damaged")
+    return weights
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -123,12 +136,18 @@ def _spell(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
 
-def _download(url: str, sha256: str | None, cache: Path) -> Path:
-    name = Path(urllib.parse.urlparse(url).path).name
-    carried = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
+def _expected(url: str, sha256: str | None) -> str:
+    """The hash of a URL's file, or its beginning: the one given, or the one in its name."""
+    carried = re.search(r"-([0-9a-f]{8,64})\.\w+$", urllib.parse.urlparse(url).path)
     expected = (sha256 or (carried[1] if carried else "")).lower()
     if not expected:
         raise InputError(f"{url} has no hash in its name: give its sha256")
+    return expected
+
+
+def _download(url: str, sha256: str | None, cache: Path) -> Path:
+    name = Path(urllib.parse.urlparse(url).path).name
+    expected = _expected(url, sha256)
     kept = cache / f"{expected[:16]}-{name}"
     if kept.is_file() and sha256_file(kept).startswith(expected):
         return kept

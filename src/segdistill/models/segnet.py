@@ -34,7 +34,7 @@ class SegNet(Network):
         self, in_channels: int = 3, classes: int = 2, *, widths: tuple[int, ...] = (64, 128, 256, 512, 512)
     ) -> None:
         require_widths(widths, levels=5)
-        super().__init__(in_channels, classes)
+        super().__init__(in_channels, classes, smallest=2 ** len(widths))  # the deepest map has a pixel left
         below = (widths[0], *widths[:-1])  # what a decoder stage hands to the next finer one
         self.feature_info = pyramid_info(
             [(width, 2 ** (level + 1)) for level, width in enumerate(widths)],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -13,13 +11,13 @@ from segdistill.errors import InputError
 from segdistill.knowledge import FeatureAutoEncoders, create_weighing
 from segdistill.losses import create_loss
 from segdistill.models import find
-from segdistill.models.pretrained import require_weights_file
+from segdistill.models.pretrained import require_encoder_weights
 from segdistill.recipes.autoencoders import build_autoencoders, make_knowledge
 from segdistill.recipes.inputs import stage_cases
 from segdistill.recipes.joint import labelled_model, require_joint
 from segdistill.recipes.schema import Recipe
 from segdistill.recipes.schema_stage import StageRecipe
-from segdistill.recipes.stage import build_network
+from segdistill.recipes.stage import build_network, encoder_of
 from segdistill.training.adversary import make_discriminators, stage_shapes
 from segdistill.training.distillation import connect
 
@@ -48,8 +46,9 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
     """Builds every part of the stages once without memory, so that a wrong option stops the run before it starts.
 
     Raises:
-        InputError: an unknown network, loss, knowledge, option, feature or augmentation, or a file of pretrained
-            weights that is not there or has another hash; names the stage.
+        InputError: an unknown network, loss, knowledge, option, feature or augmentation, images of a size that a
+            network does not take, or pretrained weights that are not there, have another hash or do not fit; names
+            the stage.
     """
     for name in stages:
         stage = recipe.stages[name]
@@ -58,8 +57,7 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
             with torch.device("meta"):
                 _check_networks(recipe, stage)
             make_augment(recipe.fit_settings(name).augment)
-            if stage.model.pretrained is not None and "://" not in stage.model.pretrained:
-                require_weights_file(Path(stage.model.pretrained), stage.model.sha256)
+            _check_pretrained(stage, recipe.data.channels)
         except InputError as error:
             raise InputError(f"stage {name}: {error}") from error
 
@@ -68,8 +66,7 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
     """Networks and what they must have of each other, on the meta device."""
 
     def network(of: StageRecipe) -> nn.Module:
-        model = labelled_model(of).model_copy(update={"pretrained": None})
-        return build_network(model, recipe.data.channels)
+        return _without_weights(of, recipe.data.channels)
 
     segments = stage.task != "autoencoder" and stage.joint_settings is None
     if segments and (kind := find(stage.model.name).kind) in ("classifier", "discriminator"):
@@ -89,7 +86,7 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
             build_autoencoders(stage.model, teacher, name)
         return
     student = network(stage)
-    _require_size(recipe.data.height_width, int(getattr(student, "size_divisor", 1)))
+    _require_size(recipe.data.height_width, student)
     if stage.task in ("supervised", "joint"):
         return
     if stage.task == "adversarial":
@@ -107,10 +104,27 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
     connect(student, teachers, make_knowledge(stage, codes), weighing, stage.combine)
 
 
-def _require_size(size: tuple[int, int], divisor: int) -> None:
-    if any(side % divisor for side in size):
-        sides = [-(-side // divisor) * divisor for side in size]
+def _without_weights(stage: StageRecipe, channels: int) -> nn.Module:
+    return build_network(labelled_model(stage).model_copy(update={"pretrained": None}), channels)
+
+
+def _check_pretrained(stage: StageRecipe, channels: int) -> None:
+    """Pretrained weights against the encoder that they are meant for."""
+    model = stage.model
+    if model.pretrained is None:
+        return
+    if stage.task == "autoencoder":
+        raise InputError("auto-encoders take no pretrained weights: leave model.pretrained out")
+    with torch.device("meta"):
+        network = _without_weights(stage, channels)
+    require_encoder_weights(encoder_of(network, model.name), model.pretrained, model.sha256)
+
+
+def _require_size(size: tuple[int, int], network: nn.Module) -> None:
+    divisor, smallest = int(getattr(network, "size_divisor", 1)), int(getattr(network, "smallest", 1))
+    sides = [-(-max(side, smallest) // divisor) * divisor for side in size]
+    if sides != list(size):
+        divided = all(side % divisor == 0 for side in size)
+        takes = f"sides of {smallest} pixels and more" if divided else f"sides that {divisor} divides"
         fitting = str(sides[0] if sides[0] == sides[1] else sides)
-        raise InputError(
-            f"its network takes sides that {divisor} divides, not {size[0]}x{size[1]}: set size={fitting}"
-        )
+        raise InputError(f"its network takes {takes}, not {size[0]}x{size[1]}: set size={fitting}")

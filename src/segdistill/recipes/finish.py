@@ -26,6 +26,7 @@ from segdistill.evaluation.results import (
     summarise,
     write_metrics_csv,
 )
+from segdistill.evaluation.robustness import STRENGTHS, robustness
 from segdistill.files import sha256_text, write_json
 from segdistill.recipes.classify import classify_stage
 from segdistill.recipes.compare import equal_time_to
@@ -37,6 +38,7 @@ from segdistill.recipes.schema import Recipe
 from segdistill.recipes.schema_evaluation import EvaluationRecipe
 from segdistill.recipes.stage import TrainedStage, load_stage
 from segdistill.recipes.train import training_summary
+from segdistill.recipes.unseen import count_taught
 from segdistill.training.curves import read_curves
 from segdistill.training.inference import mask_predictor, milliseconds_per_image, scored_predictor
 
@@ -68,7 +70,7 @@ def evaluate_stage(
         results.skipped += one.skipped
         yield Event(f"evaluating {stage.name}", done, len(cases))
     write_metrics_csv(results, folder / METRICS_FILE)
-    facts = {
+    facts: dict[str, Any] = {
         "inputs": inputs,
         "skipped": results.skipped,
         "cost": _cost(stage, device),
@@ -76,6 +78,13 @@ def evaluate_stage(
     }
     if calibration is not None:
         facts["calibration"] = calibration.metrics()
+    if evaluation.disturbs(stage.name) and any(not one.normal for one in results):
+        found: list[dict[str, Any]] = []
+        total = sum(len(strengths) for strengths in STRENGTHS.values())
+        for disturbed in robustness(cases, predict, results, intensity=stage.preprocess.intensity):
+            found.append(disturbed.to_dict())
+            yield Event(f"disturbing {stage.name}", len(found), total)
+        facts["robustness"] = found
     if classified := classify_stage(stage, cases, device):
         facts["classification"] = classified
     write_json(folder / SUMMARY_FILE, facts | ({"pooled": pool.metrics()} if pool is not None else {}))
@@ -86,6 +95,8 @@ def _evaluation_inputs(stage: TrainedStage, cases: list[Case], evaluation: Evalu
     facts: list[Any] = [stage.info["weights_sha256"], table_hash(cases)]
     if evaluation.facts() != EvaluationRecipe().facts():
         facts.append(evaluation.facts())
+    if evaluation.disturbs(stage.name):
+        facts.append("robustness")
     return sha256_text(json.dumps(facts))
 
 
@@ -141,6 +152,7 @@ def report_run(
             leaks=facts.get("leaks", []),
             near_duplicates=facts.get("near_duplicates", []),
             skipped=read_json(run / "stages" / shown / SUMMARY_FILE).get("skipped", []),
+            taught=count_taught(recipe, chosen, gathered.cases),
         ),
         settings=stated_yaml(recipe),
         environment=read_json(run / ENVIRONMENT) | {"seed": recipe.seed},
@@ -179,6 +191,7 @@ def _stage_report(folder: Path, recipe: Recipe) -> StageReport:
         teachers=[teacher.stage for teacher in part.teachers],
         pooled=evaluated.get("pooled", {}),
         calibration=evaluated.get("calibration", {}),
+        robustness=evaluated.get("robustness", ()),
         environment=read_json(folder / ENVIRONMENT),
         classes=read_class_report(folder),
     )

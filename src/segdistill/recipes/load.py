@@ -164,8 +164,10 @@ def _apply(content: dict[str, Any], change: str) -> dict[str, Any]:
             f"--set {change}: unknown key: {near_names(key, [*SHORTCUTS, *Recipe.model_fields])}"
         )
     place = key.split(".")
-    if place[0] == "stages" and (len(place) == 1 or place[1] not in (content.get("stages") or {})):
-        known = near_names("".join(place[1:2]), content.get("stages") or {})
+    stages = content.get("stages")
+    named = [str(name) for name in stages] if isinstance(stages, dict) else []
+    if place[0] == "stages" and (len(place) == 1 or place[1] not in named):
+        known = near_names("".join(place[1:2]), named)
         raise InputError(f"--set {change}: the recipe has no such stage: {known}")
     for part in reversed(place):
         value = {part: value}

@@ -43,7 +43,9 @@ def expand_matrix(content: dict[str, Any]) -> dict[str, Any]:
         return rest
     students, teachers, methods, seeds = _axes(matrix)
     stages: dict[str, Any] = {name: {"role": "teacher", **stage} for name, stage in teachers.items()}
-    own = rest.get("stages") or {}
+    own = {} if rest.get("stages") is None else rest["stages"]
+    if not isinstance(own, dict):
+        return rest  # the schema refuses it
     cells: dict[str, Any] = {}
     for seed, student, method in product(seeds, students, methods):  # stopped early, whole seeds are there
         for name, cell in _cells(method, student, seed, methods, students, teachers, seeds):
@@ -100,7 +102,7 @@ def _cells(
         if teacher is not None:
             cell["teachers"] = [{"stage": teacher}]
         timed = cell.get("equal_time_to")
-        if timed in methods:
+        if isinstance(timed, str) and timed in methods:
             # of the first seed: all seeds then take the same number of steps
             cell["equal_time_to"] = _name(timed, student, None, students, teachers, seeds[0])
         facts = {
@@ -149,10 +151,13 @@ def _ordered(stages: dict[str, Any]) -> dict[str, Any]:
 def _needed(stage: Any) -> set[str]:
     found: set[str] = set()
     if isinstance(stage, dict):
-        found |= {
-            str(teacher.get("stage")) for teacher in stage.get("teachers") or [] if isinstance(teacher, dict)
-        }
-        for part in stage.get("knowledge") or []:
-            found |= {str(name) for name in ((part or {}).get("autoencoders") or {}).values()}
+        found |= {str(teacher.get("stage")) for teacher in _dicts(stage.get("teachers"))}
+        for part in _dicts(stage.get("knowledge")):
+            found |= {str(name) for codes in _dicts([part.get("autoencoders")]) for name in codes.values()}
         found |= {str(stage[key]) for key in ("starts_from", "equal_time_to") if stage.get(key)}
     return found
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    """The dictionaries of a list; what is of another type is refused by the schema later."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

@@ -16,7 +16,7 @@ def expand_folds(content: dict[str, Any]) -> dict[str, Any]:
     """A recipe's content in which every stage with `out_of_fold: K` has become K stages, each without a fold.
 
     A stage that names it as a teacher is taught by all K, each on the cases that it never saw; so is one whose
-    knowledge is read through its auto-encoders.
+    knowledge is read through its auto-encoders. A value of a wrong type is left for the schema to refuse.
 
     Raises:
         InputError: `out_of_fold` is no number of folds, or a stage needs that very stage, which is not trained then.
@@ -52,9 +52,11 @@ def expand_folds(content: dict[str, Any]) -> dict[str, Any]:
                 "left_out": {"fold": fold, "folds": counts[name]},
             }
             made[fold_name(name, fold)] = plain | own
-    named = content.get("run") or []
-    run = [each for name in named for each in _names(str(name), counts)]
-    return content | {"stages": made} | ({"run": run} if named else {})
+    named = content.get("run")
+    if not isinstance(named, list):
+        return content | {"stages": made}
+    run = [each for name in named for each in (_names(name, counts) if _is_several(name, counts) else [name])]
+    return content | {"stages": made, "run": run}
 
 
 def fold_name(stage: str, fold: int) -> str:
@@ -66,14 +68,19 @@ def fold_name(stage: str, fold: int) -> str:
     return f"{stage}-fold-{fold}"
 
 
+def _is_several(stage: object, counts: Mapping[str, int]) -> bool:
+    return isinstance(stage, str) and stage in counts
+
+
 def _names(stage: str, counts: Mapping[str, int]) -> list[str]:
-    return [fold_name(stage, fold) for fold in range(1, counts.get(stage, 0) + 1)] or [stage]
+    return [fold_name(stage, fold) for fold in range(1, counts[stage] + 1)]
 
 
 def _taught_by_all(name: str, stage: dict[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
     teachers: list[Any] = []
-    for teacher in stage.get("teachers") or []:
-        if not isinstance(teacher, dict) or teacher.get("stage") not in counts:
+    given = stage.get("teachers")
+    for teacher in given if isinstance(given, list) else []:
+        if not isinstance(teacher, dict) or not _is_several(teacher.get("stage"), counts):
             teachers.append(teacher)
             continue
         if stage.get("task") == "autoencoder":
@@ -83,7 +90,7 @@ def _taught_by_all(name: str, stage: dict[str, Any], counts: Mapping[str, int]) 
             )
         teachers += [teacher | {"stage": each, "unseen": True} for each in _names(teacher["stage"], counts)]
     for key in ("starts_from", "equal_time_to"):
-        if stage.get(key) in counts:
+        if _is_several(stage.get(key), counts):
             raise InputError(f"stages.{name}.{key}: '{stage[key]}' is several stages: name one of them")
     return stage | ({"teachers": teachers} if teachers else {})
 

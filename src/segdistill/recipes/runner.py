@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from segdistill.errors import InputError
 from segdistill.files import write_json, write_text
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.knowledge.cache_filling import Filling
+from segdistill.recipes.cautions import cautions
 from segdistill.recipes.check import check_parts, require_cases
 from segdistill.recipes.environment import ENVIRONMENT, differences, environment
 from segdistill.recipes.event import Event
@@ -80,7 +82,15 @@ def run_recipe(
         events = run_folds(recipe, source, folder, machine, stages, _run)
     else:
         events = _run(recipe, source, folder, machine, stages)
-    return (event for event in events if is_first_process())
+    return (event for event in chain(_look(recipe, stages), events) if is_first_process())
+
+
+def _look(recipe: Recipe, stages: list[str] | None) -> Iterator[Event]:
+    """Checks the parts before anything else, and warns; once, however many folds there are."""
+    chosen = recipe.with_teachers(stages or recipe.run or list(recipe.stages))
+    check_parts(recipe, chosen)
+    for line in cautions(recipe, chosen):
+        yield Event(f"warning: {line}")
 
 
 def _run(
@@ -88,7 +98,6 @@ def _run(
 ) -> Iterator[Event]:
     first = is_first_process()
     chosen = recipe.with_teachers(stages or recipe.run or list(recipe.stages))
-    check_parts(recipe, chosen)
     if machine.processes > 1 and len({precision_of(recipe, name, machine.resolve()) for name in chosen}) > 1:
         raise InputError(
             "stages of different precision cannot share processes: set fit.precision, or use --devices 1"

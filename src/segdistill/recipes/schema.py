@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from segdistill.errors import InputError
 from segdistill.recipes.schema_base import Strict
@@ -16,6 +17,7 @@ from segdistill.training.joint_settings import JointSettings
 from segdistill.training.settings import FitSettings, OptimizerSettings, ScheduleSettings
 
 _ENCODER = {"pretrained": None, "sha256": None}
+_STAGE_NAME = re.compile(r"[A-Za-z0-9_@-][A-Za-z0-9_@.-]{0,99}")
 
 
 class Recipe(Strict):
@@ -24,7 +26,7 @@ class Recipe(Strict):
     `fit` holds the training settings of all stages, a stage's own `fit` overrides them. `run` names the stages that
     are trained when the command line names none (their teachers come along); empty for all. `folds` makes a
     cross-validation of it (recipes/folds.py), in which data.split says val and seed alone; `only_folds` are those that
-    this call runs, counted from 1.
+    this call runs, counted from 1. The recipe and its stages name folders: `name` may have several parts (a/b).
 
     >>> recipe = Recipe(name="r", stages={"net": {"model": {"name": "unet"}}})
     >>> recipe.fit_settings("net").batch_size
@@ -43,6 +45,26 @@ class Recipe(Strict):
     folds: int | None = Field(default=None, ge=2)
     only_folds: list[int] = Field(default_factory=list)
 
+    @field_validator("name")
+    @classmethod
+    def _is_below_runs(cls, name: str) -> str:
+        if any(part.strip() in ("", ".", "..") for part in name.split("/")) or not name.isprintable():
+            raise ValueError(
+                f"{name!r} cannot name the folder of its runs: use words, or words with / between them"
+            )
+        return name
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _name_folders(cls, stages: object) -> object:
+        for name in stages if isinstance(stages, dict) else ():
+            if isinstance(name, str) and not _STAGE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} cannot name the folder of a stage: use at most 100 letters, digits and _ @ . -, "
+                    "and no dot first"
+                )
+        return stages
+
     @model_validator(mode="after")
     def _folds_exist(self) -> Recipe:
         if self.only_folds and self.folds is None:
@@ -58,6 +80,7 @@ class Recipe(Strict):
     def _stages_exist(self) -> Recipe:
         names = list(self.stages)
         wanted = [("run", name) for name in self.run] + ([("export", self.export)] if self.export else [])
+        wanted += [("evaluation.robustness", name) for name in self.evaluation.disturbed]
         for where, name in wanted:
             if name not in self.stages:
                 raise ValueError(f"{where}: no stage '{name}': {near_names(str(name), names)}")

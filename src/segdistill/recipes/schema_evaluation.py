@@ -17,7 +17,8 @@ class EvaluationRecipe(Strict):
     `metrics` are measured per case beside Dice, IoU, precision, recall and accuracy. `pooled` adds accuracy,
     sensitivity, F1, two-class mIoU and AUC over all pixels of the set, as vessel papers report them. `threshold` is
     the probability above which a pixel is foreground, in the evaluation and in the model file alike. `calibration`
-    asks whether probabilities mean what they say, over all pixels and near the boundary. `margin` is the
+    asks whether probabilities mean what they say, over all pixels and near the boundary. `robustness` measures Dice on
+    disturbed images, ten more passes over the test cases: of all stages, or of those in a list. `margin` is the
     loss in Dice that would be accepted for a student that is cheaper to train, stated before training: whether a
     larger one can be excluded stands in the verdicts.
 
@@ -29,6 +30,7 @@ class EvaluationRecipe(Strict):
     pooled: bool = False
     threshold: float = Field(default=0.5, gt=0, lt=1)
     calibration: bool = False
+    robustness: bool | list[str] = False
     margin: float | None = Field(default=None, gt=0, lt=1)
 
     @field_validator("metrics")
@@ -44,11 +46,24 @@ class EvaluationRecipe(Strict):
         """Whether probabilities are measured, not masks alone."""
         return self.pooled or self.calibration or "rmse_map" in self.metrics
 
+    @property
+    def disturbed(self) -> list[str]:
+        """The stages that `robustness` names; none where it is for all or for none."""
+        return [] if isinstance(self.robustness, bool) else self.robustness
+
+    def disturbs(self, stage: str) -> bool:
+        """Whether a stage is also measured on disturbed images.
+
+        >>> EvaluationRecipe(robustness=["student"]).disturbs("teacher")
+        False
+        """
+        return self.robustness if isinstance(self.robustness, bool) else stage in self.robustness
+
     def facts(self) -> dict[str, Any]:
-        """What decides the results; fields that came later are left out at their defaults.
+        """What decides the results of all stages; fields that came later are left out at their defaults.
 
         >>> EvaluationRecipe(margin=0.02).facts() == EvaluationRecipe().facts()
         True
         """
-        late = {"margin"} | (set() if self.calibration else {"calibration"})
+        late = {"margin", "robustness"} | (set() if self.calibration else {"calibration"})
         return self.model_dump(mode="json", exclude=late)

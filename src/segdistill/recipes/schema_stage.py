@@ -74,6 +74,8 @@ class StageRecipe(Strict):
     by a distilled student that also classifies. `locations` stands in for data.locations. `starts_from` names the stage
     whose weights it begins with; `load_fex: false` leaves the encoder and the classifier out (LA-Net's Algorithm 1).
 
+    `deep: sum` adds to the loss of a supervised stage that of every side output of its network, each in full (U2-Net).
+
     `adversarial` holds the weights and discriminators of a stage with task `adversarial` (US-SEG).
 
     `cache` keeps what the teachers say of the `fit.views` different views of each image (knowledge/cache.py), in a
@@ -102,6 +104,7 @@ class StageRecipe(Strict):
     locations: float | None = Field(default=None, ge=0, le=1)
     starts_from: str | None = None
     load_fex: bool = True
+    deep: Literal["sum"] | None = None
     adversarial: AdversarialSettings | None = None
     cache: bool = False
     cache_limit_gb: float = Field(default=20.0, gt=0)
@@ -144,7 +147,8 @@ class StageRecipe(Strict):
         no_facts = {"fit", "about", "role", "sites", "seed", "locations"}
         no_facts |= {"cache_limit_gb", "left_out", "equal_time_to", "may_fail"}
         facts = self.model_dump(mode="json", exclude=no_facts)
-        for name in ("weighing", "combine", "joint", "starts_from", "load_fex", "adversarial", "cache"):
+        late = ("weighing", "combine", "joint", "starts_from", "load_fex", "deep", "adversarial", "cache")
+        for name in late:
             if getattr(self, name) == type(self).model_fields[name].default:
                 del facts[name]
         for knowledge in facts["knowledge"]:
@@ -170,6 +174,8 @@ class StageRecipe(Strict):
             raise ValueError("an autoencoder stage starts from nothing: leave out starts_from")
         if self.adversarial is not None and self.task != "adversarial":
             raise ValueError("adversarial belongs to a stage with task: adversarial")
+        if self.deep is not None and self.task != "supervised":
+            raise ValueError("deep belongs to a stage with task: supervised: leave it out")
         if self.task == "adversarial" and not self._is_default("loss"):
             raise ValueError(
                 "the loss of an adversarial stage is that of US-SEG: set its weights under adversarial"

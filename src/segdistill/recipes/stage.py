@@ -33,11 +33,24 @@ def build_network(model: ModelRecipe, channels: int, classes: int = 2) -> nn.Mod
         raise InputError("in_channels is set by data.channels: leave it out of the model's options")
     network = create_model(model.name, in_channels=channels, **options)
     if model.pretrained is not None:
-        encoder = getattr(network, "encoder", None)
-        if not isinstance(encoder, nn.Module):
-            raise InputError(f"model '{model.name}' has no encoder to load pretrained weights into")
-        load_encoder_weights(encoder, model.pretrained, model.sha256)
+        load_encoder_weights(encoder_of(network, model.name), model.pretrained, model.sha256)
     return network
+
+
+def encoder_of(network: nn.Module, name: str) -> nn.Module:
+    """The part of a network, called `name` in messages, that pretrained weights are loaded into.
+
+    Raises:
+        InputError: it has none.
+
+    >>> encoder_of(nn.Identity(), "mine")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: model 'mine' has no encoder to load pretrained weights into
+    """
+    encoder = getattr(network, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise InputError(f"model '{name}' has no encoder to load pretrained weights into")
+    return encoder
 
 
 def read_info(folder: Path) -> dict[str, Any]:

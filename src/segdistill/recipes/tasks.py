@@ -40,7 +40,8 @@ def build_task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision
 
 def _supervised(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
     network = start_network(inputs)
-    return Supervised(network, create_loss(inputs.stage.loss.name, **inputs.stage.loss.options))
+    loss = create_loss(inputs.stage.loss.name, **inputs.stage.loss.options)
+    return Supervised(network, loss, inputs.stage.deep)
 
 
 def _autoencoder(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:

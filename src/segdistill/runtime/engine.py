@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,8 +34,7 @@ class Engine:
             raise InputError(f"threads must be at least 1, got {threads}")
         self.path = Path(path)
         self.info: ModelInfo = read_info(path)
-        import onnxruntime
-
+        onnxruntime = _onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its errors reach the user as one line of ours
         options.intra_op_num_threads = threads or 0
@@ -93,3 +94,14 @@ class Engine:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _onnxruntime() -> ModuleType:
+    """ONNX Runtime with its telemetry off: since 1.31 it keeps a device id and a log to send below the home folder, and
+    its own switch for that does not stop the files.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    module: ModuleType = onnxruntime
+    return module

@@ -69,6 +69,18 @@ def make_loss(settings: AdversarialSettings, stages: int) -> MultiStageLoss:
     )
 
 
+def seen_sizes(
+    settings: AdversarialSettings, shapes: list[Shape], size: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """(height, width) of the maps that each discriminator sees, finest first; as `make_discriminators`.
+
+    >>> seen_sizes(AdversarialSettings(native=True), [(1, 64, 64), (1, 32, 32)], (64, 64))
+    [(64, 64), (32, 32)]
+    """
+    count = len(make_loss(settings, len(shapes)).beta)
+    return [shape[1:] if settings.native else size for shape in shapes[:count]]
+
+
 def make_discriminators(
     settings: AdversarialSettings, shapes: list[Shape], channels: int, size: tuple[int, int]
 ) -> MultiScaleDiscriminator | None:
@@ -90,8 +102,7 @@ def make_discriminators(
     count = len(make_loss(settings, len(shapes)).beta)
     if not count:
         return None
-    seen = [shape[1:] if settings.native else size for shape in shapes[:count]]
-    for stage, (height, width) in enumerate(seen, 1):
+    for stage, (height, width) in enumerate(seen_sizes(settings, shapes, size), 1):
         if min(height, width) < SMALLEST:
             advice = "a larger size or native: false" if settings.native else "a larger size"
             raise InputError(

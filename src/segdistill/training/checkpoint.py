@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,24 @@ def load_state(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise InputError(f"training state {path} is damaged: remove it to train this stage anew") from error
     return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[dict[str, Any]]:
+    """Gives what `save_state` wrote to a block that loads it into networks and optimisers.
+
+    Raises:
+        InputError: the file is damaged, or the block finds in it what its networks and optimisers do not have.
+    """
+    state = load_state(path)
+    try:
+        yield state
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"training state {path} is of another network or version: remove it to train this stage anew"
+        ) from error
 
 
 def contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

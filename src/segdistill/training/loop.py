@@ -25,8 +25,8 @@ from segdistill.data.views import Views, batch_indices, batches
 from segdistill.training.checkpoint import (
     contiguous,
     load_optimizer,
-    load_state,
     load_weights,
+    restoring,
     save_state,
     save_weights,
 )
@@ -101,9 +101,7 @@ def fit(
     epochs, total = settings.length(steps)
     players = _set_up(task, settings, fabric, total)
     turns = in_turn(task, players)
-    position = _Position()
-    if (folder / STATE).exists():
-        position = _restore(load_state(folder / STATE), players, fabric)
+    position = _restore(folder / STATE, players, fabric) if (folder / STATE).exists() else _Position()
     writer = None
     if fabric.is_global_zero:
         writer = SummaryWriter(str(folder / "tensorboard"), purge_step=position.epoch + 1)
@@ -275,16 +273,17 @@ def _save(folder: Path, players: list[_Player], position: _Position, fabric: Fab
     return time.monotonic()
 
 
-def _restore(state: dict[str, Any], players: list[_Player], fabric: Fabric) -> _Position:
-    for player in players:
-        player.trainee.network.load_state_dict(state["networks"][player.name])
-        player.trainee.companions.load_state_dict(state.get("companions", {}).get(player.name, {}))
-        load_optimizer(player.optimizer, state["optimizers"][player.name])
-        player.schedule.load_state_dict(state["schedules"][player.name])
-    torch.set_rng_state(state["rng"])
-    if state["cuda_rng"] and len(state["cuda_rng"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
-    return _Position(**state["position"])
+def _restore(path: Path, players: list[_Player], fabric: Fabric) -> _Position:
+    with restoring(path) as state:
+        for player in players:
+            player.trainee.network.load_state_dict(state["networks"][player.name])
+            player.trainee.companions.load_state_dict(state.get("companions", {}).get(player.name, {}))
+            load_optimizer(player.optimizer, state["optimizers"][player.name])
+            player.schedule.load_state_dict(state["schedules"][player.name])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] and len(state["cuda_rng"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        return _Position(**state["position"])
 
 
 def _finish(folder: Path, player: _Player, fabric: Fabric) -> None:

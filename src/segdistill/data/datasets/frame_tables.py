@@ -135,11 +135,13 @@ def _box(text: str, where: str) -> Box | None:
         return None
     parts = re.split(r"[\s:,;]+", text.strip("()[] "))
     try:
-        left, top, right, bottom = (int(float(part)) for part in parts)
-    except (ValueError, OverflowError) as error:
+        left, top, right, bottom = (float(part) for part in parts)
+    except ValueError as error:
         raise InputError(f"{where}: box '{text}' is not four numbers: write left top right bottom") from error
+    if not all(value.is_integer() for value in (left, top, right, bottom)):
+        raise InputError(f"{where}: box '{text}' is not whole pixels: write left top right bottom in pixels")
     if (left, top, right, bottom) == (0, 0, 0, 0):
         return None
     if not (0 <= left < right and 0 <= top < bottom):
         raise InputError(f"{where}: box '{text}' is empty, inverted or negative: write left top right bottom")
-    return left, top, right, bottom
+    return int(left), int(top), int(right), int(bottom)

@@ -8,6 +8,7 @@ from pathlib import Path
 from segdistill.data.case import Case
 from segdistill.data.datasets.base import Dataset, find_root, natural_key, require_pairs
 from segdistill.data.datasets.dicom_folders import series_folders
+from segdistill.errors import InputError
 
 SITES = {"prostate3t": "RUNMC", "prostatedx": "BMC"}
 _PATIENT = re.compile(r"^(?P<source>Prostate3T|ProstateDx)-\d\d-\d{4}$", re.IGNORECASE)
@@ -42,20 +43,30 @@ def index(path: Path) -> list[Case]:
         ):
             masks[match["patient"].lower()] = file
     cases = []
-    folders = {
-        child.name: child
-        for child in root.rglob("Prostate*")
-        if child.is_dir() and _PATIENT.match(child.name)
-    }
-    for patient, folder in sorted(folders.items(), key=lambda item: natural_key(item[0])):
-        series = series_folders(folder)
+    series = _series(root)
+    several = [patient for patient, places in series.items() if len(places) > 1]
+    if several:
+        listed = ", ".join(str(place.relative_to(root)) for place in series[several[0]])
+        more = f" (in all {len(several)} patients have several)" if len(several) > 1 else ""
+        raise InputError(
+            f"{several[0]} has {len(series[several[0]])} series for one mask{more}: {listed}: keep below {root} only "
+            "the one that the challenge lists"
+        )
+    for patient, places in series.items():
         mask = masks.pop(patient.lower(), None)
         site = SITES[patient.split("-")[0].lower()]
-        for number, place in enumerate(series):
-            name = patient if len(series) == 1 else f"{patient}/{number + 1}"
-            cases.append(Case(name, place, (mask,) if mask else (), group=patient, site=site))
+        cases.append(Case(patient, places[0], (mask,) if mask else (), group=patient, site=site))
     require_pairs(list(masks.values()))
     return cases
+
+
+def _series(root: Path) -> dict[str, list[Path]]:
+    """Patient -> the folders of its series, wherever folders with its name lie; patients without any left out."""
+    found: dict[str, dict[Path, None]] = {}
+    for folder in sorted(root.rglob("Prostate*"), key=lambda folder: natural_key(str(folder))):
+        if folder.is_dir() and _PATIENT.match(folder.name):
+            found.setdefault(folder.name, {}).update(dict.fromkeys(series_folders(folder)))
+    return {patient: list(found[patient]) for patient in sorted(found, key=natural_key) if found[patient]}
 
 
 NCI_ISBI = Dataset(
@@ -64,7 +75,8 @@ NCI_ISBI = Dataset(
     index=index,
     how_to_get=(
         "Download the images of the collections Prostate-3T and PROSTATE-DIAGNOSIS that the challenge lists, "
-        "and its masks (NRRD), from The Cancer Imaging Archive into one folder. CC BY 3.0; cite the collections."
+        "one series per patient, and its masks (NRRD), from The Cancer Imaging Archive into one folder. CC BY 3.0; "
+        "cite the collections."
     ),
     published={"": 80},
 )
