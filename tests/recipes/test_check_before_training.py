@@ -76,7 +76,7 @@ def test_weights_that_do_not(file: Path, tmp_path: Path) -> None:
             "resnet18.pth does not fit this encoder: conv1.weight is 8x1x7x7, not 16x1x7x7",
         ),
         (resnet(file, depth=34), "resnet18.pth does not fit this encoder: layer1.2.conv1.weight is missing"),
-        (resnet(tmp_path / "text.pth"), "text.pth is not a file of plain weights"),
+        (resnet(tmp_path / "text.pth"), "text.pth is damaged or no file of plain weights"),
         (resnet(tmp_path / "none.pth"), "no weights file"),
         (resnet(file, sha256="0" * 64), "does not have the SHA-256"),
         (resnet("https://example.org/resnet18.pth"), "has no hash in its name: give its sha256"),

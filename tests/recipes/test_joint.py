@@ -239,7 +239,9 @@ def test_a_box_outside_of_its_image_or_inverted(drawn: list[Case], tmp_path: Pat
         boxed, tmp_path, "plain"
     )
     inverted = [Case(c.id, c.image, label=c.label, box=(20, 2, 2, 30)) for c in drawn if c.label != "normal"]
-    assert "column 'box': '20 2 2 30' is empty or negative" in run_on(inverted, tmp_path, "plain")
+    told = run_on(inverted, tmp_path, "plain")
+    assert "column 'box': '20 2 2 30' of case" in told
+    assert "is empty, inverted or negative: write left top right bottom in pixels" in told
 
 
 def test_a_class_with_one_case(drawn: list[Case], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,11 @@ def stop(
     while at is not None and not at.exists() and run.poll() is None:
         time.sleep(0.005)
     time.sleep(seconds)
-    run.send_signal(number)
-    return run.wait(120), run.communicate()[1]
+    while run.poll() is None:  # again, as one does: Python drops an interrupt that comes within a finaliser
+        run.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(1)
+    return run.returncode, run.communicate()[1]
 
 
 def test_interrupted_and_killed_then_finished(recipe: Path, tmp_path: Path) -> None:

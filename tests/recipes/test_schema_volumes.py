@@ -226,7 +226,8 @@ def test_pretrained_weights_are_looked_for_before_training(tmp_path: Path) -> No
         check_parts(recipe(model={"name": "resnet_attention_unet", "pretrained": str(weights)}), ["net"])
     weights.write_bytes(b"anything")
     model = {"name": "resnet_attention_unet", "pretrained": str(weights)}
-    check_parts(recipe(model=model), ["net"])
+    with pytest.raises(InputError, match=r"weights\.pth is damaged or no file of plain weights"):
+        check_parts(recipe(model=model), ["net"])
     with pytest.raises(InputError, match=r"stage net: .* does not have the SHA-256 0123456789"):
         check_parts(recipe(model=model | {"sha256": "0123456789"}), ["net"])
     check_parts(recipe(model=model | {"pretrained": "https://host.invalid/w-01234567.pth"}), ["net"])
