@@ -44,7 +44,7 @@ def stop(
     while run.poll() is None:  # again, as one does: Python drops an interrupt that comes within a finaliser
         run.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
-            run.wait(1)
+            run.wait(4)
     return run.returncode, run.communicate()[1]
 
 
