@@ -9,9 +9,8 @@ import torch
 from segdistill.evaluation.comparison import split_name
 from segdistill.evaluation.verdict import SEEDS
 from segdistill.models.discriminator import RECEPTIVE_FIELD
-from segdistill.recipes.joint import labelled_model
+from segdistill.recipes.check import without_weights
 from segdistill.recipes.schema import Recipe
-from segdistill.recipes.stage import build_network
 from segdistill.training.adversary import seen_sizes, stage_shapes
 
 
@@ -49,9 +48,8 @@ def _small_maps(recipe: Recipe, stages: list[str]) -> list[str]:
         stage = recipe.stages[name]
         if stage.task != "adversarial":
             continue
-        model = labelled_model(stage).model_copy(update={"pretrained": None})
         with torch.device("meta"):
-            shapes = stage_shapes(build_network(model, channels), channels, size)
+            shapes = stage_shapes(without_weights(stage, channels), channels, size)
         sizes = seen_sizes(stage.adversarial_settings, shapes, size)
         smallest = min(sizes, key=min, default=None)
         if smallest is not None and min(smallest) < RECEPTIVE_FIELD:

@@ -66,7 +66,7 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
     """Networks and what they must have of each other, on the meta device."""
 
     def network(of: StageRecipe) -> nn.Module:
-        return _without_weights(of, recipe.data.channels)
+        return without_weights(of, recipe.data.channels)
 
     segments = stage.task != "autoencoder" and stage.joint_settings is None
     if segments and (kind := find(stage.model.name).kind) in ("classifier", "discriminator"):
@@ -104,7 +104,8 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
     connect(student, teachers, make_knowledge(stage, codes), weighing, stage.combine)
 
 
-def _without_weights(stage: StageRecipe, channels: int) -> nn.Module:
+def without_weights(stage: StageRecipe, channels: int) -> nn.Module:
+    """The network of a stage, its pretrained weights not loaded: enough to ask for shapes, on the meta device too."""
     return build_network(labelled_model(stage).model_copy(update={"pretrained": None}), channels)
 
 
@@ -116,7 +117,7 @@ def _check_pretrained(stage: StageRecipe, channels: int) -> None:
     if stage.task == "autoencoder":
         raise InputError("auto-encoders take no pretrained weights: leave model.pretrained out")
     with torch.device("meta"):
-        network = _without_weights(stage, channels)
+        network = without_weights(stage, channels)
     require_encoder_weights(encoder_of(network, model.name), model.pretrained, model.sha256)
 
 

@@ -11,14 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from segdistill.errors import InputError
 from segdistill.evaluation.comparison import Method, Training, split_name, twins
 from segdistill.evaluation.metrics_csv import read_metrics_csv
 from segdistill.files import sha256_text
 from segdistill.recipes.equal_time import EQUAL_TIME_FILE
-from segdistill.recipes.results import METRICS_FILE, RUN_FILE, SUMMARY_FILE, read_json
+from segdistill.recipes.results import METRICS_FILE, RUN_FILE, SUMMARY_FILE, read_json, read_recipe
 from segdistill.registry import near_names
 
 INFO = "stage.json"
@@ -35,11 +33,7 @@ class Source:
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe; empty when it is absent or damaged."""
-        try:
-            content = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            return {}
-        return content if isinstance(content, dict) else {}
+        return read_recipe(self.folder)
 
     def stages(self) -> list[str]:
         """The evaluated stages, in the order of the run's report."""

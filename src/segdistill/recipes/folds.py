@@ -89,7 +89,7 @@ def require_folds(recipe: Recipe, source: Path | None, stages: list[str] | None)
         InputError: names the fold, and the class that it would lack.
     """
     split = fold_recipe(recipe, 1).data.split
-    chosen = recipe.with_teachers(stages or recipe.run or list(recipe.stages))
+    chosen = recipe.chosen(stages)
     with TemporaryDirectory() as drawn:  # made-up images are drawn again in each fold
         cases = gather(fold_recipe(recipe, 1).data, source, Path(drawn)).cases
     for fold in range(1, split.folds + 1):

@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
-
-import yaml
 
 from segdistill.errors import InputError
 from segdistill.evaluation.comparison import split_name
 from segdistill.recipes.load import bundled_recipes, load_recipe
 from segdistill.recipes.paper_tables import PaperPart, PaperRow, published_papers, read_paper
 from segdistill.recipes.reproduce_text import render
-from segdistill.recipes.results import RUN_FILE, SUMMARY_FILE, read_json
+from segdistill.recipes.results import RUN_FILE, SUMMARY_FILE, read_json, read_recipe
 from segdistill.recipes.schema import Recipe
 
 __all__ = ["compare_with_paper", "published_papers", "render"]
@@ -42,14 +40,10 @@ class _Run:
     def recipe(self) -> str:
         return _OF_A_FOLD.sub("", str(self.facts.get("recipe", "")))
 
-    @property
+    @cached_property
     def content(self) -> dict[str, Any]:
-        """Its resolved recipe; empty where it cannot be read."""
-        try:
-            content = yaml.safe_load((self.parts[0] / "recipe.yaml").read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            return {}
-        return content if isinstance(content, dict) else {}
+        """Its resolved recipe; empty where it cannot be read. Read once: every table asks for it."""
+        return read_recipe(self.parts[0])
 
     @property
     def data(self) -> dict[str, Any]:

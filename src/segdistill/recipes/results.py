@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "evaluation.json"
 RUN_FILE = "run.json"
@@ -21,6 +23,19 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_recipe(run: Path) -> dict[str, Any]:
+    """The resolved recipe of a run; empty when it is absent or damaged.
+
+    >>> read_recipe(Path("nowhere"))
+    {}
+    """
+    try:
+        content = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
 

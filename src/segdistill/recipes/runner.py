@@ -87,7 +87,7 @@ def run_recipe(
 
 def _look(recipe: Recipe, stages: list[str] | None) -> Iterator[Event]:
     """Checks the parts before anything else, and warns; once, however many folds there are."""
-    chosen = recipe.with_teachers(stages or recipe.run or list(recipe.stages))
+    chosen = recipe.chosen(stages)
     check_parts(recipe, chosen)
     for line in cautions(recipe, chosen):
         yield Event(f"warning: {line}")
@@ -97,7 +97,7 @@ def _run(
     recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None
 ) -> Iterator[Event]:
     first = is_first_process()
-    chosen = recipe.with_teachers(stages or recipe.run or list(recipe.stages))
+    chosen = recipe.chosen(stages)
     if machine.processes > 1 and len({precision_of(recipe, name, machine.resolve()) for name in chosen}) > 1:
         raise InputError(
             "stages of different precision cannot share processes: set fit.precision, or use --devices 1"

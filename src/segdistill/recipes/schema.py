@@ -154,6 +154,14 @@ class Recipe(Strict):
         timed = self.stages[name].equal_time_to
         return self.stages[name].needs + (self.stages[timed].needs if timed else [])
 
+    def chosen(self, stages: list[str] | None) -> list[str]:
+        """The stages of a call, with their teachers: those it names, else those that the recipe runs by default.
+
+        Raises:
+            InputError: as `with_teachers`.
+        """
+        return self.with_teachers(stages or self.run or list(self.stages))
+
     def with_teachers(self, wanted: list[str]) -> list[str]:
         """The wanted stages and all the teachers that they need, in the order of the recipe."""
         needed: set[str] = set()
