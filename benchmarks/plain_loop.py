@@ -20,7 +20,9 @@ import torch
 
 import segdistill
 from common import arguments, machine, report, scratch, tell
+from segdistill.data.case import Case
 from segdistill.data.cases import read_cases, select, table_hash, write_cases
+from segdistill.data.views import batch_indices
 from segdistill.errors import InputError
 from segdistill.evaluation.results import CaseResult, read_metrics_csv
 from segdistill.evaluation.statistics import paired_difference
@@ -29,6 +31,7 @@ from segdistill.recipes.folder import only_writer
 from segdistill.recipes.gather import absolute, gather
 from segdistill.recipes.schema_data import DataRecipe, SplitRecipe
 from segdistill.training.precision import choose_precision
+from segdistill.training.settings import FitSettings
 
 LABELS = ["benign", "malignant"]
 BAR = -0.02
@@ -69,7 +72,7 @@ class Bench:
             size=args.size,
             labels=LABELS,
             phantoms=args.phantoms,
-            split=SplitRecipe(method="hold_out"),
+            split=SplitRecipe(method="hold_out", test=args.test),
         )
         source = None if args.dataset == "phantom" else args.data
         gathered = gather(data, source, self.out)
@@ -105,25 +108,47 @@ class Bench:
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return target
 
-    def unit_seconds(self, settings: dict[str, dict[str, Any]]) -> dict[str, float]:
-        """Seconds of a step of the plain loop, and of an epoch of ours with its validation and checkpoint.
+    def unit_seconds(self, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+        """Seconds of a step of each side, and of ours those of a validation with its checkpoint.
 
         The sides take turns, and the shortest of three counts: a neighbour on the machine only ever adds time.
         """
         length = {"plain": self.args.measure_steps + 5, "ours": 1 + self.args.measure_epochs}
-        found: dict[str, list[float]] = {side: [] for side in settings}
+        found: dict[str, list[dict[str, Any]]] = {side: [] for side in settings}
         for turn in range(MEASUREMENTS):
             for side, own in settings.items():
-                found[side].append(float(_read(self.train(side, own, turn, length[side], ""))["unit_s"]))
-        return {side: min(times) for side, times in found.items()}
+                found[side].append(_read(self.train(side, own, turn, length[side], "")))
+        units = ("unit_s", "validation_s")
+        return {
+            side: {unit: min(float(took[unit]) for took in turns) for unit in units if unit in turns[0]}
+            for side, turns in found.items()
+        }
+
+    def epochs(self, settings: dict[str, Any], unit: dict[str, float]) -> tuple[int, float]:
+        """The most epochs of ours within the budget, and the seconds that they take."""
+        fit = FitSettings.model_validate(settings["fit"])
+        steps = len(batch_indices(len(self.shown("train")), fit.batch_size, 0, 0))
+
+        def seconds(count: int) -> float:
+            validations = sum(fit.validates(epoch, count) for epoch in range(count))
+            return count * steps * unit["unit_s"] + validations * unit["validation_s"]
+
+        count = self.args.epochs or 1
+        while self.args.epochs is None and seconds(count + 1) <= 60 * self.args.minutes:
+            count += 1
+        return count, seconds(count)
+
+    def shown(self, split: str) -> list[Case]:
+        """The cases of a split that the trainings use."""
+        return select(self.cases, split=split, labels=LABELS)
 
     def lengths(self, plain: dict[str, Any], ours: dict[str, Any]) -> dict[str, int]:
         """Steps of the plain loop and epochs of ours that take the same time: whole epochs within the budget."""
         units = self.unit_seconds({"plain": plain, "ours": ours})
-        step, epoch = units["plain"], units["ours"]
-        epochs = self.args.epochs or max(1, int(60 * self.args.minutes / epoch))
-        lengths = {"plain": max(1, round(epochs * epoch / step)), "ours": epochs}
-        tell(f"step {step:.3f} s, epoch of ours {epoch:.2f} s: {lengths['plain']} steps, {epochs} epochs")
+        step = units["plain"]["unit_s"]
+        epochs, seconds = self.epochs(ours, units["ours"])
+        lengths = {"plain": max(1, round(seconds / step)), "ours": epochs}
+        tell(f"step {step:.3f} s, of ours {units['ours']}: {lengths['plain']} steps, {epochs} epochs")
         return lengths
 
 
@@ -149,9 +174,9 @@ def choose(bench: Bench) -> None:
     for side, changes in CHOICES:
         settings = _merged(side, changes)
         unit = bench.unit_seconds({side: settings})[side]
-        length = max(1, int(60 * bench.args.minutes / unit))
-        if bench.args.epochs and side == "ours":
-            length = bench.args.epochs
+        length = max(1, int(60 * bench.args.minutes / unit["unit_s"]))
+        if side == "ours":
+            length = bench.epochs(settings, unit)[0]
         scores = [_read(bench.train(side, settings, seed, length, "val")) for seed in range(bench.args.seeds)]
         dice = np.mean([score["dice"] for score in scores])
         seconds = np.mean([score["train_s"] for score in scores])
@@ -179,7 +204,7 @@ def compare(bench: Bench, plain: dict[str, Any], ours: dict[str, Any]) -> dict[s
     groups = [result.group for result in scores["plain"][0]]
     difference = paired_difference(per_case["ours"].tolist(), per_case["plain"].tolist(), groups)
     seconds = {side: float(np.sum([t["train_s"] for t in trainings if t["side"] == side])) for side in SIDES}
-    counts = {name: len(select(bench.cases, split=name, labels=LABELS)) for name in ("train", "val", "test")}
+    counts = {name: len(bench.shown(name)) for name in ("train", "val", "test")}
     return {
         "difference": vars(difference),
         "mean_dice": {side: float(values.mean()) for side, values in per_case.items()},
@@ -199,6 +224,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="of each training")
     parser.add_argument("--seeds", type=int, default=3, help="pairs of trainings")
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument(
+        "--test", type=float, default=0.3, help="share of the test cases: fewer blur the comparison"
+    )
     parser.add_argument("--dataset", default="busi", help="busi, or phantom for a try")
     parser.add_argument("--data", type=Path, help="its folder; by default that below $SEGDISTILL_DATA")
     parser.add_argument("--phantoms", type=int, default=120)

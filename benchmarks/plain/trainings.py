@@ -9,7 +9,9 @@ import json
 import os
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -78,14 +80,15 @@ def train_ours(order: Order, cases: list[Case], length: int) -> tuple[nn.Module,
     task = Supervised(network, create_loss(order["settings"]["loss"]))
     fabric = make_fabric(Machine("cpu"), settings.precision)
     started = time.perf_counter()
-    epochs, steps = [], 0
+    ends: list[tuple[float, bool]] = []  # of each step, and whether it ended with a validation
     for progress in fit(task, train, validation, settings, folder / "stage", fabric):
-        steps += 1
-        if progress.validation:
-            epochs.append(time.perf_counter())
-    timing = {"prepared_s": started - began, "train_s": time.perf_counter() - started, "steps": steps}
+        ends.append((time.perf_counter(), "val_dice" in progress.validation))
+    timing = {"prepared_s": started - began, "train_s": time.perf_counter() - started, "steps": len(ends)}
     if length > 1:
-        timing["unit_s"] = (epochs[-1] - epochs[0]) / (length - 1)
+        first = next(k for k, (_, validated) in enumerate(ends) if validated)  # the first epoch warms up
+        gaps = [(end - last, validated) for (last, _), (end, validated) in pairwise(ends[first:])]
+        timing["unit_s"] = fmean(gap for gap, validated in gaps if not validated)
+        timing["validation_s"] = fmean(gap for gap, validated in gaps if validated) - timing["unit_s"]
     curves = read_curves(folder / "stage" / "curves.csv")
     best = max(curves, key=lambda row: row.get("val_dice", 0.0))
     return network, timing | {"epochs": length, "best_epoch": int(best["epoch"])}

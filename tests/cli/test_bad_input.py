@@ -164,6 +164,24 @@ def test_damaged_files_stop_an_index(damage: str, own: Path, tmp_path: Path) -> 
         (("predict", "{model}", "{own}/images", "-o", "{recipe}/x"), "{recipe} is a file, not a folder"),
         (("data", "check", "{tmp}/excel.csv"), "columns are separated by semicolons: save it with commas"),
         (("data", "show", "{own}/cases.csv", "-o", "{tmp}/s.jpg"), "must end in .png"),
+        (
+            ("data", "show", "{own}/cases.csv", "-o", "{own}/images/phantom_0001.png"),
+            "is a picture of the table and would be replaced",
+        ),
+        (("data", "show", "{own}/cases.csv", "--columns", "0", "-o", "{tmp}/s.png"), "at least 1, not 0"),
+        (
+            ("data", "index", "folder", "{own}", "-o", "{own}/images/phantom_0001.png"),
+            "its name must end in .csv",
+        ),
+        (
+            ("data", "index", "folder", "{own}/images/phantom_0001.png", "-o", "{tmp}/t.csv"),
+            "is a file, not a folder",
+        ),
+        (("data", "check", "{own}/images/phantom_0001.png"), "not a case table"),
+        (("evaluate", "{model}", "{model}"), "not a case table"),
+        (("complexity", "{model}"), "give the name of a network"),
+        (("reproduce", "lightbtseg", "--runs", "{tmp}/none"), "no such folder"),
+        (("run", "{tmp}/broken.yaml"), "broken.yaml is not YAML: line 2, column 1: "),
         (("data", "show", "{own}/cases.csv", "--split", "tset"), "no case has the split 'tset'"),
         (("data", "show", "{own}/cases.csv", "--label", "bening"), "did you mean 'benign'"),
         (
@@ -180,6 +198,7 @@ def test_bad_words(
     (tmp_path / "empty").mkdir()
     (tmp_path / "fake.onnx").write_bytes(b"no network")
     (tmp_path / "excel.csv").write_text("id;image;masks\na;a.png;b.png\n")
+    (tmp_path / "broken.yaml").write_text("a: [b\n")
     (tmp_path / "some-run").mkdir()
     save(tmp_path / "some-run" / "model.onnx")
     names = {
@@ -192,6 +211,28 @@ def test_bad_words(
     before = snapshot(tmp_path)
     answer = segdistill(*(word.format(**names) for word in words))
     refused(answer, message.format(**names), before, tmp_path)
+
+
+def test_a_class_without_cases_leaves_no_made_up_images(tmp_path: Path) -> None:
+    """They are drawn into the run's folder before the recipe can be compared with them."""
+    recipe = write_recipe(tmp_path)
+    before = snapshot(tmp_path)
+    words = ("run", recipe, "--set", "labels=[cyst]", "--device", "cpu", "--out", tmp_path / "runs" / "r")
+    refused(segdistill(*words), "no training case with label 'cyst'", before, tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "note.txt").write_text("kept")
+    assert segdistill(*words[:-1], tmp_path / "mine").code == 2
+    assert (tmp_path / "mine" / "note.txt").read_text() == "kept"
+
+
+def test_weights_of_another_architecture(run_folder: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run_folder, tmp_path / "r"))
+    shutil.copy(run / "stages/teacher/weights.safetensors", run / "stages/student/weights.safetensors")
+    before = snapshot(tmp_path)
+    for words in (("evaluate", run, run / "cases.csv"), ("export", run, "-o", tmp_path / "m.onnx")):
+        answer = segdistill(*words)
+        refused(answer, "holds weights of another architecture", before, tmp_path)
+        assert answer.line.endswith("run the recipe again to train the stage anew")
 
 
 def test_usage_errors_are_typers() -> None:

@@ -81,7 +81,10 @@ def test_refusals_are_one_line(run: Path, tmp_path: Path) -> None:
     alone = write_run(tmp_path / "alone", {"kd": {}})
     plain = write_run(tmp_path / "plain", {"alone": ALONE})
     uneven = write_run(tmp_path / "uneven", {"alone": ALONE, **seeded("kd")})
+    once = write_run(tmp_path / "once", {"alone": ALONE, "kd": {}})
+    elsewhere = write_run(tmp_path / "elsewhere", {"alone": ALONE, "kd": {"cases": 20}})
     refused = {
+        "were tested on different cases: 4 only in the first": (once, elsewhere),
         "0 only in the first, 4 only in the second": (plain, fewer),
         "has another reference": (plain, other),
         "role: baseline": (alone,),

@@ -128,7 +128,7 @@ def test_copies_are_grouped(folder: Path, tmp_path: Path) -> None:
     groups = {row["id"]: row["group"] for row in rows(tmp_path / "t.csv")}
     assert groups["copy"] == groups["phantom_0001"] != ""
     assert "0 warnings" in text
-    assert "1 warnings" in run("index", "folder", folder, "-o", tmp_path / "u.csv", "--no-group")
+    assert "0 errors, 1 warning\n" in run("index", "folder", folder, "-o", tmp_path / "u.csv", "--no-group")
     assert "identical pixels in different groups" in run("check", tmp_path / "u.csv")
 
 

@@ -147,6 +147,16 @@ def test_usage_errors(tmp_path: Path, model: Path) -> None:
     assert names(image.parent) == ["a.png"]
 
 
+def test_inputs_may_lie_in_the_folder_of_the_results(tmp_path: Path) -> None:
+    """What a folder holds is left out only where the results lie inside of it."""
+    for place in ("own/masks", "own/predictions"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / place / "7.png")
+    own = tmp_path / "own"
+    assert find_inputs([own / "masks"], own) == [own / "masks" / "7.png"]
+    assert find_inputs([own], own / "predictions") == [own / "masks" / "7.png"]
+
+
 def test_each_file_once(tmp_path: Path) -> None:
     first = picture(tmp_path / "a.png")
     assert find_inputs([first, tmp_path, tmp_path / "." / "a.png"], tmp_path / "out") == [first]

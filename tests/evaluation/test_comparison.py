@@ -66,6 +66,14 @@ def test_the_same_training_twice_is_left_out_and_said() -> None:
     assert "r2:kd" in notes[0]
 
 
+def test_one_recipe_on_two_sets_of_cases_is_not_the_same_training_twice() -> None:
+    again = training("kd", source="r2:kd", count=17)
+    with pytest.raises(
+        InputError, match=r"r1:kd and r2:kd were tested on different cases: 3 only in the first"
+    ):
+        gather_methods([training("kd", source="r1:kd"), again])
+
+
 def test_each_case_is_averaged_over_seeds_before_it_is_paired() -> None:
     (kd, alone), _ = gather_methods([*seeds("kd", 0.1), *seeds("alone")])
     (found,) = compare_methods([(kd, alone)])

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 from segdistill.evaluation.forest import forest_plot
 from segdistill.evaluation.model_card import render_model_card
@@ -71,7 +72,12 @@ def test_every_method_against_both_baselines() -> None:
 
 def test_what_was_not_trained_is_said() -> None:
     page = Page(render_report(Report("r", [*TEACHER, *ALONE, *KD])))
-    assert "Not trained: the student alone at equal wall-clock." in page.text
+    assert (
+        "What is missing for a verdict on kd: The student alone at equal wall-clock was not trained."
+        in page.text
+    )
+    complete = Page(render_report(Report("r", [*TEACHER, *ALONE, *LONGER, *KD])))
+    assert "What is missing" not in complete.text
     once = Report("r", [*TEACHER, *stages("alone", "baseline", 0.0, 1), *stages("kd", "student", 0.3, 1)])
     (verdict,) = find_verdicts(once)
     assert verdict_words(verdict)[0] == "No evidence that distillation helps or hurts."
@@ -88,6 +94,62 @@ def test_without_a_baseline_no_gain_is_claimed() -> None:
     (verdict,) = find_verdicts(others)
     assert verdict_words(verdict)[0] == "kd is better than unet."
     assert NO_BASELINE in Page(render_report(others)).text
+
+
+STAGES = {
+    "teacher": {"role": "teacher", "model": {"name": "unet"}},
+    "kd": {"role": "student", "model": {"name": "simplified_unet"}, "loss": {"name": "dice"}, "cache": True},
+}
+ITSELF = {"role": "baseline", "model": {"name": "simplified_unet"}}
+
+
+def steps(made: list[StageReport], stages: dict[str, object], **facts: object) -> str:
+    report = Report("mine", made, settings=yaml.safe_dump({"stages": stages}), **facts)  # type: ignore[arg-type]
+    return Page(render_report(report)).text.partition("What is missing for a verdict on kd: ")[2]
+
+
+def test_what_is_missing_comes_with_the_command_that_gets_it() -> None:
+    once = [*TEACHER, *stages("kd", "student", 0.1, 1)]
+    text = steps(once, STAGES | {"kd_alone": ITSELF, "longer": ITSELF | {"equal_time_to": "kd"}, "unet": {}})
+    assert text.startswith(
+        "The student alone at equal steps was not trained: run the same command again with --stages kd_alone . "
+        "The student alone at equal wall-clock was not trained: run the same command again with --stages longer . "
+        "A verdict needs 3 seeds, here is one: run the same command with --set seed=1 --out runs/mine-1 and with "
+        "--set seed=2 --out runs/mine-2 , then segdistill compare RUN runs/mine-1 runs/mine-2 ."
+    )
+    with_baseline = [*once, *stages("kd_alone", "baseline", 0.0, 1)]
+    text = steps(with_baseline, STAGES | {"kd_alone": ITSELF})
+    assert "at equal steps was not" not in text
+    assert "--set seed=1" in text
+
+
+def test_lines_that_the_recipe_lacks_are_a_recipe() -> None:
+    text = steps([*TEACHER, *stages("kd", "student", 0.1, 1)], STAGES)
+    for name, more in (("kd_alone", {}), ("kd_equal_time", {"equal_time_to": "kd"})):
+        told = text.partition(f"--stages {name} : ")[2].partition(" .")[0]
+        assert yaml.safe_load(told) == {name: ITSELF | {"loss": {"name": "dice"}} | more}
+
+
+def test_a_matrix_is_told_in_its_own_words() -> None:
+    cell = STAGES["kd"] | {"may_fail": True}
+    alone = ITSELF | {"may_fail": True}
+    text = steps([*TEACHER, stages("kd", "student", 0.1)[0]], {"kd@0": cell})
+    assert "with --set 'matrix.methods.alone={}' ." in text
+    assert "with --set 'matrix.methods.alone_equal_time={equal_time_to: kd}' ." in text
+    assert "with --set 'matrix.seeds=[0, 1, 2]' ." in text
+    whole = {f"{name}@{seed}": part for seed in range(3) for name, part in (("alone", alone), ("kd", cell))}
+    text = steps([*TEACHER, KD[0], KD[1], ALONE[0]], whole)
+    assert (
+        "A verdict needs 3 seeds, here is one: run the same command again with --stages alone@1,alone@2,kd@2 ."
+        in text
+    )
+
+
+def test_settings_of_a_model_file_or_none_at_all_give_no_command() -> None:
+    once = [*TEACHER, *stages("kd", "student", 0.1, 1)]
+    for facts in ({"settings_of": "model file"}, {}):
+        text = steps(once, STAGES if facts else {}, **facts)
+        assert text.startswith("The student alone at equal steps was not trained. The student alone at")
 
 
 def test_no_distillation_no_question() -> None:

@@ -80,6 +80,25 @@ def numpy_focal(z: np.ndarray, y: np.ndarray) -> float:
     return float((-((1 - p) ** 2) * np.log(p)).mean())
 
 
+def numpy_balanced_cross_entropy(z: np.ndarray, y: np.ndarray) -> float:
+    """Class by class: the sum of a class's losses, times the share of all others."""
+    p, total, weight = softmax(z), 0.0, 0.0
+    for c in range(z.shape[1]):
+        own = y == c
+        total += (1 - own.mean()) * -np.log(p[:, c][own]).sum()
+        weight += (1 - own.mean()) * own.sum()
+    return float(total / weight)
+
+
+def numpy_batch_dice(z: np.ndarray, y: np.ndarray, eps: float = 1e-5) -> float:
+    p = softmax(z)
+    scores = [
+        (2 * p[:, c][y == c].sum() + eps) / ((p[:, c] ** 2).sum() + (y == c).sum() + eps)
+        for c in range(z.shape[1])
+    ]
+    return float(1 - np.mean(scores))
+
+
 NUMPY = {
     "cross_entropy": numpy_cross_entropy,
     "dice": numpy_dice,
@@ -90,6 +109,8 @@ NUMPY = {
     "amtd_seg": lambda z, y: 0.2 * numpy_amtd_dice(z, y) + 0.3 * numpy_lovasz(z, y),
     "focal": numpy_focal,
     "emkd_seg": lambda z, y: 0.5 * numpy_focal(z, y) + 0.5 * numpy_amtd_dice(z, y),
+    "balanced_cross_entropy": numpy_balanced_cross_entropy,
+    "protokd_seg": lambda z, y: numpy_balanced_cross_entropy(z, y) + numpy_batch_dice(z, y),
 }
 
 
@@ -243,3 +264,22 @@ def test_lovasz_steps_keep_their_digits_on_large_images() -> None:
     jaccard = 1 - (g.double().sum() - hits) / (g.double().sum() + others)
     exact = torch.cat([jaccard[:, :1], jaccard.diff()], 1)
     torch.testing.assert_close(_jaccard_steps(g).double(), exact, rtol=1e-5, atol=1e-14)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_protokds_loss_with_unequal_images_and_a_class_that_is_nowhere(classes: int) -> None:
+    z, y = random_case(classes)
+    y[0] = 0  # a healthy image: its share counts in the batch, not by itself
+    y[y == classes - 1] = 0 if classes > 2 else 1
+    got = create_loss("protokd_seg").parts(*as_torch(z, y))
+    assert got["cross_entropy"].item() == pytest.approx(numpy_balanced_cross_entropy(z, y), rel=1e-5)
+    assert got["dice"].item() == pytest.approx(numpy_batch_dice(z, y), rel=1e-5)
+
+
+def test_balanced_cross_entropy_of_one_class_is_the_plain_one() -> None:
+    """The class's weight is 0 then: the limit is the plain mean, not 0 / 0."""
+    z, y = random_case()
+    y[:] = 0
+    assert create_loss("balanced_cross_entropy")(*as_torch(z, y)).item() == pytest.approx(
+        numpy_cross_entropy(z, y), rel=1e-5
+    )

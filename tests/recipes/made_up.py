@@ -12,6 +12,7 @@ import numpy as np
 from imaging.volumes import write_itk
 from segdistill.data.cases import Case, write_cases
 from segdistill.data.phantom import draw_phantom, write_phantom
+from segdistill.evaluation.comparison import split_name
 from segdistill.models.registry import find
 from segdistill.recipes.load import load_recipe
 from segdistill.recipes.schema import Recipe, parse_recipe
@@ -26,6 +27,10 @@ def tiny_recipe(name: str) -> Recipe:
     if "patches" in content["data"]:
         content["data"]["patches"]["size"] = SIDE
     content["data"]["split"] = {"method": "hold_out", "test": 0.25, "val": 0.25}
+    # the first seed of a matrix: the others are the same stages again
+    content["stages"] = {
+        name: stage for name, stage in content["stages"].items() if split_name(name)[1] in (None, 0)
+    }
     stages = content["stages"].values()
     for part in (content, *stages):
         fit = part.setdefault("fit", {})
@@ -40,21 +45,17 @@ def tiny_recipe(name: str) -> Recipe:
 
 
 def reduced(model: dict[str, Any]) -> dict[str, Any]:
-    """Options that make a network small, where it has such options.
-
-    Not below 16 channels: there torch 2.13 on a CPU writes beyond its memory in the gradient of a 1x1 convolution of
-    stride 2 in channels_last, and the process ends or, worse, goes on.
-    """
+    """Options that make a network small, where it has such options."""
     if model["name"] == "feature_autoencoder":
         return {"size": 8, "hidden": 8}
     entry = find(model["name"])
     options = inspect.signature(entry.build()).parameters
-    found: dict[str, Any] = {"base": 16, "middle": 1}
+    found: dict[str, Any] = {"base": 8, "middle": 1}
     if "depth" not in entry.options:
         found["depth"] = 18
     if "widths" in options:
         widths = model.get("widths") or options["widths"].default
-        found["widths"] = [max(16, width // 16) for width in widths]
+        found["widths"] = [max(8, width // 32) for width in widths]
     return {name: value for name, value in found.items() if name in options}
 
 

@@ -211,3 +211,11 @@ def test_names_that_are_refused(tmp_path: Path) -> None:
         load_recipe(str((tmp_path / "folder.yaml").mkdir() or tmp_path / "folder.yaml"))
     with pytest.raises(InputError, match="no stage 'studnt': did you mean 'student'"):
         load_recipe("distill").with_teachers(["studnt"])
+
+
+def test_what_is_distilled_is_a_student_where_nothing_is_said() -> None:
+    content = yaml.safe_load(resolved_yaml(load_recipe("distill")))
+    del content["stages"]["student"]["role"]
+    assert parse_recipe(content, "distill").stages["student"].role == "student"
+    content["stages"]["student"]["role"] = "baseline"
+    assert parse_recipe(content, "distill").stages["student"].role == "baseline"

@@ -16,6 +16,7 @@ from segdistill.data.case import Case
 from segdistill.data.splits import in_folds
 from segdistill.errors import InputError
 from segdistill.recipes.load import load_recipe
+from segdistill.recipes.out_of_fold import folds_of
 from segdistill.recipes.stage import read_info
 from segdistill.recipes.unseen import count_taught
 
@@ -188,4 +189,12 @@ def test_more_folds_than_cases_are_refused_before_training(tmp_path: Path) -> No
     path = write(tmp_path, teacher=TEACHER | {"out_of_fold": 30})
     answer = segdistill("run", path, "--device", "cpu", "--out", tmp_path / "runs" / "r")
     assert answer.code == 2
-    assert "make no 30 folds" in answer.line
+    assert "make no 30 folds: set out_of_fold: 2" in answer.line  # of 20 and more groups
+
+
+def test_one_training_case_makes_no_folds(tmp_path: Path) -> None:
+    case = Case("a", tmp_path / "a.png", split="train")
+    with pytest.raises(
+        InputError, match=r"out_of_fold: 1 training group.* make no 2 folds: add cases, or leave"
+    ):
+        folds_of([case], 2, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,6 +34,11 @@ def complexity(
     from segdistill.models import MODELS
 
     image = parse_input(input)
+    if name not in MODELS and Path(name).exists():
+        raise InputError(
+            f"{name} is a file or folder: give the name of a network (segdistill list models); what a trained network "
+            "costs stands in the report of its run, or of segdistill evaluate -o"
+        )
     if name == "all":
         if preset is not None:
             raise InputError("--preset belongs to one network: give its name instead of 'all'")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from segdistill.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from segdistill.data.cases import Case
@@ -69,8 +69,10 @@ def index(
 
     if split not in _METHODS:
         raise InputError(f"unknown split '{split}': use {', '.join(_METHODS)}")
+    if out.suffix.lower() != ".csv":  # also lest a slip of the keyboard replaces a picture
+        raise InputError(f"the case table is a CSV, so its name must end in .csv: {out}")
     cases = index_dataset(dataset, path)
-    with _progress("checking") as progress:
+    with progress_bar("checking") as progress:
         result = run_check(cases, progress, require_reference=not unlabelled)
     if result.errors and as_json:
         _report(result.findings, as_json, cases=len(cases), table=None)
@@ -96,7 +98,7 @@ def check(
     from segdistill.data.check import run_check
 
     cases = read_cases(table)
-    with _progress("checking") as progress:
+    with progress_bar("checking") as progress:
         result = run_check(cases, progress, require_reference=not unlabelled)
     _report(result.findings, as_json, cases=len(cases), table=table)
     if result.errors:
@@ -129,6 +131,11 @@ def show(
             raise InputError(
                 f"{table}: no case has the {what} '{wanted}': {near_names(wanted, known - {''})}"
             )
+    given = {file.resolve() for case in cases for file in (case.image, *case.masks)}
+    if out.resolve() in given:
+        raise InputError(
+            f"{out} is a picture of the table and would be replaced: choose another name with -o"
+        )
     count = contact_sheet(select(cases, split, label), out, columns=columns, limit=limit)
     typer.echo(f"{out}: {count} cases")
 
@@ -143,7 +150,7 @@ def pack(
     from segdistill.data.cases import read_cases
     from segdistill.data.pack import pack_cases
 
-    with _progress("packing") as progress:
+    with progress_bar("packing") as progress:
         cases = pack_cases(read_cases(table), out, size, progress)
     typer.echo(f"{out}: {len(cases)} cases")
 
@@ -177,7 +184,8 @@ def _report(findings: Sequence[Finding], as_json: bool, cases: int, table: Path 
         return
     for item in findings:
         typer.echo(f"{item.level}: {item.message}", err=item.level == "error")
-    typer.echo(f"{table}: {cases} cases, {counts['error']} errors, {counts['warning']} warnings")
+    found = f"{_counted(counts['error'], 'error')}, {_counted(counts['warning'], 'warning')}"
+    typer.echo(f"{table}: {_counted(cases, 'case')}, {found}")
 
 
 def _refuse(errors: Sequence[Finding], cases: int) -> NoReturn:
@@ -187,30 +195,15 @@ def _refuse(errors: Sequence[Finding], cases: int) -> NoReturn:
     for item in errors[:_SHOWN]:
         typer.echo(f"error: {' '.join(item.message.split())}", err=True)
     more = f" (the first {_SHOWN}; --json lists all)" if len(errors) > _SHOWN else ""
-    raise InputError(
-        f"nothing written: {cases} cases, {len(errors)} errors: repair what is named above{more}"
-    )
+    found = f"{_counted(cases, 'case')}, {_counted(len(errors), 'error')}"
+    raise InputError(f"nothing written: {found}: repair what is named above{more}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _print_json(value: Any) -> None:
     import json
 
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-class _progress(AbstractContextManager[Callable[[int, int], None]]):  # noqa: N801
-    """A progress bar on stderr, shown on a terminal alone."""
-
-    def __init__(self, what: str) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self._bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-        self._task = self._bar.add_task(what, total=None)
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        self._bar.start()
-        return lambda done, total: self._bar.update(self._task, completed=done, total=total)
-
-    def __exit__(self, *problem: object) -> None:
-        self._bar.stop()

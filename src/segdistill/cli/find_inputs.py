@@ -39,10 +39,11 @@ def _inside(folder: Path, results: Path) -> Iterator[Path]:
 
     known = (*READABLE_SUFFIXES, *VOLUME_SUFFIXES)
     series: set[Path] = set()
+    nested = folder.resolve() in results.parents  # only then may the folder hold results of an earlier call
     for path in sorted([folder, *folder.rglob("*")]):
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
-        if results != folder.resolve() and results in (path.resolve(), *path.resolve().parents):
+        if nested and results in (path.resolve(), *path.resolve().parents):
             continue
         if path.is_dir():
             if _may_be_series(path):

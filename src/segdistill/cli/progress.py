@@ -1,10 +1,11 @@
-"""Shows what a run tells: a bar with the time left on a terminal, lines otherwise. Always on stderr."""
+"""Shows how far a command is: a bar on a terminal; of a run, lines otherwise. Always on stderr."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,3 +70,18 @@ def _lines(events: Iterable[Event]) -> None:
         elif event.finished:
             line += f"  {now - start:.1f} s"
         print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that is told (done, total) and moves a bar; without a terminal it shows nothing.
+
+    >>> with progress_bar("checking") as progress:
+    ...     progress(1, 2)
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

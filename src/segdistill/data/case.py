@@ -23,7 +23,7 @@ class Case:
         id: unique name of the case.
         image: the picture's file; a volume's file; or the folder of a DICOM series, which is a volume.
         masks: the reference's files, joined by union; none: the case has no reference (unless it has a
-            `box`).
+            `box`, or is labelled normal, which says that there is nothing to find).
         group: cases of one group are never split (same patient, near-duplicates); "" means a group of its
             own.
         label: class of the whole image, such as "benign"; "" when unknown.
@@ -59,14 +59,38 @@ class Case:
         return self.group or self.id
 
     @property
-    def has_reference(self) -> bool:
+    def is_normal(self) -> bool:
+        """Whether the label says that there is nothing to find: "normal", in small or capital letters."""
+        return self.label.lower() == "normal"
+
+    @property
+    def is_located(self) -> bool:
         """Whether there is a mask or a box."""
         return bool(self.masks) or self.box is not None
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether it is known what is to be found: by a mask, by a box, or because the case is normal.
+
+        >>> Case("a", Path("a.png"), label="normal").has_reference, Case("b", Path("b.png")).has_reference
+        (True, False)
+        """
+        return self.is_located or self.is_normal
 
     @property
     def is_volume(self) -> bool:
         """Whether the case is a volume, of which every slice is one image."""
         return is_volume(self.image)
+
+
+def normal_note(cases: Iterable[Case]) -> str:
+    """One line on the normal cases without a mask, which no file says to be empty; "" where there are none.
+
+    >>> normal_note([Case("a", Path("a.png"), label="normal")])
+    'normal images without mask: 1, taken as images with nothing to find'
+    """
+    count = sum(case.is_normal and not case.is_located for case in cases)
+    return f"normal images without mask: {count}, taken as images with nothing to find" if count else ""
 
 
 def select(

@@ -2,7 +2,16 @@
 identified.
 """
 
-from segdistill.data.case import SPLITS, Case, content_key, file_hash, require_unique, select, table_hash
+from segdistill.data.case import (
+    SPLITS,
+    Case,
+    content_key,
+    file_hash,
+    normal_note,
+    require_unique,
+    select,
+    table_hash,
+)
 from segdistill.data.reference import reference_mask
 from segdistill.data.table import COLUMNS, read_cases, write_cases
 
@@ -12,6 +21,7 @@ __all__ = [
     "Case",
     "content_key",
     "file_hash",
+    "normal_note",
     "read_cases",
     "reference_mask",
     "require_unique",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from segdistill.data.case import Case
+from segdistill.data.case import Case, normal_note
 from segdistill.data.duplicates import Fingerprint, Pair, find_pairs, fingerprint, volume_fingerprint
 from segdistill.data.leaks import leaks
 from segdistill.data.opened import open_volume
@@ -66,7 +66,8 @@ def run_check(
 ) -> Check:
     """Checks a table.
 
-    Errors: a file that is missing, empty, truncated or no image; an image without mask; sizes that differ; a
+    Errors: a file that is missing, empty, truncated or no image; an image without mask, unless it is labelled normal;
+    sizes that differ; a
     mask that is a photo; a volume's mask of another geometry or with labels beyond those declared; a series with
     missing or double slices; a repeated id; a leak between train, val and test. Warnings: an empty mask in a
     labelled class other than "normal"; an empty box; copies of one picture that are not grouped, or whose labels
@@ -120,8 +121,8 @@ def _look(case: Case, require_reference: bool) -> _Seen:
         if require_reference:
             found(
                 "error",
-                f"image without mask: {case.image}: add its mask, remove the image, or allow such images with "
-                "--unlabelled",
+                f"image without mask: {case.image}: add its mask, label it normal if there is nothing to find, remove "
+                "the image, or allow such images with --unlabelled",
             )
         return seen
     try:
@@ -133,7 +134,13 @@ def _look(case: Case, require_reference: bool) -> _Seen:
     except InputError as error:
         found("error", str(error))
         return seen
-    if not mask.any() and case.is_volume:
+    if case.is_normal:
+        if mask.any():
+            found(
+                "warning",
+                f"a normal case with something marked: {case.image}: empty its mask, or give it another label",
+            )
+    elif not mask.any() and case.is_volume:
         found(
             "warning",
             f"empty mask of a volume: {', '.join(map(str, case.masks))}: draw the organ, or drop the case",
@@ -144,7 +151,7 @@ def _look(case: Case, require_reference: bool) -> _Seen:
             "warning",
             f"empty box '{box}': {case.image}: write left top right bottom in pixels, or leave the box out",
         )
-    elif not mask.any() and case.label not in ("", "normal"):
+    elif not mask.any() and case.label:
         files = ", ".join(str(file) for file in case.masks)
         found(
             "warning",
@@ -167,18 +174,17 @@ def _copies(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
     findings = []
     for pair in pairs:
         first, second = by_id[pair.first], by_id[pair.second]
-        what = "identical pixels" if pair.kind == "identical" else f"near-duplicates ({pair.similarity:.2f})"
         files = f"{first.image} and {second.image}"
         both = (first.id, second.id)
         if first.label != second.label:
             message = (
-                f"{what} with conflicting labels '{first.label}' and '{second.label}': "
+                f"{pair.what} with conflicting labels '{first.label}' and '{second.label}': "
                 f"{files}: correct or drop one"
             )
             findings.append(Finding("warning", both, message))
         if first.group_key != second.group_key:
             findings.append(
-                Finding("warning", both, f"{what} in different groups: {files}: give them one group")
+                Finding("warning", both, f"{pair.what} in different groups: {files}: give them one group")
             )
     return findings
 
@@ -203,6 +209,8 @@ def _counts(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
     ):
         if any(values):
             notes.append(line(what, values))
+    if note := normal_note(cases):
+        notes.append(Finding("note", (), note))
     if pairs:
         identical = sum(pair.kind == "identical" for pair in pairs)
         notes.append(

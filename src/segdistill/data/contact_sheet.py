@@ -42,8 +42,11 @@ def contact_sheet(
     """
     if not cases:
         raise InputError("no cases to show: check the split and labels that were chosen")
-    if columns < 1 or limit < 1 or not 32 <= tile <= 1024:
-        raise InputError(f"columns={columns}, limit={limit}, tile={tile}: use at least 1, 1 and 32 to 1024")
+    for what, value in (("columns", columns), ("limit", limit)):
+        if value < 1:
+            raise InputError(f"{what} must be at least 1, not {value}")
+    if not 32 <= tile <= 1024:
+        raise InputError(f"tile must be 32 to 1024 pixels, not {tile}")
     count = min(limit, len(cases))
     shown = [cases[round(k * (len(cases) - 1) / max(count - 1, 1))] for k in range(count)]
     columns = min(columns, count)

@@ -45,12 +45,24 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two cases that show one picture: `kind` is "identical" or "near", `similarity` at most 1."""
+    """Two cases that show one picture: `kind` is "identical" or "near", `similarity` at most 1.
+
+    >>> print(Pair("a", "b", "near", 0.4567))
+    a and b: near-duplicates (0.46)
+    """
 
     first: str
     second: str
     kind: str
     similarity: float
+
+    @property
+    def what(self) -> str:
+        """The kind in words."""
+        return "identical pixels" if self.kind == "identical" else f"near-duplicates ({self.similarity:.2f})"
+
+    def __str__(self) -> str:
+        return f"{self.first} and {self.second}: {self.what}"
 
 
 def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprint:

@@ -16,7 +16,8 @@ def keep_locations(cases: Iterable[Case], share: float, seed: int = 0) -> list[C
     locations alone (Fan et al. 2023, section 4.1, draw each set anew).
 
     Args:
-        cases: with their splits; only those of "train" change.
+        cases: with their splits; only those of "train" change. Of a normal case the label says that there is nothing
+            to find: it has a reference with or without its mask.
         share: 0 to 1.
         seed: another seed keeps others.
 

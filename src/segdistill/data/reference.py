@@ -11,7 +11,7 @@ from segdistill.imaging.masks import read_mask
 
 
 def reference_mask(case: Case, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The reference at the image's own size; all False when the case has none (see `Case.has_reference`).
+    """The reference at the image's own size; all False when the case has none or is normal (see `Case.has_reference`).
 
     Args:
         case: whose reference.

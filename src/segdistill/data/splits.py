@@ -154,7 +154,7 @@ def unstratified(cases: Sequence[Case], test: float = 0.15, seed: int = 0, val: 
     require_unique(cases)
     if not 0 < test < 1 or not 0 <= val < 1:
         raise InputError(f"test={test} and val={val} must be shares between 0 and 1")
-    taking_part = [case.id for case in cases if case.label != "normal"]
+    taking_part = [case.id for case in cases if not case.is_normal]
     order = sorted(taking_part, key=lambda name: _draw(seed, name))
     tested = math.ceil(round(test * len(order), 9))
     validated = math.ceil(round(val * (len(order) - tested), 9))

@@ -60,8 +60,14 @@ def read_cases(path: str | Path) -> list[Case]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such case table: make one with segdistill data index") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable UTF-8 table: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not a case table, which is UTF-8 text: give a cases.csv, as segdistill data index makes it"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}): check its permissions"
+        ) from error
     reader = csv.DictReader(text.splitlines())
     try:
         header = [name.strip() for name in reader.fieldnames or []]

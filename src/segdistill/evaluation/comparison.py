@@ -97,6 +97,9 @@ def gather_methods(trainings: Iterable[Training]) -> tuple[list[Method], list[st
     Returns:
         Methods in order of appearance, and notes on what was left out, since it is there twice.
 
+    Raises:
+        InputError: what is there twice was tested on different cases: these are two experiments.
+
     >>> one, two = (Training("student", (), seed, settings="s") for seed in (0, 1))
     >>> [(m.name, len(m.trainings)) for m in gather_methods([one, two])[0]]
     [('student', 2)]
@@ -108,6 +111,7 @@ def gather_methods(trainings: Iterable[Training]) -> tuple[list[Method], list[st
         if training.seed in seeds:
             other = seeds[training.seed]
             if other.source != training.source:
+                require_same_cases((other, training))
                 notes.append(f"{training.source} has the settings and the seed of {other.source}: left out")
             continue
         seeds[training.seed] = training
@@ -214,8 +218,8 @@ def require_seeds(methods: Sequence[Method]) -> None:
         if len(method.trainings) < 2 and (several or asked):
             than = f" and '{several[0].name}' has {len(several[0].trainings)}" if several else ""
             raise InputError(
-                f"'{method.name}' has one seed{than}: a comparison over seeds needs at least two of each: train the "
-                "others, or choose with --stages"
+                f"'{method.name}' has one seed{than}: a comparison over seeds needs at least two of each: train it "
+                "with others (matrix.seeds, or --set seed=1 --out ANOTHER), or choose other methods with --stages"
             )
 
 

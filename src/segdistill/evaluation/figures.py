@@ -175,7 +175,11 @@ def _curve(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str, stage
                 top = int(np.argmax(y))
                 axes.plot([x[top]], [y[top]], "o", color=colour, markersize=4)
                 axes.annotate(
-                    f"{y[top]:.3f}", (x[top], y[top]), (0, -12), textcoords="offset points", ha="center"
+                    f"{y[top]:.3f}",
+                    (x[top], y[top]),
+                    (0, 5 if y[top] < 0.9 else -12),  # above the highest point, where the chart has room
+                    textcoords="offset points",
+                    ha="center",
                 )
         axes.set_title(title, loc="left", fontsize=9)
         axes.set_xlabel("epoch")

@@ -39,8 +39,7 @@ def evaluate_cases(
     """Predicts every case that has a reference and measures it at the image's own size, a volume as a whole.
 
     Args:
-        cases: rows of the case table. Without mask or box a case is skipped and counted, unless its label
-            is "normal", which says that the reference is empty.
+        cases: rows of the case table. Without a reference (`Case.has_reference`) a case is skipped and counted.
         predict: gives the mask (H, W) of a picture, or of one slice; anything that is not zero is foreground.
             `Scored` where the probability is needed, too.
         progress: called as progress(done, total) after every case.
@@ -61,7 +60,7 @@ def evaluate_cases(
             raise InputError(f"unknown metric '{name}': {near_names(name, (*METRICS, *EXTRA_METRICS))}")
     results = Results()
     for done, case in enumerate(cases, 1):
-        if case.has_reference or case.label.lower() == "normal":
+        if case.has_reference:
             results.append(_evaluate(open_case(case, intensity), predict, extra, pool))
         else:
             results.skipped.append(case.id)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from segdistill.data.cases import Case, table_hash
+from segdistill.data.cases import Case
 from segdistill.evaluation.examples import choose_examples, choose_slices, predict_shown, read_shown
 from segdistill.evaluation.report import write_report
 from segdistill.evaluation.report_data import Report, StageReport, count_cases
@@ -26,7 +26,7 @@ def finish_report(
     """Fills in what every report shows of its cases, and writes it.
 
     Args:
-        report: with its stages and their results.
+        report: with its stages and their results, and the hash of its table.
         table: all cases of the experiment, which are counted.
         evaluated: those that the results are of.
         predictor_of: the network of a stage; asked once for each.
@@ -38,7 +38,6 @@ def finish_report(
         MissingExtra: matplotlib is not installed.
     """
     report.data.counts, report.data.groups = count_cases(table)
-    report.data.hash = table_hash(table)
     report.date = datetime.now(UTC).date().isoformat()
     stage = report.headline()
     if stage is not None:

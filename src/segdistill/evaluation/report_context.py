@@ -13,6 +13,14 @@ RESEARCH_ONLY = (
     "or any decision about a patient."
 )
 _SPLITS = ("train", "val", "test")
+_TRAINING = {
+    "cases": "Training cases",
+    "epochs": "Epochs",
+    "steps": "Steps",
+    "best_epoch": "Best epoch",
+    "seconds": "Training time",
+    "stopped": "Ended by",
+}
 
 
 def cost_section(report: Report) -> str:
@@ -22,6 +30,11 @@ def cost_section(report: Report) -> str:
     rows: list[list[str]] = []
     training: list[list[str]] = []
     machines: dict[str, None] = {}
+    columns = {
+        key: head
+        for key, head in _TRAINING.items()
+        if key == "seconds" or any(stage.training.get(key) not in (None, "") for stage in report.stages)
+    }
     for stage in report.stages:
         cost, took = stage.cost, stage.training
         exact = cost.get("parameters")
@@ -39,20 +52,19 @@ def cost_section(report: Report) -> str:
         )
         if cost.get("machine") and cost.get("ms") is not None:
             machines[str(cost["machine"])] = None
-        plain = [took.get(key) for key in ("cases", "epochs", "steps", "best_epoch")]
-        cells = ["—" if value is None else text(value) for value in plain]
-        rows_of_training = [stage_name(report, stage), *cells, text(duration(took.get("seconds")))]
-        training.append([*rows_of_training, text(took.get("stopped") or "—")])
+        shown = {**took, "seconds": duration(took.get("seconds"))}
+        cells = ["—" if shown.get(key) in (None, "") else text(shown[key]) for key in columns]
+        training.append([stage_name(report, stage), *cells])
     heads = ["Network", "Parameters", "Operations", "Size", "Time per image"]
+    sizes = ", ".join(dict.fromkeys(s.cost.get("size_of", "weights as float32") for s in report.stages))
     where = text("; ".join(machines)) if machines else NOT_MEASURED
     parts = [
         table(heads, rows),
-        '<p class="soft">Operations: multiply-accumulates of one image. Size: weights as float32. '
+        f'<p class="soft">Operations: multiply-accumulates of one image. Size: {text(sizes)}. '
         f"Time measured on: {where}.</p>",
     ]
     if any(stage.training for stage in report.stages):
-        heads = ["Network", "Training cases", "Epochs", "Steps", "Best epoch", "Training time", "Ended by"]
-        parts.append("<h3>Training</h3>" + table(heads, training))
+        parts.append("<h3>Training</h3>" + table(["Network", *columns.values()], training))
         told = [
             f"{stage.name}: {line}" for stage in report.stages for line in stage.training.get("troubles", ())
         ]
@@ -69,8 +81,11 @@ def settings_section(report: Report) -> str:
     lines = report.settings.rstrip("\n")
     count = lines.count("\n") + 1
     opened = " open" if count <= 60 else ""
-    summary = f"<summary>What the recipe sets, {count} lines</summary>"
-    rest = "<p>All else is at its default: <code>recipe.yaml</code> in the folder of the run has every setting.</p>"
+    what, rest = "What the model file says of itself", ""
+    if report.settings_of == "recipe":
+        what = "What the recipe sets"
+        rest = "<p>All else is at its default: <code>recipe.yaml</code> in the folder of the run has every setting.</p>"
+    summary = f"<summary>{what}, {count} lines</summary>"
     return f"{stages}<details{opened}>{summary}<pre>{text(lines)}</pre></details>{rest}"
 
 
@@ -97,15 +112,20 @@ def data_section(report: Report) -> str:
         ["Dataset", text(data.name or "not named")],
         ["Split", text(data.split or "not described")],
         ["Table hash", f"<code>{text(data.hash)}</code>" if data.hash else "not recorded"],
-        ["Evaluated on", text(report.evaluated_on)],
+        ["Evaluated on", text(report.evaluated_on or "all cases")],
+        *([["Network trained on", text(data.trained_on)]] if data.trained_on else []),
         ["Left out: no reference", str(len(data.skipped)) if data.skipped else "none"],
     ]
     parts.append(table(["Fact", "Value"], facts, "left"))
     parts.append(teachers_table(data.taught))
-    for title, lines in (("Leaks between splits", data.leaks), ("Near-duplicates", data.near_duplicates)):
+    one_split = "nothing to compare: all cases are of one split" if len(data.counts) == 1 else "not checked"
+    for title, lines, without in (
+        ("Leaks between splits", data.leaks, one_split),
+        ("Near-duplicates", data.near_duplicates, "not checked"),
+    ):
         parts.append(f"<h3>{title}{f': {len(lines)}' if lines else ''}</h3>")
         parts.append(
-            "<p>not checked</p>"
+            f"<p>{without}</p>"
             if lines is None
             else bullet_list(list(lines))
             if lines
@@ -178,7 +198,7 @@ def known_limits(report: Report) -> list[str]:
         lines.append("The size of a pixel is not known for all images: their distances are in pixels.")
     if report.data.leaks:
         lines.append(f"{len(report.data.leaks)} leaks between the splits make the scores too kind.")
-    elif report.data.leaks is None:
+    elif report.data.leaks is None and len(report.data.counts) != 1:
         lines.append("Leaks between the splits were not checked.")
     if any(min(c.seeds, c.baseline_seeds) < 2 for c in find_verdicts(report)):
         lines.append("Networks were trained once: the spread between training seeds is not known.")

@@ -32,9 +32,9 @@ class StageReport:
         curves: one dict per epoch: "epoch" (number), "loss", "val_dice", "lr"; every other number is drawn
             as a part of the loss, except names that start with "val_" and bookkeeping (step, seconds, ...;
             see figures.py).
-        cost: "parameters" (int), "macs" (int, at "input", e.g. "3x512x512"), "size_mb" (float32 weights),
-            "ms" (measured per image), "machine" (where "ms" was measured), "engine" (what ran it). Missing
-            or None: "not measured".
+        cost: "parameters" (int), "macs" (int, at "input", e.g. "3x512x512"), "size_mb" (of float32 weights,
+            or of what "size_of" says), "ms" (measured per image), "machine" (where "ms" was measured), "engine"
+            (what ran it). Missing or None: "not measured".
         training: "cases", "epochs", "steps", "seconds", "best_epoch", "stopped" (why), "troubles" (what went wrong on
             the way, in lines); any may be missing.
         examples: cases to show with contours, from examples.py; ideally the same ones in every stage.
@@ -77,6 +77,7 @@ class DataReport:
         findings: other lines of the data check.
         skipped: ids of test cases without a reference, which were left out.
         taught: which teacher taught how many cases, where some speak only of cases that they never saw.
+        trained_on: where a model is evaluated, in words: the table that it was trained on.
     """
 
     name: str = ""
@@ -89,6 +90,7 @@ class DataReport:
     findings: Sequence[str] = ()
     skipped: Sequence[str] = ()
     taught: Sequence[Taught] = ()
+    trained_on: str = ""
 
 
 @dataclass
@@ -98,11 +100,12 @@ class Report:
     Attributes:
         title: e.g. the recipe's name. description: a sentence or two on the experiment.
         stages: in the order to be shown (teachers first is customary).
-        data: the cases and their split. evaluated_on: the split that `results` hold, in words.
-        settings: what the recipe itself sets, as text (YAML).
+        data: the cases and their split. evaluated_on: the split that `results` hold, in words; "": all cases.
+        settings: what the recipe itself sets, or the model file says of itself, as text (YAML). settings_of: which.
         environment: name -> value as text: versions, machine, threads, seed, device; shown as given.
         date: as text, given by the caller (the page itself is deterministic). seed: of the bootstrap.
         limits: further limits in words, besides "research use only".
+        warning: a sentence to be read before any number; "": none.
         student: name of the stage in the headline; "" the first student, else the only stage.
         margin: the loss in Dice that was said beforehand to be acceptable; None: none was stated.
     """
@@ -113,10 +116,12 @@ class Report:
     data: DataReport = field(default_factory=DataReport)
     evaluated_on: str = "test"
     settings: str = ""
+    settings_of: Literal["recipe", "model file"] = "recipe"
     environment: Mapping[str, Any] = field(default_factory=dict)
     date: str = ""
     seed: int = 0
     limits: Sequence[str] = ()
+    warning: str = ""
     student: str = ""
     margin: float | None = None
 

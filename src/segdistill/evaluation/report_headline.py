@@ -66,7 +66,7 @@ def sentence(report: Report) -> str:
     dice = summary_of(stage, report.seed)["all"]["dice"]
     if dice["mean"] is None:
         return f"The Dice of {what.rstrip(',')} was not measured: no case with a reference to find."
-    on = f"{dice['n']} {report.evaluated_on} case{'s' * (dice['n'] != 1)}"
+    on = " ".join(f"{dice['n']} {report.evaluated_on} case{'s' * (dice['n'] != 1)}".split())
     return f"On {on}, {what} reaches a mean Dice of {interval_text(dice)}."
 
 
@@ -103,7 +103,8 @@ def _tiles(report: Report, stage: StageReport) -> str:
     cost, dice = stage.cost, summary_of(stage, report.seed)["all"]["dice"]
     span = "" if dice["low"] is None else f"95 % interval {number(dice['low'])} to {number(dice['high'])}"
     tiles = [("Dice", number(dice["mean"]) if dice["mean"] is not None else NOT_MEASURED, span)]
-    size = f"{quantity(cost['size_mb'], 'MB')} as float32" if cost.get("size_mb") is not None else ""
+    size = quantity(cost["size_mb"], "MB") if cost.get("size_mb") is not None else ""
+    size += f" {cost.get('size_of', 'as float32')}" if size else ""
     tiles.append(("Parameters", amount(cost.get("parameters")), size))
     tiles.append(
         ("Operations", amount(cost.get("macs"), "MAC"), f"at {cost['input']}" if cost.get("input") else "")
@@ -135,6 +136,8 @@ def headline(report: Report, trainings: Report) -> str:
     ]
     if stage is not None:
         parts.append(_tiles(report, stage))
+    if report.warning:
+        parts.append(f'<p class="warn">{text(report.warning)}</p>')
     if report.data.leaks:
         parts.append(
             f'<p class="warn"><b>{len(report.data.leaks)} leaks</b> between the splits: '

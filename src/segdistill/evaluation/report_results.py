@@ -127,8 +127,13 @@ def sites_section(report: Report) -> str:
 
 
 def curves_section(report: Report) -> str:
-    """Loss and its parts, validation Dice and learning rate, stage by stage; those of several seeds are folded away."""
+    """Loss and its parts, validation Dice and learning rate, stage by stage; those of several seeds are folded away.
+
+    "" for a model file, which holds none.
+    """
     parts = []
+    if report.settings_of == "model file":  # it holds none
+        return ""
     for trainings in cells_of(report):
         drawn = "\n".join(_curves(report, stage) for stage in trainings)
         several = len(trainings) > 1

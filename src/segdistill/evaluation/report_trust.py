@@ -106,7 +106,11 @@ def subgroups_section(report: Report) -> str:
             for own in scored
         ]
         kinds.setdefault(kind, []).append(
-            [text(name), f"{len(part.cases)}<small>{part.groups} groups</small>", *cells]
+            [
+                text(name),
+                f"{len(part.cases)}<small>{part.groups} group{'s' * (part.groups != 1)}</small>",
+                *cells,
+            ]
         )
     if not kinds:
         return ""

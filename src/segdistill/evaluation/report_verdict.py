@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -18,6 +19,7 @@ from segdistill.evaluation.comparison import (
 from segdistill.evaluation.forest import forest_plot
 from segdistill.evaluation.html import number, signed, table, text
 from segdistill.evaluation.report_data import Report, StageReport
+from segdistill.evaluation.report_verdict_next import next_steps
 from segdistill.evaluation.verdict import HELPS, HURTS, LEVEL, NO_EVIDENCE, SEEDS, Comparison
 
 NO_BASELINE = (
@@ -131,17 +133,34 @@ def verdict_section(report: Report) -> str:
         return ""
     found = find_verdicts(report)
     if not found:
-        return f'<p class="warn">{NO_BASELINE}</p>'
-    parts = [verdicts_html(found)]
+        return f'<p class="warn">{NO_BASELINE}</p>\n{_missing(report, found)}'
+    parts = [verdicts_html(found), _missing(report, found)]
     if not any(c.twin for c in found):
         parts.insert(0, f'<p class="warn">{NO_BASELINE} The baselines below are other networks.</p>')
-    else:
-        kinds = {c.kind for c in found if c.twin}
-        ways = {"equal steps": {"equal steps"}, "equal time": {"equal time", "more time"}}
-        missing = [KINDS[kind] for kind, enough in ways.items() if not kinds & enough]
-        if missing:
-            parts.append(f'<p class="soft">Not trained: the student alone {" and ".join(missing)}.</p>')
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
+
+
+def _missing(report: Report, found: Sequence[Comparison]) -> str:
+    """What the headline's method lacks for a verdict, and how to get it."""
+    students = [m for m in methods_of(report) if m.first.role == "student"]
+    stage = report.headline()
+    method = next((m for m in students if stage and stage.name in [t.source for t in m.trainings]), None)
+    method = method or next(iter(students), None)
+    if method is None:
+        return ""
+    own = [c for c in found if c.twin and c.method == method.name]
+    seeds = min([len(method.trainings), *(c.baseline_seeds for c in own)])
+    student = next(s for s in report.stages if s.name == method.first.source)
+    steps = next_steps(report, student, {c.kind for c in own}, seeds)
+    if not steps:
+        return ""
+    shown = "".join(f"<li>{_with_code(step)}</li>" for step in steps)
+    return f'<p class="soft">What is missing for a verdict on {text(method.name)}:</p><ul class="soft">{shown}</ul>'
+
+
+def _with_code(line: str) -> str:
+    """What stands in backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", text(line))
 
 
 def verdicts_html(comparisons: Sequence[Comparison]) -> str:

@@ -114,7 +114,7 @@ def _readable(path: Path, gif: bool = False) -> Iterator[tuple[IO[bytes], str]]:
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableImage(f"{path}: is not a regular file")
         if status.st_size == 0:
-            raise UnreadableImage(f"{path}: is empty (0 bytes)")
+            raise UnreadableImage(f"{path}: is empty (0 bytes): restore the file")
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decoders warn of what is an error here, and quote patient tags
             head = file.read(132)
@@ -138,7 +138,8 @@ def _readable(path: Path, gif: bool = False) -> Iterator[tuple[IO[bytes], str]]:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if kind == "DICOM":  # its text may quote tags
             reason = type(error).__name__
-        raise UnreadableImage(f"{path}: cannot be read ({' '.join(reason.split())[:160]})") from error
+        short = " ".join(reason.split())[:160]
+        raise UnreadableImage(f"{path}: cannot be read ({short}): restore the file") from error
 
 
 def _open(file: IO[bytes], kind: str, max_pixels: int) -> Image.Image:

@@ -128,12 +128,13 @@ def _reasons(path: Path) -> Iterator[None]:
         if not path.exists():
             raise UnreadableImage("no such file")
         if path.is_file() and path.stat().st_size == 0:
-            raise UnreadableImage("is empty (0 bytes)")
+            raise UnreadableImage("is empty (0 bytes): restore the file")
         yield
     except InputError as error:
         text = str(error)
         raise UnreadableImage(text if text.startswith(str(path)) else f"{path}: {text}") from error
     except OSError as error:
-        raise UnreadableImage(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from error
+        reason = error.strerror or type(error).__name__
+        raise UnreadableImage(f"{path}: cannot be read ({reason}): restore the file") from error
     except (ValueError, OverflowError, MemoryError) as error:
-        raise UnreadableImage(f"{path}: cannot be read ({type(error).__name__})") from error
+        raise UnreadableImage(f"{path}: cannot be read ({type(error).__name__}): restore the file") from error

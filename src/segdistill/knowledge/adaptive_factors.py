@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.knowledge.base import Logits, Taps, Weighing
+from segdistill.knowledge.base import Heard, Taps, Weighing
 from segdistill.knowledge.maps import exact
 from segdistill.knowledge.taps import parse_taps
-from segdistill.models.output import Output
 
 
 class Adapter(nn.Module):
@@ -58,7 +57,7 @@ class AdaptiveFactors(Weighing):
         steps: batches after which the weights learn no more (the second phase of the original, which comes after 70
             epochs); 0 for never.
 
-    >>> from segdistill.models.output import FeatureInfo
+    >>> from segdistill.models.output import FeatureInfo, Output
     >>> weighing = AdaptiveFactors()
     >>> weighing.connect({"encoder": FeatureInfo("encoder", 8, 4)}, ["a", "b"])
     >>> output = Output(None, {"encoder": torch.rand(3, 8, 4, 4)})
@@ -94,15 +93,13 @@ class AdaptiveFactors(Weighing):
     def _learns(self) -> bool:
         return not self.steps or int(self.adapter.taken) <= self.steps
 
-    def __call__(
-        self, given: Tensor, logits: Logits, target: Tensor, student: Output | None = None
-    ) -> Tensor:
+    def weigh(self, given: Tensor, heard: Heard) -> Tensor:
         """(B, J) with a graph while it learns; rows sum to 1 where anybody speaks."""
-        assert student is not None
+        assert heard.student is not None
         adapter = self.adapter
         if adapter.training:
             adapter.taken += 1
-        beta = student.features[self.features[0]].detach().float().flatten(2).amax(2)
+        beta = heard.student.features[self.features[0]].detach().float().flatten(2).amax(2)
         scores = adapter(beta)
         if not self._learns():
             scores = scores.detach()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -111,6 +111,14 @@ class Contested(Protocol):
         """Scalar loss of a teacher's critic, from what it and the student hand over, without a graph."""
 
 
+class Heard(NamedTuple):
+    """What can be known of a batch when its teachers are weighed: the arguments of `Weighing.__call__`."""
+
+    logits: Logits
+    target: Tensor
+    student: Output | None = None
+
+
 class Weighing(ABC):
     """Weights of J teachers on each of B samples.
 
@@ -129,7 +137,6 @@ class Weighing(ABC):
         """Told once which networks it will see: what the student declares of the taps, and the teachers' names."""
         return
 
-    @abstractmethod
     def __call__(
         self, given: Tensor, logits: Logits, target: Tensor, student: Output | None = None
     ) -> Tensor:
@@ -141,6 +148,11 @@ class Weighing(ABC):
             target: (B, ...) class indices.
             student: its answer, for learned weights.
         """
+        return self.weigh(given, Heard(logits, target, student))
+
+    @abstractmethod
+    def weigh(self, given: Tensor, heard: Heard) -> Tensor:
+        """(B, J) weights, from those of the recipe and what was heard of the batch: see `__call__`."""
 
     def penalty(self) -> Tensor | None:
         """A scalar that is added to the loss; none for most."""

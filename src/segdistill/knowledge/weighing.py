@@ -16,9 +16,9 @@ from torch import Tensor
 
 from segdistill.errors import InputError
 from segdistill.knowledge.adaptive_factors import AdaptiveFactors
-from segdistill.knowledge.base import Logits, Weighing
+from segdistill.knowledge.base import Heard, Weighing
+from segdistill.knowledge.options import require_types
 from segdistill.losses import one_hot, probabilities
-from segdistill.models.output import Output
 from segdistill.registry import build
 
 
@@ -57,9 +57,7 @@ class Uniform(Weighing):
     [[0.5, 0.5]]
     """
 
-    def __call__(
-        self, given: Tensor, logits: Logits, target: Tensor, student: Output | None = None
-    ) -> Tensor:
+    def weigh(self, given: Tensor, heard: Heard) -> Tensor:
         """(B, J), equal in each row."""
         return shares(torch.ones_like(given), given > 0)
 
@@ -71,9 +69,7 @@ class Fixed(Weighing):
     [[0.5, 0.25]]
     """
 
-    def __call__(
-        self, given: Tensor, logits: Logits, target: Tensor, student: Output | None = None
-    ) -> Tensor:
+    def weigh(self, given: Tensor, heard: Heard) -> Tensor:
         """(B, J), as given."""
         return given
 
@@ -83,14 +79,12 @@ class _ByScore(Weighing):
 
     reads_logits = True
 
-    def __call__(
-        self, given: Tensor, logits: Logits, target: Tensor, student: Output | None = None
-    ) -> Tensor:
+    def weigh(self, given: Tensor, heard: Heard) -> Tensor:
         """(B, J); rows sum to 1 where anybody speaks."""
-        known = [each for each in logits if each is not None]
-        if len(known) < len(logits):
+        known = [each for each in heard.logits if each is not None]
+        if len(known) < len(heard.logits):
             raise InputError("weights by score need teachers with logits, not classifiers")
-        scores = torch.stack([soft_dice_score(each, target) for each in known], dim=1)
+        scores = torch.stack([soft_dice_score(each, heard.target) for each in known], dim=1)
         return self.weights(scores, given > 0)
 
     @abstractmethod
@@ -157,9 +151,11 @@ def create_weighing(name: str = "score", **options: Any) -> Weighing:
     """Builds the weighing that is registered as `name`.
 
     Raises:
-        InputError: unknown name or option.
+        InputError: unknown name or option, or an option of another type.
 
     >>> type(create_weighing()).__name__
     'Score'
     """
+    if name in WEIGHINGS:
+        require_types("weighing", name, WEIGHINGS[name], options)
     return build("weighing", WEIGHINGS, name, options)

@@ -13,6 +13,7 @@ from segdistill.losses.focal import FocalLoss, emkd_seg_loss, focal_loss
 from segdistill.losses.iou import IoULoss, iou_loss
 from segdistill.losses.lovasz import LovaszSoftmax, lovasz_softmax
 from segdistill.losses.probability import log_probabilities, one_hot, probabilities
+from segdistill.losses.protokd_seg import BalancedCrossEntropy, balanced_cross_entropy, protokd_seg_loss
 from segdistill.losses.weighted_sum import (
     WeightedSum,
     amtd_seg_loss,
@@ -31,6 +32,8 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "amtd_seg": amtd_seg_loss,
     "focal": FocalLoss,
     "emkd_seg": emkd_seg_loss,
+    "balanced_cross_entropy": BalancedCrossEntropy,
+    "protokd_seg": protokd_seg_loss,
 }
 
 
@@ -48,6 +51,7 @@ def create_loss(name: str, **options: Any) -> nn.Module:
 
 __all__ = [
     "LOSSES",
+    "BalancedCrossEntropy",
     "CrossEntropy",
     "DiceLoss",
     "FocalLoss",
@@ -55,6 +59,7 @@ __all__ = [
     "LovaszSoftmax",
     "WeightedSum",
     "amtd_seg_loss",
+    "balanced_cross_entropy",
     "create_loss",
     "cross_entropy",
     "cross_entropy_dice_loss",
@@ -66,5 +71,6 @@ __all__ = [
     "lovasz_softmax",
     "one_hot",
     "probabilities",
+    "protokd_seg_loss",
     "weight_balance_loss",
 ]

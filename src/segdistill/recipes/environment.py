@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from segdistill import __version__
 from segdistill.files import write_json
 from segdistill.recipes.results import read_json
+from segdistill.runtime.machine import machine, versions
 
 ENVIRONMENT = "environment.json"
 """In the folder of a run that of its last call, in the folder of a stage that of its training."""
@@ -26,23 +23,13 @@ def environment(device: torch.device, precision: str, processes: int = 1) -> dic
     >>> environment(torch.device("cpu"), "32-true")["precision"]
     '32-true'
     """
-    found = {
-        "segdistill": __version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
+    own = {
         "threads": str(torch.get_num_threads()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": precision,
         "processes": str(processes),
     }
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return machine() | own | versions(PACKAGES)
 
 
 def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
@@ -71,13 +58,3 @@ def record_environment(folder: Path, now: dict[str, str], goes_on: bool) -> None
     before = read_json(folder / ENVIRONMENT) if goes_on else {}
     told = [text for text in (before.get(CHANGED), *differences(before, now)) if text]
     write_json(folder / ENVIRONMENT, now | ({CHANGED: "; ".join(told)} if told else {}))
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )

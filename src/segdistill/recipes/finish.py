@@ -12,24 +12,20 @@ import yaml
 
 from segdistill.data.cases import Case, select, table_hash
 from segdistill.evaluation.calibration import Calibration
-from segdistill.evaluation.complexity import complexity
 from segdistill.evaluation.model_card import write_model_card
 from segdistill.evaluation.pooled import Pool
 from segdistill.evaluation.report_build import finish_report
-from segdistill.evaluation.report_classification import read_class_report
 from segdistill.evaluation.report_data import DataReport, Report, StageReport
 from segdistill.evaluation.results import (
     Predict,
     Results,
     evaluate_cases,
-    read_metrics_csv,
     summarise,
     write_metrics_csv,
 )
 from segdistill.evaluation.robustness import STRENGTHS, robustness
 from segdistill.files import sha256_text, write_json
 from segdistill.recipes.classify import classify_stage
-from segdistill.recipes.compare import equal_time_to
 from segdistill.recipes.environment import ENVIRONMENT
 from segdistill.recipes.event import Event
 from segdistill.recipes.gather import Gathered
@@ -37,10 +33,9 @@ from segdistill.recipes.results import METRICS_FILE, RUN_FILE, SUMMARY_FILE, rea
 from segdistill.recipes.schema import Recipe
 from segdistill.recipes.schema_evaluation import EvaluationRecipe
 from segdistill.recipes.stage import TrainedStage, load_stage
-from segdistill.recipes.train import training_summary
+from segdistill.recipes.stage_report import stage_cost, stage_report
 from segdistill.recipes.unseen import count_taught
-from segdistill.training.curves import read_curves
-from segdistill.training.inference import mask_predictor, milliseconds_per_image, scored_predictor
+from segdistill.training.inference import mask_predictor, scored_predictor
 
 
 def evaluate_stage(
@@ -73,7 +68,7 @@ def evaluate_stage(
     facts: dict[str, Any] = {
         "inputs": inputs,
         "skipped": results.skipped,
-        "cost": _cost(stage, device),
+        "cost": stage_cost(stage, device),
         "summary": summarise(results),
     }
     if calibration is not None:
@@ -98,26 +93,6 @@ def _evaluation_inputs(stage: TrainedStage, cases: list[Case], evaluation: Evalu
     if evaluation.disturbs(stage.name):
         facts.append("robustness")
     return sha256_text(json.dumps(facts))
-
-
-def _cost(stage: TrainedStage, device: torch.device) -> dict[str, Any]:
-    (height, width), patches = stage.preprocess.size, stage.preprocess.patches
-    shape = (stage.preprocess.channels, height, width)
-    counted = complexity(stage.network, shape)
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
-    return {
-        "parameters": counted.parameters,
-        "macs": counted.macs,
-        "size_mb": counted.size_mb,
-        "input": "x".join(map(str, shape)),
-        "ms": milliseconds_per_image(stage.network, shape, device),
-        "machine": name,
-        "engine": "torch, float32, batch 1" + (f", one of {patches.count**2} patches" if patches else ""),
-    }
 
 
 def stated_yaml(recipe: Recipe) -> str:
@@ -145,9 +120,10 @@ def report_run(
     report = Report(
         title=recipe.name,
         description=recipe.about,
-        stages=[_stage_report(run / "stages" / name, recipe) for name in chosen],
+        stages=[stage_report(run / "stages" / name, recipe.stages[name]) for name in chosen],
         data=DataReport(
             name=gathered.name,
+            hash=facts.get("data_hash", ""),
             split=gathered.split,
             leaks=facts.get("leaks", []),
             near_duplicates=facts.get("near_duplicates", []),
@@ -169,29 +145,3 @@ def report_run(
     intensity = recipe.data.preprocess().intensity
     finish_report(report, gathered.cases, test, predictor_of, intensity, run / "report.html")
     write_model_card(report, run / "model_card.md")
-
-
-def _stage_report(folder: Path, recipe: Recipe) -> StageReport:
-    part = recipe.stages[folder.name]
-    evaluated = read_json(folder / SUMMARY_FILE)
-    curves = read_curves(folder / "curves.csv")
-    words = part.about or f"{part.model.name}, {part.task}"
-    if any(teacher.unseen for teacher in part.teachers):
-        words += "; each case is taught by the teachers that never saw it: teachers.csv"
-    return StageReport(
-        name=folder.name,
-        role=part.role,
-        task=words,
-        summary=evaluated.get("summary", {}),
-        results=read_metrics_csv(folder / METRICS_FILE),
-        curves=curves,
-        cost=evaluated.get("cost", {}),
-        training=training_summary(folder, curves)
-        | {"equal_time_to": equal_time_to(folder.parents[1], folder.name)},
-        teachers=[teacher.stage for teacher in part.teachers],
-        pooled=evaluated.get("pooled", {}),
-        calibration=evaluated.get("calibration", {}),
-        robustness=evaluated.get("robustness", ()),
-        environment=read_json(folder / ENVIRONMENT),
-        classes=read_class_report(folder),
-    )

@@ -126,10 +126,10 @@ def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, lis
     name = data.dataset or "folder"
     cases = index_dataset(name, source)
     for case in cases:
-        if not case.has_reference and case.label.lower() != "normal":
+        if not case.has_reference:
             raise InputError(
-                f"{case.image}: image without mask: add the mask, or give a table made by "
-                f"'segdistill data index {name} {source} --unlabelled'"
+                f"{case.image}: image without mask: add the mask, label it normal if there is nothing to find, or give "
+                f"a table made by 'segdistill data index {name} {source} --unlabelled'"
             )
     return DATASETS[name].title, cases
 
@@ -171,7 +171,8 @@ def training_cases(
             f"{where}: no training case of site '{absent[0]}' has a mask (training cases: {listed})"
         )
     missing = [label for label in labels or [] if all(case.label != label for case in found)]
-    if missing or not found:
+    located = any(case.is_located or unlocated for case in found)  # normal ones alone teach nothing
+    if missing or not located:
         there = Counter(case.label or "(none)" for case in select(cases, split=split))
         counts = ", ".join(f"{label}: {count}" for label, count in there.items()) or "no cases at all"
         wanted = f"with label '{missing[0]}' " if missing else ""

@@ -109,7 +109,7 @@ def require_joint(stage: StageRecipe, name: str, cases: list[Case]) -> None:
     if joint is None:
         return
     says_where = find(stage.model.name).kind != "classifier" or stage.task != "joint"
-    if joint.uses_location and says_where and not any(c.has_reference for c in cases):
+    if joint.uses_location and says_where and not any(c.is_located for c in cases):
         raise InputError(
             f"stage {name}: no training case has a mask or a box: add some, or set joint.location: none"
         )

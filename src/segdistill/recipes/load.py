@@ -142,10 +142,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not YAML: {_where(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it has no keys")
     return content
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """Line, column and problem; what else the parser says is made for its own authors."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return place + " ".join(str(problem or error).split())
 
 
 def _apply(content: dict[str, Any], change: str) -> dict[str, Any]:

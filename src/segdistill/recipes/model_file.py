@@ -59,6 +59,8 @@ def _describe(stage: TrainedStage) -> ModelInfo:
         "weights_sha256": stage.info["weights_sha256"],
         "teachers": stage.info.get("teachers", []),
     }
+    cost = read_json(stage.folder / SUMMARY_FILE).get("cost", {})
+    provenance |= {name: cost[name] for name in ("parameters", "macs") if name in cost}
     return ModelInfo(
         name=f"{facts.get('recipe', run.name)}:{stage.name}",
         input_channels=stage.preprocess.channels,

@@ -101,7 +101,11 @@ def folds_of(cases: Sequence[Case], folds: int, seed: int) -> dict[str, int]:
     Raises:
         InputError: fewer groups than folds.
     """
-    return in_folds(select(cases, split="train"), folds, seed)
+    train = select(cases, split="train")
+    if (groups := len({case.group_key for case in train})) < folds:
+        instead = f"set out_of_fold: {groups}, or add cases" if groups > 1 else "add cases, or leave it out"
+        raise InputError(f"out_of_fold: {groups} training group(s) make no {folds} folds: {instead}")
+    return in_folds(train, folds, seed)
 
 
 def speaks(recipe: Recipe, name: str, cases: Sequence[Case], all_cases: Sequence[Case]) -> list[list[bool]]:

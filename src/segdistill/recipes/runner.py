@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from lightning_fabric import Fabric
 
-from segdistill.data.cases import select, table_hash, write_cases
+from segdistill.data.cases import normal_note, select, table_hash, write_cases
 from segdistill.data.store import Store, prepare_store
 from segdistill.errors import InputError
 from segdistill.files import write_json, write_text
@@ -23,7 +23,7 @@ from segdistill.recipes.check import check_parts, require_cases
 from segdistill.recipes.environment import ENVIRONMENT, differences, environment
 from segdistill.recipes.event import Event
 from segdistill.recipes.failures import tell_failed, train_all
-from segdistill.recipes.finish import evaluate_stage, report_run
+from segdistill.recipes.finish import evaluate_stage, report_run, stated_yaml
 from segdistill.recipes.folder import only_writer
 from segdistill.recipes.folds import run_folds
 from segdistill.recipes.gather import Gathered, absolute, gather
@@ -126,6 +126,8 @@ def _prepare(
     """Cases and the prepared store, which lies beside the runs so that they share it."""
     gathered = gather(recipe.data, source, folder)
     yield Event(f"{gathered.name}: {len(gathered.cases)} cases, {gathered.split}")
+    if note := normal_note(gathered.cases):
+        yield Event(note)
     for leak in gathered.leaks[:1]:
         yield Event(f"warning: {len(gathered.leaks)} leaks between the splits, such as {leak}")
     for name in chosen:
@@ -155,6 +157,7 @@ def _facts(run: _Run) -> dict[str, Any]:
     return {
         "recipe": run.recipe.name,
         "export": run.recipe.export,
+        "settings": stated_yaml(run.recipe),
         "data": run.gathered.name,
         "data_hash": table_hash(run.gathered.cases),
         "split": run.gathered.split,

@@ -112,6 +112,13 @@ class StageRecipe(Strict):
     equal_time_to: str | None = None
     may_fail: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _role_of_its_task(cls, value: object) -> object:
+        """What is distilled is a student where nothing else is said; as a baseline it would be compared with itself."""
+        distilled = isinstance(value, dict) and value.get("task") == "distillation"
+        return {"role": "student", **value} if distilled and isinstance(value, dict) else value
+
     @field_validator("weighing", mode="before")
     @classmethod
     def _by_name(cls, value: object) -> object:

@@ -158,7 +158,10 @@ def load_stage(folder: Path) -> TrainedStage:
             f"{folder / INFO} is damaged: run the recipe again to train the stage anew"
         ) from error
     network = build_network(model, preprocess.channels, classes)
-    load_weights(folder / WEIGHTS, network)
+    try:
+        load_weights(folder / WEIGHTS, network)
+    except InputError as error:
+        raise InputError(f"{error}: run the recipe again to train the stage anew") from error
     return TrainedStage(name, folder, network.eval(), preprocess, postprocess, info)
 
 

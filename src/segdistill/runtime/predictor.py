@@ -60,6 +60,9 @@ class Predictor:
         threads: as `Engine`.
         threshold: in place of the one that the model file holds.
 
+    Attributes:
+        engine: what runs its network.
+
     Raises:
         InputError: not a model file of ours, or a threshold outside of 0..1.
 
@@ -69,21 +72,21 @@ class Predictor:
     """
 
     def __init__(self, path: str | Path, threads: int | None = None, threshold: float | None = None) -> None:
-        self._engine = Engine(path, threads)
-        self._postprocess = self._engine.info.postprocess
+        self.engine = Engine(path, threads)
+        self._postprocess = self.engine.info.postprocess
         if threshold is not None:
             self._postprocess = replace(self._postprocess, threshold=threshold)
 
     @property
     def info(self) -> ModelInfo:
         """What the model file says about itself."""
-        return self._engine.info
+        return self.engine.info
 
     def predict_pixels(self, pixels: Pixels) -> Prediction:
         """Segments uint8 pixels (H, W) or (H, W, 3); the result has their size."""
         size = (pixels.shape[0], pixels.shape[1])
-        preprocess = self._engine.info.preprocess
-        answers = [self._engine.run_both(image[None]) for image in preprocess.inputs(pixels)]
+        preprocess = self.engine.info.preprocess
+        answers = [self.engine.run_both(image[None]) for image in preprocess.inputs(pixels)]
         probability = preprocess.join(np.stack([answer[0] for answer, _ in answers]), size)
         known = [label[0] for _, label in answers if label is not None]
         classes = dict(zip(self.info.labels, np.mean(known, axis=0).tolist(), strict=True)) if known else {}

@@ -116,15 +116,17 @@ class FitSettings(_Settings):
     def validates(self, epoch: int, epochs: int) -> bool:
         """Whether epoch `epoch` of `epochs`, from 0, ends with a look at the validation cases.
 
-        Every epoch does where something is decided by it; else about ten of them and the last one, for the curves.
+        Every epoch does where something is decided by it; else at most ten of them and the last one, for the curves.
 
         >>> [epoch for epoch in range(40) if FitSettings().validates(epoch, 40)]
         [3, 7, 11, 15, 19, 23, 27, 31, 35, 39]
+        >>> [sum(FitSettings().validates(epoch, epochs) for epoch in range(epochs)) for epochs in (5, 19, 25)]
+        [5, 10, 9]
         >>> sum(FitSettings(select="best").validates(epoch, 40) for epoch in range(40))
         40
         """
         decides = self.keeps_best or self.early_stop is not None or self.schedule.name == "plateau"
-        every = 1 if decides else max(1, epochs // 10)
+        every = 1 if decides else -(-epochs // 10)
         return (epoch + 1) % every == 0 or epoch + 1 == epochs
 
     def length(self, steps: int) -> tuple[int, int]:

@@ -69,7 +69,8 @@ def find_root(path: Path, fits: Callable[[Path], bool], what: str, depth: int = 
     """
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder: give the folder that holds {what}")
+        wrong = "is a file, not a folder" if path.exists() else "no such folder"
+        raise InputError(f"{path}: {wrong}: give the folder that holds {what}")
     level = [path]
     for _ in range(depth + 1):
         found = [folder for folder in level if fits(folder)]
