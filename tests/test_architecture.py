@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import json
 import re
 import subprocess
@@ -70,6 +71,13 @@ def test_rooms_import_only_from_rooms_above() -> None:
             if parts[0] == "segdistill" and len(parts) > 1 and parts[1] in known and parts[1] not in allowed:
                 wrong.append(f"{place(path)}:{line} imports {module}")
     assert wrong == []
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    """Whatever stands within functions or for the type checker alone counts, too."""
+    files = {"segdistill." + place(path).removesuffix(".py").replace("/", "."): path for path in FILES}
+    graph = {name: {module for _, module in imported(path)} & files.keys() for name, path in files.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the files
 
 
 def test_every_folder_is_a_room() -> None:

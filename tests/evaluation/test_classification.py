@@ -10,6 +10,7 @@ from scipy.stats import mannwhitneyu, t, ttest_ind
 
 from segdistill.errors import InputError
 from segdistill.evaluation.boxes import box_overlap, score_boxes
+from segdistill.evaluation.class_report import ClassReport
 from segdistill.evaluation.classification import classification_scores, confusion, roc_curve
 from segdistill.evaluation.classification_results import (
     Classified,
@@ -19,7 +20,6 @@ from segdistill.evaluation.classification_results import (
 )
 from segdistill.evaluation.repetitions import better_p, repeated
 from segdistill.evaluation.report import Report, StageReport, render_report
-from segdistill.evaluation.report_classification import ClassReport
 from segdistill.evaluation.report_repetitions import repetitions_table
 from segdistill.imaging.boxes import fill_box, tight_box
 

@@ -59,7 +59,7 @@ def test_the_mask_lies_where_the_volume_lies(direction: str, tmp_path: Path, mod
     prediction = predictor.predict_volume(path)
     if direction == "as DICOM":
         assert np.array_equal(prediction.mask > 0, box)
-    levels = slice_levels(predictor, prediction.volume.turned())
+    levels = slice_levels(predictor.info.preprocess.intensity, prediction.volume.turned())
     mask, _ = write_volume(prediction, levels, "v", tmp_path / "out")
     image, answer = sitk.ReadImage(str(path)), sitk.ReadImage(str(mask))
     assert answer.GetSize() == image.GetSize()
@@ -171,7 +171,7 @@ def test_volumes_that_cannot_be_used(tmp_path: Path, model: Path) -> None:
     predictor = Predictor(model)
     found = predictor.predict_volume(nifti)
     with pytest.raises(InputError, match="would replace its own volume"):
-        write_volume(found, slice_levels(predictor, found.volume), "v", own)
+        write_volume(found, slice_levels(predictor.info.preprocess.intensity, found.volume), "v", own)
     assert nifti.read_bytes() == before
 
 

@@ -109,7 +109,9 @@ def _one(
         return
     seconds = time.perf_counter() - began
     if is_volume(file):
-        write_volume(found, slice_levels(predictor, found.volume.turned()), stem, out)
+        write_volume(
+            found, slice_levels(predictor.info.preprocess.intensity, found.volume.turned()), stem, out
+        )
         rows.append(volume_row(found, seconds))
         return
     write_prediction(prediction, picture, stem, out)

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segdistill.evaluation.class_figures import class_reliability_chart, roc_chart
+from segdistill.evaluation.class_report import ClassReport, file_stem
 from segdistill.evaluation.classification import SCORES, roc_curve
 from segdistill.evaluation.classification_results import (
     LOCATION,
-    Classified,
-    read_classification_csv,
     reliability_of,
     summarise_classification,
     truth_of,
 )
 from segdistill.evaluation.comparison import split_name
 from segdistill.evaluation.html import interval_cell, number, table, text
+from segdistill.evaluation.report_data import Report, StageReport
 from segdistill.evaluation.report_repetitions import repetitions_table
 
-if TYPE_CHECKING:
-    from segdistill.evaluation.report_data import Report, StageReport
-
-CLASSIFICATION_FILE = "classification.csv"
-CAM_FOLDER = "grad_cam"
 _HEADS = {
     "accuracy": "Accuracy",
     "precision": "Precision",
@@ -41,47 +34,9 @@ _HEADS = {
 }
 
 
-@dataclass(frozen=True)
-class ClassReport:
-    """What one stage says of whole images.
-
-    Attributes:
-        classes: in the order of its answers.
-        rows: one per test case.
-        pictures: case -> PNG of its Grad-CAM.
-    """
-
-    classes: Sequence[str]
-    rows: Sequence[Classified]
-    pictures: dict[str, bytes] = field(default_factory=dict)
-
-
-def read_class_report(folder: Path) -> ClassReport | None:
-    """What lies in a stage's folder; None for a stage that classifies nothing.
-
-    >>> read_class_report(Path("nowhere")) is None
-    True
-    """
-    classes, rows = read_classification_csv(folder / CLASSIFICATION_FILE)
-    if not rows:
-        return None
-    pictures = {path.stem: path.read_bytes() for path in sorted((folder / CAM_FOLDER).glob("*.png"))}
-    return ClassReport(classes, rows, pictures)
-
-
-def file_stem(case: str) -> str:
-    """A case's id as the name of a file.
-
-    >>> file_stem("scan/frame 1")
-    'scan_frame 1'
-    """
-    return case.replace("/", "_").replace("\\", "_")
-
-
 def classification_section(report: Report) -> str:
     """Tables and charts of the stages that classify; "" where none does.
 
-    >>> from segdistill.evaluation.report_data import Report
     >>> classification_section(Report("none"))
     ''
     """
@@ -109,7 +64,7 @@ def classification_section(report: Report) -> str:
     return "\n".join(part for part in parts if part)
 
 
-Found = list[tuple[int, "StageReport", ClassReport]]
+Found = list[tuple[int, StageReport, ClassReport]]
 
 
 def _tables(found: Found, summaries: list[dict[str, Any]]) -> str:

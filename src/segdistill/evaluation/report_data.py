@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from segdistill.data.cases import Case
+from segdistill.evaluation.class_report import ClassReport
 from segdistill.evaluation.examples import Example
-from segdistill.evaluation.report_classification import ClassReport
 from segdistill.evaluation.report_teachers import Taught
 from segdistill.evaluation.results import CaseResult, Summary
 

@@ -22,10 +22,10 @@ from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_voi
 from pydicom.pixels.utils import pixel_array
 
 from segdistill.errors import UnreadableImage
+from segdistill.imaging.budget import check_budget
 from segdistill.imaging.depth import stretch
 from segdistill.imaging.dicom_spacing import read_spacing
 from segdistill.imaging.picture import Picture, Pixels
-from segdistill.imaging.read import check_budget
 
 _NATIVE, _OWN, _PILLOW = "", "pydicom", "pillow"
 _SYNTAXES = {  # transfer syntax -> the decoder of pydicom that may touch it; pylibjpeg can abort the process

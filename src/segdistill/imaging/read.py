@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from segdistill.errors import UnreadableImage
+from segdistill.imaging.budget import check_budget
 from segdistill.imaging.depth import to_eight_bits
 from segdistill.imaging.picture import Picture, Pixels, Spacing
 
@@ -151,22 +152,6 @@ def _open(file: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
     if frames != 1:
         raise UnreadableImage(f"holds {frames} frames: save each one as a file of its own")
     return image
-
-
-def check_budget(height: int, width: int, max_pixels: int) -> None:
-    """Raises UnreadableImage when a picture of this size must not be decoded.
-
-    >>> check_budget(10, 10, max_pixels=99)
-    Traceback (most recent call last):
-    ...
-    segdistill.errors.UnreadableImage: claims 10 x 10 pixels, more than the 99 that are allowed
-    """
-    if height < 1 or width < 1:
-        raise UnreadableImage(f"claims {height} x {width} pixels")
-    if height * width > max_pixels:
-        raise UnreadableImage(
-            f"claims {height} x {width} pixels, more than the {max_pixels} that are allowed"
-        )
 
 
 def _upright(image: Image.Image) -> Image.Image:

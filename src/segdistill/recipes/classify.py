@@ -17,13 +17,13 @@ from segdistill.data.cases import Case
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
 from segdistill.evaluation.boxes import score_boxes
+from segdistill.evaluation.class_report import CAM_FOLDER, CLASSIFICATION_FILE, file_stem
 from segdistill.evaluation.classification_results import (
     Classified,
     summarise_classification,
     write_classification_csv,
 )
 from segdistill.evaluation.metrics import FROM_COUNTS, count_pixels
-from segdistill.evaluation.report_classification import CAM_FOLDER, CLASSIFICATION_FILE, file_stem
 from segdistill.files import atomic_write
 from segdistill.imaging.contours import draw_overlay
 from segdistill.imaging.postprocess import resize_probability

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from segdistill.evaluation.class_report import read_class_report
 from segdistill.evaluation.complexity import complexity
-from segdistill.evaluation.report_classification import read_class_report
 from segdistill.evaluation.report_data import StageReport
 from segdistill.evaluation.results import read_metrics_csv
 from segdistill.recipes.compare import equal_time_to

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +11,7 @@ from numpy.typing import NDArray
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.volume import Volume
-
-if TYPE_CHECKING:
-    from segdistill.runtime.predictor import Predictor
+from segdistill.runtime.prediction import Prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,23 +41,27 @@ class VolumePrediction:
 
 
 def predict_volume(
-    predictor: Predictor, volume: Volume, progress: Callable[[int, int], None] | None = None
+    segment: Callable[[Pixels], Prediction],
+    intensity: Intensity | None,
+    volume: Volume,
+    progress: Callable[[int, int], None] | None = None,
 ) -> VolumePrediction:
     """Segments every slice of a volume.
 
     Args:
-        predictor: a model file.
+        segment: says what it sees in one slice (`Predictor.predict_pixels`).
+        intensity: how its training made 8 bits of a volume's values; None for the default.
         volume: as stored (`read_volume(path, turn=False)`): the network sees it turned as in its training, and the
             answer is turned back.
         progress: called with (done, total) after every slice.
     """
     turned = volume.turned()
-    levels = slice_levels(predictor, turned)
+    levels = slice_levels(intensity, turned)
     mask = np.zeros(volume.voxels.shape, np.uint8)
     into = as_turned(mask, volume)
     total, inside = 0.0, 0
     for k in range(len(into)):
-        answer = predictor.predict_pixels(levels(k))
+        answer = segment(levels(k))
         into[k] = answer.mask
         found = answer.probability[answer.mask != 0]
         total, inside = total + float(found.sum(dtype=np.float64)), inside + found.size
@@ -69,9 +70,9 @@ def predict_volume(
     return VolumePrediction(volume, mask, total / inside if inside else None)
 
 
-def slice_levels(predictor: Predictor, turned: Volume) -> Callable[[int], Pixels]:
+def slice_levels(intensity: Intensity | None, turned: Volume) -> Callable[[int], Pixels]:
     """A function from the number of a slice to its 8 bits, as the network was trained with."""
-    to_eight_bits = (predictor.info.preprocess.intensity or Intensity()).levels(turned.voxels)
+    to_eight_bits = (intensity or Intensity()).levels(turned.voxels)
     return lambda k: to_eight_bits(np.asarray(turned.voxels[k]))
 
 
