@@ -83,6 +83,18 @@ def test_splits(folder: Path, tmp_path: Path, options: tuple[object, ...], expec
     assert Counter(row["split"] for row in rows(tmp_path / "t.csv")) == expected
 
 
+def test_a_table_that_was_edited_by_hand_is_kept(folder: Path, tmp_path: Path) -> None:
+    table, kept = tmp_path / "t.csv", tmp_path / "t.csv.bak"
+    run("index", "folder", folder, "-o", table)
+    run("index", "folder", folder, "-o", table)
+    assert not kept.exists()  # the same again
+    edited = table.read_text() + "\n"
+    table.write_text(edited)
+    assert str(kept) in run("index", "folder", folder, "-o", table)
+    assert kept.read_text() == edited
+    assert table.read_text() + "\n" == edited
+
+
 def test_check_reports_errors_with_code_2_and_as_json(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     run("index", "folder", folder, "-o", table)

@@ -82,9 +82,23 @@ def index(
     if group:
         cases = group_duplicates(cases, result.pairs)
     cases = _split(cases, split, test, val, folds, fold, seed)
+    former = out.read_bytes() if out.is_file() else None
     write_cases(cases, out)
+    _keep(former, out)
     findings = [item for item in result.findings if not (group and "in different groups" in item.message)]
     _report(findings, as_json, cases=len(cases), table=out)
+
+
+def _keep(former: bytes | None, table: Path) -> None:
+    """Another table that was there before is not lost: somebody may have written labels or splits into it."""
+    from segdistill.files import atomic_write
+
+    if former is None or former == table.read_bytes():
+        return
+    kept = table.with_name(f"{table.name}.bak")
+    with atomic_write(kept) as temporary:
+        temporary.write_bytes(former)
+    typer.echo(f"{table} held another table before, which is kept as {kept}", err=True)
 
 
 @app.command()
