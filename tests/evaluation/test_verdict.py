@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from segdistill.evaluation.comparison_report import verdicts_sentence
 from segdistill.evaluation.statistics import PairedDifference
 from segdistill.evaluation.verdict import HELPS, HURTS, NO_EVIDENCE, Comparison, compare_scores, correct
 
@@ -85,6 +86,18 @@ def shown(**changes: object) -> Comparison:
         "baseline_seeds": 3,
     }
     return Comparison(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+def test_many_verdicts_are_told_together() -> None:
+    nothing = [shown(method=f"m{k}", low=-0.01) for k in range(5)]
+    assert (
+        verdicts_sentence([shown(), shown(low=-0.01)])
+        == "kd against alone: helps; kd against alone: no evidence."
+    )
+    assert verdicts_sentence(nothing) == "Of 5 comparisons: no evidence: all 5."
+    assert (
+        verdicts_sentence([shown(), *nothing]) == "Of 6 comparisons: helps: kd against alone; no evidence: 5."
+    )
 
 
 LACKING = {

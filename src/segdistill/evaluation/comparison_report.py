@@ -16,6 +16,9 @@ from segdistill.evaluation.subgroups import subgroups
 from segdistill.evaluation.verdict import Comparison
 from segdistill.files import atomic_write, write_text
 
+NAMED = 4
+"""Comparisons that a sentence still names one by one."""
+
 Pairs = Sequence[tuple[Method, Method]]
 
 
@@ -56,9 +59,8 @@ def comparison_page(comparisons: Sequence[Comparison], pairs: Pairs, title: str,
     """The page: verdicts with forest plots, the methods with their trainings, and the differences by subgroup."""
     methods = list({m.name: m for pair in pairs for m in pair}.values())
     metric = comparisons[0].metric
-    lead = "; ".join(f"{c.method} against {c.baseline}: {c.words}" for c in comparisons)
     parts = [
-        f"<header><h1>{text(title)}</h1><p class='lead'>{text(lead)}.</p></header>",
+        f"<header><h1>{text(title)}</h1><p class='lead'>{text(verdicts_sentence(comparisons))}</p></header>",
         f'<section id="verdict"><h2>Verdicts</h2>\n{verdicts_html(comparisons)}</section>',
         f'<section id="methods"><h2>Methods</h2>\n{_methods(methods, metric)}</section>',
     ]
@@ -66,6 +68,21 @@ def comparison_page(comparisons: Sequence[Comparison], pairs: Pairs, title: str,
         parts.append(f'<section id="subgroups"><h2>Subgroups</h2>\n{by}</section>')
     parts.append(f"<footer>{RESEARCH_ONLY} Written by segdistill.</footer>")
     return page(text(title), "\n".join(parts).replace('xmlns="http://www.w3.org/2000/svg" ', ""))
+
+
+def verdicts_sentence(comparisons: Sequence[Comparison]) -> str:
+    """The verdicts in a sentence; of many, those that are alike together."""
+    if len(comparisons) <= NAMED:
+        return "; ".join(f"{c.method} against {c.baseline}: {c.words}" for c in comparisons) + "."
+    alike: dict[str, list[Comparison]] = {}
+    for c in comparisons:
+        alike.setdefault(c.words, []).append(c)
+    parts = []
+    for words, members in alike.items():
+        named = ", ".join(f"{c.method} against {c.baseline}" for c in members)
+        count = f"{'all ' if len(alike) == 1 else ''}{len(members)}"
+        parts.append(f"{words}: {named if len(members) <= NAMED else count}")
+    return f"Of {len(comparisons)} comparisons: {'; '.join(parts)}."
 
 
 def _methods(methods: Sequence[Method], metric: str) -> str:
