@@ -5,7 +5,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,23 +220,3 @@ def test_an_error_in_a_thread_reaches_the_caller(store: Store) -> None:
     with pytest.raises(ValueError, match="this view is broken"):
         list(batches(views, 2, epoch=0, workers=1))
     assert not view_threads()
-
-
-def test_a_view_is_cheap(store: Store, phantom_cases: list[Case], tmp_path: Path) -> None:
-    preprocess = Preprocess(size=(128, 128))
-    views = Views(
-        prepare_store(phantom_cases[:4], preprocess, tmp_path),
-        [c.id for c in phantom_cases[:4]],
-        preprocess,
-        "lightbtseg",
-    )
-    views.view(0, 0)
-    best = min(_seconds(views) for _ in range(5))
-    assert best < 0.002  # 0.2 ms measured; room for a busy machine
-
-
-def _seconds(views: Views) -> float:
-    start = time.perf_counter()
-    for number in range(40):
-        views.view(number % 4, number)
-    return (time.perf_counter() - start) / 40
