@@ -87,6 +87,7 @@ def test_plain_loop_compares_and_goes_on(tmp_path: Path) -> None:
     difference = first["details"]["difference"]
     assert difference["n"] == first["details"]["cases"]["test"]
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").glob("*-seed*")}
+    assert made  # nothing of a call is removed at its end
     assert result("plain_loop", *arguments)["details"]["difference"] == difference
     assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").glob("*-seed*")}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from segdistill.data.cases import Case, read_cases, write_cases
 from segdistill.data.phantom import write_phantom
 from segdistill.errors import InputError
+from segdistill.recipes.folder import only_writer
 from segdistill.recipes.gather import gather
 from segdistill.recipes.schema_data import DataRecipe, SplitRecipe
 
@@ -51,3 +53,12 @@ def test_several_folders_that_fit_are_never_chosen_among(tmp_path: Path) -> None
         write_phantom(tmp_path / "sites" / site, 4, size=32)
     with pytest.raises(InputError, match=r"2 folders in it hold .* \(a, b\): give one of them"):
         gather(DataRecipe(), tmp_path / "sites", tmp_path / "run")
+
+
+def test_what_lies_in_a_new_folder_is_kept_however_its_writer_ends(tmp_path: Path) -> None:
+    for name, error in (("done", None), ("refused", InputError("no")), ("stopped", KeyboardInterrupt())):
+        with suppress(InputError, KeyboardInterrupt), only_writer(tmp_path / name):
+            (tmp_path / name / "result.json").write_text("{}")
+            if error is not None:
+                raise error
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["result.json"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,8 +24,7 @@ _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 def only_writer(folder: Path) -> Iterator[None]:
     """Makes the folder and keeps other runs out of it; the lock ends with the process, however it ends.
 
-    A folder that was made for a run which then wrote no results (refused after pictures were drawn into it, say) is
-    removed again, with the folders above it that were made for it.
+    A folder that is still empty afterwards is removed again, with the folders above it that were made for it.
 
     Raises:
         InputError: the folder cannot be written, another run is writing to it, or a run would replace files there
@@ -53,9 +51,6 @@ def only_writer(folder: Path) -> Iterator[None]:
             yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)
-            if folder in made and not (folder / ENVIRONMENT).exists():
-                shutil.rmtree(folder, ignore_errors=True)
-                made.remove(folder)
             with suppress(OSError):
                 for path in made:
                     path.rmdir()

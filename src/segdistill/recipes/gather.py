@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,8 +139,32 @@ def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, lis
 
 def _phantom(data: DataRecipe, folder: Path) -> list[Case]:
     """Pictures drawn anew in every run: the same seed gives the same files."""
-    size = max(32, *data.height_width)
-    return write_phantom(folder / f"phantom-{data.phantoms}x{size}", data.phantoms, size=size)
+    return write_phantom(_drawn(data, folder), data.phantoms, size=_drawn_size(data))
+
+
+def _drawn(data: DataRecipe, folder: Path) -> Path:
+    return folder / f"phantom-{data.phantoms}x{_drawn_size(data)}"
+
+
+def _drawn_size(data: DataRecipe) -> int:
+    return max(32, *data.height_width)
+
+
+@contextmanager
+def drawn_in_vain(data: DataRecipe, folder: Path) -> Iterator[None]:
+    """Where what follows refuses the recipe, the made-up images that were drawn for it meanwhile are removed again.
+
+    >>> with drawn_in_vain(DataRecipe(), Path("runs/mine")):
+    ...     pass
+    """
+    drawn = _drawn(data, folder)
+    before = drawn.exists()
+    try:
+        yield
+    except InputError:
+        if not before:
+            shutil.rmtree(drawn, ignore_errors=True)
+        raise
 
 
 def training_cases(

@@ -26,7 +26,7 @@ from segdistill.recipes.failures import tell_failed, train_all
 from segdistill.recipes.finish import evaluate_stage, report_run, stated_yaml
 from segdistill.recipes.folder import only_writer
 from segdistill.recipes.folds import run_folds
-from segdistill.recipes.gather import Gathered, absolute, gather
+from segdistill.recipes.gather import Gathered, absolute, drawn_in_vain, gather
 from segdistill.recipes.inputs import StageInputs, precision_of
 from segdistill.recipes.machine import Machine, is_first_process, make_fabric
 from segdistill.recipes.model_file import export_stage
@@ -124,14 +124,15 @@ def _prepare(
     recipe: Recipe, chosen: list[str], source: Path | None, folder: Path
 ) -> Generator[Event, None, _Run]:
     """Cases and the prepared store, which lies beside the runs so that they share it."""
-    gathered = gather(recipe.data, source, folder)
-    yield Event(f"{gathered.name}: {len(gathered.cases)} cases, {gathered.split}")
-    if note := normal_note(gathered.cases):
-        yield Event(note)
-    for leak in gathered.leaks[:1]:
-        yield Event(f"warning: {len(gathered.leaks)} leaks between the splits, such as {leak}")
-    for name in chosen:
-        require_cases(recipe, name, gathered.cases)
+    with drawn_in_vain(recipe.data, folder):
+        gathered = gather(recipe.data, source, folder)
+        yield Event(f"{gathered.name}: {len(gathered.cases)} cases, {gathered.split}")
+        if note := normal_note(gathered.cases):
+            yield Event(note)
+        for leak in gathered.leaks[:1]:
+            yield Event(f"warning: {len(gathered.leaks)} leaks between the splits, such as {leak}")
+        for name in chosen:
+            require_cases(recipe, name, gathered.cases)
     yield Event("preparing images")
     preprocess = recipe.data.preprocess()
     shared = folder.parent / ".store"
