@@ -90,9 +90,8 @@ def _overlaps(opened: OpenedCase, foreground: NDArray[Any], stage: TrainedStage)
     wide = resize_probability(foreground[None].astype(np.float32), opened.size)[0]
     boxes = score_boxes(wide > stage.postprocess.threshold, reference)
     found = {"box_iou": boxes.iou, "box_dice": boxes.dice}
-    if (
-        opened.case.box is not None and not opened.case.masks
-    ):  # only a box is known: the outline of the map cannot be judged
+    # only a box is known: the outline of the map cannot be judged
+    if opened.case.box is not None and not opened.case.masks:
         return found | {"iou": boxes.iou, "dice": boxes.dice}
     counts = count_pixels(
         foreground > stage.postprocess.threshold, prepare_mask(reference, stage.preprocess.size)

@@ -116,8 +116,9 @@ class StageRecipe(Strict):
     @classmethod
     def _role_of_its_task(cls, value: object) -> object:
         """What is distilled is a student where nothing else is said; as a baseline it would be compared with itself."""
-        distilled = isinstance(value, dict) and value.get("task") == "distillation"
-        return {"role": "student", **value} if distilled and isinstance(value, dict) else value
+        if isinstance(value, dict) and value.get("task") == "distillation":
+            return {"role": "student", **value}
+        return value
 
     @field_validator("weighing", mode="before")
     @classmethod
