@@ -144,6 +144,8 @@ class Bench:
 
     def lengths(self, plain: dict[str, Any], ours: dict[str, Any]) -> dict[str, int]:
         """Steps of the plain loop and epochs of ours that take the same time: whole epochs within the budget."""
+        if self.args.epochs is not None and self.args.steps is not None:
+            return {"plain": self.args.steps, "ours": self.args.epochs}
         units = self.unit_seconds({"plain": plain, "ours": ours})
         step = units["plain"]["unit_s"]
         epochs, seconds = self.epochs(ours, units["ours"])
@@ -235,6 +237,9 @@ def main() -> None:
     for side in SIDES:
         parser.add_argument(f"--{side}", type=json.loads, default={}, help="its settings, as JSON")
     parser.add_argument("--epochs", type=int, help="of ours, in place of --minutes")
+    parser.add_argument(
+        "--steps", type=int, help="of the plain loop, with --epochs: nothing is measured before"
+    )
     parser.add_argument("--measure-steps", type=int, default=40, help=argparse.SUPPRESS)
     parser.add_argument("--measure-epochs", type=int, default=2, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -30,7 +30,7 @@ ROOMS = (
     "server",
     "cli",
 )
-GROUND = {"errors", "files", "registry"}  # below all rooms
+GROUND = {"errors", "files", "options", "registry"}  # below all rooms
 TORCH_FREE = {"imaging", "runtime", "data", "evaluation", "server"}
 MAY_USE_TORCH = {"data/views.py", "evaluation/complexity.py"}
 TORCH = {"torch", "lightning_fabric", "monai", "albumentations", "safetensors"}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from segdistill.errors import InputError
+from segdistill.options import fit_option, option_types
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def build(kind: str, registry: Mapping[str, Callable[..., T]], name: str, option
     """Calls `registry[name](**options)`.
 
     Raises:
-        InputError: `name` is not registered, or an option is not one of the builder's parameters.
+        InputError: `name` is not registered, or an option is not one of the builder's parameters, or of another type.
 
     >>> build("number", {"float": float}, "flaot", {})
     Traceback (most recent call last):
@@ -48,12 +48,14 @@ def build(kind: str, registry: Mapping[str, Callable[..., T]], name: str, option
     """
     if name not in registry:
         raise InputError(f"unknown {kind} '{name}': {near_names(name, registry)}")
-    parameters = inspect.signature(registry[name]).parameters
-    for option in options:
-        if option not in parameters:
-            known = ", ".join(parameters) or "none"
-            raise InputError(f"{kind} '{name}' has no option '{option}' (options: {known})")
+    known, given = option_types(registry[name]), {}
+    for option, value in options.items():
+        if option not in known:
+            raise InputError(
+                f"{kind} '{name}' has no option '{option}' (options: {', '.join(known) or 'none'})"
+            )
+        given[option] = fit_option(f"{kind} '{name}': {option}", value, known[option])
     try:
-        return registry[name](**options)
+        return registry[name](**given)
     except (TypeError, ValueError) as error:
         raise InputError(f"{kind} '{name}': {error}") from error

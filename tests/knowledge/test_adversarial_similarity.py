@@ -81,7 +81,7 @@ def test_perfect_predictions_have_finite_gradients() -> None:
 
 
 def test_bad_use_is_explained() -> None:
-    with pytest.raises(InputError, match="form line is none of image, pixel"):
+    with pytest.raises(InputError, match="form is 'line': choose from image, pixel"):
         create_knowledge("adversarial_similarity", form="line")
     with pytest.raises(InputError, match="needs the reference masks"):
         create_knowledge("adversarial_similarity").extract(Output(torch.zeros(1, 2, 2, 2), {}))

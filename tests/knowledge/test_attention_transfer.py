@@ -101,7 +101,7 @@ def test_a_dead_map_gives_a_finite_gap() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(InputError, match="exponent 3 is none of 1, 2, 4"):
+    with pytest.raises(InputError, match="exponent is 3: choose from 1, 2, 4"):
         create_knowledge("attention_transfer", exponent=3)
-    with pytest.raises(InputError, match="norm max is none of l2, l1"):
+    with pytest.raises(InputError, match="norm is 'max': choose from l2, l1"):
         create_knowledge("attention_transfer", norm="max")

@@ -107,7 +107,7 @@ def test_volumes_are_images_with_one_more_axis() -> None:
 
 
 def test_bad_use_is_explained() -> None:
-    with pytest.raises(InputError, match="normalise channels is none of channel, spatial, none"):
+    with pytest.raises(InputError, match="normalise is 'channels': choose from channel, spatial, none"):
         CWD(normalise="channels")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="temperature must be positive"):
         CWD(temperature=0.0)

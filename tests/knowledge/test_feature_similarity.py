@@ -161,7 +161,7 @@ def test_bad_use_is_explained() -> None:
         InputError, match=r"no auto-encoders for 'student' \(only for: none\).*task: autoencoder"
     ):
         create_knowledge("feature_similarity").connect({}, {})
-    with pytest.raises(InputError, match="distance l1 is none of l2, mse"):
+    with pytest.raises(InputError, match="distance is 'l1': choose from l2, mse"):
         create_knowledge("feature_similarity", distance="l1")
     with pytest.raises(InputError, match="know enc@2, dec@2, not pair_encoder"):
         FeatureSimilarity(autoencoders={"student": codes(("enc@2", "dec@2"))})

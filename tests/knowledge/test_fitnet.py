@@ -113,7 +113,7 @@ def test_volumes_are_images_with_one_more_axis() -> None:
 
 
 def test_bad_use_is_explained() -> None:
-    with pytest.raises(InputError, match="fitnet: projection sometimes is none of always, differing"):
+    with pytest.raises(InputError, match="projection is 'sometimes': choose from always, differing"):
         FitNet(projection="sometimes")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="fitnet needs networks that declare their features"):
         FitNet().connect({}, {"t": {}})

@@ -80,7 +80,7 @@ class TestAbsolute(KnowledgeContract):
 
 
 def test_bad_use_is_explained() -> None:
-    with pytest.raises(InputError, match="form l1 is none of squared, abs"):
+    with pytest.raises(InputError, match="form is 'l1': choose from squared, abs"):
         create_knowledge("region_contrast", form="l1")
     with pytest.raises(InputError, match="needs the reference masks"):
         create_knowledge("region_contrast").extract(Output(None, {}))

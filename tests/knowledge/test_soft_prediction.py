@@ -88,7 +88,7 @@ def test_mixture_is_the_weighted_sum_of_probabilities(pair: tuple[np.ndarray, np
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(InputError, match="temperature must be positive"):
         SoftPrediction(temperature=0)
-    with pytest.raises(InputError, match="neither"):
+    with pytest.raises(InputError, match="direction is 'both': choose from teacher_student, student_teacher"):
         create_knowledge("soft_prediction", direction="both")
     with pytest.raises(InputError, match="needs a network with logits"):
         SoftPrediction().extract(Output(logits=None, features={}))

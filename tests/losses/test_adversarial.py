@@ -91,7 +91,7 @@ def test_logits_far_out_stay_finite_with_gradients_of_the_right_size() -> None:
         assert torch.isfinite(value)
         assert judged.grad is not None
         assert abs(judged.grad.item()) == pytest.approx(slope, abs=1e-6)
-    with pytest.raises(InputError, match="neither minimax nor non_saturating"):
+    with pytest.raises(InputError, match="choose from minimax, non_saturating"):
         adversarial_loss(torch.zeros(1), "wasserstein")  # type: ignore[arg-type]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -43,22 +43,48 @@ class Subject:
     data_hash: str = ""
 
 
-@dataclass
 class Evaluation:
-    """What was measured.
+    """What is measured of a model: cases are added one by one, and what concerns them all is read at the end.
+
+    Args:
+        extra: further metrics of every case, of EXTRA_METRICS.
+        pooled: also over all pixels of the set.
+        calibrated: also whether the probabilities mean what they say.
 
     Attributes:
-        results: one per case.
+        results: one per case with a reference.
         failed: "case" and "reason" of every case that could not be used.
-        pooled, calibration: as from Pool.metrics and Calibration.metrics; empty: not asked for.
         robustness: as from Disturbed.to_dict; empty: not asked for.
     """
 
-    results: Results
-    failed: list[dict[str, str]] = field(default_factory=list)
-    pooled: dict[str, Any] = field(default_factory=dict)
-    calibration: dict[str, Any] = field(default_factory=dict)
-    robustness: list[dict[str, Any]] = field(default_factory=list)
+    def __init__(self, extra: Sequence[str] = (), pooled: bool = False, calibrated: bool = False) -> None:
+        self.results = Results()
+        self.failed: list[dict[str, str]] = []
+        self.robustness: list[dict[str, Any]] = []
+        self._extra = extra
+        self._pool = Pool() if pooled else None
+        self._calibration = Calibration(then=self._pool) if calibrated else None
+
+    def add(self, case: Case, predict: Predict, intensity: Intensity | None = None) -> None:
+        """Measures a case; one without a reference is noted as skipped.
+
+        Raises:
+            InputError: the case cannot be used, and nothing is known of it afterwards.
+        """
+        pool = self._calibration or self._pool
+        one = evaluate_cases([case], predict, intensity=intensity, extra=self._extra, pool=pool)
+        self.results.extend(one)
+        self.results.skipped += one.skipped
+
+    @cached_property
+    def pooled(self) -> dict[str, Any]:
+        """As from Pool.metrics; empty: not asked for, or no case measured."""
+        return self._pool.metrics() if self._pool is not None and self.results else {}
+
+    @cached_property
+    def calibration(self) -> dict[str, Any]:
+        """As from Calibration.metrics; empty: not asked for, or no case measured."""
+        return self._calibration.metrics() if self._calibration is not None and self.results else {}
 
     @cached_property
     def summary(self) -> Summary:
@@ -68,7 +94,7 @@ class Evaluation:
     def facts(self, split: str) -> dict[str, Any]:
         """The content of evaluation.json and of `--json`.
 
-        >>> list(Evaluation(Results()).facts("test"))[-4:]
+        >>> list(Evaluation().facts("test"))[-4:]
         ['cases', 'skipped', 'failed', 'split']
         """
         summary = self.summary
@@ -110,26 +136,13 @@ def evaluate_subject(
     Raises:
         InputError: no case could be measured.
     """
-    pool = Pool() if pooled else None
-    calibration = Calibration(then=pool) if calibrated else None
-    found = Evaluation(Results())
+    found = Evaluation(extra, pooled, calibrated)
     for case in cases:
         try:
-            one = evaluate_cases(
-                [case],
-                subject.predict,
-                intensity=subject.intensity,
-                extra=extra,
-                pool=calibration or pool,
-            )
+            found.add(case, subject.predict, subject.intensity)
         except InputError as error:
             found.failed.append({"case": case.id, "reason": str(error)})
-            continue
-        found.results.extend(one)
-        found.results.skipped += one.skipped
     if not found.results:
         reason = found.failed[0]["reason"] if found.failed else "none of them has a reference mask"
         raise InputError(f"no case could be evaluated: {reason}")
-    found.pooled = pool.metrics() if pool is not None else {}
-    found.calibration = calibration.metrics() if calibration is not None else {}
     return found

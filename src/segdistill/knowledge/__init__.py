@@ -26,7 +26,6 @@ from segdistill.knowledge.fitnet import FitNet, hint_gap
 from segdistill.knowledge.holistic import Holistic
 from segdistill.knowledge.intra_class import IFVD, IntraClass, intra_class_map
 from segdistill.knowledge.memory_contrast import MemoryContrast, memory_gap
-from segdistill.knowledge.options import require_types
 from segdistill.knowledge.prototype_maps import ProtoKD, Prototypes, prototype_gap
 from segdistill.knowledge.region_contrast import RegionContrast, region_contrast
 from segdistill.knowledge.relations import Relations
@@ -72,8 +71,6 @@ def create_knowledge(name: str, **options: Any) -> Knowledge:
     >>> create_knowledge("soft_prediction", temperature=4.0).features
     ()
     """
-    if name in KNOWLEDGE:
-        require_types("knowledge", name, KNOWLEDGE[name], options)
     classes = options.get("classes", 2)
     if isinstance(classes, int) and classes < 2:
         raise InputError(f"knowledge '{name}': classes must be at least 2, background and one more")

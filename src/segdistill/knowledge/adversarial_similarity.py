@@ -7,9 +7,10 @@ from typing import Literal
 from torch import Tensor
 
 from segdistill.errors import InputError
-from segdistill.knowledge.base import STUDENT, Knowledge, Said, require_one_of
+from segdistill.knowledge.base import STUDENT, Knowledge, Said
 from segdistill.losses import probabilities
 from segdistill.models.output import Output
+from segdistill.options import fit_option
 
 Form = Literal["image", "pixel"]
 EPSILON = 1e-12
@@ -76,7 +77,7 @@ class AdversarialSimilarity(Knowledge):
     compares = ("one_sided",)
 
     def __init__(self, form: Form = "image", one_sided: bool = False) -> None:
-        require_one_of("adversarial_similarity", "form", form, ("image", "pixel"))
+        fit_option("adversarial_similarity: form", form, Form)
         self.form: Form = form
         self.one_sided = one_sided
 

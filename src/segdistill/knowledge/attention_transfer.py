@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdistill.knowledge.base import STUDENT, Knowledge, Said, require_one_of
+from segdistill.knowledge.base import STUDENT, Knowledge, Said
 from segdistill.knowledge.maps import resize
 from segdistill.knowledge.taps import parse_taps
 from segdistill.models.output import Output
+from segdistill.options import fit_option
 
 Exponent = Literal[1, 2, 4]
 Norm = Literal["l2", "l1"]
@@ -85,8 +86,8 @@ class AttentionTransfer(Knowledge):
     def __init__(
         self, exponent: Exponent = 1, norm: Norm = "l2", taps: str | Sequence[str] = "enc_dec"
     ) -> None:
-        require_one_of("attention_transfer", "exponent", exponent, (1, 2, 4))
-        require_one_of("attention_transfer", "norm", norm, ("l2", "l1"))
+        fit_option("attention_transfer: exponent", exponent, Exponent)
+        fit_option("attention_transfer: norm", norm, Norm)
         self.exponent, self.norm = exponent, norm
         self.features = parse_taps("attention_transfer", taps)
 

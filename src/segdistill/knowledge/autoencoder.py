@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.knowledge.base import require_one_of
 from segdistill.knowledge.taps import tapped
+from segdistill.options import fit_option
 
 Latent = Literal["vector", "per_channel"]
 Pairs = str | Sequence[int] | Sequence[Sequence[str]]
@@ -76,7 +76,7 @@ class AutoEncoder(nn.Module):
         self, channels: int, latent: Latent = "vector", size: int = 512, grid: int = 16, hidden: int = 64
     ) -> None:
         super().__init__()
-        require_one_of("feature_autoencoder", "latent", latent, ("vector", "per_channel"))
+        fit_option("feature_autoencoder: latent", latent, Latent)
         for option, value in (("size", size), ("grid", grid), ("hidden", hidden)):
             if value < 1:
                 raise InputError(f"feature_autoencoder: {option} is {value}: it must be at least 1")

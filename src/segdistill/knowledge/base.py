@@ -9,7 +9,6 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from segdistill.errors import InputError
 from segdistill.models.output import FeatureInfo, Output
 
 Said = dict[str, Tensor]
@@ -157,14 +156,3 @@ class Weighing(ABC):
     def penalty(self) -> Tensor | None:
         """A scalar that is added to the loss; none for most."""
         return None
-
-
-def require_one_of(knowledge: str, option: str, value: object, valid: Sequence[object]) -> None:
-    """Refuses an option that is not one of its values.
-
-    >>> require_one_of("attention_transfer", "exponent", 3, (1, 2, 4))
-    Traceback (most recent call last):
-    segdistill.errors.InputError: attention_transfer: exponent 3 is none of 1, 2, 4
-    """
-    if not any(value == choice and type(value) is type(choice) for choice in valid):
-        raise InputError(f"{knowledge}: {option} {value} is none of {', '.join(map(str, valid))}")

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from segdistill.errors import InputError
-from segdistill.knowledge.base import STUDENT, Knowledge, Said, Taps, require_one_of
+from segdistill.knowledge.base import STUDENT, Knowledge, Said, Taps
 from segdistill.knowledge.composed import Composed, Weighted
 from segdistill.knowledge.maps import logits_of
 from segdistill.knowledge.projection import fitted, projections
 from segdistill.knowledge.taps import parse_taps
 from segdistill.models.output import Output
+from segdistill.options import fit_option
 
 Normalise = Literal["channel", "spatial", "none"]
 
@@ -44,10 +45,10 @@ def channel_wise_gap(
     student, teacher = student.float().flatten(2), teacher.float().flatten(2)
     if normalise == "none":
         return (student - teacher).square().mean((1, 2))
-    axis, other = (2, 1) if normalise == "channel" else (1, 2)
+    axis = 2 if normalise == "channel" else 1
     own, theirs = (torch.log_softmax(each / temperature, dim=axis) for each in (student, teacher))
-    divergence = (theirs.exp() * (theirs - own)).sum(axis)
-    return divergence.mean(1 if other == 1 else -1) * temperature**2
+    divergence = (theirs.exp() * (theirs - own)).sum(axis)  # one per channel, or one per position
+    return divergence.mean(1) * temperature**2
 
 
 def same_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +88,7 @@ class ChannelWise(Knowledge):
         temperature: float = 1.0,
         normalise: Normalise = "channel",
     ) -> None:
-        require_one_of("channel_wise", "normalise", normalise, ("channel", "spatial", "none"))
+        fit_option("channel_wise: normalise", normalise, Normalise)
         if temperature <= 0:
             raise InputError(f"channel_wise: temperature must be positive, not {temperature}")
         self.features = parse_taps("channel_wise", taps) if taps else ()

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from segdistill.errors import InputError
 from segdistill.knowledge.autoencoder import FeatureAutoEncoders, Latent, Pairs, parse_pairs
-from segdistill.knowledge.base import STUDENT, Knowledge, Said, Taps, require_one_of
+from segdistill.knowledge.base import STUDENT, Knowledge, Said, Taps
 from segdistill.models.output import Output
+from segdistill.options import fit_option
 
 Distance = Literal["l2", "mse"]
 EPSILON = 1e-12
@@ -102,7 +103,7 @@ class FeatureSimilarity(Knowledge):
         distance: Distance = "l2",
         autoencoders: Mapping[str, FeatureAutoEncoders] | None = None,
     ) -> None:
-        require_one_of("feature_similarity", "distance", distance, ("l2", "mse"))
+        fit_option("feature_similarity: distance", distance, Distance)
         self.pairs, self.outer, self.distance = parse_pairs(taps), outer, distance
         self.features = tuple(dict.fromkeys(chain.from_iterable(self.pairs)))
         self.autoencoders = {

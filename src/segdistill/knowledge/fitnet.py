@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from segdistill.knowledge.base import STUDENT, Knowledge, Said, Taps, require_one_of
+from segdistill.knowledge.base import STUDENT, Knowledge, Said, Taps
 from segdistill.knowledge.maps import unit
 from segdistill.knowledge.projection import When, fitted, projections
 from segdistill.knowledge.taps import parse_taps
 from segdistill.models.output import Output
+from segdistill.options import fit_option
 
 
 def hint_gap(student: Tensor, teacher: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class FitNet(Knowledge):
         per_teacher: bool = False,
         weighed: bool = True,
     ) -> None:
-        require_one_of("fitnet", "projection", projection, ("always", "differing"))
+        fit_option("fitnet: projection", projection, When)
         self.features = parse_taps("fitnet", taps)
         self.projection: When = projection
         self.normalise, self.per_teacher, self.weighed = normalise, per_teacher, weighed

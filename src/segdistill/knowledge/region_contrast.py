@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.errors import InputError
-from segdistill.knowledge.base import STUDENT, Knowledge, Said, require_one_of
+from segdistill.knowledge.base import STUDENT, Knowledge, Said
 from segdistill.knowledge.taps import parse_taps
 from segdistill.models.output import Output
+from segdistill.options import fit_option
 
 Form = Literal["squared", "abs"]
 
@@ -61,7 +62,7 @@ class RegionContrast(Knowledge):
     compares = ("form",)
 
     def __init__(self, form: Form = "squared", taps: str | Sequence[str] = "enc_dec") -> None:
-        require_one_of("region_contrast", "form", form, ("squared", "abs"))
+        fit_option("region_contrast: form", form, Form)
         self.form = form
         self.features = parse_taps("region_contrast", taps)
 

@@ -11,6 +11,7 @@ from segdistill.errors import InputError
 from segdistill.knowledge.base import STUDENT, Knowledge, Said
 from segdistill.knowledge.soft_prediction import Direction, soft_prediction_gap
 from segdistill.models.output import Output
+from segdistill.options import fit_option
 
 
 class SoftLabel(Knowledge):
@@ -33,10 +34,7 @@ class SoftLabel(Knowledge):
     def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
         if temperature <= 0:
             raise InputError(f"soft_label: temperature must be positive, not {temperature}")
-        if direction not in ("teacher_student", "student_teacher"):
-            raise InputError(
-                f"soft_label: direction '{direction}' is neither teacher_student nor student_teacher"
-            )
+        fit_option("soft_label: direction", direction, Direction)
         self.temperature, self.direction = temperature, direction
 
     def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:

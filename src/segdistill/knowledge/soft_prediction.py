@@ -13,6 +13,7 @@ from segdistill.errors import InputError
 from segdistill.knowledge.base import STUDENT, Knowledge, Said
 from segdistill.losses import log_probabilities
 from segdistill.models.output import Output
+from segdistill.options import fit_option
 
 Direction = Literal["teacher_student", "student_teacher"]
 
@@ -59,10 +60,7 @@ class SoftPrediction(Knowledge):
     def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
         if temperature <= 0:
             raise InputError(f"soft_prediction: temperature must be positive, not {temperature}")
-        if direction not in ("teacher_student", "student_teacher"):
-            raise InputError(
-                f"soft_prediction: direction '{direction}' is neither teacher_student nor student_teacher"
-            )
+        fit_option("soft_prediction: direction", direction, Direction)
         self.temperature, self.direction = temperature, direction
 
     def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:

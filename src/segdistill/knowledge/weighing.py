@@ -17,7 +17,6 @@ from torch import Tensor
 from segdistill.errors import InputError
 from segdistill.knowledge.adaptive_factors import AdaptiveFactors
 from segdistill.knowledge.base import Heard, Weighing
-from segdistill.knowledge.options import require_types
 from segdistill.losses import one_hot, probabilities
 from segdistill.registry import build
 
@@ -156,6 +155,4 @@ def create_weighing(name: str = "score", **options: Any) -> Weighing:
     >>> type(create_weighing()).__name__
     'Score'
     """
-    if name in WEIGHINGS:
-        require_types("weighing", name, WEIGHINGS[name], options)
     return build("weighing", WEIGHINGS, name, options)

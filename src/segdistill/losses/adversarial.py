@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 from segdistill.errors import InputError
 from segdistill.losses.probability import one_hot, probabilities
 from segdistill.models.discriminator import critic_input
+from segdistill.options import fit_option
 
 Gan = Literal["minimax", "non_saturating"]
 Condition = Literal["map", "masked_image", "concat"]
@@ -32,8 +33,7 @@ def adversarial_loss(judged: Tensor, gan: Gan = "minimax") -> Tensor:
     >>> [round(adversarial_loss(torch.zeros(2), gan).item(), 4) for gan in ("minimax", "non_saturating")]
     [-0.6931, 0.6931]
     """
-    if gan not in get_args(Gan):
-        raise InputError(f"gan '{gan}' is neither minimax nor non_saturating")
+    fit_option("gan", gan, Gan)
     judged = judged.float()
     return -F.softplus(judged).mean() if gan == "minimax" else F.softplus(-judged).mean()
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from segdistill.errors import InputError
 from segdistill.losses.probability import one_hot, probabilities
+from segdistill.options import fit_option
 
 Classes = Literal["present", "all"]
 
@@ -39,8 +39,7 @@ def lovasz_softmax(
     >>> round(lovasz_softmax(torch.zeros(1, 2, 4, 4), target).item(), 4)  # only class 1 is present, P = 0.5 of it
     0.5
     """
-    if classes not in ("present", "all"):
-        raise InputError(f"lovasz_softmax: classes '{classes}' is neither present nor all")
+    fit_option("lovasz_softmax: classes", classes, Classes)
     predicted = probabilities(logits).flatten(2)
     reference = one_hot(target, predicted.shape[1]).flatten(2)
     if not per_image:
@@ -77,8 +76,7 @@ class LovaszSoftmax(nn.Module):
 
     def __init__(self, classes: Classes = "present", per_image: bool = False) -> None:
         super().__init__()
-        if classes not in ("present", "all"):
-            raise InputError(f"lovasz_softmax: classes '{classes}' is neither present nor all")
+        fit_option("lovasz_softmax: classes", classes, Classes)
         self.classes: Classes = classes
         self.per_image = per_image
 

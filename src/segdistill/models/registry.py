@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from segdistill.errors import InputError, MissingExtra
+from segdistill.options import fit_option, option_types
 from segdistill.registry import near_names
 
 if TYPE_CHECKING:
@@ -247,8 +246,7 @@ def create_model(
             raise InputError(f"option {fixed!r} of {name} is fixed by its name: leave it out")
     build = entry.build()
     given = {"in_channels": in_channels, "classes": classes, **chosen, **entry.options}
-    parameters = inspect.signature(build).parameters
-    if "classes" not in parameters:  # a discriminator has none
+    if "classes" not in option_types(build):  # a discriminator has none
         given.pop("classes")
     return typing.cast("nn.Module", build(**_checked(name, build, given, hidden=set(entry.options))))
 
@@ -270,52 +268,10 @@ def find(name: str) -> ModelEntry:
 
 
 def _checked(name: str, build: Any, given: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
-    hints = typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
-    hints.pop("return", None)
-    valid = [option for option in hints if option not in hidden and option not in ("in_channels", "classes")]
+    known = option_types(build)
+    valid = [option for option in known if option not in hidden and option not in ("in_channels", "classes")]
     for option, value in given.items():
-        if option not in hints:
+        if option not in known:
             raise InputError(f"unknown option '{option}' of {name}: {near_names(option, valid)}")
-        given[option] = _fit(f"option {option!r} of {name}", value, hints[option])
+        given[option] = fit_option(f"option {option!r} of {name}", value, known[option])
     return given
-
-
-def _fit(what: str, value: Any, hint: Any) -> Any:
-    """`value` as the annotation wants it (a list becomes a tuple), or an InputError."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if any(value == choice and type(value) is type(choice) for choice in args):
-            return value
-        raise InputError(f"{what} is {value!r}: choose from {', '.join(map(str, args))}")
-    if origin is tuple and isinstance(value, (list, tuple)):
-        if args[-1] is Ellipsis:
-            return tuple(_fit(what, item, args[0]) for item in value)
-        if len(args) == len(value):
-            return tuple(_fit(what, item, arg) for item, arg in zip(value, args, strict=True))
-    elif origin in (typing.Union, types.UnionType):
-        for arg in args:
-            try:
-                return _fit(what, value, arg)
-            except InputError:
-                continue
-    elif origin is dict and isinstance(value, Mapping):
-        return {_fit(what, key, args[0]): _fit(what, item, args[1]) for key, item in value.items()}
-    elif hint is Any:
-        return value
-    elif hint is float and type(value) is int:
-        return float(value)
-    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    raise InputError(f"{what} is {value!r}: it must be {_spell(hint)}")
-
-
-def _spell(hint: Any) -> str:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        count = "" if args[-1] is Ellipsis else f"{len(args)} "
-        return f"a list of {count}{_spell(args[0])}"
-    if origin is dict:
-        return "a mapping"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_spell(arg) for arg in args)
-    return "none" if hint is type(None) else getattr(hint, "__name__", str(hint))

@@ -11,18 +11,11 @@ import torch
 import yaml
 
 from segdistill.data.cases import Case, select, table_hash
-from segdistill.evaluation.calibration import Calibration
+from segdistill.evaluation.evaluating import Evaluation
 from segdistill.evaluation.model_card import write_model_card
-from segdistill.evaluation.pooled import Pool
 from segdistill.evaluation.report_build import finish_report
 from segdistill.evaluation.report_data import DataReport, Report, StageReport
-from segdistill.evaluation.results import (
-    Predict,
-    Results,
-    evaluate_cases,
-    summarise,
-    write_metrics_csv,
-)
+from segdistill.evaluation.results import Predict, write_metrics_csv
 from segdistill.evaluation.robustness import STRENGTHS, robustness
 from segdistill.files import sha256_text, write_json
 from segdistill.recipes.classify import classify_stage
@@ -53,36 +46,30 @@ def evaluate_stage(
         return
     make = scored_predictor if evaluation.needs_scores else mask_predictor
     predict: Predict = make(stage.network, stage.preprocess, stage.postprocess, device)
-    pool = Pool() if evaluation.pooled else None
-    calibration = Calibration(then=pool) if evaluation.calibration else None
-    results = Results()
+    found = Evaluation(evaluation.metrics, evaluation.pooled, evaluation.calibration)
+    intensity = stage.preprocess.intensity
     for done, case in enumerate(cases if stage.marks else [], 1):
-        intensity = stage.preprocess.intensity
-        one = evaluate_cases(
-            [case], predict, intensity=intensity, extra=evaluation.metrics, pool=calibration or pool
-        )
-        results.extend(one)
-        results.skipped += one.skipped
+        found.add(case, predict, intensity)
         yield Event(f"evaluating {stage.name}", done, len(cases))
-    write_metrics_csv(results, folder / METRICS_FILE)
+    write_metrics_csv(found.results, folder / METRICS_FILE)
     facts: dict[str, Any] = {
         "inputs": inputs,
-        "skipped": results.skipped,
+        "skipped": found.results.skipped,
         "cost": stage_cost(stage, device),
-        "summary": summarise(results),
+        "summary": found.summary,
     }
-    if calibration is not None:
-        facts["calibration"] = calibration.metrics()
-    if evaluation.disturbs(stage.name) and any(not one.normal for one in results):
-        found: list[dict[str, Any]] = []
+    if evaluation.disturbs(stage.name) and any(not one.normal for one in found.results):
         total = sum(len(strengths) for strengths in STRENGTHS.values())
-        for disturbed in robustness(cases, predict, results, intensity=stage.preprocess.intensity):
-            found.append(disturbed.to_dict())
-            yield Event(f"disturbing {stage.name}", len(found), total)
-        facts["robustness"] = found
-    if classified := classify_stage(stage, cases, device):
-        facts["classification"] = classified
-    write_json(folder / SUMMARY_FILE, facts | ({"pooled": pool.metrics()} if pool is not None else {}))
+        for disturbed in robustness(cases, predict, found.results, intensity=intensity):
+            found.robustness.append(disturbed.to_dict())
+            yield Event(f"disturbing {stage.name}", len(found.robustness), total)
+    measured = {
+        "calibration": found.calibration,
+        "robustness": found.robustness,
+        "classification": classify_stage(stage, cases, device),
+        "pooled": found.pooled,
+    }
+    write_json(folder / SUMMARY_FILE, facts | {name: value for name, value in measured.items() if value})
 
 
 def _evaluation_inputs(stage: TrainedStage, cases: list[Case], evaluation: EvaluationRecipe) -> str:
