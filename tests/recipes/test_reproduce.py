@@ -90,6 +90,8 @@ def test_pooled_numbers_and_rows_without_a_stage(tmp_path: Path) -> None:
     write_run(tmp_path / "small", "lightvessel/cpu", "coronary", teacher=evaluated)
     tables = compare_with_paper("lightvessel", tmp_path, "1")
     assert [table["run"] for table in tables] == ["lightvessel/cpu (96x80) on made up", None]
+    assert [table["folder"] for table in tables] == [str(tmp_path / "small"), None]
+    assert f"[lightvessel/cpu (96x80) on made up, {tmp_path / 'small'}]" in render(tables)
     teacher = row_of(tables, "Teacher")
     assert teacher["ours"]["pooled.accuracy"] == 0.9
     assert teacher["difference"]["pooled.accuracy"] == -0.0835
@@ -166,7 +168,7 @@ def test_what_no_run_fills_is_answered_with_commands(tmp_path: Path) -> None:
     assert "0.9835" not in nothing
     write_run(tmp_path / "m", "verdict/coronary", "coronary", teacher=F1)
     some = segdistill("reproduce", "lightvessel", "--runs", tmp_path).out
-    assert "Table 1, methods, as a matrix of three seeds   [verdict/coronary (96x80) on made up]" in some
+    assert "three seeds   [verdict/coronary (96x80) on made up, " in some
     assert "segdistill run lightvessel/coronary" in some
     assert "segdistill run lightvessel/methods" not in some
     everything = segdistill("reproduce", "lightvessel", "--runs", tmp_path, "--all").out

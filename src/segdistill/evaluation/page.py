@@ -56,7 +56,7 @@ align-items:start}
 .charts.one{grid-template-columns:minmax(0,46rem)}
 .charts svg{display:block;width:100%;height:auto}
 .charts svg text,.charts svg tspan{font-family:inherit!important}
-.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(46%,12.5rem),16rem));gap:.8rem 1rem;
+.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(46%,12.5rem),15rem));gap:.8rem 1rem;
 margin:.3rem 0 1.4rem}
 .panels.large{grid-template-columns:repeat(auto-fit,minmax(min(100%,18rem),22rem))}
 .cases{display:flex;flex-wrap:wrap;gap:0 1.5rem}

@@ -81,8 +81,8 @@ def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list
 
     Returns:
         One entry per table and run: title, recipe, recipes (all whose runs fill it; none where it cannot be run), run
-        (None: not run), metrics, note, and rows with published, ours and difference (None where there is none), their
-        spreads, and why a row cannot be run.
+        and its folder (None: not run), metrics, note, and rows with published, ours and difference (None where there
+        is none), their spreads, and why a row cannot be run.
 
     Raises:
         InputError: unknown paper or table.
@@ -165,6 +165,7 @@ def _compare(part: PaperPart, metrics: list[str], run: _Run | None) -> dict[str,
         "recipe": part.recipe,
         "recipes": _filling(part),
         "run": run.label if run else None,
+        "folder": str(run.folder) if run else None,
         "metrics": metrics,
         "rows": [_row(row, metrics, run) for row in part.rows],
         "note": part.note,

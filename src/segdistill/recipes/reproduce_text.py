@@ -23,7 +23,7 @@ def render(tables: list[dict[str, Any]], everything: bool = True) -> str:
         spread = any(row.get("published_spread") or row.get("ours_spread") for row in table["rows"])
         widths = SPREAD if spread else PLAIN
         metrics = table["metrics"]
-        lines += [f"{table['title']}   [{table['run'] or 'not run: segdistill run ' + table['recipe']}]"]
+        lines += [f"{table['title']}   [{_source(table)}]"]
         lines += [" " * NAME + "".join(f"{metric.replace('.', ' '):>{sum(widths)}}" for metric in metrics)]
         titles = "".join(
             f"{word:>{width}}" for word, width in zip(("paper", "ours", "diff"), widths, strict=True)
@@ -33,6 +33,13 @@ def render(tables: list[dict[str, Any]], everything: bool = True) -> str:
         lines += [f"note: {table['note']}", ""] if table["note"] else [""]
     empty = [] if everything else [table for table in tables if not table["run"]]
     return "\n".join(lines + (_commands(empty) if empty else []))
+
+
+def _source(table: dict[str, Any]) -> str:
+    """Which run has filled a table, and where it lies: several may be of one recipe."""
+    if table["run"]:
+        return f"{table['run']}, {table['folder']}"
+    return f"not run: segdistill run {table['recipe']}"
 
 
 def _commands(tables: list[dict[str, Any]]) -> list[str]:
