@@ -25,6 +25,7 @@ from segdistill.recipes.machine import Machine, make_fabric
 from segdistill.recipes.schema_data import DataRecipe
 from segdistill.training import loop
 from segdistill.training.curves import read_curves
+from segdistill.training.precision import choose_precision
 from segdistill.training.settings import FitSettings
 from segdistill.training.supervised import Supervised
 
@@ -91,7 +92,7 @@ def main() -> None:
         "cases": len(cases),
         "size": args.size,
         "settings": settings.model_dump(mode="json"),
-        "machine": machine(),
+        "machine": machine(choose_precision(settings.precision, torch.device("cpu"))),
     }
     report(Path(__file__).stem, share, BAR, share <= BAR, details, args.json)
 
