@@ -69,7 +69,7 @@ class Evaluation:
         """Measures a case; one without a reference is noted as skipped.
 
         Raises:
-            InputError: the case cannot be used, and nothing is known of it afterwards.
+            InputError: the case cannot be used, and has no result.
         """
         pool = self._calibration or self._pool
         one = evaluate_cases([case], predict, intensity=intensity, extra=self._extra, pool=pool)
