@@ -27,6 +27,11 @@ def weights(folder: Path) -> list[bytes]:
     return [(folder / "stages" / stage / WEIGHTS).read_bytes() for stage in STAGES]
 
 
+def _heed_interrupts() -> None:
+    """What a shell starts in the background, this test perhaps, ignores interrupts, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def stop(
     recipe: Path, folder: Path, number: signal.Signals, at: Path | None, seconds: float
 ) -> tuple[int, str]:
@@ -37,6 +42,7 @@ def stop(
         stderr=subprocess.PIPE,
         text=True,
         env=surroundings(),
+        preexec_fn=_heed_interrupts,
     )
     while at is not None and not at.exists() and run.poll() is None:
         time.sleep(0.005)
