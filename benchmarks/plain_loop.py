@@ -144,7 +144,7 @@ class Bench:
 
     def lengths(self, plain: dict[str, Any], ours: dict[str, Any]) -> dict[str, int]:
         """Steps of the plain loop and epochs of ours that take the same time: whole epochs within the budget."""
-        if self.args.epochs is not None and self.args.steps is not None:
+        if self.args.steps is not None:
             return {"plain": self.args.steps, "ours": self.args.epochs}
         units = self.unit_seconds({"plain": plain, "ours": ours})
         step = units["plain"]["unit_s"]
@@ -243,6 +243,8 @@ def main() -> None:
     parser.add_argument("--measure-steps", type=int, default=40, help=argparse.SUPPRESS)
     parser.add_argument("--measure-epochs", type=int, default=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.steps is not None and args.epochs is None:
+        parser.error("--steps needs --epochs: the lengths of both sides are given, or measured")
     try:
         with only_writer(Path(args.out)):  # two at once would spoil the times of both
             run(args)

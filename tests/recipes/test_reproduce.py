@@ -168,7 +168,8 @@ def test_what_no_run_fills_is_answered_with_commands(tmp_path: Path) -> None:
     assert "0.9835" not in nothing
     write_run(tmp_path / "m", "verdict/coronary", "coronary", teacher=F1)
     some = segdistill("reproduce", "lightvessel", "--runs", tmp_path).out
-    assert "three seeds   [verdict/coronary (96x80) on made up, " in some
+    source = f"verdict/coronary (96x80) on made up, {tmp_path / 'm'}"
+    assert f"Table 1, methods, as a matrix of three seeds   [{source}]" in some
     assert "segdistill run lightvessel/coronary" in some
     assert "segdistill run lightvessel/methods" not in some
     everything = segdistill("reproduce", "lightvessel", "--runs", tmp_path, "--all").out

@@ -245,10 +245,11 @@ def create_model(
         if fixed in options:
             raise InputError(f"option {fixed!r} of {name} is fixed by its name: leave it out")
     build = entry.build()
+    known = option_types(build)
     given = {"in_channels": in_channels, "classes": classes, **chosen, **entry.options}
-    if "classes" not in option_types(build):  # a discriminator has none
+    if "classes" not in known:  # a discriminator has none
         given.pop("classes")
-    return typing.cast("nn.Module", build(**_checked(name, build, given, hidden=set(entry.options))))
+    return typing.cast("nn.Module", build(**_checked(name, known, given, hidden=set(entry.options))))
 
 
 def find(name: str) -> ModelEntry:
@@ -267,8 +268,7 @@ def find(name: str) -> ModelEntry:
     return MODELS[name]
 
 
-def _checked(name: str, build: Any, given: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
-    known = option_types(build)
+def _checked(name: str, known: dict[str, Any], given: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
     valid = [option for option in known if option not in hidden and option not in ("in_channels", "classes")]
     for option, value in given.items():
         if option not in known:
