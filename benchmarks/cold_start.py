@@ -23,7 +23,7 @@ UNWANTED = ("torch", "lightning_fabric", "albumentations", "matplotlib", "scipy"
 
 def make_model(path: Path, size: int) -> None:
     """Exports the untrained student."""
-    from segdistill.export.onnx import export_network
+    from segdistill.experiment.export import export_network
     from segdistill.imaging.postprocess import Postprocess
     from segdistill.imaging.preprocess import Preprocess
     from segdistill.models import create_model

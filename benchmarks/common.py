@@ -53,7 +53,7 @@ def machine(precision: str = "32-true") -> dict[str, str]:
     """The processor, the versions, and how busy the machine was before the benchmark began."""
     import torch
 
-    from segdistill.recipes.environment import environment
+    from segdistill.experiment.environment import environment
 
     found = environment(torch.device("cpu"), precision)
     return found | {"load_at_start": f"{LOAD_AT_START:.2f}"}

@@ -15,19 +15,19 @@ from typing import Any
 import torch
 
 from common import alternate, arguments, machine, milliseconds, report, scratch, two_cores
+from segdistill.config.schema import DataRecipe
 from segdistill.data.store import prepare_store
 from segdistill.data.views import Views, batches
+from segdistill.experiment.cases import gather, training_cases
+from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
 from segdistill.models import create_model
-from segdistill.recipes.gather import gather, training_cases
-from segdistill.recipes.machine import Machine, make_fabric
-from segdistill.recipes.schema_data import DataRecipe
 from segdistill.training import loop
 from segdistill.training.curves import read_curves
-from segdistill.training.precision import choose_precision
+from segdistill.training.optimisation import choose_precision
 from segdistill.training.settings import FitSettings
-from segdistill.training.supervised import Supervised
+from segdistill.training.task import Supervised
 
 BAR = 0.05
 LABELS = ["benign", "malignant"]

@@ -20,20 +20,19 @@ from common import alternate, arguments, machine, milliseconds, report, scratch,
 from segdistill.data.phantom import write_phantom
 from segdistill.data.store import prepare_store
 from segdistill.data.views import Views
+from segdistill.distillation import Knowledge, Teacher, create_knowledge, flat
+from segdistill.distillation.cache.entry import RECORDS
+from segdistill.distillation.cache.filling import How, fill
+from segdistill.distillation.cache.reading import KnowledgeCache, Wanted, extraction
+from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.knowledge import Knowledge, Teacher, create_knowledge, flat
-from segdistill.knowledge.cache import KnowledgeCache, Wanted, extraction
-from segdistill.knowledge.cache_entry import RECORDS
-from segdistill.knowledge.cache_filling import How, fill
 from segdistill.losses import create_loss
 from segdistill.models import create_model
-from segdistill.recipes.machine import Machine, make_fabric
 from segdistill.training.distillation import Distillation
-from segdistill.training.precision import choose_precision
+from segdistill.training.optimisation import choose_precision
 from segdistill.training.settings import FitSettings
 from segdistill.training.step_time import stepper
-from segdistill.training.supervised import Supervised
-from segdistill.training.task import Task
+from segdistill.training.task import Supervised, Task
 
 BAR = 1.10
 HEADLINE = "soft_prediction"

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common import alternate, arguments, machine, milliseconds, report, two_cores
-from segdistill.knowledge import Teacher, create_knowledge
+from segdistill.distillation import Teacher, create_knowledge
+from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.losses import create_loss
 from segdistill.models import create_model
-from segdistill.recipes.machine import Machine, make_fabric
 from segdistill.training import loop
 from segdistill.training.distillation import Distillation
-from segdistill.training.precision import choose_precision
+from segdistill.training.optimisation import choose_precision
 from segdistill.training.settings import FitSettings
 from segdistill.training.task import Batch
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from common import arguments, machine, report, tell, two_cores
-from segdistill.knowledge import KNOWLEDGE, FeatureSimilarity, Knowledge, create_knowledge
-from segdistill.knowledge.autoencoder import PAIR, FeatureAutoEncoders
+from segdistill.distillation import KNOWLEDGE, FeatureSimilarity, Knowledge, create_knowledge
+from segdistill.distillation.methods.lightvessel import PAIR, FeatureAutoEncoders
 from segdistill.losses import LOSSES, create_loss
-from segdistill.models.output import FeatureInfo, Output
+from segdistill.models.network import FeatureInfo, Output
 
 BAR = 0.01
 BLOCKS, CHANNELS, CLASSES, BATCH, DEPTH = 8, 6, 2, 3, 8

@@ -16,12 +16,12 @@ import torch
 import yaml
 
 from common import arguments, machine, report, scratch, tell, two_cores
-from segdistill.recipes.event import Event
-from segdistill.recipes.load import load_recipe
-from segdistill.recipes.machine import Machine
-from segdistill.recipes.runner import run_recipe
-from segdistill.recipes.schema import Recipe
-from segdistill.training.precision import choose_precision
+from segdistill.config.load import load_recipe
+from segdistill.config.schema import Recipe
+from segdistill.experiment.events import Event
+from segdistill.experiment.machine import Machine
+from segdistill.experiment.run import run_recipe
+from segdistill.training.optimisation import choose_precision
 
 BAR = 1.3
 STUDENTS = {

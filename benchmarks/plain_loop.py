@@ -20,17 +20,17 @@ import torch
 
 import segdistill
 from common import arguments, machine, report, scratch, tell
-from segdistill.data.case import Case
-from segdistill.data.cases import read_cases, select, table_hash, write_cases
+from segdistill.config.schema import DataRecipe, SplitRecipe
+from segdistill.data.case import Case, select, table_hash
+from segdistill.data.table import read_cases, write_cases
 from segdistill.data.views import batch_indices
 from segdistill.errors import InputError
-from segdistill.evaluation.results import CaseResult, read_metrics_csv
-from segdistill.evaluation.statistics import paired_difference
+from segdistill.experiment.cases import absolute, gather
+from segdistill.experiment.folder import only_writer
 from segdistill.files import sha256_file, sha256_text, write_json
-from segdistill.recipes.folder import only_writer
-from segdistill.recipes.gather import absolute, gather
-from segdistill.recipes.schema_data import DataRecipe, SplitRecipe
-from segdistill.training.precision import choose_precision
+from segdistill.metrics.cases import CaseResult, read_metrics_csv
+from segdistill.stats.bootstrap import paired_difference
+from segdistill.training.optimisation import choose_precision
 from segdistill.training.settings import FitSettings
 
 LABELS = ["benign", "malignant"]

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 
 from common import arguments, machine, report, scratch, tell
-from segdistill.data.cases import Case
+from segdistill.config.schema import DataRecipe
+from segdistill.data.case import Case
 from segdistill.data.store import prepare_store
 from segdistill.data.views import Views
+from segdistill.experiment.cases import gather, training_cases
+from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
 from segdistill.models import create_model
-from segdistill.recipes.gather import gather, training_cases
-from segdistill.recipes.machine import Machine, make_fabric
-from segdistill.recipes.schema_data import DataRecipe
 from segdistill.training.loop import fit
 from segdistill.training.settings import FitSettings
-from segdistill.training.supervised import Supervised
+from segdistill.training.task import Supervised
 from segdistill.training.validation import validate
 
 LABELS = ["benign", "malignant"]

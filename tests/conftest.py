@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from segdistill.data.cases import Case
+from segdistill.data.case import Case
 from segdistill.data.phantom import write_phantom
 from segdistill.data.splits import hold_out
+from tests.experiment.tiny import tiny_run
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,9 @@ def phantom_cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     """Forty made-up cases of 64x64 pixels, split 70/15/15; do not change their files."""
     cases = write_phantom(tmp_path_factory.mktemp("phantom") / "cases", count=40, size=64, seed=7)
     return hold_out(cases, seed=0)
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny run; do not change its files."""
+    return tiny_run(tmp_path_factory)

@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported (untrained) student."""
     import torch
 
-    from segdistill.export.onnx import export_network
+    from segdistill.experiment.export import export_network
     from segdistill.imaging.postprocess import Postprocess
     from segdistill.imaging.preprocess import Preprocess
     from segdistill.models import create_model

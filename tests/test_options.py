@@ -9,9 +9,9 @@ from typing import Any, Literal
 import pytest
 from torch import nn
 
+from segdistill.distillation import KNOWLEDGE
+from segdistill.distillation.weighting import WEIGHINGS
 from segdistill.errors import InputError
-from segdistill.knowledge import KNOWLEDGE
-from segdistill.knowledge.weighing import WEIGHINGS
 from segdistill.losses import LOSSES, create_loss
 from segdistill.models.registry import MODELS
 from segdistill.options import fit_option, option_types

@@ -17,23 +17,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from segdistill.data.cases import Case, read_cases
+from segdistill.data.case import Case
 from segdistill.data.store import prepare_store
+from segdistill.data.table import read_cases
 from segdistill.data.views import Views
-from segdistill.evaluation.results import evaluate_cases, write_metrics_csv
+from segdistill.experiment.cases import training_cases
+from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.files import write_json
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
+from segdistill.metrics.cases import write_metrics_csv
+from segdistill.metrics.measuring import evaluate_cases
 from segdistill.models import create_model
-from segdistill.recipes.gather import training_cases
-from segdistill.recipes.machine import Machine, make_fabric
 from segdistill.training.curves import read_curves
 from segdistill.training.inference import mask_predictor
 from segdistill.training.loop import fit
-from segdistill.training.precision import choose_precision
+from segdistill.training.optimisation import choose_precision
 from segdistill.training.settings import FitSettings
-from segdistill.training.supervised import Supervised
+from segdistill.training.task import Supervised
 
 Order = dict[str, Any]
 CPU = torch.device("cpu")

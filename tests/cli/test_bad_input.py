@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.tiny import Answer, process, segdistill, snapshot, write_recipe
-from runtime.small_model import save
 from segdistill.data.phantom import write_phantom
+from tests.experiment.tiny import Answer, process, segdistill, snapshot, write_recipe
+from tests.runtime.small_model import save
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
-from imaging.volumes import dicom_slice, write_itk, write_series
-from recipes.tiny import segdistill, snapshot
-from recipes.volumes_and_vessels import volume, volume_recipe, volumes
-from segdistill.data.cases import read_cases, write_cases
+from segdistill.data.table import read_cases, write_cases
+from tests.experiment.tiny import segdistill, snapshot
+from tests.experiment.volumes_and_vessels import volume, volume_recipe, volumes
+from tests.imaging.volumes import dicom_slice, write_itk, write_series
 
 
 def mask_of(root: Path, **how: Any) -> None:

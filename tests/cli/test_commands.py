@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from recipes.tiny import segdistill
+from segdistill.config.load import bundled_recipes
 from segdistill.data.phantom import write_phantom
-from segdistill.recipes.load import bundled_recipes
+from tests.experiment.tiny import segdistill
 
 METRICS = {"dice", "iou", "precision", "recall", "accuracy"}
 
@@ -163,7 +163,8 @@ def test_evaluate_leaves_a_report_of_its_own(run_folder: Path, tmp_path: Path) -
 
 
 def test_evaluate_without_any_lesion(run_folder: Path, tmp_path: Path) -> None:
-    from segdistill.data.cases import read_cases, select, write_cases
+    from segdistill.data.case import select
+    from segdistill.data.table import read_cases, write_cases
 
     write_cases(select(read_cases(run_folder / "cases.csv"), labels=["normal"]), tmp_path / "normal.csv")
     done = segdistill("evaluate", run_folder / "model.onnx", tmp_path / "normal.csv", "--split", "all")

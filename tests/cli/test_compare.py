@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes.made_runs import seeded, write_run
-from recipes.tiny import segdistill
+from tests.experiment.made_runs import seeded, write_run
+from tests.experiment.tiny import segdistill
 
 ALONE = {"role": "baseline"}
 

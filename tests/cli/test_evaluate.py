@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from recipes.tiny import segdistill, snapshot, surroundings
-from segdistill.data.cases import read_cases, write_cases
-from segdistill.evaluation.html import amount, quantity
+from segdistill.data.table import read_cases, write_cases
 from segdistill.runtime.model_file import read_info
+from segdistill.stats.text import amount, quantity
+from tests.experiment.tiny import segdistill, snapshot, surroundings
 
 
 def text(report: Path) -> str:

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.tiny import segdistill, write_recipe
-from segdistill.data.case import Case
+from segdistill.data.case import Case, reference_mask
 from segdistill.data.check import check_cases
 from segdistill.data.phantom import write_phantom
-from segdistill.data.reference import reference_mask
 from segdistill.errors import InputError
-from segdistill.recipes.gather import training_cases
+from segdistill.experiment.cases import training_cases
+from tests.experiment.tiny import segdistill, write_recipe
 
 NOTE = "normal images without mask: 4, taken as images with nothing to find"
 

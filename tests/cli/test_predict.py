@@ -12,10 +12,9 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from runtime.small_model import save
-from segdistill.cli.find_inputs import find_inputs
-from segdistill.cli.predict import predict
+from segdistill.cli.predict import find_inputs, predict
 from segdistill.errors import CasesFailed, InputError
+from tests.runtime.small_model import save
 
 app = typer.Typer()
 app.command()(predict)

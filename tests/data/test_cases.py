@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segdistill.data.cases import Case, file_hash, read_cases, reference_mask, select, table_hash, write_cases
+from segdistill.data.case import Case, file_hash, reference_mask, select, table_hash
+from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
-
-from .pictures import noise, save, square
+from tests.data.pictures import noise, save, square
 
 TEXT = st.text(
     st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters=";\\/"), min_size=1

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segdistill.data.cases import Case
+from segdistill.data.case import Case
 from segdistill.data.check import check_cases, run_check
 from segdistill.data.datasets import index_dataset
-
-from .pictures import make_folder, noise, save, square
+from tests.data.pictures import make_folder, noise, save, square
 
 
 def messages(cases: list[Case], level: str) -> list[str]:

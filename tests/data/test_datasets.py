@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segdistill.data.cases import reference_mask
+from segdistill.data.case import reference_mask
 from segdistill.data.datasets import DATASETS, index_dataset
 from segdistill.errors import InputError
-
-from .pictures import make_folder, noise, save, square
+from tests.data.pictures import make_folder, noise, save, square
 
 
 @pytest.mark.parametrize("name", sorted(DATASETS))

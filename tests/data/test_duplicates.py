@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdistill.data.cases import Case
+from segdistill.data.case import Case
 from segdistill.data.datasets import index_dataset
 from segdistill.data.duplicates import Fingerprint, find_duplicates, find_pairs, fingerprint, group_duplicates
 from segdistill.data.phantom import draw_phantom
 from segdistill.data.splits import hold_out, leaks, unstratified
-
-from .pictures import noise, save
+from tests.data.pictures import noise, save
 
 
 def picture(seed: int) -> np.ndarray:

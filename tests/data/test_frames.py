@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recipes.tiny import segdistill
-from segdistill.data.cases import Case, read_cases, reference_mask
+from segdistill.data.case import Case, reference_mask
 from segdistill.data.datasets import index_dataset
 from segdistill.data.splits import hold_out, k_fold
+from segdistill.data.table import read_cases
 from segdistill.errors import InputError
-
-from .pictures import noise, save, square
+from tests.data.pictures import noise, save, square
+from tests.experiment.tiny import segdistill
 
 
 def scan(folder: Path, *numbers: int, seed: int = 0) -> Path:

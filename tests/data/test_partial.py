@@ -10,9 +10,8 @@ import pytest
 from segdistill.data.case import Case
 from segdistill.data.datasets import index_dataset
 from segdistill.data.duplicates import find_duplicates, group_duplicates
-from segdistill.data.exact_split import hold_out_counts
 from segdistill.data.leaks import leaks
-from segdistill.data.partial import keep_locations
+from segdistill.data.splits import hold_out_counts, keep_locations
 from segdistill.errors import InputError
 
 

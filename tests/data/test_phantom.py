@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from segdistill.data.cases import read_cases
 from segdistill.data.phantom import draw_phantom, write_phantom
+from segdistill.data.table import read_cases
 from segdistill.errors import InputError
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdistill.data.cases import Case, read_cases, reference_mask
+from segdistill.data.case import Case, reference_mask
 from segdistill.data.check import check_cases
 from segdistill.data.contact_sheet import contact_sheet
 from segdistill.data.pack import pack_cases
+from segdistill.data.table import read_cases
 from segdistill.errors import InputError
-
-from .pictures import noise, save, square
+from tests.data.pictures import noise, save, square
 
 
 def test_sheet_shows_contours(phantom_cases: list[Case], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segdistill.data.cases import Case
+from segdistill.data.case import Case
 from segdistill.data.duplicates import Pair, group_duplicates
 from segdistill.data.splits import hold_out, k_fold, leaks, require_no_leaks, unstratified
 from segdistill.errors import InputError

@@ -10,13 +10,12 @@ import pytest
 from PIL import Image
 
 from segdistill.data import store as module
-from segdistill.data.cases import Case, reference_mask
+from segdistill.data.case import Case, reference_mask
 from segdistill.data.datasets import index_dataset
 from segdistill.data.store import prepare_store
 from segdistill.errors import InputError
 from segdistill.imaging.preprocess import Preprocess, prepare_mask
-
-from .pictures import make_folder, noise, save
+from tests.data.pictures import make_folder, noise, save
 
 PREPROCESS = Preprocess(size=(24, 32))
 

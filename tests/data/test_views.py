@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from segdistill.data.augment import AUGMENTS, Augment, make_augment
-from segdistill.data.cases import Case
+from segdistill.data.case import Case
 from segdistill.data.store import Store, prepare_store
 from segdistill.data.views import Views, batch_indices, batches
 from segdistill.errors import InputError

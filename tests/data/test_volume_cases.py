@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from imaging.volumes import blocks, organ, write_itk, write_series
-from segdistill.data.cases import Case, file_hash, read_cases, select, table_hash, write_cases
+from segdistill.data.case import Case, file_hash, select, table_hash
 from segdistill.data.check import run_check
 from segdistill.data.contact_sheet import contact_sheet
 from segdistill.data.datasets import index_dataset
@@ -18,13 +17,14 @@ from segdistill.data.opened import open_case
 from segdistill.data.pack import pack_cases
 from segdistill.data.splits import hold_out
 from segdistill.data.store import Store, prepare_store
+from segdistill.data.table import read_cases, write_cases
 from segdistill.data.views import Views, batches
 from segdistill.errors import InputError
 from segdistill.imaging.intensity import CT, MR
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess, prepare_mask
-
-from .pictures import noise, save, square
+from tests.data.pictures import noise, save, square
+from tests.imaging.volumes import blocks, organ, write_itk, write_series
 
 PREPROCESS = Preprocess(size=(16, 8), intensity=MR)
 

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imaging.volumes import blocks, dicom_slice, organ, write_itk, write_series
-from segdistill.data.cases import reference_mask
+from segdistill.data.case import reference_mask
 from segdistill.data.check import run_check
 from segdistill.data.datasets import DATASETS, index_dataset
 from segdistill.data.opened import open_case
 from segdistill.errors import InputError
-
-from .pictures import noise, save, square
+from tests.data.pictures import noise, save, square
+from tests.imaging.volumes import blocks, dicom_slice, organ, write_itk, write_series
 
 
 def sizes(counts: dict[str, int]) -> Counter[str]:

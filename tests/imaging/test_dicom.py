@@ -15,7 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
 from segdistill.errors import UnreadableImage
-from segdistill.imaging.dicom_spacing import read_spacing
+from segdistill.imaging.dicom import read_spacing
 from segdistill.imaging.read import image_size, read_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

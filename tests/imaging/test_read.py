@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segdistill.errors import UnreadableImage
-from segdistill.imaging.depth import to_eight_bits
+from segdistill.imaging.intensity import to_eight_bits
 from segdistill.imaging.read import READABLE_SUFFIXES, image_size, read_picture
 
 GREY = np.arange(12 * 17, dtype=np.uint8).reshape(12, 17)

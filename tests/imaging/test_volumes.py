@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segdistill.errors import InputError, UnreadableImage
-from segdistill.imaging.inflate import inflate
+from segdistill.imaging.limits import inflate
 from segdistill.imaging.read_volume import is_volume, read_volume, read_volume_mask, volume_files
 from segdistill.imaging.volume import Geometry, Volume, label_mask
-
-from .volumes import blocks, dicom_slice, organ, write_itk, write_series
+from tests.imaging.volumes import blocks, dicom_slice, organ, write_itk, write_series
 
 TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
 TURNS = [  # x, y and z axes of the image, as columns of ITK's direction

@@ -7,8 +7,7 @@ import torch
 
 from segdistill.errors import InputError
 from segdistill.models import create_model
-
-from .contract import DeepModelContract, ModelContract
+from tests.models.contract import DeepModelContract, ModelContract
 
 
 class TestResNet18(ModelContract):

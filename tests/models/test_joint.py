@@ -11,8 +11,7 @@ from torch import nn
 
 from segdistill.errors import InputError
 from segdistill.models import create_model
-
-from .contract import DeepModelContract, ModelContract
+from tests.models.contract import DeepModelContract, ModelContract
 
 
 class TestLANet18(ModelContract):

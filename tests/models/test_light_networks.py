@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from segdistill.errors import InputError
-from segdistill.evaluation.complexity import complexity
 from segdistill.models import create_model
+from segdistill.models.complexity import complexity
 from segdistill.models.mobilenet import MobileNetV2
 from segdistill.models.network import Network
 from segdistill.models.pretrained import load_encoder_weights
-
-from .contract import ModelContract
+from tests.models.contract import ModelContract
 
 
 class TestENet(ModelContract):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from segdistill.models.pointwise import PointwiseConv
+from segdistill.models.blocks import PointwiseConv
 from segdistill.models.registry import create_model
 
 

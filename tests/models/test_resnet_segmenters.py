@@ -9,8 +9,7 @@ import torch
 
 from segdistill.errors import InputError
 from segdistill.models import create_model
-
-from .contract import DeepModelContract, ModelContract
+from tests.models.contract import DeepModelContract, ModelContract
 
 
 class TestPSPNet(ModelContract):
@@ -81,7 +80,7 @@ def test_taps_are_those_of_amtd_at_384(
     ("name", "unused"), [("fcn_resnet101", 9_448_981), ("deeplabv3plus_xception65", 2_049_000)]
 )
 def test_only_the_published_preset_declares_what_never_runs(name: str, unused: int) -> None:
-    from segdistill.evaluation.complexity import complexity
+    from segdistill.models.complexity import complexity
 
     assert complexity(name, (1, 384, 384)).unused == 0
     assert complexity(name, (1, 384, 384), preset="published").unused == unused

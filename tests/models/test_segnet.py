@@ -9,8 +9,7 @@ from torch import nn
 from segdistill.errors import InputError
 from segdistill.models import create_model
 from segdistill.models.blocks import MaxUnpool
-
-from .contract import ModelContract
+from tests.models.contract import ModelContract
 
 
 class TestSegNet(ModelContract):

@@ -8,8 +8,7 @@ import torch
 
 from segdistill.errors import InputError
 from segdistill.models import create_model
-
-from .contract import ModelContract
+from tests.models.contract import ModelContract
 
 
 class TestSKUNet(ModelContract):

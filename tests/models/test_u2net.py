@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from segdistill.models import create_model
-
-from .contract import ModelContract
+from tests.models.contract import ModelContract
 
 
 class TestU2Net(ModelContract):

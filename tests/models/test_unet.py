@@ -6,8 +6,7 @@ import pytest
 
 from segdistill.errors import InputError
 from segdistill.models import create_model
-
-from .contract import ModelContract
+from tests.models.contract import ModelContract
 
 
 class TestUNet(ModelContract):

@@ -5,8 +5,7 @@ from typing import ClassVar
 import torch
 
 from segdistill.models import create_model
-
-from .contract import ModelContract
+from tests.models.contract import ModelContract
 
 
 class TestSimplifiedUNetJoint(ModelContract):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.models.vit import VisionTransformer
+from segdistill.models.classifiers import VisionTransformer
 
 
 def tiny(image_size: int) -> VisionTransformer:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .small_model import save
+from tests.runtime.small_model import save
 
 
 def test_nothing_is_written_below_the_home_folder(tmp_path: Path) -> None:

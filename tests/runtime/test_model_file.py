@@ -18,8 +18,7 @@ from segdistill.imaging.preprocess import Preprocess
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import METADATA_KEY, dump_info, parse_info, read_info
 from segdistill.runtime.onnx_file import read_metadata
-
-from .small_model import INFO, build, save
+from tests.runtime.small_model import INFO, build, save
 
 
 def test_metadata_comes_back(tmp_path: Path) -> None:

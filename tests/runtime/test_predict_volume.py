@@ -13,18 +13,16 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
-from imaging.volumes import dicom_slice, write_itk, write_series
-from recipes.tiny import segdistill
 from segdistill.errors import InputError
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.imaging.read_volume import read_volume
-from segdistill.runtime.predict_volume import slice_levels
-from segdistill.runtime.predictor import Predictor
+from segdistill.runtime.predictor import Predictor, slice_levels
 from segdistill.runtime.write import unique_stems
 from segdistill.runtime.write_volume import draw_sheet, shown_slices, volume_row, write_volume
-
-from .small_model import INFO, build, save
+from tests.experiment.tiny import segdistill
+from tests.imaging.volumes import dicom_slice, write_itk, write_series
+from tests.runtime.small_model import INFO, build, save
 
 SHAPE = (5, 48, 32)
 INFO_OF_VOLUMES = replace(INFO, preprocess=Preprocess((48, 32), intensity=Intensity("window", -100.0, 300.0)))

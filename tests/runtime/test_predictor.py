@@ -15,11 +15,9 @@ from segdistill.imaging.contours import outline
 from segdistill.imaging.picture import Picture, Spacing
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.read import read_picture
-from segdistill.runtime.prediction import Prediction
-from segdistill.runtime.predictor import Predictor
+from segdistill.runtime.predictor import Prediction, Predictor
 from segdistill.runtime.write import COLUMNS, prediction_row, unique_stems, write_prediction, write_rows
-
-from .small_model import INFO, build, save
+from tests.runtime.small_model import INFO, build, save
 
 
 def bright_square(height: int = 90, width: int = 110) -> np.ndarray:

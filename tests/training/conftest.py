@@ -13,20 +13,19 @@ from torch import Tensor
 from segdistill.data.phantom import write_phantom
 from segdistill.data.store import Store, prepare_store
 from segdistill.data.views import Views
+from segdistill.distillation import Teacher, create_knowledge, create_weighing, feature_autoencoder
+from segdistill.distillation.base import STUDENT, Knowledge, Said, Taps
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.knowledge import Teacher, create_knowledge, create_weighing, feature_autoencoder
-from segdistill.knowledge.base import STUDENT, Knowledge, Said, Taps
 from segdistill.losses import create_loss
 from segdistill.losses.adversarial import MultiStageLoss
 from segdistill.models import create_model
-from segdistill.models.output import Output
+from segdistill.models.network import Output
 from segdistill.training.adversarial import Adversarial
 from segdistill.training.distillation import Distillation
-from segdistill.training.joint import Joint, Known
-from segdistill.training.joint_loss import JointLoss
-from segdistill.training.joint_settings import JointSettings
+from segdistill.training.joint import Joint, JointLoss, Known
 from segdistill.training.reconstruction import Reconstruction
-from segdistill.training.supervised import Supervised
+from segdistill.training.settings import JointSettings
+from segdistill.training.task import Supervised
 
 PREPROCESS = Preprocess((32, 32), "grey", 1)
 

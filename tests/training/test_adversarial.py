@@ -14,14 +14,18 @@ from segdistill.data.views import Views, batch_indices
 from segdistill.errors import InputError
 from segdistill.losses.adversarial import MultiStageLoss
 from segdistill.models import create_model
-from segdistill.training.adversarial import DISCRIMINATORS, GENERATOR, Adversarial
-from segdistill.training.adversarial_settings import AdversarialSettings
-from segdistill.training.adversary import make_discriminators, make_loss, stage_shapes
+from segdistill.training.adversarial import (
+    DISCRIMINATORS,
+    GENERATOR,
+    Adversarial,
+    make_discriminators,
+    make_loss,
+    stage_shapes,
+)
 from segdistill.training.curves import read_curves
 from segdistill.training.loop import fit
-from segdistill.training.settings import FitSettings, OptimizerSettings, ScheduleSettings
-
-from .conftest import adversarial
+from segdistill.training.settings import AdversarialSettings, FitSettings, OptimizerSettings, ScheduleSettings
+from tests.training.conftest import adversarial
 
 PAIR = tuple[Views, Views]
 SGD = OptimizerSettings(name="sgd", lr=0.05, weight_decay=0.0, momentum=0.0)

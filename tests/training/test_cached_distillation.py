@@ -16,8 +16,7 @@ from lightning_fabric import Fabric
 
 from segdistill.data.store import Store
 from segdistill.data.views import Views, batches
-from segdistill.errors import InputError
-from segdistill.knowledge import (
+from segdistill.distillation import (
     KNOWLEDGE,
     Knowledge,
     SoftPrediction,
@@ -26,15 +25,15 @@ from segdistill.knowledge import (
     create_weighing,
     flat,
 )
-from segdistill.knowledge.cache import LOGITS, KnowledgeCache, Wanted, extraction
-from segdistill.knowledge.cache_entry import RECORDS, STATE
-from segdistill.knowledge.cache_filling import Filling, How, fill
+from segdistill.distillation.cache.entry import RECORDS, STATE
+from segdistill.distillation.cache.filling import Filling, How, fill
+from segdistill.distillation.cache.reading import LOGITS, KnowledgeCache, Wanted, extraction
+from segdistill.errors import InputError
 from segdistill.losses import create_loss
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import WEIGHTS, fit
 from segdistill.training.settings import FitSettings
-
-from .conftest import PREPROCESS, network, small_resnet
+from tests.training.conftest import PREPROCESS, network, small_resnet
 
 VIEWS = 2
 CPU = torch.device("cpu")

@@ -13,15 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from segdistill.data.views import Views
+from segdistill.distillation import KNOWLEDGE, Teacher, create_knowledge, create_weighing
 from segdistill.errors import InputError
-from segdistill.knowledge import KNOWLEDGE, Teacher, create_knowledge, create_weighing
 from segdistill.losses import create_loss
 from segdistill.training.curves import read_curves
 from segdistill.training.distillation import Distillation, connect
 from segdistill.training.loop import STATE, WEIGHTS, fit
 from segdistill.training.settings import FitSettings, OptimizerSettings, ScheduleSettings
-
-from .conftest import network, small_resnet
+from tests.training.conftest import network, small_resnet
 
 SMALL = {"pixels": 60, "per_image": 4, "regions": 8, "drawn_pixels": 40, "drawn_regions": 8, "grid": 4}
 

@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from segdistill.data.views import Views
-from segdistill.errors import InputError
-from segdistill.knowledge import (
+from segdistill.distillation import (
     FeatureSimilarity,
     Teacher,
     Weighing,
@@ -20,14 +19,14 @@ from segdistill.knowledge import (
     create_weighing,
     feature_autoencoder,
 )
+from segdistill.errors import InputError
 from segdistill.losses import create_loss
 from segdistill.models import create_model
-from segdistill.models.output import Output
+from segdistill.models.network import Output
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import STATE, WEIGHTS, fit
 from segdistill.training.settings import FitSettings
-
-from .conftest import adaptive, network, reconstruction
+from tests.training.conftest import adaptive, network, reconstruction
 
 ALL = (
     "soft_prediction",
@@ -264,7 +263,7 @@ def test_learned_parts_train_and_resume_but_are_not_exported(
 def test_a_state_from_before_learned_parts_is_read(
     views: tuple[Views, Views], tmp_path: Path, fabric: Fabric
 ) -> None:
-    from .conftest import supervised
+    from tests.training.conftest import supervised
 
     how = FitSettings(epochs=2, batch_size=4, precision="fp32", workers=0, select="last")
     loop = fit(supervised(), *views, how, tmp_path, fabric)

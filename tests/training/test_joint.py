@@ -11,16 +11,14 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from torch import Tensor, nn
 
 from segdistill.data.case import Case
+from segdistill.distillation import Teacher, create_knowledge
 from segdistill.errors import InputError
-from segdistill.knowledge import Teacher, create_knowledge
 from segdistill.losses import create_loss
 from segdistill.models import create_model
-from segdistill.models.output import Output
-from segdistill.training.grad_cam import grad_cam, share_inside
-from segdistill.training.joint import Joint, Known, know
-from segdistill.training.joint_distillation import JointDistillation
-from segdistill.training.joint_loss import UNKNOWN, JointLoss
-from segdistill.training.joint_settings import JointSettings
+from segdistill.models.network import Output
+from segdistill.training.inference import grad_cam, share_inside
+from segdistill.training.joint import UNKNOWN, Joint, JointDistillation, JointLoss, Known, know
+from segdistill.training.settings import JointSettings
 from segdistill.training.task import judge
 
 

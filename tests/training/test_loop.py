@@ -16,13 +16,11 @@ from torch.utils.data import default_collate
 from segdistill.data.views import Views, batch_indices
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
-from segdistill.training.checkpoint import load_state, save_state
+from segdistill.training.checkpoint import TrainingStopped, load_state, save_state
 from segdistill.training.curves import read_curves
-from segdistill.training.finite import TrainingStopped
 from segdistill.training.loop import BEST, STATE, WEIGHTS, Progress, fit
 from segdistill.training.settings import FitSettings, OptimizerSettings, ScheduleSettings
-
-from .conftest import TASKS, network, supervised
+from tests.training.conftest import TASKS, network, supervised
 
 PAIR = tuple[Views, Views]
 
@@ -108,7 +106,7 @@ def test_dropout_resumes_bit_identical(views: PAIR, tmp_path: Path, fabric: Fabr
         def forward(self, image: torch.Tensor) -> object:
             return self.inner(self.drop(image))
 
-    from segdistill.training.supervised import Supervised
+    from segdistill.training.task import Supervised
 
     def make() -> Supervised:
         torch.manual_seed(5)

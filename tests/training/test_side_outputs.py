@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segdistill.config.schema import parse_recipe
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
 from segdistill.models import create_model
-from segdistill.models.output import Output
-from segdistill.recipes.schema import parse_recipe
-from segdistill.training.supervised import Supervised
+from segdistill.models.network import Output
+from segdistill.training.task import Supervised
 
 
 class Answers(nn.Module):

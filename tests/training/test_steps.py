@@ -12,8 +12,7 @@ from segdistill.data.views import Views
 from segdistill.training.curves import read_curves
 from segdistill.training.loop import WEIGHTS, fit
 from segdistill.training.settings import FitSettings
-
-from .conftest import supervised
+from tests.training.conftest import supervised
 
 PER_EPOCH = 3  # eleven cases in batches of four: the last has three
 

@@ -31,9 +31,9 @@ def compare(
     import json
 
     from segdistill.errors import InputError
-    from segdistill.evaluation.comparison import compare_methods, gather_methods, require_seeds
-    from segdistill.evaluation.comparison_report import comparison_text, write_comparison
-    from segdistill.recipes.compare import choose_pairs, read_trainings, stated_margin
+    from segdistill.experiment.compare import choose_pairs, read_trainings, stated_margin
+    from segdistill.report.comparison import comparison_text, write_comparison
+    from segdistill.stats.comparison import compare_methods, gather_methods, require_seeds
 
     margin = stated_margin(runs) if margin is None else margin
     if margin is not None and not 0 < margin < float("inf"):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segdistill.cli.extras import needs
+from segdistill.cli.progress import needs
 from segdistill.errors import InputError
 
 if TYPE_CHECKING:
-    from segdistill.evaluation.published_costs import PublishedCost
+    from segdistill.papers.costs import PublishedCost
 
 DEFAULT_INPUT = "3x512x512"
 
@@ -73,8 +73,8 @@ def measure(
     >>> measure("simplified_unet", (3, 512, 512), 2)["parameters"]
     2162146
     """
-    from segdistill.evaluation.complexity import complexity as count
-    from segdistill.evaluation.published_costs import rows
+    from segdistill.models.complexity import complexity as count
+    from segdistill.papers.costs import rows
 
     cost = count(name, image, mode, classes=classes, preset=preset)
     return {
@@ -92,8 +92,8 @@ def measure(
 
 
 def _compare(row: PublishedCost) -> dict[str, Any]:
-    from segdistill.evaluation.complexity import complexity as count
-    from segdistill.evaluation.published_costs import difference
+    from segdistill.models.complexity import complexity as count
+    from segdistill.papers.costs import difference
 
     image = (row.channels, row.size, row.size)
     settings = {"classes": row.classes, "preset": row.preset, **row.options}

@@ -11,7 +11,7 @@ import typer
 from segdistill.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from segdistill.data.cases import Case
+    from segdistill.data.case import Case
     from segdistill.data.check import Finding
 
 app = typer.Typer(help="Turn images into case tables, check them, look at them.", no_args_is_help=True)
@@ -61,10 +61,10 @@ def index(
     as_json: _AsJson = False,
 ) -> None:
     """Turn a dataset into a case table; every file is checked first, and errors stop it (exit code 2)."""
-    from segdistill.data.cases import write_cases
     from segdistill.data.check import run_check
     from segdistill.data.datasets import index_dataset
     from segdistill.data.duplicates import group_duplicates
+    from segdistill.data.table import write_cases
     from segdistill.errors import InputError
 
     if split not in _METHODS:
@@ -108,8 +108,8 @@ def check(
     as_json: _AsJson = False,
 ) -> None:
     """Look at every file of a table and say what is wrong; exit code 2 if there are errors."""
-    from segdistill.data.cases import read_cases
     from segdistill.data.check import run_check
+    from segdistill.data.table import read_cases
 
     cases = read_cases(table)
     with progress_bar("checking") as progress:
@@ -129,8 +129,9 @@ def show(
     limit: Annotated[int, typer.Option(help="at most so many pictures")] = 64,
 ) -> None:
     """Draw a contact sheet with the contours of the references."""
-    from segdistill.data.cases import read_cases, select
+    from segdistill.data.case import select
     from segdistill.data.contact_sheet import contact_sheet
+    from segdistill.data.table import read_cases
     from segdistill.errors import InputError
     from segdistill.registry import near_names
 
@@ -161,8 +162,8 @@ def pack(
     out: Annotated[Path, typer.Option("-o", "--out", help="the folder to make")],
 ) -> None:
     """Make a compact copy: smaller pictures, 1-bit masks, and a table that can be moved with them."""
-    from segdistill.data.cases import read_cases
     from segdistill.data.pack import pack_cases
+    from segdistill.data.table import read_cases
 
     with progress_bar("packing") as progress:
         cases = pack_cases(read_cases(table), out, size, progress)

@@ -7,22 +7,23 @@ from typing import Annotated
 
 import typer
 
-from segdistill.cli.extras import needs
+from segdistill.cli.progress import needs
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="folder for everything that the demo makes")] = Path("runs/demo"),
 ) -> None:
     """Two teachers, a distilled student, evaluation, report, model file and a prediction: minutes on a laptop."""
-    from segdistill.recipes.load import load_recipe
+    from segdistill.config.load import load_recipe
 
     with needs("the demo", "train"):
         from segdistill.cli.progress import show
-        from segdistill.recipes.machine import Machine
-        from segdistill.recipes.results import run_summary
-        from segdistill.recipes.runner import run_recipe
+        from segdistill.experiment.machine import Machine
+        from segdistill.experiment.results import run_summary
+        from segdistill.experiment.run import run_recipe
     from segdistill.cli.predict import predict
-    from segdistill.data.cases import read_cases, select
+    from segdistill.data.case import select
+    from segdistill.data.table import read_cases
 
     show(run_recipe(load_recipe("demo"), None, out, Machine(device="cpu")))
     summary = run_summary(out)

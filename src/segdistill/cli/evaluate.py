@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from segdistill.cli.extras import needs
-from segdistill.cli.progress import progress_bar
+from segdistill.cli.progress import needs, progress_bar
 
 if TYPE_CHECKING:
-    from segdistill.data.cases import Case
-    from segdistill.evaluation.evaluating import Subject
+    from segdistill.data.case import Case
+    from segdistill.experiment.evaluate import Subject
 
 T = TypeVar("T")
 
@@ -51,10 +50,14 @@ def evaluate(
     import json
 
     from segdistill.errors import CasesFailed, MissingExtra
-    from segdistill.evaluation.evaluating import evaluate_subject
-    from segdistill.evaluation.evaluation_report import require_own_folder, write_report_of, write_scores
-    from segdistill.evaluation.robustness import robustness
-    from segdistill.evaluation.summary_text import summary_lines
+    from segdistill.experiment.evaluate import (
+        evaluate_subject,
+        require_own_folder,
+        write_report_of,
+        write_scores,
+    )
+    from segdistill.stats.robustness import robustness
+    from segdistill.stats.summary import summary_lines
 
     extra = _metrics(metrics)
     table, chosen, split = _cases(cases, split)
@@ -96,7 +99,7 @@ def _shown(cases: Iterable[T], what: str = "evaluating", total: int | None = Non
 
 def _metrics(text: str) -> list[str]:
     from segdistill.errors import InputError
-    from segdistill.evaluation.results import EXTRA_METRICS
+    from segdistill.metrics.cases import EXTRA_METRICS
     from segdistill.registry import near_names
 
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
@@ -108,9 +111,9 @@ def _metrics(text: str) -> list[str]:
 
 def _cases(table: Path, split: str) -> tuple[list[Case], list[Case], str]:
     """All cases of the table, those to evaluate, and their split: all where the table has none."""
-    from segdistill.data.case import SPLITS
-    from segdistill.data.cases import read_cases, select
+    from segdistill.data.case import SPLITS, select
     from segdistill.data.datasets import index_dataset
+    from segdistill.data.table import read_cases
     from segdistill.errors import InputError
     from segdistill.registry import near_names
 
@@ -136,9 +139,9 @@ def _cases(table: Path, split: str) -> tuple[list[Case], list[Case], str]:
 def _subject(model: str, scores: bool) -> Subject:
     """A model file is opened without torch."""
     if model.endswith(".onnx"):
-        from segdistill.evaluation.model_file_subject import open_model_file
+        from segdistill.experiment.evaluate import open_model_file
 
         return open_model_file(Path(model), scores)
     with needs("evaluating a stage of a run", "train"):
-        from segdistill.recipes.stage_subject import open_stage
+        from segdistill.experiment.stage_evaluation import open_stage
     return open_stage(model, scores)

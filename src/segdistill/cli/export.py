@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segdistill.cli.extras import needs
+from segdistill.cli.progress import needs
 
 
 def export(
@@ -20,9 +20,10 @@ def export(
 ) -> None:
     """Write a trained stage as one ONNX file; it is kept only if its masks on the test cases are those of torch."""
     with needs("export", "train"):
-        from segdistill.recipes.model_file import export_stage
-        from segdistill.recipes.stage import find_stage
-    from segdistill.data.cases import read_cases, select
+        from segdistill.experiment.export import export_stage
+        from segdistill.experiment.stage import find_stage
+    from segdistill.data.case import select
+    from segdistill.data.table import read_cases
     from segdistill.errors import InputError
 
     if out.suffix != ".onnx":

@@ -37,14 +37,14 @@ def _names(kind: str) -> dict[str, str]:
 
         return {name: dataset.title for name, dataset in DATASETS.items()}
     if kind == "recipes":
-        from segdistill.recipes.load import bundled_recipes
+        from segdistill.config.load import bundled_recipes
 
         return bundled_recipes()
     if kind in ("losses", "knowledge"):
-        from segdistill.cli.extras import needs
+        from segdistill.cli.progress import needs
 
         with needs(f"listing {kind}", "train"):
-            from segdistill.knowledge import KNOWLEDGE
+            from segdistill.distillation import KNOWLEDGE
             from segdistill.losses import LOSSES
         registry = LOSSES if kind == "losses" else KNOWLEDGE
         return {name: (part.__doc__ or "").strip().splitlines()[0] for name, part in registry.items()}

@@ -8,8 +8,28 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from segdistill.errors import MissingExtra
+
 if TYPE_CHECKING:
-    from segdistill.recipes.event import Event
+    from segdistill.experiment.events import Event
+
+
+@contextmanager
+def needs(what: str, extra: str) -> Iterator[None]:
+    """Turns a missing module inside the block into one line that names the extra to install.
+
+    >>> with needs("training", "train"):
+    ...     import nothing_of_this_name
+    Traceback (most recent call last):
+    segdistill.errors.MissingExtra: training needs the extra 'train': pip install 'segdistill[train]'
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("segdistill"):
+            raise
+        raise MissingExtra(what, extra) from error
+
 
 SECONDS_BETWEEN_LINES = 10.0
 

@@ -21,8 +21,8 @@ def reproduce(
     import json
 
     from segdistill.errors import InputError
-    from segdistill.recipes.paper_tables import published_papers, read_paper
-    from segdistill.recipes.reproduce import compare_with_paper, render
+    from segdistill.papers.reproduce import compare_with_paper, render
+    from segdistill.papers.tables import published_papers, read_paper
 
     if paper is None:
         found = {name: read_paper(name) for name in published_papers()}

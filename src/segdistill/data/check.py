@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from segdistill.data.case import Case, normal_note
+from segdistill.data.case import Case, normal_note, reference_mask
 from segdistill.data.duplicates import Fingerprint, Pair, find_pairs, fingerprint, volume_fingerprint
 from segdistill.data.leaks import leaks
 from segdistill.data.opened import open_volume
-from segdistill.data.reference import reference_mask
 from segdistill.errors import InputError
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segdistill.data.case import Case
-from segdistill.data.reference import reference_mask
+from segdistill.data.case import Case, reference_mask
 from segdistill.errors import InputError
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Mask, Picture, Pixels, Spacing

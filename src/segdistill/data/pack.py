@@ -14,8 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from segdistill.data.case import Case, require_unique
-from segdistill.data.reference import reference_mask
+from segdistill.data.case import Case, reference_mask, require_unique
 from segdistill.data.table import write_cases
 from segdistill.errors import InputError
 from segdistill.imaging.preprocess import prepare_mask

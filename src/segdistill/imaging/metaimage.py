@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError
-from segdistill.imaging.inflate import inflate
+from segdistill.imaging.limits import inflate
 from segdistill.imaging.volume import Geometry, Vector, Volume, check_finite, check_voxels
 
 _HEADER = 1 << 16  # bytes that a header may have

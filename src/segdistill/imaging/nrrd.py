@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segdistill.errors import InputError
-from segdistill.imaging.inflate import inflate
+from segdistill.imaging.limits import inflate
 from segdistill.imaging.volume import Geometry, Vector, Volume, check_finite, check_voxels
 
 _HEADER = 1 << 16

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from segdistill.errors import UnreadableImage
-from segdistill.imaging.budget import check_budget
-from segdistill.imaging.depth import to_eight_bits
+from segdistill.imaging.intensity import to_eight_bits
+from segdistill.imaging.limits import check_budget
 from segdistill.imaging.picture import Picture, Pixels, Spacing
 
 __all__ = ["MAX_PIXELS", "READABLE_SUFFIXES", "Picture", "Spacing", "image_size", "read_picture"]

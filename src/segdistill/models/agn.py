@@ -11,8 +11,15 @@ from torch import Tensor, nn
 from segdistill.errors import InputError
 from segdistill.models.blocks import ConvNormAct
 from segdistill.models.lesion_map import EPSILON, two_sided
-from segdistill.models.network import Network, require_positive, require_widths
-from segdistill.models.output import FeatureInfo, Output, pyramid, pyramid_info
+from segdistill.models.network import (
+    FeatureInfo,
+    Network,
+    Output,
+    pyramid,
+    pyramid_info,
+    require_positive,
+    require_widths,
+)
 from segdistill.models.u2net import enlarge_like
 
 CONVOLUTIONS = (3, 3, 3, 2, 2)

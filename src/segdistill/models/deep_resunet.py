@@ -8,9 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from segdistill.models.network import Network, require_widths
-from segdistill.models.output import Output, pyramid, pyramid_info
-from segdistill.models.pointwise import PointwiseConv
+from segdistill.models.blocks import PointwiseConv
+from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_widths
 
 
 class PreActUnit(nn.Module):

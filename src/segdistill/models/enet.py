@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.models.blocks import MaxUnpool
-from segdistill.models.grey import repeat_channels, stem_channels
-from segdistill.models.network import Network, require_share
-from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.blocks import MaxUnpool, repeat_channels, stem_channels
+from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_share
 
 Dialect = Literal["lightvessel", "amtd"]
 Act = Callable[[], nn.Module]

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.models.network import Network, require_share
-from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_share
 
 EPS = 1e-3
 DILATIONS = (2, 4, 8, 16) * 2

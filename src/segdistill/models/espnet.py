@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segdistill.models.grey import repeat_channels, stem_channels
-from segdistill.models.network import Network
-from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.blocks import repeat_channels, stem_channels
+from segdistill.models.network import Network, Output, pyramid, pyramid_info
 
 DILATIONS = (1, 2, 4, 8, 16)
 WIDTHS = (16, 64, 128)

@@ -1,4 +1,4 @@
-"""MobileNetV2's encoder and its block; named as torchvision names their parameters."""
+"""LightVessel's student: a U-Net on MobileNetV2 whose decoder is of inverted residuals too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from functools import partial
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.models.blocks import ConvNormAct
+from segdistill.models.blocks import ConvNormAct, Decoder, repeat_channels, stem_channels
+from segdistill.models.network import Network, Output, levels_of, pyramid, pyramid_info
 
 Conv6 = partial(ConvNormAct, bias=False, act=nn.ReLU6)
 """Convolution without bias, batch normalisation, ReLU6."""
@@ -98,3 +99,101 @@ class MobileNetV2(nn.Module):
             if i in self.ends:
                 maps.append(current)
         return maps
+
+
+SEGMENTER_STRIDES = (1, 1, 2, 1, 1, 2, 1)
+LEVELS = (2, 5, 7)
+"""The encoder's maps that end a size: of the second, fifth and seventh stage."""
+
+
+class MobileNetV2Segmenter(Network):
+    """MobileNetV2 with two strides removed, a 1x1 convolution to the classes, bilinear up-sampling by 8.
+
+    2,228,996 parameters (preset `published`: 2,562 of them in a classifier that never runs) and
+    9.5703 GMAC at 1 x 384 x 384 with two classes (Sandler et al. 2018, as AMTD counted it).
+
+    Args:
+        in_channels: channels of the image.
+        classes: channels of the logits.
+        repeat_grey: a one-channel image is repeated three times, as in AMTD.
+        unused_layers: declares the image classifier, which never runs.
+
+    Besides the common names, features are "low" (the stem) and "high" (the last 1x1, which is "decoder" too),
+    as AMTD taps them; "encoder" is the last stage.
+
+    >>> import torch
+    >>> MobileNetV2Segmenter(1, 2)(torch.zeros(2, 1, 16, 16)).logits.shape
+    torch.Size([2, 2, 16, 16])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        classes: int = 2,
+        *,
+        repeat_grey: bool = False,
+        unused_layers: bool = False,
+    ) -> None:
+        super().__init__(in_channels, classes, size_divisor=8)
+        self.stem_channels = stem_channels(in_channels, repeat_grey)
+        self.encoder = MobileNetV2(self.stem_channels, strides=SEGMENTER_STRIDES)
+        levels = levels_of(self.encoder)
+        shown = [levels[i] for i in LEVELS]
+        self.feature_info = pyramid_info(shown, levels[-1:], low=levels[0], high=levels[-1])
+        self.head = nn.Conv2d(LAST, classes, 1)
+        self.enlarge = nn.Upsample(scale_factor=8, mode="bilinear", align_corners=False)
+        if unused_layers:
+            self.classifier = nn.Linear(LAST, classes)
+
+    def forward(self, image: Tensor) -> Output:
+        """(B, in_channels, H, W) -> logits (B, classes, H, W) and the features of the class's docstring."""
+        self.check(image)
+        maps = self.encoder(repeat_channels(image, self.stem_channels))
+        features = pyramid([maps[i] for i in LEVELS], maps[-1:], low=maps[0], high=maps[-1])
+        return Output(self.enlarge(self.head(maps[-1])), features)
+
+
+UNET_LEVELS = (1, 2, 3, 5, 8)
+"""The encoder's maps that the decoder takes: stages 1, 2, 3 and 5 and the last 1x1 convolution."""
+NECK = 3
+"""Channels between the two convolutions of the head (more where there are more classes)."""
+
+
+class MobileNetV2UNet(Network):
+    """MobileNetV2, four decoder levels of a 4x4 transposed convolution and an inverted residual.
+
+    The decoder ends at half resolution; the logits are brought to full size by bilinear interpolation.
+    4,682,323 parameters and 0.9625 GMAC at 1 x 256 x 256 with two classes (Dang et al., LightVessel).
+
+    Args:
+        in_channels: channels of the image.
+        classes: channels of the logits.
+
+    Besides the common names, features are "pair_encoder" and "pair_decoder" (LightVessel's symmetric pair at
+    a quarter of the size).
+
+    >>> import torch
+    >>> MobileNetV2UNet(1, 2)(torch.zeros(2, 1, 32, 32)).logits.shape
+    torch.Size([2, 2, 32, 32])
+    """
+
+    def __init__(self, in_channels: int = 3, classes: int = 2) -> None:
+        super().__init__(in_channels, classes, size_divisor=32)
+        self.encoder = MobileNetV2(in_channels)
+        every = levels_of(self.encoder)
+        levels = [every[i] for i in UNET_LEVELS]
+        self.feature_info = pyramid_info(levels, levels[:-1], pair_encoder=levels[1], pair_decoder=levels[1])
+        widths = [channels for channels, _ in levels]
+        self.decoder = Decoder(widths, up="deconv4", block=InvertedResidual)
+        neck = max(NECK, classes)
+        self.head = nn.Sequential(nn.Conv2d(widths[0], neck, 1), nn.Conv2d(neck, classes, 1))
+        self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+
+    def forward(self, image: Tensor) -> Output:
+        """(B, in_channels, H, W) -> logits (B, classes, H, W) and the features of the class's docstring."""
+        self.check(image)
+        maps = self.encoder(image)
+        encoded = [maps[i] for i in UNET_LEVELS]
+        decoded = self.decoder(encoded)
+        features = pyramid(encoded, decoded, pair_encoder=encoded[1], pair_decoder=decoded[1])
+        return Output(self.enlarge(self.head(decoded[0])), features)

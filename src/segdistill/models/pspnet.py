@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segdistill.models.blocks import ConvNormAct
-from segdistill.models.grey import repeat_channels, stem_channels
+from segdistill.models.blocks import ConvNormAct, repeat_channels, stem_channels
 from segdistill.models.image_pooling import PooledMap, PooledNetwork
-from segdistill.models.network import require_share
-from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
+from segdistill.models.network import Output, levels_of, pyramid, pyramid_info, require_share
 from segdistill.models.resnet import ResNet
 from segdistill.models.u2net import enlarge_like
 

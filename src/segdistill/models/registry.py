@@ -61,7 +61,7 @@ LANET_PRESETS = {"original": {"sam": "original", "squeeze": 1}}
 MODELS: dict[str, ModelEntry] = {
     "unet": ModelEntry("unet:UNet", "U-Net, nearest up-sampling with 3x3 convolutions"),
     "simplified_unet": ModelEntry("unet:SimplifiedUNet", "U-Net, quarter width: LightBTSeg's student"),
-    "attention_unet": ModelEntry("attention_unet:AttentionUNet", "U-Net with an attention gate on each skip"),
+    "attention_unet": ModelEntry("unet:AttentionUNet", "U-Net with an attention gate on each skip"),
     "resnet_attention_unet": ModelEntry(RESNET_TEACHER, "ResNet encoder, gated skips: LightBTSeg's teacher"),
     "resnet101_attention_unet": ModelEntry(
         RESNET_TEACHER, "LightBTSeg's teacher at its published depth", options={"depth": 101}
@@ -88,7 +88,7 @@ MODELS: dict[str, ModelEntry] = {
         presets={"full": {"scale": "full"}, "small": {"scale": "small"}},
     ),
     "us_unet": ModelEntry(
-        "us_unet:USUNet",
+        "unet:USUNet",
         "U-Net with a head on every decoder stage: US-SEG's generator",
         presets={"published": {"stages": 1}},
     ),
@@ -112,7 +112,7 @@ MODELS: dict[str, ModelEntry] = {
         presets={"amtd": {"repeat_grey": True}},
     ),
     "mobilenet_v2": ModelEntry(
-        "mobilenet_v2:MobileNetV2Segmenter",
+        "mobilenet:MobileNetV2Segmenter",
         "MobileNetV2 at an eighth of the size with a 1x1 head: a student of AMTD",
         presets={
             "amtd": {"repeat_grey": True},
@@ -120,7 +120,7 @@ MODELS: dict[str, ModelEntry] = {
         },
     ),
     "mobilenet_v2_unet": ModelEntry(
-        "mobilenet_v2_unet:MobileNetV2UNet", "U-Net of inverted residuals: LightVessel's student"
+        "mobilenet:MobileNetV2UNet", "U-Net of inverted residuals: LightVessel's student"
     ),
     "sk_unet": ModelEntry(
         "sk_unet:SKUNet",
@@ -184,29 +184,31 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "agn": ModelEntry("agn:AGN", "AG-Sononet: a classifier that shows what it attended to", kind="joint"),
     "simplified_unet_joint": ModelEntry(
-        "unet_joint:SimplifiedUNetJoint", "U-Net, quarter width, with a class for the image", kind="joint"
+        "unet:SimplifiedUNetJoint", "U-Net, quarter width, with a class for the image", kind="joint"
     ),
     "resnet18": ModelEntry(
-        "resnet_classifier:ResNetClassifier", "ResNet-18", kind="classifier", options={"depth": 18}
+        "classifiers:ResNetClassifier", "ResNet-18", kind="classifier", options={"depth": 18}
     ),
     "resnet50": ModelEntry(
-        "resnet_classifier:ResNetClassifier", "ResNet-50", kind="classifier", options={"depth": 50}
+        "classifiers:ResNetClassifier", "ResNet-50", kind="classifier", options={"depth": 50}
     ),
     "efficientnet_b0": ModelEntry(
-        "efficientnet:EfficientNetB0",
+        "classifiers:EfficientNetB0",
         "EfficientNet-B0, from MONAI",
         kind="classifier",
         cpu_precision="fp32",
     ),
     "vit_b16": ModelEntry(
-        "vit:VisionTransformer", "vision transformer on 16 x 16 patches, from MONAI", kind="classifier"
+        "classifiers:VisionTransformer",
+        "vision transformer on 16 x 16 patches, from MONAI",
+        kind="classifier",
     ),
     "multi_scale_discriminator": ModelEntry(
         "discriminator:MultiScaleDiscriminator", "one patch critic per stage: US-SEG's", kind="discriminator"
     ),
 }
 
-FOREIGN = ModelEntry("foreign:Foreign", "any network by its import path, see models/foreign.py")
+FOREIGN = ModelEntry("external:Foreign", "any network by its import path, see models/external.py")
 """What "foreign", and every name with a colon, means; not in `MODELS`, because it is nothing without a target."""
 
 

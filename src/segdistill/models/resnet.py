@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.models.pointwise import PointwiseConv
+from segdistill.models.blocks import PointwiseConv
 
 
 class Basic(nn.Module):

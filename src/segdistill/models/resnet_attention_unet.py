@@ -7,8 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from segdistill.models.blocks import Decoder
-from segdistill.models.network import Network
-from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
+from segdistill.models.network import Network, Output, levels_of, pyramid, pyramid_info
 from segdistill.models.resnet import ResNet
 
 PUBLISHED_GATES = (32, 64, 256, 512)

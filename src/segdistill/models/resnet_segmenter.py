@@ -7,8 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from segdistill.models.blocks import ConvNormAct
-from segdistill.models.network import Network
-from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
+from segdistill.models.network import Network, Output, levels_of, pyramid, pyramid_info
 from segdistill.models.resnet import ResNet
 from segdistill.models.u2net import enlarge_like
 

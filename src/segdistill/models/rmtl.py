@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from segdistill.errors import InputError
 from segdistill.models.lesion_map import maps_for, two_sided
-from segdistill.models.network import Network, require_positive
-from segdistill.models.output import Output, levels_of, pyramid, pyramid_info
+from segdistill.models.network import Network, Output, levels_of, pyramid, pyramid_info, require_positive
 from segdistill.models.resnet import ResNet
 
 STRIDES = (16, 4)

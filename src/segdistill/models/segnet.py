@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.models.blocks import ConvNormAct, MaxUnpool
-from segdistill.models.network import Network, require_widths
-from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_widths
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
 """Convolutions per VGG16 stage, finest first."""

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import Block, ConvNormAct, Decoder, DoubleConv, Encoder
 from segdistill.models.image_pooling import PooledNetwork
-from segdistill.models.network import require_positive, require_widths
-from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.network import Output, pyramid, pyramid_info, require_positive, require_widths
 
 
 class SelectiveKernel(nn.Module):

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.models.blocks import ConvNormAct
-from segdistill.models.network import Network
-from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.network import Network, Output, pyramid, pyramid_info
 
 
 def enlarge_like(x: Tensor, like: Tensor, *, corners: bool = False) -> Tensor:

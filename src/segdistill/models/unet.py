@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segdistill.errors import InputError
 from segdistill.models.blocks import Decoder, Encoder
-from segdistill.models.network import Network, require_widths
-from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.lesion_map import lesion_probability
+from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_positive, require_widths
 
 FULL = (64, 128, 256, 512, 1024)
 QUARTER = (16, 32, 64, 128, 256)
@@ -61,3 +63,105 @@ class SimplifiedUNet(UNet):
 
     def __init__(self, in_channels: int = 3, classes: int = 2, *, widths: tuple[int, ...] = QUARTER) -> None:
         super().__init__(in_channels, classes, widths=widths)
+
+
+class AttentionUNet(UNet):
+    """U-Net with an attention gate on each skip, driven by the up-sampled decoder map.
+
+    Gates are half as wide as their skip. 34,878,638 parameters and 265.717 GMAC at 3 x 512 x 512 with two
+    classes (Oktay et al. 2018, as LightBTSeg counted it).
+
+    >>> import torch
+    >>> AttentionUNet(1, 1, widths=(4, 8))(torch.zeros(1, 1, 8, 8)).features["decoder"].shape
+    torch.Size([1, 4, 8, 8])
+    """
+
+    @staticmethod
+    def gate_widths(widths: tuple[int, ...]) -> list[int] | None:
+        """Half of each skip, at least one channel."""
+        return [max(1, width // 2) for width in widths[:-1]]
+
+
+class USUNet(UNet):
+    """U-Net with 2x2 transposed convolutions and deep-supervision heads.
+
+    31,043,268 parameters at one input channel and one class: 31,042,369 of the network, the rest in three
+    more heads (Li et al., US-SEG). `deep` holds the logits of the coarser stages at their own size, finest
+    first: what is compared with the mask is the up-sampled probability, not an up-sampled logit.
+
+    Args:
+        in_channels: channels of the image.
+        classes: channels of the logits.
+        widths: channels per level, finest first.
+        stages: decoder stages with a head, counted from the finest; None for all.
+
+    >>> import torch
+    >>> output = USUNet(1, 1, widths=(4, 8, 16))(torch.zeros(1, 1, 8, 8))
+    >>> output.logits.shape, [tuple(level.shape) for level in output.deep]
+    (torch.Size([1, 1, 8, 8]), [(1, 1, 4, 4)])
+    """
+
+    up = "deconv2"
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        classes: int = 2,
+        *,
+        widths: tuple[int, ...] = FULL,
+        stages: int | None = None,
+    ) -> None:
+        super().__init__(in_channels, classes, widths=widths)
+        stages = len(widths) - 1 if stages is None else stages
+        if not 1 <= stages < len(widths):
+            raise InputError(f"stages is {stages}: this network has 1 to {len(widths) - 1} decoder stages")
+        self.deep_heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in widths[1:stages])
+
+    def forward(self, image: Tensor) -> Output:
+        """(B, in_channels, H, W) -> logits (B, classes, H, W), `deep`, and features enc1.., dec1.."""
+        output = super().forward(image)
+        deep = [head(output.features[f"dec{i}"]) for i, head in enumerate(self.deep_heads, 2)]
+        return output._replace(deep=deep)
+
+
+class SimplifiedUNetJoint(SimplifiedUNet):
+    """Mask and class in one network: the deepest map, weighed by the mask as in LA-Net, pooled, one linear layer.
+
+    2,162,660 parameters at three channels and two labels, 514 more than the simplified U-Net.
+
+    Args:
+        in_channels: channels of the image.
+        classes: channels of the logits (the mask's classes).
+        labels: classes of the whole image.
+        mam: the classifier sees f + f x mask instead of f (LA-Net's mask attention, without parameters).
+        widths: channels per level, finest first.
+
+    >>> import torch
+    >>> output = SimplifiedUNetJoint(1, 2, widths=(4, 8, 16))(torch.zeros(2, 1, 8, 8))
+    >>> output.logits.shape, output.label.shape
+    (torch.Size([2, 2, 8, 8]), torch.Size([2, 2]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        classes: int = 2,
+        *,
+        labels: int = 2,
+        mam: bool = True,
+        widths: tuple[int, ...] = QUARTER,
+    ) -> None:
+        super().__init__(in_channels, classes, widths=widths)
+        require_positive(labels=labels)
+        self.mam = mam
+        self.classifier = nn.Linear(widths[-1], labels)
+
+    def forward(self, image: Tensor) -> Output:
+        """(B, in_channels, H, W) -> logits (B, classes, H, W), label (B, labels) and the U-Net's features."""
+        output = super().forward(image)
+        assert output.logits is not None
+        deepest = output.features["encoder"]
+        if self.mam:
+            lesion = F.avg_pool2d(lesion_probability(output.logits), self.size_divisor)
+            deepest = deepest + deepest * lesion
+        return output._replace(label=self.classifier(deepest.mean(dim=(2, 3))))

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.models.blocks import DoubleConv
-from segdistill.models.network import Network, require_widths
-from segdistill.models.output import Output, pyramid, pyramid_info
+from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_widths
 from segdistill.models.unet import FULL
 
 

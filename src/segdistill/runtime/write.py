@@ -17,7 +17,7 @@ from segdistill.files import atomic_write, write_text
 from segdistill.imaging.contours import Rgb, draw_overlay
 from segdistill.imaging.picture import Picture
 from segdistill.runtime.measure import measure
-from segdistill.runtime.prediction import Prediction
+from segdistill.runtime.predictor import Prediction
 
 COLUMNS = (
     "file",

@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
 from segdistill.imaging.contours import draw_overlay
+from segdistill.imaging.nifti import save_nifti
 from segdistill.imaging.picture import Pixels
-from segdistill.imaging.save_nifti import save_nifti
-from segdistill.runtime.predict_volume import VolumePrediction, as_turned
+from segdistill.runtime.predictor import VolumePrediction, as_turned
 from segdistill.runtime.write import layers_of
 
 TILES = 12

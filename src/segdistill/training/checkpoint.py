@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from segdistill.errors import InputError
+from segdistill.errors import InputError, SegdistillError
 from segdistill.files import atomic_write
 
 
@@ -128,3 +129,46 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
         for name, value in values.items():
             if torch.is_tensor(value) and value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+class TrainingStopped(SegdistillError):
+    """Training cannot go on, for a reason that is in the numbers; the last good checkpoint is kept."""
+
+
+def numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars as plain numbers, with one transfer from the device for all of them.
+
+    >>> numbers({"loss": torch.tensor(0.5)})
+    {'loss': 0.5}
+    """
+    return dict(zip(values, torch.stack(list(values.values())).float().tolist(), strict=True))
+
+
+def require_finite(values: Mapping[str, float], epoch: int, step: int) -> None:
+    """Lets finite values pass.
+
+    Raises:
+        TrainingStopped: names the first that is not, and where in training (both counted from 0) it happened.
+
+    >>> require_finite({"loss": float("nan")}, 0, 2)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    segdistill.training.checkpoint.TrainingStopped: loss became nan in epoch 1, step 3; the last good ...
+    """
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise TrainingStopped(
+            f"{', '.join(bad)} became {values[bad[0]]} in epoch {epoch + 1}, step {step + 1}; the last good "
+            "checkpoint is kept; lower optimizer.lr, set clip_norm or precision=fp32, which trains this stage anew"
+        )
+
+
+def require_finite_weights(networks: Mapping[str, nn.Module], epoch: int, step: int) -> None:
+    """The same for weights: a gradient can be infinite where the loss is not, and such weights are never saved.
+
+    >>> require_finite_weights({"net": nn.Linear(1, 1)}, 0, 0)
+    """
+    sums = {
+        f"weights of {name}": torch.stack([weight.detach().sum() for weight in network.parameters()]).sum()
+        for name, network in networks.items()
+    }
+    require_finite(numbers(sums), epoch, step)

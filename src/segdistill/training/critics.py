@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from segdistill.distillation import Contested, Knowledge, flat
+from segdistill.distillation.base import Said
 from segdistill.errors import InputError
-from segdistill.knowledge import Contested, Knowledge, flat
-from segdistill.knowledge.base import Said
 from segdistill.training.task import Batch, Trainee
 
 
@@ -21,7 +21,7 @@ class CriticTrainee(Trainee):
         critic: the network.
         method: the knowledge whose critic it is.
 
-    >>> from segdistill.knowledge import Holistic
+    >>> from segdistill.distillation import Holistic
     >>> CriticTrainee(nn.Identity(), Holistic()).network
     Identity()
     """

@@ -8,11 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from segdistill.distillation import STUDENT, Knowledge, Mixable, Teacher, Weighing, flat, within
+from segdistill.distillation.layers import tapped
 from segdistill.errors import InputError
-from segdistill.knowledge import STUDENT, Knowledge, Mixable, Teacher, Weighing, flat, within
-from segdistill.knowledge.taps import tapped
-from segdistill.models.output import Output
-from segdistill.training.answers import (
+from segdistill.models.network import Output
+from segdistill.training.critics import Critics
+from segdistill.training.targets import (
     Answers,
     Asked,
     Recall,
@@ -25,7 +26,6 @@ from segdistill.training.answers import (
     take,
     take_all,
 )
-from segdistill.training.critics import Critics
 from segdistill.training.task import Batch, Trainee, segmentation_parts, validate_segmentation
 
 Combine = Literal["gaps", "mixture"]
@@ -49,11 +49,11 @@ class Distillation:
         finetune: (N, J) True where case n belongs to teacher j: then every teacher is a player of its own, trained
             on its own cases by `loss`; what it tells the student still comes from eval mode, detached.
         weighing: makes the weights w_j of each sample from those given, the teachers' answers and the reference
-            (knowledge/weighing.py); None takes them as given.
+            (distillation/weighting.py); None takes them as given.
         combine: "gaps" compares the student with each teacher and weighs the gaps (LightBTSeg); "mixture" first makes
             one soft prediction of all teachers' (AMTD), p = sum_j w_j p_j / sum_j w_j, and multiplies its gap by
             sum_j w_j, which is 1 for adaptive weights; knowledge that cannot be mixed keeps its weighted gaps.
-        recall: finds the teachers' answers in the batch (knowledge/cache.py); None asks the teachers.
+        recall: finds the teachers' answers in the batch (distillation/cache/reading.py); None asks the teachers.
 
     Raises:
         InputError: no teacher, a network without a feature that a knowledge reads (lists what it has), or networks of
@@ -198,7 +198,7 @@ def connect(
         InputError: they do not fit: a feature that a network does not have, or networks of different classes. Networks
             that declare nothing are taken at their outputs' word.
 
-    >>> from segdistill.knowledge import create_knowledge
+    >>> from segdistill.distillation import create_knowledge
     >>> from segdistill.models import create_model
     >>> pair = [create_model("simplified_unet", widths=[4, 8]) for _ in range(2)]
     >>> connect(pair[0], {"t": pair[1]}, {"at": (1.0, create_knowledge("attention_transfer", taps=["enc3"]))})

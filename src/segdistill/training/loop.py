@@ -26,12 +26,14 @@ from segdistill.training.checkpoint import (
     contiguous,
     load_optimizer,
     load_weights,
+    numbers,
+    require_finite,
+    require_finite_weights,
     restoring,
     save_state,
     save_weights,
 )
 from segdistill.training.curves import write_curves
-from segdistill.training.finite import numbers, require_finite, require_finite_weights
 from segdistill.training.optimisation import make_optimizer, make_schedule
 from segdistill.training.settings import FitSettings
 from segdistill.training.task import Batch, Task, Trainee, in_turn, judge

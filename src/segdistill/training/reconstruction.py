@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from segdistill.knowledge import FeatureAutoEncoders, Teacher
-from segdistill.knowledge.taps import pick
+from segdistill.distillation import FeatureAutoEncoders, Teacher
+from segdistill.distillation.layers import pick
 from segdistill.training.task import Batch, Trainee
 
 
@@ -31,7 +31,7 @@ class Reconstruction:
         teacher: the frozen network whose features they learn; for a student's it is the student trained without
             distillation.
 
-    >>> from segdistill.knowledge import feature_autoencoder
+    >>> from segdistill.distillation import feature_autoencoder
     >>> from segdistill.models import create_model
     >>> network = create_model("simplified_unet", widths=[2, 4, 4, 4])
     >>> task = Reconstruction(feature_autoencoder(network, size=8), Teacher("net", network))

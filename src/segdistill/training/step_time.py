@@ -10,10 +10,10 @@ import torch
 from lightning_fabric import Fabric
 
 from segdistill.data.views import Views, batches
-from segdistill.training.answers import is_silent, speaking
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import _Position, _set_up, _step
 from segdistill.training.settings import FitSettings
+from segdistill.training.targets import is_silent, speaking
 from segdistill.training.task import Batch, Task, in_turn
 from segdistill.training.validation import to_device
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from segdistill.data.case import Case
 from segdistill.errors import InputError
+from segdistill.imaging.dicom_series import series_files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".dcm")
 
@@ -94,3 +95,30 @@ def require_pairs(masks_left: Sequence[Path]) -> None:
         raise InputError(
             f"mask without image: {names}{more}: restore the image, or rename or remove the mask"
         )
+
+
+def series_folders(folder: Path) -> list[Path]:
+    """The folders at or below `folder` that hold DICOM files themselves, in natural order."""
+    below = [child for child in folder.rglob("*") if child.is_dir() and not child.name.startswith(".")]
+    found = [place for place in (folder, *below) if series_files(place)]
+    return sorted(found, key=lambda place: natural_key(str(place.relative_to(folder))))
+
+
+def first_header(folder: Path, tag: str) -> str:
+    """A tag of a series' first file as text; "" where it has none.
+
+    >>> import tempfile
+    >>> first_header(Path(tempfile.mkdtemp()), "Modality")
+    ''
+    """
+    import pydicom
+
+    files = series_files(folder)
+    try:
+        return (
+            str(pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=[tag]).get(tag, ""))
+            if files
+            else ""
+        )
+    except Exception:  # pydicom raises whatever a damaged header leads to; reading the series will say so
+        return ""

@@ -5,8 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, natural_key, subfolder
-from segdistill.data.datasets.dicom_folders import first_header, series_folders
+from segdistill.data.datasets.base import (
+    Dataset,
+    find_root,
+    first_header,
+    natural_key,
+    series_folders,
+    subfolder,
+)
 from segdistill.errors import InputError
 
 _IMAGES = ("images", "image", "dicom", "dicoms", "img")

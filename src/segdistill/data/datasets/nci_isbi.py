@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, natural_key, require_pairs
-from segdistill.data.datasets.dicom_folders import series_folders
+from segdistill.data.datasets.base import Dataset, find_root, natural_key, require_pairs, series_folders
 from segdistill.errors import InputError
 
 SITES = {"prostate3t": "RUNMC", "prostatedx": "BMC"}

@@ -1,0 +1,177 @@
+"""Recipes from YAML files: the ones that come with the package, a user's own, and changes from the command line."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segdistill.config.folds import expand_folds
+from segdistill.config.matrix import expand_matrix
+from segdistill.config.schema import Recipe, merge, parse_recipe
+from segdistill.errors import InputError
+from segdistill.registry import near_names, nearest
+
+# what users change most, under the short names that they would type
+SHORTCUTS = {
+    "size": "data.size",
+    "dataset": "data.dataset",
+    "channels": "data.channels",
+    "labels": "data.labels",
+    "epochs": "fit.epochs",
+    "batch_size": "fit.batch_size",
+    "precision": "fit.precision",
+    "augment": "fit.augment",
+    "lr": "fit.optimizer.lr",
+    "teacher": "stages.teacher.model.name",
+    "student": "stages.student.model.name",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers, so that 1e-3 is one, and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
+
+
+def bundled_recipes() -> dict[str, str]:
+    """Name -> what it is about, of every recipe in the package.
+
+    >>> "distill" in bundled_recipes()
+    True
+    """
+    found = {}
+    for name, path in sorted(_bundled_paths().items()):
+        found[name] = str(_read_yaml(path).get("about", "")).strip()
+    return found
+
+
+def load_recipe(name: str, changes: list[str] | None = None) -> Recipe:
+    """Reads a recipe by its bundled name or from a file.
+
+    Args:
+        name: such as "lightbtseg/cpu", or a path that ends in .yaml.
+        changes: "key=value" with dotted keys or the short names of SHORTCUTS; values are YAML.
+
+    Raises:
+        InputError: no such recipe, not YAML, an unknown key or a wrong type.
+
+    >>> load_recipe("distill", ["epochs=3"]).fit.epochs
+    3
+    """
+    content = _resolve(name, Path(), seen=())
+    for change in changes or []:
+        content = _apply(content, change)
+    content = _with_size_of_patches(content, changes or [])
+    try:
+        content = expand_folds(expand_matrix(content))
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    return parse_recipe(content, name)
+
+
+def _with_size_of_patches(content: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+    """Where the network sees patches, a change of `size` alone is meant for them."""
+    given = {SHORTCUTS.get(key, key): text for key, _, text in (change.partition("=") for change in changes)}
+    data = content.get("data")
+    if "data.size" not in given or not isinstance(data, dict) or not isinstance(data.get("patches"), dict):
+        return content
+    if "data.patches.size" in given or "size" in given.get("data.patches", ""):
+        return content
+    return merge(content, {"data": {"patches": {"size": data["size"]}}})
+
+
+def _bundled_paths() -> dict[str, Path]:
+    root = Path(str(resources.files("segdistill") / "recipes"))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*.yaml")}
+
+
+def _resolve(name: str, near: Path, seen: tuple[str, ...]) -> dict[str, Any]:
+    """A recipe's content on top of that of its `base`: a bundled recipe, or a file named from the recipe's folder."""
+    bundled = _bundled_paths()
+    path = bundled.get(name, near / name)
+    if name not in bundled and path.suffix not in (".yaml", ".yml"):
+        raise InputError(f"unknown recipe '{name}': {_instead_of(name, near, bundled)}")
+    place = str(path.resolve())
+    if place in seen:
+        raise InputError(
+            f"{name}: recipes are based on each other in a circle: {' -> '.join([*seen, place])}"
+        )
+    content = _read_yaml(path)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    return merge(_resolve(str(base), path.parent, (*seen, place)), content)
+
+
+def _instead_of(name: str, near: Path, bundled: dict[str, Path]) -> str:
+    """What was meant by the name of no recipe."""
+    if name and (near / f"{name}.yaml").is_file():
+        return f"did you mean {near / f'{name}.yaml'}?"
+    if name and (near / name).exists():
+        return f"a recipe is a name (segdistill list recipes) or a .yaml file; for data there is --data {near / name}"
+    if nearest(name, bundled):
+        return near_names(name, bundled)
+    return "segdistill list recipes shows the names; or give a .yaml file"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except FileNotFoundError as error:
+        raise InputError(f"no recipe file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {_where(error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a recipe: it has no keys")
+    return content
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """Line, column and problem; what else the parser says is made for its own authors."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return place + " ".join(str(problem or error).split())
+
+
+def _apply(content: dict[str, Any], change: str) -> dict[str, Any]:
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise InputError(
+            f"--set {change}: write key=value, such as epochs=20 or stages.student.model.name=unet"
+        )
+    try:
+        value = yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {change}: the value is not YAML") from error
+    key = SHORTCUTS.get(key, key)
+    if "." not in key and key not in Recipe.model_fields:
+        raise InputError(
+            f"--set {change}: unknown key: {near_names(key, [*SHORTCUTS, *Recipe.model_fields])}"
+        )
+    place = key.split(".")
+    stages = content.get("stages")
+    named = [str(name) for name in stages] if isinstance(stages, dict) else []
+    if place[0] == "stages" and (len(place) == 1 or place[1] not in named):
+        known = near_names("".join(place[1:2]), named)
+        raise InputError(f"--set {change}: the recipe has no such stage: {known}")
+    for part in reversed(place):
+        value = {part: value}
+    return merge(content, value)

@@ -1,0 +1,1 @@
+"""What teachers give for each view, computed once and kept on disk."""

@@ -1,0 +1,287 @@
+"""One entry of the knowledge cache on disk: records in order, and how many of them are good."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segdistill.distillation.base import Said
+from segdistill.errors import InputError
+from segdistill.files import write_json
+
+Kind = Literal["half", "float32", "bool", "int64"]
+FEW = 64
+"""Up to so many numbers per sample are kept as they are: cosines and errors cost nothing."""
+_LARGEST = 15  # the largest value of a record becomes at most 2^15, which leaves half precision its whole range below
+
+
+@dataclass(frozen=True)
+class Item:
+    """One named tensor of a record; `offset` and `bytes` say where it lies."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    offset: int
+    bytes: int
+
+
+class Layout:
+    """Where in a record the items lie.
+
+    Numbers are kept in half precision times a power of two of each record, so that neither large nor small ones
+    are lost: the relative error is at most 2^-11 down to 2^-29 of the record's largest value. Up to 64 numbers per
+    sample stay float32.
+
+    >>> said = {"map": torch.full((2, 16, 16), 1e9), "known": torch.tensor([True, False])}
+    >>> layout = Layout.of(said)
+    >>> layout.length  # 512 bytes and a power of two, and a boolean, each padded to 8
+    528
+    >>> layout.unpack(torch.from_numpy(layout.pack(said)))["map"][0, 0, 0].item()
+    999817216.0
+    """
+
+    def __init__(self, items: tuple[Item, ...]) -> None:
+        self.items = items
+        self.length = max((_padded(item.offset + item.bytes) for item in items), default=0)
+
+    @classmethod
+    def of(cls, said: Said) -> Layout:
+        """The layout of what was said of a batch.
+
+        Raises:
+            InputError: a value that is not one per sample.
+        """
+        items: list[Item] = []
+        offset = 0
+        batch = {len(value) if value.ndim else 0 for value in said.values()}
+        if len(batch) != 1 or 0 in batch:
+            raise InputError("it does not say one thing per sample")
+        for name, value in said.items():
+            shape, count = tuple(value.shape[1:]), math.prod(value.shape[1:])
+            kind: Kind = "bool" if value.dtype == torch.bool else "int64"
+            if value.is_floating_point():
+                kind = "float32" if count <= FEW else "half"
+            size = count * {"half": 2, "float32": 4, "bool": 1, "int64": 8}[kind] + 4 * (kind == "half")
+            items.append(Item(name, shape, kind, offset, size))
+            offset = _padded(offset + size)
+        return cls(tuple(items))
+
+    def pack(self, said: Said) -> NDArray[np.uint8]:
+        """(B, length) records.
+
+        Raises:
+            InputError: a number is not finite.
+        """
+        batch = len(next(iter(said.values())))
+        records = np.zeros((batch, self.length), np.uint8)
+        for item in self.items:
+            value = said[item.name].detach().reshape(batch, -1).cpu()
+            if item.kind in ("half", "float32"):
+                value = value.float()
+                if not bool(torch.isfinite(value).all()):
+                    raise InputError("it says numbers that are not finite")
+            parts = [value.contiguous()]
+            if item.kind == "half":
+                power = _power(value)
+                parts = [(value / power).half(), power]
+            content = np.concatenate([part.numpy().view(np.uint8) for part in parts], axis=1)
+            records[:, item.offset : item.offset + item.bytes] = content
+        return records
+
+    def unpack(self, records: Tensor) -> Said:
+        """What was said, from uint8 records (b, length); numbers in float32."""
+        said: Said = {}
+        for item in self.items:
+            content = records[:, item.offset : item.offset + item.bytes]
+            if item.kind == "half":
+                power = content[:, -4:].contiguous().view(torch.float32)
+                value = content[:, :-4].contiguous().view(torch.float16).float() * power
+            else:
+                value = content.contiguous().view(getattr(torch, item.kind))
+            said[item.name] = value.reshape(len(records), *item.shape)
+        return said
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """For a JSON file."""
+        return [asdict(item) | {"shape": list(item.shape)} for item in self.items]
+
+    @classmethod
+    def from_list(cls, content: list[dict[str, Any]]) -> Layout:
+        """The reverse of `to_list`."""
+        return cls(tuple(Item(**{**item, "shape": tuple(item["shape"])}) for item in content))
+
+
+def _padded(offset: int) -> int:
+    return -(-offset // 8) * 8
+
+
+def _power(values: Tensor) -> Tensor:
+    """(B, 1) powers of two by which values (B, n) fit into half precision."""
+    largest = values.abs().amax(1, keepdim=True)
+    exponent = torch.frexp(largest).exponent.clamp(min=-100) - _LARGEST
+    return torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), exponent), 1.0)
+
+
+ABOUT = "entry.json"
+STATE = "state.json"
+RECORDS = "records.bin"
+LOCK = ".lock"
+_CHECKED_BYTES = 1 << 30  # content is checked on opening up to this size, the length alone beyond
+
+
+class Entry:
+    """What one knowledge takes from one teacher, of view 0 of every row, then of view 1, and so on.
+
+    Records are only ever appended. How many are good is written after they are, whole or not at all, with their
+    checksum: what a kill, a full disk or a second writer leaves behind them is never read.
+
+    Args:
+        folder: of this entry; its name is a hash of `facts`.
+        facts: all that decides the records; an entry of other facts counts as absent.
+
+    Attributes:
+        count: the number of good records.
+        crc: their checksum.
+        layout: of a record; None while the entry is absent.
+    """
+
+    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+        self.folder, self.facts = folder, facts
+        self.count = 0
+        self.layout: Layout | None = None
+        self.crc = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads again what is on disk: another process may have filled it."""
+        self.count, self.crc, self.layout = 0, 0, None
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            about = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
+            if about["facts"] != json.loads(json.dumps(self.facts)):
+                return
+            layout = Layout.from_list(about["layout"])
+            self.layout = layout
+            state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+            count, crc = int(state["count"]), int(state["crc32"])
+            if _is_sound(self.folder / RECORDS, count * layout.length, crc):
+                self.count, self.crc = count, crc
+
+    def begin(self, layout: Layout) -> None:
+        """Makes the entry's folder; records that lie there in another layout are given up."""
+        if self.layout is None or self.layout.to_list() != layout.to_list():
+            self.count, self.crc = 0, 0
+            (self.folder / STATE).unlink(missing_ok=True)
+            write_json(self.folder / ABOUT, {"facts": self.facts, "layout": layout.to_list()})
+        self.layout = layout
+
+    def missing(self, wanted: int) -> int:
+        """How many of `wanted` records are not there yet."""
+        return max(0, wanted - self.count)
+
+    def records(self, count: int) -> NDArray[np.uint8]:
+        """(count, length), mapped, read-only."""
+        assert self.layout is not None
+        assert count <= self.count
+        return np.memmap(self.folder / RECORDS, np.uint8, "r", shape=(count, self.layout.length))
+
+    @contextmanager
+    def appending(self) -> Iterator[Appender]:
+        """Gives what appends records; at the end, however it comes, those that were written whole are kept."""
+        appender = Appender(self)
+        try:
+            yield appender
+        finally:
+            appender.close()
+
+
+class Appender:
+    """Appends records to an entry: see `Entry.appending`."""
+
+    def __init__(self, entry: Entry) -> None:
+        assert entry.layout is not None
+        self._entry, self._length = entry, entry.layout.length
+        self._count: int = entry.count
+        self._crc: int = entry.crc
+        path = entry.folder / RECORDS
+        if not entry.count:  # a new file: whoever has mapped the old one keeps it
+            path.unlink(missing_ok=True)
+        self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115 - closed by close
+        self._file.truncate(entry.count * self._length)
+        self._file.seek(0, os.SEEK_END)
+
+    @property
+    def count(self) -> int:
+        """The number of records, saved or not."""
+        return self._count
+
+    def append(self, records: NDArray[np.uint8]) -> None:
+        """Writes (B, length) records; they count from the next `save` on.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        content = np.ascontiguousarray(records).tobytes()
+        written = 0
+        while written < len(content):  # plain writes: through a map a full disk would end the process
+            written += self._file.write(content[written:])
+        self._count += len(records)
+        self._crc = zlib.crc32(content, self._crc)
+
+    def save(self) -> None:
+        """Makes what was appended count."""
+        if self._count == self._entry.count:
+            return
+        os.fsync(self._file.fileno())  # the count must not overtake the records
+        write_json(self._entry.folder / STATE, {"count": self._count, "crc32": self._crc})
+        self._entry.count, self._entry.crc = self._count, self._crc
+
+    def close(self) -> None:
+        """Saves, and gives back the space of a record that did not fit."""
+        try:
+            with suppress(InputError, OSError):  # a full disk: what was saved before stays
+                self.save()
+            self._file.truncate(self._entry.count * self._length)
+        finally:
+            self._file.close()
+
+
+def _is_sound(path: Path, length: int, crc: int) -> bool:
+    """Whether the first `length` bytes of a file are there, and are those that were written."""
+    if path.stat().st_size < length:
+        return False
+    if length > _CHECKED_BYTES:
+        return True
+    value, left = 0, length
+    with open(path, "rb") as file:
+        while left and (block := file.read(min(left, 1 << 20))):
+            value, left = zlib.crc32(block, value), left - len(block)
+    return value == crc and not left
+
+
+def try_lock(folder: Path) -> IO[str] | None:
+    """A file that gives this process alone the right to append in a folder, until it is closed; None if another has it.
+
+    The right ends with the process, however that ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / LOCK, "w")  # noqa: SIM115 - closed by the caller
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock

@@ -1,0 +1,152 @@
+"""Small tools on maps (B, C, ...) of two or three spatial axes that several knowledges share; all in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segdistill.errors import InputError
+from segdistill.losses import one_hot
+from segdistill.models.network import Output
+
+TINY = 1e-6
+"""Vectors shorter than this have no direction: their cosine with anything is 0, and no gradient."""
+
+
+def exact(tensor: Tensor) -> torch.autocast:
+    """No autocast within: products of float32 stay float32.
+
+    >>> with exact(torch.zeros(1)):
+    ...     torch.is_autocast_enabled("cpu")
+    False
+    """
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def logits_of(output: Output, knowledge: str) -> Tensor:
+    """The logits of an output.
+
+    Raises:
+        InputError: it is that of a classifier.
+
+    >>> logits_of(Output(torch.zeros(1, 2, 4, 4), {}), "skd").shape
+    torch.Size([1, 2, 4, 4])
+    """
+    if output.logits is None:
+        raise InputError(f"{knowledge} needs a network with logits, not a classifier")
+    return output.logits
+
+
+def mask_of(target: Tensor | None, knowledge: str) -> Tensor:
+    """The reference masks.
+
+    Raises:
+        InputError: there are none.
+
+    >>> mask_of(torch.zeros(1, 4, 4), "ifvd").shape
+    torch.Size([1, 4, 4])
+    """
+    if target is None:
+        raise InputError(f"{knowledge} needs the reference masks of the images")
+    return target
+
+
+def resize(values: Tensor, size: Sequence[int]) -> Tensor:
+    """Linear along each axis, to a spatial size; the very tensor where it has that size.
+
+    >>> resize(torch.ones(1, 1, 2, 2), (4, 4)).sum().item()
+    16.0
+    """
+    if values.shape[2:] == torch.Size(size):
+        return values
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[values.ndim - 2]
+    return F.interpolate(values, tuple(size), mode=mode, align_corners=False)
+
+
+def pool(values: Tensor, side: int, kind: Literal["mean", "max"] = "mean") -> Tensor:
+    """Pooled to at most `side` positions along each spatial axis.
+
+    >>> pool(torch.ones(1, 1, 8, 2), 4).shape
+    torch.Size([1, 1, 4, 2])
+    """
+    size = [min(side, own) for own in values.shape[2:]]
+    if size == list(values.shape[2:]):
+        return values
+    pooling: Any = {
+        ("mean", 2): F.adaptive_avg_pool2d,
+        ("mean", 3): F.adaptive_avg_pool3d,
+        ("max", 2): F.adaptive_max_pool2d,
+        ("max", 3): F.adaptive_max_pool3d,
+    }[kind, len(size)]
+    pooled: Tensor = pooling(values, size)
+    return pooled
+
+
+def unit(values: Tensor, dim: int = 1, constant_norm: bool = False) -> Tensor:
+    """Vectors along `dim` divided by their length; zero, with no gradient, where they have none.
+
+    Args:
+        values: any shape; half precision becomes float32.
+        dim: the axis of the vectors.
+        constant_norm: the length counts as a constant in the gradient.
+
+    >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    values = values.float()
+    length = torch.linalg.vector_norm(values.detach() if constant_norm else values, dim=dim, keepdim=True)
+    return torch.where(length > TINY, values / length.clamp(min=TINY), 0)
+
+
+def class_masks(target: Tensor, size: Sequence[int], classes: int) -> Tensor:
+    """Masks of each class at another size, by the nearest position.
+
+    Args:
+        target: (B, ...) class indices; indices past the last class count as the last.
+        size: spatial.
+        classes: their number K.
+
+    Returns:
+        (B, K, n) float32 of 0 and 1, over n positions.
+
+    >>> class_masks(torch.tensor([[[0, 0, 2, 2]]]), (1, 2), 3).tolist()
+    [[[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]]
+    """
+    index = F.interpolate(target[:, None].float(), tuple(size), mode="nearest")[:, 0].long()
+    return one_hot(index.clamp(max=classes - 1), classes).flatten(2)
+
+
+def prototypes(feature: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean feature of each class in each image.
+
+    Args:
+        feature: (B, C, ...) of n positions.
+        masks: (B, K, n), see `class_masks`.
+
+    Returns:
+        (B, K, C), zero for a class that is not there, and (B, K) booleans: it is there.
+
+    >>> feature = torch.tensor([[[[1.0, 3.0]]]])
+    >>> means, there = prototypes(feature, torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]))
+    >>> means.tolist(), there.tolist()
+    ([[[2.0], [0.0]]], [[True, False]])
+    """
+    count = masks.sum(2)
+    with exact(feature):
+        sums = masks @ feature.float().flatten(2).mT
+    return sums / count.clamp(min=1)[..., None], count > 0
+
+
+def cosines(feature: Tensor, means: Tensor) -> Tensor:
+    """Cosine of the feature at every position with every mean: (B, C, ...) and (B, K, C) to (B, K, ...).
+
+    >>> cosines(torch.tensor([[[[2.0, 0.0]], [[0.0, 2.0]]]]), torch.tensor([[[5.0, 0.0]]])).tolist()
+    [[[[1.0, 0.0]]]]
+    """
+    with exact(feature):
+        flat = unit(means, 2) @ unit(feature.flatten(2))
+    return flat.reshape(*flat.shape[:2], *feature.shape[2:])

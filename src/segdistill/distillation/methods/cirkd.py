@@ -1,0 +1,346 @@
+"""CIRKD: relations of positions across images, those of the batch and earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.distillation.base import STUDENT, Knowledge, Said, Taps
+from segdistill.distillation.composed import Composed, Weighted
+from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.maps import class_masks, exact, mask_of, pool, resize, unit
+from segdistill.distillation.methods.soft_prediction import SoftPrediction
+from segdistill.errors import InputError
+from segdistill.models.network import Output
+
+
+def cross_image_gap(student: Tensor, teacher: Tensor, temperature: float = 0.1) -> Tensor:
+    """KL(teacher || student) between where each position finds its like in each image of the batch.
+
+    For images i and j the similarities of the n positions of i to those of j are cosines; each row becomes a
+    distribution by softmax at the temperature. Mean over rows and over j, so that the mean over i is that over all
+    pairs.
+
+    Args:
+        student: (B, C, ...) of n positions.
+        teacher: (B, D, ...) of as many.
+        temperature: of the softmax.
+
+    Returns:
+        (B,); the samples of a batch depend on one another.
+
+    >>> feature = torch.rand(2, 3, 2, 2)
+    >>> cross_image_gap(feature, 5 * feature).abs().max().item() < 1e-5
+    True
+    """
+    own, theirs = (_similarities(each, temperature) for each in (student, teacher))
+    return (theirs.exp() * (theirs - own)).sum(3).mean((1, 2))
+
+
+def _similarities(feature: Tensor, temperature: float) -> Tensor:
+    """(B, n, B, n) log-distributions over the last axis."""
+    with exact(feature):
+        directions = unit(feature.flatten(2)).mT
+        cosine = torch.einsum("inc,jmc->injm", directions, directions)
+        return torch.log_softmax(cosine / temperature, dim=3)
+
+
+class CrossImage(Knowledge):
+    """Mini-batch pixel-to-pixel knowledge (CIRKD, Yang et al. 2022).
+
+    Widths need not match. Alone among the images of a batch of one, an image is compared with itself.
+
+    Args:
+        taps: see taps.py; the original takes the last map before the head.
+        temperature: of the softmax over similarities; the official code passes 0.1.
+        grid: maps are averaged down to at most grid x grid positions: there are (B grid^2)^2 similarities. The
+            original pools maps of 256 positions and more by 4; its maps are an eighth of the image, a U-Net's as
+            large as it.
+
+    >>> knowledge = CrossImage()
+    >>> said = knowledge.extract(Output(None, {"decoder": torch.rand(2, 8, 64, 64)}))
+    >>> said["decoder"].shape
+    torch.Size([2, 8, 16, 16])
+    """
+
+    compares = ("temperature",)
+
+    def __init__(
+        self, taps: str | Sequence[str] = ("decoder",), temperature: float = 0.1, grid: int = 16
+    ) -> None:
+        if temperature <= 0 or grid < 1:
+            raise InputError("cross_image: temperature must be positive, grid at least 1")
+        self.features = parse_taps("cross_image", taps)
+        self.temperature, self.grid = temperature, grid
+
+    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+        """Features (B, C, ...), averaged down."""
+        return {tap: pool(output.features[tap].float(), self.grid) for tap in self.features}
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+        """(B,) sum over taps."""
+        gaps = [
+            cross_image_gap(resize(student[tap], teacher[tap].shape[2:]), teacher[tap], self.temperature)
+            for tap in self.features
+        ]
+        return sum(gaps[1:], gaps[0])
+
+
+class Memory(nn.Module):
+    """CIRKD's queues of one teacher, a ring per class, and the student's projection head.
+
+    All of it is state: a resumed training goes on with the same entries. A ring begins empty (the official code
+    begins with random vectors), and only what was stored is ever drawn. With several devices the first one's queues
+    are everybody's.
+
+    Args:
+        student: channels of the student's feature.
+        teacher: channels D of the teacher's.
+        classes: K.
+        pixels: length of a class's ring of positions.
+        regions: length of its ring of region means.
+
+    >>> memory = Memory(4, 3, classes=2, pixels=5, regions=2)
+    >>> memory.store(torch.rand(1, 3, 6), torch.zeros(1, 2, 6).index_fill(1, torch.tensor([1]), 1.0), 4)
+    >>> memory.draw("pixel", 9).shape, memory.draw("region", 9).shape
+    (torch.Size([4, 3]), torch.Size([1, 3]))
+    """
+
+    pixel: Tensor
+    region: Tensor
+    pixel_count: Tensor
+    region_count: Tensor
+
+    def __init__(self, student: int, teacher: int, classes: int, pixels: int, regions: int) -> None:
+        super().__init__()
+        self.head = nn.Sequential(
+            nn.Conv1d(student, teacher, 1),
+            nn.BatchNorm1d(teacher),
+            nn.ReLU(),
+            nn.Conv1d(teacher, teacher, 1),
+        )
+        for kind, length in (("pixel", pixels), ("region", regions)):
+            self.register_buffer(kind, torch.zeros(classes, length, teacher))
+            # how many were ever stored: the next place is the remainder by the ring's length
+            self.register_buffer(f"{kind}_count", torch.zeros(classes, dtype=torch.int64))
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """The student's (B, C, n) as directions (B, D, n) in the teacher's space."""
+        with exact(feature):
+            return unit(self.head(feature))
+
+    @torch.no_grad()
+    def store(self, directions: Tensor, masks: Tensor, per_image: int) -> None:
+        """Takes, of each class in each image, its mean direction and some positions at random.
+
+        Args:
+            directions: (B, D, n) of the teacher.
+            masks: (B, K, n), 1 where a position is of the class; a class that is not there leaves nothing.
+            per_image: positions of each class and image.
+        """
+        for image, of_classes in zip(directions, masks, strict=True):
+            for c, mask in enumerate(of_classes):
+                found = image[:, mask > 0].T
+                if not len(found):
+                    continue
+                self._put("region", c, unit(found.mean(0, keepdim=True)))
+                chosen = torch.randperm(len(found))[
+                    :per_image
+                ]  # on the CPU: its state is in every checkpoint
+                self._put("pixel", c, found[chosen.to(found.device)])
+
+    def _put(self, kind: str, c: int, entries: Tensor) -> None:
+        ring, count = getattr(self, kind)[c], getattr(self, f"{kind}_count")
+        entries = entries[-len(ring) :]
+        places = (int(count[c]) + torch.arange(len(entries), device=ring.device)) % len(ring)
+        ring[places] = entries.to(ring.dtype)
+        count[c] += len(entries)
+
+    @torch.no_grad()
+    def draw(self, kind: str, wanted: int) -> Tensor:
+        """(entries, D): of each class as many as are there, up to `wanted` // K + 1, at random."""
+        rings, counts = getattr(self, kind), getattr(self, f"{kind}_count").tolist()
+        drawn = []
+        for ring, count in zip(rings, counts, strict=True):
+            chosen = torch.randperm(min(count, len(ring)))[: wanted // len(rings) + 1]
+            drawn.append(ring[chosen.to(ring.device)])
+        return torch.cat(drawn)
+
+
+def memory_gap(student: Tensor, teacher: Tensor, entries: Tensor, temperature: float = 0.1) -> Tensor:
+    """KL(teacher || student) between whom each position takes after among the entries; mean over positions.
+
+    Args:
+        student: (B, D, n) directions.
+        teacher: the same of the teacher.
+        entries: (m, D) directions; with none the gap is 0.
+        temperature: of the softmax over the entries.
+
+    Returns:
+        (B,).
+
+    >>> directions = unit(torch.rand(2, 3, 5))
+    >>> memory_gap(directions, directions, torch.eye(3)).abs().max().item()
+    0.0
+    """
+    with exact(student):
+        own, theirs = (torch.log_softmax(entries @ each / temperature, dim=1) for each in (student, teacher))
+        return (theirs.exp() * (theirs - own)).sum(1).mean(1)
+
+
+class MemoryContrast(Knowledge):
+    """Memory pixel-to-pixel and pixel-to-region knowledge (CIRKD, Yang et al. 2022).
+
+    Each teacher has queues of its own (memory.py), which take in what it says while the student trains, before the
+    gap is computed. The student's features pass a learned head: 1x1, batch norm, ReLU, 1x1 to the teacher's width.
+    A class that an image lacks leaves nothing in the queues.
+
+    Args:
+        taps: one feature, see taps.py; the original takes the last map before the head.
+        pixel: weight of the pixel-to-pixel term.
+        region: weight of the pixel-to-region term.
+        classes: K of the references; with one logit or two classes all but the background is one class.
+        temperature: of the softmax over similarities.
+        pixels, per_image: length of a class's queue of positions, and how many enter per class and image.
+        regions: length of a class's queue of region means.
+        drawn_pixels, drawn_regions: entries that a batch is compared with, of all classes together.
+        grid: maps are averaged down to at most grid x grid positions.
+
+    Raises:
+        InputError: a number below 1, or a network that does not declare its features (at `connect`).
+
+    >>> from segdistill.models.network import FeatureInfo
+    >>> info = {"decoder": FeatureInfo("decoder", 4, 1)}
+    >>> knowledge = MemoryContrast(pixels=50, regions=10)
+    >>> knowledge.connect(info, {"t": info})
+    >>> output = Output(None, {"decoder": torch.rand(2, 4, 8, 8)})
+    >>> said = knowledge.extract(output, torch.zeros(2, 8, 8).long())  # no lesion at all
+    >>> knowledge.gap(said, said, "t").shape
+    torch.Size([2])
+    """
+
+    compares = (
+        "pixel",
+        "region",
+        "temperature",
+        "pixels",
+        "per_image",
+        "regions",
+        "drawn_pixels",
+        "drawn_regions",
+    )
+
+    def __init__(
+        self,
+        taps: str | Sequence[str] = ("decoder",),
+        pixel: float = 0.1,
+        region: float = 0.1,
+        classes: int = 2,
+        temperature: float = 0.1,
+        pixels: int = 20_000,
+        per_image: int = 16,
+        regions: int = 2_000,
+        drawn_pixels: int = 4_096,
+        drawn_regions: int = 1_024,
+        grid: int = 16,
+    ) -> None:
+        self.features = parse_taps("memory_contrast", taps)
+        whole = (pixels, per_image, regions, drawn_pixels, drawn_regions, grid)
+        if (
+            len(self.features) != 1
+            or temperature <= 0
+            or min(whole) < 1
+            or classes < 2
+            or min(pixel, region) < 0
+        ):
+            raise InputError(
+                "memory_contrast: one tap, a positive temperature, lengths and numbers of at least 1, classes of at "
+                "least 2, and no negative weight"
+            )
+        self.weights = {"pixel": pixel, "region": region}
+        self.drawn = {"pixel": drawn_pixels, "region": drawn_regions}
+        self.lengths, self.per_image = (pixels, regions), per_image
+        self.classes, self.temperature, self.grid = classes, temperature, grid
+
+    def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
+        """Builds each teacher's memory."""
+        (tap,) = self.features
+        if tap not in student or not all(tap in taps for taps in teachers.values()):
+            raise InputError("memory_contrast needs networks that declare their features (feature_info)")
+        self.modules = {
+            name: Memory(student[tap].channels, taps[tap].channels, self.classes, *self.lengths)
+            for name, taps in teachers.items()
+        }
+
+    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+        """Features (B, C, ...), averaged down, and masks of the classes (B, K, n) at that size."""
+        feature = pool(output.features[self.features[0]].float(), self.grid)
+        mask = mask_of(target, "memory_contrast")
+        return {"feature": feature, "masks": class_masks(mask, feature.shape[2:], self.classes)}
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+        """(B,) weighted sum of both terms; in training the teacher's features are stored first."""
+        memory = cast(Memory, self.modules[network])
+        theirs = unit(teacher["feature"].flatten(2))
+        own = memory(resize(student["feature"], teacher["feature"].shape[2:]).flatten(2))
+        if memory.training:
+            memory.store(theirs, teacher["masks"], self.per_image)
+        gaps = [
+            weight * memory_gap(own, theirs, memory.draw(kind, self.drawn[kind]), self.temperature)
+            for kind, weight in self.weights.items()
+        ]
+        return gaps[0] + gaps[1]
+
+
+class CIRKD(Composed):
+    """CIRKD (Yang et al. 2022): soft predictions, the mini-batch term and the memory terms.
+
+    Args:
+        prediction: weight of the soft predictions at temperature 1.
+        batch: weight of the mini-batch pixel-to-pixel term.
+        memory_pixel, memory_region: weights of the memory terms; both 0 leave the memory out.
+        taps, temperature, grid, classes: of all terms on features.
+        pixels, per_image, regions, drawn_pixels, drawn_regions: see `MemoryContrast`.
+
+    >>> {name: weight for name, (weight, _) in CIRKD().parts.items()}
+    {'prediction': 1.0, 'batch': 1.0, 'memory': 1.0}
+    """
+
+    def __init__(
+        self,
+        prediction: float = 1.0,
+        batch: float = 1.0,
+        memory_pixel: float = 0.1,
+        memory_region: float = 0.1,
+        taps: str | Sequence[str] = ("decoder",),
+        temperature: float = 0.1,
+        grid: int = 16,
+        classes: int = 2,
+        pixels: int = 20_000,
+        per_image: int = 16,
+        regions: int = 2_000,
+        drawn_pixels: int = 4_096,
+        drawn_regions: int = 1_024,
+    ) -> None:
+        memory = MemoryContrast(
+            taps=taps,
+            pixel=memory_pixel,
+            region=memory_region,
+            classes=classes,
+            temperature=temperature,
+            pixels=pixels,
+            per_image=per_image,
+            regions=regions,
+            drawn_pixels=drawn_pixels,
+            drawn_regions=drawn_regions,
+            grid=grid,
+        )
+        parts: Weighted = {
+            "prediction": (prediction, SoftPrediction()),
+            "batch": (batch, CrossImage(taps, temperature, grid)),
+            "memory": (float(memory_pixel > 0 or memory_region > 0), memory),
+        }
+        super().__init__("cirkd", parts)

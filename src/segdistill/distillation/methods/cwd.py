@@ -1,0 +1,143 @@
+"""CWD, channel-wise distillation: each channel as a distribution over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from segdistill.distillation.base import STUDENT, Knowledge, Said, Taps
+from segdistill.distillation.composed import Composed, Weighted
+from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.maps import logits_of
+from segdistill.distillation.projection import fitted, projections
+from segdistill.errors import InputError
+from segdistill.models.network import Output
+from segdistill.options import fit_option
+
+Normalise = Literal["channel", "spatial", "none"]
+
+
+def channel_wise_gap(
+    student: Tensor, teacher: Tensor, temperature: float = 1.0, normalise: Normalise = "channel"
+) -> Tensor:
+    """Distance between maps (B, C, ...).
+
+    Args:
+        student: any maps.
+        teacher: of the same shape.
+        temperature: T divides the values before softmax, T^2 multiplies the divergence.
+        normalise: "channel": softmax over the positions of each channel, KL(teacher || student) summed over
+            positions, mean over channels (CWD); "spatial": softmax over the channels of each position,
+            mean over positions; "none": the mean squared difference of the values as they are.
+
+    Returns:
+        (B,).
+
+    >>> flat, peak = torch.zeros(1, 1, 1, 2), torch.tensor([[[[0.0, 1.0]]]])
+    >>> channel_wise_gap(flat, flat + 5).tolist()  # only the shape over the image counts
+    [0.0]
+    >>> round(channel_wise_gap(flat, peak).item(), 4)
+    0.1109
+    """
+    student, teacher = student.float().flatten(2), teacher.float().flatten(2)
+    if normalise == "none":
+        return (student - teacher).square().mean((1, 2))
+    axis = 2 if normalise == "channel" else 1
+    own, theirs = (torch.log_softmax(each / temperature, dim=axis) for each in (student, teacher))
+    divergence = (theirs.exp() * (theirs - own)).sum(axis)  # one per channel, or one per position
+    return divergence.mean(1) * temperature**2
+
+
+def same_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of both in as many channels: two classes become the one logit z1 - z0 where the other has one.
+
+    >>> [each.tolist() for each in same_logits(torch.tensor([[[1.0]]]), torch.tensor([[[2.0], [5.0]]]))]
+    [[[[1.0]]], [[[3.0]]]]
+    """
+    if student.shape[1] != teacher.shape[1]:
+        student, teacher = (
+            each if each.shape[1] == 1 else each[:, 1:2] - each[:, :1] for each in (student, teacher)
+        )
+    return student, teacher
+
+
+class ChannelWise(Knowledge):
+    """Channel-wise knowledge (CWD, Shu et al. 2021) of the logits, or of features.
+
+    Features of another width pass a learned 1x1 convolution, of another size a linear resize.
+
+    Args:
+        taps: features, see taps.py; none for the logits.
+        temperature: 1 is the default of the official options; CIRKD's copy takes 4 for logits.
+        normalise: see `channel_wise_gap`.
+
+    >>> knowledge = ChannelWise()
+    >>> said = knowledge.extract(Output(torch.rand(2, 2, 4, 4), {}))
+    >>> knowledge.gap(said, said).tolist()
+    [0.0, 0.0]
+    """
+
+    compares = ("temperature", "normalise")
+
+    def __init__(
+        self,
+        taps: str | Sequence[str] | None = None,
+        temperature: float = 1.0,
+        normalise: Normalise = "channel",
+    ) -> None:
+        fit_option("channel_wise: normalise", normalise, Normalise)
+        if temperature <= 0:
+            raise InputError(f"channel_wise: temperature must be positive, not {temperature}")
+        self.features = parse_taps("channel_wise", taps) if taps else ()
+        self.temperature = temperature
+        self.normalise: Normalise = normalise
+
+    def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
+        """Builds projections where widths differ."""
+        self.modules = projections("channel_wise", self.features, student, teachers)
+
+    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+        """Logits or features (B, C, ...) as they are."""
+        if not self.features:
+            return {"logits": logits_of(output, "channel_wise").float()}
+        return {tap: output.features[tap].float() for tap in self.features}
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+        """(B,) sum over taps."""
+        pairs = [
+            (fitted(self.modules, network, tap, student[tap], teacher[tap]), teacher[tap])
+            for tap in self.features
+        ] or [same_logits(student["logits"], teacher["logits"])]
+        gaps = [channel_wise_gap(*pair, self.temperature, self.normalise) for pair in pairs]
+        return sum(gaps[1:], gaps[0])
+
+
+class CWD(Composed):
+    """CWD (Shu et al. 2021): channel-wise distillation of logits, of features, or both.
+
+    Args:
+        logits: weight of the logits' term, 3 in the paper.
+        features: weight of the features' term, 50 in the paper; 0 leaves it out.
+        taps: of the features' term; the original takes the last map before the head.
+        temperature, normalise: see `ChannelWise`.
+
+    >>> sorted(CWD(features=50.0).parts)
+    ['features', 'logits']
+    """
+
+    def __init__(
+        self,
+        logits: float = 3.0,
+        features: float = 0.0,
+        taps: str | Sequence[str] = ("decoder",),
+        temperature: float = 1.0,
+        normalise: Normalise = "channel",
+    ) -> None:
+        parts: Weighted = {
+            "logits": (logits, ChannelWise(None, temperature, normalise)),
+            "features": (features, ChannelWise(taps, temperature, normalise)),
+        }
+        super().__init__("cwd", parts)

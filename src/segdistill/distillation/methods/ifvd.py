@@ -1,0 +1,104 @@
+"""IFVD: how far each position is from the mean of its own class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from segdistill.distillation.base import STUDENT, Knowledge, Said
+from segdistill.distillation.composed import Composed, Weighted
+from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.maps import class_masks, cosines, mask_of, prototypes, resize
+from segdistill.distillation.methods.skd import Holistic
+from segdistill.distillation.methods.soft_prediction import ElementMeanPrediction
+from segdistill.models.network import Output
+
+
+def intra_class_map(feature: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Cosine of the feature at each position with the mean feature of the position's class in the same image.
+
+    Args:
+        feature: (B, C, ...).
+        target: (B, ...) class indices at any size, brought to the feature's by the nearest position.
+        classes: their number.
+
+    Returns:
+        (B, 1, ...) in [-1, 1]. A class that is not there has no position, so its missing mean plays no part.
+
+    >>> import torch
+    >>> intra_class_map(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[0, 1]]]), 2).tolist()
+    [[[[1.0, 1.0]]]]
+    """
+    masks = class_masks(target, feature.shape[2:], classes)
+    means, _ = prototypes(feature, masks)
+    of_each = cosines(feature, means)
+    return (of_each * masks.reshape(of_each.shape)).sum(1, keepdim=True)
+
+
+class IntraClass(Knowledge):
+    """Intra-class feature variation (IFVD, Wang et al. 2020): mean squared difference of the maps.
+
+    Widths need not match; maps of another size are resized linearly to the teacher's.
+
+    Args:
+        taps: see taps.py; the original takes the last map before the head.
+        classes: K of the references; with one logit or two classes all but the background is one class.
+
+    >>> import torch
+    >>> knowledge = IntraClass()
+    >>> output = Output(None, {"decoder": torch.rand(1, 8, 4, 4)})
+    >>> said = knowledge.extract(output, torch.zeros(1, 4, 4).long())  # no lesion at all
+    >>> said["decoder"].shape, knowledge.gap(said, said).tolist()
+    (torch.Size([1, 1, 4, 4]), [0.0])
+    """
+
+    def __init__(self, taps: str | Sequence[str] = ("decoder",), classes: int = 2) -> None:
+        self.features, self.classes = parse_taps("intra_class", taps), classes
+
+    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+        """Maps (B, 1, ...)."""
+        mask = mask_of(target, "intra_class")
+        return {tap: intra_class_map(output.features[tap], mask, self.classes) for tap in self.features}
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+        """(B,) sum over taps."""
+        gaps = [
+            (resize(student[tap], teacher[tap].shape[2:]) - teacher[tap]).square().flatten(1).mean(1)
+            for tap in self.features
+        ]
+        return sum(gaps[1:], gaps[0])
+
+
+class IFVD(Composed):
+    """IFVD (Wang et al. 2020): intra-class variation, soft predictions and, if wanted, a critic.
+
+    Args:
+        intra: weight of the intra-class term.
+        prediction: weight of the soft predictions at temperature 1 as a mean over positions and classes, as in the
+            official code: 10 here is 10 / C of the knowledge soft_prediction.
+        adversarial: weight of the adversarial term, 0.001 in the original; it trains a critic beside the student.
+        taps, classes: of the intra-class term.
+        critic_width: channels of the critic's first convolution.
+        critic_lr: learning rate of the critic; None for the stage's.
+
+    >>> {name: weight for name, (weight, _) in IFVD().parts.items()}
+    {'intra': 200.0, 'prediction': 10.0}
+    """
+
+    def __init__(
+        self,
+        intra: float = 200.0,
+        prediction: float = 10.0,
+        adversarial: float = 0.0,
+        taps: str | Sequence[str] = ("decoder",),
+        classes: int = 2,
+        critic_width: int = 64,
+        critic_lr: float | None = None,
+    ) -> None:
+        parts: Weighted = {
+            "intra": (intra, IntraClass(taps, classes)),
+            "prediction": (prediction, ElementMeanPrediction()),
+            "adversarial": (adversarial, Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)),
+        }
+        super().__init__("ifvd", parts)

@@ -1,0 +1,420 @@
+"""LightVessel's ASD: how wrong a network is, so that a student makes its errors as its teacher does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segdistill.distillation.base import STUDENT, Knowledge, Said, Taps
+from segdistill.distillation.layers import tapped
+from segdistill.errors import InputError
+from segdistill.losses import probabilities
+from segdistill.models.network import Output
+from segdistill.options import fit_option
+
+Latent = Literal["vector", "per_channel"]
+Pairs = str | Sequence[int] | Sequence[Sequence[str]]
+
+PAIR = ("pair_encoder|enc@4", "pair_decoder|dec@4")
+"""The symmetric pair at a quarter of the image's size that LightVessel's group uses: networks that name one as their
+paper has it are taken at their word, in others it is the end of the encoder's and of the decoder's stride 4."""
+
+
+def parse_pairs(taps: Pairs) -> tuple[tuple[str, str], ...]:
+    """Pairs of (encoder, decoder) taps: "pair" for the published one, strides, or pairs one by one.
+
+    >>> parse_pairs([2, 4])
+    (('enc@2', 'dec@2'), ('enc@4', 'dec@4'))
+    >>> parse_pairs([["enc2", "dec2"]])
+    (('enc2', 'dec2'),)
+
+    Raises:
+        InputError: none of these.
+    """
+    if taps == "pair":
+        return (PAIR,)
+    found = []
+    for pair in taps if not isinstance(taps, str) else ():
+        if isinstance(pair, int) and not isinstance(pair, bool):
+            found.append((f"enc@{pair}", f"dec@{pair}"))
+        elif isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(tap, str) for tap in pair):
+            found.append((pair[0], pair[1]))
+    if not found or len(found) < len(taps):
+        raise InputError(
+            f"feature_similarity: taps {taps!r} is neither pair, nor a list of strides such as [2, 4], "
+            "nor one of pairs such as [[enc2, dec2]]"
+        )
+    return tuple(found)
+
+
+class AutoEncoder(nn.Module):
+    """An MLP auto-encoder of one feature (LightVessel, section 3.2: 1 x 512 latents, Eq. 1: L1 reconstruction).
+
+    The feature is pooled to grid x grid positions, and an MLP shared by all channels works on the positions of each.
+
+    Args:
+        channels: of the feature.
+        latent: "vector" makes one number of each channel, and one vector of all of them by a linear map (one
+            512-vector per image, as the printed 1 x 512 says); "per_channel" makes a vector of each channel.
+        size: of a latent vector.
+        grid: positions per side after pooling.
+        hidden: width of the MLP's hidden layer.
+
+    >>> AutoEncoder(24).encode(torch.zeros(2, 24, 64, 64)).shape
+    torch.Size([2, 512])
+    >>> AutoEncoder(24, "per_channel").encode(torch.zeros(2, 24, 64, 64)).shape
+    torch.Size([2, 24, 512])
+    """
+
+    def __init__(
+        self, channels: int, latent: Latent = "vector", size: int = 512, grid: int = 16, hidden: int = 64
+    ) -> None:
+        super().__init__()
+        fit_option("feature_autoencoder: latent", latent, Latent)
+        for option, value in (("size", size), ("grid", grid), ("hidden", hidden)):
+            if value < 1:
+                raise InputError(f"feature_autoencoder: {option} is {value}: it must be at least 1")
+        self.channels, self.latent, self.grid = channels, latent, grid
+        code = 1 if latent == "vector" else size
+        self.squeeze = nn.Sequential(nn.Linear(grid * grid, hidden), nn.GELU(), nn.Linear(hidden, code))
+        self.spread = nn.Sequential(nn.Linear(code, hidden), nn.GELU(), nn.Linear(hidden, grid * grid))
+        self.gather: nn.Module = nn.Linear(channels, size) if latent == "vector" else nn.Identity()
+        self.scatter: nn.Module = nn.Linear(size, channels) if latent == "vector" else nn.Identity()
+
+    def pool(self, feature: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, grid^2), in float32."""
+        return F.adaptive_avg_pool2d(feature.float(), self.grid).flatten(2)
+
+    def encode(self, feature: Tensor) -> Tensor:
+        """(B, C, h, w) -> latents (B, size) or (B, C, size), in float32 also under autocast."""
+        with torch.autocast(feature.device.type, enabled=False):
+            return self._encode(self.pool(feature))
+
+    def _encode(self, pooled: Tensor) -> Tensor:
+        code: Tensor = self.squeeze(pooled)
+        if self.latent == "vector":
+            code = self.gather(code.squeeze(2))
+        return code
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(B,) mean absolute error of the reconstruction of (B, C, h, w)."""
+        with torch.autocast(feature.device.type, enabled=False):
+            pooled = self.pool(feature)
+            latent = self._encode(pooled)
+            code = self.scatter(latent)[..., None] if self.latent == "vector" else latent
+            rebuilt: Tensor = self.spread(code)
+            return (rebuilt - pooled).abs().mean((1, 2))
+
+
+class FeatureAutoEncoders(nn.Module):
+    """The auto-encoders of one network, one per tap.
+
+    Args:
+        channels: tap -> channels of the feature.
+        latent: of `AutoEncoder`.
+        size: of `AutoEncoder`.
+        grid: of `AutoEncoder`.
+        hidden: of `AutoEncoder`.
+
+    >>> codes = FeatureAutoEncoders({"enc@4": 8, "dec@4": 8}, size=16)
+    >>> sorted(codes({"enc@4": torch.zeros(2, 8, 4, 4), "dec@4": torch.zeros(2, 8, 4, 4)}))
+    ['dec@4', 'enc@4']
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        latent: Latent = "vector",
+        size: int = 512,
+        grid: int = 16,
+        hidden: int = 64,
+    ) -> None:
+        super().__init__()
+        self.latent = latent
+        self.encoders = nn.ModuleDict(
+            {tap: AutoEncoder(count, latent, size, grid, hidden) for tap, count in channels.items()}
+        )
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """What it can encode."""
+        return tuple(self.encoders)
+
+    def encoder(self, tap: str) -> AutoEncoder:
+        """The auto-encoder of a tap."""
+        found = self.encoders[tap]
+        assert isinstance(found, AutoEncoder)
+        return found
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tap -> (B,) error of the reconstruction."""
+        return {tap: encoder(features[tap]) for tap, encoder in self.encoders.items()}
+
+
+def feature_autoencoder(
+    network: nn.Module,
+    name: str = "the network",
+    *,
+    taps: Pairs = "pair",
+    latent: Latent = "vector",
+    size: int = 512,
+    grid: int = 16,
+    hidden: int = 64,
+) -> FeatureAutoEncoders:
+    """Untrained auto-encoders for the taps of a network.
+
+    Args:
+        network: declares its features; only their channels are read.
+        name: how messages call it.
+        taps: see `parse_pairs`.
+        latent: of `AutoEncoder`.
+        size: of `AutoEncoder`.
+        grid: of `AutoEncoder`.
+        hidden: of `AutoEncoder`.
+
+    Raises:
+        InputError: the network does not declare these features.
+
+    >>> from segdistill.models import create_model
+    >>> feature_autoencoder(create_model("unet", widths=[2, 4, 8, 8]), size=32).taps
+    ('pair_encoder|enc@4', 'pair_decoder|dec@4')
+    """
+    wanted = list(dict.fromkeys(chain.from_iterable(parse_pairs(taps))))
+    infos = tapped(network, wanted, name)
+    if not infos:
+        raise InputError(f"{name} declares no features (feature_info): auto-encoders need their channels")
+    return FeatureAutoEncoders(
+        {tap: info.channels for tap, info in infos.items()}, latent, size, grid, hidden
+    )
+
+
+Distance = Literal["l2", "mse"]
+EPSILON = 1e-12
+
+
+def latent_similarity(encoder: Tensor, decoder: Tensor, outer: bool = True) -> Tensor:
+    """Cosine between two latents, or between their products L^T L (LightVessel Eq. 2 and 3).
+
+    The products have 512 x 512 entries and are never built: of two vectors their cosine is cos^2, and of stacks of
+    vectors it is |E D^T|^2 / (|E E^T| |D D^T|) in Frobenius norms.
+
+    Args:
+        encoder: (B, n), or (B, C, n) with one vector per channel.
+        decoder: (B, n), or (B, D, n).
+        outer: compare the products, in [0, 1] (the text's L_tra); False compares the vectors (Eq. 2 as written), in
+            [-1, 1]: only for one vector each.
+
+    Returns:
+        (B,).
+
+    >>> latent_similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]])).tolist()
+    [1.0]
+    >>> latent_similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]]), outer=False).tolist()
+    [-1.0]
+    """
+    if encoder.ndim == 2:
+        cosine = F.cosine_similarity(encoder.float(), decoder.float(), dim=1)
+        return cosine * cosine if outer else cosine
+    if not outer:
+        raise InputError("latents per channel can only be compared by their outer products: set outer: true")
+    with torch.autocast(encoder.device.type, enabled=False):
+        first, second = (each.float() / _length(each.float()) for each in (encoder, decoder))
+        cross, own, other = (
+            (a @ b.mT).square().sum((1, 2)) for a, b in ((first, second), (first, first), (second, second))
+        )
+        similarity: Tensor = cross / (own * other + EPSILON).sqrt()
+        return similarity
+
+
+def _length(stack: Tensor) -> Tensor:
+    """(B, 1, 1) norm that keeps fourth powers in range; it cancels, so it needs no gradient."""
+    length: Tensor = torch.linalg.vector_norm(stack.detach(), dim=(1, 2)).clamp(min=EPSILON)
+    return length[:, None, None]
+
+
+def feature_similarity_gap(student: Tensor, teacher: Tensor, distance: Distance = "l2") -> Tensor:
+    """Distance between similarities (B, pairs): Euclidean over pairs (LightVessel Eq. 3), or mean of squares.
+
+    >>> feature_similarity_gap(torch.tensor([[0.25]]), torch.tensor([[0.5]])).tolist()
+    [0.25]
+    """
+    difference = student - teacher
+    if distance == "mse":
+        return difference.square().mean(1)
+    norm: Tensor = torch.linalg.vector_norm(difference, dim=1)
+    return norm
+
+
+class FeatureSimilarity(Knowledge):
+    """Feature-wise similarity distillation (FSD; LightVessel, Dang et al. 2023, section 3.2).
+
+    Encoder and decoder features become latents by auto-encoders that were trained before, of each network its own: a
+    student's were trained on the same architecture without distillation. They are frozen; gradients pass through the
+    student's into the student.
+
+    Args:
+        taps: "pair" (default, one pair at a quarter of the size, as in the group's code), strides such as [2, 4], or
+            pairs such as [[enc2, dec2]]; the auto-encoders must have been trained for the same.
+        outer: see `latent_similarity`.
+        distance: see `feature_similarity_gap`.
+        autoencoders: name of a network -> its trained auto-encoders; "student" and each teacher.
+
+    >>> codes = FeatureAutoEncoders({"e": 4, "d": 6}, size=8)
+    >>> knowledge = FeatureSimilarity(taps=[["e", "d"]], autoencoders={"student": codes})
+    >>> features = {"e": torch.rand(2, 4, 8, 8), "d": torch.rand(2, 6, 8, 8)}
+    >>> knowledge.extract(Output(logits=None, features=features))["similarity"].shape
+    torch.Size([2, 1])
+    """
+
+    compares = ("distance",)
+
+    def __init__(
+        self,
+        taps: Pairs = "pair",
+        outer: bool = True,
+        distance: Distance = "l2",
+        autoencoders: Mapping[str, FeatureAutoEncoders] | None = None,
+    ) -> None:
+        fit_option("feature_similarity: distance", distance, Distance)
+        self.pairs, self.outer, self.distance = parse_pairs(taps), outer, distance
+        self.features = tuple(dict.fromkeys(chain.from_iterable(self.pairs)))
+        self.autoencoders = {
+            name: codes.eval().requires_grad_(False) for name, codes in (autoencoders or {}).items()
+        }
+        for name, codes in self.autoencoders.items():
+            lacking = [tap for tap in self.features if tap not in codes.taps]
+            if lacking:
+                raise InputError(
+                    f"feature_similarity: the auto-encoders of '{name}' know {', '.join(codes.taps)}, "
+                    f"not {', '.join(lacking)}: give both stages the same taps"
+                )
+            if codes.latent == "per_channel" and not outer:
+                raise InputError("feature_similarity: outer: false needs auto-encoders with latent: vector")
+        latents: set[Latent] = {codes.latent for codes in self.autoencoders.values()}
+        if len(latents) > 1:
+            raise InputError("feature_similarity: all auto-encoders need the same latent")
+
+    def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
+        """Refuses a network without auto-encoders, or with those of another network.
+
+        Raises:
+            InputError: names it.
+        """
+        for name, taps in {STUDENT: student, **teachers}.items():
+            codes = self._codes(name)
+            for tap, info in taps.items():
+                expected = codes.encoder(tap).channels
+                if tap in self.features and info.channels != expected:
+                    raise InputError(
+                        f"feature_similarity: the auto-encoder of '{name}' takes {expected} channels at {tap}, the "
+                        f"network has {info.channels}: train it on this network"
+                    )
+
+    def _codes(self, name: str) -> FeatureAutoEncoders:
+        if name not in self.autoencoders:
+            has = ", ".join(self.autoencoders) or "none"
+            raise InputError(
+                f"feature_similarity has no auto-encoders for '{name}' (only for: {has}): train some in a stage "
+                f"with task: autoencoder and name it under autoencoders: {{{name}: STAGE}}"
+            )
+        return self.autoencoders[name]
+
+    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+        """(B, pairs) similarities."""
+        codes = self._codes(network)
+        latents = {tap: codes.encoder(tap).encode(output.features[tap]) for tap in self.features}
+        found = [latent_similarity(latents[e], latents[d], self.outer) for e, d in self.pairs]
+        return {"similarity": torch.stack(found, 1)}
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+        """(B,) distance between the similarities."""
+        return feature_similarity_gap(student["similarity"], teacher["similarity"], self.distance)
+
+
+Form = Literal["image", "pixel"]
+"""Inside every root: its slope at zero is bounded."""
+
+
+def prediction_error(logits: Tensor, target: Tensor) -> Tensor:
+    """|p - g| of the foreground at every position: logits (B, C, ...), target (B, ...) -> (B, ...), in float32.
+
+    With more than two classes the foreground is all but class 0.
+
+    >>> import torch
+    >>> prediction_error(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]])).tolist()
+    [[[0.5, 0.5]]]
+    """
+    return (probabilities(logits)[:, 1:].sum(1) - (target > 0).float()).abs()
+
+
+def adversarial_similarity_gap(
+    student: Tensor, teacher: Tensor, form: Form = "image", one_sided: bool = False
+) -> Tensor:
+    """Distance between the errors of student and teacher.
+
+    Args:
+        student: (B,) root mean squared error for form "image", (B, ...) absolute errors for "pixel".
+        teacher: the same of the teacher.
+        form: "image" is |e_s - e_t| (LightVessel Eq. 5), "pixel" the root of the mean over positions of (e_s - e_t)^2.
+        one_sided: only where the student errs more than the teacher.
+
+    Returns:
+        (B,).
+
+    >>> import torch
+    >>> adversarial_similarity_gap(torch.tensor([0.1]), torch.tensor([0.3]), one_sided=True).tolist()
+    [0.0]
+    """
+    difference = student - teacher
+    if one_sided:
+        difference = difference.relu()
+    if form == "image":
+        return difference.abs()
+    return (difference.square().flatten(1).mean(1) + EPSILON).sqrt()
+
+
+class AdversarialSimilarity(Knowledge):
+    """Adversarial similarity distillation (LightVessel, Dang et al. 2023, Eq. 4 and 5); nothing in it is adversarial.
+
+    The distance of Eq. 4 is printed as a sum over the n positions, about 30 for 256 x 256, which swamps a cross-entropy
+    of 0.05 and changes with the image's size. Here it is divided by the root of n.
+
+    Args:
+        form: "image" compares one number per image (Eq. 4 and 5 literally); "pixel" compares the errors position by
+            position, which the text promises ("pixel-wise", "spatial").
+        one_sided: leaves a student alone that errs less than its teacher; Eq. 5 would make it worse.
+
+    >>> import torch
+    >>> knowledge = AdversarialSimilarity()
+    >>> target = torch.ones(1, 4, 4, dtype=torch.long)
+    >>> said = knowledge.extract(Output(logits=torch.zeros(1, 2, 4, 4), features={}), target)
+    >>> said["error"].tolist()
+    [0.5]
+    """
+
+    compares = ("one_sided",)
+
+    def __init__(self, form: Form = "image", one_sided: bool = False) -> None:
+        fit_option("adversarial_similarity: form", form, Form)
+        self.form: Form = form
+        self.one_sided = one_sided
+
+    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+        """(B,) errors of images, or (B, ...) errors of positions."""
+        if output.logits is None:
+            raise InputError("adversarial_similarity needs a network with logits, not a classifier")
+        if target is None:
+            raise InputError("adversarial_similarity needs the reference masks of the images")
+        error = prediction_error(output.logits, target)
+        if self.form == "image":
+            error = (error.square().flatten(1).mean(1) + EPSILON).sqrt()
+        return {"error": error}
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+        """(B,) distance between the errors."""
+        return adversarial_similarity_gap(student["error"], teacher["error"], self.form, self.one_sided)

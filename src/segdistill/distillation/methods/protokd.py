@@ -1,0 +1,107 @@
+"""ProtoKD: how like each class every position looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from segdistill.distillation.base import STUDENT, Knowledge, Said
+from segdistill.distillation.composed import Composed, Weighted
+from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.maps import class_masks, cosines, mask_of, prototypes, resize
+from segdistill.distillation.methods.soft_prediction import ElementMeanPrediction
+from segdistill.models.network import Output
+
+
+def prototype_gap(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
+    """Mean over the classes that are there, and over positions, of the squared difference of similarity maps.
+
+    Args:
+        student: (B, K, ...).
+        teacher: the same of the teacher.
+        known: (B, K) booleans.
+
+    Returns:
+        (B,); 0 where no class is there.
+
+    >>> maps = torch.tensor([[[[1.0]], [[9.0]]]])
+    >>> prototype_gap(maps, torch.zeros_like(maps), torch.tensor([[True, False]])).tolist()
+    [1.0]
+    """
+    of_classes = (student - teacher).square().flatten(2).mean(2)
+    return torch.where(known, of_classes, 0).sum(1) / known.sum(1).clamp(min=1)
+
+
+class Prototypes(Knowledge):
+    """Prototype knowledge (ProtoKD, Wang et al. 2023): similarity of every position to every class's mean.
+
+    Unlike IFVD it looks at the other classes' means too. Each image has prototypes of its own, and a class that an
+    image lacks is left out for that image (the official code leaves it out for the whole batch). Widths need not
+    match; maps of another size are resized linearly to the teacher's.
+
+    Args:
+        taps: see taps.py; the original takes the last map before the head.
+        classes: K of the references; with one logit or two classes all but the background is one class.
+
+    >>> knowledge = Prototypes()
+    >>> output = Output(None, {"decoder": torch.rand(1, 8, 4, 4)})
+    >>> said = knowledge.extract(output, torch.zeros(1, 4, 4).long())  # no lesion at all
+    >>> said["decoder/known"].tolist(), knowledge.gap(said, said).tolist()
+    ([[True, False]], [0.0])
+    """
+
+    def __init__(self, taps: str | Sequence[str] = ("decoder",), classes: int = 2) -> None:
+        self.features, self.classes = parse_taps("prototypes", taps), classes
+
+    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+        """Of each tap, maps (B, K, ...), and which classes are there (B, K)."""
+        mask = mask_of(target, "prototypes")
+        said: Said = {}
+        for tap in self.features:
+            feature = output.features[tap]
+            means, known = prototypes(feature, class_masks(mask, feature.shape[2:], self.classes))
+            said |= {tap: cosines(feature, means), f"{tap}/known": known}
+        return said
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+        """(B,) sum over taps; a class counts where both know it."""
+        gaps = [
+            prototype_gap(
+                resize(student[tap], teacher[tap].shape[2:]),
+                teacher[tap],
+                student[f"{tap}/known"] & teacher[f"{tap}/known"],
+            )
+            for tap in self.features
+        ]
+        return sum(gaps[1:], gaps[0])
+
+
+class ProtoKD(Composed):
+    """ProtoKD (Wang et al. 2023): prototypes and soft predictions.
+
+    Args:
+        prediction: weight of the soft predictions as a mean over positions and classes, without the factor T^2, as in
+            the official code.
+        prototypes: weight of the prototype term.
+        temperature: of the soft predictions.
+        taps, classes: of the prototype term.
+
+    >>> {name: weight for name, (weight, _) in ProtoKD().parts.items()}
+    {'prediction': 10.0, 'prototypes': 0.1}
+    """
+
+    def __init__(
+        self,
+        prediction: float = 10.0,
+        prototypes: float = 0.1,
+        temperature: float = 10.0,
+        taps: str | Sequence[str] = ("decoder",),
+        classes: int = 2,
+    ) -> None:
+        parts: Weighted = {
+            "prediction": (prediction, ElementMeanPrediction(temperature)),
+            "prototypes": (prototypes, Prototypes(taps, classes)),
+        }
+        super().__init__("protokd", parts)

@@ -1,0 +1,169 @@
+"""Soft predictions: what a teacher believes of every position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segdistill.distillation.base import STUDENT, Knowledge, Said
+from segdistill.errors import InputError
+from segdistill.losses import log_probabilities
+from segdistill.models.network import Output
+from segdistill.options import fit_option
+
+Direction = Literal["teacher_student", "student_teacher"]
+
+
+def soft_prediction_gap(
+    student: Tensor, teacher: Tensor, temperature: float = 1.0, direction: Direction = "teacher_student"
+) -> Tensor:
+    """Kullback-Leibler divergence between soft predictions: sum over classes, mean over positions, times T^2.
+
+    Args:
+        student: (B, C, ...) log-probabilities at temperature T.
+        teacher: the same of the teacher.
+        temperature: T, only for the factor T^2, which keeps gradients comparable across temperatures.
+        direction: KL(teacher || student) (LightBTSeg Eq. 8 and 9, Hinton), or the other way round.
+
+    Returns:
+        (B,) in nats.
+
+    >>> half = torch.full((1, 2, 3, 3), 0.5).log()
+    >>> soft_prediction_gap(half, half).tolist()
+    [0.0]
+    """
+    first, second = (teacher, student) if direction == "teacher_student" else (student, teacher)
+    divergence = (first.exp() * (first - second)).sum(1)
+    return divergence.flatten(1).mean(1) * temperature**2
+
+
+class SoftPrediction(Knowledge):
+    """Soft-prediction knowledge (Hinton et al. 2015; LightBTSeg Eq. 8 and 9; AMTD Eq. 1 and 2).
+
+    Args:
+        temperature: T; AMTD's code base and the usual collections of methods take 4, LightBTSeg names none.
+        direction: AMTD's Eq. 2 prints KL(student || teacher), "student_teacher"; nearly all code, that of AMTD's
+            experiments included, has KL(teacher || student), the default.
+
+    >>> knowledge = SoftPrediction(temperature=4.0)
+    >>> said = knowledge.extract(Output(logits=torch.zeros(2, 2, 4, 4), features={}))
+    >>> knowledge.gap(said, said).shape
+    torch.Size([2])
+    """
+
+    keeps = "soft_prediction"
+
+    def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
+        if temperature <= 0:
+            raise InputError(f"soft_prediction: temperature must be positive, not {temperature}")
+        fit_option("soft_prediction: direction", direction, Direction)
+        self.temperature, self.direction = temperature, direction
+
+    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+        """Log-probabilities (B, C, ...) at the temperature."""
+        return {"log_probability": log_probabilities(_logits(output), self.temperature)}
+
+    def keep(self, output: Output) -> Said:
+        """Of two classes the log-odds (B, 1, ...), of more the log-probabilities, at temperature 1.
+
+        That fixes the prediction at every temperature, in half the numbers, and a rounding of the log-odds leaves
+        each probability with a small relative error, however small it is.
+        """
+        known = log_probabilities(_logits(output))
+        if known.shape[1] > 2:
+            return {"log_probability": known}
+        return {"log_odds": known[:, 1:] - known[:, :1]}
+
+    def recall(self, kept: Said) -> Said:
+        """Log-probabilities (B, C, ...) at the temperature."""
+        if "log_probability" in kept:
+            return {"log_probability": F.log_softmax(kept["log_probability"] / self.temperature, dim=1)}
+        odds = kept["log_odds"] / self.temperature
+        return {"log_probability": torch.cat([F.logsigmoid(-odds), F.logsigmoid(odds)], dim=1)}
+
+    def mix(self, said: Sequence[Said], weights: Tensor) -> Said:
+        """Log of sum_j w_j softmax(z_j / T), with shares (B, J) that sum to 1 (AMTD, section on adaptive weights)."""
+        together = torch.stack([each["log_probability"] for each in said], dim=1)
+        share = weights.to(together).log().reshape(*weights.shape, *[1] * (together.ndim - 2))
+        return {"log_probability": torch.logsumexp(together + share, dim=1)}
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+        """(B,) divergence of what `extract` gave for student and teacher."""
+        return soft_prediction_gap(
+            student["log_probability"], teacher["log_probability"], self.temperature, self.direction
+        )
+
+
+def _logits(output: Output) -> Tensor:
+    if output.logits is None:
+        raise InputError("soft_prediction needs a network with logits, not a classifier")
+    return output.logits
+
+
+class SoftLabel(Knowledge):
+    """Soft-label knowledge (Hinton et al. 2015): KL of class probabilities of the image at temperature T, times T^2.
+
+    It is what `SoftPrediction` is for pixels, for networks with a label: classifiers and joint networks.
+
+    Args:
+        temperature: T.
+        direction: KL(teacher || student), or the other way round.
+
+    >>> knowledge = SoftLabel(temperature=4.0)
+    >>> said = knowledge.extract(Output(None, {}, label=torch.zeros(2, 3)))
+    >>> knowledge.gap(said, said).tolist()
+    [0.0, 0.0]
+    """
+
+    compares = ("direction",)
+
+    def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
+        if temperature <= 0:
+            raise InputError(f"soft_label: temperature must be positive, not {temperature}")
+        fit_option("soft_label: direction", direction, Direction)
+        self.temperature, self.direction = temperature, direction
+
+    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+        """Log-probabilities (B, K) of the image's classes at the temperature."""
+        if output.label is None:
+            raise InputError("soft_label needs networks that classify images, such as lanet_resnet18")
+        return {"log_probability": torch.log_softmax(output.label.float() / self.temperature, dim=1)}
+
+    def mix(self, said: Sequence[Said], weights: Tensor) -> Said:
+        """Log of sum_j w_j p_j, with shares (B, J) that sum to 1."""
+        together = torch.stack([each["log_probability"] for each in said], dim=1)
+        return {"log_probability": torch.logsumexp(together + weights.to(together).log()[:, :, None], dim=1)}
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+        """(B,) divergence of what `extract` gave for student and teacher."""
+        first, second = student["log_probability"], teacher["log_probability"]
+        if first.shape[1] != second.shape[1]:
+            raise InputError(
+                f"soft_label: the student knows {first.shape[1]} classes of images, its teacher {second.shape[1]}"
+            )
+        # an image is one position
+        return soft_prediction_gap(first[..., None], second[..., None], self.temperature, self.direction)
+
+
+class ElementMeanPrediction(SoftPrediction):
+    """Soft predictions whose divergence is a mean over positions and classes, without the factor T^2.
+
+    So it is what IFVD and ProtoKD multiply by 10. With C classes it is that of `SoftPrediction` over C T^2.
+
+    >>> import torch
+    >>> from segdistill.models.network import Output
+    >>> pair = [Output(torch.tensor([[[1.0]], [[z]]])[None], {}) for z in (0.0, 1.0)]
+    >>> plain, mean = SoftPrediction(2.0), ElementMeanPrediction(2.0)
+    >>> ratio = plain.gap(*map(plain.extract, pair)) / mean.gap(*map(mean.extract, pair))
+    >>> round(ratio.item(), 3)
+    8.0
+    """
+
+    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+        """(B,) mean divergence."""
+        own, theirs = student["log_probability"], teacher["log_probability"]
+        return soft_prediction_gap(own, theirs, direction=self.direction) / own.shape[1]

@@ -1,0 +1,1 @@
+"""A recipe run: cases, stages, evaluation, report, model file."""

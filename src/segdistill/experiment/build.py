@@ -1,0 +1,285 @@
+"""The task of a stage: its network, losses, teachers and knowledge, put together from the recipe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from segdistill.config.folds import speaks
+from segdistill.config.schema import AUTOENCODER, ModelRecipe, StageRecipe
+from segdistill.data.case import Case
+from segdistill.distillation import (
+    FeatureAutoEncoders,
+    Knowledge,
+    Teacher,
+    create_knowledge,
+    create_weighing,
+    feature_autoencoder,
+    teacher_weights,
+)
+from segdistill.errors import InputError
+from segdistill.experiment.inputs import StageInputs
+from segdistill.experiment.stage import build_network, load_stage, read_info
+from segdistill.losses import create_loss
+from segdistill.models import find
+from segdistill.registry import build
+from segdistill.training.adversarial import Adversarial, make_discriminators, make_loss, stage_shapes
+from segdistill.training.checkpoint import load_part, load_weights
+from segdistill.training.distillation import Distillation
+from segdistill.training.joint import Joint, JointDistillation, JointLoss, know
+from segdistill.training.loop import WEIGHTS
+from segdistill.training.optimisation import choose_precision
+from segdistill.training.reconstruction import Reconstruction
+from segdistill.training.task import Supervised, Task
+
+
+def build_autoencoders(model: ModelRecipe, network: nn.Module, name: str) -> FeatureAutoEncoders:
+    """Untrained auto-encoders for the features of a network, called `name` in messages.
+
+    Raises:
+        InputError: an unknown option, or a feature that the network does not have.
+
+    >>> from segdistill.models import create_model
+    >>> unet = create_model("unet", widths=[2, 4, 4])
+    >>> build_autoencoders(ModelRecipe(name="feature_autoencoder", taps=[2], size=8), unet, "teacher").taps
+    ('enc@2', 'dec@2')
+    """
+    parts = {AUTOENCODER: partial(feature_autoencoder, network, name)}
+    return build("network", parts, model.name, model.options)
+
+
+def load_autoencoders(folder: Path, network: nn.Module, name: str) -> FeatureAutoEncoders:
+    """Trained auto-encoders from their stage's folder, for a network of the architecture that they learned from.
+
+    Raises:
+        InputError: the stage is not finished, or learned from another architecture.
+    """
+    info = read_info(folder)
+    if info.get("weights_sha256") is None:
+        raise InputError(f"stage {folder.name} is not finished: run its recipe again to continue")
+    codes = build_autoencoders(ModelRecipe.model_validate(info["model"]), network, name)
+    load_weights(folder / WEIGHTS, codes)
+    return codes
+
+
+def make_knowledge(
+    stage: StageRecipe, codes: Callable[[str, str], FeatureAutoEncoders]
+) -> dict[str, tuple[float, Knowledge]]:
+    """Name -> (weight, knowledge) of a distillation stage.
+
+    Args:
+        stage: of the recipe.
+        codes: (name of a network, name of the stage of its auto-encoders) -> these.
+
+    Raises:
+        InputError: an unknown knowledge or option.
+    """
+    made = {}
+    for part in stage.knowledge:
+        options = dict(part.options)
+        if part.autoencoders:
+            options["autoencoders"] = {
+                name: codes(name, trained) for name, trained in part.autoencoders.items()
+            }
+        made[part.name] = (part.weight, create_knowledge(part.name, **options))
+    return made
+
+
+FEX = ("encoder.", "classifier.")
+"""Parameters that `load_fex: false` leaves as they are: the extractor of features and the head on it."""
+
+
+def labelled_model(stage: StageRecipe) -> ModelRecipe:
+    """The stage's network with as many answers as the stage has classes of images.
+
+    Raises:
+        InputError: the network has another number, or cannot say a class at all.
+
+    >>> stage = StageRecipe(task="joint", model=ModelRecipe(name="lanet_resnet18"))
+    >>> labelled_model(stage).options
+    {'labels': 2}
+    """
+    joint, model = stage.joint_settings, stage.model
+    if joint is None:
+        return model
+    kind, name = find(model.name).kind, model.name
+    if kind == "segmenter" and name != "foreign" and ":" not in name:
+        raise InputError(
+            f"{name} says no class of an image: use a classifier or a network such as lanet_resnet18"
+        )
+    if kind not in ("classifier", "joint"):
+        return model  # another's network: its own options decide
+    option, count = ("classes" if kind == "classifier" else "labels"), len(joint.classes)
+    if model.options.get(option, count) != count:
+        raise InputError(f"{name} has {option} {model.options[option]}, but joint.classes names {count}")
+    return model.model_copy(update={option: count})
+
+
+def start_network(inputs: StageInputs) -> nn.Module:
+    """The network of a stage, with the weights of the stage that it starts from.
+
+    Raises:
+        InputError: it cannot be built, or the weights are of another architecture.
+    """
+    stage = inputs.stage
+    network = build_network(labelled_model(stage), inputs.preprocess.channels)
+    if stage.starts_from is None:
+        return network
+    weights: Path = inputs.teacher_folder(stage.starts_from) / WEIGHTS
+    if stage.load_fex:
+        load_weights(weights, network)
+    else:
+        load_part(weights, network, without=FEX)
+    return network
+
+
+def joint_task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+    """The task of a stage with task `joint`."""
+    return Joint(start_network(inputs), *_told(inputs, cases))
+
+
+def student_task(inputs: StageInputs, cases: list[Case]) -> Callable[..., Distillation]:
+    """What makes the task of a distillation stage: that of a joint student where the stage says so."""
+    if inputs.stage.joint_settings is None:
+        return Distillation
+    return partial(JointDistillation, *_told(inputs, cases))
+
+
+def _told(inputs: StageInputs, cases: list[Case]) -> tuple[Any, ...]:
+    joint, loss = inputs.stage.joint_settings, inputs.stage.loss
+    assert joint is not None
+    hard = JointLoss(joint, create_loss(loss.name, **loss.options))
+    known = (know(found, joint.classes, joint.uses_class) for found in (cases, inputs.of("val")))
+    return (hard, *known)
+
+
+def require_joint(stage: StageRecipe, name: str, cases: list[Case]) -> None:
+    """Refuses training cases that cannot teach a stage the classes and locations that it is to learn.
+
+    Raises:
+        InputError: no location, a label that is none of its classes, or a class with fewer than two cases.
+
+    >>> stage = StageRecipe(task="joint", model=ModelRecipe(name="lanet_resnet18"))
+    >>> require_joint(stage, "net", [Case("a", Path("a.png"))])
+    Traceback (most recent call last):
+    segdistill.errors.InputError: stage net: no training case has a mask or a box: add some, or set joint.location: none
+    """
+    joint = stage.joint_settings
+    if joint is None:
+        return
+    says_where = find(stage.model.name).kind != "classifier" or stage.task != "joint"
+    if joint.uses_location and says_where and not any(c.is_located for c in cases):
+        raise InputError(
+            f"stage {name}: no training case has a mask or a box: add some, or set joint.location: none"
+        )
+    if not joint.uses_class:
+        return
+    know(cases, joint.classes)
+    there = Counter(case.label for case in cases)
+    for label in joint.classes:
+        if there[label] < 2:
+            raise InputError(
+                f"stage {name}: class '{label}' has {there[label]} training case(s): give at least 2, or leave it out "
+                "of joint.classes and data.labels"
+            )
+
+
+def build_task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+    """What a stage trains.
+
+    Args:
+        inputs: the stage's part of the recipe, and where its teachers lie.
+        cases: its training cases, in the order of its views.
+        fabric: the device for what is not trained.
+        precision: of the training; teachers answer in bf16 where it is mixed.
+
+    Raises:
+        InputError: a part cannot be built.
+    """
+    return TASKS[inputs.stage.task](inputs, cases, fabric, precision)
+
+
+def _supervised(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+    network = start_network(inputs)
+    loss = create_loss(inputs.stage.loss.name, **inputs.stage.loss.options)
+    return Supervised(network, loss, inputs.stage.deep)
+
+
+def _autoencoder(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+    teacher = _teachers(inputs, fabric, precision)[0]
+    return Reconstruction(build_autoencoders(inputs.stage.model, teacher.network, teacher.name), teacher)
+
+
+def _distillation(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+    stage = inputs.stage
+    network = start_network(inputs)
+    loss = create_loss(stage.loss.name, **stage.loss.options)
+    teachers = _teachers(inputs, fabric, precision)
+    networks = {"student": network} | {teacher.name: teacher.network for teacher in teachers}
+
+    def codes(name: str, trained: str) -> FeatureAutoEncoders:
+        return load_autoencoders(inputs.teacher_folder(trained), networks[name], name).to(fabric.device)
+
+    labels = [case.label for case in cases]
+    belongs = torch.tensor([[not t.labels or label in t.labels for t in teachers] for label in labels])
+    heard = torch.tensor(speaks(inputs.recipe, inputs.name, cases, inputs.cases))
+    adaptive = stage.weighing.name != "fixed"
+    return student_task(inputs, cases)(
+        network,
+        loss,
+        teachers,
+        teacher_weights(teachers, labels, stage.routing) * heard,
+        make_knowledge(stage, codes),
+        stage.hard_weight,
+        belongs if stage.finetune_teachers else None,
+        create_weighing(stage.weighing.name, **stage.weighing.options) if adaptive else None,
+        stage.combine,
+    )
+
+
+def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+    settings, channels = inputs.stage.adversarial_settings, inputs.preprocess.channels
+    size = inputs.preprocess.size
+    with torch.device("meta"):
+        plain = inputs.stage.model.model_copy(update={"pretrained": None})
+        shapes = stage_shapes(build_network(plain, channels), channels, size)
+    # the generator first: its weights are then those of the same network trained without discriminators
+    network = start_network(inputs)
+    discriminators = make_discriminators(settings, shapes, channels, size)
+    autocast = torch.bfloat16 if precision.startswith("bf16") else None
+    accumulate = inputs.settings.accumulate
+    return Adversarial(network, discriminators, make_loss(settings, len(shapes)), accumulate, autocast)
+
+
+def _teachers(inputs: StageInputs, fabric: Fabric, precision: str) -> list[Teacher]:
+    stage = inputs.stage
+    teachers = []
+    for teacher in stage.teachers:
+        model = inputs.recipe.stages[teacher.stage].model.name
+        chosen = choose_precision(inputs.settings.precision, fabric.device, model)
+        autocast = torch.bfloat16 if chosen.startswith("bf16") else None
+        answering = load_stage(inputs.teacher_folder(teacher.stage)).network.to(fabric.device)
+        if inputs.settings.channels_last:
+            answering.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teachers.append(
+            Teacher(
+                teacher.stage, answering, teacher.weight, teacher.labels, autocast, stage.finetune_teachers
+            )
+        )
+    return teachers
+
+
+TASKS: dict[str, Callable[[StageInputs, list[Case], Fabric, str], Task]] = {
+    "supervised": _supervised,
+    "autoencoder": _autoencoder,
+    "distillation": _distillation,
+    "joint": joint_task,
+    "adversarial": _adversarial,
+}

@@ -1,0 +1,184 @@
+"""Refuses a recipe that cannot be trained before anything is: every part is built once without memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import nn
+
+from segdistill.config.schema import Recipe, StageRecipe
+from segdistill.data.augment import make_augment
+from segdistill.data.case import Case
+from segdistill.distillation import FeatureAutoEncoders, create_weighing
+from segdistill.errors import InputError
+from segdistill.experiment.build import build_autoencoders, labelled_model, make_knowledge, require_joint
+from segdistill.experiment.inputs import stage_cases
+from segdistill.experiment.stage import build_network, encoder_of
+from segdistill.losses import create_loss
+from segdistill.models import find
+from segdistill.models.discriminator import RECEPTIVE_FIELD
+from segdistill.models.pretrained import require_encoder_weights
+from segdistill.stats.comparison import split_name
+from segdistill.stats.verdict import SEEDS
+from segdistill.training.adversarial import make_discriminators, seen_sizes, stage_shapes
+from segdistill.training.distillation import connect
+
+
+def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
+    """Refuses a stage without training cases, or with a teacher for a class that no training case has.
+
+    Raises:
+        InputError: names the stage, the class or site, and what there is.
+    """
+    stage = recipe.stages[name]
+    found = stage_cases(recipe, name, cases, "train")
+    require_joint(stage, name, found)
+    labels = {case.label for case in found}
+    if stage.routing == "both" and not stage.finetune_teachers:
+        return  # every teacher speaks on every image
+    for teacher in stage.teachers:
+        if teacher.labels and not labels & set(teacher.labels):
+            raise InputError(
+                f"stage {name}: teacher '{teacher.stage}' speaks for {', '.join(teacher.labels)}, but the "
+                f"training cases are {', '.join(sorted(labels)) or 'without labels'}"
+            )
+
+
+def check_parts(recipe: Recipe, stages: list[str]) -> None:
+    """Builds every part of the stages once without memory, so that a wrong option stops the run before it starts.
+
+    Raises:
+        InputError: an unknown network, loss, knowledge, option, feature or augmentation, images of a size that a
+            network does not take, or pretrained weights that are not there, have another hash or do not fit; names
+            the stage.
+    """
+    for name in stages:
+        stage = recipe.stages[name]
+        try:
+            create_loss(stage.loss.name, **stage.loss.options)
+            with torch.device("meta"):
+                _check_networks(recipe, stage)
+            make_augment(recipe.fit_settings(name).augment)
+            _check_pretrained(stage, recipe.data.channels)
+        except InputError as error:
+            raise InputError(f"stage {name}: {error}") from error
+
+
+def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
+    """Networks and what they must have of each other, on the meta device."""
+
+    def network(of: StageRecipe) -> nn.Module:
+        return without_weights(of, recipe.data.channels)
+
+    segments = stage.task != "autoencoder" and stage.joint_settings is None
+    if segments and (kind := find(stage.model.name).kind) in ("classifier", "discriminator"):
+        raise InputError(
+            f"{stage.model.name} is a {kind}, but a stage with task: {stage.task} needs a network that segments: "
+            "segdistill list models"
+        )
+    classes = stage.model.options.get("classes", 2)
+    if stage.task not in ("autoencoder", "joint") and classes not in (1, 2):
+        raise InputError(
+            f"model.classes is {classes}, but masks have background and one kind of foreground: "
+            "use 2, or 1 for a single sigmoid logit"
+        )
+    teachers = {teacher.stage: network(recipe.stages[teacher.stage]) for teacher in stage.teachers}
+    if stage.task == "autoencoder":
+        for name, teacher in teachers.items():
+            build_autoencoders(stage.model, teacher, name)
+        return
+    student = network(stage)
+    _require_size(recipe.data.height_width, student)
+    if stage.task in ("supervised", "joint"):
+        return
+    if stage.task == "adversarial":
+        channels, size = recipe.data.channels, recipe.data.height_width
+        shapes = stage_shapes(student, channels, size)
+        make_discriminators(stage.adversarial_settings, shapes, channels, size)
+        return
+
+    def codes(name: str, trained: str) -> FeatureAutoEncoders:
+        learned = recipe.stages[trained]
+        source = learned.teachers[0].stage
+        return build_autoencoders(learned.model, network(recipe.stages[source]), source)
+
+    weighing = create_weighing(stage.weighing.name, **stage.weighing.options)
+    connect(student, teachers, make_knowledge(stage, codes), weighing, stage.combine)
+
+
+def without_weights(stage: StageRecipe, channels: int) -> nn.Module:
+    """The network of a stage, its pretrained weights not loaded: enough to ask for shapes, on the meta device too."""
+    return build_network(labelled_model(stage).model_copy(update={"pretrained": None}), channels)
+
+
+def _check_pretrained(stage: StageRecipe, channels: int) -> None:
+    """Pretrained weights against the encoder that they are meant for."""
+    model = stage.model
+    if model.pretrained is None:
+        return
+    if stage.task == "autoencoder":
+        raise InputError("auto-encoders take no pretrained weights: leave model.pretrained out")
+    with torch.device("meta"):
+        network = without_weights(stage, channels)
+    require_encoder_weights(encoder_of(network, model.name), model.pretrained, model.sha256)
+
+
+def _require_size(size: tuple[int, int], network: nn.Module) -> None:
+    divisor, smallest = int(getattr(network, "size_divisor", 1)), int(getattr(network, "smallest", 1))
+    sides = [-(-max(side, smallest) // divisor) * divisor for side in size]
+    if sides != list(size):
+        divided = all(side % divisor == 0 for side in size)
+        takes = f"sides of {smallest} pixels and more" if divided else f"sides that {divisor} divides"
+        fitting = str(sides[0] if sides[0] == sides[1] else sides)
+        raise InputError(f"its network takes {takes}, not {size[0]}x{size[1]}: set size={fitting}")
+
+
+def cautions(recipe: Recipe, stages: list[str]) -> list[str]:
+    """What to know before the stages are trained; their parts have been checked.
+
+    >>> from segdistill.config.matrix import expand_matrix
+    >>> net = {"model": {"name": "unet"}}
+    >>> methods = {"alone": {}, "kd": {"knowledge": [{"name": "soft_prediction"}]}}
+    >>> matrix = {"students": {"small": net}, "teachers": {"big": net}, "methods": methods, "seeds": [0]}
+    >>> recipe = Recipe.model_validate({"name": "r", **expand_matrix({"matrix": matrix})})
+    >>> cautions(recipe, list(recipe.stages))
+    ['1 seed: a verdict needs at least three']
+    """
+    return [*_few_seeds(recipe, stages), *_small_maps(recipe, stages)]
+
+
+def _few_seeds(recipe: Recipe, stages: list[str]) -> list[str]:
+    """A matrix that compares methods with a baseline by fewer trainings than the rule of verdict.py asks for."""
+    cells = [name for name in stages if recipe.stages[name].may_fail and split_name(name)[1] is not None]
+    roles = {recipe.stages[name].role for name in cells}
+    if not {"student", "baseline"} <= roles:
+        return []
+    fewest = min(Counter(split_name(name)[0] for name in cells).values())
+    needed = {2: "two", 3: "three"}.get(SEEDS, str(SEEDS))
+    found = f"{fewest} seed{'s' if fewest > 1 else ''}"
+    return [f"{found}: a verdict needs at least {needed}"] if fewest < SEEDS else []
+
+
+def _small_maps(recipe: Recipe, stages: list[str]) -> list[str]:
+    """Discriminators of patches that are larger than what they see: one line for all stages, with the smallest map."""
+    size, channels = recipe.data.height_width, recipe.data.channels
+    small: dict[str, tuple[int, int]] = {}
+    for name in stages:
+        stage = recipe.stages[name]
+        if stage.task != "adversarial":
+            continue
+        with torch.device("meta"):
+            shapes = stage_shapes(without_weights(stage, channels), channels, size)
+        sizes = seen_sizes(stage.adversarial_settings, shapes, size)
+        smallest = min(sizes, key=min, default=None)
+        if smallest is not None and min(smallest) < RECEPTIVE_FIELD:
+            small[name] = smallest
+    if not small:
+        return []
+    height, width = min(small.values(), key=min)
+    named = f"stage{'s' if len(small) > 1 else ''} {', '.join(small)}"
+    return [
+        f"{named}: discriminators see maps of {height}x{width}, smaller than the {RECEPTIVE_FIELD}x{RECEPTIVE_FIELD} "
+        "pixels that each of their logits looks at: they judge maps as a whole, not by patches"
+    ]

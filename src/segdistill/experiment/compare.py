@@ -1,0 +1,245 @@
+"""Reads what is to be compared: runs, stages of runs and evaluation folders. Without torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from segdistill.errors import InputError
+from segdistill.experiment.equal_time import EQUAL_TIME_FILE
+from segdistill.experiment.results import METRICS_FILE, RUN_FILE, SUMMARY_FILE, read_json, read_recipe
+from segdistill.files import sha256_text
+from segdistill.metrics.cases import read_metrics_csv
+from segdistill.registry import near_names
+from segdistill.stats.comparison import Method, Training, split_name, twins
+
+INFO = "stage.json"
+_NO_SETTINGS = {"checkpoint_seconds", "workers"}
+_NO_FACTS = {"seed", "about", "role", "fit", "may_fail", "cache_limit_gb"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run folder as it describes itself."""
+
+    folder: Path
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe; empty when it is absent or damaged."""
+        return read_recipe(self.folder)
+
+    def stages(self) -> list[str]:
+        """The evaluated stages, in the order of the run's report."""
+        found = sorted(path.parent.name for path in (self.folder / "stages").glob(f"*/{METRICS_FILE}"))
+        listed = [name for name in read_json(self.folder / RUN_FILE).get("stages", []) if name in found]
+        return listed or found
+
+
+def read_trainings(words: Sequence[str], progress: Any = None) -> list[Training]:
+    """The trainings that words of the command line mean: run folders, RUN:STAGE, and folders left by `evaluate -o`.
+
+    Raises:
+        InputError: a word means none of these; what was found instead is said.
+
+    >>> read_trainings(["nowhere"])
+    Traceback (most recent call last):
+    segdistill.errors.InputError: nowhere: no such folder: give a run, RUN:STAGE, or a folder of segdistill evaluate -o
+    """
+    found: dict[str, Training] = {}
+    for word in words:
+        for training in _read(word):
+            found.setdefault(training.source, training)
+    return list(found.values())
+
+
+def _read(word: str) -> list[Training]:
+    folder = Path(word)
+    if folder.name == METRICS_FILE:
+        folder = folder.parent
+    run, colon, stage = ("", "", "") if folder.is_dir() else word.rpartition(":")
+    if colon and Path(run).is_dir():
+        source = Source(Path(run))
+        if stage not in source.stages():
+            raise InputError(f"{run} has no evaluated stage '{stage}': {near_names(stage, source.stages())}")
+        return [_training(source, stage)]
+    if not folder.is_dir():
+        raise InputError(
+            f"{word}: no such folder: give a run, RUN:STAGE, or a folder of segdistill evaluate -o"
+        )
+    if (folder / INFO).exists() and (folder / METRICS_FILE).exists():
+        return [_training(Source(folder.resolve().parents[1]), folder.name)]
+    if (folder / "stages").is_dir():
+        source = Source(folder)
+        if not source.stages():
+            raise InputError(f"{folder} has no evaluated stage: run its recipe to the end first")
+        return [_training(source, name) for name in source.stages()]
+    if (folder / METRICS_FILE).exists():
+        return [_evaluation(folder)]
+    raise InputError(
+        f"{folder} is neither a run nor a folder of segdistill evaluate -o: it has no {METRICS_FILE}"
+    )
+
+
+def _evaluation(folder: Path) -> Training:
+    name = folder.resolve().name
+    cell, seed = split_name(name)
+    return Training(
+        cell,
+        read_metrics_csv(folder / METRICS_FILE),
+        seed,
+        network=_network(read_json(folder / SUMMARY_FILE).get("cost", {}).get("parameters")),
+        settings=f"evaluations in {folder.resolve().parent}",
+        stage=name,
+        run=folder.resolve().parent.name,
+        source=str(folder),
+    )
+
+
+def _training(source: Source, name: str) -> Training:
+    folder, recipe = source.folder / "stages" / name, source.recipe
+    info, (cell, seed) = read_json(folder / INFO), split_name(name)
+    part = recipe.get("stages", {}).get(name, {})
+    recorded = (info.get("seed"), seed, part.get("seed"), recipe.get("seed"))
+    epochs, seconds = _trained(folder / "curves.csv")
+    fit = {**recipe.get("fit", {}), **part.get("fit", {})}
+    batches = math.ceil(info.get("train_cases", 0) / fit.get("batch_size", 8))
+    steps = epochs * math.ceil(batches / fit.get("accumulate", 1))
+    return Training(
+        cell,
+        read_metrics_csv(folder / METRICS_FILE),
+        next((s for s in recorded if isinstance(s, int)), None),
+        role=str(info.get("role", part.get("role", ""))),
+        network=_network(info.get("model")),
+        settings=_settings(recipe, name) or f"stages in {source.folder.resolve()}",
+        stage=name,
+        run=source.folder.resolve().name,
+        source=f"{source.folder}:{name}",
+        steps=min(steps, fit.get("steps") or steps) or None,
+        seconds=seconds or None,
+        equal_time_to=equal_time_to(source.folder, name),
+    )
+
+
+def equal_time_to(run: Path, stage: str) -> str:
+    """The cell whose time a stage was given, once that was measured; "" for none.
+
+    >>> equal_time_to(Path("nowhere"), "alone@0")
+    ''
+    """
+    return str(read_json(run / EQUAL_TIME_FILE).get(split_name(stage)[0], {}).get("equal_time_to", ""))
+
+
+def _network(facts: Any) -> str:
+    return json.dumps(facts, sort_keys=True) if facts else ""
+
+
+def _trained(curves: Path) -> tuple[int, float]:
+    """Epochs and seconds of a training."""
+    try:
+        with open(curves, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return 0, 0.0
+    return len(rows), sum(float(row.get("seconds") or 0) for row in rows)
+
+
+def _settings(recipe: dict[str, Any], name: str, above: tuple[str, ...] = ()) -> str:
+    """A hash of all that a stage was told but its seed, its teachers' settings included; "" where not known."""
+    stage = recipe.get("stages", {}).get(name)
+    if not isinstance(stage, dict) or name in above:
+        return ""
+    facts = {key: value for key, value in stage.items() if key not in _NO_FACTS}
+    others = [teacher.get("stage") for teacher in stage.get("teachers") or []]
+    others += [
+        c
+        for knowledge in stage.get("knowledge") or []
+        for c in (knowledge.get("autoencoders") or {}).values()
+    ]
+    others += [stage[key] for key in ("starts_from", "equal_time_to") if stage.get(key)]
+    fit = {**recipe.get("fit", {}), **stage.get("fit", {})}
+    told = {
+        "stage": json.loads(_without_seeds(json.dumps(facts), others)),
+        "fit": {key: value for key, value in fit.items() if key not in _NO_SETTINGS},
+        "data": recipe.get("data"),
+        "others": [_settings(recipe, other, (*above, name)) for other in others],
+    }
+    return sha256_text(json.dumps(told, sort_keys=True))
+
+
+def _without_seeds(text: str, names: Iterable[str]) -> str:
+    for name in names:
+        text = text.replace(json.dumps(name), json.dumps(split_name(name)[0]))
+    return text
+
+
+def stated_margin(words: Sequence[str]) -> float | None:
+    """The margin in the recipes of these runs, stated before training; None where none, or not one alone, was stated.
+
+    >>> stated_margin(["nowhere"])
+    """
+    folders = [Path(word) if Path(word).is_dir() else Path(word.rpartition(":")[0]) for word in words]
+    recipes = [Source(folder).recipe for folder in folders if (folder / "recipe.yaml").is_file()]
+    margins = {(recipe.get("evaluation") or {}).get("margin") for recipe in recipes} - {None}
+    (margin,) = margins if len(margins) == 1 else (None,)
+    return margin if isinstance(margin, float) else None
+
+
+def choose_pairs(
+    methods: Sequence[Method], stages: Sequence[str] = (), baseline: str | None = None
+) -> list[tuple[Method, Method]]:
+    """Which method is compared with which baseline.
+
+    Without `stages` the methods are the students, or, where there are none, all but teachers and baselines. Without
+    `baseline` a method is compared with every baseline of its own network (equal steps, equal time), else with all.
+
+    Raises:
+        InputError: an unknown name, or no baseline.
+    """
+    named = [_find(methods, name, "stage") for name in stages]
+    chosen = [m for found in named for m in found]
+    given = _find(methods, baseline, "baseline") if baseline else []
+    if not chosen:
+        free = [m for m in methods if m not in given]
+        chosen = [m for m in free if m.first.role == "student"] or [
+            m for m in free if m.first.role != "teacher" and (given or m.first.role != "baseline")
+        ]
+    alone = given or [m for m in methods if m.first.role == "baseline"]
+    pairs = []
+    for method in chosen:
+        if given:
+            own = [b for b in given if {t.run for t in b.trainings} & {t.run for t in method.trainings}]
+            partners = own or given
+        else:
+            partners = twins(method, methods) or [
+                b for b in alone if not b.first.network or not method.first.network
+            ]
+            partners = partners or alone
+        pairs += [(method, partner) for partner in partners if partner is not method]
+    if not pairs:
+        runs = ", ".join(
+            dict.fromkeys(t.source.rpartition(":")[0] or t.source for m in methods for t in m.trainings)
+        )
+        names = ", ".join(m.name for m in methods)
+        raise InputError(
+            f"no baseline to compare with in {runs}: train the student without distillation (role: baseline), or name "
+            f"one with --baseline (there are: {names})"
+        )
+    return pairs
+
+
+def _find(methods: Sequence[Method], name: str, what: str) -> list[Method]:
+    found = [
+        m
+        for m in methods
+        if name in (m.name, m.first.cell, *(t.stage for t in m.trainings), *(t.source for t in m.trainings))
+    ]
+    if not found:
+        raise InputError(f"no {what} '{name}': {near_names(name, [m.name for m in methods])}")
+    return found

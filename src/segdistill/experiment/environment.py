@@ -1,0 +1,60 @@
+"""The machine and the versions that a result was made with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from segdistill.experiment.results import read_json
+from segdistill.files import write_json
+from segdistill.runtime.machine import machine, versions
+
+ENVIRONMENT = "environment.json"
+"""In the folder of a run that of its last call, in the folder of a stage that of its training."""
+
+CHANGED = "changed on the way"
+PACKAGES = ("torch", "numpy", "lightning-fabric", "albumentations", "onnxruntime", "Pillow")
+
+
+def environment(device: torch.device, precision: str, processes: int = 1) -> dict[str, str]:
+    """Name -> value of everything that bit-exact repetition depends on.
+
+    >>> environment(torch.device("cpu"), "32-true")["precision"]
+    '32-true'
+    """
+    own = {
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": precision,
+        "processes": str(processes),
+    }
+    return machine() | own | versions(PACKAGES)
+
+
+def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """What changed between two environments, one line each.
+
+    >>> differences({"threads": "2"}, {"threads": "1"})
+    ['threads was 2, is 1']
+    """
+    return [
+        f"{name} was {value}, is {now.get(name)}"
+        for name, value in before.items()
+        if name != CHANGED and now.get(name) != value
+    ]
+
+
+def record_environment(folder: Path, now: dict[str, str], goes_on: bool) -> None:
+    """Writes what a stage is trained on; where an interrupted training goes on, also what changed in between.
+
+    >>> import tempfile
+    >>> stage = Path(tempfile.mkdtemp())
+    >>> record_environment(stage, {"threads": "2"}, goes_on=False)
+    >>> record_environment(stage, {"threads": "1"}, goes_on=True)
+    >>> read_json(stage / ENVIRONMENT)["changed on the way"]
+    'threads was 2, is 1'
+    """
+    before = read_json(folder / ENVIRONMENT) if goes_on else {}
+    told = [text for text in (before.get(CHANGED), *differences(before, now)) if text]
+    write_json(folder / ENVIRONMENT, now | ({CHANGED: "; ".join(told)} if told else {}))

@@ -1,0 +1,277 @@
+"""A stage of a run as a model file, with its provenance, its metrics, and the check against torch."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from segdistill.data.case import Case
+from segdistill.data.opened import fullest_slice, open_case
+from segdistill.errors import GateFailed, InputError
+from segdistill.experiment.results import RUN_FILE, SUMMARY_FILE, read_json
+from segdistill.experiment.stage import TrainedStage, load_stage
+from segdistill.files import atomic_write, sha256_file, sha256_text, write_json
+from segdistill.imaging.postprocess import Postprocess, resize_probability
+from segdistill.imaging.preprocess import Preprocess
+from segdistill.runtime.engine import Engine
+from segdistill.runtime.model_file import LABEL_NAME, METADATA_KEY, OUTPUT_NAME, ModelInfo, dump_info
+from segdistill.training.inference import MaskAndClass, Probability
+
+UNDECIDED = 1e-4
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two engines agree over cases.
+
+    Attributes:
+        cases: how many were compared.
+        differing_cases: how many have a pixel that differs and is not undecided.
+        differing_pixels: such pixels in all.
+        undecided_pixels: pixels whose probability is within 1e-4 of the threshold in torch; they are left out.
+        largest_difference: of probabilities, over all pixels.
+        differing_classes: cases whose class differs though it is not undecided, for networks that classify.
+        largest_class_difference: of the probabilities of classes.
+    """
+
+    cases: int
+    differing_cases: int
+    differing_pixels: int
+    undecided_pixels: int
+    largest_difference: float
+    differing_classes: int = 0
+    largest_class_difference: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values.
+
+        >>> Agreement(1, 0, 0, 0, 0.0).to_dict()["cases"]
+        1
+        """
+        return asdict(self)
+
+
+def measure_agreement(
+    network: nn.Module,
+    preprocess: Preprocess,
+    postprocess: Postprocess,
+    model_file: Path,
+    cases: Iterable[Case],
+) -> Agreement:
+    """Compares masks at each image's own size, of a volume its fullest slice, torch in float32 against the model file.
+
+    Raises:
+        UnreadableImage: a case cannot be read.
+    """
+    engine = Engine(model_file)
+    both = (MaskAndClass if engine.info.labels else Probability)(network).eval().cpu()
+    count = differing_cases = differing = undecided = 0
+    largest = largest_class = 0.0
+    differing_classes = 0
+    for case in cases:
+        opened = open_case(case, preprocess.intensity)
+        size = opened.size
+        images = preprocess.inputs(opened.pixels(fullest_slice(opened.reference)))
+        with torch.inference_mode():
+            known = [_arrays(both(torch.from_numpy(image[None]))) for image in images]
+        given = [engine.run_both(image[None]) for image in images]
+        expected = preprocess.join(np.stack([mask[0] for mask, _ in known]), size)
+        answer = preprocess.join(np.stack([mask[0] for mask, _ in given]), size)
+        if engine.info.labels:
+            apart, differs = _compare_classes([label for _, label in known], [label for _, label in given])
+            largest_class, differing_classes = max(largest_class, apart), differing_classes + differs
+        largest = max(largest, float(np.abs(expected - answer).max()))
+        close = (np.abs(resize_probability(expected, size) - postprocess.threshold) < UNDECIDED).any(0)
+        wrong = (postprocess.mask(expected, size) != postprocess.mask(answer, size)) & ~close
+        count += 1
+        undecided += int(close.sum())
+        differing += int(wrong.sum())
+        differing_cases += bool(wrong.any())
+    return Agreement(count, differing_cases, differing, undecided, largest, differing_classes, largest_class)
+
+
+Arrays = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+
+
+def _arrays(output: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> Arrays:
+    if isinstance(output, tuple):
+        return output[0].numpy(), output[1].numpy()
+    return output.numpy(), None
+
+
+def _compare_classes(
+    known: list[NDArray[np.float32] | None], given: list[NDArray[np.float32] | None]
+) -> tuple[float, bool]:
+    """The largest difference of two engines' class probabilities (the mean over patches), and whether they decide
+    apart.
+    """
+    one, other = (
+        np.mean([part for part in parts if part is not None], axis=0)[0] for parts in (known, given)
+    )
+    first, second = np.sort(one)[::-1][:2]
+    decided = first - second >= UNDECIDED
+    return float(np.abs(one - other).max()), bool(decided and one.argmax() != other.argmax())
+
+
+def require_agreement(agreement: Agreement) -> None:
+    """Lets a model file pass only if every decided pixel is equal.
+
+    Raises:
+        GateFailed: some differ.
+
+    >>> require_agreement(Agreement(3, 0, 0, 12, 1e-6))
+    """
+    if agreement.differing_pixels:
+        raise GateFailed(
+            f"the model file differs from torch in {agreement.differing_pixels} pixels of "
+            f"{agreement.differing_cases} of {agreement.cases} cases (largest difference "
+            f"{agreement.largest_difference:.2g}): it was not kept"
+        )
+    if agreement.differing_classes:
+        raise GateFailed(
+            f"the model file's class differs from torch's in {agreement.differing_classes} of {agreement.cases} cases "
+            f"(largest difference {agreement.largest_class_difference:.2g}): it was not kept"
+        )
+
+
+OPSET = 20
+
+
+def export_network(network: nn.Module, info: ModelInfo, path: Path) -> None:
+    """Writes a network as a model file; batch size is free, height and width are those of its pre-processing.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    height, width = info.preprocess.size
+    example = torch.zeros(2, info.preprocess.channels, height, width)
+    kind = MaskAndClass if info.labels else Probability
+    probability = kind(network).eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    with _quiet():
+        program = torch.onnx.export(
+            probability,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=[OUTPUT_NAME, LABEL_NAME] if info.labels else [OUTPUT_NAME],
+            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    strip(model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, dump_info(info)
+    with atomic_write(path) as temporary:
+        onnx.save(model, temporary)
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Removes what the exporter writes about the machine it ran on: source paths, stack traces, doc strings."""
+    del model.metadata_props[:]
+    graphs: list[Any] = [model.graph, *model.functions]
+    for graph in graphs:
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+        for kind in ("value_info", "input", "output", "initializer"):
+            for value in getattr(graph, kind, []):
+                if hasattr(value, "metadata_props"):
+                    del value.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints its own progress; a command's stdout is for data."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def export_stage(folder: Path, target: Path, cases: list[Case]) -> Agreement:
+    """Writes a stage as a model file and keeps it only if its masks on `cases` are those of torch.
+
+    Beside it stands TARGET.json with the agreement and the file's hash; when that still fits, nothing is done again.
+
+    Raises:
+        GateFailed: masks differ.
+        InputError: no such stage, or the file cannot be written.
+    """
+    stage = load_stage(folder)
+    if not stage.marks:
+        raise InputError(
+            f"stage {stage.name} is a classifier without a mask: export a stage that segments or a joint network"
+        )
+    info = _describe(stage)
+    record = target.with_suffix(".json")
+    known = read_json(record)
+    inputs = sha256_text(stage.info["weights_sha256"] + dump_info(info))
+    if known.get("inputs") == inputs and target.exists() and sha256_file(target) == known.get("model_sha256"):
+        return Agreement(**known["agreement"])
+    with atomic_write(target) as candidate:  # a file that does not pass the gate never has the final name
+        export_network(stage.network, info, candidate)
+        agreement = measure_agreement(stage.network, stage.preprocess, stage.postprocess, candidate, cases)
+        require_agreement(agreement)
+    write_json(
+        record,
+        {"inputs": inputs, "model_sha256": sha256_file(target), "agreement": agreement.to_dict()},
+    )
+    return agreement
+
+
+def _describe(stage: TrainedStage) -> ModelInfo:
+    """What the model file says of itself: processing, provenance, measured metrics."""
+    run = stage.folder.parent.parent
+    facts = read_json(run / RUN_FILE)
+    provenance = {
+        "recipe": facts.get("recipe", ""),
+        "recipe_sha256": sha256_file(run / "recipe.yaml") if (run / "recipe.yaml").exists() else "",
+        "stage": stage.name,
+        "data": facts.get("data", ""),
+        "data_sha256": facts.get("data_hash", ""),
+        "weights_sha256": stage.info["weights_sha256"],
+        "teachers": stage.info.get("teachers", []),
+    }
+    cost = read_json(stage.folder / SUMMARY_FILE).get("cost", {})
+    provenance |= {name: cost[name] for name in ("parameters", "macs") if name in cost}
+    return ModelInfo(
+        name=f"{facts.get('recipe', run.name)}:{stage.name}",
+        input_channels=stage.preprocess.channels,
+        classes=stage.postprocess.classes,
+        preprocess=stage.preprocess,
+        postprocess=stage.postprocess,
+        provenance=provenance,
+        metrics=_metrics(stage),
+        labels=tuple(stage.info.get("labels", ())),
+    )
+
+
+def _metrics(stage: TrainedStage) -> dict[str, Any]:
+    """What was measured of its masks and, where it classifies, of its classes."""
+    evaluated = read_json(stage.folder / SUMMARY_FILE)
+    found = dict(evaluated.get("summary", {}))
+    return found | ({"classification": evaluated["classification"]} if "classification" in evaluated else {})

@@ -1,0 +1,102 @@
+"""The folder of a run: one writer at a time, nothing left of a killed one, no trace of a refused one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from segdistill.errors import InputError
+from segdistill.experiment.environment import ENVIRONMENT
+
+LOCK = ".lock"
+OWN = ("cases.csv", "recipe.yaml", "report.html", "model.onnx", "model.json", "model_card.md", "run.json")
+"""Files of a run, which all come after its environment.json."""
+# as files.atomic_write names what it has not finished
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Makes the folder and keeps other runs out of it; the lock ends with the process, however it ends.
+
+    A folder that is still empty afterwards is removed again, with the folders above it that were made for it.
+
+    Raises:
+        InputError: the folder cannot be written, another run is writing to it, or a run would replace files there
+            that no run has written.
+
+    >>> import tempfile
+    >>> run = Path(tempfile.mkdtemp()) / "runs" / "mine"
+    >>> with only_writer(run):
+    ...     run.is_dir()
+    True
+    >>> run.parent.exists()
+    False
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    _require_own(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(folder)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}: choose another --out") from error
+    with lock:
+        try:
+            sweep(folder)
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):
+                for path in made:
+                    path.rmdir()
+
+
+def _require_own(folder: Path) -> None:
+    """Refuses a folder that holds a file of the user's where a run writes one of the same name."""
+    blocking = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if blocking is not None:
+        raise InputError(f"cannot write to {folder}: {blocking} is a file: choose another --out")
+    if not (folder / ENVIRONMENT).exists():
+        for name in OWN:
+            if (folder / name).exists():
+                raise InputError(
+                    f"{folder / name} would be replaced, and no run has written it: choose another --out"
+                )
+
+
+def _acquire(folder: Path) -> IO[str]:
+    """The locked file; tried again when the run that held it removed it in between."""
+    while True:
+        lock = open(folder / LOCK, "w")  # noqa: SIM115 - closed by the caller
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise InputError(
+                f"another run is writing to {folder}: wait for it or choose another --out"
+            ) from error
+        with suppress(FileNotFoundError):
+            if os.stat(folder / LOCK).st_ino == os.fstat(lock.fileno()).st_ino:
+                return lock
+        lock.close()
+
+
+def sweep(folder: Path) -> None:
+    """Removes the unfinished files that a kill left in a run and its stages.
+
+    >>> import tempfile
+    >>> run = Path(tempfile.mkdtemp())
+    >>> (run / ".report.html.x1_y2z3a.html").touch()
+    >>> sweep(run)
+    >>> list(run.iterdir())
+    []
+    """
+    for place in (folder, *folder.glob("stages/*")):
+        for path in place.glob(".*"):
+            if _TEMPORARY.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)

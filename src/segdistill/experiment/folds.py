@@ -1,0 +1,153 @@
+"""Cross-validation as one recipe: a run per fold in one folder, and what they give together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from segdistill.config.schema import Recipe
+from segdistill.data.case import Case, select
+from segdistill.data.splits import k_fold
+from segdistill.errors import CasesFailed, InputError
+from segdistill.experiment.cases import gather
+from segdistill.experiment.check import require_cases
+from segdistill.experiment.events import Event
+from segdistill.experiment.machine import Machine, is_first_process
+from segdistill.experiment.results import FOLDS_FILE, RUN_FILE, SUMMARY_FILE, fold_folder, read_json
+from segdistill.files import write_json, write_text
+from segdistill.report.folds import over_folds, render_folds
+
+EXTERNAL = "external"
+"""Below a fold's folder: evaluations of its networks on other datasets, one folder each."""
+
+Run = Callable[[Recipe, Path | None, Path, Machine, list[str] | None], Iterator[Event]]
+
+
+def run_folds(
+    recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None, run: Run
+) -> Iterator[Event]:
+    """Runs the folds of a recipe one after the other, or those that it names, and sums up all that are finished.
+
+    Every fold is a run of its own in `folder`/fold-N, which continues and skips what is finished; they share one
+    prepared store. Several calls may work on different folds at once. A fold with failed trainings, of those that may
+    fail (failures.py), does not keep the others from being run.
+
+    Args:
+        recipe: with `folds`.
+        source: as for a run.
+        folder: of the cross-validation; gets folds.json and report.html beside the folds.
+        machine: as for a run.
+        stages: as for a run.
+        run: how a recipe without folds is run.
+
+    Raises:
+        InputError: a fold would lack a class or training cases, or the folder holds a run without folds.
+        CasesFailed: some trainings have failed, after all folds.
+    """
+    if (folder / RUN_FILE).exists():
+        raise InputError(f"{folder} holds a run without folds: choose another --out")
+    if is_first_process():
+        require_folds(recipe, source, stages)
+    failed: dict[int, str] = {}
+    for fold in recipe.only_folds or range(1, (recipe.folds or 0) + 1):
+        try:
+            for event in run(fold_recipe(recipe, fold), source, fold_folder(folder, fold), machine, stages):
+                yield replace(event, text=f"fold {fold} of {recipe.folds}: {event.text}")
+        except CasesFailed as error:
+            failed[fold] = str(error)
+    if is_first_process():
+        conclude_folds(recipe, folder)
+        yield Event(f"done: {folder / 'report.html'}")
+    if failed:
+        first, why = next(iter(failed.items()))
+        listed = ", ".join(map(str, failed))
+        raise CasesFailed(
+            f"trainings failed in {len(failed)} of {recipe.folds} folds ({listed}): fold {first}: {why}"
+        )
+
+
+def fold_recipe(recipe: Recipe, fold: int) -> Recipe:
+    """The recipe of one fold, counted from 1.
+
+    >>> whole = Recipe(name="r", folds=3, stages={"net": {"model": {"name": "unet"}}})
+    >>> fold_recipe(whole, 2).data.split.fold, fold_recipe(whole, 2).name
+    (1, 'r/fold-2')
+    """
+    split = recipe.data.split.model_copy(update={"method": "k_fold", "folds": recipe.folds, "fold": fold - 1})
+    data = recipe.data.model_copy(update={"split": split})
+    name = f"{recipe.name}/fold-{fold}"
+    return recipe.model_copy(update={"name": name, "data": data, "folds": None, "only_folds": []})
+
+
+def require_folds(recipe: Recipe, source: Path | None, stages: list[str] | None) -> None:
+    """Looks at every fold before the first one is trained.
+
+    Raises:
+        InputError: names the fold, and the class that it would lack.
+    """
+    split = fold_recipe(recipe, 1).data.split
+    chosen = recipe.chosen(stages)
+    with TemporaryDirectory() as drawn:  # made-up images are drawn again in each fold
+        cases = gather(fold_recipe(recipe, 1).data, source, Path(drawn)).cases
+    for fold in range(1, split.folds + 1):
+        divided = k_fold(cases, split.folds, fold - 1, split.seed, split.val)
+        try:
+            for name in chosen:
+                require_cases(recipe, name, divided)
+            _require_tested(recipe, cases, divided)
+        except InputError as error:
+            raise InputError(f"fold {fold} of {split.folds}: {error}") from error
+
+
+def _require_tested(recipe: Recipe, cases: list[Case], divided: list[Case]) -> None:
+    tested = {case.label for case in select(divided, split="test")}
+    for label in recipe.data.labels or sorted({case.label for case in cases}):
+        if label not in tested:
+            raise InputError(f"no test case has the label '{label}': use fewer folds, or add cases")
+
+
+def conclude_folds(recipe: Recipe, folder: Path) -> None:
+    """Writes folds.json and report.html over the folds that are finished."""
+    count = recipe.folds or 0
+    runs = {fold: read_json(fold_folder(folder, fold) / RUN_FILE) for fold in range(1, count + 1)}
+    finished = [fold for fold, facts in runs.items() if "stages" in facts]
+    stages: dict[str, Any] = {}
+    for name in recipe.stages:
+        evaluated = {
+            fold: read_json(fold_folder(folder, fold) / "stages" / name / SUMMARY_FILE)
+            for fold in finished
+            if name in runs[fold]["stages"]
+        }
+        if evaluated:
+            summary = over_folds({fold: one.get("summary", {}) for fold, one in evaluated.items()})
+            stages[name] = {"summary": summary, "cost": next(iter(evaluated.values())).get("cost", {})}
+    external = _external(folder, finished)
+    facts = {
+        "recipe": recipe.name,
+        "folds": count,
+        "finished": finished,
+        "stages": stages,
+        EXTERNAL: external,
+    }
+    write_json(folder / FOLDS_FILE, facts)
+    shown = {name: stage["summary"] for name, stage in stages.items()}
+    page = render_folds(recipe.name, recipe.about, count, finished, shown, external)
+    write_text(folder / "report.html", page)
+
+
+def _external(folder: Path, finished: list[int]) -> dict[str, Any]:
+    """Evaluations on other datasets that were written into the folds' folders, over folds."""
+    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for fold in finished:
+        for path in sorted((fold_folder(folder, fold) / EXTERNAL).glob(f"*/{SUMMARY_FILE}")):
+            report = read_json(path)
+            metrics = {name: value for name, value in report.items() if _is_interval(value)}
+            found.setdefault(path.parent.name, {})[fold] = {"all": metrics, **report.get("by_label", {})}
+    return {name: over_folds(by_fold) for name, by_fold in sorted(found.items())}
+
+
+def _is_interval(value: object) -> bool:
+    return isinstance(value, dict) and {"mean", "n"} <= set(value)

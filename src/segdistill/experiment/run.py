@@ -1,0 +1,291 @@
+"""Runs a recipe: data, stages, evaluation, report, model file. Run again, it continues where it stopped."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning_fabric import Fabric
+
+from segdistill.config.schema import Recipe
+from segdistill.data.case import normal_note, select, table_hash
+from segdistill.data.store import Store, prepare_store
+from segdistill.data.table import write_cases
+from segdistill.distillation.cache.filling import Filling
+from segdistill.errors import CasesFailed, InputError
+from segdistill.experiment.cases import Gathered, absolute, drawn_in_vain, gather
+from segdistill.experiment.check import cautions, check_parts, require_cases
+from segdistill.experiment.environment import ENVIRONMENT, differences, environment
+from segdistill.experiment.events import Event
+from segdistill.experiment.export import export_stage
+from segdistill.experiment.folder import only_writer
+from segdistill.experiment.folds import run_folds
+from segdistill.experiment.inputs import TEACHERS_FILE, StageInputs, precision_of, write_teachers
+from segdistill.experiment.machine import Machine, is_first_process, make_fabric
+from segdistill.experiment.results import RUN_FILE, read_json
+from segdistill.experiment.stage import goes_on, is_finished
+from segdistill.experiment.stage_evaluation import evaluate_stage, report_run, stated_yaml
+from segdistill.experiment.train import keep_threshold, measure_equal_time, still_stands, train_stage
+from segdistill.files import write_json, write_text
+from segdistill.imaging.preprocess import Preprocess
+from segdistill.training.checkpoint import TrainingStopped
+from segdistill.training.curves import read_curves
+from segdistill.training.optimisation import choose_precision
+from segdistill.training.saturation import new_troubles
+
+TOO_LITTLE_MEMORY = "the device has too little memory: lower batch_size (and raise accumulate) or size"
+
+
+def train_all(
+    recipe: Recipe, names: Sequence[str], train: Callable[[str], Iterator[Event]], machine: Machine
+) -> Generator[Event, None, dict[str, str]]:
+    """Trains stages in order; those that may fail, and fail by their numbers or for want of memory, are passed over.
+
+    So are those that need a failed one. On several devices nothing may fail, since the processes could not agree on it.
+
+    Returns:
+        Failed stage -> why.
+
+    Raises:
+        TrainingStopped: a stage that must not fail has.
+    """
+    failed: dict[str, str] = {}
+    for name in names:
+        lost = [other for other in recipe.needs(name) if other in failed]
+        if lost:
+            failed[name] = f"it needs {', '.join(lost)}"
+            yield Event(f"stage {name}: passed over, since {failed[name]}")
+            continue
+        try:
+            yield from train(name)
+        except (TrainingStopped, RuntimeError) as error:
+            why = str(error) if isinstance(error, TrainingStopped) else memory_error(error)
+            if why is None or not recipe.stages[name].may_fail or machine.processes > 1:
+                raise
+            failed[name] = why
+            yield Event(f"stage {name}: failed: {why}")
+        if name in failed:  # outside the handler, which keeps the frames and all their tensors alive
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+    return failed
+
+
+def memory_error(error: RuntimeError) -> str | None:
+    """What to do about an error for want of memory; None for any other.
+
+    >>> memory_error(RuntimeError("shapes do not fit")) is None
+    True
+    """
+    words = str(error)
+    is_one = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in words
+    return TOO_LITTLE_MEMORY if is_one or "not enough memory" in words else None
+
+
+def tell_failed(failed: dict[str, str]) -> None:
+    """Ends a run of which some trainings failed.
+
+    Raises:
+        CasesFailed: names them.
+    """
+    if failed:
+        first, why = next(iter(failed.items()))
+        raise CasesFailed(
+            f"{len(failed)} trainings failed ({', '.join(failed)}): {first}: {why}; the others are done: run the same "
+            "command again to try these once more"
+        )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A recipe, its cases, and the folder that it fills."""
+
+    recipe: Recipe
+    gathered: Gathered
+    store: Store
+    preprocess: Preprocess
+    folder: Path
+
+    def inputs(self, name: str) -> StageInputs:
+        folder = self.folder / "stages" / name
+        return StageInputs(self.recipe, name, self.gathered.cases, self.store, self.preprocess, folder)
+
+    def precision(self, name: str, fabric: Fabric) -> str:
+        return precision_of(self.recipe, name, fabric.device)
+
+
+def run_recipe(
+    recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None = None
+) -> Iterator[Event]:
+    """Trains, evaluates, reports and exports; works as it is consumed.
+
+    With several devices every process runs this. The first one prepares, evaluates, reports and tells; the others
+    only train, and give no events.
+
+    Args:
+        recipe: what to do.
+        source: a cases.csv or a dataset's folder; None where the recipe makes or finds its own data.
+        folder: of the run; holds everything that the run leaves.
+        machine: device, number of devices, nodes.
+        stages: train only these and their teachers; None for those that the recipe runs by default.
+
+    Raises:
+        InputError: data, recipe or folder cannot be used.
+        TrainingStopped: a loss was not finite.
+    """
+    if recipe.folds is not None:
+        events = run_folds(recipe, source, folder, machine, stages, _run)
+    else:
+        events = _run(recipe, source, folder, machine, stages)
+    return (event for event in chain(_look(recipe, stages), events) if is_first_process())
+
+
+def _look(recipe: Recipe, stages: list[str] | None) -> Iterator[Event]:
+    """Checks the parts before anything else, and warns; once, however many folds there are."""
+    chosen = recipe.chosen(stages)
+    check_parts(recipe, chosen)
+    for line in cautions(recipe, chosen):
+        yield Event(f"warning: {line}")
+
+
+def _run(
+    recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None
+) -> Iterator[Event]:
+    first = is_first_process()
+    chosen = recipe.chosen(stages)
+    if machine.processes > 1 and len({precision_of(recipe, name, machine.resolve()) for name in chosen}) > 1:
+        raise InputError(
+            "stages of different precision cannot share processes: set fit.precision, or use --devices 1"
+        )
+    first_stage = recipe.stages[chosen[0]]
+    fabric = make_fabric(machine, recipe.fit_settings(chosen[0]).precision, first_stage.model.name)
+    with only_writer(folder) if first else nullcontext():
+        if not first:
+            fabric.launch()  # waits for the first process, which launches when the data lies ready
+            fabric.barrier()  # of a further fold they are connected already
+        run = yield from _prepare(recipe, chosen, source, folder)
+        if first:
+            fabric.launch()
+            fabric.barrier()
+            _write_facts(run, fabric)
+        failed = yield from train_all(recipe, chosen, lambda name: _train(run, name, fabric), machine)
+        done = [name for name in chosen if name not in failed]
+        if first and done:
+            yield from _conclude(run, done, fabric, failed)
+        tell_failed(failed)
+
+
+def _prepare(
+    recipe: Recipe, chosen: list[str], source: Path | None, folder: Path
+) -> Generator[Event, None, _Run]:
+    """Cases and the prepared store, which lies beside the runs so that they share it."""
+    with drawn_in_vain(recipe.data, folder):
+        gathered = gather(recipe.data, source, folder)
+        yield Event(f"{gathered.name}: {len(gathered.cases)} cases, {gathered.split}")
+        if note := normal_note(gathered.cases):
+            yield Event(note)
+        for leak in gathered.leaks[:1]:
+            yield Event(f"warning: {len(gathered.leaks)} leaks between the splits, such as {leak}")
+        for name in chosen:
+            require_cases(recipe, name, gathered.cases)
+    yield Event("preparing images")
+    preprocess = recipe.data.preprocess()
+    shared = folder.parent / ".store"
+    try:
+        store = prepare_store(gathered.cases, preprocess, shared)
+    finally:
+        with suppress(OSError):
+            shared.rmdir()  # only where nothing could be prepared
+    return _Run(recipe, gathered, store, preprocess, folder)
+
+
+def _write_facts(run: _Run, fabric: Fabric) -> None:
+    """What is known before training: environment, resolved recipe, cases, and where they come from."""
+    recipe, folder = run.recipe, run.folder
+    precision = choose_precision(recipe.fit.precision, fabric.device)
+    write_json(folder / ENVIRONMENT, environment(fabric.device, precision, fabric.world_size))
+    write_text(folder / "recipe.yaml", resolved_yaml(recipe))
+    write_cases(absolute(run.gathered.cases), folder / "cases.csv")
+    write_json(folder / RUN_FILE, _facts(run))
+
+
+def _facts(run: _Run) -> dict[str, Any]:
+    return {
+        "recipe": run.recipe.name,
+        "export": run.recipe.export,
+        "settings": stated_yaml(run.recipe),
+        "data": run.gathered.name,
+        "data_hash": table_hash(run.gathered.cases),
+        "split": run.gathered.split,
+        "leaks": [str(leak) for leak in run.gathered.leaks],
+        "near_duplicates": [str(pair) for pair in run.gathered.pairs],
+    }
+
+
+def resolved_yaml(recipe: Recipe) -> str:
+    """The recipe with every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
+    inputs, precision = run.inputs(name), run.precision(name, fabric)
+    yield from measure_equal_time(inputs, fabric, precision)
+    fingerprint = inputs.fingerprint(precision)  # once: it reads the weights of all teachers
+    # decided by one process: what it then changes in the folder must not lead another one elsewhere
+    finished = fabric.is_global_zero and is_finished(inputs.folder, fingerprint)
+    if fabric.broadcast(finished):
+        yield Event(f"stage {name}: finished before, nothing changed")
+        return
+    if goes_on(inputs.folder, fingerprint):
+        now = environment(fabric.device, precision, fabric.world_size)
+        for line in differences(read_json(inputs.folder / ENVIRONMENT), now):
+            yield Event(f"warning: stage {name}: {line}: what is continued will not be bit-identical")
+    if fabric.world_size == 1:
+        fabric = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
+    rows: list[dict[str, float]] = []
+    for progress in train_stage(inputs, fingerprint, fabric, precision):
+        if isinstance(progress, Filling):
+            yield Event(f"stage {name}: {progress.text}", progress.done, progress.total)
+            continue
+        done = progress.epoch * progress.steps + progress.step
+        detail = f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.parts['loss']:.4f}"
+        if "val_dice" in progress.validation:
+            detail += f"  val dice {progress.validation['val_dice']:.4f}"
+        if "val_accuracy" in progress.validation:
+            detail += f"  val accuracy {progress.validation['val_accuracy']:.4f}"
+        yield Event(f"stage {name}", done, progress.epochs * progress.steps, detail)
+        if progress.validation:
+            # the file is read at the first end of an epoch alone: an earlier call may have written to it
+            rows = [*rows, progress.validation] if rows else read_curves(inputs.folder / "curves.csv")
+            for trouble in new_troubles(rows):
+                yield Event(f"warning: stage {name}: {trouble}")
+
+
+def _conclude(run: _Run, chosen: list[str], fabric: Fabric, failed: dict[str, str]) -> Iterator[Event]:
+    """Evaluates, exports and reports the chosen stages, and those of earlier calls that still answer the recipe."""
+    recipe, folder = run.recipe, run.folder
+    shown = [
+        name
+        for name in recipe.stages
+        if recipe.stages[name].task != "autoencoder"
+        and (name in chosen or still_stands(run.inputs(name), run.precision(name, fabric)))
+    ]
+    test = select(run.gathered.cases, split="test")
+    for name in shown:
+        keep_threshold(run.inputs(name))
+        yield from evaluate_stage(folder / "stages" / name, test, fabric.device, recipe.evaluation)
+    yield Event("writing the report")
+    report_run(folder, recipe, run.gathered, shown, fabric.device)
+    write_teachers(recipe, shown, run.gathered.cases, folder / TEACHERS_FILE)
+    write_json(folder / RUN_FILE, _facts(run) | {"stages": shown} | ({"failed": failed} if failed else {}))
+    if recipe.export in shown:
+        yield Event("exporting the model file")
+        export_stage(folder / "stages" / recipe.export, folder / "model.onnx", test)
+    yield Event(f"done: {folder / 'report.html'}")

@@ -1,1 +1,0 @@
-"""From a trained network to one model file, with the gate that it must pass."""

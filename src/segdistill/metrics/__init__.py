@@ -1,0 +1,1 @@
+"""How good a prediction is, case by case. No torch."""

@@ -1,0 +1,148 @@
+"""Images to be looked at: which cases and slices a report shows, and what a network makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdistill.data.case import Case
+from segdistill.data.opened import fullest_slice, open_case
+from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.picture import Picture
+from segdistill.metrics.cases import CaseResult, Predict, Scored
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image with its reference, before any network has seen it.
+
+    Attributes:
+        case: its id.
+        picture: the picture, or one slice of a volume.
+        reference: bool (H, W).
+        slice: number of the slice from 0; -1 for a picture.
+        depth: slices of the volume; 1 for a picture.
+    """
+
+    case: str
+    picture: Picture
+    reference: NDArray[np.bool_]
+    slice: int = -1
+    depth: int = 1
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with its masks, to be shown: pixels uint8 (H, W) or (H, W, 3), masks bool (H, W) of the same size;
+    `slice` and `depth` as in `Shown`.
+    """
+
+    case: str
+    pixels: NDArray[np.uint8]
+    reference: NDArray[np.bool_]
+    prediction: NDArray[np.bool_]
+    slice: int = -1
+    depth: int = 1
+
+
+def choose_examples(
+    results: Iterable[CaseResult], count: int = 3, metric: str = "dice"
+) -> dict[str, list[str]]:
+    """Ids of the `count` best, median and worst cases by one metric; no case twice, ties by id; normal
+    images left out.
+
+    >>> made = [CaseResult(str(k), str(k), metrics={"dice": k / 10}, reference_area=0.1) for k in range(7)]
+    >>> choose_examples(made, 1)
+    {'best': ['6'], 'median': ['3'], 'worst': ['0']}
+    """
+    ranked = sorted((r for r in results if not r.normal), key=lambda r: (r.metrics[metric], r.case))
+    ids = [r.case for r in ranked]
+    worst = ids[: min(count, (len(ids) + 1) // 3)]
+    best = ids[::-1][: min(count, (len(ids) + 2) // 3)]
+    middle = [case for case in ids if case not in {*worst, *best}]
+    start = max(0, (len(middle) - count) // 2)
+    return {"best": best, "median": middle[start : start + count], "worst": worst}
+
+
+def choose_slices(results: Iterable[CaseResult], count: int = 6) -> dict[str, int]:
+    """Case id -> slice, the worst of its volume, for the volumes whose worst slice is worst; of several alike those of
+    lower Dice.
+
+    >>> made = [CaseResult(c, c, metrics={"dice": 0.5}, depth=9, worst_slice=2, worst_dice=d) for c, d in
+    ...         (("a", 0.2), ("b", 0.1), ("c", 0.3))]
+    >>> choose_slices(made, 2)
+    {'b': 2, 'a': 2}
+    """
+    ranked = sorted(
+        (r for r in results if r.worst_slice >= 0), key=lambda r: (r.worst_dice, r.metrics["dice"], r.case)
+    )
+    return {r.case: r.worst_slice for r in ranked[:count]}
+
+
+def read_shown(
+    cases: Iterable[Case],
+    ids: Iterable[str],
+    intensity: Intensity | None = None,
+    slices: Mapping[str, int] | None = None,
+) -> list[Shown]:
+    """The named cases, in the order of `ids`; of a volume the slice in `slices`, else the one of most foreground.
+
+    Args:
+        cases: of the table; ids that are not among them are left out.
+        ids: of cases.
+        intensity: that of the network's preprocessing.
+        slices: case id -> slice.
+
+    Raises:
+        InputError: an image or mask cannot be read.
+
+    >>> read_shown([], ["a"])
+    []
+    """
+    by_id = {case.id: case for case in cases}
+    shown = []
+    for case in (by_id[i] for i in ids if i in by_id):
+        opened = open_case(case, intensity)
+        k = (slices or {}).get(case.id, fullest_slice(opened.reference))
+        shown.append(
+            Shown(
+                case.id,
+                opened.picture(k),
+                opened.reference[k],
+                k if opened.is_volume else -1,
+                len(opened),
+            )
+        )
+    return shown
+
+
+def predict_shown(shown: Sequence[Shown], predict: Predict) -> list[Example]:
+    """What a network makes of each image.
+
+    >>> predict_shown([], lambda picture: picture.pixels)
+    []
+    """
+    examples = []
+    for one in shown:
+        answer = predict(one.picture)
+        mask = np.asarray(answer.mask if isinstance(answer, Scored) else answer) != 0
+        examples.append(Example(one.case, one.picture.pixels, one.reference, mask, one.slice, one.depth))
+    return examples
+
+
+def collect_examples(
+    cases: Iterable[Case],
+    ids: Iterable[str],
+    predict: Predict,
+    intensity: Intensity | None = None,
+    slices: Mapping[str, int] | None = None,
+) -> list[Example]:
+    """Both steps: `read_shown`, then `predict_shown`.
+
+    >>> collect_examples([], [], lambda picture: picture.pixels)
+    []
+    """
+    return predict_shown(read_shown(cases, ids, intensity, slices), predict)

@@ -1,0 +1,129 @@
+"""Results of a cross-validation: mean and standard deviation over its folds, and the page that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from segdistill.metrics.overlap import METRICS
+from segdistill.report.heads import head_of
+from segdistill.report.html import page, table, text
+from segdistill.report.sections.context import RESEARCH_ONLY
+from segdistill.stats.text import number
+
+FoldSummary = dict[str, dict[str, dict[str, Any]]]
+"""Group of cases -> metric -> mean, sd, n (cases) and folds (fold -> value)."""
+
+
+NORMAL_HEADS = {"false_positive_rate": "Share with any false positive", "area": "Share of the image marked"}
+
+
+def over_folds(summaries: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> FoldSummary:
+    """Mean and sample standard deviation over folds of every group and metric.
+
+    Args:
+        summaries: fold, counted from 1 -> its summary (results.summarise).
+
+    Returns:
+        Per group and metric {"mean", "sd", "n", "folds"}: the mean of the folds' means (each fold counts alike), its
+        standard deviation (None for one fold), the cases of all folds, and the value of each fold. A fold that has no
+        value is left out.
+
+    >>> made = {k: {"all": {"dice": {"mean": value, "n": 10}}} for k, value in ((1, 0.7), (2, 0.8))}
+    >>> found = over_folds(made)["all"]["dice"]
+    >>> round(found["mean"], 3), round(found["sd"], 4), found["n"], found["folds"]
+    (0.75, 0.0707, 20, {'1': 0.7, '2': 0.8})
+    """
+    places = dict.fromkeys(
+        (group, metric) for one in summaries.values() for group, metrics in one.items() for metric in metrics
+    )
+    found: FoldSummary = {}
+    for group, metric in places:
+        values = {fold: one.get(group, {}).get(metric, {}) for fold, one in summaries.items()}
+        known = {fold: value for fold, value in values.items() if value.get("mean") is not None}
+        means = [float(value["mean"]) for value in known.values()]
+        found.setdefault(group, {})[metric] = {
+            "mean": fmean(means) if means else None,
+            "sd": stdev(means) if len(means) > 1 else None,
+            "n": sum(int(value.get("n", 0)) for value in known.values()),
+            "folds": {str(fold): float(value["mean"]) for fold, value in known.items()},
+        }
+    return found
+
+
+def mean_and_spread(value: Mapping[str, Any], digits: int = 3) -> str:
+    """Both in a few characters.
+
+    >>> mean_and_spread({"mean": 0.75, "sd": 0.0707}), mean_and_spread({})
+    ('0.750 ± 0.071', '—')
+    """
+    if value.get("mean") is None:
+        return "—"
+    spread = f" ± {number(value['sd'], digits)}" if value.get("sd") is not None else ""
+    return number(value["mean"], digits) + spread
+
+
+def render_folds(
+    title: str,
+    about: str,
+    folds: int,
+    finished: Sequence[int],
+    stages: Mapping[str, FoldSummary],
+    external: Mapping[str, FoldSummary],
+) -> str:
+    """The page of a cross-validation as HTML; it links to the reports of the folds, which lie beside it.
+
+    Args:
+        title: of the recipe.
+        about: of the recipe.
+        folds: how many there are.
+        finished: those whose results are here.
+        stages: name -> summary over folds.
+        external: name of another dataset -> summary over folds of the networks on it.
+
+    >>> "1 of 2 folds" in render_folds("demo", "", 2, [1], {}, {})
+    True
+    """
+    head = f"<header><h1>{text(title)}</h1><p class='lead'>{text(about)}</p>"
+    state = f"{len(finished)} of {folds} folds are finished"
+    links = ", ".join(f'<a href="fold-{fold}/report.html">fold {fold}</a>' for fold in finished)
+    warning = (
+        "" if len(finished) == folds else f'<p class="warn">{state}: run the recipe again for the rest.</p>'
+    )
+    body = [f"{head}{warning}<p>Reports: {links or 'none yet'}.</p></header>"]
+    body.append("<h2>Mean ± standard deviation over folds</h2>")
+    body.append(
+        '<p class="soft">Each case is tested in one fold, by networks that have not seen it. Folds count alike.</p>'
+    )
+    for group in dict.fromkeys(group for summary in stages.values() for group in summary):
+        rows = {name: summary[group] for name, summary in stages.items() if group in summary}
+        title = {"all": "All cases with something to find", "normal": "Normal images"}.get(
+            group, f"Class: {group}"
+        )
+        body.append(f"<h3>{text(title)}</h3>" + _table(rows))
+    body.append("<h2>Dice of each fold</h2>" + _by_fold(stages, finished))
+    if external:
+        body.append("<h2>Other datasets, without fine-tuning</h2>")
+        body.append(_table({name: summary.get("all", {}) for name, summary in external.items()}))
+    body.append(f"<footer>{RESEARCH_ONLY} Written by segdistill.</footer>")
+    return page(text(title), "\n".join(body))
+
+
+def _table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
+    metrics.sort(key=lambda metric: list(METRICS).index(metric) if metric in METRICS else len(METRICS))
+    cells = [
+        [text(name), *(mean_and_spread(row.get(metric, {})) for metric in metrics)]
+        for name, row in rows.items()
+    ]
+    heads = [text(NORMAL_HEADS.get(metric) or head_of(metric)) for metric in metrics]
+    return table(["Network", *heads], cells)
+
+
+def _by_fold(stages: Mapping[str, FoldSummary], finished: Sequence[int]) -> str:
+    rows = []
+    for name, summary in stages.items():
+        values = summary.get("all", {}).get("dice", {}).get("folds", {})
+        rows.append([text(name), *(number(values.get(str(fold))) for fold in finished)])
+    return table(["Network", *(f"Fold {fold}" for fold in finished)], rows)

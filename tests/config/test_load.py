@@ -1,0 +1,220 @@
+"""Recipes: those that come with the package, a user's own, bases, changes, and what is refused in one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segdistill.config.load import bundled_recipes, load_recipe
+from segdistill.config.schema import parse_recipe
+from segdistill.errors import InputError
+from segdistill.experiment.check import check_parts
+from segdistill.experiment.run import resolved_yaml
+from segdistill.experiment.stage_evaluation import stated_yaml
+from tests.experiment.tiny import write_recipe
+
+
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_bundled_recipes_can_be_built(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.about
+    assert recipe.export in {None, *recipe.stages}
+    check_parts(recipe, list(recipe.stages))
+    assert parse_recipe(yaml.safe_load(resolved_yaml(recipe)), name) == recipe
+
+
+@pytest.mark.parametrize("name", ["lightbtseg/busi", "lightbtseg/dataset_b"])
+def test_lightbtseg_is_the_papers(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.data.height_width == (512, 512)
+    assert recipe.data.labels == ["benign", "malignant"]
+    assert (recipe.data.split.method, recipe.data.split.test) == ("paper", 0.15)
+    for stage in recipe.stages:
+        fit = recipe.fit_settings(stage)
+        assert (fit.epochs, fit.batch_size, fit.accumulate, fit.select) == (20, 8, 1, "last")
+        assert (fit.optimizer.name, fit.optimizer.lr, fit.optimizer.weight_decay) == ("adam", 1e-3, 5e-4)
+        assert (fit.schedule.name, fit.schedule.factor, fit.schedule.patience) == ("plateau", 0.1, 3)
+        assert recipe.stages[stage].loss.name == "weight_balance"
+    student = recipe.stages["student"]
+    assert student.model.name == "simplified_unet"
+    assert student.hard_weight == 0.3
+    assert student.routing == "both"
+    assert not student.finetune_teachers
+    assert {t.stage: t.weight for t in student.teachers} == {"benign_teacher": 0.5, "malignant_teacher": 0.2}
+    assert [(k.name, k.weight, k.options) for k in student.knowledge] == [("soft_prediction", 1.0, {})]
+    single = recipe.stages["student_single"]
+    assert single.hard_weight == 0.3
+    assert [(t.stage, t.weight) for t in single.teachers] == [("all_teacher", 0.7)]
+    for teacher, labels in (("benign_teacher", ["benign"]), ("malignant_teacher", ["malignant"])):
+        assert recipe.stages[teacher].labels == labels
+        assert recipe.stages[teacher].model.options == {"depth": 101}
+        assert recipe.stages[teacher].model.pretrained is None
+
+
+def test_lightbtseg_cpu_keeps_groups_and_compares_at_equal_steps() -> None:
+    recipe = load_recipe("lightbtseg/cpu")
+    assert max(recipe.data.height_width) <= 128
+    assert recipe.data.split.method == "hold_out"
+    assert recipe.stages["benign_teacher"].model.options == {"depth": 18}
+    assert recipe.fit_settings("student") == recipe.fit_settings("student_alone")
+    assert recipe.stages["student"].model == recipe.stages["student_alone"].model
+    assert recipe.with_teachers(["student_single"]) == ["all_teacher", "student_single"]
+
+
+def test_changes_reach_every_stage_and_may_be_short(tmp_path: Path) -> None:
+    recipe = load_recipe("distill", ["size=[64, 96]", "epochs=3", "lr=1e-3", "student=unet", "teacher=unet"])
+    assert recipe.data.height_width == (64, 96)
+    assert recipe.fit_settings("student").epochs == 3
+    assert recipe.fit.optimizer.lr == 1e-3
+    assert recipe.fit.optimizer.name == "adamw"
+    assert recipe.stages["student"].model.name == "unet"
+    assert recipe.stages["teacher"].model.options == {}  # those of the network before do not fit
+
+
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_what_a_recipe_states_is_the_whole_of_it(name: str) -> None:
+    """Reports show this alone: read again it must give the same recipe, and be shorter."""
+    recipe = load_recipe(name, ["seed=3"])
+    stated = stated_yaml(recipe)
+    assert parse_recipe(yaml.safe_load(stated), name) == recipe
+    assert len(stated.splitlines()) < len(resolved_yaml(recipe).splitlines())
+
+
+def test_the_size_of_patches_is_the_size() -> None:
+    recipe = load_recipe("lightvessel/cpu", ["size=64"])
+    assert recipe.data.patches is not None
+    assert (recipe.data.height_width, recipe.data.patches.size, recipe.data.patches.count) == (
+        (64, 64),
+        64,
+        2,
+    )
+    other_way = load_recipe("lightvessel/cpu", ["data.patches.size=64", "data.patches.count=5"])
+    assert other_way.data.height_width == (64, 64)
+    assert load_recipe("lightvessel/cpu", ["size=64", "data.patches.count=5"]).data == other_way.data
+    assert load_recipe("lightvessel/cpu", ["data.patches={count: 5}", "size=64"]).data == other_way.data
+    together = load_recipe("lightvessel/cpu", ["data.patches={count: 5, size: 64}", "size=64"])
+    assert together.data == other_way.data
+    wrong = (
+        ["size=64", "data.patches.size=32"],
+        ["data.patches={count: 5, size: 32}", "size=64"],
+        ["size=[64, 96]"],
+    )
+    for changes in wrong:
+        with pytest.raises(InputError, match=r"patches\.size") as caught:
+            load_recipe("lightvessel/cpu", changes)
+        assert "\n" not in str(caught.value)
+
+
+def test_sizes_that_contradict_each_other_are_both_named(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("base: lightvessel/cpu\nname: own\ndata: {size: 64}\n")
+    message = "data: size is 64 and patches.size is 160, but the network sees patches: set data.size and "
+    with pytest.raises(InputError, match=re.escape(message + "data.patches.size to the same number")):
+        load_recipe(str(tmp_path / "own.yaml"))
+
+
+def test_a_base_is_named_from_the_recipes_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    write_recipe(tmp_path)
+    child = tmp_path / "deep" / "child.yaml"
+    child.write_text("base: ../tiny.yaml\nname: child\nfit: {epochs: 7}\n")
+    monkeypatch.chdir(tmp_path / "deep")
+    recipe = load_recipe("child.yaml")
+    assert (recipe.name, recipe.fit.epochs, recipe.fit.batch_size) == ("child", 7, 4)
+    (tmp_path / "own.yaml").write_text("base: distill\nname: own\n")
+    assert load_recipe(str(tmp_path / "own.yaml")).stages == load_recipe("distill").stages
+
+
+CHANGES = {
+    "epoch=3": "unknown key: did you mean 'epochs'",
+    "epochs=many": "fit.epochs: Input should be a valid integer, not 'many'",
+    "epochs=0": "fit.epochs: Input should be greater than or equal to 1, not 0",
+    "batch_size=0": "fit.batch_size: ",
+    "lr=-1": "fit.optimizer.lr: ",
+    "size=0": "data.size: give a side or [height, width] in pixels",
+    "size=[32, 32, 3]": "data.size: give a side or [height, width] in pixels",
+    "size=30": "sides that 4 divides, not 30x30: set size=32",
+    "channels=0": "data.channels: ",
+    "labels=benign": "data.labels: Input should be a valid list, not 'benign'",
+    "augment=wild": "stage teacher: unknown augmentation 'wild'",
+    "export=studnt": "export: no stage 'studnt': did you mean 'student'",
+    "fit.optimiser.lr=1": "fit.optimiser: unknown key: did you mean 'optimizer'",
+    "data.split.method=half": "data.split.method: ",
+    "data.split.test=0": "data.split.test: ",
+    "stages.studnt.model.name=unet": "no such stage: did you mean 'student'",
+    "stages=3": "no such stage",
+    "stages.student.model.name=unett": "stage student: unknown network 'unett': did you mean 'unet'",
+    "stages.student.model.classes=3": "stage student: model.classes is 3, but masks have background and one kind",
+    "stages.student.model.widths=[a]": "stage student: option 'widths' of simplified_unet",
+    "stages.student.model.width=[2]": "unknown option 'width' of simplified_unet: did you mean 'widths'",
+    "stages.student.model.in_channels=3": "in_channels is set by data.channels",
+    "stages.student.loss.name=dic": "unknown loss 'dic': did you mean 'dice'",
+    "stages.student.fit={epoch: 3}": "stages.student.fit.epoch: unknown key: did you mean 'epochs'",
+    "stages.student.teachers=[{stage: teachr}]": "'teachr' is not defined before it: did you mean 'teacher'",
+    "stages.student.teachers=[{stage: student}]": "'student' is not defined before it",
+    "stages.student.teachers=[{stage: teacher}, {stage: teacher}]": "teacher 'teacher' twice",
+    "stages.student.teachers=[]": "a distillation stage needs teachers and knowledge",
+    "stages.student.task=supervised": "a supervised stage has no teachers",
+    "fit=[": "the value is not YAML",
+    "fit": "write key=value",
+    "=3": "write key=value",
+    "data=3": "data: ",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_that_are_refused(change: str, tmp_path: Path) -> None:
+    def build() -> None:
+        recipe = load_recipe(str(write_recipe(tmp_path)), [change])
+        check_parts(recipe, list(recipe.stages))
+
+    with pytest.raises(InputError, match=re.escape(CHANGES[change])) as caught:
+        build()
+    assert "\n" not in str(caught.value)
+
+
+FILES = {
+    "name: [": "is not YAML",
+    "- 1": "is not a recipe: it has no keys",
+    "": "is not a recipe",
+    "name: x\nname: y\nstages: {}": "key 'name' twice",
+    "name: x\nstages: {}": "stages: Dictionary should have at least 1 item",
+    "name: x": "stages: Field required",
+    "base: other.yaml": "no recipe file",
+    "base: distil": "unknown recipe 'distil': did you mean 'distill'",
+    "base: r.yaml\nname: x": "in a circle",
+    "name: x\nstages: {a: {model: {}}}": "stages.a.model.name: Field required",
+    "name: x\nstages: {a: {modle: {}}}": "unknown key: did you mean 'model'",
+    "\x00": "is not YAML",
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_files_that_are_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=re.escape(FILES[text])) as caught:
+        load_recipe(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown recipe 'distil': did you mean 'distill'"):
+        load_recipe("distil")
+    with pytest.raises(InputError, match="no recipe file"):
+        load_recipe(str(tmp_path / "none.yaml"))
+    with pytest.raises(InputError, match="cannot read recipe"):
+        load_recipe(str((tmp_path / "folder.yaml").mkdir() or tmp_path / "folder.yaml"))
+    with pytest.raises(InputError, match="no stage 'studnt': did you mean 'student'"):
+        load_recipe("distill").with_teachers(["studnt"])
+
+
+def test_what_is_distilled_is_a_student_where_nothing_is_said() -> None:
+    content = yaml.safe_load(resolved_yaml(load_recipe("distill")))
+    del content["stages"]["student"]["role"]
+    assert parse_recipe(content, "distill").stages["student"].role == "student"
+    content["stages"]["student"]["role"] = "baseline"
+    assert parse_recipe(content, "distill").stages["student"].role == "baseline"

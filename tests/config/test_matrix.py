@@ -1,0 +1,211 @@
+"""Students x teachers x methods x seeds: what is written out, what is trained once, and what may fail."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from segdistill.config.load import load_recipe
+from segdistill.config.matrix import expand_matrix
+from segdistill.errors import InputError
+from segdistill.experiment.check import cautions
+from tests.experiment.tiny import RECIPE, segdistill
+
+UNET = {"model": {"name": "simplified_unet", "widths": [2, 4, 4]}}
+TEACHER = {"model": {"name": "simplified_unet", "widths": [4, 8, 8]}}
+SOFT = {"knowledge": [{"name": "soft_prediction"}]}
+
+
+def matrix_recipe(folder: Path, matrix: dict[str, Any], **changes: Any) -> Path:
+    content = {key: value for key, value in RECIPE.items() if key not in ("stages", "export")}
+    content["fit"] = RECIPE["fit"] | {"views": 2}
+    path = folder / "matrix.yaml"
+    path.write_text(yaml.safe_dump(content | changes | {"matrix": matrix}, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def test_every_combination_is_one_stage() -> None:
+    matrix = {
+        "students": {"small": UNET, "tiny": {"model": {"name": "unet", "widths": [2, 2]}}},
+        "teachers": {"one": TEACHER, "two": TEACHER},
+        "methods": {
+            "alone": {},
+            "kd": SOFT,
+            "both": SOFT | {"teachers": [{"stage": "one"}, {"stage": "two", "weight": 0.2}]},
+        },
+        "seeds": [0, 5],
+    }
+    stages = expand_matrix({"name": "m", "matrix": matrix})["stages"]
+    cells = [
+        f"{student}-{method}"
+        for student in ("small", "tiny")
+        for method in ("alone", "kd-one", "kd-two", "both")
+    ]
+    assert sorted(stages) == sorted(["one", "two", *(f"{cell}@{seed}" for cell in cells for seed in (0, 5))])
+    assert stages["tiny-kd-two@5"]["teachers"] == [{"stage": "two"}]
+    assert stages["tiny-kd-two@5"]["model"] == {"name": "unet", "widths": [2, 2]}
+    assert [stages["tiny-both@5"][key] for key in ("seed", "task", "role")] == [5, "distillation", "student"]
+    assert [stages["small-alone@0"][key] for key in ("seed", "task", "role")] == [0, "supervised", "baseline"]
+    assert "seed" not in stages["one"]
+
+
+def test_stages_come_after_those_that_they_need(tmp_path: Path) -> None:
+    """LightVessel's order: teacher, student alone, auto-encoders of both, distilled student."""
+    codes = {"task": "autoencoder", "model": {"name": "feature_autoencoder", "taps": [2], "size": 8}}
+    read = {"student": "{student}_codes", "{teacher}": "{teacher}_codes"}
+    matrix = {
+        "students": {"light": UNET},
+        "teachers": {"big": TEACHER},
+        "methods": {
+            "fsd": {"knowledge": [{"name": "feature_similarity", "taps": [2], "autoencoders": read}]},
+            "alone": {},
+            "alone_equal_time": {"equal_time_to": "fsd"},
+        },
+        "seeds": [1, 2],
+    }
+    own = {
+        "light_codes": codes | {"teachers": [{"stage": "alone@1"}]},
+        "big_codes": codes | {"teachers": [{"stage": "big"}]},
+    }
+    recipe = load_recipe(str(matrix_recipe(tmp_path, matrix, stages=own)))
+    place = {name: i for i, name in enumerate(recipe.stages)}
+    assert place["big"] < place["big_codes"] < place["fsd@1"]
+    assert place["alone@1"] < place["light_codes"] < place["fsd@2"]
+    assert recipe.stages["fsd@2"].knowledge[0].autoencoders == {"student": "light_codes", "big": "big_codes"}
+    # one measurement for all seeds
+    assert recipe.stages["alone_equal_time@2"].equal_time_to == "fsd@1"
+    assert place["fsd@1"] < place["alone_equal_time@1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": [0, 0]}, "matrix.seeds: .* repeat"),
+        ({"seeds": 3}, "matrix.seeds: give a list"),
+        ({"students": {}}, "matrix.students: there is none"),
+        ({"student": {}}, "unknown key 'student': did you mean 'students'"),
+        ({"teachers": {}}, "matrix.methods.kd: it needs teachers"),
+        ({"methods": {"kd": {"knowlege": []}}}, r"stages.kd@0.knowlege: unknown key"),
+        ({"methods": {"kd": []}}, "matrix.methods: give names"),
+        ({"teachers": {"kd@0": TEACHER}}, "'kd@0'"),
+    ],
+)
+def test_bad_matrices_are_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    matrix = {"students": {"s": UNET}, "teachers": {"t": TEACHER}, "methods": {"kd": SOFT}, "seeds": [0]}
+    if change.get("methods") == {"kd": []}:
+        change = {"methods": {"kd": ["x"]}}
+    with pytest.raises(InputError, match=message) as refused:
+        load_recipe(str(matrix_recipe(tmp_path, matrix | change)))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A matrix of which one method blows up, run once; do not change its files."""
+    folder = tmp_path_factory.mktemp("matrix")
+    matrix = {
+        "students": {"s": UNET},
+        "teachers": {"big": TEACHER},
+        "methods": {
+            "alone": {},
+            "kd": SOFT | {"cache": True},
+            "wild": SOFT | {"cache": True, "fit": {"optimizer": {"name": "sgd", "lr": 1e30}}},
+        },
+        "seeds": [0, 1],
+    }
+    path = matrix_recipe(folder, matrix)
+    return path, segdistill("run", path, "--device", "cpu", "--out", folder / "runs" / "m")
+
+
+def test_failed_cells_are_listed_and_the_others_go_on(finished: tuple[Path, Any]) -> None:
+    path, answer = finished
+    run = path.parent / "runs" / "m"
+    assert answer.code == 4
+    assert answer.line.startswith("2 trainings failed (wild@0, wild@1): wild@0: ")
+    assert answer.line.endswith("run the same command again to try these once more")
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["stages"] == ["big", "alone@0", "kd@0", "alone@1", "kd@1"]
+    assert list(facts["failed"]) == ["wild@0", "wild@1"]
+    assert (run / "report.html").exists()
+    # a row per method on the first screen, from what was trained
+    opening = (run / "report.html").read_text().partition("</header>")[0]
+    rows = re.findall(r'<th scope="row">.*?</tr>', opening)
+    assert [re.search(r"</span>(.*?)</span>", row)[1] for row in rows] == ["big", "alone", "kd"]  # type: ignore[index]
+    assert "2 seeds" in rows[2]
+    assert "no evidence" in rows[2]
+    # the table of cells, on stdout
+    lines = {line.split()[0]: line for line in answer.out.splitlines() if line.strip()}
+    assert "2 of 2 seeds" in lines["kd"]
+    assert "0 of 2 seeds" in lines["wild"]
+    assert "failed" in lines["wild"]
+
+
+def test_two_seeds_are_told_before_training(finished: tuple[Path, Any]) -> None:
+    _, answer = finished
+    assert answer.err.splitlines()[0] == "warning: 2 seeds: a verdict needs at least three"
+    assert answer.err.count("a verdict needs") == 1
+
+
+def test_only_comparisons_with_too_few_seeds_are_told(tmp_path: Path) -> None:
+    methods = {"alone": {}, "kd": SOFT}
+    for seeds, taken, lines in (
+        ([0], methods, ["1 seed: a verdict needs at least three"]),
+        ([0, 1, 2], methods, []),
+        ([0], {"kd": SOFT}, []),  # nothing to compare with
+        ([0], {"alone": {}}, []),
+    ):
+        matrix = {"students": {"s": UNET}, "teachers": {"big": TEACHER}, "methods": taken, "seeds": seeds}
+        recipe = load_recipe(str(matrix_recipe(tmp_path, matrix)))
+        assert cautions(recipe, list(recipe.stages)) == lines
+        if not lines and len(seeds) == 3:  # --stages may leave too few of them
+            two = ["alone@0", "alone@1", "alone@2", "kd@0", "kd@1"]
+            assert cautions(recipe, two) == ["2 seeds: a verdict needs at least three"]
+
+
+def test_running_again_retries_what_failed_and_nothing_else(finished: tuple[Path, Any]) -> None:
+    path, _ = finished
+    run = path.parent / "runs" / "m"
+    content = yaml.safe_load(path.read_text())
+    content["matrix"]["methods"]["wild"]["fit"]["optimizer"]["lr"] = 0.01
+    mended = path.with_name("mended.yaml")
+    mended.write_text(yaml.safe_dump(content, sort_keys=False))
+    before = {file: file.read_bytes() for file in run.glob("stages/*/weights.safetensors")}
+    cached = sorted((path.parent / "runs" / ".cache").iterdir())
+    answer = segdistill("run", mended, "--device", "cpu", "--out", run)
+    assert answer.code == 0, answer.err
+    assert answer.err.count("finished before, nothing changed") == 5
+    assert all(file.read_bytes() == content for file, content in before.items())
+    assert len(list(run.glob("stages/*/weights.safetensors"))) == 7
+    assert sorted((path.parent / "runs" / ".cache").iterdir()) == cached
+    assert "failed" not in json.loads((run / "run.json").read_text())
+
+
+def test_the_teacher_is_asked_once_for_all_cells(finished: tuple[Path, Any]) -> None:
+    path, answer = finished
+    told = [line for line in answer.err.splitlines() if "knowledge cache" in line]
+    assert len(told) == 1
+    assert told[0].startswith("stage kd@0: knowledge cache: ")
+    assert len(list((path.parent / "runs" / ".cache").iterdir())) == 1
+
+
+def test_the_first_weights_differ_by_seed_and_the_views_do_not(finished: tuple[Path, Any]) -> None:
+    path, _ = finished
+    stages = path.parent / "runs" / "m" / "stages"
+    weights = [(stages / f"kd@{seed}" / "weights.safetensors").read_bytes() for seed in (0, 1)]
+    assert weights[0] != weights[1]
+
+
+def test_without_a_matrix_a_failure_stops_the_run(tmp_path: Path) -> None:
+    stages = {"net": UNET | {"fit": {"optimizer": {"name": "sgd", "lr": 1e30}}}, "other": UNET}
+    content = {key: value for key, value in RECIPE.items() if key != "export"} | {"stages": stages}
+    path = tmp_path / "plain.yaml"
+    path.write_text(yaml.safe_dump(content))
+    answer = segdistill("run", path, "--device", "cpu", "--out", tmp_path / "run")
+    assert answer.code == 1
+    assert "became" in answer.line
+    assert not (tmp_path / "run" / "stages" / "other").exists()

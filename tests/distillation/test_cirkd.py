@@ -1,0 +1,286 @@
+"""CIRKD against NumPy: relations within a batch, and to what a teacher said before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from segdistill.distillation import (
+    CIRKD,
+    CrossImage,
+    Knowledge,
+    MemoryContrast,
+    create_knowledge,
+    cross_image_gap,
+)
+from segdistill.distillation.methods.cirkd import Memory
+from segdistill.errors import InputError
+from segdistill.models.network import FeatureInfo, Output
+from tests.distillation.contract import Array, KnowledgeContract
+from tests.distillation.numbers import Arrays, blocks, cosine, hold_against, kl, resized
+
+SMALL = {"pixels": 40, "per_image": 4, "regions": 6, "drawn_pixels": 20, "drawn_regions": 8}
+
+
+class TestCrossImage(KnowledgeContract):
+    name = "cross_image"
+    options = {"grid": 4}  # noqa: RUF012
+
+    def test_samples_do_not_know_of_each_other(self) -> None:
+        """They do: an image is compared with the others of its batch. Its gap does not depend on their order."""
+        knowledge = self.make()
+        student, teacher = self.said(knowledge), self.said(knowledge, seed=1)
+        turned = [{tap: x.flip(0) for tap, x in said.items()} for said in (student, teacher)]
+        torch.testing.assert_close(knowledge.gap(*turned), knowledge.gap(student, teacher).flip(0))
+
+
+def filled(network: str = "", **options: int) -> MemoryContrast:
+    """Queues with something in them, which take in nothing more; a head that leaves directions as they are."""
+    torch.manual_seed(0)
+    knowledge = MemoryContrast(**{"grid": 4, **SMALL, **options})
+    info = {"decoder": FeatureInfo("decoder", 5, 2)}
+    knowledge.connect(info, {network: info})
+    fill(knowledge.modules[network])
+    return knowledge
+
+
+def fill(memory: torch.nn.Module) -> None:
+    assert isinstance(memory, Memory)
+    torch.manual_seed(1)
+    masks = torch.zeros(2, 2, 9)
+    masks[:, 0, :5], masks[:, 1, 5:] = 1, 1
+    memory.store(torch.nn.functional.normalize(torch.randn(2, 5, 9), dim=1), masks, 4)
+    memory.head = torch.nn.Sequential()
+    memory.eval()
+
+
+class TestMemory(KnowledgeContract):
+    name = "memory_contrast"
+    options = {"drawn_pixels": 40, "drawn_regions": 12}  # noqa: RUF012 - everything is drawn, in any order
+
+    def make(self) -> Knowledge:
+        return filled(**self.options)
+
+    def test_what_is_extracted_is_small(self) -> None:
+        said = self.said(self.make(), size=64)
+        assert sum(value[0].numel() for value in said.values()) <= 4 * 4 * (5 + 2)
+
+
+class TestCIRKD(TestCrossImage):
+    name = "cirkd"
+    options = {**SMALL, "grid": 4, "drawn_pixels": 40, "drawn_regions": 12}  # noqa: RUF012
+    numbers = 3
+
+    def make(self) -> Knowledge:
+        knowledge = create_knowledge(self.name, **self.options)
+        info = {"decoder": FeatureInfo("decoder", 5, 2)}
+        knowledge.connect(info, {"": info})
+        fill(knowledge.modules["memory/"])
+        return knowledge
+
+
+def relation_maps(x: Array, temperature: float) -> Array:
+    """(B, B, n, n) logits: position i of image a with position j of image b."""
+    flat = x.reshape(*x.shape[:2], -1)
+    n = flat.shape[2]
+    found = np.zeros((len(x), len(x), n, n))
+    for a, b, i, j in np.ndindex(found.shape):
+        found[a, b, i, j] = cosine(flat[a, :, i], flat[b, :, j]) / temperature
+    return found
+
+
+@pytest.mark.parametrize("sizes", [((4, 2), (4, 2)), ((2, 2), (4, 4))])
+def test_mini_batch_equals_numpy(sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    rng = np.random.default_rng(0)
+    own, other = ({"decoder": rng.normal(size=(3, c, *size))} for c, size in zip((3, 5), sizes, strict=True))
+    theirs = relation_maps(other["decoder"], 0.1)
+
+    def reference(arrays: Arrays) -> Array:
+        maps = relation_maps(resized(arrays["decoder"], sizes[1]), 0.1)
+        return kl(theirs, maps, 3).mean((1, 2))
+
+    hold_against(CrossImage(), reference, own, other, step=1e-6)
+
+
+def test_large_maps_are_averaged_down() -> None:
+    rng = np.random.default_rng(0)
+    pair = [rng.normal(size=(2, c, 12, 8)) for c in (3, 5)]
+    knowledge = CrossImage(grid=4)
+    got = knowledge.gap(*(knowledge.extract(Output(None, {"decoder": torch.tensor(x)})) for x in pair))
+    maps = [relation_maps(blocks(x, 4, np.mean), 0.1) for x in pair]
+    np.testing.assert_allclose(got.numpy(), kl(maps[1], maps[0], 3).mean((1, 2)), rtol=1e-4)
+
+
+def test_memory_equals_numpy() -> None:
+    """All that the queues hold is drawn: what is left is the formula, through the whole head in eval mode."""
+    rng = np.random.default_rng(0)
+    own, other = {"decoder": rng.normal(size=(2, 3, 4, 4))}, {"decoder": rng.normal(size=(2, 5, 4, 4))}
+    knowledge = MemoryContrast(drawn_pixels=400, drawn_regions=400, grid=4)
+    knowledge.connect(
+        {"decoder": FeatureInfo("decoder", 3, 2)}, {"t": {"decoder": FeatureInfo("decoder", 5, 2)}}
+    )
+    memory = knowledge.modules["t"]
+    assert isinstance(memory, Memory)
+    memory.store(torch.nn.functional.normalize(torch.randn(2, 5, 6), dim=1), torch.ones(2, 2, 6), 3)
+    memory(torch.randn(4, 3, 7))  # the batch norm sees something
+    memory.eval()
+    mask = rng.integers(0, 2, (2, 8, 8))
+    entries = {
+        "pixel": memory.pixel[:, :6].reshape(-1, 5).double().numpy(),
+        "region": memory.region[:, :2].reshape(-1, 5).double().numpy(),
+    }
+    first, norm, _, last = (
+        (m, {k: v.detach().double().numpy() for k, v in m.state_dict().items()}) for m in memory.head
+    )
+
+    def head(x: Array) -> Array:
+        x = np.einsum("oc,bcn->bon", first[1]["weight"][..., 0], x) + first[1]["bias"][:, None]
+        p = {k: v[:, None] for k, v in norm[1].items() if v.ndim}
+        x = (x - p["running_mean"]) / np.sqrt(p["running_var"] + 1e-5) * p["weight"] + p["bias"]
+        return (
+            np.einsum("oc,bcn->bon", last[1]["weight"][..., 0], np.maximum(x, 0)) + last[1]["bias"][:, None]
+        )
+
+    def directions(x: Array) -> Array:
+        return x / np.sqrt((x * x).sum(1, keepdims=True))
+
+    t = directions(other["decoder"].reshape(2, 5, -1))
+
+    def reference(arrays: Arrays) -> Array:
+        s = directions(head(arrays["decoder"].reshape(2, 3, -1)))
+        gaps = [
+            kl(np.einsum("md,bdn->bmn", e, t) / 0.1, np.einsum("md,bdn->bmn", e, s) / 0.1, 1)
+            for e in entries.values()
+        ]
+        return 0.1 * gaps[0].mean(1) + 0.1 * gaps[1].mean(1)
+
+    hold_against(knowledge, reference, own, other, mask, step=1e-6)
+
+
+def store_one(memory: Memory, value: float, c: int = 0) -> None:
+    masks = torch.zeros(1, 2, 1)
+    masks[0, c] = 1
+    memory.store(torch.full((1, 3, 1), value), masks, 4)
+
+
+def test_queues_are_rings() -> None:
+    memory = Memory(3, 3, classes=2, pixels=3, regions=2)
+    assert memory.draw("pixel", 100).shape == (0, 3)
+    for value in (1.0, 2.0, 3.0, 4.0):
+        store_one(memory, value)
+    assert sorted(memory.pixel[0, :, 0].tolist()) == [2.0, 3.0, 4.0]  # the first has made way
+    assert memory.pixel_count.tolist() == [4, 0]
+    torch.testing.assert_close(memory.region[0].norm(dim=1), torch.ones(2))
+    store_one(memory, 9.0, c=1)
+    assert memory.draw("pixel", 100).shape == (4, 3)
+    assert memory.draw("pixel", 2).shape == (3, 3)  # 2 // 2 + 1 of each class, and one class has one
+
+
+def test_more_at_once_than_a_ring_holds() -> None:
+    memory = Memory(3, 3, classes=2, pixels=3, regions=2)
+    memory.store(torch.rand(1, 3, 10), torch.ones(1, 2, 10), 8)
+    assert (memory.pixel.norm(dim=2) > 0).all()
+    assert memory.draw("pixel", 100).shape == (6, 3)
+
+
+def test_what_is_stored_is_the_teachers_and_of_its_class() -> None:
+    torch.manual_seed(0)
+    memory = Memory(4, 3, classes=2, pixels=50, regions=9)
+    directions = torch.nn.functional.normalize(torch.randn(1, 3, 20), dim=1)
+    mask = (torch.arange(20) < 7).float()
+    memory.store(directions, torch.stack([1 - mask, mask])[None], 4)
+    inside = directions[0].T[mask > 0]
+    assert memory.pixel_count.tolist() == [4, 4]
+    for entry in memory.pixel[1, :4]:
+        assert (inside - entry).abs().sum(1).min() == 0
+    mean = inside.mean(0)
+    torch.testing.assert_close(memory.region[1, 0], mean / mean.norm())
+
+
+def test_an_empty_queue_and_an_empty_class_are_nothing() -> None:
+    knowledge = MemoryContrast(**SMALL)
+    info = {"decoder": FeatureInfo("decoder", 3, 1)}
+    knowledge.connect(info, {"t": info})
+    memory = knowledge.modules["t"].eval()
+    feature = torch.rand(2, 3, 4, 4, requires_grad=True)
+
+    def gap() -> Tensor:
+        target = torch.zeros(2, 4, 4, dtype=torch.long)  # no lesion anywhere
+        said = [
+            knowledge.extract(Output(None, {"decoder": x}), target) for x in (feature, torch.rand(2, 3, 4, 4))
+        ]
+        return knowledge.gap(*said, "t")
+
+    assert gap().tolist() == [0.0, 0.0]  # in eval mode nothing is stored
+    memory.train()
+    value = gap()
+    value.sum().backward()
+    assert (value > 0).all()
+    assert feature.grad is not None
+    assert torch.isfinite(feature.grad).all()
+    assert memory.pixel_count.tolist() == [8, 0]  # type: ignore[operator, union-attr]
+
+
+def test_state_is_all_there_is() -> None:
+    """A memory with another's state, and the same random numbers, goes on as that one."""
+    made = []
+    for _ in range(2):
+        knowledge = MemoryContrast(**SMALL)
+        info = {"decoder": FeatureInfo("decoder", 3, 1)}
+        knowledge.connect(info, {"t": info})
+        made.append(knowledge)
+    target = torch.randint(0, 2, (2, 4, 4))
+    outputs = [Output(None, {"decoder": torch.rand(2, 3, 4, 4)}) for _ in range(2)]
+
+    def step(knowledge: MemoryContrast, seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return knowledge.gap(*(knowledge.extract(output, target) for output in outputs), "t").detach()
+
+    step(made[0], 1)
+    made[1].modules["t"].load_state_dict(made[0].modules["t"].state_dict())
+    assert torch.equal(step(made[0], 2), step(made[1], 2))
+
+
+def test_cirkd_is_the_sum_of_its_terms() -> None:
+    assert {name: weight for name, (weight, _) in CIRKD().parts.items()} == {
+        "prediction": 1.0,
+        "batch": 1.0,
+        "memory": 1.0,
+    }
+    knowledge = CIRKD(memory_pixel=0.0, memory_region=0.0)
+    rng = np.random.default_rng(0)
+    own, other = (
+        {"logits": rng.normal(size=(2, 3, 4, 4)), "decoder": rng.normal(size=(2, c, 2, 2))} for c in (3, 5)
+    )
+    theirs = relation_maps(other["decoder"], 0.1)
+
+    def reference(arrays: Arrays) -> Array:
+        batch = kl(theirs, relation_maps(arrays["decoder"], 0.1), 3).mean((1, 2))
+        return kl(other["logits"], arrays["logits"], 1).mean((1, 2)) + batch
+
+    hold_against(knowledge, reference, own, other, step=1e-6)
+
+
+def test_volumes_are_images_with_one_more_axis() -> None:
+    pair = [torch.rand(2, 3, 4, 4), torch.rand(2, 5, 4, 4)]
+    thick = [x[:, :, None].expand(-1, -1, 2, -1, -1) for x in pair]
+    torch.testing.assert_close(cross_image_gap(*thick), cross_image_gap(*pair))
+    knowledge, target = filled(drawn_pixels=40, drawn_regions=12), torch.randint(0, 2, (2, 4, 4))
+    pair[0] = torch.rand(2, 5, 4, 4)
+    thick[0] = pair[0][:, :, None].expand(-1, -1, 2, -1, -1)
+
+    def gap(xs: list[Tensor], y: Tensor) -> Tensor:
+        return knowledge.gap(*(knowledge.extract(Output(None, {"decoder": x}), y) for x in xs))
+
+    torch.testing.assert_close(gap(thick, target[:, None].expand(-1, 2, -1, -1)), gap(pair, target))
+
+
+def test_bad_use_is_explained() -> None:
+    with pytest.raises(InputError, match="cross_image: temperature must be positive"):
+        create_knowledge("cross_image", temperature=0.0)
+    with pytest.raises(InputError, match="memory_contrast: one tap"):
+        create_knowledge("memory_contrast", taps=["encoder", "decoder"])
+    with pytest.raises(InputError, match="memory_contrast needs networks that declare their features"):
+        create_knowledge("cirkd").connect({}, {"t": {}})

@@ -1,0 +1,57 @@
+"""EMKD's whole loss against NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segdistill.distillation import EMKD
+from segdistill.models.network import Output
+from tests.distillation.contract import Array, KnowledgeContract
+from tests.distillation.numbers import Arrays, cosine, hold_against, kl, nearest
+from tests.distillation.test_ifvd_and_protokd import mean_of
+
+TAPS = ("low|enc1", "high|encoder")
+
+
+class TestEMKD(KnowledgeContract):
+    name = "emkd"
+    numbers = 3
+
+
+def attention(x: Array) -> Array:
+    a = (np.abs(x) ** 4).sum(1).reshape(len(x), -1)
+    return a / np.sqrt((a * a).sum(1, keepdims=True))
+
+
+def contrast(x: Array, mask: Array) -> Array:
+    y = nearest(mask, x.shape[2:])  # type: ignore[arg-type]
+    return np.array([cosine(mean_of(x[b], y[b] == 0), mean_of(x[b], y[b] == 1)) for b in range(len(x))])
+
+
+def test_equals_numpy() -> None:
+    rng = np.random.default_rng(0)
+    mask = np.repeat(np.repeat(np.array([[[0, 1], [1, 0]], [[1, 1], [0, 1]]]), 4, 1), 4, 2)
+    own, other = (
+        {"logits": rng.normal(size=(2, 2, 8, 8))}
+        | {tap: rng.normal(size=(2, c, n, n)) + 0.5 for tap, n in zip(TAPS, (8, 4), strict=True)}
+        for c in (3, 5)
+    )
+
+    def reference(arrays: Arrays) -> Array:
+        gap = 0.1 * 16 * kl(other["logits"] / 4, arrays["logits"] / 4, 1).mean((1, 2))
+        for tap in TAPS:
+            gap = gap + 0.9 * ((attention(arrays[tap]) - attention(other[tap])) ** 2).sum(1)
+            gap = gap + 0.9 * (contrast(arrays[tap], mask) - contrast(other[tap], mask)) ** 2
+        return gap
+
+    hold_against(EMKD(), reference, own, other, mask)
+
+
+def test_terms_can_be_left_out() -> None:
+    knowledge = EMKD(importance=0.0, affinity=0.0)
+    assert list(knowledge.parts) == ["prediction"]
+    assert knowledge.features == ()
+    import torch
+
+    said = knowledge.extract(Output(torch.zeros(1, 2, 2, 2), {}))
+    assert list(said) == ["prediction/log_probability"]

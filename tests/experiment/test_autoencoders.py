@@ -1,0 +1,184 @@
+"""AMTD's and LightVessel's parts through recipes: weights by score, auto-encoder stages, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from segdistill.config.load import load_recipe
+from segdistill.config.schema import StageRecipe, parse_recipe
+from segdistill.errors import InputError
+from segdistill.experiment.check import check_parts
+from segdistill.experiment.machine import Machine
+from segdistill.experiment.run import run_recipe
+from segdistill.experiment.stage import load_stage, read_info
+from tests.experiment.tiny import RECIPE, write_recipe
+
+CODES = {"name": "feature_autoencoder", "taps": [2], "size": 8, "hidden": 8, "grid": 4}
+NET = {"name": "simplified_unet", "widths": [2, 4, 4]}
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    """LightVessel's order (teacher, student alone, auto-encoders, student), and a second teacher for AMTD's weights."""
+    content = copy.deepcopy(RECIPE)
+    teacher = content["stages"].pop("teacher")
+    content["fit"]["epochs"] = 1
+    content["stages"] = {
+        "teacher": teacher,
+        "other": {"role": "teacher", "model": {"name": "enet"}},
+        "alone": {"model": NET},
+        "teacher_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "teacher"}]},
+        "other_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "other"}]},
+        "alone_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "alone"}]},
+        "student": {
+            "role": "student",
+            "task": "distillation",
+            "model": NET,
+            "loss": {"name": "amtd_seg"},
+            "teachers": [{"stage": "teacher"}, {"stage": "other"}],
+            "weighing": "score",
+            "combine": "mixture",
+            "knowledge": [
+                {"name": "soft_prediction", "temperature": 4.0, "weight": 0.1},
+                {"name": "attention_transfer", "weight": 0.1},
+                {"name": "region_contrast", "weight": 0.1, "taps": "emkd"},
+                {"name": "adversarial_similarity"},
+                {
+                    "name": "feature_similarity",
+                    "taps": [2],
+                    "autoencoders": {
+                        "student": "alone_codes",
+                        "teacher": "teacher_codes",
+                        "other": "other_codes",
+                    },
+                },
+            ],
+        },
+    }
+    content = copy.deepcopy(content)  # parts above are shared
+    for path, value in changes.items():
+        at, *keys = path.split("__")
+        place = content["stages"][at]
+        for key in keys[:-1]:
+            place = place[int(key) if key.isdigit() else key]
+        place[keys[-1]] = value
+    return content
+
+
+def test_the_whole_order_runs_and_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_recipe(tmp_path, **recipe())
+    loaded = load_recipe(str(path), ["data.phantoms=30"])
+    folder = tmp_path / "runs" / "r"
+    chosen = loaded.with_teachers(["student"])
+    assert chosen == list(loaded.stages)  # auto-encoders and what they learn from come along
+    list(run_recipe(loaded, None, folder, Machine("cpu"), ["student"]))
+    stages = folder / "stages"
+    names = set(load_file(stages / "student" / "weights.safetensors"))
+    assert names == set(load_file(stages / "alone" / "weights.safetensors"))
+    codes = load_file(stages / "teacher_codes" / "weights.safetensors")
+    assert codes["encoders.enc@2.gather.weight"].shape == (8, 8)
+    assert json.loads((folder / "run.json").read_text())["stages"] == ["teacher", "other", "alone", "student"]
+    assert not (stages / "teacher_codes" / "metrics.csv").exists()
+    curves = (stages / "student" / "curves.csv").read_text().splitlines()[0]
+    assert "mixture/soft_prediction" in curves
+    assert "other/weight" in curves
+    with pytest.raises(InputError, match="holds auto-encoders of features"):
+        load_stage(stages / "teacher_codes")
+    monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: None)
+    before = {name: read_info(stages / name)["fingerprint"] for name in chosen}
+    texts = [event.text for event in run_recipe(loaded, None, folder, Machine("cpu"), ["student"])]
+    assert sum("finished before" in text for text in texts) == len(chosen)
+    changed = load_recipe(str(path), ["data.phantoms=30", "stages.teacher_codes.model.hidden=4"])
+    list(run_recipe(changed, None, folder, Machine("cpu"), ["student"]))
+    after = {name: read_info(stages / name)["fingerprint"] for name in chosen}
+    assert {name for name in chosen if before[name] != after[name]} == {"teacher_codes", "student"}
+
+
+KNOWN = "student__knowledge__4__"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"student__weighing": "scores"}, r"unknown weighing 'scores': did you mean 'score'"),
+        ({"student__weighing": {"name": "softmax", "heat": 1}}, r"no option 'heat' \(options: temperature\)"),
+        ({"student__combine": "mean"}, r"stages.student.combine: .*'gaps' or 'mixture'"),
+        ({"alone__weighing": "score"}, r"weighing and combine belong to a stage with task: distillation"),
+        (
+            {"student__knowledge__1__taps": ["enc9"]},
+            r"stage student: attention_transfer: the student has no fea",
+        ),
+        ({"student__knowledge__1__taps": "ends"}, r"taps 'ends' is neither enc_dec nor emkd"),
+        ({"student__knowledge__1__autoencoders": {"student": "alone_codes"}}, r"only feature_similarity has"),
+        (
+            {KNOWN + "autoencoders": {"student": "alone_codes"}},
+            r"needs autoencoders: \{student: STAGE, teacher: STA",
+        ),
+        (
+            {
+                KNOWN + "autoencoders": {
+                    "student": "alone",
+                    "teacher": "teacher_codes",
+                    "other": "other_codes",
+                }
+            },
+            r"no stage 'alone' with task: autoencoder is defined before it: known: alone_codes, other_c",
+        ),
+        (
+            {KNOWN + "autoencoders": dict.fromkeys(("student", "teacher", "other"), "teacher_codes")},
+            r"stage student: feature_similarity: .*of 'student' takes 8 channels at enc@2, the network has 4",
+        ),
+        ({KNOWN + "taps": [4]}, r"stage student: feature_similarity: .* know enc@2, dec@2, not enc@4, dec@4"),
+        ({"teacher_codes__model": NET}, r"an autoencoder stage trains model: \{name: feature_autoencoder\}"),
+        ({"alone__model": CODES}, r"feature_autoencoder is trained by a stage with task: autoencoder"),
+        ({"teacher_codes__teachers": []}, r"an autoencoder stage has one teacher"),
+        (
+            {"teacher_codes__model__taps": [32]},
+            r"stage teacher_codes: teacher has no feature 'enc@32': it has enc1",
+        ),
+        (
+            {"teacher_codes__model__depth": 3},
+            r"stage teacher_codes: .*has no option 'depth' \(options: taps, latent",
+        ),
+        ({"teacher_codes__model__size": 0}, r"size is 0: it must be at least 1"),
+        (
+            {"other_codes__teachers": [{"stage": "teacher_codes"}]},
+            r"'teacher_codes' holds auto-encoders, no network",
+        ),
+        (
+            {"other__model": {"name": "enet", "classes": 3}},
+            r"stage other: model.classes is 3, but masks have background and one kind",
+        ),
+    ],
+)
+def test_what_is_refused_before_anything_runs(changes: dict[str, Any], words: str) -> None:
+    def check() -> None:
+        loaded = parse_recipe(recipe(**changes), "r.yaml")
+        check_parts(loaded, list(loaded.stages))
+
+    with pytest.raises(InputError, match=words):
+        check()
+
+
+def test_stages_of_earlier_runs_are_known_by_the_same_facts() -> None:
+    """Fields that came later do not show at their defaults, or every finished stage would be trained anew."""
+    stage = StageRecipe.model_validate(RECIPE["stages"]["student"])
+    assert stage.facts() == {
+        "task": "distillation",
+        "model": {"name": "simplified_unet", "pretrained": None, "sha256": None, "widths": [2, 4, 4]},
+        "loss": {"name": "weight_balance"},
+        "labels": None,
+        "teachers": [{"stage": "teacher", "weight": 1.0, "labels": []}],
+        "knowledge": [{"name": "soft_prediction", "weight": 1.0}],
+        "hard_weight": 1.0,
+        "routing": "both",
+        "finetune_teachers": False,
+    }
+    adaptive = stage.model_copy(update={"combine": "mixture"})
+    assert adaptive.facts()["combine"] == "mixture"

@@ -1,0 +1,65 @@
+"""How cases are found and divided: whose word counts, and what is refused."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from segdistill.config.schema import DataRecipe, SplitRecipe
+from segdistill.data.case import Case
+from segdistill.data.phantom import write_phantom
+from segdistill.data.table import read_cases, write_cases
+from segdistill.errors import InputError
+from segdistill.experiment.cases import gather
+from segdistill.experiment.folder import only_writer
+
+
+def table(tmp_path: Path, splits: list[str]) -> Path:
+    cases = write_phantom(tmp_path / "data", 40, size=32)
+    divided = [replace(case, split=splits[i % len(splits)]) for i, case in enumerate(cases)]
+    write_cases(divided, tmp_path / "cases.csv")
+    return tmp_path / "cases.csv"
+
+
+def splits_of(cases: list[Case]) -> dict[str, str]:
+    return {case.id: case.split for case in cases}
+
+
+def test_a_tables_own_split_is_used(tmp_path: Path) -> None:
+    path = table(tmp_path, ["train", "train", "val", "test"])
+    found = gather(DataRecipe(), path, tmp_path / "run")
+    assert splits_of(found.cases) == splits_of(read_cases(path))
+    assert found.split == "as given in the case table"
+
+
+def test_a_method_that_is_named_wins_and_says_so(tmp_path: Path) -> None:
+    path = table(tmp_path, ["train", "test"])
+    split = SplitRecipe(method="hold_out", test=0.2, val=0.2)
+    found = gather(DataRecipe(split=split), path, tmp_path / "run")
+    assert "the table's own split is not used" in found.split
+    assert {case.split for case in found.cases} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("splits", [["train", ""], ["test", ""], ["train", "val"]])
+def test_half_a_split_is_refused(tmp_path: Path, splits: list[str]) -> None:
+    with pytest.raises(InputError, match="fill in train and test, empty it, or choose"):
+        gather(DataRecipe(), table(tmp_path, splits), tmp_path / "run")
+
+
+def test_several_folders_that_fit_are_never_chosen_among(tmp_path: Path) -> None:
+    for site in ("a", "b"):
+        write_phantom(tmp_path / "sites" / site, 4, size=32)
+    with pytest.raises(InputError, match=r"2 folders in it hold .* \(a, b\): give one of them"):
+        gather(DataRecipe(), tmp_path / "sites", tmp_path / "run")
+
+
+def test_what_lies_in_a_new_folder_is_kept_however_its_writer_ends(tmp_path: Path) -> None:
+    for name, error in (("done", None), ("refused", InputError("no")), ("stopped", KeyboardInterrupt())):
+        with suppress(InputError, KeyboardInterrupt), only_writer(tmp_path / name):
+            (tmp_path / name / "result.json").write_text("{}")
+            if error is not None:
+                raise error
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["result.json"]

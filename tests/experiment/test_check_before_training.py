@@ -1,0 +1,91 @@
+"""What would only fail when its stage is built or trained is refused before anything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from segdistill.config.schema import parse_recipe
+from segdistill.errors import InputError
+from segdistill.experiment.check import check_parts
+from segdistill.models.resnet import ResNet
+from tests.experiment.tiny import RECIPE
+
+
+def check(student: dict[str, Any], size: int | list[int] = 32) -> None:
+    """Checks a distillation whose student is another one."""
+    stages = RECIPE["stages"]
+    changes = {
+        "data": RECIPE["data"] | {"size": size},
+        "stages": stages | {"student": stages["student"] | {"model": student}},
+    }
+    recipe = parse_recipe(RECIPE | changes, "tiny.yaml")
+    check_parts(recipe, list(recipe.stages))
+
+
+SEGNET = {"name": "segnet", "widths": [4, 4, 4, 4, 4]}
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (16, "not 16x16: set size=32"),
+        ([64, 28], r"not 64x28: set size=\[64, 32\]"),
+    ],
+)
+def test_images_that_are_too_small_for_a_network(size: int | list[int], message: str) -> None:
+    with pytest.raises(
+        InputError, match="stage student: its network takes sides of 32 pixels and more, " + message
+    ):
+        check(SEGNET, size)
+
+
+def test_images_that_are_large_enough() -> None:
+    check(SEGNET, [32, 36])
+
+
+def resnet(weights: Path | str, **options: object) -> dict[str, Any]:
+    return {"name": "resnet_attention_unet", "depth": 18, "base": 8, "pretrained": str(weights), **options}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.save(ResNet(18, base=8).state_dict(), tmp_path / "resnet18.pth")
+    return tmp_path / "resnet18.pth"
+
+
+def test_weights_that_fit(file: Path, tmp_path: Path) -> None:
+    check(resnet(file))  # of three channels, for images of one: summed
+    tensors = {name: value.clone() for name, value in ResNet(18, base=8).state_dict().items()}
+    save_file(tensors, tmp_path / "resnet18.safetensors")
+    check(resnet(tmp_path / "resnet18.safetensors"))
+    check(resnet("https://example.org/resnet18-f37072fd.pth"))  # a hash, and nothing is downloaded
+
+
+def test_weights_that_do_not(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("no weights")
+    unet = {"name": "simplified_unet", "widths": [2, 4, 4]}
+    for student, message in (
+        (
+            resnet(file, base=16),
+            "resnet18.pth does not fit this encoder: conv1.weight is 8x1x7x7, not 16x1x7x7",
+        ),
+        (resnet(file, depth=34), "resnet18.pth does not fit this encoder: layer1.2.conv1.weight is missing"),
+        (resnet(tmp_path / "text.pth"), "text.pth is damaged or no file of plain weights"),
+        (resnet(tmp_path / "none.pth"), "no weights file"),
+        (resnet(file, sha256="0" * 64), "does not have the SHA-256"),
+        (resnet("https://example.org/resnet18.pth"), "has no hash in its name: give its sha256"),
+        (unet | {"pretrained": str(file)}, "does not fit this encoder"),
+        (
+            {"name": "enet", "pretrained": str(file)},
+            "model 'enet' has no encoder to load pretrained weights into",
+        ),
+    ):
+        with pytest.raises(InputError, match="stage student: ") as refused:
+            check(student)
+        assert message in str(refused.value)
+        assert "\n" not in str(refused.value)

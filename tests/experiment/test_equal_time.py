@@ -1,0 +1,95 @@
+"""The student alone for as long as a distillation takes: measured once, a whole number, and kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from segdistill.config.load import load_recipe
+from segdistill.errors import InputError
+from segdistill.experiment.equal_time import EQUAL_TIME_FILE, StepTimes, equal_steps, keep_times
+from segdistill.experiment.stage import read_info
+from tests.experiment.tiny import RECIPE, segdistill
+
+STAGES = RECIPE["stages"] | {
+    "alone_equal_time@0": {"model": RECIPE["stages"]["student"]["model"], "equal_time_to": "student"},
+    "alone_equal_time@1": {
+        "model": RECIPE["stages"]["student"]["model"],
+        "equal_time_to": "student",
+        "seed": 1,
+    },
+}
+
+
+def write(folder: Path, stages: dict[str, Any] = STAGES) -> Path:
+    path = folder / "timed.yaml"
+    path.write_text(yaml.safe_dump(RECIPE | {"stages": stages}, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def test_steps_by_hand() -> None:
+    online = StepTimes(alone=0.05, method=0.2, asking=0.14, steps=1000, asked=1000)
+    assert online.equal_steps == 4000  # 1000 x 0.2 s
+    cached = StepTimes(alone=0.05, method=0.2, asking=0.14, steps=1000, asked=250)
+    assert cached.equal_steps == round((1000 * 0.06 + 250 * 0.14) / 0.05)
+    # a method cannot be cheaper than the student that it trains, whatever a busy machine says
+    assert StepTimes(alone=0.05, method=0.2, asking=0.19, steps=100, asked=0).equal_steps == 100
+
+
+def test_what_was_measured_is_one_for_all_seeds(tmp_path: Path) -> None:
+    assert equal_steps(tmp_path, "alone_equal_time@3") is None
+    keep_times(tmp_path, "alone_equal_time@0", "kd@0", StepTimes(0.1, 0.2, 0.05, 10, 10))
+    keep_times(tmp_path, "other", "kd@0", StepTimes(0.1, 0.3, 0.05, 10, 10))
+    assert equal_steps(tmp_path, "alone_equal_time@3") == 20
+    assert equal_steps(tmp_path, "other") == 30
+
+
+def test_a_run_takes_the_steps_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([[0.1, 0.25, 0.12]])  # of one measurement
+    monkeypatch.setattr("segdistill.experiment.train.median_seconds", lambda *_: next(seconds))
+    path, run = write(tmp_path), tmp_path / "runs" / "r"
+    answer = segdistill("run", path, "--device", "cpu", "--out", run)
+    assert answer.code == 0, answer.err
+    kept = json.loads((run / EQUAL_TIME_FILE).read_text())
+    per_epoch = math.ceil(read_info(run / "stages" / "student")["train_cases"] / 4)
+    steps = round(2 * per_epoch * 0.25 / 0.1)
+    assert kept["alone_equal_time"]["steps"] == steps
+    assert kept["alone_equal_time"]["equal_time_to"] == "student"
+    told = f"stage alone_equal_time@0: {steps} steps take the time of the {2 * per_epoch} of student (100 and 250 ms"
+    assert told in answer.err
+    for seed in (0, 1):
+        curves = (run / "stages" / f"alone_equal_time@{seed}" / "curves.csv").read_text().splitlines()
+        assert len(curves) - 1 == math.ceil(steps / per_epoch)
+    again = segdistill("run", path, "--device", "cpu", "--out", run)
+    assert again.code == 0, again.err
+    assert again.err.count("finished before, nothing changed") == 4
+    assert json.loads((run / EQUAL_TIME_FILE).read_text()) == kept
+
+
+def test_step_times_are_really_measured(tmp_path: Path) -> None:
+    path, run = (
+        write(tmp_path, {name: STAGES[name] for name in ("teacher", "student", "alone_equal_time@0")}),
+        tmp_path / "r",
+    )
+    answer = segdistill("run", path, "--device", "cpu", "--out", run, "--stages", "alone_equal_time@0")
+    assert answer.code == 0, answer.err
+    # the other stage's teacher is trained, the other stage itself is not
+    assert sorted(p.name for p in (run / "stages").iterdir()) == ["alone_equal_time@0", "teacher"]
+    found = json.loads((run / EQUAL_TIME_FILE).read_text())["alone_equal_time"]
+    times = found["seconds_per_step"]
+    assert min(times.values()) > 0  # which of them is larger nobody can promise on a busy machine
+    assert len(set(times.values())) == 3
+    assert type(found["steps"]) is int
+    assert found["steps"] >= found["method_steps"]
+
+
+@pytest.mark.parametrize("other", ["teacher", "nobody"])
+def test_only_the_time_of_a_distillation_can_be_taken(tmp_path: Path, other: str) -> None:
+    wrong = STAGES | {"alone_equal_time@0": STAGES["alone_equal_time@0"] | {"equal_time_to": other}}
+    with pytest.raises(InputError, match=f"takes the time of a distillation stage, not of '{other}'"):
+        load_recipe(str(write(tmp_path, wrong)))

@@ -1,0 +1,110 @@
+"""Processes that are killed or interrupted at any moment, run again, end with the very same bytes."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from segdistill.training.loop import STATE, WEIGHTS
+from tests.experiment.tiny import RECIPE, command, process, surroundings, write_recipe
+
+STAGES = ("teacher", "student")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return write_recipe(tmp_path, fit=RECIPE["fit"] | {"epochs": 8})
+
+
+def weights(folder: Path) -> list[bytes]:
+    return [(folder / "stages" / stage / WEIGHTS).read_bytes() for stage in STAGES]
+
+
+def _heed_interrupts() -> None:
+    """What a shell starts in the background, this test perhaps, ignores interrupts, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def stop(
+    recipe: Path, folder: Path, number: signal.Signals, at: Path | None, seconds: float
+) -> tuple[int, str]:
+    """Starts a run, waits for a file and some seconds more, and sends a signal; exit code and stderr."""
+    run = subprocess.Popen(
+        command("run", recipe, "--device", "cpu", "--out", folder),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=surroundings(),
+        preexec_fn=_heed_interrupts,
+    )
+    while at is not None and not at.exists() and run.poll() is None:
+        time.sleep(0.005)
+    time.sleep(seconds)
+    while run.poll() is None:  # again, as one does: Python drops an interrupt that comes within a finaliser
+        run.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(4)
+    return run.returncode, run.communicate()[1]
+
+
+def test_interrupted_and_killed_then_finished(recipe: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole" / "tiny", tmp_path / "broken" / "tiny"
+    reference = process("run", recipe, "--device", "cpu", "--out", whole)
+    assert reference.code == 0, reference.err
+    assert [line.split()[0] for line in reference.out.splitlines()] == [
+        "teacher",
+        "student",
+        "report",
+        "model",
+    ]
+    told = ("phantom:", "preparing", "stage", "evaluating", "exporting", "writing", "done:")
+    assert [line for line in reference.err.splitlines() if not line.startswith(told)] == []
+    code, err = stop(recipe, broken, signal.SIGINT, broken / "stages" / "teacher" / STATE, 0.1)
+    assert code == 130
+    assert [line for line in err.splitlines() if not line.startswith(told)] == [
+        "segdistill: interrupted; run the same command again to continue"
+    ]
+    killed = stop(recipe, broken, signal.SIGKILL, broken / "stages" / "student" / STATE, 0.1)
+    assert killed[0] == -9, killed[1]
+    last = process("run", recipe, "--device", "cpu", "--out", broken)
+    assert last.code == 0, last.err
+    assert "stage teacher: finished before, nothing changed" in last.err
+    assert weights(broken) == weights(whole)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(recipe: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole" / "tiny", tmp_path / "broken" / "tiny"
+    began = time.monotonic()
+    assert process("run", recipe, "--device", "cpu", "--out", whole).code == 0
+    seconds = time.monotonic() - began
+    chance = random.Random()
+    codes = [
+        stop(recipe, broken, signal.SIGKILL, None, chance.uniform(0.3, 1.0) * seconds)[0] for _ in range(8)
+    ]
+    assert -9 in codes
+    assert process("run", recipe, "--device", "cpu", "--out", broken).code == 0
+    assert weights(broken) == weights(whole)
+    assert not [path for path in broken.rglob(".*") if path.parent.name != "images"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(recipe: Path, tmp_path: Path) -> None:
+    """Gradients are exchanged: both processes' cases count, one process tells and writes."""
+    answer = process("run", recipe, "--device", "cpu", "--devices", 2, "--out", tmp_path / "runs" / "two")
+    assert answer.code == 0, answer.err
+    assert len(answer.out.splitlines()) == 4
+    assert answer.err.count("writing the report") == 1
+    assert "distributed" not in answer.err
+    import torch
+    from safetensors.torch import load_file
+
+    for stage in STAGES:
+        tensors = load_file(tmp_path / "runs" / "two" / "stages" / stage / WEIGHTS)
+        assert all(torch.isfinite(tensor).all() for tensor in tensors.values())

@@ -1,0 +1,36 @@
+"""Every bundled recipe runs, all its stages, from made-up data to the report, with reduced networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from segdistill.config.load import bundled_recipes
+from segdistill.experiment.machine import Machine
+from segdistill.experiment.run import run_recipe
+from segdistill.metrics.cases import read_metrics_csv
+from tests.experiment.synthetic import tiny_recipe, write_data
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_a_bundled_recipe_runs(name: str, tmp_path: Path) -> None:
+    recipe = tiny_recipe(name)
+    folder = tmp_path / "runs" / "r"
+    list(run_recipe(recipe, write_data(recipe, tmp_path / "data"), folder, Machine("cpu")))
+    networks = [stage for stage, part in recipe.stages.items() if part.task != "autoencoder"]
+    assert json.loads((folder / "run.json").read_text())["stages"] == networks
+    assert (folder / "report.html").stat().st_size > 1000
+    assert (folder / "model.onnx").exists() == (recipe.export is not None)
+    for stage in networks:
+        results = read_metrics_csv(folder / "stages" / stage / "metrics.csv")
+        evaluated = json.loads((folder / "stages" / stage / "evaluation.json").read_text())
+        assert results or evaluated["classification"]  # a classifier marks nothing
+        assert all(set(recipe.evaluation.metrics) <= set(result.metrics) for result in results)
+        assert ("pooled" in evaluated) == recipe.evaluation.pooled
+        if recipe.data.intensity is not None:  # tested as volumes, not slice by slice
+            assert {result.depth for result in results} == {4}
+            assert len({result.site for result in results}) > 1

@@ -1,0 +1,313 @@
+"""A run from recipe to report: what it leaves, what it skips, what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import html
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+from segdistill.config.load import load_recipe
+from segdistill.data.phantom import write_phantom
+from segdistill.data.table import read_cases, write_cases
+from segdistill.errors import InputError
+from segdistill.experiment.events import Event
+from segdistill.experiment.folder import LOCK
+from segdistill.experiment.machine import Machine
+from segdistill.experiment.run import run_recipe
+from segdistill.experiment.stage import load_stage, read_info
+from segdistill.files import sha256_file
+from segdistill.training.curves import read_curves
+from segdistill.training.loop import STATE, WEIGHTS
+from tests.experiment.tiny import RECIPE, segdistill, snapshot, write_recipe
+
+LEFT = (
+    "report.html",
+    "model.onnx",
+    "model_card.md",
+    "environment.json",
+    "recipe.yaml",
+    "cases.csv",
+    "run.json",
+    *(f"stages/{stage}/{name}" for stage in ("teacher", "student")
+      for name in ("metrics.csv", "curves.csv", "evaluation.json", "stage.json", WEIGHTS)),
+)  # fmt: skip
+
+
+def run(folder: Path, recipe: Path, *changes: str, data: Path | None = None) -> list[str]:
+    """Texts of the messages of a run in this process."""
+    events = run_recipe(load_recipe(str(recipe), list(changes)), data, folder, Machine("cpu"))
+    return [event.text for event in events if event.finished]
+
+
+def trained(texts: list[str]) -> list[str]:
+    """Stages that were trained, not skipped."""
+    return [text.removeprefix("stage ") for text in texts if text.startswith("stage ") and ":" not in text]
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without model file and report, where a test is about training."""
+    monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: None)
+
+
+@pytest.fixture
+def copy(run_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may change."""
+    shutil.copytree(run_folder.parent, tmp_path / "runs")
+    write_recipe(tmp_path)
+    return tmp_path / "runs" / run_folder.name
+
+
+def test_what_a_run_leaves(run_folder: Path) -> None:
+    assert [name for name in LEFT if not (run_folder / name).is_file()] == []
+    assert not list(run_folder.rglob(f"*/{STATE}"))
+    assert not list(run_folder.rglob(".*")), "temporary files or the lock are left"
+    for stage in ("teacher", "student"):
+        assert list((run_folder / "stages" / stage / "tensorboard").glob("events.*"))
+        with open(run_folder / "stages" / stage / "metrics.csv", newline="") as file:
+            tested = {row["case"] for row in csv.DictReader(file)}
+        assert tested == {case.id for case in read_cases(run_folder / "cases.csv") if case.split == "test"}
+    assert json.loads((run_folder / "run.json").read_text())["stages"] == ["teacher", "student"]
+    assert json.loads((run_folder / "environment.json").read_text())["precision"] == "32-true"
+    assert "<html" in (run_folder / "report.html").read_text()
+    assert load_recipe(str(run_folder / "recipe.yaml")) == load_recipe(
+        str(run_folder.parent.parent / "tiny.yaml")
+    )
+
+
+def test_the_report_shows_what_the_recipe_sets_and_names_the_file_with_all(run_folder: Path) -> None:
+    report, whole = (run_folder / "report.html").read_text(), (run_folder / "recipe.yaml").read_text()
+    shown = yaml.safe_load(html.unescape(report.split("<pre>")[1].split("</pre>")[0]))
+    assert shown == RECIPE
+    for default in ("warm_up", "hard_weight", "clip_norm"):
+        assert default in whole
+        assert f"{default}:" not in report
+    assert "<code>recipe.yaml</code>" in report
+
+
+def test_nothing_is_done_twice(copy: Path) -> None:
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in copy.rglob("*")
+        if path.suffix in (".onnx", ".safetensors", ".csv")
+    }
+    texts = run(copy, copy.parent.parent / "tiny.yaml")
+    assert trained(texts) == []
+    assert not any(text.startswith("evaluating") for text in texts)
+    unchanged = [path for path, time in before.items() if path.stat().st_mtime_ns == time]
+    assert copy / "model.onnx" in unchanged
+    assert len([path for path in unchanged if path.suffix == ".safetensors"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (("stages.student.about=other words", "stages.teacher.role=baseline"), []),
+        (("fit.workers=1", "fit.checkpoint_seconds=9"), []),
+        (("stages.student.hard_weight=0.5",), ["student"]),
+        (("stages.teacher.fit={epochs: 1}",), ["teacher", "student"]),
+        (("seed=3",), ["teacher", "student"]),
+    ],
+)
+@pytest.mark.usefixtures("brief")
+def test_what_changed_is_trained_again(copy: Path, changes: tuple[str, ...], expected: list[str]) -> None:
+    assert trained(run(copy, copy.parent.parent / "tiny.yaml", *changes)) == expected
+    assert trained(run(copy, copy.parent.parent / "tiny.yaml", *changes)) == []
+
+
+@pytest.mark.usefixtures("brief")
+def test_other_pixels_or_a_damaged_teacher_are_trained_again(copy: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    table = tmp_path / "own" / "cases.csv"
+    write_phantom(table.parent, 30, size=32)
+    assert trained(run(copy, recipe, data=table)) == []  # the same pixels and references, from elsewhere
+    test_case = next(
+        case for case in read_cases(copy / "cases.csv") if case.split == "test" and case.label == "benign"
+    )
+    mask = table.parent / "masks" / test_case.masks[0].name
+    shutil.copy(table.parent / "masks" / "phantom_0002.png", mask)
+    before = (copy / "stages" / "student" / "metrics.csv").read_bytes()
+    assert trained(run(copy, recipe, data=table)) == ["teacher", "student"]
+    assert (copy / "stages" / "student" / "metrics.csv").read_bytes() != before
+    weights = copy / "stages" / "teacher" / WEIGHTS
+    sound = weights.read_bytes()
+    weights.write_bytes(sound[:-8] + b"\0" * 8)
+    assert trained(run(copy, recipe, data=table)) == ["teacher"]  # and as the same weights come out, no more
+    assert weights.read_bytes() == sound
+
+
+@pytest.mark.usefixtures("brief")
+def test_earlier_stages_stay_in_the_report_while_they_answer_the_recipe(copy: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(tmp_path / "tiny.yaml"))
+    list(run_recipe(recipe, None, copy, Machine("cpu"), ["teacher"]))
+    assert json.loads((copy / "run.json").read_text())["stages"] == ["teacher", "student"]
+    other = load_recipe(str(tmp_path / "tiny.yaml"), ["stages.teacher.fit={epochs: 1}"])
+    list(run_recipe(other, None, copy, Machine("cpu"), ["teacher"]))
+    assert json.loads((copy / "run.json").read_text())["stages"] == ["teacher"]
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_kill_between_the_last_step_and_its_record_costs_nothing(copy: Path, tmp_path: Path) -> None:
+    stage = copy / "stages" / "teacher"
+    info = read_info(stage)
+    expected = sha256_file(stage / WEIGHTS)
+    (stage / "stage.json").write_text(json.dumps({k: v for k, v in info.items() if k != "weights_sha256"}))
+    (stage / ".training_state.pt.abcd_123.pt").write_bytes(b"half")
+    assert trained(run(copy, tmp_path / "tiny.yaml")) == []
+    assert read_info(stage)["weights_sha256"] == expected
+    assert not list(stage.glob(".*"))
+
+
+@pytest.mark.usefixtures("brief")
+def test_an_interrupted_run_goes_on(run_folder: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(write_recipe(tmp_path)))
+    folder = tmp_path / "runs" / "tiny"
+    for stop in (3, 4, 5):  # steps of each attempt; a checkpoint is written after every step
+        taken = 0
+        events = run_recipe(recipe, None, folder, Machine("cpu"))
+        for event in events:
+            taken += event.total > 0
+            if taken == stop:
+                break
+        events.close()  # type: ignore[attr-defined]
+    assert not (folder / LOCK).exists()
+    list(run_recipe(recipe, None, folder, Machine("cpu")))
+    for stage in ("teacher", "student"):
+        assert sha256_file(folder / "stages" / stage / WEIGHTS) == sha256_file(
+            run_folder / "stages" / stage / WEIGHTS
+        )
+
+
+@pytest.mark.usefixtures("brief")
+def test_curves_are_read_once_a_stage_and_hold_what_an_earlier_call_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[list[float]] = []
+    read: list[Path] = []
+
+    def look(rows: list[dict[str, float]]) -> list[str]:
+        looked.append([row["epoch"] for row in rows])
+        return []
+
+    def read_once(path: Path) -> list[dict[str, float]]:
+        read.append(path)
+        return read_curves(path)
+
+    monkeypatch.setattr("segdistill.experiment.run.new_troubles", look)
+    monkeypatch.setattr("segdistill.experiment.run.read_curves", read_once)
+    fit = RECIPE["fit"] | {"epochs": 4}
+    recipe = load_recipe(str(write_recipe(tmp_path, fit=fit, export=None)))
+    events = run_recipe(recipe, None, tmp_path / "r", Machine("cpu"), ["teacher"])
+    for event in events:
+        if "epoch 2/4" in event.detail:
+            break
+    events.close()  # type: ignore[attr-defined]
+    assert looked == [[1.0]]
+    list(run_recipe(recipe, None, tmp_path / "r", Machine("cpu"), ["teacher"]))
+    assert looked[1:] == [[1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]]
+    assert len(read) == 2
+
+
+def test_one_run_at_a_time_writes_into_a_folder(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    folder = tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    with open(folder / LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = snapshot(tmp_path)
+        with pytest.raises(InputError, match="another run is writing to"):
+            run(folder, recipe)
+        assert snapshot(tmp_path) == before
+
+
+@pytest.mark.usefixtures("brief")
+def test_cases_are_looked_at_before_anything_is_trained(tmp_path: Path) -> None:
+    table = tmp_path / "data" / "cases.csv"
+    write_phantom(table.parent, 30, size=32)
+    stages = RECIPE["stages"]
+    cyst = stages["student"] | {"labels": ["benign", "cyst"]}
+    student = stages["student"] | {
+        "routing": "by_class",
+        "teachers": [{"stage": "teacher", "labels": ["bening"]}],
+    }
+    recipes: list[tuple[str, Callable[[], Path]]] = [
+        ("stage student: no training case with label 'cyst'",
+         lambda: write_recipe(tmp_path, stages={**stages, "student": cyst})),
+        ("stage student: teacher 'teacher' speaks for bening",
+         lambda: write_recipe(tmp_path, stages={**stages, "student": student})),
+        ("no case has split 'train'",
+         lambda: write_recipe(tmp_path, data=RECIPE["data"] | {"split": {"method": "given"}})),
+        ("unknown dataset 'phantm': did you mean 'phantom'",
+         lambda: write_recipe(tmp_path, data=RECIPE["data"] | {"dataset": "phantm"})),
+    ]  # fmt: skip
+    for message, write in recipes:
+        recipe = write()
+        with pytest.raises(InputError, match=message):
+            run(tmp_path / "runs" / "tiny", recipe, data=table)
+        left = (
+            {path.name for path in (tmp_path / "runs").rglob("*")} if (tmp_path / "runs").exists() else set()
+        )
+        assert "tiny" not in left
+    cases = [case for case in read_cases(table) if case.label == "benign"]
+    write_cases(cases, table)
+    with pytest.raises(InputError, match="no training case with label 'malignant'"):
+        run(tmp_path / "runs" / "tiny", write_recipe(tmp_path), data=table)
+
+
+def test_weights_of_another_architecture_are_named(copy: Path) -> None:
+    weights = copy / "stages" / "student" / WEIGHTS
+    tensors = load_file(weights)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
+    save_file({**tensors, name: tensors[name][:1].contiguous()}, weights)
+    with pytest.raises(InputError, match=f"weights of another architecture: 1 tensors differ .{name}"):
+        load_stage(weights.parent)
+    shutil.copy(copy / "stages" / "teacher" / WEIGHTS, weights)
+    with pytest.raises(InputError, match="weights of another architecture"):
+        load_stage(weights.parent)
+    weights.write_bytes(b"no weights")
+    with pytest.raises(InputError, match="not a readable safetensors file"):
+        load_stage(weights.parent)
+    for text, message in (
+        ("{}", "holds no trained stage"),
+        ("[1]", "holds no trained stage"),
+        ('{"weights_sha256": 1}', "is damaged"),
+    ):
+        (weights.parent / "stage.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_stage(weights.parent)
+
+
+def test_a_machine_that_is_not_there() -> None:
+    for words in (("tpu",), ("cpu", 0), ("cpu", 1, 0)):
+        with pytest.raises(InputError):
+            Machine(*words)  # type: ignore[arg-type]
+
+
+def test_an_event_of_no_length_is_a_message() -> None:
+    assert Event("x").finished
+    assert not Event("x", 1, 2).finished
+
+
+def test_evaluation_of_the_model_file_equals_that_of_the_stage(run_folder: Path, tmp_path: Path) -> None:
+    table = run_folder / "cases.csv"
+    of_stage = segdistill("evaluate", run_folder, table, "--json")
+    of_file = segdistill("evaluate", run_folder / "model.onnx", table, "-o", tmp_path / "e", "--json")
+    assert (of_stage.code, of_file.code) == (0, 0), of_stage.err + of_file.err
+    stage, file = json.loads(of_stage.out), json.loads(of_file.out)
+    assert stage == file
+    assert {"mean", "low", "high", "n"} <= set(stage["dice"])
+    assert set(stage["by_label"]) == {"benign", "malignant"}
+    kept = json.loads((run_folder / "stages" / "student" / "evaluation.json").read_text())["summary"]
+    assert kept["all"]["dice"] == stage["dice"]
+    assert (tmp_path / "e" / "metrics.csv").read_bytes() == (
+        run_folder / "stages/student/metrics.csv"
+    ).read_bytes()

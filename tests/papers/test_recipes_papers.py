@@ -1,0 +1,223 @@
+"""The recipes of AMTD and LightVessel are the papers', and the small ones compare what they say they compare."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from segdistill.config.load import load_recipe
+from segdistill.config.schema import Recipe
+from segdistill.data.datasets import index_dataset
+from segdistill.data.store import prepare_store
+from segdistill.distillation.layers import tapped
+from segdistill.experiment.cases import gather
+from segdistill.imaging.patches import PatchGrid
+from segdistill.models import create_model
+from segdistill.models.network import FeatureInfo
+
+STUDENTS = {"enet": "enet", "espnet": "espnet", "mobilenet": "mobilenet_v2"}
+AMTD_KNOWLEDGE = [
+    ("soft_prediction", 0.1, {"temperature": 4.0}),
+    ("attention_transfer", 0.1, {}),
+    ("region_contrast", 0.1, {}),
+]
+
+
+def taught_by(recipe: Recipe, stage: str) -> list[str]:
+    return [teacher.stage for teacher in recipe.stages[stage].teachers]
+
+
+@pytest.mark.parametrize(("name", "subsets"), [("amtd/prostate", 3), ("amtd/spleen", 2)])
+def test_amtd_is_the_papers(name: str, subsets: int) -> None:
+    recipe = load_recipe(name)
+    assert recipe.data.height_width == (384, 384)
+    assert recipe.data.intensity == ("mr" if subsets == 3 else "ct")
+    assert not recipe.data.skip_empty
+    for stage, part in recipe.stages.items():
+        fit = recipe.fit_settings(stage)
+        assert (fit.epochs, fit.batch_size, fit.augment) == (100, 16, "amtd")
+        assert (fit.optimizer.name, fit.optimizer.lr, fit.optimizer.weight_decay) == ("adam", 1e-2, 0)
+        assert (fit.schedule.name, fit.schedule.lowest, fit.schedule.steps_up) == ("cyclic", 1e-6, 2000)
+        assert part.loss.name == "amtd_seg"
+        if part.task == "distillation":
+            assert [(k.name, k.weight, k.options) for k in part.knowledge] == AMTD_KNOWLEDGE
+            assert part.hard_weight == 1
+    for student, network in STUDENTS.items():
+        assert recipe.stages[f"{student}_alone"].model.name == network
+        for teacher in ("deeplab", "fcn", "pspnet", "resnext"):
+            one = recipe.stages[f"{student}_{teacher}"]
+            assert (one.model.name, taught_by(recipe, f"{student}_{teacher}")) == (network, [teacher])
+            assert recipe.stages[teacher].sites is None
+        several = recipe.stages[f"{student}_multi"]
+        assert taught_by(recipe, f"{student}_multi") == [f"t{k}" for k in range(1, subsets + 1)]
+        assert (several.weighing.name, several.combine) == ("score", "mixture")
+    sites = [site for k in range(1, subsets + 1) for site in recipe.stages[f"t{k}"].sites or []]
+    assert len(sites) == len(set(sites)) == (6 if subsets == 3 else 2)
+    for k, teacher in enumerate(["deeplab", "fcn", "pspnet"][:subsets], 1):
+        assert recipe.stages[f"t{k}"].model == recipe.stages[teacher].model
+
+
+def test_amtd_cpu_compares_one_thing_at_a_time() -> None:
+    recipe = load_recipe("amtd/cpu")
+    assert [recipe.stages[f"t{k}"].sites for k in (1, 2, 3)] == [["RUNMC"], ["UCL"], ["BIDMC"]]
+    assert len({recipe.stages[f"t{k}"].model.name for k in (1, 2, 3)}) == 3
+    for student in STUDENTS:
+        ways = [f"{student}_{way}" for way in ("alone", "one", "multi", "uniform")]
+        assert len({recipe.fit_settings(way).model_dump_json() for way in ways}) == 1  # equal steps
+        assert len({recipe.stages[way].model.model_dump_json() for way in ways}) == 1
+        assert len({recipe.stages[way].loss.model_dump_json() for way in ways}) == 1
+        alone, one, score, uniform = (recipe.stages[way] for way in ways)
+        assert one.knowledge == score.knowledge == uniform.knowledge
+        assert score == uniform.model_copy(update={"weighing": score.weighing, "about": score.about})
+        assert (score.weighing.name, uniform.weighing.name) == ("score", "uniform")
+        assert not alone.teachers
+        assert taught_by(recipe, ways[1]) == ["t1"]
+
+
+@pytest.mark.parametrize("name", ["lightvessel/coronary", "lightvessel/clinical", "lightvessel/cpu"])
+def test_lightvessel_is_the_papers(name: str) -> None:
+    recipe = load_recipe(name)
+    small = name == "lightvessel/cpu"
+    assert recipe.data.channels == 1
+    assert recipe.evaluation.pooled
+    for stage, part in recipe.stages.items():
+        fit = recipe.fit_settings(stage)
+        codes = part.task == "autoencoder"
+        if not small:
+            assert (fit.epochs, fit.batch_size) == (20 if codes else 200, 16)
+        assert (fit.optimizer.name, fit.optimizer.lr) == ("adam", 1e-3)
+        assert fit.optimizer.weight_decay == (0 if codes else 2e-4)
+        assert (fit.schedule.name, fit.schedule.power) == ("constant" if codes else "polynomial", 0.9)
+        assert codes or part.loss.name == "cross_entropy"
+    networks = {"student": "mobilenet_v2_unet", "enet": "enet", "erfnet": "erfnet"}
+    for stage, network in networks.items():
+        part = recipe.stages[stage]
+        assert part.model.name == recipe.stages[f"{stage}_alone"].model.name == network
+        assert recipe.fit_settings(stage) == recipe.fit_settings(f"{stage}_alone")
+        assert [(k.name, k.weight) for k in part.knowledge] == [
+            ("feature_similarity", 1),
+            ("adversarial_similarity", 1),
+        ]
+        codes = part.knowledge[0].autoencoders
+        assert codes == {"student": f"{stage}_codes", "teacher": "teacher_codes"}
+        assert taught_by(recipe, f"{stage}_codes") == [f"{stage}_alone"]
+    assert [k.name for k in recipe.stages["student_fsd"].knowledge] == ["feature_similarity"]
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "count"),
+    [("lightvessel/clinical", 992, 4), ("lightvessel/coronary", 300, 2), ("lightvessel/cpu", 300, 2)],
+)
+def test_patches_are_the_fewest_that_cover_a_picture(name: str, side: int, count: int) -> None:
+    patches = load_recipe(name).data.patches
+    assert patches is not None
+    assert patches.count == count == -(-side // patches.size)
+    offsets = PatchGrid(patches.count, patches.size).offsets(side)
+    assert (offsets[0], offsets[-1] + patches.size) == (0, side)
+
+
+def test_the_coronary_pairs_are_halved_with_duplicates_whole(data_root: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("lightvessel/cpu")
+    found = gather(recipe.data, data_root / "coronary", tmp_path)
+    splits = {case.id: case.split for case in found.cases}
+    assert sorted(splits.values()) == ["test"] * 20 + ["train"] * 20
+    assert len(found.pairs) == 4
+    assert all(splits[pair.first] == splits[pair.second] for pair in found.pairs)
+    assert not found.leaks
+
+
+def test_every_site_of_promise12_trains_and_tests(data_root: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("amtd/cpu")
+    found = gather(recipe.data, data_root / "promise12", tmp_path)
+    assert len(found.cases) == len(index_dataset("promise12", data_root / "promise12")) == 37
+    for split in ("train", "test"):
+        assert {case.site for case in found.cases if case.split == split} == {"RUNMC", "UCL", "BIDMC"}
+
+
+@pytest.mark.parametrize("name", ["verdict/coronary", "lightvessel/methods"])
+def test_lightvessels_comparators_read_its_pair(name: str) -> None:
+    """One encoder and one decoder feature at a quarter of the size: 256 channels and 24 at 64x64 of 256x256."""
+    stages = load_recipe(name).stages
+    encoder, decoder = "pair_encoder|enc@4", "pair_decoder|dec@4"
+    read = {"at": [encoder, decoder], "ifvd": [decoder], "skd": [encoder]}
+    for method, taps in read.items():
+        assert [part.options["taps"] for part in stages[f"{method}@2"].knowledge] == [taps]
+    with torch.device("meta"):
+        for model, channels in (("sk_unet", 256), ("mobilenet_v2_unet", 24)):
+            found = tapped(create_model(model, in_channels=1), [encoder, decoder])
+            assert found[encoder] == FeatureInfo("pair_encoder", channels, 4)
+            assert found[decoder].stride == 4
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stage", "parameters"),
+    [
+        ("usseg/networks", "unet_plus_plus", 9.163),
+        ("lanet/comparators", "unet", 31.04),
+        ("lanet/partial", "unet_50", 31.04),
+    ],
+)
+def test_comparators_have_the_published_size(recipe: str, stage: str, parameters: float) -> None:
+    model = load_recipe(recipe).stages[stage].model
+    with torch.device("meta"):
+        network = create_model(model.name, 1, 1, **model.options)
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    assert millions == pytest.approx(parameters, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "sites"),
+    [
+        ("amtd/methods", [["UCL", "BIDMC", "HK"], ["RUNMC", "BMC"], ["I2CVB"]]),
+        ("amtd/methods_spleen", [["Duke"], ["Task09_Spleen"]]),
+    ],
+)
+def test_amtds_comparators_have_a_teacher_per_set(name: str, sites: list[list[str]]) -> None:
+    recipe = load_recipe(name)
+    teachers = [f"t{k}" for k in range(1, len(sites) + 1)]
+    assert [recipe.stages[teacher].sites for teacher in teachers] == sites
+    assert [stage for stage in recipe.stages if "@" not in stage] == ["fcn", *teachers]
+    for method in ("kd", "at", "emkd", "cirkd", "protokd", "amtd_single"):
+        assert taught_by(recipe, f"{method}@1") == ["fcn"]
+    for method in ("amtml", "amtd"):
+        assert taught_by(recipe, f"{method}@1") == teachers
+    assert recipe.stages["at@0"].knowledge[0].options == {"exponent": 2}
+    assert {part.loss.name for part in recipe.stages.values()} == {"amtd_seg"}
+
+
+def test_the_real_spleen_is_windowed_and_stored_slice_by_slice(data_root: Path, tmp_path: Path) -> None:
+    """Against the file itself, read here without the package."""
+    (case,) = index_dataset("decathlon", data_root / "spleen")
+    assert (case.id, case.site) == ("spleen_8", "Task09_Spleen")
+    recipe = load_recipe("amtd/spleen_cpu")
+    preprocess = recipe.data.preprocess()
+    store = prepare_store([case], preprocess, tmp_path)
+    voxels, organ = nifti(case.image), nifti(case.masks[0])
+    assert voxels.shape == organ.shape
+    assert (len(store), store.size) == (voxels.shape[0], (96, 96))
+    shown = np.clip((voxels.astype(float) + 160) / 400, 0, 1) * 255
+    for row in range(0, len(store), 5):
+        assert store.image(row).mean() == pytest.approx(shown[row].mean(), abs=2)
+        assert store.mask(row).mean() == pytest.approx((organ[row] > 0).mean(), abs=0.002)
+    assert sum(store.has_foreground(row) for row in range(len(store))) == pytest.approx(
+        int((organ > 0).any((1, 2)).sum()), abs=1
+    )
+
+
+def nifti(path: Path) -> NDArray[Any]:
+    """The raw array (slices, rows, columns) of a NIfTI-1 file, as its header describes it."""
+    content = gzip.decompress(path.read_bytes())
+    kinds = {2: "<u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "<i1", 512: "<u2"}
+    across, down, slices = np.frombuffer(content, "<i2", 4, 40)[1:]
+    kind = kinds[int(np.frombuffer(content, "<i2", 1, 70)[0])]
+    begin = int(np.frombuffer(content, "<f4", 1, 108)[0])
+    slope, intercept = np.frombuffer(content, "<f4", 2, 112)
+    count = int(across) * int(down) * int(slices)
+    voxels = np.frombuffer(content, kind, count, begin).reshape(slices, down, across)
+    return voxels * (float(slope) or 1.0) + float(intercept)
