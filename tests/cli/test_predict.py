@@ -12,8 +12,9 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from segdistill.cli.predict import find_inputs, predict
+from segdistill.cli.predict import predict
 from segdistill.errors import CasesFailed, InputError
+from segdistill.runtime.inputs import find_inputs
 from tests.runtime.small_model import save
 
 app = typer.Typer()
