@@ -10,8 +10,9 @@ from PIL import Image
 from segdistill.data.case import Case
 from segdistill.data.datasets import index_dataset
 from segdistill.data.duplicates import Fingerprint, find_duplicates, find_pairs, fingerprint, group_duplicates
+from segdistill.data.leaks import leaks
 from segdistill.data.phantom import draw_phantom
-from segdistill.data.splits import hold_out, leaks, unstratified
+from segdistill.data.splits import hold_out, unstratified
 from tests.data.pictures import noise, save
 
 

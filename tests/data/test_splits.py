@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from segdistill.data.case import Case
 from segdistill.data.duplicates import Pair, group_duplicates
-from segdistill.data.splits import hold_out, k_fold, leaks, require_no_leaks, unstratified
+from segdistill.data.leaks import leaks, require_no_leaks
+from segdistill.data.splits import hold_out, k_fold, unstratified
 from segdistill.errors import InputError
 
 

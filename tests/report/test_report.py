@@ -8,20 +8,19 @@ from pathlib import Path
 import pytest
 
 from segdistill.errors import InputError
+from segdistill.report.data import DataReport
+from segdistill.report.examples import collect_examples
 from segdistill.report.model_card import render_model_card, write_model_card
 from segdistill.report.page import (
-    DataReport,
     Report,
     StageReport,
     choose_examples,
-    collect_examples,
     count_cases,
-    find_verdicts,
     render_report,
     write_report,
 )
 from segdistill.report.sections.headline import sentence
-from segdistill.report.sections.verdict import verdict_words
+from segdistill.report.sections.verdict import find_verdicts, verdict_words
 from tests.report.synthetic import curves, example, full_report, result, results
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from segdistill.report.methods import over_seeds
-from segdistill.report.page import Report, StageReport, find_verdicts, render_report
+from segdistill.report.page import Report, StageReport, render_report
 from segdistill.report.sections.trust import PICTURED, pictured_stages
+from segdistill.report.sections.verdict import find_verdicts
 from segdistill.stats.bootstrap import bootstrap_mean
 from segdistill.stats.text import number, signed
 from tests.report.synthetic import curves, example, result
