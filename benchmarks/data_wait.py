@@ -18,7 +18,7 @@ from common import alternate, arguments, machine, milliseconds, report, scratch,
 from segdistill.config.schema import DataRecipe
 from segdistill.data.store import prepare_store
 from segdistill.data.views import Views, batches
-from segdistill.experiment.cases import gather, training_cases
+from segdistill.experiment.cases import load_cases, training_cases
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
@@ -74,7 +74,7 @@ def main() -> None:
     settings = FitSettings(epochs=args.epochs, augment=args.augment)
     with scratch() as folder:
         recipe = DataRecipe(dataset=dataset, size=args.size, labels=LABELS, phantoms=args.phantoms)
-        cases = training_cases(gather(recipe, None, folder).cases, "train", LABELS, "data_wait")
+        cases = training_cases(load_cases(recipe, None, folder).cases, "train", LABELS, "data_wait")
         store = prepare_store(cases, preprocess, folder / "store")
         train = Views(store, [case.id for case in cases], preprocess, settings.augment)
         rows = train_some(train, settings, folder / "stage")[1:]

@@ -1,4 +1,4 @@
-"""A distillation step relative to a step of the student alone, with two large teachers: online, and from the cache.
+"""A distillation step relative to a step of the baseline, with two large teachers: online, and from the cache.
 
 Two ResNet-101 attention U-Nets teach the 2.2 M student at 128x128, batch 8. A step is what the training loop does with
 a batch, the batch's making included: augmentation, and reading the cache from its files. Everything takes turns in one
@@ -20,10 +20,10 @@ from common import alternate, arguments, machine, milliseconds, report, scratch,
 from segdistill.data.phantom import write_phantom
 from segdistill.data.store import prepare_store
 from segdistill.data.views import Views
-from segdistill.distillation import Knowledge, Teacher, create_knowledge, flat
+from segdistill.distillation import DistillationMethod, Teacher, create_method, flat
 from segdistill.distillation.cache.entry import RECORDS
 from segdistill.distillation.cache.filling import How, fill
-from segdistill.distillation.cache.reading import KnowledgeCache, Wanted, extraction
+from segdistill.distillation.cache.reading import TargetCache, Wanted, extraction
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
@@ -42,7 +42,7 @@ VIEWS = 2
 
 
 class Bench:
-    """Made-up images, two teachers, and steps of tasks on them."""
+    """Synthetic images, two teachers, and steps of tasks on them."""
 
     def __init__(self, args: Any, work: Path) -> None:
         self.args, self.work = args, work
@@ -75,7 +75,7 @@ class Bench:
             Teacher(f"teacher{i}", network, weight, precision=autocast)
             for i, (network, weight) in enumerate(zip(self.networks, WEIGHTS, strict=True))
         ]
-        views, method = self.make_views(), create_knowledge(name)
+        views, method = self.make_views(), create_method(name)
         task = Distillation(
             self.student(),
             create_loss("weight_balance"),
@@ -88,7 +88,9 @@ class Bench:
             self.attach(task, name, method, views, precision)
         return self.step(task, views, precision)
 
-    def attach(self, task: Distillation, name: str, method: Knowledge, views: Views, precision: str) -> None:
+    def attach(
+        self, task: Distillation, name: str, method: DistillationMethod, views: Views, precision: str
+    ) -> None:
         """Fills the cache of a method, and notes what that took; the task then reads it."""
         rows = np.arange(len(views))
         wanted = [
@@ -96,7 +98,7 @@ class Bench:
             for j in range(len(WEIGHTS))
             for term, (_, inner) in flat(1.0, method).items()
         ]
-        cache = KnowledgeCache(self.work / "cache", views, VIEWS, wanted)
+        cache = TargetCache(self.work / "cache", views, VIEWS, wanted)
         known = self._bytes()
         began = time.perf_counter()
         how = How(torch.device("cpu"), self.args.batch_size, channels_last=True)
@@ -113,8 +115,8 @@ class Bench:
 
 
 def compare(bench: Bench, precision: str, others: list[str]) -> dict[str, Any]:
-    """Times of the student alone, of the headline online and cached, and of other methods from the cache."""
-    parts = {"alone": bench.alone(precision), "online": bench.distilled(HEADLINE, precision, cached=False)}
+    """Times of the baseline, of the headline online and cached, and of other methods from the cache."""
+    parts = {"baseline": bench.alone(precision), "online": bench.distilled(HEADLINE, precision, cached=False)}
     for name in (HEADLINE, *others):
         tell(f"{precision}: filling the cache for {name}")
         parts[f"cached {name}"] = bench.distilled(name, precision, cached=True)
@@ -126,7 +128,7 @@ def compare(bench: Bench, precision: str, others: list[str]) -> dict[str, Any]:
     }
     return {
         "ms": {name: milliseconds(own) for name, own in zip(parts, times, strict=True)},
-        "relative": {name: round(ratio, 4) for name, ratio in ratios.items() if name != "alone"},
+        "relative": {name: round(ratio, 4) for name, ratio in ratios.items() if name != "baseline"},
     }
 
 

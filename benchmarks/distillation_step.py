@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common import alternate, arguments, machine, milliseconds, report, two_cores
-from segdistill.distillation import Teacher, create_knowledge
+from segdistill.distillation import Teacher, create_method
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.losses import create_loss
 from segdistill.models import create_model
@@ -62,7 +62,7 @@ def our_step(
         create_loss("weight_balance"),
         spoken,
         torch.tensor(TEACHER_WEIGHTS).repeat(batch_size, 1),
-        {"soft_prediction": (1.0, create_knowledge("soft_prediction"))},
+        {"soft_prediction": (1.0, create_method("soft_prediction"))},
         hard_weight=HARD,
     )
     players = loop._set_up(task, settings, fabric, TOTAL_STEPS)
@@ -81,9 +81,9 @@ def plain_step(student: nn.Module, teachers: list[nn.Module], precision: str) ->
         image = batch["image"].contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             with torch.no_grad():
-                said = [teacher(image).logits for teacher in teachers]
+                targets = [teacher(image).logits for teacher in teachers]
             logits = student(image).logits
-        loss = plain_loss(logits.float(), [answer.float() for answer in said], batch["mask"])
+        loss = plain_loss(logits.float(), [answer.float() for answer in targets], batch["mask"])
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -93,7 +93,7 @@ def plain_step(student: nn.Module, teachers: list[nn.Module], precision: str) ->
     return step
 
 
-def plain_loss(logits: Tensor, said: list[Tensor], target: Tensor, epsilon: float = 1e-5) -> Tensor:
+def plain_loss(logits: Tensor, targets: list[Tensor], target: Tensor, epsilon: float = 1e-5) -> Tensor:
     """0.3 (2 cross-entropy + Dice + IoU) + sum of w_j KL(teacher_j || student)."""
     log_student = F.log_softmax(logits, 1)
     student, lesion = log_student[:, 1].exp().flatten(1), target.float().flatten(1)
@@ -102,7 +102,7 @@ def plain_loss(logits: Tensor, said: list[Tensor], target: Tensor, epsilon: floa
     dice = 1 - ((2 * overlap + epsilon) / (student.square().sum(1) + size + epsilon)).mean()
     iou = -((overlap + epsilon) / (union + epsilon)).log().mean()
     total = HARD * (2 * F.nll_loss(log_student, target) + dice + iou)
-    for weight, answer in zip(TEACHER_WEIGHTS, said, strict=True):
+    for weight, answer in zip(TEACHER_WEIGHTS, targets, strict=True):
         log_teacher = F.log_softmax(answer, 1)
         divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(1)
         total = total + weight * divergence.mean()
@@ -135,8 +135,8 @@ def main() -> None:
         return lambda: losses[name].append(step(batches[len(losses[name]) % len(batches)]))
 
     times = alternate([turn("plain", plain), turn("ours", ours)], args.rounds)
-    gap = abs(losses["plain"][0] - losses["ours"][0])
-    if gap > TOLERANCE:
+    loss = abs(losses["plain"][0] - losses["ours"][0])
+    if loss > TOLERANCE:
         raise SystemExit(f"the two sides differ: loss {losses['plain'][0]:.5f} and {losses['ours'][0]:.5f}")
     medians = [milliseconds(part) for part in times]
     ratio = medians[1]["median"] / medians[0]["median"]
@@ -144,7 +144,7 @@ def main() -> None:
         "plain_ms": medians[0],
         "ours_ms": medians[1],
         "rounds": args.rounds,
-        "first_loss_gap": gap,
+        "first_loss_gap": loss,
         "largest_loss_gap": max(abs(a - b) for a, b in zip(*losses.values(), strict=True)),
         "size": args.size,
         "batch_size": args.batch_size,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from common import arguments, machine, report, tell, two_cores
-from segdistill.distillation import KNOWLEDGE, FeatureSimilarity, Knowledge, create_knowledge
+from segdistill.distillation import METHODS, DistillationMethod, FeatureSimilarity, create_method
 from segdistill.distillation.methods.lightvessel import PAIR, FeatureAutoEncoders
 from segdistill.losses import LOSSES, create_loss
 from segdistill.models.network import FeatureInfo, Output
@@ -43,7 +43,7 @@ IMAGES_ONLY = {
 
 
 def pattern(seed: int, size: int, volume: bool) -> tuple[Output, Tensor]:
-    """Answers and masks of one pattern at a size; features of every tap are the same."""
+    """Answers and masks of one pattern at a size; features of every layer are the same."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(BATCH, CLASSES, BLOCKS, BLOCKS, generator=generator)
     feature = torch.randn(BATCH, CHANNELS, BLOCKS // 2, BLOCKS // 2, generator=generator)
@@ -66,36 +66,36 @@ class _Same(dict[str, Tensor]):
         super().__init__()
         self.feature = feature
 
-    def __missing__(self, tap: str) -> Tensor:
+    def __missing__(self, layer: str) -> Tensor:
         return self.feature
 
 
-def made(name: str) -> Knowledge:
-    """A knowledge that is connected, the same every time; what learns stands still."""
+def made(name: str) -> DistillationMethod:
+    """A distillation method that is connected, the same every time; what learns stands still."""
     torch.manual_seed(0)
     if name == "feature_similarity":
         codes = {who: FeatureAutoEncoders(dict.fromkeys(PAIR, CHANNELS), grid=4) for who in ("student", "t")}
         return FeatureSimilarity(autoencoders=codes)
-    knowledge = create_knowledge(name, **OPTIONS.get(name, {}))
-    info = {tap: FeatureInfo(tap, CHANNELS, 2) for tap in knowledge.features}
-    knowledge.connect(info, {"t": info})
-    for module in knowledge.modules.values():
+    methods = create_method(name, **OPTIONS.get(name, {}))
+    info = {layer: FeatureInfo(layer, CHANNELS, 2) for layer in methods.features}
+    methods.connect(info, {"t": info})
+    for module in methods.modules.values():
         module.eval()
         if hasattr(module, "store"):
             entries = torch.nn.functional.normalize(torch.randn(BATCH, CHANNELS, 16), dim=1)
             module.store(entries, torch.ones(BATCH, CLASSES, 16), 16)
-    return knowledge
+    return methods
 
 
 def gap_of(name: str, size: int, volume: bool) -> float:
-    """The mean gap of a student from a teacher."""
-    knowledge = made(name)
-    said = []
+    """The mean loss of a student from a teacher."""
+    methods = made(name)
+    targets = []
     for seed, network in ((1, "student"), (2, "t")):
         output, mask = pattern(seed, size, volume)
-        said.append(knowledge.extract(output, mask, network))
+        targets.append(methods.targets(output, mask, network))
     with torch.no_grad():
-        return knowledge.gap(said[0], said[1], "t").mean().item()
+        return methods.loss(targets[0], targets[1], "t").mean().item()
 
 
 def loss_of(name: str, size: int, volume: bool) -> float:
@@ -112,17 +112,17 @@ def main() -> None:
     args = parser.parse_args()
     two_cores()
     found: dict[str, dict[str, float]] = {}
-    sides: dict[str, Callable[[str, int, bool], float]] = dict.fromkeys(KNOWLEDGE, gap_of) | dict.fromkeys(
+    sides: dict[str, Callable[[str, int, bool], float]] = dict.fromkeys(METHODS, gap_of) | dict.fromkeys(
         LOSSES, loss_of
     )
-    left_out = {"soft_label": "it is of the whole image and has no positions"}
+    held_out = {"soft_label": "it is of the whole image and has no positions"}
     for name, measure in sides.items():
-        if name in left_out:
+        if name in held_out:
             continue
         tell(f"{name} ...")
         values = {f"{size}x{size}": measure(name, size, False) for size in args.sizes}
         if name in IMAGES_ONLY:
-            left_out[f"{name}, volumes"] = IMAGES_ONLY[name]
+            held_out[f"{name}, volumes"] = IMAGES_ONLY[name]
         else:
             values |= {f"{DEPTH}x{size}x{size}": measure(name, size, True) for size in args.volume_sizes}
         first = next(iter(values.values()))
@@ -130,7 +130,7 @@ def main() -> None:
         found[name] = {"value": first, "largest_difference": spread, **values}
     worst = max(found, key=lambda name: found[name]["largest_difference"])
     figure = found[worst]["largest_difference"]
-    details = {"worst": worst, "losses": found, "left_out": left_out, "bar": BAR, "machine": machine()}
+    details = {"worst": worst, "losses": found, "held_out": held_out, "bar": BAR, "machine": machine()}
     report(Path(__file__).stem, figure, BAR, figure <= BAR, details, args.json)
 
 

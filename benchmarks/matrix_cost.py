@@ -1,8 +1,8 @@
 """A matrix of 3 students x 4 methods with one trained teacher, against 12 trainings of the students alone.
 
 Both are cells of one matrix recipe and take turns; the teacher is trained before. The figure is the wall-clock of the
-twelve distilled cells, filling the knowledge cache included, over that of the twelve others, which take the same steps.
-Evaluation and report are left out on both sides. Images are made up; the times do not depend on what they show.
+twelve distilled cells, filling the method cache included, over that of the twelve others, which take the same steps.
+Evaluation and report are left out on both sides. Images are synthetic; the times do not depend on what they show.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ METHODS = {
 
 
 def make_recipe(args: Any) -> dict[str, Any]:
-    """A distilled cell and one of the student alone in turns."""
+    """A distilled cell and one of the baseline in turns."""
     methods: dict[str, Any] = {}
-    for name, knowledge in METHODS.items():
-        methods[name] = {"cache": True, "knowledge": knowledge}
+    for name, methods in METHODS.items():
+        methods[name] = {"cache": True, "methods": methods}
         methods[f"alone_{name}"] = {}
     return {
         "name": "matrix_cost",

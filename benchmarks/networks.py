@@ -117,7 +117,7 @@ def main() -> None:
         )
         print(json.dumps(timed))
         return
-    chosen = [n for n, e in MODELS.items() if e.kind != "discriminator" and n != "foreign"]
+    chosen = [n for n, e in MODELS.items() if e.kind != "discriminator" and n != "external"]
     names = chosen if options.names == "all" else options.names.split(",")
     threads = [int(count) for count in options.threads.split(",")]
     rows: list[dict[str, Any]] = []

@@ -25,7 +25,7 @@ from segdistill.data.case import Case, select, table_hash
 from segdistill.data.table import read_cases, write_cases
 from segdistill.data.views import batch_indices
 from segdistill.errors import InputError
-from segdistill.experiment.cases import absolute, gather
+from segdistill.experiment.cases import absolute, load_cases
 from segdistill.experiment.folder import only_writer
 from segdistill.files import sha256_file, sha256_text, write_json
 from segdistill.metrics.cases import CaseResult, read_metrics_csv
@@ -75,10 +75,10 @@ class Bench:
             split=SplitRecipe(method="hold_out", test=args.test),
         )
         source = None if args.dataset == "phantom" else args.data
-        gathered = gather(data, source, self.out)
-        self.split = gathered.split
+        loaded_cases = load_cases(data, source, self.out)
+        self.split = loaded_cases.split
         self.table = self.out / "table.csv"  # not cases.csv, which only a run may write
-        write_cases(absolute(gathered.cases), self.table)
+        write_cases(absolute(loaded_cases.cases), self.table)
         self.cases = read_cases(self.table)
         self.hash = table_hash(self.cases)
         self.code = {side: _code(side) for side in SIDES}

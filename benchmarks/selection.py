@@ -18,7 +18,7 @@ from segdistill.config.schema import DataRecipe
 from segdistill.data.case import Case
 from segdistill.data.store import prepare_store
 from segdistill.data.views import Views
-from segdistill.experiment.cases import gather, training_cases
+from segdistill.experiment.cases import load_cases, training_cases
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
@@ -74,7 +74,9 @@ def main() -> None:
     preprocess = Preprocess((args.size, args.size), "grey", 3)
     rows = []
     with scratch() as folder:
-        cases = gather(DataRecipe(dataset=args.dataset, size=args.size, labels=LABELS), None, folder).cases
+        cases = load_cases(
+            DataRecipe(dataset=args.dataset, size=args.size, labels=LABELS), None, folder
+        ).cases
         shown = {name: training_cases(cases, name, LABELS, "selection") for name in ("train", "val")}
         store = prepare_store([*shown["train"], *shown["val"]], preprocess, folder / "store")
         held = [Views(store, [c.id for c in half], preprocess, "none") for half in halves(shown["val"])]

@@ -26,7 +26,7 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session")
 def phantom_cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
-    """Forty made-up cases of 64x64 pixels, split 70/15/15; do not change their files."""
+    """Forty synthetic cases of 64x64 pixels, split 70/15/15; do not change their files."""
     cases = write_phantom(tmp_path_factory.mktemp("phantom") / "cases", count=40, size=64, seed=7)
     return hold_out(cases, seed=0)
 

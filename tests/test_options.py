@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 from torch import nn
 
-from segdistill.distillation import KNOWLEDGE
-from segdistill.distillation.weighting import WEIGHINGS
+from segdistill.distillation import METHODS
+from segdistill.distillation.weighting import WEIGHTINGS
 from segdistill.errors import InputError
 from segdistill.losses import LOSSES, create_loss
 from segdistill.models.registry import MODELS
@@ -70,7 +70,7 @@ def test_what_a_builder_takes() -> None:
     [
         *(
             pytest.param(made, id=name)
-            for each in (LOSSES, KNOWLEDGE, WEIGHINGS)
+            for each in (LOSSES, METHODS, WEIGHTINGS)
             for name, made in each.items()
         ),
         *(pytest.param(entry.build(), id=name) for name, entry in MODELS.items()),

@@ -88,9 +88,9 @@ def train_ours(order: Order, cases: list[Case], length: int) -> tuple[nn.Module,
     timing = {"prepared_s": started - began, "train_s": time.perf_counter() - started, "steps": len(ends)}
     if length > 1:
         first = next(k for k, (_, validated) in enumerate(ends) if validated)  # the first epoch warms up
-        gaps = [(end - last, validated) for (last, _), (end, validated) in pairwise(ends[first:])]
-        timing["unit_s"] = fmean(gap for gap, validated in gaps if not validated)
-        timing["validation_s"] = fmean(gap for gap, validated in gaps if validated) - timing["unit_s"]
+        losses = [(end - last, validated) for (last, _), (end, validated) in pairwise(ends[first:])]
+        timing["unit_s"] = fmean(loss for loss, validated in losses if not validated)
+        timing["validation_s"] = fmean(loss for loss, validated in losses if validated) - timing["unit_s"]
     curves = read_curves(folder / "stage" / "curves.csv")
     best = max(curves, key=lambda row: row.get("val_dice", 0.0))
     return network, timing | {"epochs": length, "best_epoch": int(best["epoch"])}

@@ -105,7 +105,7 @@ def test_damaged_volumes_stop_a_run(damage: str, tmp_path: Path) -> None:
             "no case is of the site 'D': known: A, B, C",
         ),
         ({"sites": ["D"]}, "stage teacher_a: no training case of site 'D' has a mask (training cases: A: 2"),
-        ({"knowledge": [{"name": "attention_transfer", "taps": ["enc4"]}]}, "enc4"),
+        ({"methods": [{"name": "attention_transfer", "layers": ["enc4"]}]}, "enc4"),
         ({"data": {"size": 24, "channels": 1, "patches": {"count": 2, "size": 16}}}, "leave size out"),
         (
             {"data": {"channels": 1, "patches": {"count": 1, "size": 16}}},
@@ -117,7 +117,7 @@ def test_damaged_volumes_stop_a_run(damage: str, tmp_path: Path) -> None:
 def test_recipes_that_do_not_fit_the_volumes(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     recipe = volume_recipe()
     for key, value in change.items():
-        place = recipe["stages"]["student"] if key == "knowledge" else recipe["stages"]["teacher_a"]
+        place = recipe["stages"]["student"] if key == "methods" else recipe["stages"]["teacher_a"]
         (recipe if key == "data" else place)[key] = value
     table = volumes(tmp_path / "data")
     path = write(tmp_path, recipe)
@@ -130,7 +130,7 @@ def test_recipes_that_do_not_fit_the_volumes(change: dict[str, Any], message: st
 
 def test_a_teacher_without_the_feature_says_what_it_has(tmp_path: Path) -> None:
     recipe = volume_recipe()
-    recipe["stages"]["student"]["knowledge"] = [{"name": "attention_transfer", "taps": ["bottom"]}]
+    recipe["stages"]["student"]["methods"] = [{"name": "attention_transfer", "layers": ["bottom"]}]
     answer = segdistill(
         "run", write(tmp_path, recipe), "--data", volumes(tmp_path / "data"), "--out", tmp_path / "r"
     )

@@ -63,11 +63,11 @@ def test_a_run_on_own_images_with_several_changes_after_one_set(tmp_path: Path) 
     (own / "cases.csv").unlink()
     words = ("run", "distill", "--data", own, "--device", "cpu", "--out", tmp_path / "runs" / "own", "--json")
     small = ("--set", "size=32", "epochs=1", "stages.teacher.model={name: simplified_unet, widths: [2, 4]}",
-             "stages.student.model.widths=[2, 4]", "stages.student_alone.model.widths=[2, 4]")  # fmt: skip
+             "stages.student.model.widths=[2, 4]", "stages.baseline.model.widths=[2, 4]")  # fmt: skip
     answer = segdistill(*words, *small)
     assert answer.code == 0, answer.err
     report = json.loads(answer.out)
-    assert list(report["stages"]) == ["teacher", "student", "student_alone"]
+    assert list(report["stages"]) == ["teacher", "student", "baseline"]
     assert set(report["stages"]["student"]) == {"summary", "cost", "line"}
     assert set(report["stages"]["student"]["cost"]) >= {"parameters", "macs", "size_mb", "ms"}
     assert Path(report["model"]).is_file()
@@ -78,7 +78,7 @@ def test_a_run_on_own_images_with_several_changes_after_one_set(tmp_path: Path) 
         } or "cases" in line, line  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["models", "losses", "knowledge", "datasets", "recipes"])
+@pytest.mark.parametrize("kind", ["models", "losses", "methods", "datasets", "recipes"])
 def test_lists(kind: str) -> None:
     found = json.loads(segdistill("list", kind, "--json").out)
     assert found

@@ -16,7 +16,7 @@ ALONE = {"role": "baseline"}
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    stages = {**seeded("alone", **ALONE), **seeded("kd", 0.08), **seeded("ifvd")}
+    stages = {**seeded("baseline", **ALONE), **seeded("kd", 0.08), **seeded("ifvd")}
     return write_run(tmp_path / "run", stages, evaluation={"margin": 0.05})
 
 
@@ -37,8 +37,8 @@ def test_files(run: Path, tmp_path: Path) -> None:
     with open(out / "comparison.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["method"], row["baseline"], row["verdict"]) for row in rows] == [
-        ("kd", "alone", "helps"),
-        ("ifvd", "alone", "no evidence"),
+        ("kd", "baseline", "helps"),
+        ("ifvd", "baseline", "no evidence"),
     ]
     assert float(rows[0]["low"]) < float(rows[0]["difference"]) < float(rows[0]["high"])
     assert len(rows[0]["per_seed"].split(";")) == 3
@@ -61,7 +61,7 @@ def test_json(run: Path) -> None:
 
 
 def test_one_training_each_never_helps(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "r", {"alone": ALONE, "kd": {"lift": 0.3}})
+    run = write_run(tmp_path / "r", {"baseline": ALONE, "kd": {"lift": 0.3}})
     answer = segdistill("compare", run, "--margin", "0.02")
     assert answer.code == 0
     assert answer.out.splitlines()[1].endswith("  no evidence")
@@ -69,7 +69,7 @@ def test_one_training_each_never_helps(tmp_path: Path) -> None:
 
 
 def test_two_seeds_are_compared_but_not_judged(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "r", {**seeded("alone", seeds=2, **ALONE), **seeded("kd", 0.3, seeds=2)})
+    run = write_run(tmp_path / "r", {**seeded("baseline", seeds=2, **ALONE), **seeded("kd", 0.3, seeds=2)})
     answer = segdistill("compare", run)
     assert "2 trainings on a side" in answer.out
     assert " helps" not in answer.out
@@ -78,11 +78,11 @@ def test_two_seeds_are_compared_but_not_judged(tmp_path: Path) -> None:
 def test_refusals_are_one_line(run: Path, tmp_path: Path) -> None:
     fewer = write_run(tmp_path / "fewer", {"kd": {"cases": 20}})
     other = write_run(tmp_path / "other", {"kd": {"area": 0.2}})
-    alone = write_run(tmp_path / "alone", {"kd": {}})
-    plain = write_run(tmp_path / "plain", {"alone": ALONE})
-    uneven = write_run(tmp_path / "uneven", {"alone": ALONE, **seeded("kd")})
-    once = write_run(tmp_path / "once", {"alone": ALONE, "kd": {}})
-    elsewhere = write_run(tmp_path / "elsewhere", {"alone": ALONE, "kd": {"cases": 20}})
+    alone = write_run(tmp_path / "baseline", {"kd": {}})
+    plain = write_run(tmp_path / "plain", {"baseline": ALONE})
+    uneven = write_run(tmp_path / "uneven", {"baseline": ALONE, **seeded("kd")})
+    once = write_run(tmp_path / "once", {"baseline": ALONE, "kd": {}})
+    elsewhere = write_run(tmp_path / "elsewhere", {"baseline": ALONE, "kd": {"cases": 20}})
     refused = {
         "were tested on different cases: 4 only in the first": (once, elsewhere),
         "0 only in the first, 4 only in the second": (plain, fewer),

@@ -43,7 +43,7 @@ def folder(drawn: Path, tmp_path: Path) -> Path:
 
 
 def test_phantoms_are_drawn_and_indexed(tmp_path: Path) -> None:
-    assert "120 cases, 0 errors" in run("index", "phantom", tmp_path / "made-up", "-o", tmp_path / "t.csv")
+    assert "120 cases, 0 errors" in run("index", "phantom", tmp_path / "synthetic", "-o", tmp_path / "t.csv")
     assert Counter(row["label"] for row in rows(tmp_path / "t.csv")) == {
         "benign": 60,
         "malignant": 48,

@@ -45,7 +45,7 @@ def test_lightbtseg_is_the_papers(name: str) -> None:
     assert student.routing == "both"
     assert not student.finetune_teachers
     assert {t.stage: t.weight for t in student.teachers} == {"benign_teacher": 0.5, "malignant_teacher": 0.2}
-    assert [(k.name, k.weight, k.options) for k in student.knowledge] == [("soft_prediction", 1.0, {})]
+    assert [(k.name, k.weight, k.options) for k in student.methods] == [("soft_prediction", 1.0, {})]
     single = recipe.stages["student_single"]
     assert single.hard_weight == 0.3
     assert [(t.stage, t.weight) for t in single.teachers] == [("all_teacher", 0.7)]
@@ -60,8 +60,8 @@ def test_lightbtseg_cpu_keeps_groups_and_compares_at_equal_steps() -> None:
     assert max(recipe.data.height_width) <= 128
     assert recipe.data.split.method == "hold_out"
     assert recipe.stages["benign_teacher"].model.options == {"depth": 18}
-    assert recipe.fit_settings("student") == recipe.fit_settings("student_alone")
-    assert recipe.stages["student"].model == recipe.stages["student_alone"].model
+    assert recipe.fit_settings("student") == recipe.fit_settings("baseline")
+    assert recipe.stages["student"].model == recipe.stages["baseline"].model
     assert recipe.with_teachers(["student_single"]) == ["all_teacher", "student_single"]
 
 
@@ -156,7 +156,7 @@ CHANGES = {
     "stages.student.teachers=[{stage: teachr}]": "'teachr' is not defined before it: did you mean 'teacher'",
     "stages.student.teachers=[{stage: student}]": "'student' is not defined before it",
     "stages.student.teachers=[{stage: teacher}, {stage: teacher}]": "teacher 'teacher' twice",
-    "stages.student.teachers=[]": "a distillation stage needs teachers and knowledge",
+    "stages.student.teachers=[]": "a distillation stage needs teachers and method",
     "stages.student.task=supervised": "a supervised stage has no teachers",
     "fit=[": "the value is not YAML",
     "fit": "write key=value",

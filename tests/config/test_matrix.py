@@ -13,12 +13,12 @@ import yaml
 from segdistill.config.load import load_recipe
 from segdistill.config.matrix import expand_matrix
 from segdistill.errors import InputError
-from segdistill.experiment.check import cautions
+from segdistill.experiment.check import recipe_warnings
 from tests.experiment.tiny import RECIPE, segdistill
 
 UNET = {"model": {"name": "simplified_unet", "widths": [2, 4, 4]}}
 TEACHER = {"model": {"name": "simplified_unet", "widths": [4, 8, 8]}}
-SOFT = {"knowledge": [{"name": "soft_prediction"}]}
+SOFT = {"methods": [{"name": "soft_prediction"}]}
 
 
 def matrix_recipe(folder: Path, matrix: dict[str, Any], **changes: Any) -> Path:
@@ -34,7 +34,7 @@ def test_every_combination_is_one_stage() -> None:
         "students": {"small": UNET, "tiny": {"model": {"name": "unet", "widths": [2, 2]}}},
         "teachers": {"one": TEACHER, "two": TEACHER},
         "methods": {
-            "alone": {},
+            "baseline": {},
             "kd": SOFT,
             "both": SOFT | {"teachers": [{"stage": "one"}, {"stage": "two", "weight": 0.2}]},
         },
@@ -44,7 +44,7 @@ def test_every_combination_is_one_stage() -> None:
     cells = [
         f"{student}-{method}"
         for student in ("small", "tiny")
-        for method in ("alone", "kd-one", "kd-two", "both")
+        for method in ("baseline", "kd-one", "kd-two", "both")
     ]
     assert sorted(stages) == sorted(["one", "two", *(f"{cell}@{seed}" for cell in cells for seed in (0, 5))])
     assert stages["tiny-kd-two@5"]["teachers"] == [{"stage": "two"}]
@@ -55,31 +55,31 @@ def test_every_combination_is_one_stage() -> None:
 
 
 def test_stages_come_after_those_that_they_need(tmp_path: Path) -> None:
-    """LightVessel's order: teacher, student alone, auto-encoders of both, distilled student."""
-    codes = {"task": "autoencoder", "model": {"name": "feature_autoencoder", "taps": [2], "size": 8}}
+    """LightVessel's order: teacher, baseline, auto-encoders of both, distilled student."""
+    codes = {"task": "autoencoder", "model": {"name": "feature_autoencoder", "layers": [2], "size": 8}}
     read = {"student": "{student}_codes", "{teacher}": "{teacher}_codes"}
     matrix = {
         "students": {"light": UNET},
         "teachers": {"big": TEACHER},
         "methods": {
-            "fsd": {"knowledge": [{"name": "feature_similarity", "taps": [2], "autoencoders": read}]},
-            "alone": {},
-            "alone_equal_time": {"equal_time_to": "fsd"},
+            "fsd": {"methods": [{"name": "feature_similarity", "layers": [2], "autoencoders": read}]},
+            "baseline": {},
+            "baseline_equal_time": {"equal_time_to": "fsd"},
         },
         "seeds": [1, 2],
     }
     own = {
-        "light_codes": codes | {"teachers": [{"stage": "alone@1"}]},
+        "light_codes": codes | {"teachers": [{"stage": "baseline@1"}]},
         "big_codes": codes | {"teachers": [{"stage": "big"}]},
     }
     recipe = load_recipe(str(matrix_recipe(tmp_path, matrix, stages=own)))
     place = {name: i for i, name in enumerate(recipe.stages)}
     assert place["big"] < place["big_codes"] < place["fsd@1"]
-    assert place["alone@1"] < place["light_codes"] < place["fsd@2"]
-    assert recipe.stages["fsd@2"].knowledge[0].autoencoders == {"student": "light_codes", "big": "big_codes"}
+    assert place["baseline@1"] < place["light_codes"] < place["fsd@2"]
+    assert recipe.stages["fsd@2"].methods[0].autoencoders == {"student": "light_codes", "big": "big_codes"}
     # one measurement for all seeds
-    assert recipe.stages["alone_equal_time@2"].equal_time_to == "fsd@1"
-    assert place["fsd@1"] < place["alone_equal_time@1"]
+    assert recipe.stages["baseline_equal_time@2"].equal_time_to == "fsd@1"
+    assert place["fsd@1"] < place["baseline_equal_time@1"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
         "students": {"s": UNET},
         "teachers": {"big": TEACHER},
         "methods": {
-            "alone": {},
+            "baseline": {},
             "kd": SOFT | {"cache": True},
             "wild": SOFT | {"cache": True, "fit": {"optimizer": {"name": "sgd", "lr": 1e30}}},
         },
@@ -129,13 +129,13 @@ def test_failed_cells_are_listed_and_the_others_go_on(finished: tuple[Path, Any]
     assert answer.line.startswith("2 trainings failed (wild@0, wild@1): wild@0: ")
     assert answer.line.endswith("run the same command again to try these once more")
     facts = json.loads((run / "run.json").read_text())
-    assert facts["stages"] == ["big", "alone@0", "kd@0", "alone@1", "kd@1"]
+    assert facts["stages"] == ["big", "baseline@0", "kd@0", "baseline@1", "kd@1"]
     assert list(facts["failed"]) == ["wild@0", "wild@1"]
     assert (run / "report.html").exists()
     # a row per method on the first screen, from what was trained
     opening = (run / "report.html").read_text().partition("</header>")[0]
     rows = re.findall(r'<th scope="row">.*?</tr>', opening)
-    assert [re.search(r"</span>(.*?)</span>", row)[1] for row in rows] == ["big", "alone", "kd"]  # type: ignore[index]
+    assert [re.search(r"</span>(.*?)</span>", row)[1] for row in rows] == ["big", "baseline", "kd"]  # type: ignore[index]
     assert "2 seeds" in rows[2]
     assert "no evidence" in rows[2]
     # the table of cells, on stdout
@@ -152,19 +152,19 @@ def test_two_seeds_are_told_before_training(finished: tuple[Path, Any]) -> None:
 
 
 def test_only_comparisons_with_too_few_seeds_are_told(tmp_path: Path) -> None:
-    methods = {"alone": {}, "kd": SOFT}
+    methods = {"baseline": {}, "kd": SOFT}
     for seeds, taken, lines in (
         ([0], methods, ["1 seed: a verdict needs at least three"]),
         ([0, 1, 2], methods, []),
         ([0], {"kd": SOFT}, []),  # nothing to compare with
-        ([0], {"alone": {}}, []),
+        ([0], {"baseline": {}}, []),
     ):
         matrix = {"students": {"s": UNET}, "teachers": {"big": TEACHER}, "methods": taken, "seeds": seeds}
         recipe = load_recipe(str(matrix_recipe(tmp_path, matrix)))
-        assert cautions(recipe, list(recipe.stages)) == lines
+        assert recipe_warnings(recipe, list(recipe.stages)) == lines
         if not lines and len(seeds) == 3:  # --stages may leave too few of them
-            two = ["alone@0", "alone@1", "alone@2", "kd@0", "kd@1"]
-            assert cautions(recipe, two) == ["2 seeds: a verdict needs at least three"]
+            two = ["baseline@0", "baseline@1", "baseline@2", "kd@0", "kd@1"]
+            assert recipe_warnings(recipe, two) == ["2 seeds: a verdict needs at least three"]
 
 
 def test_running_again_retries_what_failed_and_nothing_else(finished: tuple[Path, Any]) -> None:
@@ -187,9 +187,9 @@ def test_running_again_retries_what_failed_and_nothing_else(finished: tuple[Path
 
 def test_the_teacher_is_asked_once_for_all_cells(finished: tuple[Path, Any]) -> None:
     path, answer = finished
-    told = [line for line in answer.err.splitlines() if "knowledge cache" in line]
+    told = [line for line in answer.err.splitlines() if "method cache" in line]
     assert len(told) == 1
-    assert told[0].startswith("stage kd@0: knowledge cache: ")
+    assert told[0].startswith("stage kd@0: method cache: ")
     assert len(list((path.parent / "runs" / ".cache").iterdir())) == 1
 
 

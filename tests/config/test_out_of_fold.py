@@ -64,8 +64,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("folds")
     student = {
         "cache": True,
-        "weighing": "score",
-        "combine": "mixture",
+        "weighting": "score",
+        "combine": "predictions",
         "teachers": [{"stage": "teacher", "weight": 0.5}, {"stage": "all"}],
     }
     path = write(folder, student, all=TEACHER)
@@ -154,7 +154,7 @@ def test_what_a_recipe_becomes(tmp_path: Path) -> None:
     assert [(t.stage, t.weight, t.unseen) for t in recipe.stages["student"].teachers] == [
         (f"teacher-fold-{fold}", 0.5, True) for fold in (1, 2, 3)
     ]
-    assert recipe.stages["teacher-fold-2"].left_out is not None
+    assert recipe.stages["teacher-fold-2"].held_out is not None
     # what a run writes down is read as the same recipe
     written = tmp_path / "resolved.yaml"
     written.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))

@@ -15,7 +15,7 @@ from segdistill.config.schema import DataRecipe, parse_recipe
 from segdistill.data.case import Case
 from segdistill.data.phantom import write_phantom
 from segdistill.errors import InputError
-from segdistill.experiment.cases import gather
+from segdistill.experiment.cases import load_cases
 from segdistill.experiment.check import check_parts, require_cases
 from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.machine import Machine
@@ -116,7 +116,7 @@ def test_runs_from_before_these_fields_stay_finished(tmp_path: Path) -> None:
         "loss": {"name": "weight_balance"},
         "labels": None,
         "teachers": [],
-        "knowledge": [],
+        "methods": [],
         "hard_weight": 1.0,
         "routing": "both",
         "finetune_teachers": False,
@@ -201,13 +201,13 @@ def test_data_of_some_sites_only(tmp_path: Path) -> None:
         for k, case in enumerate(write_phantom(tmp_path / "d", 40, size=32))
     ]
     write_cases(cases, tmp_path / "cases.csv")
-    found = gather(DataRecipe(sites=["B"]), tmp_path / "cases.csv", tmp_path / "run")
+    found = load_cases(DataRecipe(sites=["B"]), tmp_path / "cases.csv", tmp_path / "run")
     assert {case.site for case in found.cases} == {"B"}
     assert len(found.cases) == len(read_cases(tmp_path / "cases.csv")) / 2
     with pytest.raises(InputError, match="no case is of the site 'C': known: A, B"):
-        gather(DataRecipe(sites=["C"]), tmp_path / "cases.csv", tmp_path / "run")
+        load_cases(DataRecipe(sites=["C"]), tmp_path / "cases.csv", tmp_path / "run")
     with pytest.raises(InputError, match=r"data\.intensity is for volumes, and cases holds pictures"):
-        gather(DataRecipe(intensity="ct"), tmp_path / "cases.csv", tmp_path / "run")
+        load_cases(DataRecipe(intensity="ct"), tmp_path / "cases.csv", tmp_path / "run")
 
 
 def test_made_up_images_take_no_folder(tmp_path: Path) -> None:

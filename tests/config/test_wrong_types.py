@@ -32,10 +32,10 @@ WRITTEN_OUT: dict[str, Any] = {
         | {
             "task": "distillation",
             "teachers": [{"stage": "t"}],
-            "knowledge": [{"name": "soft_prediction"}],
+            "methods": [{"name": "soft_prediction"}],
             "starts_from": "t-fold-1",
         },
-        "alone": NET | {"equal_time_to": "s"},
+        "baseline": NET | {"equal_time_to": "s"},
     },
     "run": ["t", "s"],
 }
@@ -46,10 +46,10 @@ MATRIX: dict[str, Any] = {
         "students": {"a": NET, "b": NET},
         "teachers": {"t": NET, "u": NET},
         "methods": {
-            "alone": {"equal_time_to": "kd"},
-            "kd": {"knowledge": [{"name": "soft_prediction"}]},
+            "baseline": {"equal_time_to": "kd"},
+            "kd": {"methods": [{"name": "soft_prediction"}]},
             "own": {
-                "knowledge": [
+                "methods": [
                     {"name": "feature_similarity", "autoencoders": {"student": "plain", "t": "plain"}}
                 ],
                 "teachers": [{"stage": "t"}],

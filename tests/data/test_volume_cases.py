@@ -182,8 +182,10 @@ def test_sites_are_subsets(tmp_path: Path) -> None:
 def test_check_looks_at_volumes(tmp_path: Path) -> None:
     cases = volume_cases(tmp_path)
     assert run_check(cases).errors == []
-    twin = replace(
-        cases[0], id="twin", image=write_itk(tmp_path / "twin.nii.gz", blocks((4, 12, 10)).astype(np.int32))
+    same_student = replace(
+        cases[0],
+        id="same_student",
+        image=write_itk(tmp_path / "own baseline.nii.gz", blocks((4, 12, 10)).astype(np.int32)),
     )
     bad = [
         replace(
@@ -211,9 +213,9 @@ def test_check_looks_at_volumes(tmp_path: Path) -> None:
         assert words in found[name,].message
         assert "\n" not in found[name,].message
     assert found["empty",].level == "warning"
-    pairs = run_check([*cases, twin]).pairs
+    pairs = run_check([*cases, same_student]).pairs
     assert [(pair.first, pair.second, pair.kind) for pair in pairs if pair.kind == "identical"] == [
-        ("Case00", "twin", "identical")
+        ("Case00", "same_student", "identical")
     ]
 
 

@@ -87,11 +87,11 @@ def test_nci_isbi_takes_one_series_per_patient(tmp_path: Path) -> None:
     write_series(tmp_path / "More" / second / "c", blocks())
     with pytest.raises(InputError) as refused:
         index_dataset("nci_isbi", tmp_path)
-    said = str(refused.value)
-    assert said.startswith(
+    targets = str(refused.value)
+    assert targets.startswith(
         f"{first} has 2 series for one mask (in all 2 patients have several): Images/{first}/study/a, "
     )
-    assert "\n" not in said
+    assert "\n" not in targets
     shutil.rmtree(tmp_path / "Images" / first / "study" / "b")
     with pytest.raises(InputError, match=f"^{second} has 2 series for one mask: .*More/{second}/c"):
         index_dataset("nci_isbi", tmp_path)

@@ -1,4 +1,4 @@
-"""NumPy in float64 to hold knowledge against: values, and slopes by central differences."""
+"""NumPy in float64 to hold method against: values, and slopes by central differences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from segdistill.distillation import Knowledge
+from segdistill.distillation import DistillationMethod
 from segdistill.models.network import Output
 from tests.distillation.contract import Array, slope_of
 
@@ -60,13 +60,13 @@ def cosine(a: Array, b: Array) -> float:
 
 
 def as_output(arrays: Arrays) -> Output:
-    """`logits` and taps as an output, in float64: knowledge makes float32 of it."""
+    """`logits` and layers as an output, in float64: method makes float32 of it."""
     tensors = {name: torch.tensor(x) if isinstance(x, np.ndarray) else x for name, x in arrays.items()}
     return Output(tensors.pop("logits", None), tensors)
 
 
 def hold_against(
-    knowledge: Knowledge,
+    methods: DistillationMethod,
     reference: Callable[[Arrays], Array],
     own: Arrays,
     other: Arrays,
@@ -75,25 +75,25 @@ def hold_against(
     step: float = 1e-5,
     fixed: Callable[[Arrays], Array] | None = None,
 ) -> None:
-    """The gap equals the reference, and its slopes those of the reference.
+    """The loss equals the reference, and its slopes those of the reference.
 
     Args:
-        reference: the student's arrays -> (B,) gaps.
-        own, other: `logits` and taps of student and teacher.
+        reference: the student's arrays -> (B,) losses.
+        own, other: `logits` and layers of student and teacher.
         mask: (B, H, W).
         fixed: in place of `reference` for the slopes, where the method counts something as a constant.
     """
     target = None if mask is None else torch.tensor(mask)
     leaves = {name: torch.tensor(x, requires_grad=True) for name, x in own.items()}
-    gap = knowledge.gap(
-        knowledge.extract(as_output(leaves), target),  # type: ignore[arg-type]
-        knowledge.extract(as_output(other), target, network),
+    loss = methods.loss(
+        methods.targets(as_output(leaves), target),  # type: ignore[arg-type]
+        methods.targets(as_output(other), target, network),
         network,
     )
     expected = reference(own)
-    np.testing.assert_allclose(gap.detach().numpy(), expected, rtol=2e-4, atol=1e-6)
+    np.testing.assert_allclose(loss.detach().numpy(), expected, rtol=2e-4, atol=1e-6)
     assert expected.max() > 1e-4  # a reference of nothing shows nothing
-    gap.sum().backward()
+    loss.sum().backward()
     rng = np.random.default_rng(3)
     for name, x in own.items():
         grad = leaves[name].grad

@@ -12,46 +12,46 @@ from scipy.special import softmax
 from segdistill.distillation import (
     AMTML,
     AdaptiveFactors,
-    Knowledge,
+    DistillationMethod,
     Relations,
-    create_knowledge,
-    create_weighing,
+    create_method,
+    create_weighting,
 )
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
-from tests.distillation.contract import Array, KnowledgeContract
+from tests.distillation.contract import Array, MethodContract
 from tests.distillation.numbers import Arrays, blocks, hold_against
 from tests.distillation.test_fitnet import TestNormalised
 
 INFO = {"encoder": FeatureInfo("encoder", 4, 2)}
 
 
-class TestRelations(KnowledgeContract):
+class TestRelations(MethodContract):
     name = "relations"
 
     def test_samples_do_not_know_of_each_other(self) -> None:
         """They do: that is what relations are. Order does not matter, and alone there is nothing."""
-        knowledge = self.make()
-        said = [knowledge.extract(Output(torch.randn(4, 2, 8, 8), {})) for _ in range(2)]
-        turned = [{name: x.flip(0) for name, x in each.items()} for each in said]
-        torch.testing.assert_close(knowledge.gap(*turned), knowledge.gap(*said).flip(0))
-        alone = [{name: x[:1] for name, x in each.items()} for each in said]
-        assert knowledge.gap(*alone).tolist() == [0.0]
+        methods = self.make()
+        targets = [methods.targets(Output(torch.randn(4, 2, 8, 8), {})) for _ in range(2)]
+        turned = [{name: x.flip(0) for name, x in each.items()} for each in targets]
+        torch.testing.assert_close(methods.loss(*turned), methods.loss(*targets).flip(0))
+        alone = [{name: x[:1] for name, x in each.items()} for each in targets]
+        assert methods.loss(*alone).tolist() == [0.0]
 
     def test_one_value_per_sample_not_negative(self) -> None:
         """Of two images the mean distance is their distance, and there is no angle: it takes three."""
-        knowledge = self.make()
-        said = [knowledge.extract(Output(torch.randn(4, 2, 8, 8), {})) for _ in range(2)]
-        gap = knowledge.gap(*said)
-        assert gap.shape == (4,)
-        assert (gap > 0).all()
+        methods = self.make()
+        targets = [methods.targets(Output(torch.randn(4, 2, 8, 8), {})) for _ in range(2)]
+        loss = methods.loss(*targets)
+        assert loss.shape == (4,)
+        assert (loss > 0).all()
 
     def test_gradients_are_finite_and_reach_the_student(self) -> None:
-        knowledge = self.make()
+        methods = self.make()
         logits = torch.randn(4, 2, 8, 8, requires_grad=True)
-        same = knowledge.extract(Output(logits, {}))
+        same = methods.targets(Output(logits, {}))
         for teacher in (Output(logits.detach(), {}), Output(torch.randn(4, 2, 8, 8), {})):
-            knowledge.gap(same, knowledge.extract(teacher)).sum().backward(retain_graph=True)
+            methods.loss(same, methods.targets(teacher)).sum().backward(retain_graph=True)
             assert logits.grad is not None
             assert torch.isfinite(logits.grad).all()
         assert logits.grad.abs().max() > 0  # type: ignore[union-attr]
@@ -80,12 +80,12 @@ def relation_gap(own: Array, other: Array) -> Array:
         return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
     n, distances = len(own), (far(own), far(other))
-    gaps = []
+    losses = []
     for i in range(n):
         apart = np.mean([smooth(distances[0][i, j] - distances[1][i, j]) for j in range(n) if j != i])
         pairs = permutations([j for j in range(n) if j != i], 2)
-        gaps.append(apart + np.mean([smooth(turned(own, i, *p) - turned(other, i, *p)) for p in pairs]))
-    return np.array(gaps)
+        losses.append(apart + np.mean([smooth(turned(own, i, *p) - turned(other, i, *p)) for p in pairs]))
+    return np.array(losses)
 
 
 def test_relations_equal_numpy() -> None:
@@ -105,20 +105,20 @@ def test_relations_equal_numpy() -> None:
 
 
 def test_relations_of_a_mixture() -> None:
-    knowledge = Relations()
-    said = [knowledge.extract(Output(torch.randn(3, 2, 8, 8), {})) for _ in range(2)]
+    methods = Relations()
+    targets = [methods.targets(Output(torch.randn(3, 2, 8, 8), {})) for _ in range(2)]
     share = torch.tensor([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]])
-    mixed = knowledge.mix(said, share)["points"]
-    torch.testing.assert_close(mixed[0], 0.25 * said[0]["points"][0] + 0.75 * said[1]["points"][0])
-    torch.testing.assert_close(mixed[1], said[0]["points"][1])
+    mixed = methods.combine_targets(targets, share)["points"]
+    torch.testing.assert_close(mixed[0], 0.25 * targets[0]["points"][0] + 0.75 * targets[1]["points"][0])
+    torch.testing.assert_close(mixed[1], targets[0]["points"][1])
 
 
 def factors(teachers: int = 3, **options: float) -> AdaptiveFactors:
     torch.manual_seed(0)
-    weighing = create_weighing("adaptive_factors", **options)
-    assert isinstance(weighing, AdaptiveFactors)
-    weighing.connect(INFO, [f"t{j}" for j in range(teachers)])
-    return weighing
+    weighting = create_weighting("adaptive_factors", **options)
+    assert isinstance(weighting, AdaptiveFactors)
+    weighting.connect(INFO, [f"t{j}" for j in range(teachers)])
+    return weighting
 
 
 def answer(seed: int = 0) -> Output:
@@ -127,44 +127,44 @@ def answer(seed: int = 0) -> Output:
 
 
 def test_weights_and_penalty_equal_numpy() -> None:
-    weighing, output = factors(), answer()
-    got = weighing(torch.ones(2, 3), [], torch.zeros(2, 3, 3), output)
-    theta = weighing.adapter.factors.detach().double().numpy()
-    w = weighing.adapter.scorer.detach().double().numpy()
+    weighting, output = factors(), answer()
+    got = weighting(torch.ones(2, 3), [], torch.zeros(2, 3, 3), output)
+    theta = weighting.adapter.factors.detach().double().numpy()
+    w = weighting.adapter.scorer.detach().double().numpy()
     beta = output.features["encoder"].detach().double().numpy().max((2, 3))
     scores = np.array(
         [[sum(w[c] * (row[c] * theta[k, c]) for c in range(4)) for k in range(3)] for row in beta]
     )
     np.testing.assert_allclose(got.detach().numpy(), softmax(scores, axis=1), rtol=1e-5)
     expected = 0.1 * (np.linalg.norm(w) ** 2 + np.linalg.norm(theta) ** 2)
-    assert weighing.penalty().item() == pytest.approx(expected, rel=1e-5)
+    assert weighting.penalty().item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_weights_learn_and_the_student_does_not_choose() -> None:
-    weighing, output = factors(), answer()
-    (weighing(torch.ones(2, 3), [], torch.zeros(2, 3, 3), output)[:, 0]).sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in weighing.adapter.parameters())
+    weighting, output = factors(), answer()
+    (weighting(torch.ones(2, 3), [], torch.zeros(2, 3, 3), output)[:, 0]).sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in weighting.adapter.parameters())
     assert output.features["encoder"].grad is None
 
 
 def test_who_does_not_speak_stays_silent_and_gradients_stay_finite() -> None:
-    weighing = factors()
+    weighting = factors()
     given = torch.tensor([[0.5, 0.0, 0.2], [0.0, 0.0, 0.0]])
-    got = weighing(given, [], torch.zeros(2, 3, 3), answer())
+    got = weighting(given, [], torch.zeros(2, 3, 3), answer())
     np.testing.assert_allclose(got.sum(1).detach().numpy(), [1, 0], rtol=1e-6)
     assert not got[:, 1].any()
     got[:, 0].sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in weighing.adapter.parameters())  # type: ignore[arg-type]
+    assert all(torch.isfinite(p.grad).all() for p in weighting.adapter.parameters())  # type: ignore[arg-type]
 
 
 def test_two_phases() -> None:
-    weighing = factors(steps=2)
+    weighting = factors(steps=2)
     learned = []
     for _ in range(4):
-        weights = weighing(torch.ones(2, 3), [], torch.zeros(2, 3, 3), answer())
-        learned.append((weights.requires_grad, weighing.penalty().requires_grad))
+        weights = weighting(torch.ones(2, 3), [], torch.zeros(2, 3, 3), answer())
+        learned.append((weights.requires_grad, weighting.penalty().requires_grad))
     assert learned == [(True, True)] * 2 + [(False, False)] * 2
-    assert int(weighing.adapter.state_dict()["taken"]) == 4  # a resumed training knows its phase
+    assert int(weighting.adapter.state_dict()["taken"]) == 4  # a resumed training knows its phase
 
 
 def test_amtml_is_the_sum_of_its_terms() -> None:
@@ -173,9 +173,9 @@ def test_amtml_is_the_sum_of_its_terms() -> None:
     own, other = (
         {"logits": rng.normal(size=(2, 3, 4, 4)), "encoder": rng.normal(size=(2, 4, 2, 2))} for _ in range(2)
     )
-    knowledge = AMTML()
-    knowledge.connect(INFO, {"t": INFO})
-    (projection,) = knowledge.modules.values()
+    methods = AMTML()
+    methods.connect(INFO, {"t": INFO})
+    (projection,) = methods.modules.values()
     weight = projection.weight.detach().double().numpy()  # type: ignore[operator, union-attr]
 
     def reference(arrays: Arrays) -> Array:
@@ -185,16 +185,16 @@ def test_amtml_is_the_sum_of_its_terms() -> None:
         pair = [x / np.sqrt((x * x).sum(1, keepdims=True)) for x in (hint, other["encoder"])]
         return soft + ((pair[0] - pair[1]) ** 2).mean((1, 2, 3))
 
-    hold_against(knowledge, reference, own, other)
-    terms: dict[str, Knowledge] = {name: term for name, (_, term) in knowledge.parts.items()}
+    hold_against(methods, reference, own, other)
+    terms: dict[str, DistillationMethod] = {name: term for name, (_, term) in methods.parts.items()}
     assert not terms["hints"].weighed
     assert sorted(AMTML(relations=1.0).parts) == ["hints", "prediction", "relations"]
 
 
 def test_bad_use_is_explained() -> None:
     with pytest.raises(InputError, match="relations: distance and angle must not be negative"):
-        create_knowledge("relations", angle=-1.0)
+        create_method("relations", angle=-1.0)
     with pytest.raises(InputError, match="penalty and steps must not be negative"):
-        create_weighing("adaptive_factors", steps=-1)
+        create_weighting("adaptive_factors", steps=-1)
     with pytest.raises(InputError, match="needs a student that declares its features"):
-        create_weighing("adaptive_factors").connect({}, ["t"])
+        create_weighting("adaptive_factors").connect({}, ["t"])

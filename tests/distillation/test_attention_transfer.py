@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import AttentionTransfer, attention_transfer_gap, create_knowledge
+from segdistill.distillation import AttentionTransfer, attention_transfer_loss, create_method
 from segdistill.errors import InputError
 from segdistill.models.network import Output
-from tests.distillation.contract import Array, KnowledgeContract, slope_of
+from tests.distillation.contract import Array, MethodContract, slope_of
 
 
 def bilinear(image: Array, height: int, width: int) -> Array:
@@ -27,14 +27,14 @@ def bilinear(image: Array, height: int, width: int) -> Array:
 
 
 def reference(student: Array, teacher: Array, exponent: int, norm: str) -> Array:
-    """One tap: (B, C, h, w) and (B, D, H, W) to (B,)."""
-    gaps = []
+    """One layer: (B, C, h, w) and (B, D, H, W) to (B,)."""
+    losses = []
     for s, t in zip(student, teacher, strict=True):
         a, b = (np.abs(s) ** exponent).sum(0), (np.abs(t) ** exponent).sum(0)
         a = bilinear(a, *b.shape)
         d = a / np.sqrt((a**2).sum()) - b / np.sqrt((b**2).sum())
-        gaps.append((d**2).sum() if norm == "l2" else np.abs(d).sum() / np.sqrt(d.size))
-    return np.array(gaps)
+        losses.append((d**2).sum() if norm == "l2" else np.abs(d).sum() / np.sqrt(d.size))
+    return np.array(losses)
 
 
 @pytest.fixture
@@ -53,54 +53,52 @@ def test_equals_numpy_with_other_channels_and_sizes(
     pair: tuple[Array, Array], exponent: int, norm: str
 ) -> None:
     student, teacher = pair
-    knowledge = create_knowledge("attention_transfer", exponent=exponent, norm=norm, taps=["encoder"])
+    methods = create_method("attention_transfer", exponent=exponent, norm=norm, layers=["encoder"])
     leaf = torch.tensor(student, requires_grad=True)
-    gap = knowledge.gap(
-        knowledge.extract(as_output(leaf)), knowledge.extract(as_output(torch.tensor(teacher)))
-    )
-    np.testing.assert_allclose(gap.detach().numpy(), reference(student, teacher, exponent, norm), rtol=1e-4)
-    gap.sum().backward()
+    loss = methods.loss(methods.targets(as_output(leaf)), methods.targets(as_output(torch.tensor(teacher))))
+    np.testing.assert_allclose(loss.detach().numpy(), reference(student, teacher, exponent, norm), rtol=1e-4)
+    loss.sum().backward()
     for place in [(0, 0, 0, 0), (1, 2, 3, 5), (2, 3, 1, 2)]:
         slope = slope_of(lambda x: reference(x, teacher, exponent, norm), student, place)
         assert leaf.grad is not None
         assert leaf.grad[place].item() == pytest.approx(slope, rel=1e-3, abs=1e-5)
 
 
-class TestAttentionTransfer(KnowledgeContract):
+class TestAttentionTransfer(MethodContract):
     name = "attention_transfer"
 
 
-class TestSummedOverEveryTap(KnowledgeContract):
+class TestSummedOverEveryTap(MethodContract):
     name = "attention_transfer"
-    options = {"exponent": 4, "norm": "l1", "taps": "emkd"}  # noqa: RUF012
+    options = {"exponent": 4, "norm": "l1", "layers": "emkd"}  # noqa: RUF012
 
 
 def test_taps_are_summed(pair: tuple[Array, Array]) -> None:
     student, teacher = (torch.tensor(x) for x in pair)
-    both = AttentionTransfer(taps=["encoder", "dec1"])
-    one = AttentionTransfer(taps=["encoder"])
-    said = [both.extract(Output(None, {"encoder": f, "dec1": f})) for f in (student, teacher)]
+    both = AttentionTransfer(layers=["encoder", "dec1"])
+    one = AttentionTransfer(layers=["encoder"])
+    targets = [both.targets(Output(None, {"encoder": f, "dec1": f})) for f in (student, teacher)]
     torch.testing.assert_close(
-        both.gap(*said), 2 * one.gap(one.extract(as_output(student)), one.extract(as_output(teacher)))
+        both.loss(*targets), 2 * one.loss(one.targets(as_output(student)), one.targets(as_output(teacher)))
     )
 
 
 def test_only_the_pattern_counts_not_its_strength() -> None:
     a = torch.rand(2, 5, 5)
-    assert attention_transfer_gap(a * 1e-3, a * 1e30).abs().max() < 1e-6  # squares of it overflow
+    assert attention_transfer_loss(a * 1e-3, a * 1e30).abs().max() < 1e-6  # squares of it overflow
 
 
 def test_a_dead_map_gives_a_finite_gap() -> None:
     dead = torch.zeros(1, 4, 4, requires_grad=True)
-    gap = attention_transfer_gap(dead, torch.rand(1, 4, 4))
-    gap.sum().backward()
-    assert gap.item() == pytest.approx(1.0)
+    loss = attention_transfer_loss(dead, torch.rand(1, 4, 4))
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(1.0)
     assert dead.grad is not None
     assert torch.isfinite(dead.grad).all()
 
 
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(InputError, match="exponent is 3: choose from 1, 2, 4"):
-        create_knowledge("attention_transfer", exponent=3)
+        create_method("attention_transfer", exponent=3)
     with pytest.raises(InputError, match="norm is 'max': choose from l2, l1"):
-        create_knowledge("attention_transfer", norm="max")
+        create_method("attention_transfer", norm="max")

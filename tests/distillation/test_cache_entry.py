@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import SoftPrediction, soft_prediction_gap
+from segdistill.distillation import SoftPrediction, soft_prediction_loss
 from segdistill.distillation.cache.entry import Layout
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 
 
-def there_and_back(said: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    layout = Layout.of(said)
-    records = layout.pack(said)
-    assert records.shape == (len(next(iter(said.values()))), layout.length)
+def there_and_back(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    layout = Layout.of(targets)
+    records = layout.pack(targets)
+    assert records.shape == (len(next(iter(targets.values()))), layout.length)
     return Layout.from_list(layout.to_list()).unpack(torch.from_numpy(records))
 
 
@@ -34,15 +34,15 @@ def test_the_relative_error_is_that_of_half_precision(scale: float) -> None:
 
 
 def test_few_numbers_and_whole_ones_are_kept_as_they_are() -> None:
-    said = {
+    targets = {
         "cosines": torch.rand(4, 64),
         "known": torch.tensor([[True, False]] * 4),
         "count": torch.arange(4),
         "zeros": torch.zeros(4, 100),
         "low": torch.rand(4, 3).bfloat16(),
     }
-    found = there_and_back(said)
-    for name, value in said.items():
+    found = there_and_back(targets)
+    for name, value in targets.items():
         assert torch.equal(found[name], value.float() if value.is_floating_point() else value), name
 
 
@@ -60,9 +60,9 @@ def test_no_rows_at_all() -> None:
 
 
 def test_what_is_not_one_thing_per_sample_is_refused() -> None:
-    for said in ({"a": torch.zeros(2, 3), "b": torch.zeros(3, 3)}, {"a": torch.tensor(1.0)}):
+    for targets in ({"a": torch.zeros(2, 3), "b": torch.zeros(3, 3)}, {"a": torch.tensor(1.0)}):
         with pytest.raises(InputError, match="one thing per sample"):
-            Layout.of(said)
+            Layout.of(targets)
     layout = Layout.of({"a": torch.zeros(1, 100)})
     for wrong in (torch.nan, torch.inf):
         with pytest.raises(InputError, match="not finite"):
@@ -76,9 +76,9 @@ def test_a_soft_prediction_is_recalled_at_any_temperature(classes: int, temperat
     generator = torch.Generator().manual_seed(0)
     output = Output(torch.randn(2, classes, 12, 12, generator=generator) * 8, {})
     method = SoftPrediction(temperature)
-    exact = method.extract(output)["log_probability"]
+    exact = method.targets(output)["log_probability"]
     found = method.recall(there_and_back(method.keep(output)))["log_probability"]
     assert (found.exp() - exact.exp()).abs().max() < 1.5e-3
     torch.testing.assert_close(found, exact, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(found.exp().sum(1), torch.ones(2, 12, 12))
-    assert soft_prediction_gap(found, exact).max() < 1e-6
+    assert soft_prediction_loss(found, exact).max() < 1e-6

@@ -10,40 +10,40 @@ from torch import Tensor
 from segdistill.distillation import (
     CIRKD,
     CrossImage,
-    Knowledge,
+    DistillationMethod,
     MemoryContrast,
-    create_knowledge,
-    cross_image_gap,
+    create_method,
+    cross_image_loss,
 )
 from segdistill.distillation.methods.cirkd import Memory
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
-from tests.distillation.contract import Array, KnowledgeContract
+from tests.distillation.contract import Array, MethodContract
 from tests.distillation.numbers import Arrays, blocks, cosine, hold_against, kl, resized
 
 SMALL = {"pixels": 40, "per_image": 4, "regions": 6, "drawn_pixels": 20, "drawn_regions": 8}
 
 
-class TestCrossImage(KnowledgeContract):
+class TestCrossImage(MethodContract):
     name = "cross_image"
     options = {"grid": 4}  # noqa: RUF012
 
     def test_samples_do_not_know_of_each_other(self) -> None:
-        """They do: an image is compared with the others of its batch. Its gap does not depend on their order."""
-        knowledge = self.make()
-        student, teacher = self.said(knowledge), self.said(knowledge, seed=1)
-        turned = [{tap: x.flip(0) for tap, x in said.items()} for said in (student, teacher)]
-        torch.testing.assert_close(knowledge.gap(*turned), knowledge.gap(student, teacher).flip(0))
+        """They do: an image is compared with the others of its batch. Its loss does not depend on their order."""
+        methods = self.make()
+        student, teacher = self.targets(methods), self.targets(methods, seed=1)
+        turned = [{layer: x.flip(0) for layer, x in targets.items()} for targets in (student, teacher)]
+        torch.testing.assert_close(methods.loss(*turned), methods.loss(student, teacher).flip(0))
 
 
 def filled(network: str = "", **options: int) -> MemoryContrast:
     """Queues with something in them, which take in nothing more; a head that leaves directions as they are."""
     torch.manual_seed(0)
-    knowledge = MemoryContrast(**{"grid": 4, **SMALL, **options})
+    methods = MemoryContrast(**{"grid": 4, **SMALL, **options})
     info = {"decoder": FeatureInfo("decoder", 5, 2)}
-    knowledge.connect(info, {network: info})
-    fill(knowledge.modules[network])
-    return knowledge
+    methods.connect(info, {network: info})
+    fill(methods.modules[network])
+    return methods
 
 
 def fill(memory: torch.nn.Module) -> None:
@@ -56,16 +56,16 @@ def fill(memory: torch.nn.Module) -> None:
     memory.eval()
 
 
-class TestMemory(KnowledgeContract):
+class TestMemory(MethodContract):
     name = "memory_contrast"
     options = {"drawn_pixels": 40, "drawn_regions": 12}  # noqa: RUF012 - everything is drawn, in any order
 
-    def make(self) -> Knowledge:
+    def make(self) -> DistillationMethod:
         return filled(**self.options)
 
     def test_what_is_extracted_is_small(self) -> None:
-        said = self.said(self.make(), size=64)
-        assert sum(value[0].numel() for value in said.values()) <= 4 * 4 * (5 + 2)
+        targets = self.targets(self.make(), size=64)
+        assert sum(value[0].numel() for value in targets.values()) <= 4 * 4 * (5 + 2)
 
 
 class TestCIRKD(TestCrossImage):
@@ -73,12 +73,12 @@ class TestCIRKD(TestCrossImage):
     options = {**SMALL, "grid": 4, "drawn_pixels": 40, "drawn_regions": 12}  # noqa: RUF012
     numbers = 3
 
-    def make(self) -> Knowledge:
-        knowledge = create_knowledge(self.name, **self.options)
+    def make(self) -> DistillationMethod:
+        methods = create_method(self.name, **self.options)
         info = {"decoder": FeatureInfo("decoder", 5, 2)}
-        knowledge.connect(info, {"": info})
-        fill(knowledge.modules["memory/"])
-        return knowledge
+        methods.connect(info, {"": info})
+        fill(methods.modules["memory/"])
+        return methods
 
 
 def relation_maps(x: Array, temperature: float) -> Array:
@@ -107,8 +107,8 @@ def test_mini_batch_equals_numpy(sizes: tuple[tuple[int, int], tuple[int, int]])
 def test_large_maps_are_averaged_down() -> None:
     rng = np.random.default_rng(0)
     pair = [rng.normal(size=(2, c, 12, 8)) for c in (3, 5)]
-    knowledge = CrossImage(grid=4)
-    got = knowledge.gap(*(knowledge.extract(Output(None, {"decoder": torch.tensor(x)})) for x in pair))
+    methods = CrossImage(grid=4)
+    got = methods.loss(*(methods.targets(Output(None, {"decoder": torch.tensor(x)})) for x in pair))
     maps = [relation_maps(blocks(x, 4, np.mean), 0.1) for x in pair]
     np.testing.assert_allclose(got.numpy(), kl(maps[1], maps[0], 3).mean((1, 2)), rtol=1e-4)
 
@@ -117,11 +117,11 @@ def test_memory_equals_numpy() -> None:
     """All that the queues hold is drawn: what is left is the formula, through the whole head in eval mode."""
     rng = np.random.default_rng(0)
     own, other = {"decoder": rng.normal(size=(2, 3, 4, 4))}, {"decoder": rng.normal(size=(2, 5, 4, 4))}
-    knowledge = MemoryContrast(drawn_pixels=400, drawn_regions=400, grid=4)
-    knowledge.connect(
+    methods = MemoryContrast(drawn_pixels=400, drawn_regions=400, grid=4)
+    methods.connect(
         {"decoder": FeatureInfo("decoder", 3, 2)}, {"t": {"decoder": FeatureInfo("decoder", 5, 2)}}
     )
-    memory = knowledge.modules["t"]
+    memory = methods.modules["t"]
     assert isinstance(memory, Memory)
     memory.store(torch.nn.functional.normalize(torch.randn(2, 5, 6), dim=1), torch.ones(2, 2, 6), 3)
     memory(torch.randn(4, 3, 7))  # the batch norm sees something
@@ -150,13 +150,13 @@ def test_memory_equals_numpy() -> None:
 
     def reference(arrays: Arrays) -> Array:
         s = directions(head(arrays["decoder"].reshape(2, 3, -1)))
-        gaps = [
+        losses = [
             kl(np.einsum("md,bdn->bmn", e, t) / 0.1, np.einsum("md,bdn->bmn", e, s) / 0.1, 1)
             for e in entries.values()
         ]
-        return 0.1 * gaps[0].mean(1) + 0.1 * gaps[1].mean(1)
+        return 0.1 * losses[0].mean(1) + 0.1 * losses[1].mean(1)
 
-    hold_against(knowledge, reference, own, other, mask, step=1e-6)
+    hold_against(methods, reference, own, other, mask, step=1e-6)
 
 
 def store_one(memory: Memory, value: float, c: int = 0) -> None:
@@ -200,22 +200,22 @@ def test_what_is_stored_is_the_teachers_and_of_its_class() -> None:
 
 
 def test_an_empty_queue_and_an_empty_class_are_nothing() -> None:
-    knowledge = MemoryContrast(**SMALL)
+    methods = MemoryContrast(**SMALL)
     info = {"decoder": FeatureInfo("decoder", 3, 1)}
-    knowledge.connect(info, {"t": info})
-    memory = knowledge.modules["t"].eval()
+    methods.connect(info, {"t": info})
+    memory = methods.modules["t"].eval()
     feature = torch.rand(2, 3, 4, 4, requires_grad=True)
 
-    def gap() -> Tensor:
+    def loss() -> Tensor:
         target = torch.zeros(2, 4, 4, dtype=torch.long)  # no lesion anywhere
-        said = [
-            knowledge.extract(Output(None, {"decoder": x}), target) for x in (feature, torch.rand(2, 3, 4, 4))
+        targets = [
+            methods.targets(Output(None, {"decoder": x}), target) for x in (feature, torch.rand(2, 3, 4, 4))
         ]
-        return knowledge.gap(*said, "t")
+        return methods.loss(*targets, "t")
 
-    assert gap().tolist() == [0.0, 0.0]  # in eval mode nothing is stored
+    assert loss().tolist() == [0.0, 0.0]  # in eval mode nothing is stored
     memory.train()
-    value = gap()
+    value = loss()
     value.sum().backward()
     assert (value > 0).all()
     assert feature.grad is not None
@@ -227,16 +227,16 @@ def test_state_is_all_there_is() -> None:
     """A memory with another's state, and the same random numbers, goes on as that one."""
     made = []
     for _ in range(2):
-        knowledge = MemoryContrast(**SMALL)
+        methods = MemoryContrast(**SMALL)
         info = {"decoder": FeatureInfo("decoder", 3, 1)}
-        knowledge.connect(info, {"t": info})
-        made.append(knowledge)
+        methods.connect(info, {"t": info})
+        made.append(methods)
     target = torch.randint(0, 2, (2, 4, 4))
     outputs = [Output(None, {"decoder": torch.rand(2, 3, 4, 4)}) for _ in range(2)]
 
-    def step(knowledge: MemoryContrast, seed: int) -> Tensor:
+    def step(methods: MemoryContrast, seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return knowledge.gap(*(knowledge.extract(output, target) for output in outputs), "t").detach()
+        return methods.loss(*(methods.targets(output, target) for output in outputs), "t").detach()
 
     step(made[0], 1)
     made[1].modules["t"].load_state_dict(made[0].modules["t"].state_dict())
@@ -249,7 +249,7 @@ def test_cirkd_is_the_sum_of_its_terms() -> None:
         "batch": 1.0,
         "memory": 1.0,
     }
-    knowledge = CIRKD(memory_pixel=0.0, memory_region=0.0)
+    methods = CIRKD(memory_pixel=0.0, memory_region=0.0)
     rng = np.random.default_rng(0)
     own, other = (
         {"logits": rng.normal(size=(2, 3, 4, 4)), "decoder": rng.normal(size=(2, c, 2, 2))} for c in (3, 5)
@@ -260,27 +260,27 @@ def test_cirkd_is_the_sum_of_its_terms() -> None:
         batch = kl(theirs, relation_maps(arrays["decoder"], 0.1), 3).mean((1, 2))
         return kl(other["logits"], arrays["logits"], 1).mean((1, 2)) + batch
 
-    hold_against(knowledge, reference, own, other, step=1e-6)
+    hold_against(methods, reference, own, other, step=1e-6)
 
 
 def test_volumes_are_images_with_one_more_axis() -> None:
     pair = [torch.rand(2, 3, 4, 4), torch.rand(2, 5, 4, 4)]
     thick = [x[:, :, None].expand(-1, -1, 2, -1, -1) for x in pair]
-    torch.testing.assert_close(cross_image_gap(*thick), cross_image_gap(*pair))
-    knowledge, target = filled(drawn_pixels=40, drawn_regions=12), torch.randint(0, 2, (2, 4, 4))
+    torch.testing.assert_close(cross_image_loss(*thick), cross_image_loss(*pair))
+    methods, target = filled(drawn_pixels=40, drawn_regions=12), torch.randint(0, 2, (2, 4, 4))
     pair[0] = torch.rand(2, 5, 4, 4)
     thick[0] = pair[0][:, :, None].expand(-1, -1, 2, -1, -1)
 
-    def gap(xs: list[Tensor], y: Tensor) -> Tensor:
-        return knowledge.gap(*(knowledge.extract(Output(None, {"decoder": x}), y) for x in xs))
+    def loss(xs: list[Tensor], y: Tensor) -> Tensor:
+        return methods.loss(*(methods.targets(Output(None, {"decoder": x}), y) for x in xs))
 
-    torch.testing.assert_close(gap(thick, target[:, None].expand(-1, 2, -1, -1)), gap(pair, target))
+    torch.testing.assert_close(loss(thick, target[:, None].expand(-1, 2, -1, -1)), loss(pair, target))
 
 
 def test_bad_use_is_explained() -> None:
     with pytest.raises(InputError, match="cross_image: temperature must be positive"):
-        create_knowledge("cross_image", temperature=0.0)
-    with pytest.raises(InputError, match="memory_contrast: one tap"):
-        create_knowledge("memory_contrast", taps=["encoder", "decoder"])
+        create_method("cross_image", temperature=0.0)
+    with pytest.raises(InputError, match="memory_contrast: one layer"):
+        create_method("memory_contrast", layers=["encoder", "decoder"])
     with pytest.raises(InputError, match="memory_contrast needs networks that declare their features"):
-        create_knowledge("cirkd").connect({}, {"t": {}})
+        create_method("cirkd").connect({}, {"t": {}})

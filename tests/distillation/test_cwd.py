@@ -6,33 +6,33 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import CWD, ChannelWise, channel_wise_gap
+from segdistill.distillation import CWD, ChannelWise, channel_wise_loss
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
-from tests.distillation.contract import Array, KnowledgeContract
+from tests.distillation.contract import Array, MethodContract
 from tests.distillation.numbers import Arrays, hold_against, kl, resized
 
 
-class TestLogits(KnowledgeContract):
+class TestLogits(MethodContract):
     name = "channel_wise"
 
 
-class TestFeatures(KnowledgeContract):
+class TestFeatures(MethodContract):
     name = "channel_wise"
-    options = {"taps": ["encoder"], "temperature": 4.0}  # noqa: RUF012
+    options = {"layers": ["encoder"], "temperature": 4.0}  # noqa: RUF012
 
 
-class TestSpatial(KnowledgeContract):
+class TestSpatial(MethodContract):
     name = "channel_wise"
     options = {"normalise": "spatial"}  # noqa: RUF012
 
 
-class TestPlain(KnowledgeContract):
+class TestPlain(MethodContract):
     name = "channel_wise"
     options = {"normalise": "none"}  # noqa: RUF012
 
 
-class TestCWD(KnowledgeContract):
+class TestCWD(MethodContract):
     name = "cwd"
     numbers = 4
     options = {"features": 50.0}  # noqa: RUF012
@@ -68,38 +68,38 @@ def test_other_normalisations_equal_numpy(normalise: str) -> None:
 def test_features_of_other_width_and_size_equal_numpy() -> None:
     rng = np.random.default_rng(0)
     own, other = {"decoder": rng.normal(size=(2, 3, 8, 4))}, {"decoder": rng.normal(size=(2, 4, 4, 4))}
-    knowledge = CWD(logits=0.0, features=50.0)
-    knowledge.connect(
+    methods = CWD(logits=0.0, features=50.0)
+    methods.connect(
         {"decoder": FeatureInfo("decoder", 3, 1)}, {"t": {"decoder": FeatureInfo("decoder", 4, 2)}}
     )
-    assert list(knowledge.modules) == ["features/t/decoder"]
-    weight = knowledge.modules["features/t/decoder"].weight.detach().double().numpy()  # type: ignore[operator, union-attr]
+    assert list(methods.modules) == ["features/t/decoder"]
+    weight = methods.modules["features/t/decoder"].weight.detach().double().numpy()  # type: ignore[operator, union-attr]
 
     def reference(arrays: Arrays) -> Array:
         s = resized(np.einsum("oc,bchw->bohw", weight, arrays["decoder"]), (4, 4))
         return 50 * kl(other["decoder"].reshape(2, 4, -1), s.reshape(2, 4, -1), 2).mean(1)
 
-    hold_against(knowledge, reference, own, other)
+    hold_against(methods, reference, own, other)
 
 
 def test_one_logit_against_two_classes() -> None:
     """Both become the logit of the foreground, whichever side has one."""
     z, t = torch.randn(2, 2, 4, 4), torch.randn(2, 2, 4, 4)
-    knowledge = ChannelWise()
+    methods = ChannelWise()
 
-    def gap(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        return knowledge.gap(*(knowledge.extract(Output(x, {})) for x in (own, other)))
+    def loss(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return methods.loss(*(methods.targets(Output(x, {})) for x in (own, other)))
 
     one, other = (x[:, 1:] - x[:, :1] for x in (z, t))
-    torch.testing.assert_close(gap(one, t), channel_wise_gap(one, other))
-    torch.testing.assert_close(gap(z, other), channel_wise_gap(one, other))
+    torch.testing.assert_close(loss(one, t), channel_wise_loss(one, other))
+    torch.testing.assert_close(loss(z, other), channel_wise_loss(one, other))
 
 
 def test_volumes_are_images_with_one_more_axis() -> None:
     pair = [torch.randn(2, 2, 4, 4) for _ in range(2)]
     for normalise in ("channel", "spatial", "none"):
         values = [
-            channel_wise_gap(*xs, 2.0, normalise)  # type: ignore[arg-type]
+            channel_wise_loss(*xs, 2.0, normalise)  # type: ignore[arg-type]
             for xs in (pair, [x[:, :, None].expand(-1, -1, 3, -1, -1) for x in pair])
         ]
         torch.testing.assert_close(*values)
@@ -111,4 +111,4 @@ def test_bad_use_is_explained() -> None:
     with pytest.raises(InputError, match="temperature must be positive"):
         CWD(temperature=0.0)
     with pytest.raises(InputError, match="needs a network with logits"):
-        ChannelWise().extract(Output(None, {}))
+        ChannelWise().targets(Output(None, {}))

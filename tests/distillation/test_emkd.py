@@ -6,14 +6,14 @@ import numpy as np
 
 from segdistill.distillation import EMKD
 from segdistill.models.network import Output
-from tests.distillation.contract import Array, KnowledgeContract
+from tests.distillation.contract import Array, MethodContract
 from tests.distillation.numbers import Arrays, cosine, hold_against, kl, nearest
 from tests.distillation.test_ifvd_and_protokd import mean_of
 
 TAPS = ("low|enc1", "high|encoder")
 
 
-class TestEMKD(KnowledgeContract):
+class TestEMKD(MethodContract):
     name = "emkd"
     numbers = 3
 
@@ -33,25 +33,25 @@ def test_equals_numpy() -> None:
     mask = np.repeat(np.repeat(np.array([[[0, 1], [1, 0]], [[1, 1], [0, 1]]]), 4, 1), 4, 2)
     own, other = (
         {"logits": rng.normal(size=(2, 2, 8, 8))}
-        | {tap: rng.normal(size=(2, c, n, n)) + 0.5 for tap, n in zip(TAPS, (8, 4), strict=True)}
+        | {layer: rng.normal(size=(2, c, n, n)) + 0.5 for layer, n in zip(TAPS, (8, 4), strict=True)}
         for c in (3, 5)
     )
 
     def reference(arrays: Arrays) -> Array:
-        gap = 0.1 * 16 * kl(other["logits"] / 4, arrays["logits"] / 4, 1).mean((1, 2))
-        for tap in TAPS:
-            gap = gap + 0.9 * ((attention(arrays[tap]) - attention(other[tap])) ** 2).sum(1)
-            gap = gap + 0.9 * (contrast(arrays[tap], mask) - contrast(other[tap], mask)) ** 2
-        return gap
+        loss = 0.1 * 16 * kl(other["logits"] / 4, arrays["logits"] / 4, 1).mean((1, 2))
+        for layer in TAPS:
+            loss = loss + 0.9 * ((attention(arrays[layer]) - attention(other[layer])) ** 2).sum(1)
+            loss = loss + 0.9 * (contrast(arrays[layer], mask) - contrast(other[layer], mask)) ** 2
+        return loss
 
     hold_against(EMKD(), reference, own, other, mask)
 
 
 def test_terms_can_be_left_out() -> None:
-    knowledge = EMKD(importance=0.0, affinity=0.0)
-    assert list(knowledge.parts) == ["prediction"]
-    assert knowledge.features == ()
+    methods = EMKD(importance=0.0, affinity=0.0)
+    assert list(methods.parts) == ["prediction"]
+    assert methods.features == ()
     import torch
 
-    said = knowledge.extract(Output(torch.zeros(1, 2, 2, 2), {}))
-    assert list(said) == ["prediction/log_probability"]
+    targets = methods.targets(Output(torch.zeros(1, 2, 2, 2), {}))
+    assert list(targets) == ["prediction/log_probability"]

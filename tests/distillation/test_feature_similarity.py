@@ -8,23 +8,23 @@ import torch
 from scipy.special import erf
 
 from segdistill.distillation import (
+    DistillationMethod,
     FeatureAutoEncoders,
     FeatureSimilarity,
-    Knowledge,
-    create_knowledge,
-    feature_similarity_gap,
+    create_method,
+    feature_similarity_loss,
     latent_similarity,
 )
 from segdistill.distillation.methods.lightvessel import PAIR, AutoEncoder, feature_autoencoder
 from segdistill.errors import InputError
 from segdistill.models import create_model
 from segdistill.models.network import FeatureInfo, Output
-from tests.distillation.contract import Array, KnowledgeContract, slope_of
+from tests.distillation.contract import Array, MethodContract, slope_of
 
 
-def codes(taps: tuple[str, ...], channels: int = 5, **options: object) -> FeatureAutoEncoders:
+def codes(layers: tuple[str, ...], channels: int = 5, **options: object) -> FeatureAutoEncoders:
     torch.manual_seed(0)
-    return FeatureAutoEncoders(dict.fromkeys(taps, channels), **{"size": 24, **options})  # type: ignore[arg-type]
+    return FeatureAutoEncoders(dict.fromkeys(layers, channels), **{"size": 24, **options})  # type: ignore[arg-type]
 
 
 def cosine(a: Array, b: Array) -> Array:
@@ -54,7 +54,7 @@ def test_gap_over_pairs(distance: str) -> None:
     rng = np.random.default_rng(0)
     s, t = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
     expected = np.sqrt(((s - t) ** 2).sum(1)) if distance == "l2" else ((s - t) ** 2).mean(1)
-    got = feature_similarity_gap(torch.tensor(s), torch.tensor(t), distance)  # type: ignore[arg-type]
+    got = feature_similarity_loss(torch.tensor(s), torch.tensor(t), distance)  # type: ignore[arg-type]
     np.testing.assert_allclose(got.numpy(), expected)
 
 
@@ -81,27 +81,27 @@ def latent(encoder: AutoEncoder, feature: Array) -> Array:
 def test_equals_numpy_with_gradient(kind: str, outer: bool) -> None:
     if kind == "per_channel" and not outer:
         return
-    taps = ("e", "d")
-    mine, theirs = codes(taps, latent=kind, grid=4), codes(taps, channels=3, latent=kind, grid=4)
-    knowledge = FeatureSimilarity([taps], outer, "l2", {"student": mine, "t": theirs})
+    layers = ("e", "d")
+    mine, theirs = codes(layers, latent=kind, grid=4), codes(layers, channels=3, latent=kind, grid=4)
+    methods = FeatureSimilarity([layers], outer, "l2", {"student": mine, "t": theirs})
     rng = np.random.default_rng(0)
-    own = {tap: rng.normal(size=(2, 5, 8, 8)) for tap in taps}
-    other = {tap: rng.normal(size=(2, 3, 4, 12)) for tap in taps}
+    own = {layer: rng.normal(size=(2, 5, 8, 8)) for layer in layers}
+    other = {layer: rng.normal(size=(2, 3, 4, 12)) for layer in layers}
 
     def similarity(encoders: FeatureAutoEncoders, features: dict[str, Array]) -> Array:
-        e, d = (latent(encoders.encoder(tap), features[tap]) for tap in taps)
+        e, d = (latent(encoders.encoder(layer), features[layer]) for layer in layers)
         return cosine(products(e), products(d)) if outer else cosine(e, d)
 
     def reference(x: Array) -> Array:
         return np.abs(similarity(mine, own | {"d": x}) - similarity(theirs, other))
 
     leaf = torch.tensor(own["d"], requires_grad=True)
-    said = knowledge.extract(Output(None, {"e": torch.tensor(own["e"]), "d": leaf}))
-    gap = knowledge.gap(
-        said, knowledge.extract(Output(None, {n: torch.tensor(f) for n, f in other.items()}), None, "t")
+    targets = methods.targets(Output(None, {"e": torch.tensor(own["e"]), "d": leaf}))
+    loss = methods.loss(
+        targets, methods.targets(Output(None, {n: torch.tensor(f) for n, f in other.items()}), None, "t")
     )
-    np.testing.assert_allclose(gap.detach().numpy(), reference(own["d"]), rtol=1e-3, atol=1e-5)
-    gap.sum().backward()
+    np.testing.assert_allclose(loss.detach().numpy(), reference(own["d"]), rtol=1e-3, atol=1e-5)
+    loss.sum().backward()
     assert leaf.grad is not None
     places = [(0, 0, 0, 0), (1, 4, 7, 3), (1, 2, 2, 6)]
     expected = [slope_of(reference, own["d"], place, 1e-4) for place in places]
@@ -124,10 +124,10 @@ def test_reconstruction_is_learned() -> None:
         assert encoder(feature).mean().item() < before / 4
 
 
-class TestVector(KnowledgeContract):
+class TestVector(MethodContract):
     name = "feature_similarity"
 
-    def make(self) -> Knowledge:
+    def make(self) -> DistillationMethod:
         return FeatureSimilarity(autoencoders={"student": codes(PAIR, **self.options)})
 
 
@@ -135,20 +135,20 @@ class TestPerChannel(TestVector):
     options = {"latent": "per_channel"}  # noqa: RUF012
 
 
-class TestTwoPairs(KnowledgeContract):
+class TestTwoPairs(MethodContract):
     name = "feature_similarity"
 
-    def make(self) -> Knowledge:
-        taps = ("enc@2", "dec@2", "enc@4", "dec@4")
-        return FeatureSimilarity([2, 4], False, "mse", {"student": codes(taps)})
+    def make(self) -> DistillationMethod:
+        layers = ("enc@2", "dec@2", "enc@4", "dec@4")
+        return FeatureSimilarity([2, 4], False, "mse", {"student": codes(layers)})
 
 
 def test_taps_of_real_networks() -> None:
     """The published pair where a network names one, else a quarter of the size by stride."""
     named = feature_autoencoder(create_model("enet"), size=8)
-    assert [named.encoder(tap).channels for tap in PAIR] == [64, 64]
+    assert [named.encoder(layer).channels for layer in PAIR] == [64, 64]
     unet = feature_autoencoder(create_model("unet", widths=[2, 4, 6, 8]), size=8)
-    assert [unet.encoder(tap).channels for tap in PAIR] == [6, 6]
+    assert [unet.encoder(layer).channels for layer in PAIR] == [6, 6]
     with pytest.raises(InputError, match=r"teacher has no feature 'pair_encoder\|enc@4': it has enc1"):
         feature_autoencoder(create_model("unet", widths=[2, 4]), "teacher")
     with pytest.raises(InputError, match="declares no features"):
@@ -159,9 +159,9 @@ def test_bad_use_is_explained() -> None:
     with pytest.raises(
         InputError, match=r"no auto-encoders for 'student' \(only for: none\).*task: autoencoder"
     ):
-        create_knowledge("feature_similarity").connect({}, {})
+        create_method("feature_similarity").connect({}, {})
     with pytest.raises(InputError, match="distance is 'l1': choose from l2, mse"):
-        create_knowledge("feature_similarity", distance="l1")
+        create_method("feature_similarity", distance="l1")
     with pytest.raises(InputError, match="know enc@2, dec@2, not pair_encoder"):
         FeatureSimilarity(autoencoders={"student": codes(("enc@2", "dec@2"))})
     with pytest.raises(InputError, match="needs auto-encoders with latent: vector"):

@@ -6,30 +6,30 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import FitNet, Knowledge, create_knowledge
+from segdistill.distillation import DistillationMethod, FitNet, create_method
 from segdistill.distillation.projection import Projection
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
-from tests.distillation.contract import Array, KnowledgeContract
+from tests.distillation.contract import Array, MethodContract
 from tests.distillation.numbers import Arrays, hold_against, resized
 
 
-def info(tap: str, channels: int, stride: int = 2) -> dict[str, FeatureInfo]:
-    return {tap: FeatureInfo(tap, channels, stride)}
+def info(layer: str, channels: int, stride: int = 2) -> dict[str, FeatureInfo]:
+    return {layer: FeatureInfo(layer, channels, stride)}
 
 
-class TestSameWidth(KnowledgeContract):
+class TestSameWidth(MethodContract):
     """With a projection that does nothing, so that one can equal oneself."""
 
     name = "fitnet"
 
-    def make(self) -> Knowledge:
-        knowledge = create_knowledge(self.name, **self.options)
-        knowledge.connect(info("encoder", 5), {"": info("encoder", 5)})
-        for module in knowledge.modules.values():
+    def make(self) -> DistillationMethod:
+        methods = create_method(self.name, **self.options)
+        methods.connect(info("encoder", 5), {"": info("encoder", 5)})
+        for module in methods.modules.values():
             assert isinstance(module, Projection)
             torch.nn.init.eye_(module.weight)
-        return knowledge
+        return methods
 
 
 class TestNormalised(TestSameWidth):
@@ -37,11 +37,11 @@ class TestNormalised(TestSameWidth):
 
 
 class TestWithoutProjection(TestSameWidth):
-    options = {"projection": "differing", "taps": ["enc@2", "dec@2"]}  # noqa: RUF012
+    options = {"projection": "differing", "layers": ["enc@2", "dec@2"]}  # noqa: RUF012
     numbers = 3
 
-    def make(self) -> Knowledge:
-        return create_knowledge(self.name, **self.options)
+    def make(self) -> DistillationMethod:
+        return create_method(self.name, **self.options)
 
 
 @pytest.mark.parametrize("normalise", [False, True])
@@ -49,9 +49,9 @@ def test_equals_numpy(normalise: bool) -> None:
     """Other width and other size: projected, then resized to the teacher's."""
     rng = np.random.default_rng(0)
     own, other = {"encoder": rng.normal(size=(2, 3, 4, 6))}, {"encoder": rng.normal(size=(2, 5, 8, 4))}
-    knowledge = FitNet(normalise=normalise)
-    knowledge.connect(info("encoder", 3), {"t": info("encoder", 5)})
-    (projection,) = knowledge.modules.values()
+    methods = FitNet(normalise=normalise)
+    methods.connect(info("encoder", 3), {"t": info("encoder", 5)})
+    (projection,) = methods.modules.values()
     weight = projection.weight.detach().double().numpy()  # type: ignore[operator, union-attr]
     assert weight.shape == (5, 3)
 
@@ -62,7 +62,7 @@ def test_equals_numpy(normalise: bool) -> None:
             s, t = (x / np.sqrt((x * x).sum(1, keepdims=True)) for x in (s, t))
         return ((s - t) ** 2).mean((1, 2, 3))
 
-    hold_against(knowledge, reference, own, other)
+    hold_against(methods, reference, own, other)
 
 
 def test_the_projection_learns() -> None:
@@ -70,45 +70,45 @@ def test_the_projection_learns() -> None:
     torch.manual_seed(0)
     feature = torch.randn(2, 3, 8, 8)
     mixed = torch.einsum("oc,bchw->bohw", torch.randn(5, 3), feature)
-    knowledge = FitNet()
-    knowledge.connect(info("encoder", 3), {"t": info("encoder", 5)})
-    optimizer = torch.optim.Adam(next(iter(knowledge.modules.values())).parameters(), 0.1)
+    methods = FitNet()
+    methods.connect(info("encoder", 3), {"t": info("encoder", 5)})
+    optimizer = torch.optim.Adam(next(iter(methods.modules.values())).parameters(), 0.1)
     pair = [Output(None, {"encoder": each}) for each in (feature, mixed)]
-    said = [knowledge.extract(each) for each in pair]
-    before = knowledge.gap(*said, "t").mean().item()
+    targets = [methods.targets(each) for each in pair]
+    before = methods.loss(*targets, "t").mean().item()
     for _ in range(100):
         optimizer.zero_grad()
-        knowledge.gap(*said, "t").mean().backward()
+        methods.loss(*targets, "t").mean().backward()
         optimizer.step()
-    assert knowledge.gap(*said, "t").mean().item() < 1e-3 * before
+    assert methods.loss(*targets, "t").mean().item() < 1e-3 * before
 
 
 def test_one_stage_for_each_teacher() -> None:
-    taps = ["enc@2", "enc@4"]
-    infos = {tap: FeatureInfo(tap, 3, 2) for tap in taps}
-    knowledge = FitNet(taps, per_teacher=True)
-    knowledge.connect(infos, dict.fromkeys("abc", infos))
-    assert sorted(knowledge.modules) == ["a/enc@2", "b/enc@4", "c/enc@2"]
-    features = {tap: torch.rand(1, 3, 4, 4) for tap in taps}
-    said = knowledge.extract(Output(None, features))
-    other = {tap: value.clone() for tap, value in said.items()}
-    alike = knowledge.gap(said, other, "a")
+    layers = ["enc@2", "enc@4"]
+    infos = {layer: FeatureInfo(layer, 3, 2) for layer in layers}
+    methods = FitNet(layers, per_teacher=True)
+    methods.connect(infos, dict.fromkeys("abc", infos))
+    assert sorted(methods.modules) == ["a/enc@2", "b/enc@4", "c/enc@2"]
+    features = {layer: torch.rand(1, 3, 4, 4) for layer in layers}
+    targets = methods.targets(Output(None, features))
+    other = {layer: value.clone() for layer, value in targets.items()}
+    alike = methods.loss(targets, other, "a")
     other["enc@4"] += 1  # the stage of another teacher
-    assert torch.equal(knowledge.gap(said, other, "a"), alike)
-    assert not torch.equal(knowledge.gap(said, other, "b"), alike)
+    assert torch.equal(methods.loss(targets, other, "a"), alike)
+    assert not torch.equal(methods.loss(targets, other, "b"), alike)
 
 
 def test_volumes_are_images_with_one_more_axis() -> None:
     rng = torch.Generator().manual_seed(0)
     own, other = torch.rand(1, 3, 4, 4, generator=rng), torch.rand(1, 5, 8, 8, generator=rng)
-    knowledge = FitNet()
-    knowledge.connect(info("encoder", 3), {"t": info("encoder", 5)})
+    methods = FitNet()
+    methods.connect(info("encoder", 3), {"t": info("encoder", 5)})
 
-    def gap(pair: list[torch.Tensor]) -> torch.Tensor:
-        return knowledge.gap(*(knowledge.extract(Output(None, {"encoder": x})) for x in pair), "t")
+    def loss(pair: list[torch.Tensor]) -> torch.Tensor:
+        return methods.loss(*(methods.targets(Output(None, {"encoder": x})) for x in pair), "t")
 
     thick = [x[:, :, None].expand(-1, -1, 4, -1, -1) for x in (own, other)]
-    torch.testing.assert_close(gap(thick), gap([own, other]))
+    torch.testing.assert_close(loss(thick), loss([own, other]))
 
 
 def test_bad_use_is_explained() -> None:
@@ -116,8 +116,8 @@ def test_bad_use_is_explained() -> None:
         FitNet(projection="sometimes")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="fitnet needs networks that declare their features"):
         FitNet().connect({}, {"t": {}})
-    knowledge = FitNet(projection="differing")
-    knowledge.connect({}, {"t": {}})
-    said = [knowledge.extract(Output(None, {"encoder": torch.rand(1, c, 2, 2)})) for c in (3, 5)]
+    methods = FitNet(projection="differing")
+    methods.connect({}, {"t": {}})
+    targets = [methods.targets(Output(None, {"encoder": torch.rand(1, c, 2, 2)})) for c in (3, 5)]
     with pytest.raises(InputError, match="encoder has 3 channels in the student and 5 in the teacher"):
-        knowledge.gap(*said, "t")
+        methods.loss(*targets, "t")

@@ -9,49 +9,49 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segdistill.distillation import Holistic, Knowledge, create_knowledge
+from segdistill.distillation import DistillationMethod, Holistic, create_method
 from segdistill.distillation.methods.skd import Critic, SelfAttention
 from segdistill.errors import InputError
 from segdistill.models.network import Output
-from tests.distillation.contract import KnowledgeContract
+from tests.distillation.contract import MethodContract
 
 
 def connected(**options: int) -> Holistic:
     torch.manual_seed(0)
-    knowledge = Holistic(**{"width": 4, **options})  # type: ignore[arg-type]
-    knowledge.connect({}, {"": {}})
-    return knowledge
+    methods = Holistic(**{"width": 4, **options})  # type: ignore[arg-type]
+    methods.connect({}, {"": {}})
+    return methods
 
 
-class TestHolistic(KnowledgeContract):
+class TestHolistic(MethodContract):
     name = "holistic"
 
-    def make(self) -> Knowledge:
+    def make(self) -> DistillationMethod:
         return connected()
 
     def test_one_value_per_sample_not_negative(self) -> None:
         """A difference of scores may be negative: the critic may be wrong."""
-        knowledge = self.make()
-        gap = knowledge.gap(self.said(knowledge), self.said(knowledge, seed=1))
-        assert gap.shape == (2,)
-        assert gap.dtype == torch.float32
-        assert gap.abs().max() > 1e-5
+        methods = self.make()
+        loss = methods.loss(self.targets(methods), self.targets(methods, seed=1))
+        assert loss.shape == (2,)
+        assert loss.dtype == torch.float32
+        assert loss.abs().max() > 1e-5
 
     def test_gradients_are_finite_and_reach_the_student(self) -> None:
-        knowledge = self.make()
+        methods = self.make()
         logits = torch.randn(2, 2, 16, 16, requires_grad=True)
-        knowledge.gap(knowledge.extract(Output(logits, {})), self.said(knowledge)).sum().backward()
+        methods.loss(methods.targets(Output(logits, {})), self.targets(methods)).sum().backward()
         assert logits.grad is not None
         assert torch.isfinite(logits.grad).all()
         assert logits.grad.abs().max() > 0
 
     def test_float32_under_autocast(self) -> None:
         """The critic is a network: it runs in the precision of the training."""
-        knowledge = self.make()
-        said = [self.said(knowledge, seed=seed) for seed in (0, 1)]
-        plain = knowledge.gap(*said)
+        methods = self.make()
+        targets = [self.targets(methods, seed=seed) for seed in (0, 1)]
+        plain = methods.loss(*targets)
         with torch.autocast("cpu", torch.bfloat16):
-            low = knowledge.gap(*said)
+            low = methods.loss(*targets)
         assert low.dtype == torch.float32
         torch.testing.assert_close(low, plain, rtol=0.1, atol=0.02)
 
@@ -83,35 +83,35 @@ def test_the_critics_loss_is_wgan_gp() -> None:
 
 
 def test_the_students_turn_leaves_the_critic_alone() -> None:
-    knowledge = connected()
-    critic = knowledge.critics[""].train()
+    methods = connected()
+    critic = methods.critics[""].train()
     before = copy.deepcopy(critic.state_dict())
     logits = torch.randn(2, 2, 16, 16, requires_grad=True)
-    said = [knowledge.extract(Output(x, {})) for x in (logits, torch.randn(2, 2, 16, 16))]
-    gap = knowledge.gap(*said)
-    gap.sum().backward()
+    targets = [methods.targets(Output(x, {})) for x in (logits, torch.randn(2, 2, 16, 16))]
+    loss = methods.loss(*targets)
+    loss.sum().backward()
     assert logits.grad is not None
     assert all(p.grad is None and p.requires_grad for p in critic.parameters())
     assert critic.training
     assert all(torch.equal(value, before[name]) for name, value in critic.state_dict().items())
     critic.eval()
-    scores = [critic(each["logits"]).label[:, 0] for each in said]
-    torch.testing.assert_close(gap, scores[1] - scores[0])
+    scores = [critic(each["logits"]).label[:, 0] for each in targets]
+    torch.testing.assert_close(loss, scores[1] - scores[0])
 
 
 def test_a_critic_learns_to_tell_them_apart_and_the_student_to_fool_it() -> None:
-    knowledge = connected()
-    critic = knowledge.critics[""].train()
-    said = [{"logits": torch.randn(8, 2, 64, 64) * 0.3 + shift} for shift in (-0.5, 0.5)]
+    methods = connected()
+    critic = methods.critics[""].train()
+    targets = [{"logits": torch.randn(8, 2, 64, 64) * 0.3 + shift} for shift in (-0.5, 0.5)]
     optimizer = torch.optim.Adam(critic.parameters(), 4e-3)
     for _ in range(15):
         optimizer.zero_grad()
-        knowledge.critic_loss(critic, *said).backward()
+        methods.critic_loss(critic, *targets).backward()
         optimizer.step()
     critic.eval()
-    student, teacher = (critic(each["logits"]).label.mean() for each in said)
+    student, teacher = (critic(each["logits"]).label.mean() for each in targets)
     assert teacher > student
-    assert knowledge.gap(*said).mean() > 0
+    assert methods.loss(*targets).mean() > 0
 
 
 def test_architecture() -> None:
@@ -151,14 +151,14 @@ def test_self_attention_equals_numpy() -> None:
 
 def test_one_logit_is_two_classes() -> None:
     z = torch.randn(2, 1, 16, 16)
-    one, two = (connected().extract(Output(x, {}))["logits"] for x in (z, torch.cat([-z / 2, z / 2], 1)))
+    one, two = (connected().targets(Output(x, {}))["logits"] for x in (z, torch.cat([-z / 2, z / 2], 1)))
     assert torch.equal(one, two)
 
 
 def test_bad_use_is_explained() -> None:
     with pytest.raises(InputError, match="sees images, not volumes"):
-        Holistic().extract(Output(torch.zeros(1, 2, 4, 4, 4), {}))
+        Holistic().targets(Output(torch.zeros(1, 2, 4, 4, 4), {}))
     with pytest.raises(InputError, match="the networks have 3 classes: set classes"):
-        Holistic().extract(Output(torch.zeros(1, 3, 4, 4), {}))
+        Holistic().targets(Output(torch.zeros(1, 3, 4, 4), {}))
     with pytest.raises(InputError, match="width at least 1"):
-        create_knowledge("holistic", width=0)
+        create_method("holistic", width=0)

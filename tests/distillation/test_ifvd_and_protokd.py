@@ -6,27 +6,27 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import IFVD, IntraClass, Knowledge, ProtoKD, Prototypes, create_knowledge
+from segdistill.distillation import IFVD, DistillationMethod, IntraClass, ProtoKD, Prototypes, create_method
 from segdistill.models.network import Output
-from tests.distillation.contract import Array, KnowledgeContract
+from tests.distillation.contract import Array, MethodContract
 from tests.distillation.numbers import Arrays, cosine, every, hold_against, kl, nearest, resized
 
 
-class TestIntraClass(KnowledgeContract):
+class TestIntraClass(MethodContract):
     name = "intra_class"
 
 
-class TestIFVD(KnowledgeContract):
+class TestIFVD(MethodContract):
     name = "ifvd"
     numbers = 3
     floor = 1e-4
 
 
-class TestPrototypes(KnowledgeContract):
+class TestPrototypes(MethodContract):
     name = "prototypes"
 
 
-class TestProtoKD(KnowledgeContract):
+class TestProtoKD(MethodContract):
     name = "protokd"
     numbers = 3
 
@@ -107,49 +107,49 @@ def test_protokd_equals_numpy(classes: int, sizes: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("make", [IntraClass, Prototypes])
 @pytest.mark.parametrize("value", [0, 1])
-def test_one_class_alone_is_defined(make: type[Knowledge], value: int) -> None:
+def test_one_class_alone_is_defined(make: type[DistillationMethod], value: int) -> None:
     """A mask without lesion, or with nothing else; and a teacher whose features are all zero."""
-    knowledge = make()
+    methods = make()
     target = torch.full((2, 8, 8), value)
     feature = torch.randn(2, 3, 4, 4, requires_grad=True)
     for teacher in (torch.randn(2, 5, 4, 4), torch.zeros(2, 5, 4, 4)):
-        said = knowledge.extract(Output(None, {"decoder": teacher}), target, "t")
-        gap = knowledge.gap(knowledge.extract(Output(None, {"decoder": feature}), target), said, "t")
-        gap.sum().backward()
-        assert torch.isfinite(gap).all()
+        targets = methods.targets(Output(None, {"decoder": teacher}), target, "t")
+        loss = methods.loss(methods.targets(Output(None, {"decoder": feature}), target), targets, "t")
+        loss.sum().backward()
+        assert torch.isfinite(loss).all()
         assert feature.grad is not None
         assert torch.isfinite(feature.grad).all()
 
 
 def test_a_class_counts_for_the_images_that_have_it() -> None:
     """The official ProtoKD leaves a class out of the whole batch; here each image stands for itself."""
-    knowledge = create_knowledge("prototypes")
+    methods = create_method("prototypes")
     both, none = torch.tensor([[0, 1], [0, 1]]), torch.zeros(2, 2, dtype=torch.long)
     features = [torch.rand(2, 3, 2, 2) for _ in range(2)]
 
-    def gap(target: torch.Tensor, rows: slice) -> torch.Tensor:
+    def loss(target: torch.Tensor, rows: slice) -> torch.Tensor:
         outputs = [Output(None, {"decoder": x[rows]}) for x in features]
-        return knowledge.gap(*(knowledge.extract(output, target) for output in outputs))
+        return methods.loss(*(methods.targets(output, target) for output in outputs))
 
-    mixed = gap(torch.stack([both, none]), slice(None))
-    torch.testing.assert_close(mixed[:1], gap(both[None], slice(0, 1)))
-    torch.testing.assert_close(mixed[1:], gap(none[None], slice(1, 2)))
+    mixed = loss(torch.stack([both, none]), slice(None))
+    torch.testing.assert_close(mixed[:1], loss(both[None], slice(0, 1)))
+    torch.testing.assert_close(mixed[1:], loss(none[None], slice(1, 2)))
 
 
 def test_a_lesion_that_is_lost_at_the_features_size_is_absent() -> None:
     target = torch.zeros(1, 8, 8, dtype=torch.long)
     target[0, 1, 1] = 1  # between the positions that are kept
-    said = Prototypes().extract(Output(None, {"decoder": torch.rand(1, 3, 2, 2)}), target)
-    assert said["decoder/known"].tolist() == [[True, False]]
+    targets = Prototypes().targets(Output(None, {"decoder": torch.rand(1, 3, 2, 2)}), target)
+    assert targets["decoder/known"].tolist() == [[True, False]]
 
 
 @pytest.mark.parametrize("make", [IntraClass, Prototypes])
-def test_volumes_are_images_with_one_more_axis(make: type[Knowledge]) -> None:
-    knowledge, target = make(), torch.randint(0, 2, (2, 4, 4))
+def test_volumes_are_images_with_one_more_axis(make: type[DistillationMethod]) -> None:
+    methods, target = make(), torch.randint(0, 2, (2, 4, 4))
     pair = [torch.rand(2, 3, 4, 4), torch.rand(2, 5, 4, 4)]
 
-    def gap(xs: list[torch.Tensor], y: torch.Tensor) -> torch.Tensor:
-        return knowledge.gap(*(knowledge.extract(Output(None, {"decoder": x}), y) for x in xs))
+    def loss(xs: list[torch.Tensor], y: torch.Tensor) -> torch.Tensor:
+        return methods.loss(*(methods.targets(Output(None, {"decoder": x}), y) for x in xs))
 
     thick = [x[:, :, None].expand(-1, -1, 3, -1, -1) for x in pair]
-    torch.testing.assert_close(gap(thick, target[:, None].expand(-1, 3, -1, -1)), gap(pair, target))
+    torch.testing.assert_close(loss(thick, target[:, None].expand(-1, 3, -1, -1)), loss(pair, target))

@@ -1,11 +1,11 @@
-"""Taps mean the same in networks of different architecture, and say what there is where they fail."""
+"""Layers mean the same in networks of different architecture, and say what there is where they fail."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from segdistill.distillation.layers import find_tap, parse_taps, pick, tapped
+from segdistill.distillation.layers import declared_layers, find_layer, parse_layers, pick
 from segdistill.distillation.methods.lightvessel import parse_pairs
 from segdistill.errors import InputError
 from segdistill.models import create_model
@@ -14,7 +14,7 @@ STRIDES = {"enc1": 2, "enc2": 4, "enc3": 4, "dec1": 2, "dec2": 4, "dec3": 4, "en
 
 
 @pytest.mark.parametrize(
-    ("tap", "name"),
+    ("layer", "name"),
     [
         ("encoder", "encoder"),
         ("low|enc1", "enc1"),
@@ -23,8 +23,8 @@ STRIDES = {"enc1": 2, "enc2": 4, "enc3": 4, "dec1": 2, "dec2": 4, "dec3": 4, "en
         ("dec@4", "dec2"),
     ],
 )
-def test_taps(tap: str, name: str) -> None:
-    assert find_tap(tap, STRIDES) == name
+def test_taps(layer: str, name: str) -> None:
+    assert find_layer(layer, STRIDES) == name
 
 
 def test_a_missing_feature_lists_what_there_is() -> None:
@@ -32,14 +32,14 @@ def test_a_missing_feature_lists_what_there_is() -> None:
     with pytest.raises(
         InputError, match=r"teacher 't' has no feature 'enc@8': it has enc1 \(stride 1\), enc2"
     ):
-        tapped(network, ["encoder", "enc@8"], "teacher 't'")
-    assert tapped(torch.nn.Identity(), ["enc@8"]) == {}
+        declared_layers(network, ["encoder", "enc@8"], "teacher 't'")
+    assert declared_layers(torch.nn.Identity(), ["enc@8"]) == {}
 
 
 @pytest.mark.parametrize("bad", ["enc", "encx@4", "enc@", "@4", "", "enc@04"])
 def test_what_is_no_tap(bad: str) -> None:
     with pytest.raises(InputError, match="has no feature"):
-        find_tap(bad, STRIDES)
+        find_layer(bad, STRIDES)
 
 
 def test_pick_finds_strides_by_the_sizes_themselves() -> None:
@@ -50,11 +50,11 @@ def test_pick_finds_strides_by_the_sizes_themselves() -> None:
 
 @pytest.mark.parametrize("bad", ["encdec", [], [1], [""]])
 def test_bad_taps(bad: object) -> None:
-    with pytest.raises(InputError, match="attention_transfer: taps"):
-        parse_taps("attention_transfer", bad)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="attention_transfer: layers"):
+        parse_layers("attention_transfer", bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", ["all", [], [["enc1"]], [2, "x"], [True], [["a", 1]], "pairs"])
 def test_bad_pairs(bad: object) -> None:
-    with pytest.raises(InputError, match="feature_similarity: taps"):
+    with pytest.raises(InputError, match="feature_similarity: layers"):
         parse_pairs(bad)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Options of another type, or of no meaning, are refused when a knowledge is made, not in the middle of a training."""
+"""Options of another type, or of no meaning, are refused when a distillation method is made, not in the middle of a training."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from segdistill.distillation import KNOWLEDGE, WEIGHINGS, create_knowledge, create_weighing
+from segdistill.distillation import METHODS, WEIGHTINGS, create_method, create_weighting
 from segdistill.errors import InputError
 
 OPTIONS = [
     (name, option)
-    for name, builder in {**KNOWLEDGE, **WEIGHINGS}.items()
+    for name, builder in {**METHODS, **WEIGHTINGS}.items()
     for option in inspect.signature(builder).parameters
 ]
 
 
 def made(name: str, **options: Any) -> object:
-    return create_knowledge(name, **options) if name in KNOWLEDGE else create_weighing(name, **options)
+    return create_method(name, **options) if name in METHODS else create_weighting(name, **options)
 
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
@@ -31,7 +31,7 @@ def test_no_option_takes_just_anything(name: str, option: str) -> None:
 def test_every_default_is_of_its_own_type(name: str, option: str) -> None:
     if name == "feature_similarity":  # has no default for its auto-encoders
         return
-    builder = KNOWLEDGE.get(name) or WEIGHINGS[name]
+    builder = METHODS.get(name) or WEIGHTINGS[name]
     made(name, **{option: inspect.signature(builder).parameters[option].default})
 
 
@@ -44,7 +44,7 @@ def test_every_default_is_of_its_own_type(name: str, option: str) -> None:
         ("protokd", {"classes": 0}),
         ("cross_image", {"grid": 2.5}),
         ("skd", {"nodes": "2"}),
-        ("fitnet", {"taps": [1]}),
+        ("fitnet", {"layers": [1]}),
         ("soft_prediction", {"temperature": "hot"}),
         ("soft_prediction", {"classes": "x"}),
         ("adaptive_factors", {"steps": 1.5}),
@@ -57,5 +57,5 @@ def test_what_would_have_failed_in_the_training(name: str, options: dict[str, An
 
 def test_whole_numbers_and_lists_are_what_yaml_gives() -> None:
     made("soft_prediction", temperature=4)
-    made("attention_transfer", exponent=2, taps=["encoder", "dec1"])
-    made("cirkd", taps=("decoder",), temperature=1)
+    made("attention_transfer", exponent=2, layers=["encoder", "dec1"])
+    made("cirkd", layers=("decoder",), temperature=1)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import create_knowledge
+from segdistill.distillation import create_method
 from segdistill.errors import InputError
 from segdistill.models.network import Output
-from tests.distillation.contract import Array, KnowledgeContract, slope_of
+from tests.distillation.contract import Array, MethodContract, slope_of
 
 
 def contrast(feature: Array, mask: np.ndarray) -> float | None:
@@ -23,12 +23,12 @@ def contrast(feature: Array, mask: np.ndarray) -> float | None:
 
 
 def reference(student: Array, teacher: Array, masks: np.ndarray, form: str) -> Array:
-    gaps = []
+    losses = []
     for s, t, mask in zip(student, teacher, masks, strict=True):
         own, wanted = contrast(s, mask), contrast(t, mask)
         difference = 0.0 if own is None or wanted is None else own - wanted
-        gaps.append(difference**2 if form == "squared" else abs(difference))
-    return np.array(gaps)
+        losses.append(difference**2 if form == "squared" else abs(difference))
+    return np.array(losses)
 
 
 @pytest.fixture
@@ -45,15 +45,15 @@ def test_equals_numpy_and_skips_samples_of_one_class(
     case: tuple[Array, Array, np.ndarray], form: str
 ) -> None:
     student, teacher, masks = case
-    knowledge = create_knowledge("region_contrast", form=form, taps=["encoder"])
+    methods = create_method("region_contrast", form=form, layers=["encoder"])
     target = torch.tensor(masks)
     leaf = torch.tensor(student, requires_grad=True)
-    own = knowledge.extract(Output(None, {"encoder": leaf}), target)
-    gap = knowledge.gap(own, knowledge.extract(Output(None, {"encoder": torch.tensor(teacher)}), target))
-    np.testing.assert_allclose(gap.detach().numpy(), reference(student, teacher, masks, form), rtol=1e-4)
-    assert gap[1] == gap[2] == 0
+    own = methods.targets(Output(None, {"encoder": leaf}), target)
+    loss = methods.loss(own, methods.targets(Output(None, {"encoder": torch.tensor(teacher)}), target))
+    np.testing.assert_allclose(loss.detach().numpy(), reference(student, teacher, masks, form), rtol=1e-4)
+    assert loss[1] == loss[2] == 0
     assert own["known"][:, 0].tolist() == [True, False, False, True]
-    gap.sum().backward()
+    loss.sum().backward()
     assert leaf.grad is not None
     assert not leaf.grad[1:3].any()
     for place in [(0, 0, 0, 0), (3, 4, 7, 2), (0, 2, 3, 5)]:
@@ -64,22 +64,22 @@ def test_equals_numpy_and_skips_samples_of_one_class(
 def test_a_small_lesion_that_is_lost_at_the_size_of_the_feature_is_skipped() -> None:
     mask = torch.zeros(1, 16, 16, dtype=torch.long)
     mask[0, 3, 3] = 1
-    knowledge = create_knowledge("region_contrast", taps=["fine", "coarse"])
+    methods = create_method("region_contrast", layers=["fine", "coarse"])
     features = {"fine": torch.rand(1, 4, 16, 16), "coarse": torch.rand(1, 4, 4, 4)}
-    assert knowledge.extract(Output(None, features), mask)["known"].tolist() == [[True, False]]
+    assert methods.targets(Output(None, features), mask)["known"].tolist() == [[True, False]]
 
 
-class TestRegionContrast(KnowledgeContract):
+class TestRegionContrast(MethodContract):
     name = "region_contrast"
 
 
-class TestAbsolute(KnowledgeContract):
+class TestAbsolute(MethodContract):
     name = "region_contrast"
-    options = {"form": "abs", "taps": "emkd"}  # noqa: RUF012
+    options = {"form": "abs", "layers": "emkd"}  # noqa: RUF012
 
 
 def test_bad_use_is_explained() -> None:
     with pytest.raises(InputError, match="form is 'l1': choose from squared, abs"):
-        create_knowledge("region_contrast", form="l1")
+        create_method("region_contrast", form="l1")
     with pytest.raises(InputError, match="needs the reference masks"):
-        create_knowledge("region_contrast").extract(Output(None, {}))
+        create_method("region_contrast").targets(Output(None, {}))

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import PairWise, StructuredKnowledge, create_knowledge
+from segdistill.distillation import PairWise, StructuredKnowledge, create_method
 from segdistill.errors import InputError
 from segdistill.models.network import Output
-from tests.distillation.contract import Array, KnowledgeContract
+from tests.distillation.contract import Array, MethodContract
 from tests.distillation.numbers import Arrays, blocks, hold_against, softmax
 
 
-class TestPairWise(KnowledgeContract):
+class TestPairWise(MethodContract):
     name = "pair_wise"
 
 
-class TestFineGraph(KnowledgeContract):
+class TestFineGraph(MethodContract):
     name = "pair_wise"
     options = {"window": 2, "constant_norm": False}  # noqa: RUF012
 
@@ -25,7 +25,7 @@ class TestFineGraph(KnowledgeContract):
         """It is not: windows of two positions are parts of one block on a large map, and of several on a small one."""
 
 
-class TestSKD(KnowledgeContract):
+class TestSKD(MethodContract):
     name = "skd"
     numbers = 3
 
@@ -71,15 +71,15 @@ def test_windows_as_in_cirkds_copy() -> None:
     """A node per window of 2 x 2 positions: (h w / 4)^2 pairs."""
     rng = np.random.default_rng(0)
     own, other = (rng.normal(size=(1, c, 4, 4)) for c in (3, 5))
-    knowledge = PairWise(window=2)
-    said = [knowledge.extract(Output(None, {"encoder": torch.tensor(x)})) for x in (own, other)]
-    assert said[0]["encoder"].shape == (1, 3, 2, 2)
+    methods = PairWise(window=2)
+    targets = [methods.targets(Output(None, {"encoder": torch.tensor(x)})) for x in (own, other)]
+    assert targets[0]["encoder"].shape == (1, 3, 2, 2)
     maps = [similar(nodes_of(x), lengths_of(nodes_of(x))) for x in (own, other)]
     expected = ((maps[0] - maps[1]) ** 2).mean((1, 2))
-    np.testing.assert_allclose(knowledge.gap(*said).numpy(), expected, rtol=1e-5)
-    odd = knowledge.extract(Output(None, {"encoder": torch.rand(1, 3, 5, 7)}))
+    np.testing.assert_allclose(methods.loss(*targets).numpy(), expected, rtol=1e-5)
+    odd = methods.targets(Output(None, {"encoder": torch.rand(1, 3, 5, 7)}))
     assert odd["encoder"].shape == (1, 3, 3, 4)
-    assert torch.isfinite(knowledge.gap(odd, said[1])).all()  # brought to the teacher's nodes
+    assert torch.isfinite(methods.loss(odd, targets[1])).all()  # brought to the teacher's nodes
 
 
 def test_skd_is_the_sum_of_its_terms() -> None:
@@ -89,7 +89,7 @@ def test_skd_is_the_sum_of_its_terms() -> None:
     theirs = nodes_of(other["encoder"])
     held = lengths_of(nodes_of(own["encoder"]))
 
-    def gap(arrays: Arrays, lengths: Array | None) -> Array:
+    def loss(arrays: Arrays, lengths: Array | None) -> Array:
         t, s = softmax(other["logits"], 1), softmax(arrays["logits"], 1)
         nodes = nodes_of(arrays["encoder"])
         lengths = lengths_of(nodes) if lengths is None else lengths
@@ -100,22 +100,22 @@ def test_skd_is_the_sum_of_its_terms() -> None:
 
     hold_against(
         StructuredKnowledge(),
-        lambda arrays: gap(arrays, None),
+        lambda arrays: loss(arrays, None),
         own,
         other,
-        fixed=lambda arrays: gap(arrays, held),
+        fixed=lambda arrays: loss(arrays, held),
     )
 
 
 def test_dead_features_have_no_direction_and_no_gradient() -> None:
     feature = torch.zeros(1, 4, 4, 4, requires_grad=True)
-    knowledge = PairWise(constant_norm=False)
-    gap = knowledge.gap(
-        knowledge.extract(Output(None, {"encoder": feature})),
-        knowledge.extract(Output(None, {"encoder": torch.rand(1, 4, 4, 4)})),
+    methods = PairWise(constant_norm=False)
+    loss = methods.loss(
+        methods.targets(Output(None, {"encoder": feature})),
+        methods.targets(Output(None, {"encoder": torch.rand(1, 4, 4, 4)})),
     )
-    gap.sum().backward()
-    assert torch.isfinite(gap).all()
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
     assert feature.grad is not None
     assert not feature.grad.any()
 
@@ -123,18 +123,18 @@ def test_dead_features_have_no_direction_and_no_gradient() -> None:
 def test_volumes_are_images_with_one_more_axis() -> None:
     pair = [torch.rand(1, 3, 4, 4), torch.rand(1, 5, 8, 8)]
     thick = [x[:, :, None].expand(-1, -1, 4, -1, -1) for x in pair]
-    for knowledge in (PairWise(), PairWise(window=2)):
+    for methods in (PairWise(), PairWise(window=2)):
 
-        def gap(xs: list[torch.Tensor], knowledge: PairWise = knowledge) -> torch.Tensor:
-            return knowledge.gap(*(knowledge.extract(Output(None, {"encoder": x})) for x in xs))
+        def loss(xs: list[torch.Tensor], methods: PairWise = methods) -> torch.Tensor:
+            return methods.loss(*(methods.targets(Output(None, {"encoder": x})) for x in xs))
 
-        torch.testing.assert_close(gap(thick), gap(pair))
+        torch.testing.assert_close(loss(thick), loss(pair))
 
 
 def test_bad_use_is_explained() -> None:
     with pytest.raises(InputError, match="nodes must be at least 2"):
-        create_knowledge("pair_wise", nodes=1)
+        create_method("pair_wise", nodes=1)
     with pytest.raises(InputError, match="skd: pixel must not be negative"):
-        create_knowledge("skd", pixel=-1.0)
+        create_method("skd", pixel=-1.0)
     with pytest.raises(InputError, match="skd: all of pixel, pair, holistic are 0"):
-        create_knowledge("skd", pixel=0.0, pair=0.0)
+        create_method("skd", pixel=0.0, pair=0.0)

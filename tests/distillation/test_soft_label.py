@@ -6,25 +6,25 @@ import torch
 from scipy.special import rel_entr, softmax
 from torch import Tensor
 
-from segdistill.distillation import Knowledge, SoftLabel
-from segdistill.distillation.base import STUDENT, Said
+from segdistill.distillation import DistillationMethod, SoftLabel
+from segdistill.distillation.base import STUDENT, Targets
 from segdistill.errors import InputError
 from segdistill.models.network import Output
-from tests.distillation.contract import KnowledgeContract
+from tests.distillation.contract import MethodContract
 
 
 class OfMeans(SoftLabel):
     """Soft labels of networks whose class is the mean of their logits: the contract's answers have no label."""
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         assert output.logits is not None
-        return super().extract(output._replace(label=output.logits.float().mean(dim=(2, 3))), target, network)
+        return super().targets(output._replace(label=output.logits.float().mean(dim=(2, 3))), target, network)
 
 
-class TestSoftLabel(KnowledgeContract):
+class TestSoftLabel(MethodContract):
     name = "soft_label"
 
-    def make(self) -> Knowledge:
+    def make(self) -> DistillationMethod:
         return OfMeans(temperature=0.1)
 
 
@@ -34,28 +34,28 @@ def test_the_gap_is_the_divergence_times_the_square_of_the_temperature(
     temperature: float, direction: str
 ) -> None:
     student, teacher = (np.random.default_rng(seed).normal(size=(5, 3)) * 2 for seed in (0, 1))
-    knowledge = SoftLabel(temperature, direction)  # type: ignore[arg-type]
-    said = [knowledge.extract(Output(None, {}, label=torch.from_numpy(z))) for z in (student, teacher)]
+    methods = SoftLabel(temperature, direction)  # type: ignore[arg-type]
+    targets = [methods.targets(Output(None, {}, label=torch.from_numpy(z))) for z in (student, teacher)]
     p, q = (softmax(z / temperature, axis=1) for z in (student, teacher))
     first, second = (q, p) if direction == "teacher_student" else (p, q)
     wanted = rel_entr(first, second).sum(axis=1) * temperature**2
-    np.testing.assert_allclose(knowledge.gap(*said).numpy(), wanted, rtol=1e-4)
+    np.testing.assert_allclose(methods.loss(*targets).numpy(), wanted, rtol=1e-4)
 
 
 def test_a_mixture_is_the_weighted_sum_of_probabilities() -> None:
     logits = [np.random.default_rng(seed).normal(size=(3, 2)) for seed in (0, 1)]
     weights = np.array([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]])
-    knowledge = SoftLabel()
-    said = [knowledge.extract(Output(None, {}, label=torch.from_numpy(z))) for z in logits]
-    got = knowledge.mix(said, torch.from_numpy(weights).float())["log_probability"].exp().numpy()
+    methods = SoftLabel()
+    targets = [methods.targets(Output(None, {}, label=torch.from_numpy(z))) for z in logits]
+    got = methods.combine_targets(targets, torch.from_numpy(weights).float())["log_probability"].exp().numpy()
     p, q = (softmax(z, axis=1) for z in logits)
     np.testing.assert_allclose(got, weights[:, :1] * p + weights[:, 1:] * q, rtol=1e-4)
 
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="needs networks that classify images"):
-        SoftLabel().extract(Output(torch.zeros(1, 2, 2, 2), {}))
+        SoftLabel().targets(Output(torch.zeros(1, 2, 2, 2), {}))
     with pytest.raises(InputError, match="the student knows 2 classes of images, its teacher 3"):
-        SoftLabel().gap({"log_probability": torch.zeros(1, 2)}, {"log_probability": torch.zeros(1, 3)})
+        SoftLabel().loss({"log_probability": torch.zeros(1, 2)}, {"log_probability": torch.zeros(1, 3)})
     with pytest.raises(InputError, match="temperature must be positive"):
         SoftLabel(temperature=0)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
-from segdistill.distillation import KNOWLEDGE, SoftPrediction, create_knowledge
+from segdistill.distillation import METHODS, SoftPrediction, create_method
 from segdistill.errors import InputError
 from segdistill.models.network import Output
-from tests.distillation.contract import KnowledgeContract
+from tests.distillation.contract import MethodContract
 
 
 def output(z: np.ndarray) -> Output:
@@ -30,12 +30,12 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("direction", ["teacher_student", "student_teacher"])
 def test_equals_scipy(pair: tuple[np.ndarray, np.ndarray], temperature: float, direction: str) -> None:
     student, teacher = pair
-    knowledge = SoftPrediction(temperature, direction)  # type: ignore[arg-type]
+    methods = SoftPrediction(temperature, direction)  # type: ignore[arg-type]
     p, q = softmax(teacher / temperature, axis=1), softmax(student / temperature, axis=1)
     if direction == "student_teacher":
         p, q = q, p
     expected = rel_entr(p, q).sum(1).mean((1, 2)) * temperature**2
-    got = knowledge.gap(knowledge.extract(output(student)), knowledge.extract(output(teacher)))
+    got = methods.loss(methods.targets(output(student)), methods.targets(output(teacher)))
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4)
 
 
@@ -44,23 +44,23 @@ def test_bernoulli_form_for_one_logit(pair: tuple[np.ndarray, np.ndarray]) -> No
     student, teacher = pair[0][:, :1], pair[1][:, :1]
     s, t = 1 / (1 + np.exp(-student)), 1 / (1 + np.exp(-teacher))
     expected = (t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))).mean((1, 2, 3))
-    knowledge = SoftPrediction()
-    got = knowledge.gap(knowledge.extract(output(student)), knowledge.extract(output(teacher)))
+    methods = SoftPrediction()
+    got = methods.loss(methods.targets(output(student)), methods.targets(output(teacher)))
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-3)
 
 
 def test_gradient_with_respect_to_student_logits(pair: tuple[np.ndarray, np.ndarray]) -> None:
     """d KL(t || softmax(z)) / dz = softmax(z) - t, over the number of positions."""
     student, teacher = pair
-    knowledge = SoftPrediction()
+    methods = SoftPrediction()
     z = torch.tensor(student, requires_grad=True)
-    said = knowledge.extract(Output(logits=z, features={}))
-    knowledge.gap(said, knowledge.extract(output(teacher))).sum().backward()
+    targets = methods.targets(Output(logits=z, features={}))
+    methods.loss(targets, methods.targets(output(teacher))).sum().backward()
     expected = (softmax(student, axis=1) - softmax(teacher, axis=1)) / 64
     np.testing.assert_allclose(z.grad.numpy(), expected, atol=1e-6)
 
 
-class TestSoftPrediction(KnowledgeContract):
+class TestSoftPrediction(MethodContract):
     name = "soft_prediction"
 
 
@@ -71,14 +71,14 @@ def test_every_knowledge_inherits_the_contract() -> None:
         for path in folder.glob("test_*.py")
         for name in re.findall(r'^    name = "(\w+)"$', path.read_text(), re.MULTILINE)
     }
-    assert named == set(KNOWLEDGE)
+    assert named == set(METHODS)
 
 
 def test_mixture_is_the_weighted_sum_of_probabilities(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    knowledge = SoftPrediction(4.0)
+    methods = SoftPrediction(4.0)
     weights = np.array([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]])
-    said = [knowledge.extract(output(z)) for z in pair]
-    got = knowledge.mix(said, torch.tensor(weights, dtype=torch.float32))["log_probability"]
+    targets = [methods.targets(output(z)) for z in pair]
+    got = methods.combine_targets(targets, torch.tensor(weights, dtype=torch.float32))["log_probability"]
     p, q = (softmax(z / 4, axis=1) for z in pair)
     share = weights[:, :, None, None, None]
     np.testing.assert_allclose(got.exp().numpy(), share[:, 0] * p + share[:, 1] * q, rtol=1e-4)
@@ -88,11 +88,11 @@ def test_bad_settings_are_refused() -> None:
     with pytest.raises(InputError, match="temperature must be positive"):
         SoftPrediction(temperature=0)
     with pytest.raises(InputError, match="direction is 'both': choose from teacher_student, student_teacher"):
-        create_knowledge("soft_prediction", direction="both")
+        create_method("soft_prediction", direction="both")
     with pytest.raises(InputError, match="needs a network with logits"):
-        SoftPrediction().extract(Output(logits=None, features={}))
+        SoftPrediction().targets(Output(logits=None, features={}))
 
 
 def test_log_softmax_is_what_is_kept(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    said = SoftPrediction(2.0).extract(output(pair[0]))["log_probability"]
-    np.testing.assert_allclose(said.numpy(), log_softmax(pair[0] / 2, axis=1), rtol=1e-4, atol=1e-5)
+    targets = SoftPrediction(2.0).targets(output(pair[0]))["log_probability"]
+    np.testing.assert_allclose(targets.numpy(), log_softmax(pair[0] / 2, axis=1), rtol=1e-4, atol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from segdistill.distillation import Teacher, create_knowledge, teacher_weights
+from segdistill.distillation import Teacher, create_method, teacher_weights
 from segdistill.losses import create_loss
 from segdistill.models import create_model
 from segdistill.training.distillation import Distillation
@@ -29,8 +29,8 @@ def batch() -> dict[str, torch.Tensor]:
 def distillation(
     student: nn.Module, teachers: list[Teacher], weights: torch.Tensor, **options: object
 ) -> Distillation:
-    knowledge = {"soft_prediction": (1.0, create_knowledge("soft_prediction"))}
-    return Distillation(student, create_loss("weight_balance"), teachers, weights, knowledge, **options)  # type: ignore[arg-type]
+    methods = {"soft_prediction": (1.0, create_method("soft_prediction"))}
+    return Distillation(student, create_loss("weight_balance"), teachers, weights, methods, **options)  # type: ignore[arg-type]
 
 
 def test_a_call_leaves_no_graph_and_no_trace_in_the_teacher(batch: dict[str, torch.Tensor]) -> None:
@@ -95,9 +95,9 @@ def test_routing_by_class_silences_the_other_teacher(batch: dict[str, torch.Tens
     labels = ["benign", "malignant", "malignant"]  # of cases 0, 1, 2; the batch shows 2, 0, 1
     task = distillation(student, teachers, teacher_weights(teachers, labels, "by_class"), hard_weight=0.0)
     got = task.losses(batch, "student")["loss"].item()
-    knowledge = create_knowledge("soft_prediction")
-    own = knowledge.extract(student(batch["image"]))
-    b, m = (knowledge.gap(own, knowledge.extract(t(batch["image"]))) for t in teachers)
+    methods = create_method("soft_prediction")
+    own = methods.targets(student(batch["image"]))
+    b, m = (methods.loss(own, methods.targets(t(batch["image"]))) for t in teachers)
     expected = (0.2 * m[0] + 0.5 * b[1] + 0.2 * m[2]) / 3
     assert got == pytest.approx(expected.item(), rel=1e-5)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from segdistill.distillation import WEIGHINGS, create_weighing, soft_dice_score
+from segdistill.distillation import WEIGHTINGS, create_weighting, soft_dice_score
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 from tests.distillation.contract import Array
@@ -28,8 +28,8 @@ def dice(z: Array, mask: np.ndarray) -> float:
     return float(2 * (p * mask).sum() / (p.sum() + mask.sum()))
 
 
-def reference(name: str, answers: list[Array], masks: np.ndarray) -> Array:
-    scores = np.array([[dice(z[i], mask) for z in answers] for i, mask in enumerate(masks)])
+def reference(name: str, teacher_targets: list[Array], masks: np.ndarray) -> Array:
+    scores = np.array([[dice(z[i], mask) for z in teacher_targets] for i, mask in enumerate(masks)])
     rows = []
     for row in scores:
         if name == "uniform" or not row.any():
@@ -44,19 +44,21 @@ def reference(name: str, answers: list[Array], masks: np.ndarray) -> Array:
 
 @pytest.mark.parametrize("name", ["uniform", "score", "printed", "softmax"])
 def test_equals_numpy(name: str, case: tuple[list[Array], np.ndarray]) -> None:
-    answers, masks = case
-    got = create_weighing(name)(torch.ones(5, 3), [torch.tensor(z) for z in answers], torch.tensor(masks))
-    np.testing.assert_allclose(got.numpy(), reference(name, answers, masks), rtol=1e-4)
+    teacher_targets, masks = case
+    got = create_weighting(name)(
+        torch.ones(5, 3), [torch.tensor(z) for z in teacher_targets], torch.tensor(masks)
+    )
+    np.testing.assert_allclose(got.numpy(), reference(name, teacher_targets, masks), rtol=1e-4)
     np.testing.assert_allclose(got.sum(1).numpy(), 1, rtol=1e-6)
     np.testing.assert_allclose(got[3].numpy(), 1 / 3, rtol=1e-5)
 
 
 def test_the_better_teacher_weighs_more_but_as_printed_less(case: tuple[list[Array], np.ndarray]) -> None:
-    answers, masks = case
-    logits, target = [torch.tensor(z) for z in answers], torch.tensor(masks)
+    teacher_targets, masks = case
+    logits, target = [torch.tensor(z) for z in teacher_targets], torch.tensor(masks)
     best = {
-        name: create_weighing(name)(torch.ones(5, 3), logits, target)[0]
-        for name in WEIGHINGS
+        name: create_weighting(name)(torch.ones(5, 3), logits, target)[0]
+        for name in WEIGHTINGS
         if name != "adaptive_factors"
     }
     assert best["softmax"][2] > best["score"][2] > best["uniform"][2] > best["printed"][2]
@@ -64,39 +66,39 @@ def test_the_better_teacher_weighs_more_but_as_printed_less(case: tuple[list[Arr
 
 def test_fixed_weights_are_left_as_they_are() -> None:
     given = torch.tensor([[0.5, 0.2], [0.0, 0.0]])
-    assert create_weighing("fixed")(given, [], torch.zeros(2, 4, 4)) is given
+    assert create_weighting("fixed")(given, [], torch.zeros(2, 4, 4)) is given
 
 
 @pytest.mark.parametrize("name", ["uniform", "score", "printed", "softmax"])
 def test_who_does_not_speak_stays_silent(name: str, case: tuple[list[Array], np.ndarray]) -> None:
-    answers, masks = case
+    teacher_targets, masks = case
     given = torch.tensor([[0.5, 0.0, 0.2]] * 4 + [[0.0, 0.0, 0.0]])
-    got = create_weighing(name)(given, [torch.tensor(z) for z in answers], torch.tensor(masks))
+    got = create_weighting(name)(given, [torch.tensor(z) for z in teacher_targets], torch.tensor(masks))
     assert not got[:, 1].any()
     np.testing.assert_allclose(got.sum(1).numpy(), [1, 1, 1, 1, 0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", WEIGHINGS)
+@pytest.mark.parametrize("name", WEIGHTINGS)
 def test_who_reads_no_predictions_needs_none(name: str) -> None:
     """A cache keeps none for them then."""
-    weighing, student = create_weighing(name), {"encoder": FeatureInfo("encoder", 4, 4)}
-    weighing.connect(student, ["a", "b"])
+    weighting, student = create_weighting(name), {"encoder": FeatureInfo("encoder", 4, 4)}
+    weighting.connect(student, ["a", "b"])
     given, target = torch.ones(3, 2), torch.zeros(3, 4, 4, dtype=torch.long)
     output = Output(None, {"encoder": torch.rand(3, 4, 2, 2)})
-    if weighing.reads_logits:
+    if weighting.reads_logits:
         with pytest.raises(InputError, match="need teachers with logits"):
-            weighing(given, [None, None], target, output)
+            weighting(given, [None, None], target, output)
     else:
-        assert weighing(given, [None, None], target, output).shape == (3, 2)
+        assert weighting(given, [None, None], target, output).shape == (3, 2)
 
 
 def test_no_gradient_and_float32() -> None:
     logits = [torch.randn(2, 2, 4, 4, requires_grad=True) for _ in range(2)]
     target = torch.ones(2, 4, 4, dtype=torch.long)
-    plain = create_weighing()(torch.ones(2, 2), logits, target)
+    plain = create_weighting()(torch.ones(2, 2), logits, target)
     assert not plain.requires_grad
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(create_weighing()(torch.ones(2, 2), logits, target), plain)
+        assert torch.equal(create_weighting()(torch.ones(2, 2), logits, target), plain)
 
 
 def test_one_logit_and_several_classes() -> None:
@@ -110,13 +112,13 @@ def test_one_logit_and_several_classes() -> None:
 def test_perfect_teachers_are_equal_as_printed() -> None:
     perfect = torch.stack([torch.full((1, 4, 4), -90.0), torch.full((1, 4, 4), 90.0)], 1)
     target = torch.ones(1, 4, 4, dtype=torch.long)
-    assert create_weighing("printed")(torch.ones(1, 2), [perfect, perfect], target).tolist() == [[0.5, 0.5]]
+    assert create_weighting("printed")(torch.ones(1, 2), [perfect, perfect], target).tolist() == [[0.5, 0.5]]
 
 
 def test_bad_use_is_explained() -> None:
-    with pytest.raises(InputError, match="unknown weighing 'scores': did you mean 'score'"):
-        create_weighing("scores")
+    with pytest.raises(InputError, match="unknown weighting 'scores': did you mean 'score'"):
+        create_weighting("scores")
     with pytest.raises(InputError, match="temperature must be positive"):
-        create_weighing("softmax", temperature=0)
+        create_weighting("softmax", temperature=0)
     with pytest.raises(InputError, match="need teachers with logits"):
-        create_weighing()(torch.ones(1, 1), [None], torch.zeros(1, 2, 2))
+        create_weighting()(torch.ones(1, 1), [None], torch.zeros(1, 2, 2))

@@ -1,4 +1,4 @@
-"""Run folders as a recipe leaves them, with made-up scores: what is read without torch, and no more."""
+"""Run folders as a recipe leaves them, with synthetic scores: what is read without torch, and no more."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def scores(name: str, lift: float, cases: int = 24, area: float = 0.1) -> list[C
 
 
 def write_run(folder: Path, stages: dict[str, dict[str, Any]], seed: int = 0, **recipe: Any) -> Path:
-    """A run; each stage: lift, role, and what else its recipe says (model, fit, knowledge, seed)."""
+    """A run; each stage: lift, role, and what else its recipe says (model, fit, method, seed)."""
     parts: dict[str, Any] = {}
     for name, facts in stages.items():
         told = dict(facts)

@@ -1,4 +1,4 @@
-"""Every bundled recipe at tiny size: small networks of the same names, one epoch, made-up pictures or volumes."""
+"""Every bundled recipe at tiny size: small networks of the same names, one epoch, synthetic pictures or volumes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIDE = 64  # the least that every network takes, and divisible by 32
 
 
 def tiny_recipe(name: str) -> Recipe:
-    """The bundled recipe with its own stages, losses, knowledge and data steps, and reduced networks."""
+    """The bundled recipe with its own stages, losses, method and data steps, and reduced networks."""
     content = load_recipe(name).model_dump(mode="json", exclude_none=True)
     content["data"]["size"] = SIDE
     if "patches" in content["data"]:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.config.schema import Recipe, parse_recipe
-from segdistill.experiment.check import cautions
+from segdistill.experiment.check import recipe_warnings
 from segdistill.experiment.machine import Machine
 from segdistill.experiment.run import run_recipe
 from segdistill.files import sha256_file
@@ -155,10 +155,10 @@ def test_maps_smaller_than_what_a_logit_looks_at_are_told_once(tmp_path: Path) -
     for size, native, seen in ((96, False, "96x96"), (100, False, None), (100, True, "50x50")):
         changes = [f"data.size={size}", f"stages.teacher.adversarial.native={str(native).lower()}"]
         loaded = load_recipe(str(path), changes)
-        lines = cautions(loaded, list(loaded.stages))
+        lines = recipe_warnings(loaded, list(loaded.stages))
         assert [seen in line for line in lines if seen] == ([True] if seen else [])
         assert len(lines) == (seen is not None)
-    assert cautions(loaded, ["student"]) == []
+    assert recipe_warnings(loaded, ["student"]) == []
 
 
 @pytest.mark.parametrize(

@@ -19,38 +19,38 @@ from segdistill.experiment.run import run_recipe
 from segdistill.experiment.stage import load_stage, read_info
 from tests.experiment.tiny import RECIPE, write_recipe
 
-CODES = {"name": "feature_autoencoder", "taps": [2], "size": 8, "hidden": 8, "grid": 4}
+CODES = {"name": "feature_autoencoder", "layers": [2], "size": 8, "hidden": 8, "grid": 4}
 NET = {"name": "simplified_unet", "widths": [2, 4, 4]}
 
 
 def recipe(**changes: Any) -> dict[str, Any]:
-    """LightVessel's order (teacher, student alone, auto-encoders, student), and a second teacher for AMTD's weights."""
+    """LightVessel's order (teacher, baseline, auto-encoders, student), and a second teacher for AMTD's weights."""
     content = copy.deepcopy(RECIPE)
     teacher = content["stages"].pop("teacher")
     content["fit"]["epochs"] = 1
     content["stages"] = {
         "teacher": teacher,
         "other": {"role": "teacher", "model": {"name": "enet"}},
-        "alone": {"model": NET},
+        "baseline": {"model": NET},
         "teacher_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "teacher"}]},
         "other_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "other"}]},
-        "alone_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "alone"}]},
+        "alone_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "baseline"}]},
         "student": {
             "role": "student",
             "task": "distillation",
             "model": NET,
             "loss": {"name": "amtd_seg"},
             "teachers": [{"stage": "teacher"}, {"stage": "other"}],
-            "weighing": "score",
-            "combine": "mixture",
-            "knowledge": [
+            "weighting": "score",
+            "combine": "predictions",
+            "methods": [
                 {"name": "soft_prediction", "temperature": 4.0, "weight": 0.1},
                 {"name": "attention_transfer", "weight": 0.1},
-                {"name": "region_contrast", "weight": 0.1, "taps": "emkd"},
+                {"name": "region_contrast", "weight": 0.1, "layers": "emkd"},
                 {"name": "adversarial_similarity"},
                 {
                     "name": "feature_similarity",
-                    "taps": [2],
+                    "layers": [2],
                     "autoencoders": {
                         "student": "alone_codes",
                         "teacher": "teacher_codes",
@@ -79,13 +79,18 @@ def test_the_whole_order_runs_and_is_finished(tmp_path: Path, monkeypatch: pytes
     list(run_recipe(loaded, None, folder, Machine("cpu"), ["student"]))
     stages = folder / "stages"
     names = set(load_file(stages / "student" / "weights.safetensors"))
-    assert names == set(load_file(stages / "alone" / "weights.safetensors"))
+    assert names == set(load_file(stages / "baseline" / "weights.safetensors"))
     codes = load_file(stages / "teacher_codes" / "weights.safetensors")
     assert codes["encoders.enc@2.gather.weight"].shape == (8, 8)
-    assert json.loads((folder / "run.json").read_text())["stages"] == ["teacher", "other", "alone", "student"]
+    assert json.loads((folder / "run.json").read_text())["stages"] == [
+        "teacher",
+        "other",
+        "baseline",
+        "student",
+    ]
     assert not (stages / "teacher_codes" / "metrics.csv").exists()
     curves = (stages / "student" / "curves.csv").read_text().splitlines()[0]
-    assert "mixture/soft_prediction" in curves
+    assert "combined/soft_prediction" in curves
     assert "other/weight" in curves
     with pytest.raises(InputError, match="holds auto-encoders of features"):
         load_stage(stages / "teacher_codes")
@@ -106,15 +111,15 @@ KNOWN = "student__knowledge__4__"
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"student__weighing": "scores"}, r"unknown weighing 'scores': did you mean 'score'"),
+        ({"student__weighing": "scores"}, r"unknown weighting 'scores': did you mean 'score'"),
         ({"student__weighing": {"name": "softmax", "heat": 1}}, r"no option 'heat' \(options: temperature\)"),
-        ({"student__combine": "mean"}, r"stages.student.combine: .*'gaps' or 'mixture'"),
-        ({"alone__weighing": "score"}, r"weighing and combine belong to a stage with task: distillation"),
+        ({"student__combine": "mean"}, r"stages.student.combine: .*'losses' or 'mixture'"),
+        ({"alone__weighing": "score"}, r"weighting and combine belong to a stage with task: distillation"),
         (
             {"student__knowledge__1__taps": ["enc9"]},
             r"stage student: attention_transfer: the student has no fea",
         ),
-        ({"student__knowledge__1__taps": "ends"}, r"taps 'ends' is neither enc_dec nor emkd"),
+        ({"student__knowledge__1__taps": "ends"}, r"layers 'ends' is neither enc_dec nor emkd"),
         ({"student__knowledge__1__autoencoders": {"student": "alone_codes"}}, r"only feature_similarity has"),
         (
             {KNOWN + "autoencoders": {"student": "alone_codes"}},
@@ -123,7 +128,7 @@ KNOWN = "student__knowledge__4__"
         (
             {
                 KNOWN + "autoencoders": {
-                    "student": "alone",
+                    "student": "baseline",
                     "teacher": "teacher_codes",
                     "other": "other_codes",
                 }
@@ -134,7 +139,10 @@ KNOWN = "student__knowledge__4__"
             {KNOWN + "autoencoders": dict.fromkeys(("student", "teacher", "other"), "teacher_codes")},
             r"stage student: feature_similarity: .*of 'student' takes 8 channels at enc@2, the network has 4",
         ),
-        ({KNOWN + "taps": [4]}, r"stage student: feature_similarity: .* know enc@2, dec@2, not enc@4, dec@4"),
+        (
+            {KNOWN + "layers": [4]},
+            r"stage student: feature_similarity: .* know enc@2, dec@2, not enc@4, dec@4",
+        ),
         ({"teacher_codes__model": NET}, r"an autoencoder stage trains model: \{name: feature_autoencoder\}"),
         ({"alone__model": CODES}, r"feature_autoencoder is trained by a stage with task: autoencoder"),
         ({"teacher_codes__teachers": []}, r"an autoencoder stage has one teacher"),
@@ -144,7 +152,7 @@ KNOWN = "student__knowledge__4__"
         ),
         (
             {"teacher_codes__model__depth": 3},
-            r"stage teacher_codes: .*has no option 'depth' \(options: taps, latent",
+            r"stage teacher_codes: .*has no option 'depth' \(options: layers, latent",
         ),
         ({"teacher_codes__model__size": 0}, r"size is 0: it must be at least 1"),
         (
@@ -175,10 +183,10 @@ def test_stages_of_earlier_runs_are_known_by_the_same_facts() -> None:
         "loss": {"name": "weight_balance"},
         "labels": None,
         "teachers": [{"stage": "teacher", "weight": 1.0, "labels": []}],
-        "knowledge": [{"name": "soft_prediction", "weight": 1.0}],
+        "methods": [{"name": "soft_prediction", "weight": 1.0}],
         "hard_weight": 1.0,
         "routing": "both",
         "finetune_teachers": False,
     }
-    adaptive = stage.model_copy(update={"combine": "mixture"})
-    assert adaptive.facts()["combine"] == "mixture"
+    adaptive = stage.model_copy(update={"combine": "predictions"})
+    assert adaptive.facts()["combine"] == "predictions"

@@ -59,12 +59,12 @@ def test_it_learns_what_it_would_without(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("brief")
 def test_other_teachers_views_and_images_have_entries_of_their_own(tmp_path: Path) -> None:
     recipe, runs = write(tmp_path), tmp_path / "runs"
-    assert any("knowledge cache:" in text for text in run(runs / "a", recipe))
+    assert any("method cache:" in text for text in run(runs / "a", recipe))
     known = entries(runs)
     assert len(known) == 1
-    same = [("fit.epochs=1",), ("stages.student.knowledge=[{name: soft_prediction, temperature: 3.0}]",)]
+    same = [("fit.epochs=1",), ("stages.student.method=[{name: soft_prediction, temperature: 3.0}]",)]
     for number, changes in enumerate([(), ("stages.student.hard_weight=0.1",), *same[1:]]):
-        assert not any("knowledge cache:" in text for text in run(runs / f"same{number}", recipe, *changes))
+        assert not any("method cache:" in text for text in run(runs / f"same{number}", recipe, *changes))
     assert entries(runs) == known
     for number, change in enumerate(
         [
@@ -73,26 +73,24 @@ def test_other_teachers_views_and_images_have_entries_of_their_own(tmp_path: Pat
             "fit.augment=vessel",
             "data.split.seed=8",  # other training cases, and so another teacher too
             "data.channels=3",
-            "stages.student.knowledge=[{name: attention_transfer}]",
+            "stages.student.method=[{name: attention_transfer}]",
         ]
     ):
-        assert any("knowledge cache:" in text for text in run(runs / f"other{number}", recipe, change)), (
-            change
-        )
+        assert any("method cache:" in text for text in run(runs / f"other{number}", recipe, change)), change
         assert len(entries(runs)) == len(known) + number + 1, change
 
 
 @pytest.mark.usefixtures("brief")
 def test_auto_encoders_are_part_of_the_key(tmp_path: Path) -> None:
-    codes = {"task": "autoencoder", "model": {"name": "feature_autoencoder", "taps": [2], "size": 8}}
+    codes = {"task": "autoencoder", "model": {"name": "feature_autoencoder", "layers": [2], "size": 8}}
     read = {"student": "student_codes", "teacher": "teacher_codes"}
     stages = {
         "teacher": RECIPE["stages"]["teacher"],
-        "alone": {"model": STUDENT["model"]},
+        "baseline": {"model": STUDENT["model"]},
         "teacher_codes": codes | {"teachers": [{"stage": "teacher"}]},
-        "student_codes": codes | {"teachers": [{"stage": "alone"}]},
+        "student_codes": codes | {"teachers": [{"stage": "baseline"}]},
         "student": STUDENT
-        | {"cache": True, "knowledge": [{"name": "feature_similarity", "taps": [2], "autoencoders": read}]},
+        | {"cache": True, "methods": [{"name": "feature_similarity", "layers": [2], "autoencoders": read}]},
     }
     path = tmp_path / "fsd.yaml"
     path.write_text(
@@ -114,7 +112,7 @@ def test_auto_encoders_are_part_of_the_key(tmp_path: Path) -> None:
         ({}, {"cache_limit_gb": 0.0}, "cache_limit_gb"),
         (
             {},
-            {"task": "supervised", "teachers": [], "knowledge": []},
+            {"task": "supervised", "teachers": [], "methods": []},
             "cache belongs to a stage with task: dist",
         ),
     ],
@@ -142,5 +140,5 @@ def test_the_limit_is_no_input_of_the_stage(tmp_path: Path) -> None:
     assert recipes[0].stages["student"].facts() == recipes[1].stages["student"].facts()
     assert "cache" in recipes[0].stages["student"].facts()
     plain = load_recipe(str(write(tmp_path)), ["stages.student.cache=false"]).stages["student"]
-    new = {"cache", "cache_limit_gb", "left_out", "equal_time_to", "may_fail", "unseen"}
+    new = {"cache", "cache_limit_gb", "held_out", "equal_time_to", "may_fail", "unseen"}
     assert not new & set(json.dumps(plain.facts()).replace('"', " ").split())

@@ -13,7 +13,7 @@ from segdistill.data.case import Case
 from segdistill.data.phantom import write_phantom
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
-from segdistill.experiment.cases import gather
+from segdistill.experiment.cases import load_cases
 from segdistill.experiment.folder import only_writer
 
 
@@ -30,7 +30,7 @@ def splits_of(cases: list[Case]) -> dict[str, str]:
 
 def test_a_tables_own_split_is_used(tmp_path: Path) -> None:
     path = table(tmp_path, ["train", "train", "val", "test"])
-    found = gather(DataRecipe(), path, tmp_path / "run")
+    found = load_cases(DataRecipe(), path, tmp_path / "run")
     assert splits_of(found.cases) == splits_of(read_cases(path))
     assert found.split == "as given in the case table"
 
@@ -38,7 +38,7 @@ def test_a_tables_own_split_is_used(tmp_path: Path) -> None:
 def test_a_method_that_is_named_wins_and_says_so(tmp_path: Path) -> None:
     path = table(tmp_path, ["train", "test"])
     split = SplitRecipe(method="hold_out", test=0.2, val=0.2)
-    found = gather(DataRecipe(split=split), path, tmp_path / "run")
+    found = load_cases(DataRecipe(split=split), path, tmp_path / "run")
     assert "the table's own split is not used" in found.split
     assert {case.split for case in found.cases} == {"train", "val", "test"}
 
@@ -46,14 +46,14 @@ def test_a_method_that_is_named_wins_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("splits", [["train", ""], ["test", ""], ["train", "val"]])
 def test_half_a_split_is_refused(tmp_path: Path, splits: list[str]) -> None:
     with pytest.raises(InputError, match="fill in train and test, empty it, or choose"):
-        gather(DataRecipe(), table(tmp_path, splits), tmp_path / "run")
+        load_cases(DataRecipe(), table(tmp_path, splits), tmp_path / "run")
 
 
 def test_several_folders_that_fit_are_never_chosen_among(tmp_path: Path) -> None:
     for site in ("a", "b"):
         write_phantom(tmp_path / "sites" / site, 4, size=32)
     with pytest.raises(InputError, match=r"2 folders in it hold .* \(a, b\): give one of them"):
-        gather(DataRecipe(), tmp_path / "sites", tmp_path / "run")
+        load_cases(DataRecipe(), tmp_path / "sites", tmp_path / "run")
 
 
 def test_what_lies_in_a_new_folder_is_kept_however_its_writer_ends(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from segdistill.errors import InputError
 from segdistill.experiment.compare import choose_pairs, read_trainings, stated_margin
-from segdistill.stats.comparison import gather_methods, kind_of
+from segdistill.stats.comparison import group_variants, kind_of
 from tests.experiment.made_runs import WIDE, seeded, write_run
 
 ALONE = {"role": "baseline"}
@@ -18,13 +18,13 @@ TEACHER = {"role": "teacher", "model": WIDE}
 
 
 def names(*words: object, **choice: object) -> list[tuple[str, str]]:
-    methods, _ = gather_methods(read_trainings([str(word) for word in words]))
+    methods, _ = group_variants(read_trainings([str(word) for word in words]))
     return [(m.name, b.name) for m, b in choose_pairs(methods, **choice)]  # type: ignore[arg-type]
 
 
 def test_a_run_says_what_it_is(tmp_path: Path) -> None:
     run = write_run(
-        tmp_path / "r", {"alone": {**ALONE, "epochs": 5, "fit": {"batch_size": 16}}, "kd": {}}, seed=7
+        tmp_path / "r", {"baseline": {**ALONE, "epochs": 5, "fit": {"batch_size": 16}}, "kd": {}}, seed=7
     )
     alone, kd = read_trainings([str(run)])
     assert (alone.role, alone.seed, alone.steps, alone.seconds) == ("baseline", 7, 25, 10.0)
@@ -35,71 +35,73 @@ def test_a_run_says_what_it_is(tmp_path: Path) -> None:
 
 def test_seeds_within_a_run(tmp_path: Path) -> None:
     teachers = {f"kd@{s}": {"seed": s, "teachers": [{"stage": f"teacher@{s}"}]} for s in range(3)}
-    run = write_run(tmp_path / "r", {**seeded("teacher", **TEACHER), **seeded("alone", **ALONE), **teachers})
-    methods, _ = gather_methods(read_trainings([str(run)]))
+    run = write_run(
+        tmp_path / "r", {**seeded("teacher", **TEACHER), **seeded("baseline", **ALONE), **teachers}
+    )
+    methods, _ = group_variants(read_trainings([str(run)]))
     assert [(m.name, [t.seed for t in m.trainings]) for m in methods] == [
-        (name, [0, 1, 2]) for name in ("teacher", "alone", "kd")
+        (name, [0, 1, 2]) for name in ("teacher", "baseline", "kd")
     ]
-    assert names(run) == [("kd", "alone")]
+    assert names(run) == [("kd", "baseline")]
 
 
 def test_runs_of_one_recipe_with_other_seeds(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / f"s{s}", {"alone": ALONE, "kd": {}}, seed=s) for s in range(3)]
-    methods, _ = gather_methods(read_trainings([str(run) for run in runs]))
-    assert [(m.name, len(m.trainings)) for m in methods] == [("alone", 3), ("kd", 3)]
+    runs = [write_run(tmp_path / f"s{s}", {"baseline": ALONE, "kd": {}}, seed=s) for s in range(3)]
+    methods, _ = group_variants(read_trainings([str(run) for run in runs]))
+    assert [(m.name, len(m.trainings)) for m in methods] == [("baseline", 3), ("kd", 3)]
 
 
 def test_a_setting_of_the_teacher_makes_another_method(tmp_path: Path) -> None:
     def made(name: str, **teacher: object) -> Path:
         stages = {
             "teacher": {**TEACHER, **teacher},
-            "alone": ALONE,
+            "baseline": ALONE,
             "kd": {"teachers": [{"stage": "teacher"}]},
         }
         return write_run(tmp_path / name, stages)
 
     words = [made("a"), made("b", fit={"epochs": 9})]
-    assert names(*words) == [("a:kd", "alone"), ("b:kd", "alone")]
+    assert names(*words) == [("a:kd", "baseline"), ("b:kd", "baseline")]
     same = [made("c"), made("d", about="in other words", fit={"workers": 3})]
-    assert names(*same) == [("kd", "alone")]  # threads change nothing: the second is the first again
+    assert names(*same) == [("kd", "baseline")]  # threads change nothing: the second is the first again
 
 
 def test_runs_that_differ_keep_their_own_baseline(tmp_path: Path) -> None:
     runs = [
-        write_run(tmp_path / n, {"alone": ALONE, "kd": {}}, data={"size": s})
+        write_run(tmp_path / n, {"baseline": ALONE, "kd": {}}, data={"size": s})
         for n, s in (("a", 32), ("b", 64))
     ]
     assert names(*runs) == [("a:kd", "a:alone"), ("b:kd", "b:alone")]
-    assert names(*runs, baseline="alone") == [("a:kd", "a:alone"), ("b:kd", "b:alone")]
+    assert names(*runs, baseline="baseline") == [("a:kd", "a:alone"), ("b:kd", "b:alone")]
 
 
 def test_other_networks_are_no_twins(tmp_path: Path) -> None:
-    stages = {"unet": {"role": "baseline", "model": WIDE}, "alone": ALONE, "kd": {}}
+    stages = {"unet": {"role": "baseline", "model": WIDE}, "baseline": ALONE, "kd": {}}
     run = write_run(tmp_path / "r", stages)
-    assert names(run) == [("kd", "alone")]
+    assert names(run) == [("kd", "baseline")]
     assert names(run, baseline="unet") == [("kd", "unet")]
-    assert names(run, stages=["unet"], baseline="alone") == [("unet", "alone")]
+    assert names(run, stages=["unet"], baseline="baseline") == [("unet", "baseline")]
     assert names(f"{run}:kd", f"{run}:unet") == [("kd", "unet")]  # the only baseline there is
 
 
 def test_equal_steps_and_equal_time_come_together(tmp_path: Path) -> None:
-    stages = {**seeded("alone", **ALONE), **seeded("alone_longer", **ALONE, seconds=99.0), **seeded("kd")}
+    stages = {**seeded("baseline", **ALONE), **seeded("alone_longer", **ALONE, seconds=99.0), **seeded("kd")}
     run = write_run(tmp_path / "r", stages)
-    assert names(run) == [("kd", "alone"), ("kd", "alone_longer")]
+    assert names(run) == [("kd", "baseline"), ("kd", "alone_longer")]
     (run / "equal_time.json").write_text(json.dumps({"alone_longer": {"equal_time_to": "kd", "steps": 99}}))
-    methods = {m.name: m for m in gather_methods(read_trainings([str(run)]))[0]}
+    methods = {m.name: m for m in group_variants(read_trainings([str(run)]))[0]}
     assert kind_of(methods["kd"], methods["alone_longer"]) == "equal time"
-    assert kind_of(methods["kd"], methods["alone"]) == "equal steps"
+    assert kind_of(methods["kd"], methods["baseline"]) == "equal steps"
 
 
 def test_stages_and_evaluation_folders(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "r", {"alone": ALONE, "kd": {}})
-    for name in ("kd", "alone"):
+    run = write_run(tmp_path / "r", {"baseline": ALONE, "kd": {}})
+    for name in ("kd", "baseline"):
         (tmp_path / "ev" / name).mkdir(parents=True)
         shutil.copy(run / "stages" / name / "metrics.csv", tmp_path / "ev" / name)
-    assert names(run / "stages" / "kd", f"{run}:alone") == [("kd", "alone")]
-    folders = (tmp_path / "ev" / "kd", tmp_path / "ev" / "alone")
-    assert names(*folders, baseline="alone") == [("kd", "alone")]
+    assert names(run / "stages" / "kd", f"{run}:alone") == [("kd", "baseline")]
+    folders = (tmp_path / "ev" / "kd", tmp_path / "ev" / "baseline")
+    assert names(*folders, baseline="baseline") == [("kd", "baseline")]
     with pytest.raises(InputError, match=r"--baseline \(there are: kd, alone\)"):
         names(*folders)
 
@@ -111,7 +113,7 @@ def test_a_run_without_a_baseline(tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_there(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "r", {"alone": ALONE, "kd_soft": {}})
+    run = write_run(tmp_path / "r", {"baseline": ALONE, "kd_soft": {}})
     with pytest.raises(InputError, match="no stage 'kd_sotf': did you mean 'kd_soft'"):
         names(run, stages=["kd_sotf"])
     with pytest.raises(InputError, match="no baseline 'alne': did you mean 'alone'"):
@@ -132,10 +134,10 @@ def test_folders_that_are_something_else(made: str, tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_told_or_done_without(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "r", {"alone": ALONE, "kd": {}})
+    run = write_run(tmp_path / "r", {"baseline": ALONE, "kd": {}})
     for name in ("recipe.yaml", "run.json", "stages/kd/stage.json", "stages/kd/curves.csv"):
         (run / name).write_text("{[")
-    assert {t.cell for t in read_trainings([str(run)])} == {"alone", "kd"}
+    assert {t.cell for t in read_trainings([str(run)])} == {"baseline", "kd"}
     (run / "stages" / "kd" / "metrics.csv").write_text("case\n")
     with pytest.raises(InputError, match=r"not a metrics\.csv"):
         read_trainings([str(run)])

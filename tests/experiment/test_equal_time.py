@@ -1,4 +1,4 @@
-"""The student alone for as long as a distillation takes: measured once, a whole number, and kept."""
+"""The baseline for as long as a distillation takes: measured once, a whole number, and kept."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from segdistill.experiment.stage import read_info
 from tests.experiment.tiny import RECIPE, segdistill
 
 STAGES = RECIPE["stages"] | {
-    "alone_equal_time@0": {"model": RECIPE["stages"]["student"]["model"], "equal_time_to": "student"},
-    "alone_equal_time@1": {
+    "baseline_equal_time@0": {"model": RECIPE["stages"]["student"]["model"], "equal_time_to": "student"},
+    "baseline_equal_time@1": {
         "model": RECIPE["stages"]["student"]["model"],
         "equal_time_to": "student",
         "seed": 1,
@@ -42,10 +42,10 @@ def test_steps_by_hand() -> None:
 
 
 def test_what_was_measured_is_one_for_all_seeds(tmp_path: Path) -> None:
-    assert equal_steps(tmp_path, "alone_equal_time@3") is None
-    keep_times(tmp_path, "alone_equal_time@0", "kd@0", StepTimes(0.1, 0.2, 0.05, 10, 10))
+    assert equal_steps(tmp_path, "baseline_equal_time@3") is None
+    keep_times(tmp_path, "baseline_equal_time@0", "kd@0", StepTimes(0.1, 0.2, 0.05, 10, 10))
     keep_times(tmp_path, "other", "kd@0", StepTimes(0.1, 0.3, 0.05, 10, 10))
-    assert equal_steps(tmp_path, "alone_equal_time@3") == 20
+    assert equal_steps(tmp_path, "baseline_equal_time@3") == 20
     assert equal_steps(tmp_path, "other") == 30
 
 
@@ -58,12 +58,12 @@ def test_a_run_takes_the_steps_and_keeps_them(tmp_path: Path, monkeypatch: pytes
     kept = json.loads((run / EQUAL_TIME_FILE).read_text())
     per_epoch = math.ceil(read_info(run / "stages" / "student")["train_cases"] / 4)
     steps = round(2 * per_epoch * 0.25 / 0.1)
-    assert kept["alone_equal_time"]["steps"] == steps
-    assert kept["alone_equal_time"]["equal_time_to"] == "student"
-    told = f"stage alone_equal_time@0: {steps} steps take the time of the {2 * per_epoch} of student (100 and 250 ms"
+    assert kept["baseline_equal_time"]["steps"] == steps
+    assert kept["baseline_equal_time"]["equal_time_to"] == "student"
+    told = f"stage baseline_equal_time@0: {steps} steps take the time of the {2 * per_epoch} of student (100 and 250 ms"
     assert told in answer.err
     for seed in (0, 1):
-        curves = (run / "stages" / f"alone_equal_time@{seed}" / "curves.csv").read_text().splitlines()
+        curves = (run / "stages" / f"baseline_equal_time@{seed}" / "curves.csv").read_text().splitlines()
         assert len(curves) - 1 == math.ceil(steps / per_epoch)
     again = segdistill("run", path, "--device", "cpu", "--out", run)
     assert again.code == 0, again.err
@@ -73,14 +73,14 @@ def test_a_run_takes_the_steps_and_keeps_them(tmp_path: Path, monkeypatch: pytes
 
 def test_step_times_are_really_measured(tmp_path: Path) -> None:
     path, run = (
-        write(tmp_path, {name: STAGES[name] for name in ("teacher", "student", "alone_equal_time@0")}),
+        write(tmp_path, {name: STAGES[name] for name in ("teacher", "student", "baseline_equal_time@0")}),
         tmp_path / "r",
     )
-    answer = segdistill("run", path, "--device", "cpu", "--out", run, "--stages", "alone_equal_time@0")
+    answer = segdistill("run", path, "--device", "cpu", "--out", run, "--stages", "baseline_equal_time@0")
     assert answer.code == 0, answer.err
     # the other stage's teacher is trained, the other stage itself is not
-    assert sorted(p.name for p in (run / "stages").iterdir()) == ["alone_equal_time@0", "teacher"]
-    found = json.loads((run / EQUAL_TIME_FILE).read_text())["alone_equal_time"]
+    assert sorted(p.name for p in (run / "stages").iterdir()) == ["baseline_equal_time@0", "teacher"]
+    found = json.loads((run / EQUAL_TIME_FILE).read_text())["baseline_equal_time"]
     times = found["seconds_per_step"]
     assert min(times.values()) > 0  # which of them is larger nobody can promise on a busy machine
     assert len(set(times.values())) == 3
@@ -90,6 +90,6 @@ def test_step_times_are_really_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", ["teacher", "nobody"])
 def test_only_the_time_of_a_distillation_can_be_taken(tmp_path: Path, other: str) -> None:
-    wrong = STAGES | {"alone_equal_time@0": STAGES["alone_equal_time@0"] | {"equal_time_to": other}}
+    wrong = STAGES | {"baseline_equal_time@0": STAGES["baseline_equal_time@0"] | {"equal_time_to": other}}
     with pytest.raises(InputError, match=f"takes the time of a distillation stage, not of '{other}'"):
         load_recipe(str(write(tmp_path, wrong)))

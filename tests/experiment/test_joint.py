@@ -43,7 +43,7 @@ STAGES: dict[str, Any] = {
         "model": {"name": "simplified_unet_joint", "widths": [2, 4, 4]},
         "joint": {"location": "loss", "judge": "both"},
         "teachers": [{"stage": "lanet"}],
-        "knowledge": [{"name": "soft_prediction"}, {"name": "soft_label", "temperature": 2.0}],
+        "methods": [{"name": "soft_prediction"}, {"name": "soft_label", "temperature": 2.0}],
     },
 }  # fmt: skip
 
@@ -168,11 +168,11 @@ def test_one_model_file_says_mask_box_and_class(joint_run: Path) -> None:
     assert output.label is not None
     np.testing.assert_allclose(label, output.label.softmax(1).numpy(), atol=1e-5)
     np.testing.assert_allclose(mask, output.logits.softmax(1).numpy(), atol=1e-5)
-    said = predictor.predict_pixels(pixels)
-    assert said.classes == pytest.approx(dict(zip(engine.info.labels, label[0].tolist(), strict=True)))
-    if said.mask.any():
-        left, top, right, bottom = said.box or (0, 0, 0, 0)
-        assert said.mask[top:bottom, left:right].any()
+    targets = predictor.predict_pixels(pixels)
+    assert targets.classes == pytest.approx(dict(zip(engine.info.labels, label[0].tolist(), strict=True)))
+    if targets.mask.any():
+        left, top, right, bottom = targets.box or (0, 0, 0, 0)
+        assert targets.mask[top:bottom, left:right].any()
 
 
 def test_predictions_have_class_columns(joint_run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every bundled recipe runs, all its stages, from made-up data to the report, with reduced networks."""
+"""Every bundled recipe runs, all its stages, from synthetic data to the report, with reduced networks."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from segdistill.config.load import load_recipe
 from segdistill.data.case import reference_mask
 from segdistill.data.phantom import write_phantom
 from segdistill.data.table import read_cases, write_cases
-from segdistill.distillation import create_weighing
+from segdistill.distillation import create_weighting
 from segdistill.errors import InputError
 from segdistill.experiment.build import labelled_model
 from segdistill.experiment.check import check_parts
@@ -25,7 +25,7 @@ from tests.experiment.tiny import RECIPE, segdistill, write_recipe
 
 ADDED = {
     "lightbtseg/adaptive": ["student_adaptive", "student_mixture", "student_uniform"],
-    "usseg/distill": ["student", "student_of_plain", "student_alone"],
+    "usseg/distill": ["student", "student_of_plain", "baseline"],
 }
 
 
@@ -58,7 +58,7 @@ def test_the_sizes_are_those_of_the_recipes_below() -> None:
 
 
 def test_specialists_weigh_as_much_together_however_they_are_weighed() -> None:
-    """0.7 beside a hard weight of 0.3 in the paper, and so in every way of weighing; the weights differ per image."""
+    """0.7 beside a hard weight of 0.3 in the paper, and so in every way of weighting; the weights differ per image."""
     recipe = load_recipe("lightbtseg/adaptive_cpu")
     target = torch.zeros(3, 8, 8, dtype=torch.long)
     target[:2, 2:6, 2:6] = 1  # the third image has nothing to find
@@ -68,14 +68,16 @@ def test_specialists_weigh_as_much_together_however_they_are_weighed() -> None:
     for stage in ("student", "student_adaptive", "student_mixture", "student_uniform"):
         part = recipe.stages[stage]
         given = torch.tensor([[teacher.weight for teacher in part.teachers]] * 3)
-        weights = create_weighing(part.weighing.name, **part.weighing.options)(given, [sure, wrong], target)
-        rows[stage] = part.knowledge[0].weight * weights
+        weights = create_weighting(part.weighting.name, **part.weighting.options)(
+            given, [sure, wrong], target
+        )
+        rows[stage] = part.methods[0].weight * weights
         torch.testing.assert_close(rows[stage].sum(1), torch.full((3,), 0.7))
         assert (part.hard_weight, [t.stage for t in part.teachers]) == (
             0.3,
             ["benign_teacher", "malignant_teacher"],
         )
-        assert [(k.name, k.options) for k in part.knowledge] == [("soft_prediction", {})]
+        assert [(k.name, k.options) for k in part.methods] == [("soft_prediction", {})]
     torch.testing.assert_close(rows["student"], torch.tensor([[0.5, 0.2]] * 3))
     torch.testing.assert_close(rows["student_uniform"], torch.full((3, 2), 0.35))
     adaptive = rows["student_adaptive"]
@@ -94,14 +96,14 @@ def test_us_seg_is_compared_with_the_same_network_without_discriminators() -> No
         assert [t.stage for t in student.teachers + other.teachers] == ["us_seg", "plain"]
         changed = {"about": other.about, "teachers": other.teachers}
         assert student.model_copy(update=changed) == other
-        assert student.model == recipe.stages["student_alone"].model
+        assert student.model == recipe.stages["baseline"].model
 
 
 def test_the_light_joint_student_is_the_same_at_both_sizes() -> None:
     paper, small = load_recipe("lanet/distill"), load_recipe("lanet/cpu")
     assert paper.with_teachers(["student"]) == ["locate_r50", "lanet_r50", "student"]
     change = {"teachers": [], "about": ""}
-    for stage in ("student", "student_alone"):
+    for stage in ("student", "baseline"):
         assert paper.stages[stage].model_copy(update=change) == small.stages[stage].model_copy(update=change)
 
 

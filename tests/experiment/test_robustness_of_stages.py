@@ -49,7 +49,7 @@ def test_a_listed_stage_is_measured_on_disturbed_images(tmp_path: Path) -> None:
 
 def test_results_without_it_stay_valid() -> None:
     assert EvaluationRecipe(robustness=["a"]).facts() == EvaluationRecipe().facts()
-    assert [EvaluationRecipe(robustness=said).disturbs("a") for said in (True, False, ["a"], ["b"])] == [
+    assert [EvaluationRecipe(robustness=targets).disturbs("a") for targets in (True, False, ["a"], ["b"])] == [
         True, False, True, False,
     ]  # fmt: skip
 
@@ -65,11 +65,11 @@ def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["verdict/busi", "verdict/coronary"])
 def test_the_verdicts_disturb_their_method_and_its_baseline(name: str) -> None:
     recipe = load_recipe(name)
-    assert recipe.evaluation.robustness == ["alone@0", recipe.export]
+    assert recipe.evaluation.robustness == ["baseline@0", recipe.export]
     assert recipe.evaluation.calibration
 
 
 def test_the_student_at_equal_time_trains_where_it_is_named() -> None:
     recipe = load_recipe("distill")
-    assert recipe.with_teachers(recipe.run) == ["teacher", "student", "student_alone"]
-    assert recipe.stages["student_equal_time"].equal_time_to == "student"
+    assert recipe.with_teachers(recipe.run) == ["teacher", "student", "baseline"]
+    assert recipe.stages["baseline_equal_time"].equal_time_to == "student"

@@ -33,7 +33,7 @@ RECIPE: dict[str, Any] = {
             "task": "distillation",
             "model": {"name": "simplified_unet", "widths": [2, 4, 4]},
             "teachers": [{"stage": "teacher"}],
-            "knowledge": [{"name": "soft_prediction"}],
+            "methods": [{"name": "soft_prediction"}],
         },
     },
     "export": "student",

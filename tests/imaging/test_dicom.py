@@ -245,7 +245,7 @@ def test_errors_warnings_and_logs_hold_no_patient_tags(
     data = made(RAMP, PatientName="Secret^Name", PatientID="Secret")
     content = bytearray(write(tmp_path, data).read_bytes())
     rng = np.random.default_rng(3)
-    said: list[str] = []
+    targets: list[str] = []
     for _ in range(150):
         damaged = bytearray(content)
         for position in rng.integers(132, len(content), 4):
@@ -257,7 +257,7 @@ def test_errors_warnings_and_logs_hold_no_patient_tags(
             try:
                 read_picture(path, max_pixels=10**6)
             except UnreadableImage as error:
-                said.append(str(error))
-        said.extend(str(warning.message) for warning in caught)
-    assert said
-    assert not any("Secret" in text for text in [*said, caplog.text])
+                targets.append(str(error))
+        targets.extend(str(warning.message) for warning in caught)
+    assert targets
+    assert not any("Secret" in text for text in [*targets, caplog.text])

@@ -75,14 +75,14 @@ def test_cutting_and_stitching_is_the_identity(data: st.DataObject, count: int, 
     grid = PatchGrid(count, size)
     patches = grid.cut(picture)
     assert all(patch.shape == (size, size, 2) for patch in patches)
-    answers = np.stack([np.moveaxis(patch, 2, 0) for patch in patches])
-    assert np.allclose(grid.stitch(answers, shape), np.moveaxis(picture, 2, 0), atol=1e-6)
+    teacher_targets = np.stack([np.moveaxis(patch, 2, 0) for patch in patches])
+    assert np.allclose(grid.stitch(teacher_targets, shape), np.moveaxis(picture, 2, 0), atol=1e-6)
 
 
 def test_overlaps_are_averaged() -> None:
     grid = PatchGrid(2, 4)
-    answers = np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1) * np.ones((4, 1, 4, 4), np.float32)
-    joined = grid.stitch(answers, (6, 6))[0]
+    teacher_targets = np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1) * np.ones((4, 1, 4, 4), np.float32)
+    joined = grid.stitch(teacher_targets, (6, 6))[0]
     assert joined[0, 0] == 0
     assert joined[5, 5] == 3
     assert joined[0, 3] == 0.5

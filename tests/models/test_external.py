@@ -72,7 +72,7 @@ class TestMonaiUNet(ModelContract):
 
 
 class TestToyFromTorchAlone(ModelContract):
-    name = "foreign"
+    name = "external"
 
     def build(self, in_channels: int = 3, classes: int = 2) -> Any:
         self.options = {  # type: ignore[misc]
@@ -102,11 +102,11 @@ def test_every_usual_form_of_answer_is_understood() -> None:
 
 
 def test_ours_and_theirs_are_the_same_under_any_name() -> None:
-    assert find("a.b:C") is find("foreign")
+    assert find("a.b:C") is find("external")
     torch.manual_seed(0)
     short = create_model("torch.nn:Conv2d", 3, 2, arguments={"kernel_size": 1})
     torch.manual_seed(0)
-    long = create_model("foreign", 3, 2, target="torch.nn:Conv2d", arguments={"kernel_size": 1})
+    long = create_model("external", 3, 2, target="torch.nn:Conv2d", arguments={"kernel_size": 1})
     image = torch.rand(1, 3, 8, 8)
     assert torch.equal(short.eval()(image).logits, long.eval()(image).logits)
 
@@ -143,15 +143,15 @@ def test_it_teaches_and_learns() -> None:
     ours = create_model("simplified_unet", 3, widths=[4, 8])
     image = torch.rand(2, 3, 32, 32)
     target = (torch.rand(2, 32, 32) > 0.5).long()
-    knowledge = SoftPrediction()
+    methods = SoftPrediction()
     for teacher, student in ((monai, ours), (ours, monai)):
         with torch.no_grad():
-            told = knowledge.extract(teacher.eval()(image), target)
+            told = methods.extract(teacher.eval()(image), target)
         optimiser = torch.optim.SGD(student.parameters(), 0.1)
         gaps = []
         for _ in range(5):
             optimiser.zero_grad()
-            gap = knowledge.gap(knowledge.extract(student.train()(image), target), told).mean()
+            gap = methods.gap(methods.extract(student.train()(image), target), told).mean()
             gap.backward()
             optimiser.step()
             gaps.append(float(gap.detach()))
@@ -161,7 +161,7 @@ def test_it_teaches_and_learns() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("foreign", {}, "target '' is no import path: write module:callable"),
+        ("external", {}, "target '' is no import path: write module:callable"),
         ("no_such_module:Net", {}, r"cannot import no_such_module \(ModuleNotFoundError"),
         ("torch.nn:Conv2", {}, "torch.nn has no 'Conv2': did you mean 'Conv2d'"),
         ("torch:pi", {}, "torch:pi is a float: name a class or a function"),
@@ -171,7 +171,7 @@ def test_it_teaches_and_learns() -> None:
         (
             "torch.nn:Conv2d",
             {"arguments": 3},
-            "option 'arguments' of foreign is 3: it must be a mapping or none",
+            "option 'arguments' of external is 3: it must be a mapping or none",
         ),
         (
             "torch.nn:Conv2d",

@@ -61,7 +61,7 @@ def shapes(name: str, size: int, **options: Any) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "preset", "taps"),
+    ("name", "preset", "layers"),
     [
         ("enet", "amtd", {"encoder": (128, 48), "decoder": (16, 192), "low": (16, 192), "high": (128, 48)}),
         ("espnet", "amtd", {"encoder": (256, 48), "decoder": (21, 192), "low": (16, 192), "high": (256, 48)}),
@@ -72,9 +72,11 @@ def shapes(name: str, size: int, **options: Any) -> dict[str, tuple[int, ...]]:
         ),
     ],
 )
-def test_amtd_s_taps(name: str, preset: str, taps: dict[str, tuple[int, int]]) -> None:
+def test_amtd_s_taps(name: str, preset: str, layers: dict[str, tuple[int, int]]) -> None:
     found = shapes(name, 384, preset=preset)
-    assert {tap: found[tap] for tap in taps} == {tap: (c, side, side) for tap, (c, side) in taps.items()}
+    assert {layer: found[layer] for layer in layers} == {
+        layer: (c, side, side) for layer, (c, side) in layers.items()
+    }
 
 
 @pytest.mark.parametrize(

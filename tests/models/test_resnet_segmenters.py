@@ -72,7 +72,7 @@ def test_taps_are_those_of_amtd_at_384(
     with torch.device("meta"):
         model = create_model(name, 1, **options).eval()
         features = model(torch.zeros(1, 1, 384, 384)).features
-    shapes = [tuple(features[tap].shape[1:]) for tap in ("encoder", "decoder", "low", "high")]
+    shapes = [tuple(features[layer].shape[1:]) for layer in ("encoder", "decoder", "low", "high")]
     assert [(channels, height) for channels, height, _ in shapes] == [encoder, decoder, low, high]
 
 

@@ -15,8 +15,8 @@ from segdistill.config.load import load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.data.datasets import index_dataset
 from segdistill.data.store import prepare_store
-from segdistill.distillation.layers import tapped
-from segdistill.experiment.cases import gather
+from segdistill.distillation.layers import declared_layers
+from segdistill.experiment.cases import load_cases
 from segdistill.imaging.patches import PatchGrid
 from segdistill.models import create_model
 from segdistill.models.network import FeatureInfo
@@ -46,7 +46,7 @@ def test_amtd_is_the_papers(name: str, subsets: int) -> None:
         assert (fit.schedule.name, fit.schedule.lowest, fit.schedule.steps_up) == ("cyclic", 1e-6, 2000)
         assert part.loss.name == "amtd_seg"
         if part.task == "distillation":
-            assert [(k.name, k.weight, k.options) for k in part.knowledge] == AMTD_KNOWLEDGE
+            assert [(k.name, k.weight, k.options) for k in part.methods] == AMTD_KNOWLEDGE
             assert part.hard_weight == 1
     for student, network in STUDENTS.items():
         assert recipe.stages[f"{student}_alone"].model.name == network
@@ -56,7 +56,7 @@ def test_amtd_is_the_papers(name: str, subsets: int) -> None:
             assert recipe.stages[teacher].sites is None
         several = recipe.stages[f"{student}_multi"]
         assert taught_by(recipe, f"{student}_multi") == [f"t{k}" for k in range(1, subsets + 1)]
-        assert (several.weighing.name, several.combine) == ("score", "mixture")
+        assert (several.weighting.name, several.combine) == ("score", "predictions")
     sites = [site for k in range(1, subsets + 1) for site in recipe.stages[f"t{k}"].sites or []]
     assert len(sites) == len(set(sites)) == (6 if subsets == 3 else 2)
     for k, teacher in enumerate(["deeplab", "fcn", "pspnet"][:subsets], 1):
@@ -68,14 +68,14 @@ def test_amtd_cpu_compares_one_thing_at_a_time() -> None:
     assert [recipe.stages[f"t{k}"].sites for k in (1, 2, 3)] == [["RUNMC"], ["UCL"], ["BIDMC"]]
     assert len({recipe.stages[f"t{k}"].model.name for k in (1, 2, 3)}) == 3
     for student in STUDENTS:
-        ways = [f"{student}_{way}" for way in ("alone", "one", "multi", "uniform")]
+        ways = [f"{student}_{way}" for way in ("baseline", "one", "multi", "uniform")]
         assert len({recipe.fit_settings(way).model_dump_json() for way in ways}) == 1  # equal steps
         assert len({recipe.stages[way].model.model_dump_json() for way in ways}) == 1
         assert len({recipe.stages[way].loss.model_dump_json() for way in ways}) == 1
         alone, one, score, uniform = (recipe.stages[way] for way in ways)
-        assert one.knowledge == score.knowledge == uniform.knowledge
-        assert score == uniform.model_copy(update={"weighing": score.weighing, "about": score.about})
-        assert (score.weighing.name, uniform.weighing.name) == ("score", "uniform")
+        assert one.methods == score.methods == uniform.methods
+        assert score == uniform.model_copy(update={"weighting": score.weighting, "about": score.about})
+        assert (score.weighting.name, uniform.weighting.name) == ("score", "uniform")
         assert not alone.teachers
         assert taught_by(recipe, ways[1]) == ["t1"]
 
@@ -100,14 +100,14 @@ def test_lightvessel_is_the_papers(name: str) -> None:
         part = recipe.stages[stage]
         assert part.model.name == recipe.stages[f"{stage}_alone"].model.name == network
         assert recipe.fit_settings(stage) == recipe.fit_settings(f"{stage}_alone")
-        assert [(k.name, k.weight) for k in part.knowledge] == [
+        assert [(k.name, k.weight) for k in part.methods] == [
             ("feature_similarity", 1),
             ("adversarial_similarity", 1),
         ]
-        codes = part.knowledge[0].autoencoders
+        codes = part.methods[0].autoencoders
         assert codes == {"student": f"{stage}_codes", "teacher": "teacher_codes"}
         assert taught_by(recipe, f"{stage}_codes") == [f"{stage}_alone"]
-    assert [k.name for k in recipe.stages["student_fsd"].knowledge] == ["feature_similarity"]
+    assert [k.name for k in recipe.stages["student_fsd"].methods] == ["feature_similarity"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_patches_are_the_fewest_that_cover_a_picture(name: str, side: int, count
 
 def test_the_coronary_pairs_are_halved_with_duplicates_whole(data_root: Path, tmp_path: Path) -> None:
     recipe = load_recipe("lightvessel/cpu")
-    found = gather(recipe.data, data_root / "coronary", tmp_path)
+    found = load_cases(recipe.data, data_root / "coronary", tmp_path)
     splits = {case.id: case.split for case in found.cases}
     assert sorted(splits.values()) == ["test"] * 20 + ["train"] * 20
     assert len(found.pairs) == 4
@@ -134,7 +134,7 @@ def test_the_coronary_pairs_are_halved_with_duplicates_whole(data_root: Path, tm
 
 def test_every_site_of_promise12_trains_and_tests(data_root: Path, tmp_path: Path) -> None:
     recipe = load_recipe("amtd/cpu")
-    found = gather(recipe.data, data_root / "promise12", tmp_path)
+    found = load_cases(recipe.data, data_root / "promise12", tmp_path)
     assert len(found.cases) == len(index_dataset("promise12", data_root / "promise12")) == 37
     for split in ("train", "test"):
         assert {case.site for case in found.cases if case.split == split} == {"RUNMC", "UCL", "BIDMC"}
@@ -146,11 +146,11 @@ def test_lightvessels_comparators_read_its_pair(name: str) -> None:
     stages = load_recipe(name).stages
     encoder, decoder = "pair_encoder|enc@4", "pair_decoder|dec@4"
     read = {"at": [encoder, decoder], "ifvd": [decoder], "skd": [encoder]}
-    for method, taps in read.items():
-        assert [part.options["taps"] for part in stages[f"{method}@2"].knowledge] == [taps]
+    for method, layers in read.items():
+        assert [part.options["layers"] for part in stages[f"{method}@2"].methods] == [layers]
     with torch.device("meta"):
         for model, channels in (("sk_unet", 256), ("mobilenet_v2_unet", 24)):
-            found = tapped(create_model(model, in_channels=1), [encoder, decoder])
+            found = declared_layers(create_model(model, in_channels=1), [encoder, decoder])
             assert found[encoder] == FeatureInfo("pair_encoder", channels, 4)
             assert found[decoder].stride == 4
 
@@ -187,7 +187,7 @@ def test_amtds_comparators_have_a_teacher_per_set(name: str, sites: list[list[st
         assert taught_by(recipe, f"{method}@1") == ["fcn"]
     for method in ("amtml", "amtd"):
         assert taught_by(recipe, f"{method}@1") == teachers
-    assert recipe.stages["at@0"].knowledge[0].options == {"exponent": 2}
+    assert recipe.stages["at@0"].methods[0].options == {"exponent": 2}
     assert {part.loss.name for part in recipe.stages.values()} == {"amtd_seg"}
 
 

@@ -69,7 +69,7 @@ def write_run(folder: Path, recipe: str, dataset: str, **stages: dict[str, Any])
     for stage, evaluated in stages.items():
         (folder / "stages" / stage).mkdir(parents=True)
         (folder / "stages" / stage / "evaluation.json").write_text(json.dumps(evaluated))
-    (folder / "run.json").write_text(json.dumps({"recipe": recipe, "data": "made up, by hand"}))
+    (folder / "run.json").write_text(json.dumps({"recipe": recipe, "data": "synthetic, by hand"}))
     declared = load_recipe(recipe).stages if recipe in bundled_recipes() else stages
     content = {"data": {"dataset": dataset, "size": [96, 80]}, "stages": {name: {} for name in declared}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
@@ -88,9 +88,9 @@ def test_pooled_numbers_and_rows_without_a_stage(tmp_path: Path) -> None:
     evaluated = {"pooled": pooled, "summary": {"all": summary(accuracy=0.1)}}
     write_run(tmp_path / "small", "lightvessel/cpu", "coronary", teacher=evaluated)
     tables = compare_with_paper("lightvessel", tmp_path, "1")
-    assert [table["run"] for table in tables] == ["lightvessel/cpu (96x80) on made up", None]
+    assert [table["run"] for table in tables] == ["lightvessel/cpu (96x80) on synthetic", None]
     assert [table["folder"] for table in tables] == [str(tmp_path / "small"), None]
-    assert f"[lightvessel/cpu (96x80) on made up, {tmp_path / 'small'}]" in render(tables)
+    assert f"[lightvessel/cpu (96x80) on synthetic, {tmp_path / 'small'}]" in render(tables)
     teacher = row_of(tables, "Teacher")
     assert teacher["ours"]["pooled.accuracy"] == 0.9
     assert teacher["difference"]["pooled.accuracy"] == -0.0835
@@ -124,7 +124,7 @@ F1 = {"pooled": {"f1": 0.7}}
 @pytest.mark.parametrize(
     ("recipe", "dataset", "stages", "filled"),
     [
-        ("verdict/coronary", "coronary", ("teacher", "alone@0", "alone@1"), ["lightvessel/methods"]),
+        ("verdict/coronary", "coronary", ("teacher", "baseline@0", "baseline@1"), ["lightvessel/methods"]),
         ("lightvessel/methods", "coronary", ("teacher", "at@2"), ["lightvessel/methods"]),
         ("lightvessel/cpu", "coronary", ("teacher",), ["lightvessel/coronary"] * 3),
         ("lightvessel/cpu", "folder", ("teacher",), []),  # other pictures
@@ -132,7 +132,7 @@ F1 = {"pooled": {"f1": 0.7}}
         (
             "mine",
             "coronary",
-            ("teacher", "student", "student_alone", "student_fsd"),
+            ("teacher", "student", "baseline", "student_fsd"),
             ["lightvessel/coronary"] * 2,
         ),
         ("mine", "coronary", ("teacher",), []),  # a name that anything may have
@@ -167,7 +167,7 @@ def test_what_no_run_fills_is_answered_with_commands(tmp_path: Path) -> None:
     assert "0.9835" not in nothing
     write_run(tmp_path / "m", "verdict/coronary", "coronary", teacher=F1)
     some = segdistill("reproduce", "lightvessel", "--runs", tmp_path).out
-    source = f"verdict/coronary (96x80) on made up, {tmp_path / 'm'}"
+    source = f"verdict/coronary (96x80) on synthetic, {tmp_path / 'm'}"
     assert f"Table 1, methods, as a matrix of three seeds   [{source}]" in some
     assert "segdistill run lightvessel/coronary" in some
     assert "segdistill run lightvessel/methods" not in some
@@ -194,7 +194,7 @@ def test_overlap_errors_and_the_cases_of_one_site(tmp_path: Path) -> None:
 
 
 OWN = Paper(
-    title="made up",
+    title="synthetic",
     metrics=["dice"],
     tables={
         "1": [
@@ -223,7 +223,7 @@ def test_folds_are_one_run_with_a_spread(tmp_path: Path) -> None:
         groups = {"a": summary(1, dice=mean), "b": summary(3, dice=mean - 0.1), "all": summary(4, dice=mean)}
         write_run(tmp_path / "own" / f"fold-{k}", "own/busi", "busi", s={"summary": groups})
     tables = compare_with_paper("own", tmp_path)
-    assert [table["run"] for table in tables] == ["own/busi (96x80) on made up, 3 folds"]
+    assert [table["run"] for table in tables] == ["own/busi (96x80) on synthetic, 3 folds"]
     both = row_of(tables, "both")
     assert both["ours"]["dice"] == pytest.approx(fmean(means) - 0.075)
     assert both["ours_spread"]["dice"] == pytest.approx(0.07**0.5)  # (.2² + .1² + .3²) / 2

@@ -1,4 +1,4 @@
-"""Made-up results and reports that several tests share."""
+"""Synthetic results and reports that several tests share."""
 
 from __future__ import annotations
 

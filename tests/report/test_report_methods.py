@@ -89,7 +89,7 @@ def test_false_alarms_are_counted_over_all_trainings() -> None:
 
 
 def test_reports_without_seeds_are_left_alone() -> None:
-    plain = Report("r", [*TEACHER, replace(KD[0], name="kd"), replace(ALONE[0], name="alone")])
+    plain = Report("r", [*TEACHER, replace(KD[0], name="kd"), replace(ALONE[0], name="baseline")])
     assert over_seeds(plain) is plain
     html = render_report(plain)
     assert "Spread" not in html.partition("</header>")[0]
@@ -100,9 +100,9 @@ def test_the_first_table_answers_method_by_method() -> None:
     header = [row for section, _, row in Rows(render_report(MATRIX)).rows if section == "header"]
     heads, *rows = header
     names = [row[0].split()[0] for row in rows]
-    assert names == ["teacher", "alone", "alone_equal_time", "kd", "attention", "cwd"]
+    assert names == ["teacher", "baseline", "baseline_equal_time", "kd", "attention", "cwd"]
     assert heads[3] == "Difference to alone at equal steps"
-    assert heads[6] == "At equal wall-clock to alone_equal_time"
+    assert heads[6] == "At equal wall-clock to baseline_equal_time"
     found = {(c.method, c.kind): c for c in find_verdicts(MATRIX)}
     for stages, name, verdict in (
         (KD, "kd", "helps"),
@@ -121,7 +121,7 @@ def test_the_first_table_answers_method_by_method() -> None:
         assert row[5].startswith(verdict)
         verdict, _, more = found[name, "equal time"].words.partition(", ")
         assert row[6] == f"{verdict} {signed(longer)}{', ' * bool(more)}{more}"
-    assert rows[names.index("alone")][3:] == ["—"] * 4
+    assert rows[names.index("baseline")][3:] == ["—"] * 4
     assert rows[0][2] == f"{number(None)} 1 seed"
 
 
@@ -137,7 +137,7 @@ def test_every_training_is_folded_away() -> None:
     assert not [place for place in open_rows if "@" in place[1] and place[0] not in few]
     for section in ("results", "cost"):
         folded = [row[0] for where, is_folded, row in found if where == section and is_folded]
-        assert {"kd@0", "kd@1", "kd@2", "alone@2"} <= set(folded)
+        assert {"kd@0", "kd@1", "kd@2", "baseline@2"} <= set(folded)
     assert re.search(r"<summary>kd: 3 trainings</summary>", html)
     assert "On 40 test cases, “kd”" in Page(html).text
     assert "Numbers are means over 3 trainings with other seeds." in Page(html).text
@@ -148,7 +148,7 @@ def test_several_students_name_their_own_baseline() -> None:
     others = [replace(s, name=f"wide-{s.name}", **wide) for s in (*ALONE, *KD)]
     report = Report("m", [*TEACHER, *ALONE, *KD, *others])
     heads, *rows = [row for section, _, row in Rows(render_report(report)).rows if section == "header"]
-    assert heads[3] == "Difference to the student alone at equal steps"
+    assert heads[3] == "Difference to the baseline at equal steps"
     told = {row[0].split()[0]: row[3] for row in rows}
     assert told["kd"].endswith("to alone")
     assert told["wide-kd"].endswith("to wide-alone")
@@ -189,7 +189,7 @@ def test_pictures_of_one_training_of_few_methods() -> None:
     report = Report("m", [*TEACHER, *ALONE, *KD, *many], student="kd@1")
     names = [s.name for s in pictured_stages(report)]
     assert len(names) == PICTURED
-    assert {"kd@1", "alone@0", "teacher"} <= set(names)
+    assert {"kd@1", "baseline@0", "teacher"} <= set(names)
     assert len({name.partition("@")[0] for name in names}) == PICTURED
     plain = Report("m", [replace(s, name=f"n{k}") for k, s in enumerate(many)])
     assert len(pictured_stages(plain)) == len(many)

@@ -33,8 +33,10 @@ def stages(cell: str, role: str, lift: float, seeds: int = 3, **facts: object) -
 
 
 TEACHER = stages("teacher", "teacher", 0.2, 1, cost=LARGE)
-ALONE = stages("alone", "baseline", 0.0)
-LONGER = stages("alone_equal_time", "baseline", 0.003, training={"epochs": 6, "cases": 80, "seconds": 61.0})
+ALONE = stages("baseline", "baseline", 0.0)
+LONGER = stages(
+    "baseline_equal_time", "baseline", 0.003, training={"epochs": 6, "cases": 80, "seconds": 61.0}
+)
 KD, AT, CWD = (
     stages("kd", "student", 0.08),
     stages("attention", "student", -0.08),
@@ -59,9 +61,9 @@ def test_every_method_against_both_baselines() -> None:
     page = Page(render_report(report))
     for words in (
         "Distillation helps. kd minus alone at equal steps: +0.0",
-        "Distillation helps. kd minus alone_equal_time at equal wall-clock: +0.0",
+        "Distillation helps. kd minus baseline_equal_time at equal wall-clock: +0.0",
         "Against alone at equal steps",
-        "Against alone_equal_time at equal wall-clock",
+        "Against baseline_equal_time at equal wall-clock",
         "after Holm over 3 methods",
         "Margin: 0.05",
     ):
@@ -72,12 +74,11 @@ def test_every_method_against_both_baselines() -> None:
 def test_what_was_not_trained_is_said() -> None:
     page = Page(render_report(Report("r", [*TEACHER, *ALONE, *KD])))
     assert (
-        "What is missing for a verdict on kd: The student alone at equal wall-clock was not trained."
-        in page.text
+        "What is missing for a verdict on kd: The baseline at equal wall-clock was not trained." in page.text
     )
     complete = Page(render_report(Report("r", [*TEACHER, *ALONE, *LONGER, *KD])))
     assert "What is missing" not in complete.text
-    once = Report("r", [*TEACHER, *stages("alone", "baseline", 0.0, 1), *stages("kd", "student", 0.3, 1)])
+    once = Report("r", [*TEACHER, *stages("baseline", "baseline", 0.0, 1), *stages("kd", "student", 0.3, 1)])
     (verdict,) = find_verdicts(once)
     assert verdict_words(verdict)[0] == "No evidence that distillation helps or hurts."
     assert "a verdict needs 3 seeds" in verdict_words(verdict)[1]
@@ -111,8 +112,8 @@ def test_what_is_missing_comes_with_the_command_that_gets_it() -> None:
     once = [*TEACHER, *stages("kd", "student", 0.1, 1)]
     text = steps(once, STAGES | {"kd_alone": ITSELF, "longer": ITSELF | {"equal_time_to": "kd"}, "unet": {}})
     assert text.startswith(
-        "The student alone at equal steps was not trained: run the same command again with --stages kd_alone . "
-        "The student alone at equal wall-clock was not trained: run the same command again with --stages longer . "
+        "The baseline at equal steps was not trained: run the same command again with --stages kd_alone . "
+        "The baseline at equal wall-clock was not trained: run the same command again with --stages longer . "
         "A verdict needs 3 seeds, here is one: run the same command with --set seed=1 --out runs/mine-1 and with "
         "--set seed=2 --out runs/mine-2 , then segdistill compare RUN runs/mine-1 runs/mine-2 ."
     )
@@ -134,9 +135,11 @@ def test_a_matrix_is_told_in_its_own_words() -> None:
     alone = ITSELF | {"may_fail": True}
     text = steps([*TEACHER, stages("kd", "student", 0.1)[0]], {"kd@0": cell})
     assert "with --set 'matrix.methods.alone={}' ." in text
-    assert "with --set 'matrix.methods.alone_equal_time={equal_time_to: kd}' ." in text
+    assert "with --set 'matrix.methods.baseline_equal_time={equal_time_to: kd}' ." in text
     assert "with --set 'matrix.seeds=[0, 1, 2]' ." in text
-    whole = {f"{name}@{seed}": part for seed in range(3) for name, part in (("alone", alone), ("kd", cell))}
+    whole = {
+        f"{name}@{seed}": part for seed in range(3) for name, part in (("baseline", alone), ("kd", cell))
+    }
     text = steps([*TEACHER, KD[0], KD[1], ALONE[0]], whole)
     assert (
         "A verdict needs 3 seeds, here is one: run the same command again with --stages alone@1,alone@2,kd@2 ."
@@ -148,7 +151,7 @@ def test_settings_of_a_model_file_or_none_at_all_give_no_command() -> None:
     once = [*TEACHER, *stages("kd", "student", 0.1, 1)]
     for facts in ({"settings_of": "model file"}, {}):
         text = steps(once, STAGES if facts else {}, **facts)
-        assert text.startswith("The student alone at equal steps was not trained. The student alone at")
+        assert text.startswith("The baseline at equal steps was not trained. The baseline at")
 
 
 def test_no_distillation_no_question() -> None:

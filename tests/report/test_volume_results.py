@@ -60,9 +60,9 @@ def shifted(truth: np.ndarray) -> np.ndarray:
     return np.roll(truth, 1, axis=2)
 
 
-def replay(answers: np.ndarray):  # type: ignore[no-untyped-def]
+def replay(teacher_targets: np.ndarray):  # type: ignore[no-untyped-def]
     """A predictor that gives one slice after the other."""
-    source = iter(answers)
+    source = iter(teacher_targets)
     return lambda picture: next(source)
 
 
@@ -105,8 +105,8 @@ def test_scores_give_rmse_and_auc(tmp_path: Path) -> None:
     known = cases(tmp_path)[0]
     score = np.random.default_rng(0).random((5, 12, 10)).astype(np.float32)
     pool = Pool()
-    answers = [Scored(part > 0.5, part) for part in score]
-    (result,) = evaluate_cases([known], replay(answers), extra=["rmse_map"], pool=pool)  # type: ignore[arg-type]
+    teacher_targets = [Scored(part > 0.5, part) for part in score]
+    (result,) = evaluate_cases([known], replay(teacher_targets), extra=["rmse_map"], pool=pool)  # type: ignore[arg-type]
     assert result.metrics["rmse_map"] == pytest.approx(np.sqrt(((score - organ()) ** 2).mean()), rel=1e-6)
     assert result.metrics["rmse_map"] == rmse_map(score, organ())
     assert 0 < pool.metrics()["auc"] < 1  # type: ignore[operator]

@@ -37,13 +37,13 @@ def stated(truth: np.ndarray, classes: int, seed: int = 0, decimals: int = 2) ->
 def test_scores_of_a_table_counted_by_hand() -> None:
     """5 ill and 3 well; 4 ill and 2 well are found. Ill: precision 4/5, recall 4/5; well: 2/3, 2/3."""
     truth = [0] * 5 + [1] * 3
-    said = np.array([0, 0, 0, 0, 1, 1, 1, 0])
-    scores = classification_scores(truth, np.stack([1 - said, said], axis=1).astype(float))
+    targets = np.array([0, 0, 0, 0, 1, 1, 1, 0])
+    scores = classification_scores(truth, np.stack([1 - targets, targets], axis=1).astype(float))
     assert scores["accuracy"].mean == pytest.approx(6 / 8)
     assert scores["precision"].mean == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert scores["recall"].mean == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert scores["f1"].mean == pytest.approx((4 / 5 + 2 / 3) / 2)
-    assert confusion(np.array(truth), said, 2).tolist() == [[4, 1], [1, 2]]
+    assert confusion(np.array(truth), targets, 2).tolist() == [[4, 1], [1, 2]]
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -9,14 +9,14 @@ import pytest
 from segdistill.errors import InputError
 from segdistill.stats.bootstrap import bootstrap_mean
 from segdistill.stats.comparison import (
-    Method,
     Training,
+    Variant,
     compare_methods,
-    gather_methods,
+    group_variants,
     kind_of,
+    own_baselines,
     require_seeds,
     split_name,
-    twins,
 )
 from tests.report.synthetic import result
 
@@ -41,10 +41,10 @@ def seeds(cell: str, lift: float = 0.0, count: int = 3, **facts: object) -> list
 
 
 def test_seeds_of_a_cell_become_one_method() -> None:
-    methods, notes = gather_methods([*seeds("kd"), *seeds("alone")])
+    methods, notes = group_variants([*seeds("kd"), *seeds("baseline")])
     assert [(m.name, [t.seed for t in m.trainings]) for m in methods] == [
         ("kd", [0, 1, 2]),
-        ("alone", [0, 1, 2]),
+        ("baseline", [0, 1, 2]),
     ]
     assert notes == []
 
@@ -54,13 +54,13 @@ def test_other_settings_are_another_method() -> None:
         training("kd", settings="a", run="r1", source="r1:kd"),
         training("kd", settings="b", run="r2", source="r2:kd"),
     ]
-    assert [m.name for m in gather_methods(two)[0]] == ["r1:kd", "r2:kd"]
+    assert [m.name for m in group_variants(two)[0]] == ["r1:kd", "r2:kd"]
     same_run = [replace(t, run="r") for t in two]
-    assert [m.name for m in gather_methods(same_run)[0]] == ["r1:kd", "r2:kd"]
+    assert [m.name for m in group_variants(same_run)[0]] == ["r1:kd", "r2:kd"]
 
 
 def test_the_same_training_twice_is_left_out_and_said() -> None:
-    methods, notes = gather_methods([training("kd", source="r1:kd"), training("kd", source="r2:kd")])
+    methods, notes = group_variants([training("kd", source="r1:kd"), training("kd", source="r2:kd")])
     assert len(methods[0].trainings) == 1
     assert "r2:kd" in notes[0]
 
@@ -70,11 +70,11 @@ def test_one_recipe_on_two_sets_of_cases_is_not_the_same_training_twice() -> Non
     with pytest.raises(
         InputError, match=r"r1:kd and r2:kd were tested on different cases: 3 only in the first"
     ):
-        gather_methods([training("kd", source="r1:kd"), again])
+        group_variants([training("kd", source="r1:kd"), again])
 
 
 def test_each_case_is_averaged_over_seeds_before_it_is_paired() -> None:
-    (kd, alone), _ = gather_methods([*seeds("kd", 0.1), *seeds("alone")])
+    (kd, alone), _ = group_variants([*seeds("kd", 0.1), *seeds("baseline")])
     (found,) = compare_methods([(kd, alone)])
     table = np.array(
         [[r.metrics["dice"] for r in t.results] for m in (kd, alone) for t in m.trainings]
@@ -86,11 +86,13 @@ def test_each_case_is_averaged_over_seeds_before_it_is_paired() -> None:
     )
     assert found.per_seed == pytest.approx(table.mean(axis=2)[0] - table.mean(axis=2)[1])
     assert found.verdict == "helps"
-    assert found.twin
+    assert found.same_student
 
 
 def test_holm_counts_the_methods_against_one_baseline() -> None:
-    methods, _ = gather_methods([*seeds("kd", 0.1), *seeds("kd_b"), *seeds("kd_c", 0.003), *seeds("alone")])
+    methods, _ = group_variants(
+        [*seeds("kd", 0.1), *seeds("kd_b"), *seeds("kd_c", 0.003), *seeds("baseline")]
+    )
     found = compare_methods([(m, methods[3]) for m in methods[:3]])
     raw = [c.difference.p for c in found]
     assert [c.family for c in found] == [3, 3, 3]
@@ -98,76 +100,78 @@ def test_holm_counts_the_methods_against_one_baseline() -> None:
 
 
 def test_order_and_normal_images_do_not_matter() -> None:
-    kd, alone = training("kd", 0.1), training("alone")
+    kd, alone = training("kd", 0.1), training("baseline")
     mixed = replace(alone, results=[result("n", 0.0, "normal"), *reversed(alone.results)])
-    plain, turned = (compare_methods([(Method("kd", (kd,)), Method("b", (b,)))]) for b in (alone, mixed))
+    plain, turned = (compare_methods([(Variant("kd", (kd,)), Variant("b", (b,)))]) for b in (alone, mixed))
     assert plain == turned
 
 
 def test_other_cases_are_counted() -> None:
-    kd, alone = training("kd"), training("alone", count=17)
+    kd, alone = training("kd"), training("baseline", count=17)
     with pytest.raises(
         InputError, match=r"kd and alone .* 3 only in the first, 0 only in the second \(such as 'c17'\)"
     ):
-        compare_methods([(Method("kd", (kd,)), Method("alone", (alone,)))])
+        compare_methods([(Variant("kd", (kd,)), Variant("baseline", (alone,)))])
 
 
 def test_other_references_under_the_same_names_are_found() -> None:
-    kd, alone = training("kd"), training("alone")
+    kd, alone = training("kd"), training("baseline")
     other = [replace(r, reference_area=0.2) if r.case == "c03" else r for r in alone.results]
     with pytest.raises(InputError, match="'c03' has another reference"):
-        compare_methods([(Method("kd", (kd,)), Method("alone", (replace(alone, results=other),)))])
+        compare_methods([(Variant("kd", (kd,)), Variant("baseline", (replace(alone, results=other),)))])
 
 
 def test_metrics_that_are_not_there() -> None:
-    pair = [(Method("kd", (training("kd"),)), Method("alone", (training("alone"),)))]
+    pair = [(Variant("kd", (training("kd"),)), Variant("baseline", (training("baseline"),)))]
     with pytest.raises(InputError, match=r"no metric 'dise' .* did you mean 'dice'"):
         compare_methods(pair, "dise")
     with pytest.raises(InputError, match="no metric 'hd95'"):
         compare_methods(pair, "hd95")
-    empty = Method("kd", (replace(training("kd"), results=[result("n", 0.0, "normal")]),))
+    empty = Variant("kd", (replace(training("kd"), results=[result("n", 0.0, "normal")]),))
     with pytest.raises(InputError, match="nothing to compare"):
         compare_methods([(empty, pair[0][1])])
 
 
 def test_distances_of_two_units_are_not_compared() -> None:
-    def with_distance(t: Training, unit: str) -> Method:
+    def with_distance(t: Training, unit: str) -> Variant:
         rows = [
             replace(r, metrics={**r.metrics, "hd95": 10 * r.metrics["dice"]}, unit=unit) for r in t.results
         ]
-        return Method(t.cell, (replace(t, results=rows),))
+        return Variant(t.cell, (replace(t, results=rows),))
 
     (found,) = compare_methods(
-        [(with_distance(training("kd", 0.1), "mm"), with_distance(training("alone"), "mm"))], "hd95"
+        [(with_distance(training("kd", 0.1), "mm"), with_distance(training("baseline"), "mm"))], "hd95"
     )
     assert found.smaller_is_better
     with pytest.raises(InputError, match="mm and px"):
         compare_methods(
-            [(with_distance(training("kd"), "mm"), with_distance(training("alone"), "px"))], "hd95"
+            [(with_distance(training("kd"), "mm"), with_distance(training("baseline"), "px"))], "hd95"
         )
 
 
 def test_fewer_than_two_seeds_where_seeds_were_asked_for() -> None:
-    methods, _ = gather_methods([*seeds("kd"), training("alone")])
+    methods, _ = group_variants([*seeds("kd"), training("baseline")])
     with pytest.raises(InputError, match="'alone' has one seed and 'kd' has 3"):
         require_seeds(methods)
-    methods, _ = gather_methods([training("kd@1"), training("alone")])
+    methods, _ = group_variants([training("kd@1"), training("baseline")])
     with pytest.raises(InputError, match="'kd' has one seed: "):
         require_seeds(methods)
-    require_seeds(gather_methods([training("kd"), training("alone")])[0])  # not asked for: the words say it
+    require_seeds(
+        group_variants([training("kd"), training("baseline")])[0]
+    )  # not asked for: the words say it
 
 
 def test_which_baseline_is_which() -> None:
-    kd = Method("kd", (training("kd", steps=100, seconds=60.0, run="r"),))
-    steps = Method("alone", (training("alone", steps=100, seconds=40.0, run="r"),))
-    time = Method("longer", (training("longer", steps=150, seconds=61.0, run="r"),))
-    other = Method("unet", (training("unet", steps=100, network="unet", run="r"),))
-    away = Method("alone", (training("alone", steps=100, run="elsewhere"),))
+    kd = Variant("kd", (training("kd", steps=100, seconds=60.0, run="r"),))
+    steps = Variant("baseline", (training("baseline", steps=100, seconds=40.0, run="r"),))
+    time = Variant("longer", (training("longer", steps=150, seconds=61.0, run="r"),))
+    other = Variant("unet", (training("unet", steps=100, network="unet", run="r"),))
+    away = Variant("baseline", (training("baseline", steps=100, run="elsewhere"),))
     assert [kind_of(kd, b) for b in (steps, time)] == ["equal steps", "equal time"]
     for seconds, kind in ((99.0, "more time"), (50.0, ""), (None, "")):
-        assert kind_of(kd, Method("alone", (training("alone", steps=170, seconds=seconds),))) == kind
-    given = Method("given", (training("given", steps=100, seconds=99.0, equal_time_to="kd"),))
+        assert kind_of(kd, Variant("baseline", (training("baseline", steps=170, seconds=seconds),))) == kind
+    given = Variant("given", (training("given", steps=100, seconds=99.0, equal_time_to="kd"),))
     assert kind_of(kd, given) == "equal time"
-    assert kind_of(Method("at", (replace(kd.first, cell="at"),)), given) == "more time"
-    assert twins(kd, [kd, steps, time, other, away]) == [steps, time]
-    assert twins(kd, [other, away]) == [away]
+    assert kind_of(Variant("at", (replace(kd.first, cell="at"),)), given) == "more time"
+    assert own_baselines(kd, [kd, steps, time, other, away]) == [steps, time]
+    assert own_baselines(kd, [other, away]) == [away]

@@ -75,7 +75,7 @@ def shown(**changes: object) -> Comparison:
     """A comparison that meets the whole rule, but for the changes."""
     facts: dict[str, object] = {
         "method": "kd",
-        "baseline": "alone",
+        "baseline": "baseline",
         "metric": "dice",
         "difference": PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.001),
         "side": 1,
@@ -154,5 +154,5 @@ def test_nothing_to_compare_is_no_evidence() -> None:
     empty = compare_scores({0: np.zeros(0)}, {0: np.zeros(0)}, [], method="m", baseline="b", metric="dice")
     assert empty.verdict == NO_EVIDENCE
     same = {s: np.full(9, 0.5) for s in range(3)}
-    twin = compare_scores(same, same, list(range(9)), method="m", baseline="b", metric="dice")
-    assert (twin.verdict, twin.low, twin.high) == (NO_EVIDENCE, 0.0, 0.0)
+    same_student = compare_scores(same, same, list(range(9)), method="m", baseline="b", metric="dice")
+    assert (same_student.verdict, same_student.low, same_student.high) == (NO_EVIDENCE, 0.0, 0.0)

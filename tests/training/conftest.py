@@ -13,8 +13,8 @@ from torch import Tensor
 from segdistill.data.phantom import write_phantom
 from segdistill.data.store import Store, prepare_store
 from segdistill.data.views import Views
-from segdistill.distillation import Teacher, create_knowledge, create_weighing, feature_autoencoder
-from segdistill.distillation.base import STUDENT, Knowledge, Said, Taps
+from segdistill.distillation import Teacher, create_method, create_weighting, feature_autoencoder
+from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
 from segdistill.losses.adversarial import MultiStageLoss
@@ -64,48 +64,48 @@ def distillation(finetune: bool = False) -> Distillation:
         create_loss("weight_balance"),
         teachers,
         torch.full((11, 2), 0.5),
-        {"soft_prediction": (1.0, create_knowledge("soft_prediction"))},
+        {"soft_prediction": (1.0, create_method("soft_prediction"))},
         hard_weight=0.3,
         finetune=own if finetune else None,
     )
 
 
-class Adapted(Knowledge):
-    """A knowledge with learned parts: a 1x1 convolution of its own to each teacher's width (FitNet)."""
+class Adapted(DistillationMethod):
+    """A distillation method with learned parts: a 1x1 convolution of its own to each teacher's width (FitNet)."""
 
     features = ("encoder",)
 
-    def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
+    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
         width = student["encoder"].channels
         self.modules = {
-            name: torch.nn.Conv2d(width, taps["encoder"].channels, 1, bias=False)
-            for name, taps in teachers.items()
+            name: torch.nn.Conv2d(width, layers["encoder"].channels, 1, bias=False)
+            for name, layers in teachers.items()
         }
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         return {"encoder": output.features["encoder"].float()}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         difference = self.modules[network](student["encoder"]) - teacher["encoder"]
         return difference.square().mean((1, 2, 3))
 
 
 def adaptive() -> Distillation:
-    """AMTD's whole loss with score weights, and a knowledge that learns."""
+    """AMTD's whole loss with score weights, and a distillation method that learns."""
     teachers = [
         Teacher("unet", network(1), precision=torch.bfloat16),
         Teacher("resnet", small_resnet(2), precision=torch.bfloat16),
     ]
     names = ("attention_transfer", "region_contrast", "soft_prediction")
-    knowledge = {name: (0.1, create_knowledge(name)) for name in names}
+    methods = {name: (0.1, create_method(name)) for name in names}
     return Distillation(
         network(),
         create_loss("amtd_seg"),
         teachers,
         torch.ones(11, 2),
-        knowledge | {"adapted": (0.1, Adapted())},
-        weighing=create_weighing(),
-        combine="mixture",
+        methods | {"adapted": (0.1, Adapted())},
+        weighting=create_weighting(),
+        combine="predictions",
     )
 
 
@@ -117,7 +117,7 @@ def small_resnet(seed: int) -> torch.nn.Module:
 def reconstruction() -> Reconstruction:
     teacher = network(1)
     torch.manual_seed(0)
-    codes = feature_autoencoder(teacher, taps=[2], size=8, hidden=8)
+    codes = feature_autoencoder(teacher, layers=[2], size=8, hidden=8)
     return Reconstruction(codes, Teacher("t", teacher))
 
 

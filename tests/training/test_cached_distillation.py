@@ -17,17 +17,17 @@ from lightning_fabric import Fabric
 from segdistill.data.store import Store
 from segdistill.data.views import Views, batches
 from segdistill.distillation import (
-    KNOWLEDGE,
-    Knowledge,
+    METHODS,
+    DistillationMethod,
     SoftPrediction,
     Teacher,
-    create_knowledge,
-    create_weighing,
+    create_method,
+    create_weighting,
     flat,
 )
 from segdistill.distillation.cache.entry import RECORDS, STATE
 from segdistill.distillation.cache.filling import Filling, How, fill
-from segdistill.distillation.cache.reading import LOGITS, KnowledgeCache, Wanted, extraction
+from segdistill.distillation.cache.reading import LOGITS, TargetCache, Wanted, extraction
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
 from segdistill.training.distillation import Distillation
@@ -49,9 +49,9 @@ def make_views(store: Store, rows: int = 11) -> Views:
 
 
 def make_task(
-    methods: dict[str, Knowledge],
+    methods: dict[str, DistillationMethod],
     weights: torch.Tensor | None = None,
-    weighing: str | None = None,
+    weighting: str | None = None,
     **options: Any,
 ) -> Distillation:
     teachers = [Teacher("a", network(1), 0.5), Teacher("b", small_resnet(2), 0.2)]
@@ -61,32 +61,30 @@ def make_task(
         teachers,
         torch.tensor([[0.5, 0.2]]).repeat(11, 1) if weights is None else weights,
         {name: (1.0, method) for name, method in methods.items()},
-        weighing=create_weighing(weighing) if weighing else None,
+        weighting=create_weighting(weighting) if weighting else None,
         **options,
     )
 
 
-def make_cache(task: Distillation, views: Views, folder: Path, **facts: Any) -> KnowledgeCache:
+def make_cache(task: Distillation, views: Views, folder: Path, **facts: Any) -> TargetCache:
     wanted = []
     for j, teacher in enumerate(task.teachers):
         rows = np.flatnonzero((task.teacher_weights[:, j] > 0).numpy())
         known = {"teacher": teacher.name, **facts}
         wanted.append(Wanted(j, LOGITS, "", SoftPrediction(), known | extraction(SoftPrediction()), rows))
-        for name, (_, method) in task.knowledge.items():
+        for name, (_, method) in task.methods.items():
             for term, (_, inner) in flat(1.0, method).items():
                 wanted.append(Wanted(j, name, term, inner, known | extraction(inner), rows))
-    return KnowledgeCache(folder, views, VIEWS, wanted)
+    return TargetCache(folder, views, VIEWS, wanted)
 
 
-def filled(
-    task: Distillation, views: Views, folder: Path, **facts: Any
-) -> tuple[KnowledgeCache, list[Filling]]:
+def filled(task: Distillation, views: Views, folder: Path, **facts: Any) -> tuple[TargetCache, list[Filling]]:
     cache = make_cache(task, views, folder, **facts)
     told = list(fill(cache, task.teachers, How(CPU, 4), GIGABYTE))
     return cache, told
 
 
-def attach(cache: KnowledgeCache, task: Distillation) -> None:
+def attach(cache: TargetCache, task: Distillation) -> None:
     cache.attach()
     task.recall = cache.recall
     for teacher in task.teachers:
@@ -112,11 +110,11 @@ def assert_alike(online: list[dict[str, float]], cached: list[dict[str, float]])
             assert kept[name] == pytest.approx(value, rel=4e-3, abs=2e-4), name
 
 
-@pytest.mark.parametrize("name", sorted(set(KNOWLEDGE) - NOT_HERE))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - NOT_HERE))
 def test_losses_are_those_of_the_teachers(name: str, store: Store, tmp_path: Path) -> None:
     views = make_views(store)
-    online = losses(make_task({name: create_knowledge(name)}), views)
-    task = make_task({name: create_knowledge(name)})
+    online = losses(make_task({name: create_method(name)}), views)
+    task = make_task({name: create_method(name)})
     cache, _ = filled(task, views, tmp_path)
     attach(cache, task)
     assert_alike(online, losses(task, views))
@@ -125,23 +123,23 @@ def test_losses_are_those_of_the_teachers(name: str, store: Store, tmp_path: Pat
 
 def test_adaptive_weights_and_mixtures_are_recalled(store: Store, tmp_path: Path) -> None:
     def make() -> Distillation:
-        methods = {name: create_knowledge(name) for name in ("soft_prediction", "attention_transfer")}
-        return make_task(methods, torch.ones(11, 2), "score", combine="mixture")
+        methods = {name: create_method(name) for name in ("soft_prediction", "attention_transfer")}
+        return make_task(methods, torch.ones(11, 2), "score", combine="predictions")
 
     online = losses(make(), make_views(store))
     task, views = make(), make_views(store)
     cache, _ = filled(task, views, tmp_path)
     attach(cache, task)
     cached = losses(task, views)
-    assert {"a/weight", "b/weight", "mixture/soft_prediction", "a/attention_transfer"} <= set(cached[0])
+    assert {"a/weight", "b/weight", "combined/soft_prediction", "a/attention_transfer"} <= set(cached[0])
     assert_alike(online, cached)
 
 
 def test_silent_teachers_are_neither_asked_nor_kept(store: Store, tmp_path: Path) -> None:
     weights = torch.zeros(11, 2)
     weights[:8, 0], weights[8:, 1] = 0.5, 0.2
-    online = losses(make_task({"skd": create_knowledge("skd")}, weights), make_views(store))
-    task, views = make_task({"skd": create_knowledge("skd")}, weights), make_views(store)
+    online = losses(make_task({"skd": create_method("skd")}, weights), make_views(store))
+    task, views = make_task({"skd": create_method("skd")}, weights), make_views(store)
     cache, told = filled(task, views, tmp_path)
     assert [each.total for each in told if each.done == each.total and each.total] == [8 * VIEWS, 3 * VIEWS]
     attach(cache, task)
@@ -150,26 +148,24 @@ def test_silent_teachers_are_neither_asked_nor_kept(store: Store, tmp_path: Path
 
 def test_methods_share_what_they_have_in_common(store: Store, tmp_path: Path) -> None:
     views = make_views(store)
-    filled(
-        make_task({"soft_prediction": create_knowledge("soft_prediction", temperature=4.0)}), views, tmp_path
-    )
+    filled(make_task({"soft_prediction": create_method("soft_prediction", temperature=4.0)}), views, tmp_path)
     before = sorted(tmp_path.iterdir())
     assert (
         len(before) == 2
     )  # one soft prediction of each teacher, whatever the temperature; the logits are the same
-    _, told = filled(make_task({"emkd": create_knowledge("emkd")}), views, tmp_path)
+    _, told = filled(make_task({"emkd": create_method("emkd")}), views, tmp_path)
     assert told
     assert len(list(tmp_path.iterdir())) == len(before) + 4  # importance and affinity of each teacher
-    assert filled(make_task({"emkd": create_knowledge("emkd")}), views, tmp_path)[1] == []
+    assert filled(make_task({"emkd": create_method("emkd")}), views, tmp_path)[1] == []
 
 
 def test_other_facts_find_nothing(store: Store, tmp_path: Path) -> None:
     views = make_views(store)
-    task = make_task({"soft_prediction": create_knowledge("soft_prediction")})
+    task = make_task({"soft_prediction": create_method("soft_prediction")})
     filled(task, views, tmp_path, weights="abc")
     assert make_cache(task, views, tmp_path, weights="abc").is_filled
     assert not make_cache(task, views, tmp_path, weights="abd").is_filled
-    fewer = make_task({"soft_prediction": create_knowledge("soft_prediction")}, torch.eye(11)[:, :2] + 0.5)
+    fewer = make_task({"soft_prediction": create_method("soft_prediction")}, torch.eye(11)[:, :2] + 0.5)
     fewer.teacher_weights[10] = 0
     assert not make_cache(fewer, views, tmp_path, weights="abc").is_filled
     entry = next(tmp_path.iterdir())
@@ -184,7 +180,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_interrupted_filling_goes_on(store: Store, tmp_path: Path) -> None:
-    views, task = make_views(store), make_task({"soft_prediction": create_knowledge("soft_prediction")})
+    views, task = make_views(store), make_task({"soft_prediction": create_method("soft_prediction")})
     filled(task, views, tmp_path / "whole")
     cache = make_cache(task, views, tmp_path / "broken")
     filling = fill(cache, task.teachers, How(CPU, 4), GIGABYTE)
@@ -204,7 +200,7 @@ def test_interrupted_filling_goes_on(store: Store, tmp_path: Path) -> None:
 
 
 def test_damage_is_filled_again(store: Store, tmp_path: Path) -> None:
-    views, task = make_views(store), make_task({"soft_prediction": create_knowledge("soft_prediction")})
+    views, task = make_views(store), make_task({"soft_prediction": create_method("soft_prediction")})
     filled(task, views, tmp_path)
     whole = contents(tmp_path)
     path = next(tmp_path.glob(f"*/{RECORDS}"))
@@ -222,20 +218,20 @@ def test_damage_is_filled_again(store: Store, tmp_path: Path) -> None:
 
 
 def test_two_at_once_wait_for_each_other(store: Store, tmp_path: Path) -> None:
-    views, task = make_views(store), make_task({"soft_prediction": create_knowledge("soft_prediction")})
-    filled(task, views, tmp_path / "alone")
+    views, task = make_views(store), make_task({"soft_prediction": create_method("soft_prediction")})
+    filled(task, views, tmp_path / "baseline")
     first = fill(make_cache(task, views, tmp_path / "both"), task.teachers, How(CPU, 4), GIGABYTE)
     second = fill(make_cache(task, views, tmp_path / "both"), task.teachers, How(CPU, 4), GIGABYTE)
     next(first), next(first)
-    assert next(second).text.startswith("knowledge cache:")
+    assert next(second).text.startswith("method cache:")
     assert next(second).text.startswith("another run fills")
     assert [each.text for each in first][-1] == "asking b"
     assert list(second) == []  # all was there by then
-    assert contents(tmp_path / "both") == contents(tmp_path / "alone")
+    assert contents(tmp_path / "both") == contents(tmp_path / "baseline")
 
 
 def test_the_limit_is_said_before_anything_is_written(store: Store, tmp_path: Path) -> None:
-    views, task = make_views(store), make_task({"soft_prediction": create_knowledge("soft_prediction")})
+    views, task = make_views(store), make_task({"soft_prediction": create_method("soft_prediction")})
     record = 32 * 32 * 2 + 8  # half precision, one logit; and the power of two, padded
     need = 2 * 11 * VIEWS * record
     folder = tmp_path / "cache"
@@ -244,9 +240,7 @@ def test_the_limit_is_said_before_anything_is_written(store: Store, tmp_path: Pa
     assert f"{need / 1e6:.1f} MB for 2 views of each image" in str(refused.value)
     assert contents(folder) == {}
     told = list(fill(make_cache(task, views, folder), task.teachers, How(CPU, 4), need))
-    assert (
-        told[0].text == f"knowledge cache: {need / 1e6:.1f} MB for 2 views of each image to fill in {folder}"
-    )
+    assert told[0].text == f"method cache: {need / 1e6:.1f} MB for 2 views of each image to fill in {folder}"
     assert sum(map(len, contents(folder).values())) == need
 
 
@@ -262,8 +256,8 @@ def small_disk(size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_is_one_line_and_takes_nothing_away(store: Store, tmp_path: Path) -> None:
-    views, task = make_views(store), make_task({"soft_prediction": create_knowledge("soft_prediction")})
-    other = make_task({"attention_transfer": create_knowledge("attention_transfer")})
+    views, task = make_views(store), make_task({"soft_prediction": create_method("soft_prediction")})
+    other = make_task({"attention_transfer": create_method("attention_transfer")})
     filled(task, views, tmp_path / "whole")
     whole = contents(tmp_path / "whole")
     cache = make_cache(task, views, tmp_path / "cache")
@@ -280,11 +274,11 @@ def test_a_full_disk_is_one_line_and_takes_nothing_away(store: Store, tmp_path: 
 
 
 def test_more_views_are_added_to_those_that_are_there(store: Store, tmp_path: Path) -> None:
-    views, task = make_views(store), make_task({"soft_prediction": create_knowledge("soft_prediction")})
+    views, task = make_views(store), make_task({"soft_prediction": create_method("soft_prediction")})
     filled(task, views, tmp_path)
     before = contents(tmp_path)
     part = make_cache(task, views, tmp_path)
-    more = KnowledgeCache(tmp_path, views, VIEWS + 1, [slot.wanted for slot in part.slots])
+    more = TargetCache(tmp_path, views, VIEWS + 1, [slot.wanted for slot in part.slots])
     told = list(fill(more, task.teachers, How(CPU, 4), GIGABYTE))
     assert [each.done for each in told if each.total] == [26, 30, 33] * 2
     after = contents(tmp_path)
@@ -305,9 +299,9 @@ def test_what_cannot_be_kept_is_named(store: Store, tmp_path: Path) -> None:
     task, views = make_task({"soft_prediction": Broken()}), make_views(store)
     wanted = [Wanted(0, "broken", "", Broken(), {}, np.arange(11))]
     with pytest.raises(
-        InputError, match="knowledge broken cannot be cached: it says numbers that are not finite"
+        InputError, match="method broken cannot be cached: it says numbers that are not finite"
     ):
-        list(fill(KnowledgeCache(tmp_path, views, VIEWS, wanted), task.teachers, How(CPU, 4), GIGABYTE))
+        list(fill(TargetCache(tmp_path, views, VIEWS, wanted), task.teachers, How(CPU, 4), GIGABYTE))
 
 
 def test_a_cached_training_resumes_and_never_asks(store: Store, tmp_path: Path, fabric: Fabric) -> None:
@@ -318,7 +312,7 @@ def test_a_cached_training_resumes_and_never_asks(store: Store, tmp_path: Path, 
     held_out = Views(store, store.ids[11:], PREPROCESS, "none")
 
     def train(folder: Path, stop_after: int | None = None) -> None:
-        views, task = make_views(store), make_task({"soft_prediction": create_knowledge("soft_prediction")})
+        views, task = make_views(store), make_task({"soft_prediction": create_method("soft_prediction")})
         cache, _ = filled(task, views, tmp_path / "cache")
         attach(cache, task)
         torch.manual_seed(0)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from segdistill.data.views import Views
-from segdistill.distillation import KNOWLEDGE, Teacher, create_knowledge, create_weighing
+from segdistill.distillation import METHODS, Teacher, create_method, create_weighting
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
 from segdistill.training.curves import read_curves
@@ -24,13 +24,13 @@ from tests.training.conftest import network, small_resnet
 
 SMALL = {"pixels": 60, "per_image": 4, "regions": 8, "drawn_pixels": 40, "drawn_regions": 8, "grid": 4}
 
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "FitNet": ("fitnet", {"taps": ["encoder", "decoder"]}),
+COMPARATORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "FitNet": ("fitnet", {"layers": ["encoder", "decoder"]}),
     "SKD": ("skd", {}),
     "SKD with its critic": ("skd", {"holistic": 0.1, "critic_width": 8}),
     "IFVD": ("ifvd", {}),
     "IFVD with its critic": ("ifvd", {"adversarial": 0.001, "critic_width": 8}),
-    "CWD": ("cwd", {"features": 50.0, "taps": ["encoder"]}),
+    "CWD": ("cwd", {"features": 50.0, "layers": ["encoder"]}),
     "EMKD": ("emkd", {}),
     "CIRKD": ("cirkd", SMALL),
     "ProtoKD": ("protokd", {}),
@@ -45,7 +45,7 @@ LEARNED = {
         "cirkd/memory/resnet.pixel_count",
         "cirkd/memory/resnet.head.0.weight",
     ],
-    "AMTML-KD": ["amtml/hints/resnet/encoder.weight", "weighing/adapter.factors", "weighing/adapter.taken"],
+    "AMTML-KD": ["amtml/hints/resnet/encoder.weight", "weighting/adapter.factors", "weighting/adapter.taken"],
 }
 
 CRITICS = {
@@ -56,7 +56,7 @@ CRITICS = {
 
 def task_of(method: str) -> Distillation:
     """A small U-Net learns from a small ResNet; from two teachers where the method is about several."""
-    name, options = METHODS[method]
+    name, options = COMPARATORS[method]
     several = name == "amtml"
     teachers = [Teacher("resnet", small_resnet(2))] + ([Teacher("unet", network(1))] if several else [])
     torch.manual_seed(4)
@@ -65,9 +65,9 @@ def task_of(method: str) -> Distillation:
         create_loss("weight_balance"),
         teachers,
         torch.ones(11, len(teachers)),
-        {name: (0.1, create_knowledge(name, **options))},
-        weighing=create_weighing("adaptive_factors") if several else None,
-        combine="mixture" if several else "gaps",
+        {name: (0.1, create_method(name, **options))},
+        weighting=create_weighting("adaptive_factors") if several else None,
+        combine="predictions" if several else "losses",
     )
 
 
@@ -90,7 +90,7 @@ def batch() -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", COMPARATORS)
 def test_trains_and_resumes_bit_identical_and_saves_the_student_alone(
     method: str, views: tuple[Views, Views], how: FitSettings, tmp_path: Path
 ) -> None:
@@ -127,15 +127,15 @@ def test_trains_and_resumes_bit_identical_and_saves_the_student_alone(
     assert curves[0] == curves[1]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", COMPARATORS)
 def test_each_term_is_shown_and_the_loss_is_their_sum(method: str, batch: dict[str, Tensor]) -> None:
     task = task_of(method)
     parts = task.losses(batch, "student")
     assert parts is not None
-    name = METHODS[method][0]
+    name = COMPARATORS[method][0]
     weighted = 0.0
-    knowledge = task.knowledge[name][1]
-    terms = getattr(knowledge, "parts", {"": (1.0, knowledge)})
+    methods = task.methods[name][1]
+    terms = getattr(methods, "parts", {"": (1.0, methods)})
     for part, (weight, term) in terms.items():
         label = f"{name}/{part}" if part else name
         shown = [value for key, value in parts.items() if key.endswith(f"/{label}")]
@@ -144,7 +144,7 @@ def test_each_term_is_shown_and_the_loss_is_their_sum(method: str, batch: dict[s
             weighted += 0.1 * weight * sum(value.item() for value in shown)
     segmentation = create_loss("weight_balance")
     hard = segmentation.total({key: parts[key] for key in ("cross_entropy", "dice", "iou")}).item()
-    penalty = parts["weighing/penalty"].item() if "weighing/penalty" in parts else 0.0
+    penalty = parts["weighting/penalty"].item() if "weighting/penalty" in parts else 0.0
     assert parts["loss"].item() == pytest.approx(hard + penalty + weighted, rel=1e-4)
     parts["loss"].backward()
     student = task.players["student"].network  # type: ignore[union-attr]
@@ -178,8 +178,8 @@ def test_adaptive_factors_learn_from_the_mixture_alone(batch: dict[str, Tensor])
     task = task_of("AMTML-KD")
     parts = task.losses(batch, "student")
     assert parts is not None
-    adapter = task.weighing.modules["adapter"]  # type: ignore[union-attr]
-    penalty = task.weighing.penalty()  # type: ignore[union-attr]
+    adapter = task.weighting.modules["adapter"]  # type: ignore[union-attr]
+    penalty = task.weighting.penalty()  # type: ignore[union-attr]
     (parts["loss"] - penalty).backward(retain_graph=True)
     assert adapter.factors.grad.abs().max() > 0  # type: ignore[union-attr]
     assert sum(parts[f"{name}/weight"] for name in ("resnet", "unet")).item() == pytest.approx(1, rel=1e-5)
@@ -203,15 +203,15 @@ def test_a_silent_teacher_of_learned_weights_leaves_finite_gradients(batch: dict
 
 
 def test_learned_weights_need_a_mixture() -> None:
-    for name, combine in (("amtml", "gaps"), ("fitnet", "mixture")):
-        with pytest.raises(InputError, match="need a mixture to learn from: set combine: mixture"):
+    for name, combine in (("amtml", "losses"), ("fitnet", "predictions")):
+        with pytest.raises(InputError, match="need a mixture to learn from: set combine: predictions"):
             Distillation(
                 network(),
                 create_loss("dice"),
                 [Teacher("t", network(1))],
                 torch.ones(11, 1),
-                {name: (1.0, create_knowledge(name))},
-                weighing=create_weighing("adaptive_factors"),
+                {name: (1.0, create_method(name))},
+                weighting=create_weighting("adaptive_factors"),
                 combine=combine,  # type: ignore[arg-type]
             )
 
@@ -220,8 +220,8 @@ def test_every_method_is_checked_without_memory() -> None:
     """As recipes do before anything is trained."""
     with torch.device("meta"):
         student, teacher = network(), small_resnet(1)
-        for name in KNOWLEDGE.keys() - {"feature_similarity"}:
-            connect(student, {"t": teacher}, {name: (1.0, create_knowledge(name))})
+        for name in METHODS.keys() - {"feature_similarity"}:
+            connect(student, {"t": teacher}, {name: (1.0, create_method(name))})
 
 
 @pytest.mark.parametrize(("name", "weight"), [("skd", "holistic"), ("ifvd", "adversarial")])
@@ -235,14 +235,14 @@ def test_a_critic_may_have_a_learning_rate_of_its_own(
         optimizer=OptimizerSettings(name="adam", lr=2e-3, weight_decay=0.0), schedule=ScheduleSettings(name="constant"),
     )  # fmt: skip
     for lr, expected in ((None, 2e-3), (4e-4, 4e-4)):
-        knowledge = create_knowledge(name, critic_width=4, critic_lr=lr, **{weight: 0.1})
+        methods = create_method(name, critic_width=4, critic_lr=lr, **{weight: 0.1})
         torch.manual_seed(4)
         task = Distillation(
             network(),
             create_loss("weight_balance"),
             [Teacher("t", small_resnet(2))],
             torch.ones(11, 1),
-            {name: (1.0, knowledge)},
+            {name: (1.0, methods)},
         )
         players = dict(task.players)
         before = copy.deepcopy(players)
@@ -261,4 +261,4 @@ def test_a_critic_may_have_a_learning_rate_of_its_own(
 def test_learning_rates_of_critics_that_are_none(lr: object) -> None:
     for name in ("holistic", "skd", "ifvd"):
         with pytest.raises(InputError, match=name if lr == "fast" else "critic_lr must be above 0"):
-            create_knowledge(name, critic_lr=lr)
+            create_method(name, critic_lr=lr)

@@ -14,9 +14,9 @@ from segdistill.data.views import Views
 from segdistill.distillation import (
     FeatureSimilarity,
     Teacher,
-    Weighing,
-    create_knowledge,
-    create_weighing,
+    Weighting,
+    create_method,
+    create_weighting,
     feature_autoencoder,
 )
 from segdistill.errors import InputError
@@ -68,7 +68,7 @@ def every_knowledge(student: nn.Module, networks: dict[str, nn.Module]) -> dict[
     codes = {
         name: feature_autoencoder(n, name, size=8) for name, n in {"student": student, **networks}.items()
     }
-    made = {name: create_knowledge(name) for name in ALL[:-1]}
+    made = {name: create_method(name) for name in ALL[:-1]}
     return {name: (0.1, method) for name, method in made.items()} | {
         "feature_similarity": (1.0, FeatureSimilarity(autoencoders=codes))
     }
@@ -77,8 +77,8 @@ def every_knowledge(student: nn.Module, networks: dict[str, nn.Module]) -> dict[
 def task_of(
     student: nn.Module,
     networks: dict[str, nn.Module],
-    weighing: Weighing | None = None,
-    combine: str = "gaps",
+    weighting: Weighting | None = None,
+    combine: str = "losses",
 ) -> Distillation:
     teachers = [Teacher(name, n, 0.5) for name, n in networks.items()]
     return Distillation(
@@ -87,16 +87,16 @@ def task_of(
         teachers,
         torch.full((3, len(teachers)), 0.5),
         every_knowledge(student, networks),  # type: ignore[arg-type]
-        weighing=weighing,
+        weighting=weighting,
         combine=combine,  # type: ignore[arg-type]
     )
 
 
-@pytest.mark.parametrize("combine", ["gaps", "mixture"])
+@pytest.mark.parametrize("combine", ["losses", "predictions"])
 def test_guards_with_three_architectures(combine: str, batch: dict[str, Tensor]) -> None:
-    """Teachers stay in eval mode, frozen, unchanged and outside the student; every knowledge sees all of them."""
+    """Teachers stay in eval mode, frozen, unchanged and outside the student; every method sees all of them."""
     networks, student = real_teachers(), small_student()
-    task = task_of(student, networks, create_weighing(), combine)
+    task = task_of(student, networks, create_weighting(), combine)
     before = {n: {k: v.clone() for k, v in t.state_dict().items()} for n, t in networks.items()}
     for teacher in networks.values():
         teacher.train()  # whatever somebody does to it
@@ -111,7 +111,7 @@ def test_guards_with_three_architectures(combine: str, batch: dict[str, Tensor])
             assert torch.isfinite(parts[f"{name}/{kind}"])
         assert 0 < parts[f"{name}/weight"] < 1
     assert sum(parts[f"{name}/weight"] for name in networks).item() == pytest.approx(1, rel=1e-5)
-    assert ("mixture/soft_prediction" in parts) == (combine == "mixture")
+    assert ("combined/soft_prediction" in parts) == (combine == "predictions")
     held = sum(p.numel() for p in task.players["student"].parameters())
     assert held == sum(p.numel() for p in student.parameters())
     assert {n for n, p in student.named_parameters() if p.grad is None} == set()
@@ -121,8 +121,8 @@ def test_loss_is_amtds_equations(batch: dict[str, Tensor]) -> None:
     """Eq. 6 and 7 written out: Seg + 0.1 sum_j w_j (AT_j + RC_j) + 0.1 KL(sum_j w_j p_j || p), per sample."""
     networks, student = real_teachers(), small_student().eval()
     names = ("attention_transfer", "region_contrast", "soft_prediction")
-    kinds = {n: create_knowledge(n) for n in names[:2]} | {
-        "soft_prediction": create_knowledge("soft_prediction", temperature=4.0)
+    kinds = {n: create_method(n) for n in names[:2]} | {
+        "soft_prediction": create_method("soft_prediction", temperature=4.0)
     }
     task = Distillation(
         student,
@@ -130,29 +130,29 @@ def test_loss_is_amtds_equations(batch: dict[str, Tensor]) -> None:
         [Teacher(n, t) for n, t in networks.items()],
         torch.ones(3, 3),
         {n: (0.1, k) for n, k in kinds.items()},
-        weighing=create_weighing(),
-        combine="mixture",
+        weighting=create_weighting(),
+        combine="predictions",
     )
     got = task.losses(batch, "student")
     assert got is not None
     image, mask = batch["image"], batch["mask"]
     with torch.no_grad():
-        own, answers = student(image), [t.eval()(image) for t in networks.values()]
+        own, teacher_targets = student(image), [t.eval()(image) for t in networks.values()]
     g = (mask > 0).double()
-    p = [a.logits.double().softmax(1)[:, 1] for a in answers]
+    p = [a.logits.double().softmax(1)[:, 1] for a in teacher_targets]
     dice = torch.stack([2 * (q * g).sum((1, 2)) / (q + g).sum((1, 2)) for q in p], 1)
     w = dice / dice.sum(1, keepdim=True)
     mixed = sum(
-        w[:, j, None, None, None] * a.logits.double().div(4).softmax(1) for j, a in enumerate(answers)
+        w[:, j, None, None, None] * a.logits.double().div(4).softmax(1) for j, a in enumerate(teacher_targets)
     )
     student_log = own.logits.double().div(4).log_softmax(1)
     expected = create_loss("amtd_seg")(own.logits, mask).double()
     expected += 0.1 * 16 * (mixed * (mixed.log() - student_log)).sum(1).mean()
     for name in names[:2]:
         kind = kinds[name]
-        for j, answer in enumerate(answers):
-            gap = kind.gap(kind.extract(own, mask), kind.extract(answer, mask))
-            expected += 0.1 * (w[:, j] * gap).mean()
+        for j, answer in enumerate(teacher_targets):
+            loss = kind.loss(kind.targets(own, mask), kind.targets(answer, mask))
+            expected += 0.1 * (w[:, j] * loss).mean()
     assert got["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -160,7 +160,7 @@ def test_one_teacher_is_the_same_either_way(batch: dict[str, Tensor]) -> None:
     networks = {"unet": real_teachers()["unet"]}
     losses = [
         task_of(small_student(), networks, combine=combine).losses(batch, "student")
-        for combine in ("gaps", "mixture")
+        for combine in ("losses", "predictions")
     ]
     assert losses[0] is not None
     assert losses[1] is not None
@@ -169,7 +169,7 @@ def test_one_teacher_is_the_same_either_way(batch: dict[str, Tensor]) -> None:
 
 def test_uniform_weights_are_the_mean_of_the_gaps(batch: dict[str, Tensor]) -> None:
     networks = real_teachers()
-    got = task_of(small_student(), networks, create_weighing("uniform")).losses(batch, "student")
+    got = task_of(small_student(), networks, create_weighting("uniform")).losses(batch, "student")
     assert got is not None
     expected = create_loss("amtd_seg").total({name: got[name] for name in ("dice", "lovasz")})
     for kind in ALL:
@@ -185,9 +185,9 @@ def test_a_mixture_of_nobody_teaches_nothing(batch: dict[str, Tensor]) -> None:
         create_loss("dice"),
         [Teacher(n, t) for n, t in networks.items()],
         torch.zeros(3, 3),
-        {"soft_prediction": (1.0, create_knowledge("soft_prediction"))},
-        weighing=create_weighing(),
-        combine="mixture",
+        {"soft_prediction": (1.0, create_method("soft_prediction"))},
+        weighting=create_weighting(),
+        combine="predictions",
     )
     got = task.losses(batch, "student")
     assert got is not None
@@ -206,12 +206,12 @@ def test_a_missing_feature_lists_what_the_network_has() -> None:
             create_loss("dice"),
             [Teacher(n, t) for n, t in networks.items()],
             torch.ones(3, 3),
-            {"attention_transfer": (1.0, create_knowledge("attention_transfer", taps=["enc4"]))},
+            {"attention_transfer": (1.0, create_method("attention_transfer", layers=["enc4"]))},
         )
 
 
 def test_a_network_that_declares_nothing_is_taken_at_its_outputs(batch: dict[str, Tensor]) -> None:
-    class Foreign(nn.Module):
+    class External(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.inner = small_student()
@@ -220,10 +220,10 @@ def test_a_network_that_declares_nothing_is_taken_at_its_outputs(batch: dict[str
             output = self.inner(image)
             return Output(output.logits, {"encoder": output.features["enc2"]})
 
-    def task(taps: list[str]) -> Distillation:
-        knowledge = {"attention_transfer": (1.0, create_knowledge("attention_transfer", taps=taps))}
-        teachers = [Teacher("f", Foreign())]
-        return Distillation(small_student(), create_loss("dice"), teachers, torch.ones(3, 1), knowledge)
+    def task(layers: list[str]) -> Distillation:
+        methods = {"attention_transfer": (1.0, create_method("attention_transfer", layers=layers))}
+        teachers = [Teacher("f", External())]
+        return Distillation(small_student(), create_loss("dice"), teachers, torch.ones(3, 1), methods)
 
     assert task(["encoder"]).losses(batch, "student") is not None
     with pytest.raises(InputError, match=r"teacher 'f' has no feature 'enc@4': it has encoder \(stride 2\)"):
@@ -231,11 +231,11 @@ def test_a_network_that_declares_nothing_is_taken_at_its_outputs(batch: dict[str
 
 
 def test_networks_of_other_classes_are_refused() -> None:
-    knowledge = {"soft_prediction": (1.0, create_knowledge("soft_prediction"))}
+    methods = {"soft_prediction": (1.0, create_method("soft_prediction"))}
 
     def task(classes: int) -> Distillation:
         teachers = [Teacher("t", create_model("unet", 1, classes, widths=[2, 4]))]
-        return Distillation(small_student(), create_loss("dice"), teachers, torch.ones(3, 1), knowledge)
+        return Distillation(small_student(), create_loss("dice"), teachers, torch.ones(3, 1), methods)
 
     with pytest.raises(InputError, match="the student has 2 classes, teacher 't' has 3"):
         task(3)

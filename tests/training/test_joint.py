@@ -11,7 +11,7 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from torch import Tensor, nn
 
 from segdistill.data.case import Case
-from segdistill.distillation import Teacher, create_knowledge
+from segdistill.distillation import Teacher, create_method
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
 from segdistill.models import create_model
@@ -190,10 +190,10 @@ def test_a_joint_student_learns_mask_and_class_of_its_teacher() -> None:
     student = create_model("simplified_unet_joint", widths=[4, 8, 8])
     teacher = Teacher("lanet", create_model("lanet_resnet18", base=4))
     known = Known(torch.tensor([0, 1]), torch.tensor([True, True]))
-    knowledge = {name: (0.5, create_knowledge(name)) for name in ("soft_prediction", "soft_label")}
+    methods = {name: (0.5, create_method(name)) for name in ("soft_prediction", "soft_label")}
     joint = JointLoss(JointSettings(location="loss"), create_loss("cross_entropy"))
     task = JointDistillation(
-        joint, known, known, student, create_loss("cross_entropy"), [teacher], torch.ones(2, 1), knowledge
+        joint, known, known, student, create_loss("cross_entropy"), [teacher], torch.ones(2, 1), methods
     )
     batch = {
         "image": torch.rand(2, 3, 32, 32),
@@ -203,9 +203,9 @@ def test_a_joint_student_learns_mask_and_class_of_its_teacher() -> None:
     parts = task.losses(batch, "student")
     assert parts is not None
     assert set(parts) == {"loss", "classification", "location", "lanet/soft_prediction", "lanet/soft_label"}
-    gaps = 0.5 * parts["lanet/soft_prediction"] + 0.5 * parts["lanet/soft_label"]
+    losses = 0.5 * parts["lanet/soft_prediction"] + 0.5 * parts["lanet/soft_label"]
     hard = 0.5 * parts["classification"] + 0.5 * parts["location"]
-    torch.testing.assert_close(parts["loss"], hard + gaps)
+    torch.testing.assert_close(parts["loss"], hard + losses)
     assert set(task.validate(batch)) == {"loss", "dice", "accuracy"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segdistill.training.saturation import find_troubles, new_troubles
+from segdistill.training.saturation import find_saturation, new_warnings
 
 
 def rows(*accuracies: float, stage: int = 1) -> list[dict[str, float]]:
@@ -10,40 +10,40 @@ def rows(*accuracies: float, stage: int = 1) -> list[dict[str, float]]:
 
 
 def test_a_sure_discriminator_is_named_with_its_epochs() -> None:
-    found = find_troubles(rows(0.7, 1.0, 0.995, 1.0, 1.0, 0.8, 1.0, 1.0, stage=3))
-    assert [(trouble.first, trouble.last) for trouble in found] == [(2, 5)]
+    found = find_saturation(rows(0.7, 1.0, 0.995, 1.0, 1.0, 0.8, 1.0, 1.0, stage=3))
+    assert [(warning.first, warning.last) for warning in found] == [(2, 5)]
     assert str(found[0]).startswith("discriminator 3 tells every map in epochs 2 to 5: ")
     assert "non_saturating" in str(found[0])
 
 
 def test_a_lively_game_is_no_trouble() -> None:
-    assert find_troubles(rows(*[0.98] * 20)) == []
+    assert find_saturation(rows(*[0.98] * 20)) == []
     healthy = [
         {"epoch": e, "area": 0.08, "area_spread": 0.05, "discriminators/accuracy_1": 0.8}
         for e in range(1, 20)
     ]
-    assert find_troubles(healthy) == []
-    assert find_troubles([]) == []
+    assert find_saturation(healthy) == []
+    assert find_saturation([]) == []
 
 
 def test_collapsed_predictions() -> None:
     kinds = {"empty": (0.0, 0.0), "full": (1.0, 0.0), "of the same area": (0.3, 0.0)}
     for word, (area, spread) in kinds.items():
-        found = find_troubles([{"epoch": e, "area": area, "area_spread": spread} for e in range(1, 6)])
+        found = find_saturation([{"epoch": e, "area": area, "area_spread": spread} for e in range(1, 6)])
         assert len(found) == 1
         assert word in found[0].what
-    few = find_troubles([{"epoch": e, "area": 0.3, "area_spread": 0.0} for e in (1, 2)])
+    few = find_saturation([{"epoch": e, "area": 0.3, "area_spread": 0.0} for e in (1, 2)])
     assert few == []
-    without_spread = find_troubles([{"epoch": e, "area": 0.3} for e in range(1, 9)])  # batches of one image
+    without_spread = find_saturation([{"epoch": e, "area": 0.3} for e in range(1, 9)])  # batches of one image
     assert without_spread == []
 
 
 def test_two_stretches_are_two_troubles() -> None:
-    found = find_troubles(rows(1, 1, 1, 0.5, 1, 1, 1, 1))
-    assert [(trouble.first, trouble.last) for trouble in found] == [(1, 3), (5, 8)]
+    found = find_saturation(rows(1, 1, 1, 0.5, 1, 1, 1, 1))
+    assert [(warning.first, warning.last) for warning in found] == [(1, 3), (5, 8)]
 
 
 def test_each_is_told_once_and_in_time() -> None:
     curves = rows(0.5, 1, 1, 1, 1, 0.5, 1, 1, 1)
-    told = [len(new_troubles(curves[:n])) for n in range(len(curves) + 1)]
+    told = [len(new_warnings(curves[:n])) for n in range(len(curves) + 1)]
     assert told == [0, 0, 0, 0, 1, 0, 0, 0, 0, 1]

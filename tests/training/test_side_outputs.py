@@ -15,21 +15,21 @@ from segdistill.models.network import Output
 from segdistill.training.task import Supervised
 
 
-class Answers(nn.Module):
+class TeacherTargets(nn.Module):
     """Says the same whatever it sees."""
 
     def __init__(self, *logits: Tensor) -> None:
         super().__init__()
-        self.said = nn.ParameterList(logits)
+        self.targets = nn.ParameterList(logits)
 
     def forward(self, image: Tensor) -> Output:
-        return Output(self.said[0], {}, deep=list(self.said)[1:])
+        return Output(self.targets[0], {}, deep=list(self.targets)[1:])
 
 
 def test_the_loss_is_the_sum_over_all_outputs() -> None:
     """Foreground probabilities 0.5, 0.8, and 0.2 | 0.6 at half the size, which is brought up as a probability."""
     odds = torch.tensor([0.8, 0.2, 0.6]).logit()
-    network = Answers(torch.zeros(1, 1, 2, 4), odds[0].expand(1, 1, 2, 4), odds[1:].view(1, 1, 1, 2))
+    network = TeacherTargets(torch.zeros(1, 1, 2, 4), odds[0].expand(1, 1, 2, 4), odds[1:].view(1, 1, 1, 2))
     batch = {"image": torch.zeros(1, 1, 2, 4), "mask": torch.tensor([[[1, 1, 0, 0]] * 2])}
     raised = np.array([0.2, 0.3, 0.5, 0.6])  # halfway between pixel centres, the ends held
     coarse = -np.log([0.2, 0.3, 1 - 0.5, 1 - 0.6]).mean()
@@ -41,7 +41,7 @@ def test_the_loss_is_the_sum_over_all_outputs() -> None:
     alone = Supervised(network, create_loss("cross_entropy")).losses(batch, "network")
     assert alone["loss"].item() == pytest.approx(np.log(2), rel=1e-5)
     parts["loss"].backward()
-    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in network.said)
+    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in network.targets)
 
 
 def test_u2net_learns_from_seven_losses() -> None:
@@ -62,7 +62,7 @@ def test_u2net_learns_from_seven_losses() -> None:
 
 
 def test_a_network_without_side_outputs_is_refused() -> None:
-    task = Supervised(Answers(torch.zeros(1, 1, 2, 2)), create_loss("dice"), "sum")
+    task = Supervised(TeacherTargets(torch.zeros(1, 1, 2, 2)), create_loss("dice"), "sum")
     with pytest.raises(InputError, match="side outputs"):
         task.losses({"image": torch.zeros(1, 1, 2, 2), "mask": torch.zeros(1, 2, 2).long()}, "network")
 

@@ -1,4 +1,4 @@
-"""segdistill demo: the whole story on made-up images."""
+"""segdistill demo: the whole story on synthetic images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def demo(
 
     show(run_recipe(load_recipe("demo"), None, out, Machine(device="cpu")))
     summary = run_summary(out)
-    print("Dice on the test images (made up: a phantom, not patients)")
+    print("Dice on the test images (synthetic: a phantom, not patients)")
     for name, stage in summary["stages"].items():
         print(f"  {name:20}{stage['line']}")
     shown = next(

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-KINDS = ("models", "losses", "knowledge", "datasets", "recipes")
+KINDS = ("models", "losses", "methods", "datasets", "recipes")
 
 
 def listing(
     kind: Annotated[str, typer.Argument(help=", ".join(KINDS))],
     as_json: Annotated[bool, typer.Option("--json", help="print as JSON")] = False,
 ) -> None:
-    """List models, losses, knowledge, datasets or recipes."""
+    """List models, losses, method, datasets or recipes."""
     found = _names(kind)
     if as_json:
         import json
@@ -40,12 +40,12 @@ def _names(kind: str) -> dict[str, str]:
         from segdistill.config.load import bundled_recipes
 
         return bundled_recipes()
-    if kind in ("losses", "knowledge"):
+    if kind in ("losses", "methods"):
         from segdistill.cli.progress import needs
 
         with needs(f"listing {kind}", "train"):
-            from segdistill.distillation import KNOWLEDGE
+            from segdistill.distillation import METHODS
             from segdistill.losses import LOSSES
-        registry = LOSSES if kind == "losses" else KNOWLEDGE
+        registry = LOSSES if kind == "losses" else METHODS
         return {name: (part.__doc__ or "").strip().splitlines()[0] for name, part in registry.items()}
     raise InputError(f"unknown kind '{kind}': one of {', '.join(KINDS)}")

@@ -15,7 +15,7 @@ def expand_folds(content: dict[str, Any]) -> dict[str, Any]:
     """A recipe's content in which every stage with `out_of_fold: K` has become K stages, each without a fold.
 
     A stage that names it as a teacher is taught by all K, each on the cases that it never saw; so is one whose
-    knowledge is read through its auto-encoders. A value of a wrong type is left for the schema to refuse.
+    method is read through its auto-encoders. A value of a wrong type is left for the schema to refuse.
 
     Raises:
         InputError: `out_of_fold` is no number of folds, or a stage needs that very stage, which is not trained then.
@@ -48,7 +48,7 @@ def expand_folds(content: dict[str, Any]) -> dict[str, Any]:
         for fold in range(1, counts[name] + 1):
             own = {
                 "about": f"{about}, without fold {fold}",
-                "left_out": {"fold": fold, "folds": counts[name]},
+                "held_out": {"fold": fold, "folds": counts[name]},
             }
             made[fold_name(name, fold)] = plain | own
     named = content.get("run")
@@ -118,10 +118,10 @@ def speaks(recipe: Recipe, name: str, cases: Sequence[Case], all_cases: Sequence
     """
     columns = []
     for teacher in recipe.stages[name].teachers:
-        left_out = recipe.stages[teacher.stage].left_out
-        if not teacher.unseen or left_out is None:
+        held_out = recipe.stages[teacher.stage].held_out
+        if not teacher.unseen or held_out is None:
             columns.append([True] * len(cases))
             continue
-        fold = folds_of(all_cases, left_out.folds, recipe.data.split.seed)
-        columns.append([fold[case.id] == left_out.fold for case in cases])
+        fold = folds_of(all_cases, held_out.folds, recipe.data.split.seed)
+        columns.append([fold[case.id] == held_out.fold for case in cases])
     return [list(row) for row in zip(*columns, strict=True)]

@@ -17,8 +17,8 @@ def expand_matrix(content: dict[str, Any]) -> dict[str, Any]:
     """A recipe's content whose `matrix` has become stages; without one it stays as it is.
 
     A cell is a method on a student with a seed, called METHOD@SEED, and STUDENT-METHOD@SEED where there are several
-    students. A method with knowledge that names no teachers is taken with each of the matrix's teachers, and called
-    METHOD-TEACHER then where there are several. A method without knowledge is the student alone. Each teacher is one
+    students. A method with method that names no teachers is taken with each of the matrix's teachers, and called
+    METHOD-TEACHER then where there are several. A method without method is the baseline. Each teacher is one
     stage, trained once. In a method's words {student} and {teacher} stand for the names of its cell, and
     `equal_time_to` for another method.
 
@@ -28,13 +28,13 @@ def expand_matrix(content: dict[str, Any]) -> dict[str, Any]:
     >>> matrix = {
     ...     "students": {"unet": {"model": {"name": "unet"}}},
     ...     "teachers": {"big": {"model": {"name": "unet"}}},
-    ...     "methods": {"alone": {}, "kd": {"knowledge": [{"name": "soft_prediction"}]}},
+    ...     "methods": {"baseline": {}, "kd": {"methods": [{"name": "soft_prediction"}]}},
     ...     "seeds": [0, 1],
     ... }
     >>> stages = expand_matrix({"matrix": matrix})["stages"]
     >>> list(stages)
     ['big', 'alone@0', 'kd@0', 'alone@1', 'kd@1']
-    >>> stages["kd@1"]["teachers"], stages["kd@1"]["seed"], stages["alone@0"]["role"]
+    >>> stages["kd@1"]["teachers"], stages["kd@1"]["seed"], stages["baseline@0"]["role"]
     ([{'stage': 'big'}], 1, 'baseline')
     """
     matrix = content.get("matrix")
@@ -91,7 +91,7 @@ def _cells(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The cells of a method on a student: one, or one for each teacher."""
     stage = merge(students[student], methods[method])
-    distilled = bool(stage.get("knowledge"))
+    distilled = bool(stage.get("methods"))
     taken: list[str | None] = [None]
     if distilled and not stage.get("teachers"):
         if not teachers:
@@ -152,7 +152,7 @@ def _needed(stage: Any) -> set[str]:
     found: set[str] = set()
     if isinstance(stage, dict):
         found |= {str(teacher.get("stage")) for teacher in _dicts(stage.get("teachers"))}
-        for part in _dicts(stage.get("knowledge")):
+        for part in _dicts(stage.get("methods")):
             found |= {str(name) for codes in _dicts([part.get("autoencoders")]) for name in codes.values()}
         found |= {str(stage[key]) for key in ("starts_from", "equal_time_to") if stage.get(key)}
     return found

@@ -228,8 +228,8 @@ class ModelRecipe(Named):
     sha256: str | None = None
 
 
-class KnowledgeRecipe(Named):
-    """A knowledge by its registered name, with its weight in the loss.
+class MethodRecipe(Named):
+    """A distillation method by its registered name, with its weight in the loss.
 
     `autoencoders` is for feature_similarity: the stage that trained the auto-encoders of the student (under the name
     "student") and of each teacher (under the name of its stage).
@@ -269,7 +269,7 @@ class FoldRecipe(Strict):
 class StageRecipe(Strict):
     """One network to train.
 
-    `weighing` and `combine` say whose word weighs how much among several teachers: distillation/weighting.py and
+    `weighting` and `combine` say whose word weighs how much among several teachers: distillation/weighting.py and
     training/distillation.py. A stage with task `autoencoder` learns the features of its one teacher.
 
     `sites` are the hospitals whose cases it trains and validates on; it is tested on all of the recipe's data. `seed`
@@ -284,7 +284,7 @@ class StageRecipe(Strict):
     `adversarial` holds the weights and discriminators of a stage with task `adversarial` (US-SEG).
 
     `cache` keeps what the teachers say of the `fit.views` different views of each image,
-    in a folder beside the runs that may grow to `cache_limit_gb`. `left_out` is the fold of the training cases that the
+    in a folder beside the runs that may grow to `cache_limit_gb`. `held_out` is the fold of the training cases that the
     stage does not see. `equal_time_to` names a distillation stage: this one then takes as many steps as fit into its
     time (experiment/equal_time.py). With `may_fail` a failure is listed, and the other stages go on.
     """
@@ -297,12 +297,12 @@ class StageRecipe(Strict):
     role: Literal["teacher", "student", "baseline"] = "baseline"
     about: str = ""
     teachers: list[TeacherRecipe] = Field(default_factory=list)
-    knowledge: list[KnowledgeRecipe] = Field(default_factory=list)
+    methods: list[MethodRecipe] = Field(default_factory=list)
     hard_weight: float = Field(default=1.0, ge=0)
     routing: Literal["both", "by_class"] = "both"
     finetune_teachers: bool = False
-    weighing: Named = Named(name="fixed")
-    combine: Literal["gaps", "mixture"] = "gaps"
+    weighting: Named = Named(name="fixed")
+    combine: Literal["losses", "predictions"] = "losses"
     sites: list[str] | None = Field(default=None, min_length=1)
     seed: int | None = None
     joint: JointSettings | None = None
@@ -313,7 +313,7 @@ class StageRecipe(Strict):
     adversarial: AdversarialSettings | None = None
     cache: bool = False
     cache_limit_gb: float = Field(default=20.0, gt=0)
-    left_out: FoldRecipe | None = None
+    held_out: FoldRecipe | None = None
     equal_time_to: str | None = None
     may_fail: bool = False
 
@@ -325,7 +325,7 @@ class StageRecipe(Strict):
             return {"role": "student", **value}
         return value
 
-    @field_validator("weighing", mode="before")
+    @field_validator("weighting", mode="before")
     @classmethod
     def _by_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
@@ -338,8 +338,8 @@ class StageRecipe(Strict):
 
     @property
     def codes(self) -> list[str]:
-        """The stages of auto-encoders that its knowledge reads through."""
-        found = [stage for knowledge in self.knowledge for stage in knowledge.autoencoders.values()]
+        """The stages of auto-encoders that its method reads through."""
+        found = [stage for methods in self.methods for stage in methods.autoencoders.values()]
         return list(dict.fromkeys(found))
 
     @property
@@ -358,15 +358,15 @@ class StageRecipe(Strict):
         Fields that came after the first runs are left out at their defaults: a finished run stays finished.
         """
         no_facts = {"fit", "about", "role", "sites", "seed", "locations"}
-        no_facts |= {"cache_limit_gb", "left_out", "equal_time_to", "may_fail"}
+        no_facts |= {"cache_limit_gb", "held_out", "equal_time_to", "may_fail"}
         facts = self.model_dump(mode="json", exclude=no_facts)
-        late = ("weighing", "combine", "joint", "starts_from", "load_fex", "deep", "adversarial", "cache")
+        late = ("weighting", "combine", "joint", "starts_from", "load_fex", "deep", "adversarial", "cache")
         for name in late:
             if getattr(self, name) == type(self).model_fields[name].default:
                 del facts[name]
-        for knowledge in facts["knowledge"]:
-            if not knowledge["autoencoders"]:
-                del knowledge["autoencoders"]
+        for methods in facts["methods"]:
+            if not methods["autoencoders"]:
+                del methods["autoencoders"]
         for teacher in facts["teachers"]:
             if not teacher["unseen"]:
                 del teacher["unseen"]
@@ -377,10 +377,10 @@ class StageRecipe(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> StageRecipe:
-        if self.task == "distillation" and not (self.teachers and self.knowledge):
-            raise ValueError("a distillation stage needs teachers and knowledge")
-        if self.task in ("supervised", "joint", "adversarial") and (self.teachers or self.knowledge):
-            raise ValueError(f"a {self.task} stage has no teachers and no knowledge: set task: distillation")
+        if self.task == "distillation" and not (self.teachers and self.methods):
+            raise ValueError("a distillation stage needs teachers and method")
+        if self.task in ("supervised", "joint", "adversarial") and (self.teachers or self.methods):
+            raise ValueError(f"a {self.task} stage has no teachers and no method: set task: distillation")
         if self.joint is not None and self.task not in ("joint", "distillation"):
             raise ValueError("joint belongs to a stage with task: joint or task: distillation")
         if self.starts_from is not None and self.task == "autoencoder":
@@ -397,7 +397,7 @@ class StageRecipe(Strict):
             raise ValueError("load_fex belongs to starts_from: name the stage to start from")
         for what, names in (
             ("teacher", [teacher.stage for teacher in self.teachers]),
-            ("knowledge", [knowledge.name for knowledge in self.knowledge]),
+            ("methods", [methods.name for methods in self.methods]),
         ):
             for name in names:
                 if names.count(name) > 1:
@@ -417,16 +417,16 @@ class StageRecipe(Strict):
     @model_validator(mode="after")
     def _fits_its_task(self) -> StageRecipe:
         if self.task == "autoencoder":
-            if len(self.teachers) != 1 or self.knowledge:
+            if len(self.teachers) != 1 or self.methods:
                 raise ValueError(
-                    "an autoencoder stage has one teacher, the network whose features it learns, and no knowledge"
+                    "an autoencoder stage has one teacher, the network whose features it learns, and no method"
                 )
             if self.model.name != AUTOENCODER:
                 raise ValueError(f"an autoencoder stage trains model: {{name: {AUTOENCODER}}}")
         elif self.model.name == AUTOENCODER:
             raise ValueError(f"{AUTOENCODER} is trained by a stage with task: autoencoder")
-        if self.task != "distillation" and (self.weighing.name != "fixed" or self.combine != "gaps"):
-            raise ValueError("weighing and combine belong to a stage with task: distillation")
+        if self.task != "distillation" and (self.weighting.name != "fixed" or self.combine != "losses"):
+            raise ValueError("weighting and combine belong to a stage with task: distillation")
         for name in ("hard_weight", "routing", "finetune_teachers"):
             if self.task != "distillation" and not self._is_default(name):
                 raise ValueError(f"{name} belongs to a stage with task: distillation: leave it out")
@@ -436,16 +436,14 @@ class StageRecipe(Strict):
                 "the loss is read with joint.location: loss alone: set that, or leave the loss out"
             )
         networks = ["student", *(teacher.stage for teacher in self.teachers)]
-        for knowledge in self.knowledge:
-            given = knowledge.autoencoders
-            if knowledge.name != "feature_similarity" and given:
-                raise ValueError(
-                    f"knowledge {knowledge.name} has no auto-encoders: only feature_similarity has"
-                )
-            if knowledge.name == "feature_similarity" and sorted(given) != sorted(set(networks)):
+        for methods in self.methods:
+            given = methods.autoencoders
+            if methods.name != "feature_similarity" and given:
+                raise ValueError(f"method {methods.name} has no auto-encoders: only feature_similarity has")
+            if methods.name == "feature_similarity" and sorted(given) != sorted(set(networks)):
                 wanted = ", ".join(f"{name}: STAGE" for name in networks)
                 raise ValueError(
-                    f"knowledge feature_similarity needs autoencoders: {{{wanted}}}, "
+                    f"method feature_similarity needs autoencoders: {{{wanted}}}, "
                     "the stages with task: autoencoder that trained them"
                 )
             if given and networks.count("student") > 1:
@@ -541,7 +539,7 @@ class Recipe(Strict):
                 if codes not in names[:i] or self.stages[codes].task != "autoencoder":
                     known = [other for other in names[:i] if self.stages[other].task == "autoencoder"]
                     raise ValueError(
-                        f"stages.{name}.knowledge: no stage '{codes}' with task: autoencoder is defined before it: "
+                        f"stages.{name}.method: no stage '{codes}' with task: autoencoder is defined before it: "
                         f"{near_names(codes, known)}"
                     )
             if stage.starts_from is not None:
@@ -579,7 +577,7 @@ class Recipe(Strict):
                     f"'{stage.equal_time_to}': {near_names(stage.equal_time_to, distilled)}"
                 )
             for teacher in stage.teachers:
-                if teacher.unseen and self.stages[teacher.stage].left_out is None:
+                if teacher.unseen and self.stages[teacher.stage].held_out is None:
                     raise ValueError(
                         f"stages.{name}.teachers: '{teacher.stage}' has seen all cases: set out_of_fold in its stage"
                     )

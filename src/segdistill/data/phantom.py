@@ -1,4 +1,4 @@
-"""A breast ultrasound phantom: made-up B-mode pictures with exact references, for demonstrations and tests.
+"""A breast ultrasound phantom: synthetic B-mode pictures with exact references, for demonstrations and tests.
 
 Speckle is fully developed (the magnitude of a complex Gaussian field, correlated along the beam and across
 it), echoes weaken with depth, benign lesions are smooth ellipses that brighten what lies behind them, and
@@ -82,7 +82,7 @@ def write_phantom(folder: str | Path, count: int = 120, size: int = 128, seed: i
         InputError: a folder that already holds something else, or that cannot be written.
 
     >>> import tempfile
-    >>> cases = write_phantom(Path(tempfile.mkdtemp()) / "made-up", count=10, size=32)
+    >>> cases = write_phantom(Path(tempfile.mkdtemp()) / "synthetic", count=10, size=32)
     >>> [sum(case.label == kind for case in cases) for kind in KINDS]
     [5, 4, 1]
     """

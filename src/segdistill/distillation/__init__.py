@@ -5,44 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from segdistill.distillation.base import STUDENT, Contested, Knowledge, Mixable, Weighing
+from segdistill.distillation.base import STUDENT, Combinable, DistillationMethod, Weighting, WithCritics
 from segdistill.distillation.composed import Composed, flat, within
 from segdistill.distillation.methods.amtml import AMTML, Relations
 from segdistill.distillation.methods.attention_transfer import (
     AttentionTransfer,
     attention_map,
-    attention_transfer_gap,
+    attention_transfer_loss,
 )
 from segdistill.distillation.methods.cirkd import (
     CIRKD,
     CrossImage,
     MemoryContrast,
-    cross_image_gap,
-    memory_gap,
+    cross_image_loss,
+    memory_loss,
 )
-from segdistill.distillation.methods.cwd import CWD, ChannelWise, channel_wise_gap
+from segdistill.distillation.methods.cwd import CWD, ChannelWise, channel_wise_loss
 from segdistill.distillation.methods.emkd import EMKD
-from segdistill.distillation.methods.fitnet import FitNet, hint_gap
+from segdistill.distillation.methods.fitnet import FitNet, hint_loss
 from segdistill.distillation.methods.ifvd import IFVD, IntraClass, intra_class_map
 from segdistill.distillation.methods.lightvessel import (
     AdversarialSimilarity,
     FeatureAutoEncoders,
     FeatureSimilarity,
-    adversarial_similarity_gap,
+    adversarial_similarity_loss,
     feature_autoencoder,
-    feature_similarity_gap,
+    feature_similarity_loss,
     latent_similarity,
 )
-from segdistill.distillation.methods.protokd import ProtoKD, Prototypes, prototype_gap
+from segdistill.distillation.methods.protokd import ProtoKD, Prototypes, prototype_loss
 from segdistill.distillation.methods.region_contrast import RegionContrast, region_contrast
 from segdistill.distillation.methods.skd import Holistic, PairWise, StructuredKnowledge, similarities
-from segdistill.distillation.methods.soft_prediction import SoftLabel, SoftPrediction, soft_prediction_gap
+from segdistill.distillation.methods.soft_prediction import SoftLabel, SoftPrediction, soft_prediction_loss
 from segdistill.distillation.teacher import Teacher, teacher_weights
-from segdistill.distillation.weighting import WEIGHINGS, AdaptiveFactors, create_weighing, soft_dice_score
+from segdistill.distillation.weighting import WEIGHTINGS, AdaptiveFactors, create_weighting, soft_dice_score
 from segdistill.errors import InputError
 from segdistill.registry import build
 
-KNOWLEDGE: dict[str, Callable[..., Knowledge]] = {
+METHODS: dict[str, Callable[..., DistillationMethod]] = {
     "soft_prediction": SoftPrediction,
     "soft_label": SoftLabel,
     "attention_transfer": AttentionTransfer,
@@ -68,19 +68,19 @@ KNOWLEDGE: dict[str, Callable[..., Knowledge]] = {
 }
 
 
-def create_knowledge(name: str, **options: Any) -> Knowledge:
-    """Builds the knowledge that is registered as `name`.
+def create_method(name: str, **options: Any) -> DistillationMethod:
+    """Builds the method that is registered as `name`.
 
     Raises:
         InputError: unknown name or option, or an option of another type.
 
-    >>> create_knowledge("soft_prediction", temperature=4.0).features
+    >>> create_method("soft_prediction", temperature=4.0).features
     ()
     """
     classes = options.get("classes", 2)
     if isinstance(classes, int) and classes < 2:
-        raise InputError(f"knowledge '{name}': classes must be at least 2, background and one more")
-    return build("knowledge", KNOWLEDGE, name, options)
+        raise InputError(f"method '{name}': classes must be at least 2, background and one more")
+    return build("methods", METHODS, name, options)
 
 
 __all__ = [
@@ -89,24 +89,23 @@ __all__ = [
     "CWD",
     "EMKD",
     "IFVD",
-    "KNOWLEDGE",
+    "METHODS",
     "STUDENT",
-    "WEIGHINGS",
+    "WEIGHTINGS",
     "AdaptiveFactors",
     "AdversarialSimilarity",
     "AttentionTransfer",
     "ChannelWise",
+    "Combinable",
     "Composed",
-    "Contested",
     "CrossImage",
+    "DistillationMethod",
     "FeatureAutoEncoders",
     "FeatureSimilarity",
     "FitNet",
     "Holistic",
     "IntraClass",
-    "Knowledge",
     "MemoryContrast",
-    "Mixable",
     "PairWise",
     "ProtoKD",
     "Prototypes",
@@ -116,26 +115,27 @@ __all__ = [
     "SoftPrediction",
     "StructuredKnowledge",
     "Teacher",
-    "Weighing",
-    "adversarial_similarity_gap",
+    "Weighting",
+    "WithCritics",
+    "adversarial_similarity_loss",
     "attention_map",
-    "attention_transfer_gap",
-    "channel_wise_gap",
-    "create_knowledge",
-    "create_weighing",
-    "cross_image_gap",
+    "attention_transfer_loss",
+    "channel_wise_loss",
+    "create_method",
+    "create_weighting",
+    "cross_image_loss",
     "feature_autoencoder",
-    "feature_similarity_gap",
+    "feature_similarity_loss",
     "flat",
-    "hint_gap",
+    "hint_loss",
     "intra_class_map",
     "latent_similarity",
-    "memory_gap",
-    "prototype_gap",
+    "memory_loss",
+    "prototype_loss",
     "region_contrast",
     "similarities",
     "soft_dice_score",
-    "soft_prediction_gap",
+    "soft_prediction_loss",
     "teacher_weights",
     "within",
 ]

@@ -1,4 +1,4 @@
-"""The contract of every knowledge: extraction and comparison are apart, and say whose output they work on."""
+"""The contract of every method: extraction and comparison are apart, and say whose output they work on."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor, nn
 
 from segdistill.models.network import FeatureInfo, Output
 
-Said = dict[str, Tensor]
+Targets = dict[str, Tensor]
 """What a network hands over: name -> (B, ...)."""
 
-Taps = Mapping[str, FeatureInfo]
-"""Tap -> what the network declares of the feature that it stands for."""
+Layers = Mapping[str, FeatureInfo]
+"""Layer -> what the network declares of the feature that it stands for."""
 
 Logits = Sequence[Tensor | None]
 """Each teacher's logits (B, C, ...); None of a teacher that gives none, or was not asked for them."""
 
 STUDENT = "student"
-"""The name under which a knowledge knows the student; teachers have the names that their recipe gives them."""
+"""The name under which a distillation method knows the student; teachers have the names that their recipe gives them."""
 
 
-class Knowledge(ABC):
+class DistillationMethod(ABC):
     """A method of distillation: what a network hands over, and how far the student's is from a teacher's.
 
     Extraction is the same for teacher and student, and what it gives is small: it can be weighed per sample, mixed
     and cached.
 
     Attributes:
-        features: the taps (see taps.py) that `extract` reads from `Output.features`, under these very names.
+        features: the layers (see layers.py) that `extract` reads from `Output.features`, under these very names.
         modules: parts that learn together with the student, known after `connect`: they are optimised and
             checkpointed with it, and are no part of its weights. Empty for most.
-        compares: options that only `gap` reads: what a teacher hands over is the same, and cached once, whatever they
+        compares: options that only `loss` reads: what a teacher hands over is the same, and cached once, whatever they
             are.
         weighed: False where every teacher that speaks counts fully, whatever its weight.
         cacheable: False where what it takes from a teacher's answer changes while the student learns.
@@ -46,18 +46,18 @@ class Knowledge(ABC):
     weighed: bool = True
     cacheable: bool = True
 
-    def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
+    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
         """Told once which networks it will see: here learned parts are built, or what is missing is refused.
 
         Args:
-            student: tap -> name, channels and stride of the student's feature; empty for a network that does not
+            student: layer -> name, channels and stride of the student's feature; empty for a network that does not
                 declare its features.
             teachers: the same for each teacher, by its name.
         """
         return
 
     @abstractmethod
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """What a network hands over.
 
         Args:
@@ -67,38 +67,38 @@ class Knowledge(ABC):
         """
 
     @abstractmethod
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,), one value per sample: how far the student is from what teacher `network` hands over."""
 
 
 @runtime_checkable
-class Mixable(Protocol):
-    """Knowledge that several teachers can hand over as one, before it is compared (AMTD's soft predictions)."""
+class Combinable(Protocol):
+    """Method that several teachers can hand over as one, before it is compared (AMTD's soft predictions)."""
 
-    def mix(self, said: Sequence[Said], weights: Tensor) -> Said:
+    def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
         """One answer of J teachers, each with its share (B, J) of every sample; shares sum to 1."""
 
 
 @runtime_checkable
-class Keepable(Protocol):
-    """Knowledge that the cache keeps in another form than it is compared in: smaller, or shared with other knowledge.
+class Cacheable(Protocol):
+    """Method that the cache keeps in another form than it is compared in: smaller, or shared with other method.
 
     Attributes:
-        keeps: the name of the form; knowledge of one name shares what is kept.
+        keeps: the name of the form; method of one name shares what is kept.
     """
 
     keeps: str
 
-    def keep(self, output: Output) -> Said:
+    def keep(self, output: Output) -> Targets:
         """What is kept of a teacher's answer, whatever the options."""
 
-    def recall(self, kept: Said) -> Said:
+    def recall(self, kept: Targets) -> Targets:
         """What `extract` would have given, from what was kept."""
 
 
 @runtime_checkable
-class Contested(Protocol):
-    """Knowledge with adversaries: networks that train in turns with the student, as players of their own."""
+class WithCritics(Protocol):
+    """Method with adversaries: networks that train in turns with the student, as players of their own."""
 
     critics: Mapping[str, nn.Module]
     """Name of a teacher -> its critic, known after `connect`; it returns an `Output` with a label."""
@@ -106,23 +106,23 @@ class Contested(Protocol):
     critic_lr: float | None
     """Learning rate of the critics; None for the stage's."""
 
-    def critic_loss(self, critic: nn.Module, student: Said, teacher: Said) -> Tensor:
+    def critic_loss(self, critic: nn.Module, student: Targets, teacher: Targets) -> Tensor:
         """Scalar loss of a teacher's critic, from what it and the student hand over, without a graph."""
 
 
-class Heard(NamedTuple):
-    """What can be known of a batch when its teachers are weighed: the arguments of `Weighing.__call__`."""
+class Evidence(NamedTuple):
+    """What can be known of a batch when its teachers are weighed: the arguments of `Weighting.__call__`."""
 
     logits: Logits
     target: Tensor
     student: Output | None = None
 
 
-class Weighing(ABC):
+class Weighting(ABC):
     """Weights of J teachers on each of B samples.
 
     Attributes:
-        features: the taps that it reads of the student.
+        features: the layers that it reads of the student.
         modules: what it learns, known after `connect`: optimised and checkpointed with the student, and no part of
             its weights. Empty for all but adaptive_factors.py.
         reads_logits: whether it looks at what the teachers predict; else a cache need not keep it for the weights.
@@ -132,8 +132,8 @@ class Weighing(ABC):
     modules: Mapping[str, nn.Module] = MappingProxyType({})
     reads_logits: bool = False
 
-    def connect(self, student: Taps, teachers: Sequence[str]) -> None:
-        """Told once which networks it will see: what the student declares of the taps, and the teachers' names."""
+    def connect(self, student: Layers, teachers: Sequence[str]) -> None:
+        """Told once which networks it will see: what the student declares of the layers, and the teachers' names."""
         return
 
     def __call__(
@@ -147,10 +147,10 @@ class Weighing(ABC):
             target: (B, ...) class indices.
             student: its answer, for learned weights.
         """
-        return self.weigh(given, Heard(logits, target, student))
+        return self.weights_of(given, Evidence(logits, target, student))
 
     @abstractmethod
-    def weigh(self, given: Tensor, heard: Heard) -> Tensor:
+    def weights_of(self, given: Tensor, evidence: Evidence) -> Tensor:
         """(B, J) weights, from those of the recipe and what was heard of the batch: see `__call__`."""
 
     def penalty(self) -> Tensor | None:

@@ -6,22 +6,22 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, Knowledge, Said, Taps
+from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 
-Weighted = dict[str, tuple[float, Knowledge]]
-"""Name -> (weight, knowledge)."""
+Weighted = dict[str, tuple[float, DistillationMethod]]
+"""Name -> (weight, method)."""
 
 
-class Composed(Knowledge):
-    """A method with several terms, whose gap is the sum of weight x gap.
+class Composed(DistillationMethod):
+    """A method with several terms, whose loss is the sum of weight x loss.
 
     In a distillation each term stands for itself (see `flat`): in the curves, and in what is mixed.
 
     Args:
         name: of the method, for messages.
-        parts: name -> (weight, knowledge); those of weight 0 are left out.
+        parts: name -> (weight, method); those of weight 0 are left out.
 
     Raises:
         InputError: a negative weight, or none above 0.
@@ -39,9 +39,11 @@ class Composed(Knowledge):
         self.parts = {part: term for part, term in parts.items() if term[0] > 0}
         if not self.parts:
             raise InputError(f"{name}: all of {', '.join(parts)} are 0: nothing is left to learn from")
-        self.features = tuple(dict.fromkeys(tap for _, term in self.parts.values() for tap in term.features))
+        self.features = tuple(
+            dict.fromkeys(layer for _, term in self.parts.values() for layer in term.features)
+        )
 
-    def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
+    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
         """Shows every term the networks."""
         for _, term in self.parts.values():
             term.connect(student, teachers)
@@ -51,24 +53,24 @@ class Composed(Knowledge):
             for name, module in term.modules.items()
         }
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """What each term takes, under `part/name`."""
         return {
             f"{part}/{name}": value
             for part, (_, term) in self.parts.items()
-            for name, value in term.extract(output, target, network).items()
+            for name, value in term.targets(output, target, network).items()
         }
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
-        """(B,) weighted sum of the terms' gaps."""
-        gaps = [
-            weight * term.gap(within(student, part), within(teacher, part), network)
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) weighted sum of the terms' losses."""
+        losses = [
+            weight * term.loss(within(student, part), within(teacher, part), network)
             for part, (weight, term) in self.parts.items()
         ]
-        return sum(gaps[1:], gaps[0])
+        return sum(losses[1:], losses[0])
 
 
-def within(said: Said, part: str) -> Said:
+def within(targets: Targets, part: str) -> Targets:
     """What one term of a method has in what the method has; all of it for the term "", the method itself.
 
     >>> import torch
@@ -76,12 +78,12 @@ def within(said: Said, part: str) -> Said:
     ['encoder']
     """
     if not part:
-        return said
+        return targets
     start = f"{part}/"
-    return {name.removeprefix(start): value for name, value in said.items() if name.startswith(start)}
+    return {name.removeprefix(start): value for name, value in targets.items() if name.startswith(start)}
 
 
-def flat(weight: float, method: Knowledge) -> Weighted:
+def flat(weight: float, method: DistillationMethod) -> Weighted:
     """The terms of a method with their weights in all, by the name that `within` takes; "" for a method of one term.
 
     >>> from segdistill.distillation.methods.soft_prediction import SoftPrediction

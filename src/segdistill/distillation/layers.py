@@ -1,6 +1,6 @@
-"""Taps: which feature of a network a knowledge reads, in words that fit networks of different architecture.
+"""Layers: which feature of a network a distillation method reads, in words that fit networks of different architecture.
 
-A tap is the name of a feature ("encoder", "dec1"), or a level by its stride ("enc@4", "dec@4"), or several of these of
+A layer is the name of a feature ("encoder", "dec1"), or a level by its stride ("enc@4", "dec@4"), or several of these of
 which a network uses the first that it has ("low|enc1").
 """
 
@@ -17,37 +17,37 @@ PAIRS: dict[str, tuple[str, str]] = {
     "enc_dec": ("encoder", "decoder"),
     "emkd": ("low|enc1", "high|encoder"),
 }
-"""AMTD's taps: `enc_dec`, the ends of encoder and decoder, as the paper says; `emkd`, the first convolution block and
+"""AMTD's layers: `enc_dec`, the ends of encoder and decoder, as the paper says; `emkd`, the first convolution block and
 the end of the backbone, as the code that the paper's experiments come from has it."""
 
 
-def parse_taps(knowledge: str, taps: str | Sequence[str]) -> tuple[str, ...]:
-    """Taps by the name of a pair, or one by one; teacher and student are compared tap by tap.
+def parse_layers(methods: str, layers: str | Sequence[str]) -> tuple[str, ...]:
+    """Layers by the name of a pair, or one by one; teacher and student are compared layer by layer.
 
-    >>> parse_taps("attention_transfer", "enc_dec")
+    >>> parse_layers("attention_transfer", "enc_dec")
     ('encoder', 'decoder')
 
     Raises:
         InputError: neither.
     """
-    if isinstance(taps, str):
-        if taps not in PAIRS:
+    if isinstance(layers, str):
+        if layers not in PAIRS:
             raise InputError(
-                f"{knowledge}: taps '{taps}' is neither {' nor '.join(PAIRS)} "
+                f"{methods}: layers '{layers}' is neither {' nor '.join(PAIRS)} "
                 "nor a list of features such as [encoder, dec1]"
             )
-        return PAIRS[taps]
-    found = tuple(taps)
-    if not found or not all(isinstance(tap, str) and tap for tap in found):
-        raise InputError(f"{knowledge}: taps must be a list of feature names, not {taps!r}")
+        return PAIRS[layers]
+    found = tuple(layers)
+    if not found or not all(isinstance(layer, str) and layer for layer in found):
+        raise InputError(f"{methods}: layers must be a list of feature names, not {layers!r}")
     return found
 
 
-def find_tap(tap: str, strides: Mapping[str, int], network: str = "the network") -> str:
-    """The name of the feature that a tap means in a network.
+def find_layer(layer: str, strides: Mapping[str, int], network: str = "the network") -> str:
+    """The name of the feature that a layer means in a network.
 
     Args:
-        tap: see the head of this file. "enc@4" is the deepest encoder level of that stride, "dec@4" the last decoder
+        layer: see the head of this file. "enc@4" is the deepest encoder level of that stride, "dec@4" the last decoder
             level of it (the finest number: dec1 is the decoder's end).
         strides: name -> stride of every feature that the network has.
         network: its name, for the message.
@@ -55,13 +55,13 @@ def find_tap(tap: str, strides: Mapping[str, int], network: str = "the network")
     Raises:
         InputError: it has no such feature; lists what it has.
 
-    >>> find_tap("low|enc@4", {"enc1": 1, "enc2": 2, "enc3": 4})
+    >>> find_layer("low|enc@4", {"enc1": 1, "enc2": 2, "enc3": 4})
     'enc3'
-    >>> find_tap("dec9", {"enc1": 1, "dec1": 1}, "teacher")
+    >>> find_layer("dec9", {"enc1": 1, "dec1": 1}, "teacher")
     Traceback (most recent call last):
     segdistill.errors.InputError: teacher has no feature 'dec9': it has enc1 (stride 1), dec1 (stride 1)
     """
-    for choice in tap.split("|"):
+    for choice in layer.split("|"):
         if choice in strides:
             return choice
         kind, at, stride = choice.partition("@")
@@ -73,13 +73,13 @@ def find_tap(tap: str, strides: Mapping[str, int], network: str = "the network")
         if levels:
             return f"{kind}{max(levels) if kind == 'enc' else min(levels)}"
     has = ", ".join(f"{name} (stride {stride})" for name, stride in strides.items()) or "none"
-    raise InputError(f"{network} has no feature '{tap}': it has {has}")
+    raise InputError(f"{network} has no feature '{layer}': it has {has}")
 
 
 def pick(
-    features: Mapping[str, Tensor], taps: Iterable[str], image: Tensor, network: str = "the network"
+    features: Mapping[str, Tensor], layers: Iterable[str], image: Tensor, network: str = "the network"
 ) -> dict[str, Tensor]:
-    """The features that taps mean in an output for an image batch (B, C, H, W), under the taps' own names.
+    """The features that layers mean in an output for an image batch (B, C, H, W), under the layers' own names.
 
     >>> import torch
     >>> features = {"enc1": torch.zeros(1, 2, 8, 8), "enc2": torch.zeros(1, 4, 4, 4)}
@@ -87,21 +87,23 @@ def pick(
     torch.Size([1, 4, 4, 4])
     """
     strides = {name: round(image.shape[-2] / feature.shape[-2]) for name, feature in features.items()}
-    return {tap: features[find_tap(tap, strides, network)] for tap in taps}
+    return {layer: features[find_layer(layer, strides, network)] for layer in layers}
 
 
-def tapped(network: nn.Module, taps: Iterable[str], name: str = "the network") -> dict[str, FeatureInfo]:
+def declared_layers(
+    network: nn.Module, layers: Iterable[str], name: str = "the network"
+) -> dict[str, FeatureInfo]:
     """What a network declares of its tapped features; empty when it declares no features at all.
 
     Raises:
         InputError: it declares features, and not these.
 
     >>> from segdistill.models import create_model
-    >>> tapped(create_model("simplified_unet", widths=[4, 8]), ["encoder"])["encoder"].channels
+    >>> declared_layers(create_model("simplified_unet", widths=[4, 8]), ["encoder"])["encoder"].channels
     8
     """
     infos = {info.name: info for info in getattr(network, "feature_info", [])}
     if not infos:
         return {}
     strides = {info.name: info.stride for info in infos.values()}
-    return {tap: infos[find_tap(tap, strides, name)] for tap in taps}
+    return {layer: infos[find_layer(layer, strides, name)] for layer in layers}

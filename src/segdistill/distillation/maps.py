@@ -1,4 +1,4 @@
-"""Small tools on maps (B, C, ...) of two or three spatial axes that several knowledges share; all in float32."""
+"""Small tools on maps (B, C, ...) of two or three spatial axes that several method share; all in float32."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def exact(tensor: Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-def logits_of(output: Output, knowledge: str) -> Tensor:
+def logits_of(output: Output, methods: str) -> Tensor:
     """The logits of an output.
 
     Raises:
@@ -37,11 +37,11 @@ def logits_of(output: Output, knowledge: str) -> Tensor:
     torch.Size([1, 2, 4, 4])
     """
     if output.logits is None:
-        raise InputError(f"{knowledge} needs a network with logits, not a classifier")
+        raise InputError(f"{methods} needs a network with logits, not a classifier")
     return output.logits
 
 
-def mask_of(target: Tensor | None, knowledge: str) -> Tensor:
+def mask_of(target: Tensor | None, methods: str) -> Tensor:
     """The reference masks.
 
     Raises:
@@ -51,7 +51,7 @@ def mask_of(target: Tensor | None, knowledge: str) -> Tensor:
     torch.Size([1, 4, 4])
     """
     if target is None:
-        raise InputError(f"{knowledge} needs the reference masks of the images")
+        raise InputError(f"{methods} needs the reference masks of the images")
     return target
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.distillation.base import Taps
+from segdistill.distillation.base import Layers
 from segdistill.distillation.maps import exact, resize
 from segdistill.errors import InputError
 
@@ -46,19 +46,19 @@ class Projection(nn.Module):
 
 
 def projections(
-    knowledge: str,
-    taps: Sequence[str],
-    student: Taps,
-    teachers: Mapping[str, Taps],
+    methods: str,
+    layers: Sequence[str],
+    student: Layers,
+    teachers: Mapping[str, Layers],
     when: When = "differing",
 ) -> dict[str, nn.Module]:
-    """One projection per teacher and tap, under `teacher/tap`.
+    """One projection per teacher and layer, under `teacher/layer`.
 
     Args:
-        knowledge: its name, for messages.
-        taps: what is compared.
-        student: its taps.
-        teachers: name -> its taps.
+        methods: its name, for messages.
+        layers: what is compared.
+        student: its layers.
+        teachers: name -> its layers.
         when: "always", or only where the widths are "differing".
 
     Raises:
@@ -71,19 +71,19 @@ def projections(
     """
     made: dict[str, nn.Module] = {}
     for teacher, own in teachers.items():
-        for tap in taps:
-            if tap not in student or tap not in own:
+        for layer in layers:
+            if layer not in student or layer not in own:
                 if when == "differing":
                     continue  # taken at the word of their outputs: `fitted` refuses widths that differ
-                raise InputError(f"{knowledge} needs networks that declare their features (feature_info)")
-            widths = student[tap].channels, own[tap].channels
+                raise InputError(f"{methods} needs networks that declare their features (feature_info)")
+            widths = student[layer].channels, own[layer].channels
             if when == "always" or widths[0] != widths[1]:
-                made[f"{teacher}/{tap}"] = Projection(*widths)
+                made[f"{teacher}/{layer}"] = Projection(*widths)
     return made
 
 
 def fitted(
-    modules: Mapping[str, nn.Module], network: str, tap: str, student: Tensor, teacher: Tensor
+    modules: Mapping[str, nn.Module], network: str, layer: str, student: Tensor, teacher: Tensor
 ) -> Tensor:
     """The student's feature at the width and size of the teacher's: projected, then resized linearly.
 
@@ -93,12 +93,12 @@ def fitted(
     >>> fitted({}, "t", "encoder", torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 8, 8)).shape
     torch.Size([1, 2, 8, 8])
     """
-    projection = modules.get(f"{network}/{tap}")
+    projection = modules.get(f"{network}/{layer}")
     if projection is not None:
         student = projection(student)
     if student.shape[1] != teacher.shape[1]:
         raise InputError(
-            f"{tap} has {student.shape[1]} channels in the student and {teacher.shape[1]} in the teacher: "
+            f"{layer} has {student.shape[1]} channels in the student and {teacher.shape[1]} in the teacher: "
             "a projection between them needs networks that declare their features (feature_info)"
         )
     return resize(student, teacher.shape[2:])

@@ -55,10 +55,10 @@ class Teacher:
             self.network.train()
         return output
 
-    def ask(self, image: Tensor, taps: Sequence[str]) -> Output:
-        """The same with those features only that are read, under the names of their taps (taps.py)."""
+    def ask(self, image: Tensor, layers: Sequence[str]) -> Output:
+        """The same with those features only that are read, under the names of their layers (layers.py)."""
         answer = self(image)
-        return answer._replace(features=pick(answer.features, taps, image, f"teacher '{self.name}'"))
+        return answer._replace(features=pick(answer.features, layers, image, f"teacher '{self.name}'"))
 
 
 def teacher_weights(teachers: Sequence[Teacher], labels: Sequence[str], routing: str = "both") -> Tensor:

@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from segdistill.distillation.base import Heard, Taps, Weighing
-from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.base import Evidence, Layers, Weighting
+from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import exact
 from segdistill.errors import InputError
 from segdistill.losses import one_hot, probabilities
@@ -51,47 +51,47 @@ class Adapter(nn.Module):
             return feature @ (self.factors * self.scorer).T
 
 
-class AdaptiveFactors(Weighing):
+class AdaptiveFactors(Weighting):
     """Learned weights of teachers for each image (AMTML-KD, Liu, Zhang and Wang 2020).
 
     beta is the student's deepest feature, global maximum of each channel; softmax over the teachers of w . (beta *
-    theta_j). It learns from the mixture of the teachers' predictions, so a stage needs `combine: mixture` and knowledge
+    theta_j). It learns from the mixture of the teachers' predictions, so a stage needs `combine: predictions` and method
     that can be mixed. The student gets no gradient through beta: it is to come closer to its teachers, not to choose
     them.
 
     Args:
-        tap: of the student's feature, see taps.py.
+        layer: of the student's feature, see layers.py.
         penalty: of |w|^2 + |theta|^2, added to the loss.
         steps: batches after which the weights learn no more (the second phase of the original, which comes after 70
             epochs); 0 for never.
 
     >>> from segdistill.models.network import FeatureInfo, Output
-    >>> weighing = AdaptiveFactors()
-    >>> weighing.connect({"encoder": FeatureInfo("encoder", 8, 4)}, ["a", "b"])
+    >>> weighting = AdaptiveFactors()
+    >>> weighting.connect({"encoder": FeatureInfo("encoder", 8, 4)}, ["a", "b"])
     >>> output = Output(None, {"encoder": torch.rand(3, 8, 4, 4)})
-    >>> weights = weighing(torch.ones(3, 2), [], torch.zeros(3, 4, 4), output)
+    >>> weights = weighting(torch.ones(3, 2), [], torch.zeros(3, 4, 4), output)
     >>> weights.shape, weights.sum(1).allclose(torch.ones(3))
     (torch.Size([3, 2]), True)
     """
 
-    def __init__(self, tap: str = "encoder", penalty: float = 0.1, steps: int = 0) -> None:
+    def __init__(self, layer: str = "encoder", penalty: float = 0.1, steps: int = 0) -> None:
         if penalty < 0 or steps < 0:
-            raise InputError("weighing adaptive_factors: penalty and steps must not be negative")
-        self.features = parse_taps("adaptive_factors", [tap])
+            raise InputError("weighting adaptive_factors: penalty and steps must not be negative")
+        self.features = parse_layers("adaptive_factors", [layer])
         self.strength, self.steps = penalty, steps
 
-    def connect(self, student: Taps, teachers: Sequence[str]) -> None:
+    def connect(self, student: Layers, teachers: Sequence[str]) -> None:
         """Builds the factors.
 
         Raises:
             InputError: the student does not declare its features.
         """
-        (tap,) = self.features
-        if tap not in student:
+        (layer,) = self.features
+        if layer not in student:
             raise InputError(
-                "weighing adaptive_factors needs a student that declares its features (feature_info)"
+                "weighting adaptive_factors needs a student that declares its features (feature_info)"
             )
-        self.modules = {"adapter": Adapter(student[tap].channels, len(teachers))}
+        self.modules = {"adapter": Adapter(student[layer].channels, len(teachers))}
 
     @property
     def adapter(self) -> Adapter:
@@ -101,13 +101,13 @@ class AdaptiveFactors(Weighing):
     def _learns(self) -> bool:
         return not self.steps or int(self.adapter.taken) <= self.steps
 
-    def weigh(self, given: Tensor, heard: Heard) -> Tensor:
+    def weights_of(self, given: Tensor, evidence: Evidence) -> Tensor:
         """(B, J) with a graph while it learns; rows sum to 1 where anybody speaks."""
-        assert heard.student is not None
+        assert evidence.student is not None
         adapter = self.adapter
         if adapter.training:
             adapter.taken += 1
-        beta = heard.student.features[self.features[0]].detach().float().flatten(2).amax(2)
+        beta = evidence.student.features[self.features[0]].detach().float().flatten(2).amax(2)
         scores = adapter(beta)
         if not self._learns():
             scores = scores.detach()
@@ -151,41 +151,41 @@ def shares(values: Tensor, speaks: Tensor) -> Tensor:
     return torch.where(total > 0, values / torch.where(total > 0, total, 1), equal)
 
 
-class Uniform(Weighing):
+class Uniform(Weighting):
     """1 / J for all who speak: the baseline of adaptive weights.
 
     >>> Uniform()(torch.tensor([[0.5, 0.2]]), [], torch.zeros(1, 2, 2)).tolist()
     [[0.5, 0.5]]
     """
 
-    def weigh(self, given: Tensor, heard: Heard) -> Tensor:
+    def weights_of(self, given: Tensor, evidence: Evidence) -> Tensor:
         """(B, J), equal in each row."""
         return shares(torch.ones_like(given), given > 0)
 
 
-class Fixed(Weighing):
+class Fixed(Weighting):
     """The weights of the recipe as they are (LightBTSeg: 0.5 and 0.2); they need not sum to 1.
 
     >>> Fixed()(torch.tensor([[0.5, 0.25]]), [], torch.zeros(1, 2, 2)).tolist()
     [[0.5, 0.25]]
     """
 
-    def weigh(self, given: Tensor, heard: Heard) -> Tensor:
+    def weights_of(self, given: Tensor, evidence: Evidence) -> Tensor:
         """(B, J), as given."""
         return given
 
 
-class _ByScore(Weighing):
+class _ByScore(Weighting):
     """Weights from each teacher's soft Dice on the very sample; what the recipe gives only decides who speaks."""
 
     reads_logits = True
 
-    def weigh(self, given: Tensor, heard: Heard) -> Tensor:
+    def weights_of(self, given: Tensor, evidence: Evidence) -> Tensor:
         """(B, J); rows sum to 1 where anybody speaks."""
-        known = [each for each in heard.logits if each is not None]
-        if len(known) < len(heard.logits):
+        known = [each for each in evidence.logits if each is not None]
+        if len(known) < len(evidence.logits):
             raise InputError("weights by score need teachers with logits, not classifiers")
-        scores = torch.stack([soft_dice_score(each, heard.target) for each in known], dim=1)
+        scores = torch.stack([soft_dice_score(each, evidence.target) for each in known], dim=1)
         return self.weights(scores, given > 0)
 
     @abstractmethod
@@ -229,7 +229,7 @@ class Softmax(_ByScore):
 
     def __init__(self, temperature: float = 0.1) -> None:
         if temperature <= 0:
-            raise InputError(f"weighing softmax: temperature must be positive, not {temperature}")
+            raise InputError(f"weighting softmax: temperature must be positive, not {temperature}")
         self.temperature = temperature
 
     def weights(self, scores: Tensor, speaks: Tensor) -> Tensor:
@@ -238,7 +238,7 @@ class Softmax(_ByScore):
         return torch.where(speaks, sharp, 0)
 
 
-WEIGHINGS: dict[str, Callable[..., Weighing]] = {
+WEIGHTINGS: dict[str, Callable[..., Weighting]] = {
     "fixed": Fixed,
     "uniform": Uniform,
     "score": Score,
@@ -248,13 +248,13 @@ WEIGHINGS: dict[str, Callable[..., Weighing]] = {
 }
 
 
-def create_weighing(name: str = "score", **options: Any) -> Weighing:
-    """Builds the weighing that is registered as `name`.
+def create_weighting(name: str = "score", **options: Any) -> Weighting:
+    """Builds the weighting that is registered as `name`.
 
     Raises:
         InputError: unknown name or option, or an option of another type.
 
-    >>> type(create_weighing()).__name__
+    >>> type(create_weighting()).__name__
     'Score'
     """
-    return build("weighing", WEIGHINGS, name, options)
+    return build("weighting", WEIGHTINGS, name, options)

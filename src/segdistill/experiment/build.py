@@ -1,4 +1,4 @@
-"""The task of a stage: its network, losses, teachers and knowledge, put together from the recipe."""
+"""The task of a stage: its network, losses, teachers and method, put together from the recipe."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from segdistill.config.folds import speaks
 from segdistill.config.schema import AUTOENCODER, ModelRecipe, StageRecipe
 from segdistill.data.case import Case
 from segdistill.distillation import (
+    DistillationMethod,
     FeatureAutoEncoders,
-    Knowledge,
     Teacher,
-    create_knowledge,
-    create_weighing,
+    create_method,
+    create_weighting,
     feature_autoencoder,
     teacher_weights,
 )
@@ -48,7 +48,7 @@ def build_autoencoders(model: ModelRecipe, network: nn.Module, name: str) -> Fea
 
     >>> from segdistill.models import create_model
     >>> unet = create_model("unet", widths=[2, 4, 4])
-    >>> build_autoencoders(ModelRecipe(name="feature_autoencoder", taps=[2], size=8), unet, "teacher").taps
+    >>> build_autoencoders(ModelRecipe(name="feature_autoencoder", layers=[2], size=8), unet, "teacher").layers
     ('enc@2', 'dec@2')
     """
     parts = {AUTOENCODER: partial(feature_autoencoder, network, name)}
@@ -69,26 +69,26 @@ def load_autoencoders(folder: Path, network: nn.Module, name: str) -> FeatureAut
     return codes
 
 
-def make_knowledge(
+def make_methods(
     stage: StageRecipe, codes: Callable[[str, str], FeatureAutoEncoders]
-) -> dict[str, tuple[float, Knowledge]]:
-    """Name -> (weight, knowledge) of a distillation stage.
+) -> dict[str, tuple[float, DistillationMethod]]:
+    """Name -> (weight, method) of a distillation stage.
 
     Args:
         stage: of the recipe.
         codes: (name of a network, name of the stage of its auto-encoders) -> these.
 
     Raises:
-        InputError: an unknown knowledge or option.
+        InputError: an unknown method or option.
     """
     made = {}
-    for part in stage.knowledge:
+    for part in stage.methods:
         options = dict(part.options)
         if part.autoencoders:
             options["autoencoders"] = {
                 name: codes(name, trained) for name, trained in part.autoencoders.items()
             }
-        made[part.name] = (part.weight, create_knowledge(part.name, **options))
+        made[part.name] = (part.weight, create_method(part.name, **options))
     return made
 
 
@@ -110,7 +110,7 @@ def labelled_model(stage: StageRecipe) -> ModelRecipe:
     if joint is None:
         return model
     kind, name = find(model.name).kind, model.name
-    if kind == "segmenter" and name != "foreign" and ":" not in name:
+    if kind == "segmenter" and name != "external" and ":" not in name:
         raise InputError(
             f"{name} says no class of an image: use a classifier or a network such as lanet_resnet18"
         )
@@ -229,17 +229,17 @@ def _distillation(inputs: StageInputs, cases: list[Case], fabric: Fabric, precis
 
     labels = [case.label for case in cases]
     belongs = torch.tensor([[not t.labels or label in t.labels for t in teachers] for label in labels])
-    heard = torch.tensor(speaks(inputs.recipe, inputs.name, cases, inputs.cases))
-    adaptive = stage.weighing.name != "fixed"
+    evidence = torch.tensor(speaks(inputs.recipe, inputs.name, cases, inputs.cases))
+    adaptive = stage.weighting.name != "fixed"
     return student_task(inputs, cases)(
         network,
         loss,
         teachers,
-        teacher_weights(teachers, labels, stage.routing) * heard,
-        make_knowledge(stage, codes),
+        teacher_weights(teachers, labels, stage.routing) * evidence,
+        make_methods(stage, codes),
         stage.hard_weight,
         belongs if stage.finetune_teachers else None,
-        create_weighing(stage.weighing.name, **stage.weighing.options) if adaptive else None,
+        create_weighting(stage.weighting.name, **stage.weighting.options) if adaptive else None,
         stage.combine,
     )
 

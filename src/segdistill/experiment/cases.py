@@ -25,7 +25,7 @@ VARIABLE = "SEGDISTILL_DATA"
 
 
 @dataclass(frozen=True)
-class Gathered:
+class LoadedCases:
     """Cases with their splits, and what was found about them."""
 
     name: str
@@ -35,13 +35,13 @@ class Gathered:
     split: str
 
 
-def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
+def load_cases(data: DataRecipe, source: Path | None, folder: Path) -> LoadedCases:
     """Finds the cases and divides them.
 
     Args:
         data: what the recipe says of them.
         source: a cases.csv, or a folder to index; None takes the dataset's folder below $SEGDISTILL_DATA.
-        folder: of the run; made-up images are written into it.
+        folder: of the run; synthetic images are written into it.
 
     Raises:
         InputError: no such data, a site without cases, or a leak that the split method does not allow.
@@ -67,7 +67,7 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
             f"as the paper: {data.split.test:.0%} test, unstratified, seed {data.split.seed}; "
             "duplicates not kept together"
         )
-        return Gathered(name, divided, pairs, leaks(divided, pairs), words)
+        return LoadedCases(name, divided, pairs, leaks(divided, pairs), words)
     grouped = group_duplicates(cases, pairs)
     if method == "given":
         divided, words = cases, "as given in the case table"
@@ -100,7 +100,7 @@ def gather(data: DataRecipe, source: Path | None, folder: Path) -> Gathered:
     require_no_leaks(divided, pairs)
     if has_split and method != "given":
         words += "; the table's own split is not used (data.split.method=given takes it)"
-    return Gathered(name, divided, pairs, [], words)
+    return LoadedCases(name, divided, pairs, [], words)
 
 
 def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, list[Case]]:
@@ -152,7 +152,7 @@ def _drawn_size(data: DataRecipe) -> int:
 
 @contextmanager
 def drawn_in_vain(data: DataRecipe, folder: Path) -> Iterator[None]:
-    """Where what follows refuses the recipe, the made-up images that were drawn for it meanwhile are removed again.
+    """Where what follows refuses the recipe, the synthetic images that were drawn for it meanwhile are removed again.
 
     >>> with drawn_in_vain(DataRecipe(), Path("runs/mine")):
     ...     pass

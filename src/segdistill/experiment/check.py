@@ -10,9 +10,9 @@ from torch import nn
 from segdistill.config.schema import Recipe, StageRecipe
 from segdistill.data.augment import make_augment
 from segdistill.data.case import Case
-from segdistill.distillation import FeatureAutoEncoders, create_weighing
+from segdistill.distillation import FeatureAutoEncoders, create_weighting
 from segdistill.errors import InputError
-from segdistill.experiment.build import build_autoencoders, labelled_model, make_knowledge, require_joint
+from segdistill.experiment.build import build_autoencoders, labelled_model, make_methods, require_joint
 from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.stage import build_network, encoder_of
 from segdistill.losses import create_loss
@@ -49,7 +49,7 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
     """Builds every part of the stages once without memory, so that a wrong option stops the run before it starts.
 
     Raises:
-        InputError: an unknown network, loss, knowledge, option, feature or augmentation, images of a size that a
+        InputError: an unknown network, loss, method, option, feature or augmentation, images of a size that a
             network does not take, or pretrained weights that are not there, have another hash or do not fit; names
             the stage.
     """
@@ -103,8 +103,8 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
         source = learned.teachers[0].stage
         return build_autoencoders(learned.model, network(recipe.stages[source]), source)
 
-    weighing = create_weighing(stage.weighing.name, **stage.weighing.options)
-    connect(student, teachers, make_knowledge(stage, codes), weighing, stage.combine)
+    weighting = create_weighting(stage.weighting.name, **stage.weighting.options)
+    connect(student, teachers, make_methods(stage, codes), weighting, stage.combine)
 
 
 def without_weights(stage: StageRecipe, channels: int) -> nn.Module:
@@ -134,15 +134,15 @@ def _require_size(size: tuple[int, int], network: nn.Module) -> None:
         raise InputError(f"its network takes {takes}, not {size[0]}x{size[1]}: set size={fitting}")
 
 
-def cautions(recipe: Recipe, stages: list[str]) -> list[str]:
+def recipe_warnings(recipe: Recipe, stages: list[str]) -> list[str]:
     """What to know before the stages are trained; their parts have been checked.
 
     >>> from segdistill.config.matrix import expand_matrix
     >>> net = {"model": {"name": "unet"}}
-    >>> methods = {"alone": {}, "kd": {"knowledge": [{"name": "soft_prediction"}]}}
+    >>> methods = {"baseline": {}, "kd": {"methods": [{"name": "soft_prediction"}]}}
     >>> matrix = {"students": {"small": net}, "teachers": {"big": net}, "methods": methods, "seeds": [0]}
     >>> recipe = Recipe.model_validate({"name": "r", **expand_matrix({"matrix": matrix})})
-    >>> cautions(recipe, list(recipe.stages))
+    >>> recipe_warnings(recipe, list(recipe.stages))
     ['1 seed: a verdict needs at least three']
     """
     return [*_few_seeds(recipe, stages), *_small_maps(recipe, stages)]

@@ -17,7 +17,7 @@ from segdistill.experiment.results import METRICS_FILE, RUN_FILE, SUMMARY_FILE, 
 from segdistill.files import sha256_text
 from segdistill.metrics.cases import read_metrics_csv
 from segdistill.registry import near_names
-from segdistill.stats.comparison import Method, Training, split_name, twins
+from segdistill.stats.comparison import Training, Variant, own_baselines, split_name
 
 INFO = "stage.json"
 _NO_SETTINGS = {"checkpoint_seconds", "workers"}
@@ -130,7 +130,7 @@ def _training(source: Source, name: str) -> Training:
 def equal_time_to(run: Path, stage: str) -> str:
     """The cell whose time a stage was given, once that was measured; "" for none.
 
-    >>> equal_time_to(Path("nowhere"), "alone@0")
+    >>> equal_time_to(Path("nowhere"), "baseline@0")
     ''
     """
     return str(read_json(run / EQUAL_TIME_FILE).get(split_name(stage)[0], {}).get("equal_time_to", ""))
@@ -158,9 +158,7 @@ def _settings(recipe: dict[str, Any], name: str, above: tuple[str, ...] = ()) ->
     facts = {key: value for key, value in stage.items() if key not in _NO_FACTS}
     others = [teacher.get("stage") for teacher in stage.get("teachers") or []]
     others += [
-        c
-        for knowledge in stage.get("knowledge") or []
-        for c in (knowledge.get("autoencoders") or {}).values()
+        c for methods in stage.get("methods") or [] for c in (methods.get("autoencoders") or {}).values()
     ]
     others += [stage[key] for key in ("starts_from", "equal_time_to") if stage.get(key)]
     fit = {**recipe.get("fit", {}), **stage.get("fit", {})}
@@ -192,8 +190,8 @@ def stated_margin(words: Sequence[str]) -> float | None:
 
 
 def choose_pairs(
-    methods: Sequence[Method], stages: Sequence[str] = (), baseline: str | None = None
-) -> list[tuple[Method, Method]]:
+    methods: Sequence[Variant], stages: Sequence[str] = (), baseline: str | None = None
+) -> list[tuple[Variant, Variant]]:
     """Which method is compared with which baseline.
 
     Without `stages` the methods are the students, or, where there are none, all but teachers and baselines. Without
@@ -217,7 +215,7 @@ def choose_pairs(
             own = [b for b in given if {t.run for t in b.trainings} & {t.run for t in method.trainings}]
             partners = own or given
         else:
-            partners = twins(method, methods) or [
+            partners = own_baselines(method, methods) or [
                 b for b in alone if not b.first.network or not method.first.network
             ]
             partners = partners or alone
@@ -234,7 +232,7 @@ def choose_pairs(
     return pairs
 
 
-def _find(methods: Sequence[Method], name: str, what: str) -> list[Method]:
+def _find(methods: Sequence[Variant], name: str, what: str) -> list[Variant]:
     found = [
         m
         for m in methods

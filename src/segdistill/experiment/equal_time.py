@@ -1,4 +1,4 @@
-"""How many steps a student alone takes in the time of a distillation: measured once, then kept with the run."""
+"""How many steps a baseline takes in the time of a distillation: measured once, then kept with the run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StepTimes:
 
     @property
     def equal_steps(self) -> int:
-        """Steps of the student alone in the time of the distillation; never fewer than it has itself."""
+        """Steps of the baseline in the time of the distillation; never fewer than it has itself."""
         total = self.steps * max(self.method - self.asking, self.alone) + self.asked * self.asking
         return max(self.steps, round(total / self.alone))
 
@@ -43,7 +43,7 @@ class StepTimes:
 def equal_steps(run: Path, stage: str) -> int | None:
     """The steps that were measured for a stage, for all its seeds alike; None before.
 
-    >>> equal_steps(Path("nowhere"), "alone_equal_time@0")
+    >>> equal_steps(Path("nowhere"), "baseline_equal_time@0")
     """
     found = read_json(run / EQUAL_TIME_FILE).get(split_name(stage)[0], {}).get("steps")
     return found if type(found) is int else None

@@ -12,7 +12,7 @@ from segdistill.config.schema import Recipe
 from segdistill.data.case import Case, select
 from segdistill.data.splits import k_fold
 from segdistill.errors import CasesFailed, InputError
-from segdistill.experiment.cases import gather
+from segdistill.experiment.cases import load_cases
 from segdistill.experiment.check import require_cases
 from segdistill.experiment.events import Event
 from segdistill.experiment.machine import Machine, is_first_process
@@ -90,8 +90,8 @@ def require_folds(recipe: Recipe, source: Path | None, stages: list[str] | None)
     """
     split = fold_recipe(recipe, 1).data.split
     chosen = recipe.chosen(stages)
-    with TemporaryDirectory() as drawn:  # made-up images are drawn again in each fold
-        cases = gather(fold_recipe(recipe, 1).data, source, Path(drawn)).cases
+    with TemporaryDirectory() as drawn:  # synthetic images are drawn again in each fold
+        cases = load_cases(fold_recipe(recipe, 1).data, source, Path(drawn)).cases
     for fold in range(1, split.folds + 1):
         divided = k_fold(cases, split.folds, fold - 1, split.seed, split.val)
         try:

@@ -116,9 +116,9 @@ def stage_cases(recipe: Recipe, name: str, cases: list[Case], split: str) -> lis
     joint = stage.joint_settings
     known = keep_locations(cases, locations_kept(recipe, name), recipe.data.locations_seed)
     unlocated = joint is not None and joint.uses_class and not joint.labelled_only
-    if split == "train" and stage.left_out is not None:
-        fold = folds_of(cases, stage.left_out.folds, recipe.data.split.seed)
-        known = [case for case in known if fold.get(case.id) != stage.left_out.fold]
+    if split == "train" and stage.held_out is not None:
+        fold = folds_of(cases, stage.held_out.folds, recipe.data.split.seed)
+        known = [case for case in known if fold.get(case.id) != stage.held_out.fold]
     return training_cases(known, split, labels, f"stage {name}", stage.sites, unlocated)
 
 

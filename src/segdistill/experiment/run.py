@@ -20,8 +20,8 @@ from segdistill.data.store import Store, prepare_store
 from segdistill.data.table import write_cases
 from segdistill.distillation.cache.filling import Filling
 from segdistill.errors import CasesFailed, InputError
-from segdistill.experiment.cases import Gathered, absolute, drawn_in_vain, gather
-from segdistill.experiment.check import cautions, check_parts, require_cases
+from segdistill.experiment.cases import LoadedCases, absolute, drawn_in_vain, load_cases
+from segdistill.experiment.check import check_parts, recipe_warnings, require_cases
 from segdistill.experiment.environment import ENVIRONMENT, differences, environment
 from segdistill.experiment.events import Event
 from segdistill.experiment.export import export_stage
@@ -38,7 +38,7 @@ from segdistill.imaging.preprocess import Preprocess
 from segdistill.training.checkpoint import TrainingStopped
 from segdistill.training.curves import read_curves
 from segdistill.training.optimisation import choose_precision
-from segdistill.training.saturation import new_troubles
+from segdistill.training.saturation import new_warnings
 
 TOO_LITTLE_MEMORY = "the device has too little memory: lower batch_size (and raise accumulate) or size"
 
@@ -108,14 +108,14 @@ class _Run:
     """A recipe, its cases, and the folder that it fills."""
 
     recipe: Recipe
-    gathered: Gathered
+    loaded_cases: LoadedCases
     store: Store
     preprocess: Preprocess
     folder: Path
 
     def inputs(self, name: str) -> StageInputs:
         folder = self.folder / "stages" / name
-        return StageInputs(self.recipe, name, self.gathered.cases, self.store, self.preprocess, folder)
+        return StageInputs(self.recipe, name, self.loaded_cases.cases, self.store, self.preprocess, folder)
 
     def precision(self, name: str, fabric: Fabric) -> str:
         return precision_of(self.recipe, name, fabric.device)
@@ -151,7 +151,7 @@ def _look(recipe: Recipe, stages: list[str] | None) -> Iterator[Event]:
     """Checks the parts before anything else, and warns; once, however many folds there are."""
     chosen = recipe.chosen(stages)
     check_parts(recipe, chosen)
-    for line in cautions(recipe, chosen):
+    for line in recipe_warnings(recipe, chosen):
         yield Event(f"warning: {line}")
 
 
@@ -187,23 +187,23 @@ def _prepare(
 ) -> Generator[Event, None, _Run]:
     """Cases and the prepared store, which lies beside the runs so that they share it."""
     with drawn_in_vain(recipe.data, folder):
-        gathered = gather(recipe.data, source, folder)
-        yield Event(f"{gathered.name}: {len(gathered.cases)} cases, {gathered.split}")
-        if note := normal_note(gathered.cases):
+        loaded_cases = load_cases(recipe.data, source, folder)
+        yield Event(f"{loaded_cases.name}: {len(loaded_cases.cases)} cases, {loaded_cases.split}")
+        if note := normal_note(loaded_cases.cases):
             yield Event(note)
-        for leak in gathered.leaks[:1]:
-            yield Event(f"warning: {len(gathered.leaks)} leaks between the splits, such as {leak}")
+        for leak in loaded_cases.leaks[:1]:
+            yield Event(f"warning: {len(loaded_cases.leaks)} leaks between the splits, such as {leak}")
         for name in chosen:
-            require_cases(recipe, name, gathered.cases)
+            require_cases(recipe, name, loaded_cases.cases)
     yield Event("preparing images")
     preprocess = recipe.data.preprocess()
     shared = folder.parent / ".store"
     try:
-        store = prepare_store(gathered.cases, preprocess, shared)
+        store = prepare_store(loaded_cases.cases, preprocess, shared)
     finally:
         with suppress(OSError):
             shared.rmdir()  # only where nothing could be prepared
-    return _Run(recipe, gathered, store, preprocess, folder)
+    return _Run(recipe, loaded_cases, store, preprocess, folder)
 
 
 def _write_facts(run: _Run, fabric: Fabric) -> None:
@@ -212,7 +212,7 @@ def _write_facts(run: _Run, fabric: Fabric) -> None:
     precision = choose_precision(recipe.fit.precision, fabric.device)
     write_json(folder / ENVIRONMENT, environment(fabric.device, precision, fabric.world_size))
     write_text(folder / "recipe.yaml", resolved_yaml(recipe))
-    write_cases(absolute(run.gathered.cases), folder / "cases.csv")
+    write_cases(absolute(run.loaded_cases.cases), folder / "cases.csv")
     write_json(folder / RUN_FILE, _facts(run))
 
 
@@ -221,11 +221,11 @@ def _facts(run: _Run) -> dict[str, Any]:
         "recipe": run.recipe.name,
         "export": run.recipe.export,
         "settings": stated_yaml(run.recipe),
-        "data": run.gathered.name,
-        "data_hash": table_hash(run.gathered.cases),
-        "split": run.gathered.split,
-        "leaks": [str(leak) for leak in run.gathered.leaks],
-        "near_duplicates": [str(pair) for pair in run.gathered.pairs],
+        "data": run.loaded_cases.name,
+        "data_hash": table_hash(run.loaded_cases.cases),
+        "split": run.loaded_cases.split,
+        "leaks": [str(leak) for leak in run.loaded_cases.leaks],
+        "near_duplicates": [str(pair) for pair in run.loaded_cases.pairs],
     }
 
 
@@ -264,8 +264,8 @@ def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
         if progress.validation:
             # the file is read at the first end of an epoch alone: an earlier call may have written to it
             rows = [*rows, progress.validation] if rows else read_curves(inputs.folder / "curves.csv")
-            for trouble in new_troubles(rows):
-                yield Event(f"warning: stage {name}: {trouble}")
+            for warning in new_warnings(rows):
+                yield Event(f"warning: stage {name}: {warning}")
 
 
 def _conclude(run: _Run, chosen: list[str], fabric: Fabric, failed: dict[str, str]) -> Iterator[Event]:
@@ -277,13 +277,13 @@ def _conclude(run: _Run, chosen: list[str], fabric: Fabric, failed: dict[str, st
         if recipe.stages[name].task != "autoencoder"
         and (name in chosen or still_stands(run.inputs(name), run.precision(name, fabric)))
     ]
-    test = select(run.gathered.cases, split="test")
+    test = select(run.loaded_cases.cases, split="test")
     for name in shown:
         keep_threshold(run.inputs(name))
         yield from evaluate_stage(folder / "stages" / name, test, fabric.device, recipe.evaluation)
     yield Event("writing the report")
-    report_run(folder, recipe, run.gathered, shown, fabric.device)
-    write_teachers(recipe, shown, run.gathered.cases, folder / TEACHERS_FILE)
+    report_run(folder, recipe, run.loaded_cases, shown, fabric.device)
+    write_teachers(recipe, shown, run.loaded_cases.cases, folder / TEACHERS_FILE)
     write_json(folder / RUN_FILE, _facts(run) | {"stages": shown} | ({"failed": failed} if failed else {}))
     if recipe.export in shown:
         yield Event("exporting the model file")

@@ -20,7 +20,7 @@ from segdistill.config.schema import EvaluationRecipe, Recipe, StageRecipe, pars
 from segdistill.data.case import Case, select, table_hash
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
-from segdistill.experiment.cases import Gathered
+from segdistill.experiment.cases import LoadedCases
 from segdistill.experiment.compare import equal_time_to
 from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.evaluate import Evaluation, Subject
@@ -83,7 +83,7 @@ def classify_stage(stage: TrainedStage, cases: Sequence[Case], device: torch.dev
     for case in (case for case in cases if case.label in classes and not case.is_volume):
         opened = open_case(case, stage.preprocess.intensity)
         images = torch.from_numpy(stage.preprocess.inputs(opened.pixels(0))).to(device)
-        said, foreground = _ask(network, images)
+        targets, foreground = _ask(network, images)
         located: dict[str, float] = {}
         if case.has_reference and foreground is not None and len(images) == 1:
             located |= _overlaps(opened, foreground, stage)
@@ -95,7 +95,7 @@ def classify_stage(stage: TrainedStage, cases: Sequence[Case], device: torch.dev
         if activation is not None and drawn[case.label] < SHOWN:
             drawn[case.label] += 1
             _draw(activation[0].numpy(), opened, stage.folder / CAM_FOLDER / f"{file_stem(case.id)}.png")
-        rows.append(Classified(case.id, case.group_key, case.label, said, located))
+        rows.append(Classified(case.id, case.group_key, case.label, targets, located))
     write_classification_csv(rows, classes, stage.folder / CLASSIFICATION_FILE)
     return summarise_classification(rows, classes)
 
@@ -104,12 +104,12 @@ def _ask(network: torch.nn.Module, images: torch.Tensor) -> tuple[tuple[float, .
     """Class probabilities, the mean over patches, and the foreground's probability (H, W) of the first image."""
     with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
         output = network(images)
-        said = output.label.float().softmax(dim=1).mean(dim=0).double()
-        said = said / said.sum()
+        targets = output.label.float().softmax(dim=1).mean(dim=0).double()
+        targets = targets / targets.sum()
         if output.logits is None:
-            return tuple(said.tolist()), None
+            return tuple(targets.tolist()), None
         stated = probabilities(output.logits)
-        return tuple(said.tolist()), (1 - stated[0, 0]).cpu().numpy()
+        return tuple(targets.tolist()), (1 - stated[0, 0]).cpu().numpy()
 
 
 def _overlaps(opened: OpenedCase, foreground: NDArray[Any], stage: TrainedStage) -> dict[str, float]:
@@ -353,7 +353,7 @@ def stated_yaml(recipe: Recipe) -> str:
 
 
 def report_run(
-    run: Path, recipe: Recipe, gathered: Gathered, chosen: list[str], device: torch.device
+    run: Path, recipe: Recipe, loaded_cases: LoadedCases, chosen: list[str], device: torch.device
 ) -> None:
     """Writes report.html and model_card.md of a run."""
     shown = recipe.export if recipe.export in chosen else chosen[-1]
@@ -363,13 +363,13 @@ def report_run(
         description=recipe.about,
         stages=[stage_report(run / "stages" / name, recipe.stages[name]) for name in chosen],
         data=DataReport(
-            name=gathered.name,
+            name=loaded_cases.name,
             hash=facts.get("data_hash", ""),
-            split=gathered.split,
+            split=loaded_cases.split,
             leaks=facts.get("leaks", []),
             near_duplicates=facts.get("near_duplicates", []),
             skipped=read_json(run / "stages" / shown / SUMMARY_FILE).get("skipped", []),
-            taught=count_taught(recipe, chosen, gathered.cases),
+            taught=count_taught(recipe, chosen, loaded_cases.cases),
         ),
         settings=stated_yaml(recipe),
         environment=read_json(run / ENVIRONMENT) | {"seed": recipe.seed},
@@ -382,7 +382,7 @@ def report_run(
         trained = load_stage(run / "stages" / stage.name)
         return mask_predictor(trained.network, trained.preprocess, trained.postprocess, device)
 
-    test = select(gathered.cases, split="test")
+    test = select(loaded_cases.cases, split="test")
     intensity = recipe.data.preprocess().intensity
-    finish_report(report, gathered.cases, test, predictor_of, intensity, run / "report.html")
+    finish_report(report, loaded_cases.cases, test, predictor_of, intensity, run / "report.html")
     write_model_card(report, run / "model_card.md")

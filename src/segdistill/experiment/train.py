@@ -19,7 +19,7 @@ from segdistill.data.case import Case
 from segdistill.data.views import Views, batch_indices
 from segdistill.distillation import SoftPrediction
 from segdistill.distillation.cache.filling import Filling, How, fill
-from segdistill.distillation.cache.reading import LOGITS, KnowledgeCache, Wanted, extraction
+from segdistill.distillation.cache.reading import LOGITS, TargetCache, Wanted, extraction
 from segdistill.distillation.composed import flat
 from segdistill.errors import InputError
 from segdistill.experiment.build import build_task, labelled_model
@@ -32,7 +32,7 @@ from segdistill.files import sha256_file, write_json
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import WEIGHTS, Progress, fit
-from segdistill.training.saturation import find_troubles
+from segdistill.training.saturation import find_saturation
 from segdistill.training.settings import JointSettings
 from segdistill.training.step_time import asker, median_seconds, stepper
 from segdistill.training.validation import spare_threads
@@ -57,7 +57,7 @@ def with_cache(inputs: StageInputs, task: Distillation, train: Views, fabric: Fa
     count = 1 if train.augment.is_identity else min(settings.views, epochs)
     if train.augment.is_identity:
         train.count = 1  # all views are the same
-    cache = KnowledgeCache(cache_folder(inputs), train, count, _wanted(inputs, task, train))
+    cache = TargetCache(cache_folder(inputs), train, count, _wanted(inputs, task, train))
     if fabric.is_global_zero:
         how = How(
             fabric.device, settings.batch_size, settings.channels_last, spare_threads(settings, fabric.device)
@@ -85,10 +85,10 @@ def _wanted(inputs: StageInputs, task: Distillation, train: Views) -> list[Wante
                 f"stage {inputs.name}: teacher '{teacher.name}' speaks for no training case: leave it out"
             )
         asked = shown | _teacher(inputs, teacher.name, str(teacher.precision))
-        if task.weighing is not None and task.weighing.reads_logits:
+        if task.weighting is not None and task.weighting.reads_logits:
             logits = SoftPrediction()
             wanted.append(Wanted(j, LOGITS, "", logits, asked | extraction(logits), rows))
-        for name, (_, method) in task.knowledge.items():
+        for name, (_, method) in task.methods.items():
             for term, (_, inner) in flat(1.0, method).items():
                 facts = asked | extraction(inner) | _codes(inputs, name, teacher.name)
                 wanted.append(Wanted(j, name, term, inner, facts, rows))
@@ -125,9 +125,9 @@ def _teacher(inputs: StageInputs, name: str, precision: str) -> dict[str, Any]:
     }
 
 
-def _codes(inputs: StageInputs, knowledge: str, teacher: str) -> dict[str, Any]:
+def _codes(inputs: StageInputs, methods: str, teacher: str) -> dict[str, Any]:
     """The auto-encoders through which a teacher's features are read."""
-    named = [part.autoencoders.get(teacher) for part in inputs.stage.knowledge if part.name == knowledge]
+    named = [part.autoencoders.get(teacher) for part in inputs.stage.methods if part.name == methods]
     trained = [name for name in named if name is not None]
     return {"autoencoders": sha256_file(inputs.teacher_folder(trained[0]) / WEIGHTS)} if trained else {}
 
@@ -136,7 +136,7 @@ def train_stage(
     inputs: StageInputs, fingerprint: str, fabric: Fabric, precision: str
 ) -> Iterator[Progress | Filling]:
     """Trains the stage, or goes on where an interrupted training of the same inputs stopped; gives the loop's progress,
-    and before it that of filling the knowledge cache, where it has one. `fingerprint` is that of the inputs.
+    and before it that of filling the method cache, where it has one. `fingerprint` is that of the inputs.
 
     Raises:
         InputError: a part cannot be built, or the folder cannot be written.
@@ -155,7 +155,7 @@ def _fit(
 ) -> Iterator[Progress | Filling]:
     settings = inputs.settings
     train_cases = inputs.of("train")
-    # the same seed for every stage: a student and its undistilled twin begin with the same weights and see
+    # the same seed for every stage: a student and its undistilled own baseline begin with the same weights and see
     # the same views
     torch.manual_seed(inputs.seed)
     task = build_task(inputs, train_cases, fabric, precision)
@@ -237,7 +237,7 @@ def training_summary(folder: Path, curves: list[dict[str, float]]) -> dict[str, 
         if scored:
             best = max(scored, key=lambda row: fmean(row[name] for name in names if name in row))
             summary["best_epoch"] = int(best["epoch"])
-        summary["troubles"] = [str(trouble) for trouble in find_troubles(curves)]
+        summary["warnings"] = [str(warning) for warning in find_saturation(curves)]
     return summary
 
 

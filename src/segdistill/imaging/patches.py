@@ -73,18 +73,24 @@ class PatchGrid:
             for top, left in self.places((array.shape[0], array.shape[1]))
         ]
 
-    def stitch(self, answers: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    def stitch(self, teacher_targets: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
         """Answers for the patches (N, C, p, p) as one for the picture (C, H, W): their mean where they overlap.
 
         >>> PatchGrid(2, 2).stitch(np.array([0, 1, 0, 1]).reshape(4, 1, 1, 1) * np.ones((4, 1, 2, 2)), (2, 3))[0, 0]
         array([0. , 0.5, 1. ], dtype=float32)
         """
         places = self.places(size)
-        if answers.ndim != 4 or len(answers) != len(places) or answers.shape[2:] != (self.size, self.size):
-            raise ValueError(f"answers {answers.shape} are not {len(places)} patches of {self.size} pixels")
-        total = np.zeros((answers.shape[1], *size), np.float32)
+        if (
+            teacher_targets.ndim != 4
+            or len(teacher_targets) != len(places)
+            or teacher_targets.shape[2:] != (self.size, self.size)
+        ):
+            raise ValueError(
+                f"answers {teacher_targets.shape} are not {len(places)} patches of {self.size} pixels"
+            )
+        total = np.zeros((teacher_targets.shape[1], *size), np.float32)
         times = np.zeros(size, np.float32)
-        for answer, (top, left) in zip(answers, places, strict=True):
+        for answer, (top, left) in zip(teacher_targets, places, strict=True):
             window = (slice(top, top + self.size), slice(left, left + self.size))
             total[:, *window] += answer
             times[window] += 1

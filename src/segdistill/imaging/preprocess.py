@@ -114,7 +114,7 @@ class Preprocess:
         parts = [pixels] if self.patches is None else self.patches.cut(pixels)
         return np.stack([self(np.ascontiguousarray(part)) for part in parts])
 
-    def join(self, answers: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    def join(self, teacher_targets: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
         """A network's answers to `inputs` as one for the picture of `size`: (N, C, h, w) -> (C, h, w) or (C, *size).
 
         Without patches it is the one answer, at the network's size; patches are put together at the picture's own.
@@ -122,7 +122,7 @@ class Preprocess:
         >>> Preprocess(size=(4, 4)).join(np.zeros((1, 2, 4, 4), np.float32), (9, 9)).shape
         (2, 4, 4)
         """
-        return answers[0] if self.patches is None else self.patches.stitch(answers, size)
+        return teacher_targets[0] if self.patches is None else self.patches.stitch(teacher_targets, size)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings in JSON types.

@@ -213,7 +213,7 @@ class DeepLabV3Plus(PooledNetwork):
         unused_layers: declares the image classifier, which never runs.
 
     Besides the common names, features are "low" (the first convolution's map) and "high" (the encoder's end),
-    as AMTD taps them.
+    as AMTD layers them.
 
     >>> DeepLabV3Plus(1, 2, base=4).eval()(torch.zeros(1, 1, 20, 32)).logits.shape
     torch.Size([1, 2, 20, 32])

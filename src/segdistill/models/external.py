@@ -22,7 +22,7 @@ NAMES = {
 """What others call the two numbers that we know; filled in where the target has such a parameter."""
 
 
-class Foreign(Network):
+class External(Network):
     """Wraps the nn.Module that `target` makes: hooks give its named features, its answer becomes an `Output`.
 
     The answer may be (B, classes, H, W) logits (at another size they are enlarged bilinearly), a (B, classes)
@@ -45,7 +45,7 @@ class Foreign(Network):
         InputError: no such module, callable or feature, or an answer that fits none of the forms above.
 
     >>> arguments = {"spatial_dims": 2, "features": [4, 4, 4, 4, 4, 4]}
-    >>> net = Foreign(1, 2, target="monai.networks.nets:BasicUNet", arguments=arguments,
+    >>> net = External(1, 2, target="monai.networks.nets:BasicUNet", arguments=arguments,
     ...               features={"encoder": "down_4", "decoder": "upcat_1"}, size_divisor=16)
     >>> net.feature_info
     [FeatureInfo(name='encoder', channels=4, stride=16), FeatureInfo(name='decoder', channels=4, stride=1)]
@@ -68,24 +68,24 @@ class Foreign(Network):
             raise InputError(f"probe {probe} is not divisible by size_divisor {size_divisor}: use a multiple")
         self.target = target
         self.network = _make(target, dict(arguments or {}), {"in_channels": in_channels, "classes": classes})
-        self.taps = _Taps()
+        self.layers = _Layers()
         for name, path in (features or {}).items():
             try:
                 module = self.network.get_submodule(path)
             except AttributeError:
                 known = [known for known, _ in self.network.named_modules() if known]
                 raise InputError(f"{target} has no submodule '{path}': {near_names(path, known)}") from None
-            module.register_forward_hook(_Tap(name, self.taps))
+            module.register_forward_hook(_Layer(name, self.layers))
         self.names = list(features or {})
         self.feature_info = self._probe(probe)
 
     def forward(self, image: Tensor) -> Output:
         """(B, in_channels, H, W) -> what the wrapped network says, with the features that were asked for."""
         self.check(image)
-        self.taps.maps.clear()
+        self.layers.maps.clear()
         answer = self.network(image)
-        features = {name: self.taps.maps[name] for name in self.names}
-        self.taps.maps.clear()
+        features = {name: self.layers.maps[name] for name in self.names}
+        self.layers.maps.clear()
         return self._output(answer, image)._replace(features=features)
 
     def _output(self, answer: Any, image: Tensor) -> Output:
@@ -117,7 +117,7 @@ class Foreign(Network):
         image = torch.zeros(1, self.in_channels, size, size, device=device)
         training = [module for module in self.modules() if module.training]
         self.eval()
-        self.taps.versions.clear()
+        self.layers.versions.clear()
         try:
             with torch.no_grad():
                 features = self(image).features
@@ -140,14 +140,14 @@ class Foreign(Network):
                 f"feature '{name}' of {self.target} is {tuple(map_.shape)} for an image of {size} x {size}: "
                 "name a submodule that gives (batch, channels, height, width) of a whole stride"
             )
-        if map_._version != self.taps.versions[name]:
+        if map_._version != self.layers.versions[name]:
             raise InputError(
                 f"feature '{name}' of {self.target} is changed in place by a later layer: name that layer instead"
             )
         return FeatureInfo(name, map_.shape[1], size // map_.shape[2])
 
 
-class _Taps:
+class _Layers:
     """The maps of the run in progress by feature name, and how often each had been changed in place."""
 
     def __init__(self) -> None:
@@ -155,19 +155,19 @@ class _Taps:
         self.versions: dict[str, int] = {}
 
 
-class _Tap:
+class _Layer:
     """A forward hook that keeps a module's (first) output; an object, so that deep copies stay whole."""
 
-    def __init__(self, name: str, taps: _Taps) -> None:
-        self.name, self.taps = name, taps
+    def __init__(self, name: str, layers: _Layers) -> None:
+        self.name, self.layers = name, layers
 
     def __call__(self, module: nn.Module, given: Any, out: Any) -> None:
         map_ = out[0] if isinstance(out, (list, tuple)) and out else out
         if not isinstance(map_, Tensor):
             raise InputError(f"feature '{self.name}' is {_spell(map_)}: name a submodule that gives a tensor")
-        self.taps.maps[self.name] = map_
+        self.layers.maps[self.name] = map_
         if not (torch.compiler.is_compiling() or map_.is_inference()):
-            self.taps.versions[self.name] = map_._version
+            self.layers.versions[self.name] = map_._version
 
 
 def _make(target: str, arguments: dict[str, Any], known: dict[str, int]) -> nn.Module:

@@ -119,7 +119,7 @@ class MobileNetV2Segmenter(Network):
         unused_layers: declares the image classifier, which never runs.
 
     Besides the common names, features are "low" (the stem) and "high" (the last 1x1, which is "decoder" too),
-    as AMTD taps them; "encoder" is the last stage.
+    as AMTD layers them; "encoder" is the last stage.
 
     >>> import torch
     >>> MobileNetV2Segmenter(1, 2)(torch.zeros(2, 1, 16, 16)).logits.shape

@@ -66,7 +66,7 @@ def pyramid(encoder: Sequence[T], decoder: Sequence[T] = (), **further: T) -> di
     Args:
         encoder: one value per level, finest first; the last becomes "encoder" too.
         decoder: one value per level, finest first; the first becomes "decoder" too. A classifier has none.
-        further: values with names of their own, such as the "low" and "high" that AMTD taps.
+        further: values with names of their own, such as the "low" and "high" that AMTD layers.
 
     >>> pyramid(["a", "b"], ["c"])
     {'enc1': 'a', 'enc2': 'b', 'dec1': 'c', 'encoder': 'b', 'decoder': 'c'}

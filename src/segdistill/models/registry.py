@@ -208,8 +208,8 @@ MODELS: dict[str, ModelEntry] = {
     ),
 }
 
-FOREIGN = ModelEntry("external:Foreign", "any network by its import path, see models/external.py")
-"""What "foreign", and every name with a colon, means; not in `MODELS`, because it is nothing without a target."""
+EXTERNAL = ModelEntry("external:External", "any network by its import path, see models/external.py")
+"""What "external", and every name with a colon, means; not in `MODELS`, because it is nothing without a target."""
 
 
 def create_model(
@@ -218,8 +218,8 @@ def create_model(
     """Builds a network by its registry name.
 
     Args:
-        name: a key of `MODELS`; or "module:callable" for another's network, short for the name "foreign" with
-            the option `target` (see `foreign.Foreign` for its other options).
+        name: a key of `MODELS`; or "module:callable" for another's network, short for the name "external" with
+            the option `target` (see `external.External` for its other options).
         in_channels: channels of the image.
         classes: channels of the logits; 1 means one sigmoid logit.
         preset: a named set of options, where the name means several networks.
@@ -236,10 +236,10 @@ def create_model(
     segdistill.errors.InputError: unknown network 'vit_b17': did you mean 'vit_b16'?
     """
     entry = find(name)
-    if entry is FOREIGN and ":" in name:
+    if entry is EXTERNAL and ":" in name:
         if options.setdefault("target", name) != name:
             raise InputError(f"target {options['target']!r} is not {name}: name the network once")
-        name = "foreign"
+        name = "external"
     if preset is not None and preset not in entry.presets:
         raise InputError(f"unknown preset '{preset}' of {name}: {near_names(preset, entry.presets)}")
     chosen = {**(entry.presets[preset] if preset else {}), **options}
@@ -263,8 +263,8 @@ def find(name: str) -> ModelEntry:
     >>> find("unet").kind
     'segmenter'
     """
-    if name == "foreign" or ":" in name:
-        return FOREIGN
+    if name == "external" or ":" in name:
+        return EXTERNAL
     if name not in MODELS:
         raise InputError(f"unknown network '{name}': {near_names(name, MODELS)}")
     return MODELS[name]

@@ -29,7 +29,7 @@ class FCNResNet101(Network):
         unused_layers: declares the standard 21-class head beside the single one.
         base: planes of the encoder's first stage, 64 in the literature.
 
-    Besides the common names, features are "low" (the stem) and "high" (the encoder's end), as AMTD taps them.
+    Besides the common names, features are "low" (the stem) and "high" (the encoder's end), as AMTD layers them.
     With the single head "decoder" is the encoder's end.
 
     >>> import torch
@@ -81,7 +81,7 @@ class ResNeXt101(Network):
         classes: channels of the logits.
         base: planes of the encoder's first stage, 64 in the literature; at least 8.
 
-    As AMTD taps them, "encoder" is the third stage, "decoder" and "high" the fourth, "low" the stem.
+    As AMTD layers them, "encoder" is the third stage, "decoder" and "high" the fourth, "low" the stem.
 
     >>> import torch
     >>> ResNeXt101(1, 2, base=8).eval()(torch.zeros(1, 1, 40, 64)).logits.shape

@@ -101,7 +101,7 @@ class SKUNet(PooledNetwork):
         in_channels: channels of the image.
         classes: channels of the logits.
         decoder: "counted", "plain" (A: two 3x3 convolutions) or "light" (B).
-        reduction: how much narrower the weighing of the kernels is than its block.
+        reduction: how much narrower the weighting of the kernels is than its block.
         widths: channels per level, finest first.
 
     Besides the common names, features are "pair_encoder" and "pair_decoder": LightVessel's symmetric pair,

@@ -274,7 +274,7 @@ def forest_plot(comparisons: Sequence[Comparison], title: str, headed: bool = Tr
 
     >>> from segdistill.stats.bootstrap import PairedDifference
     >>> found = PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.001)
-    >>> forest_plot([Comparison("kd", "alone", "dice", found)], "alone")[:18]
+    >>> forest_plot([Comparison("kd", "baseline", "dice", found)], "baseline")[:18]
     '<svg role="img" ar'
     """
     rows = [c for c in comparisons if c.difference.mean is not None]

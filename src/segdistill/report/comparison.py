@@ -11,7 +11,7 @@ from segdistill.report.charts import forest_plot
 from segdistill.report.html import page, table, text
 from segdistill.report.sections.context import RESEARCH_ONLY
 from segdistill.report.sections.verdict import verdicts_html
-from segdistill.stats.comparison import Method, lesions
+from segdistill.stats.comparison import Variant, lesions
 from segdistill.stats.subgroups import subgroups
 from segdistill.stats.text import number, signed
 from segdistill.stats.verdict import Comparison
@@ -19,7 +19,7 @@ from segdistill.stats.verdict import Comparison
 NAMED = 4
 """Comparisons that a sentence still names one by one."""
 
-Pairs = Sequence[tuple[Method, Method]]
+Pairs = Sequence[tuple[Variant, Variant]]
 
 
 def write_comparison(
@@ -85,7 +85,7 @@ def verdicts_sentence(comparisons: Sequence[Comparison]) -> str:
     return f"Of {len(comparisons)} comparisons: {'; '.join(parts)}."
 
 
-def _methods(methods: Sequence[Method], metric: str) -> str:
+def _methods(methods: Sequence[Variant], metric: str) -> str:
     rows = []
     for method in methods:
         means = {seed: float(scores.mean()) for seed, scores in method.scores(metric).items()}
@@ -96,7 +96,7 @@ def _methods(methods: Sequence[Method], metric: str) -> str:
         sources = ", ".join(t.source for t in method.trainings)
         rows.append([text(method.name), number(mean), text(each), text(sources)])
     heads = [
-        "Method",
+        "Variant",
         f"Mean {'Dice' if metric == 'dice' else text(metric)}",
         "Each training",
         "From",

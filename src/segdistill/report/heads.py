@@ -13,7 +13,7 @@ HEADS = {
     "dice": "Dice",
     "iou": "IoU",
     "precision": "Precision",
-    "recall": "Recall",
+    "recall": "CachedTargets",
     "accuracy": "Accuracy",
     "voe": "VOE (1 − IoU)",
     "voe_emkd": "VOE (EMKD)",

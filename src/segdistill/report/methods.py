@@ -133,7 +133,7 @@ def _training(trainings: Trainings) -> dict[str, Any]:
         values = [each.get(key) for each in told]
         if key == "seconds":
             found |= _means(told, [key])
-        elif key == "troubles":
+        elif key == "warnings":
             found[key] = [f"{t.name}: {line}" for t in trainings for line in t.training.get(key, ())]
         elif all(value == values[0] for value in values):
             found[key] = values[0]

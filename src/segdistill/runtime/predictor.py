@@ -169,9 +169,9 @@ class Predictor:
         """Segments uint8 pixels (H, W) or (H, W, 3); the result has their size."""
         size = (pixels.shape[0], pixels.shape[1])
         preprocess = self.engine.info.preprocess
-        answers = [self.engine.run_both(image[None]) for image in preprocess.inputs(pixels)]
-        probability = preprocess.join(np.stack([answer[0] for answer, _ in answers]), size)
-        known = [label[0] for _, label in answers if label is not None]
+        teacher_targets = [self.engine.run_both(image[None]) for image in preprocess.inputs(pixels)]
+        probability = preprocess.join(np.stack([answer[0] for answer, _ in teacher_targets]), size)
+        known = [label[0] for _, label in teacher_targets if label is not None]
         classes = dict(zip(self.info.labels, np.mean(known, axis=0).tolist(), strict=True)) if known else {}
         foreground = self._postprocess.foreground(probability, size)
         if len(probability) <= 2:

@@ -49,7 +49,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Method:
+class Variant:
     """Trainings of one method, one per seed."""
 
     name: str
@@ -91,7 +91,7 @@ def lesions(training: Training) -> list[CaseResult]:
     return sorted((r for r in training.results if not r.normal), key=lambda r: r.case)
 
 
-def gather_methods(trainings: Iterable[Training]) -> tuple[list[Method], list[str]]:
+def group_variants(trainings: Iterable[Training]) -> tuple[list[Variant], list[str]]:
     """Trainings that differ by their seed alone become one method, named by its cell, and its run where needed.
 
     Returns:
@@ -101,7 +101,7 @@ def gather_methods(trainings: Iterable[Training]) -> tuple[list[Method], list[st
         InputError: what is there twice was tested on different cases: these are two experiments.
 
     >>> one, two = (Training("student", (), seed, settings="s") for seed in (0, 1))
-    >>> [(m.name, len(m.trainings)) for m in gather_methods([one, two])[0]]
+    >>> [(m.name, len(m.trainings)) for m in group_variants([one, two])[0]]
     [('student', 2)]
     """
     cells: dict[tuple[str, str], dict[int | None, Training]] = {}
@@ -122,10 +122,10 @@ def gather_methods(trainings: Iterable[Training]) -> tuple[list[Method], list[st
             named(group[0]) if names.count(name) > 1 else name
             for name, group in zip(list(names), groups, strict=True)
         ]
-    return [Method(name, group) for name, group in zip(names, groups, strict=True)], notes
+    return [Variant(name, group) for name, group in zip(names, groups, strict=True)], notes
 
 
-def twins(method: Method, others: Iterable[Method]) -> list[Method]:
+def own_baselines(method: Variant, others: Iterable[Variant]) -> list[Variant]:
     """The baselines that are the method's network without distillation; those of its own runs where there are some."""
     same = [
         other
@@ -139,13 +139,13 @@ def twins(method: Method, others: Iterable[Method]) -> list[Method]:
     return [other for other in same if runs & {t.run for t in other.trainings}] or same
 
 
-def kind_of(method: Method, baseline: Method) -> str:
+def kind_of(method: Variant, baseline: Variant) -> str:
     """What a baseline gives the method a fair chance in: "equal steps", "equal time", "more time", or "" for neither.
 
     Equal time is what was measured for this method, or took as long within a tenth.
 
-    >>> kd = Method("kd", (Training("kd", (), steps=100, seconds=60.0),))
-    >>> longer = Method("longer", (Training("longer", (), steps=130, seconds=61.0),))
+    >>> kd = Variant("kd", (Training("kd", (), steps=100, seconds=60.0),))
+    >>> longer = Variant("longer", (Training("longer", (), steps=130, seconds=61.0),))
     >>> kind_of(kd, kd), kind_of(kd, longer)
     ('equal steps', 'equal time')
     """
@@ -206,7 +206,7 @@ def check_metric(trainings: Sequence[Training], metric: str) -> None:
         )
 
 
-def require_seeds(methods: Sequence[Method]) -> None:
+def require_seeds(methods: Sequence[Variant]) -> None:
     """Where one method was trained with several seeds, every one needs at least two.
 
     Raises:
@@ -225,11 +225,11 @@ def require_seeds(methods: Sequence[Method]) -> None:
 
 def family_of(comparison: Comparison) -> tuple[bool, bool]:
     """What is corrected together: comparisons with the same network, or another one; at equal steps, or not."""
-    return comparison.twin, comparison.kind == "equal steps"
+    return comparison.same_student, comparison.kind == "equal steps"
 
 
 def compare_methods(
-    pairs: Sequence[tuple[Method, Method]],
+    pairs: Sequence[tuple[Variant, Variant]],
     metric: str = "dice",
     margin: float | None = None,
     seed: int = 0,
@@ -257,7 +257,7 @@ def compare_methods(
             "smaller_is_better": metric in SMALLER_IS_BETTER,
             "margin": margin,
             "kind": kind_of(method, baseline),
-            "twin": baseline in twins(method, [baseline]),
+            "same_student": baseline in own_baselines(method, [baseline]),
         }
         found.append(
             compare_scores(method.scores(metric), baseline.scores(metric), groups, seed=seed, **facts)

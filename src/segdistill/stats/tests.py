@@ -136,7 +136,7 @@ def seed_differences(a: dict[int | None, float], b: dict[int | None, float]) -> 
 def seed_error(a: dict[int | None, float], b: dict[int | None, float]) -> Error | None:
     """The error of mean a - mean b that comes from training again, given each training's mean score by its seed.
 
-    Where all seeds are the same on both sides, their differences are taken, since the twins of one seed begin with the
+    Where all seeds are the same on both sides, their differences are taken, since the own baselines of one seed begin with the
     same weights; else the two sides are independent. None with fewer than two trainings on a side.
     """
     if a.keys() == b.keys():

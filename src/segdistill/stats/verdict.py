@@ -59,7 +59,7 @@ class Comparison:
             differ, that of the difference of one training of each).
         smaller_is_better: of the metric, such as a distance.
         margin: a loss that would be accepted, stated beforehand; None: not stated.
-        kind: what the baseline is: "equal steps", "equal time", "more time", or "" where not known; twin: whether it
+        kind: what the baseline is: "equal steps", "equal time", "more time", or "" where not known; own baseline: whether it
             is the same network without distillation.
     """
 
@@ -79,7 +79,7 @@ class Comparison:
     smaller_is_better: bool = False
     margin: float | None = None
     kind: str = ""
-    twin: bool = False
+    same_student: bool = False
 
     @property
     def _sign(self) -> int:
@@ -110,9 +110,9 @@ class Comparison:
         """Exactly one of "helps", "hurts", "no evidence", by the rule of this file.
 
         >>> found = PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.001)
-        >>> Comparison("kd", "alone", "dice", found, 1, 0.004, 4, 0.01, 0.05, 3, 3).verdict
+        >>> Comparison("kd", "baseline", "dice", found, 1, 0.004, 4, 0.01, 0.05, 3, 3).verdict
         'helps'
-        >>> Comparison("kd", "alone", "dice", found, 1, 0.004, 4, seeds=1).verdict
+        >>> Comparison("kd", "baseline", "dice", found, 1, 0.004, 4, seeds=1).verdict
         'no evidence'
         """
         if self.doubts:
@@ -212,7 +212,7 @@ def compare_scores(
 
     >>> one = {0: np.array([0.8, 0.9]), 1: np.array([0.7, 0.9])}
     >>> two = {0: np.array([0.7, 0.8]), 1: np.array([0.6, 0.8])}
-    >>> round(compare_scores(one, two, ["p", "q"], method="kd", baseline="alone", metric="dice").difference.mean, 3)
+    >>> round(compare_scores(one, two, ["p", "q"], method="kd", baseline="baseline", metric="dice").difference.mean, 3)
     0.1
     """
     mean_a, mean_b = (np.mean(list(side.values()), axis=0) for side in (a, b))
@@ -244,7 +244,7 @@ def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The comparisons with Holm's correction over all of them: those of several methods with one baseline.
 
     >>> found = PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.03)
-    >>> [c.corrected for c in correct([Comparison(m, "alone", "dice", found) for m in "ab"])]
+    >>> [c.corrected for c in correct([Comparison(m, "baseline", "dice", found) for m in "ab"])]
     [0.06, 0.06]
     """
     p = holm([c.difference.p for c in comparisons])

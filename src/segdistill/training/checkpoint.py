@@ -144,13 +144,13 @@ def numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(values, torch.stack(list(values.values())).float().tolist(), strict=True))
 
 
-def require_finite(values: Mapping[str, float], epoch: int, step: int) -> None:
+def check_numbers(values: Mapping[str, float], epoch: int, step: int) -> None:
     """Lets finite values pass.
 
     Raises:
         TrainingStopped: names the first that is not, and where in training (both counted from 0) it happened.
 
-    >>> require_finite({"loss": float("nan")}, 0, 2)  # doctest: +ELLIPSIS
+    >>> check_numbers({"loss": float("nan")}, 0, 2)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     segdistill.training.checkpoint.TrainingStopped: loss became nan in epoch 1, step 3; the last good ...
     """
@@ -162,13 +162,13 @@ def require_finite(values: Mapping[str, float], epoch: int, step: int) -> None:
         )
 
 
-def require_finite_weights(networks: Mapping[str, nn.Module], epoch: int, step: int) -> None:
+def check_weights(networks: Mapping[str, nn.Module], epoch: int, step: int) -> None:
     """The same for weights: a gradient can be infinite where the loss is not, and such weights are never saved.
 
-    >>> require_finite_weights({"net": nn.Linear(1, 1)}, 0, 0)
+    >>> check_weights({"net": nn.Linear(1, 1)}, 0, 0)
     """
     sums = {
         f"weights of {name}": torch.stack([weight.detach().sum() for weight in network.parameters()]).sum()
         for name, network in networks.items()
     }
-    require_finite(numbers(sums), epoch, step)
+    check_numbers(numbers(sums), epoch, step)

@@ -69,8 +69,8 @@ def scored_predictor(
     def predict(picture: Picture) -> Scored:
         images = torch.from_numpy(preprocess.inputs(picture.pixels)).to(device)
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            answers = probability(images).float().cpu().numpy()
-        answer = preprocess.join(answers, picture.size)
+            teacher_targets = probability(images).float().cpu().numpy()
+        answer = preprocess.join(teacher_targets, picture.size)
         mask = postprocess.mask(answer, picture.size)
         return Scored(mask, postprocess.foreground(answer, picture.size) if scores else mask)
 

@@ -39,9 +39,9 @@ class JointLoss:
         settings: which terms, and how they are made.
         segmentation: the stage's loss, for location "loss".
 
-    >>> said = Output(torch.zeros(1, 2, 4, 4), {}, label=torch.zeros(1, 2))
+    >>> targets = Output(torch.zeros(1, 2, 4, 4), {}, label=torch.zeros(1, 2))
     >>> known = torch.tensor([True])
-    >>> parts = JointLoss(JointSettings())(said, torch.ones(1, 4, 4).long(), torch.tensor([0]), known)
+    >>> parts = JointLoss(JointSettings())(targets, torch.ones(1, 4, 4).long(), torch.tensor([0]), known)
     >>> {name: round(value.item(), 4) for name, value in parts.items()}
     {'loss': 0.6931, 'classification': 0.6931, 'location': 0.6931, 'pseudo': 0.0}
     """

@@ -23,12 +23,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from segdistill.data.views import Views, batch_indices, batches
 from segdistill.training.checkpoint import (
+    check_numbers,
+    check_weights,
     contiguous,
     load_optimizer,
     load_weights,
     numbers,
-    require_finite,
-    require_finite_weights,
     restoring,
     save_state,
     save_weights,
@@ -133,7 +133,7 @@ def fit(
                     break  # what ends the epoch is told and saved together with it
                 due = time.monotonic() - saved > settings.checkpoint_seconds
                 if fabric.broadcast(due) if fabric.world_size > 1 else due:
-                    require_finite_weights(_networks(players), position.epoch, position.step)
+                    check_weights(_networks(players), position.epoch, position.step)
                     saved = _save(folder, players, position, fabric)
                 yield Progress(position.epoch, epochs, position.step, steps, parts, {})
         shown = validation if settings.validates(position.epoch, epochs) else None
@@ -191,7 +191,7 @@ def _step(
         if sums:
             # before the step, which would carry a NaN into the weights
             taken = numbers(sums)
-            require_finite(taken, position.epoch, position.step)
+            check_numbers(taken, position.epoch, position.step)
             parts |= taken
             if settings.clip_norm is not None:
                 fabric.clip_gradients(player.module, player.optimizer, max_norm=settings.clip_norm)
@@ -227,7 +227,7 @@ def _end_epoch(
     steps: int,
 ) -> dict[str, float]:
     row = {"epoch": position.epoch + 1.0, "lr": players[0].optimizer.param_groups[0]["lr"]}
-    require_finite_weights(_networks(players), position.epoch, position.step)
+    check_weights(_networks(players), position.epoch, position.step)
     row |= {name: value / steps for name, value in _shared(position.sums, fabric).items()}
     row |= validate(task, players[0].module, validation, settings, fabric) if validation else {}
     row |= {"seconds": position.seconds, "wait_share": position.waited / max(position.seconds, 1e-9)}

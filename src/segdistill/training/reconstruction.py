@@ -16,18 +16,18 @@ class _Codes(Trainee):
     """Auto-encoders as a player: features in, errors out."""
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
-        """Tap -> (B,) error of the reconstruction."""
+        """Layer -> (B,) error of the reconstruction."""
         errors: dict[str, Tensor] = self.network(features)
         return errors
 
 
 class Reconstruction:
-    """L_Rec = mean |feature in - feature out|, the sum over the taps of one network.
+    """L_Rec = mean |feature in - feature out|, the sum over the layers of one network.
 
     The auto-encoders share no weight, so that they learn as if each was trained alone.
 
     Args:
-        autoencoders: of the taps; they are what is saved.
+        autoencoders: of the layers; they are what is saved.
         teacher: the frozen network whose features they learn; for a student's it is the student trained without
             distillation.
 
@@ -40,12 +40,12 @@ class Reconstruction:
     """
 
     def __init__(self, autoencoders: FeatureAutoEncoders, teacher: Teacher) -> None:
-        self.taps, self.teacher = autoencoders.taps, teacher
+        self.layers, self.teacher = autoencoders.layers, teacher
         self.players: dict[str, torch.nn.Module] = {"autoencoders": _Codes(autoencoders)}
 
     def losses(self, batch: Batch, player: str) -> dict[str, Tensor]:
-        """The loss, and the error of each tap."""
-        parts = {tap: errors.mean() for tap, errors in self._errors(batch).items()}
+        """The loss, and the error of each layer."""
+        parts = {layer: errors.mean() for layer, errors in self._errors(batch).items()}
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
@@ -56,6 +56,6 @@ class Reconstruction:
     def _errors(self, batch: Batch) -> dict[str, Tensor]:
         image = batch["image"]
         name = f"network '{self.teacher.name}'"
-        features = pick(self.teacher(image).features, self.taps, image, name)
+        features = pick(self.teacher(image).features, self.layers, image, name)
         errors: dict[str, Tensor] = self.players["autoencoders"](features)
         return errors

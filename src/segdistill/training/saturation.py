@@ -16,7 +16,7 @@ Row = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Trouble:
+class SaturationWarning:
     """What went wrong from one epoch to another one, both counted from 1 and both included."""
 
     what: str
@@ -28,35 +28,37 @@ class Trouble:
         return f"{self.what} in epochs {self.first} to {self.last}: {self.advice}"
 
 
-def find_troubles(rows: Sequence[Row]) -> list[Trouble]:
+def find_saturation(rows: Sequence[Row]) -> list[SaturationWarning]:
     """Every stretch of at least `PATIENCE` epochs in which a discriminator saturates or the predictions collapse.
 
     Args:
         rows: of curves.csv; those of other tasks hold nothing that is looked at.
 
     >>> rows = [{"epoch": e, "discriminators/accuracy_1": 1.0} for e in range(1, 5)]
-    >>> [(trouble.first, trouble.last) for trouble in find_troubles(rows)]
+    >>> [(warning.first, warning.last) for warning in find_saturation(rows)]
     [(1, 4)]
-    >>> find_troubles([{"epoch": 1, "loss": 0.5}] * 9)
+    >>> find_saturation([{"epoch": 1, "loss": 0.5}] * 9)
     []
     """
     found = []
     for what, advice, holds in _signs(rows):
-        found += [Trouble(what, advice, first, last) for first, last in _stretches(rows, holds)]
-    return sorted(found, key=lambda trouble: (trouble.first, trouble.what))
+        found += [SaturationWarning(what, advice, first, last) for first, last in _stretches(rows, holds)]
+    return sorted(found, key=lambda warning: (warning.first, warning.what))
 
 
-def new_troubles(rows: Sequence[Row]) -> list[Trouble]:
+def new_warnings(rows: Sequence[Row]) -> list[SaturationWarning]:
     """Those that the last row has made one: what is told while training goes on, once each.
 
     >>> rows = [{"epoch": e, "area": 0.0} for e in range(1, 5)]
-    >>> len(new_troubles(rows[:3])), len(new_troubles(rows))
+    >>> len(new_warnings(rows[:3])), len(new_warnings(rows))
     (1, 0)
     """
     if not rows:
         return []
     now = int(rows[-1].get("epoch", len(rows)))
-    return [trouble for trouble in find_troubles(rows) if trouble.last == now == trouble.first + PATIENCE - 1]
+    return [
+        warning for warning in find_saturation(rows) if warning.last == now == warning.first + PATIENCE - 1
+    ]
 
 
 def _signs(rows: Sequence[Row]) -> list[tuple[str, str, Callable[[Row], bool]]]:

@@ -33,7 +33,7 @@ def stepper(task: Task, views: Views, settings: FitSettings, fabric: Fabric) -> 
 
 
 def asker(task: Distillation, views: Views, settings: FitSettings, fabric: Fabric) -> Turn:
-    """What asks the teachers of one optimiser step's images, and takes what the knowledge needs of their answers."""
+    """What asks the teachers of one optimiser step's images, and takes what the method needs of their answers."""
     source = _endless(views, settings)
     waiting = [to_device(next(source), fabric, settings.channels_last) for _ in range(4)]
 
@@ -43,10 +43,10 @@ def asker(task: Distillation, views: Views, settings: FitSettings, fabric: Fabri
             waiting.append(batch := waiting.pop(0))
             given = task.teacher_weights[batch["index"].cpu()]
             rows = [speaking(given[:, j]) for j in range(len(task.teachers))]
-            answers = task._answers(batch, rows)
+            teacher_targets = task._answers(batch, rows)
             for j in (j for j, own in enumerate(rows) if not is_silent(own)):
-                for name in task.knowledge:
-                    answers.said(j, name)
+                for name in task.methods:
+                    teacher_targets.targets(j, name)
 
     return ask
 

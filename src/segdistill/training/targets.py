@@ -8,38 +8,38 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from segdistill.distillation import Knowledge, Teacher
-from segdistill.distillation.base import Said
+from segdistill.distillation import DistillationMethod, Teacher
+from segdistill.distillation.base import Targets
 from segdistill.training.task import Batch
 
 Rows = Tensor | None
 """Positions in the batch, in rising order; None for the whole batch."""
 
 
-class Answers(Protocol):
+class TeacherTargets(Protocol):
     """The teachers' answers to one batch; those of teacher j are of the rows that it speaks on."""
 
     def logits(self, teacher: int) -> Tensor | None:
         """(rows, C, ...), up to what softmax ignores; None for a classifier."""
 
-    def said(self, teacher: int, knowledge: str) -> Said:
-        """What a knowledge takes from the teacher, name -> (rows, ...)."""
+    def targets(self, teacher: int, methods: str) -> Targets:
+        """What a distillation method takes from the teacher, name -> (rows, ...)."""
 
 
-class Recall(Protocol):
+class CachedTargets(Protocol):
     """Answers that lie in the batch already."""
 
-    def __call__(self, batch: Batch) -> Answers:
+    def __call__(self, batch: Batch) -> TeacherTargets:
         """The answers to a batch."""
 
 
-class Asked:
+class LiveTargets:
     """Answers of the teachers themselves, each run once, on its own rows only.
 
     Args:
         teachers: J frozen teachers.
-        knowledge: name -> method that takes from their answers.
-        features: the taps that these read.
+        methods: name -> method that takes from their answers.
+        features: the layers that these read.
         batch: images and masks.
         rows: of each teacher.
     """
@@ -47,13 +47,13 @@ class Asked:
     def __init__(
         self,
         teachers: Sequence[Teacher],
-        knowledge: Mapping[str, Knowledge],
+        methods: Mapping[str, DistillationMethod],
         features: Sequence[str],
         batch: Batch,
         rows: Sequence[Rows],
     ) -> None:
-        self.teachers, self.knowledge, self.batch = teachers, knowledge, batch
-        self.targets = [take(batch["mask"], own) for own in rows]
+        self.teachers, self.methods, self.batch = teachers, methods, batch
+        self.masks = [take(batch["mask"], own) for own in rows]
         self.outputs = [
             None if is_silent(own) else teacher.ask(take(batch["image"], own), features)
             for teacher, own in zip(teachers, rows, strict=True)
@@ -67,11 +67,11 @@ class Asked:
         shape = self.teachers[teacher](self.batch["image"][:1]).logits  # only for the shape of nothing
         return None if shape is None else shape[:0]
 
-    def said(self, teacher: int, knowledge: str) -> Said:
+    def targets(self, teacher: int, methods: str) -> Targets:
         """Extracted from the answer of a teacher that speaks."""
         output = self.outputs[teacher]
         assert output is not None, "a silent teacher says nothing"
-        return self.knowledge[knowledge].extract(output, self.targets[teacher], self.teachers[teacher].name)
+        return self.methods[methods].targets(output, self.masks[teacher], self.teachers[teacher].name)
 
 
 def speaking(weights: Tensor) -> Rows:
@@ -93,8 +93,8 @@ def is_silent(rows: Rows) -> bool:
     return rows is not None and not len(rows)
 
 
-def nothing(method: Knowledge, like: Tensor) -> Tensor:
-    """The gap (0,) of a silent teacher, with a graph through what the method learns: with several processes each waits
+def nothing(method: DistillationMethod, like: Tensor) -> Tensor:
+    """The loss (0,) of a silent teacher, with a graph through what the method learns: with several processes each waits
     for the same gradients.
     """
     learned = [part.sum() for module in method.modules.values() for part in module.parameters()]
@@ -124,11 +124,11 @@ def spread(values: Tensor, rows: Rows, length: int) -> Tensor:
     return whole
 
 
-def take_all(said: Said, rows: Rows) -> Said:
+def take_all(targets: Targets, rows: Rows) -> Targets:
     """`take` of everything that is said."""
-    return said if rows is None else {name: take(value, rows) for name, value in said.items()}
+    return targets if rows is None else {name: take(value, rows) for name, value in targets.items()}
 
 
-def spread_all(said: Said, rows: Rows, length: int) -> Said:
+def spread_all(targets: Targets, rows: Rows, length: int) -> Targets:
     """`spread` of everything that is said."""
-    return {name: spread(value, rows, length) for name, value in said.items()}
+    return {name: spread(value, rows, length) for name, value in targets.items()}

@@ -65,8 +65,8 @@ class Trainee(nn.Module):
 
     Args:
         network: what is trained, validated, selected and saved.
-        features: taps (distillation/layers.py); the output has them under these very names.
-        companions: learned parts of the task, such as a knowledge's: optimised and checkpointed with the network, but
+        features: layers (distillation/layers.py); the output has them under these very names.
+        companions: learned parts of the task, such as a distillation method's: optimised and checkpointed with the network, but
             no part of its weights, so they never reach a model file.
         lr: a learning rate of its own, in place of the stage's.
 

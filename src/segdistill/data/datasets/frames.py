@@ -256,12 +256,12 @@ def _read(scan: _Scan, masks: Path | None, tables: FrameTables) -> list[Case]:
     by_table = tables.labels.get(scan.name, "")
     cases = []
     for number, file in sorted(frames.items()):
-        said = tables.frame_labels.get((scan.name, number), by_table)
-        if scan.label and said and said != scan.label:
+        targets = tables.frame_labels.get((scan.name, number), by_table)
+        if scan.label and targets and targets != scan.label:
             raise InputError(
-                f"{file}: lies in '{scan.label}', but {tables.source} says '{said}': correct one of them"
+                f"{file}: lies in '{scan.label}', but {tables.source} says '{targets}': correct one of them"
             )
-        label = scan.label or said
+        label = scan.label or targets
         if not label and (tables.labels or tables.frame_labels):
             raise InputError(f"{file}: {tables.source} names no class for it: add a row, or move it away")
         cases.append(

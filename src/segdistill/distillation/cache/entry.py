@@ -1,4 +1,4 @@
-"""One entry of the knowledge cache on disk: records in order, and how many of them are good."""
+"""One entry of the method cache on disk: records in order, and how many of them are good."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segdistill.distillation.base import Said
+from segdistill.distillation.base import Targets
 from segdistill.errors import InputError
 from segdistill.files import write_json
 
@@ -46,11 +46,11 @@ class Layout:
     are lost: the relative error is at most 2^-11 down to 2^-29 of the record's largest value. Up to 64 numbers per
     sample stay float32.
 
-    >>> said = {"map": torch.full((2, 16, 16), 1e9), "known": torch.tensor([True, False])}
-    >>> layout = Layout.of(said)
+    >>> targets = {"map": torch.full((2, 16, 16), 1e9), "known": torch.tensor([True, False])}
+    >>> layout = Layout.of(targets)
     >>> layout.length  # 512 bytes and a power of two, and a boolean, each padded to 8
     528
-    >>> layout.unpack(torch.from_numpy(layout.pack(said)))["map"][0, 0, 0].item()
+    >>> layout.unpack(torch.from_numpy(layout.pack(targets)))["map"][0, 0, 0].item()
     999817216.0
     """
 
@@ -59,7 +59,7 @@ class Layout:
         self.length = max((_padded(item.offset + item.bytes) for item in items), default=0)
 
     @classmethod
-    def of(cls, said: Said) -> Layout:
+    def of(cls, targets: Targets) -> Layout:
         """The layout of what was said of a batch.
 
         Raises:
@@ -67,10 +67,10 @@ class Layout:
         """
         items: list[Item] = []
         offset = 0
-        batch = {len(value) if value.ndim else 0 for value in said.values()}
+        batch = {len(value) if value.ndim else 0 for value in targets.values()}
         if len(batch) != 1 or 0 in batch:
             raise InputError("it does not say one thing per sample")
-        for name, value in said.items():
+        for name, value in targets.items():
             shape, count = tuple(value.shape[1:]), math.prod(value.shape[1:])
             kind: Kind = "bool" if value.dtype == torch.bool else "int64"
             if value.is_floating_point():
@@ -80,16 +80,16 @@ class Layout:
             offset = _padded(offset + size)
         return cls(tuple(items))
 
-    def pack(self, said: Said) -> NDArray[np.uint8]:
+    def pack(self, targets: Targets) -> NDArray[np.uint8]:
         """(B, length) records.
 
         Raises:
             InputError: a number is not finite.
         """
-        batch = len(next(iter(said.values())))
+        batch = len(next(iter(targets.values())))
         records = np.zeros((batch, self.length), np.uint8)
         for item in self.items:
-            value = said[item.name].detach().reshape(batch, -1).cpu()
+            value = targets[item.name].detach().reshape(batch, -1).cpu()
             if item.kind in ("half", "float32"):
                 value = value.float()
                 if not bool(torch.isfinite(value).all()):
@@ -102,9 +102,9 @@ class Layout:
             records[:, item.offset : item.offset + item.bytes] = content
         return records
 
-    def unpack(self, records: Tensor) -> Said:
+    def unpack(self, records: Tensor) -> Targets:
         """What was said, from uint8 records (b, length); numbers in float32."""
-        said: Said = {}
+        targets: Targets = {}
         for item in self.items:
             content = records[:, item.offset : item.offset + item.bytes]
             if item.kind == "half":
@@ -112,8 +112,8 @@ class Layout:
                 value = content[:, :-4].contiguous().view(torch.float16).float() * power
             else:
                 value = content.contiguous().view(getattr(torch, item.kind))
-            said[item.name] = value.reshape(len(records), *item.shape)
-        return said
+            targets[item.name] = value.reshape(len(records), *item.shape)
+        return targets
 
     def to_list(self) -> list[dict[str, Any]]:
         """For a JSON file."""
@@ -144,7 +144,7 @@ _CHECKED_BYTES = 1 << 30  # content is checked on opening up to this size, the l
 
 
 class Entry:
-    """What one knowledge takes from one teacher, of view 0 of every row, then of view 1, and so on.
+    """What one method takes from one teacher, of view 0 of every row, then of view 1, and so on.
 
     Records are only ever appended. How many are good is written after they are, whole or not at all, with their
     checksum: what a kill, a full disk or a second writer leaves behind them is never read.

@@ -1,4 +1,4 @@
-"""Filling the knowledge cache: each teacher answers each view once, and nothing that is good is ever lost."""
+"""Filling the method cache: each teacher answers each view once, and nothing that is good is ever lost."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segdistill.data.views import Batch, Views, ahead
-from segdistill.distillation.base import Keepable, Said
+from segdistill.distillation.base import Cacheable, Targets
 from segdistill.distillation.cache.entry import RECORDS, Appender, Layout, try_lock
-from segdistill.distillation.cache.reading import KnowledgeCache, Slot
+from segdistill.distillation.cache.reading import Slot, TargetCache
 from segdistill.distillation.teacher import Teacher
 from segdistill.errors import InputError
 from segdistill.models.network import Output
@@ -54,7 +54,7 @@ class How:
         return image.contiguous(memory_format=torch.channels_last) if self.channels_last else image, target
 
 
-def fill(cache: KnowledgeCache, teachers: Sequence[Teacher], how: How, limit: float) -> Iterator[Filling]:
+def fill(cache: TargetCache, teachers: Sequence[Teacher], how: How, limit: float) -> Iterator[Filling]:
     """Asks the teachers for what is missing; works as it is consumed, and goes on where it was stopped.
 
     Several processes may fill one cache: the second waits for what the first one is about to write.
@@ -66,7 +66,7 @@ def fill(cache: KnowledgeCache, teachers: Sequence[Teacher], how: How, limit: fl
         limit: the size in bytes that the cache's folder may grow to.
 
     Raises:
-        InputError: more than the limit or the disk allows, the disk is full, or a knowledge cannot be kept.
+        InputError: more than the limit or the disk allows, the disk is full, or a distillation method cannot be kept.
     """
     try:
         if cache.is_filled:
@@ -85,12 +85,12 @@ def fill(cache: KnowledgeCache, teachers: Sequence[Teacher], how: How, limit: fl
                     yield from _fill(cache, slots, layouts, teacher, how)
     except OSError as error:
         raise InputError(
-            f"cannot write the knowledge cache {cache.folder}: {error.strerror or error}: free some space, lower "
+            f"cannot write the method cache {cache.folder}: {error.strerror or error}: free some space, lower "
             "fit.views, or set cache: false; what it holds stays, and the same command goes on from there"
         ) from error
 
 
-def _layouts(cache: KnowledgeCache, teachers: Sequence[Teacher], how: How) -> dict[Path, Layout]:
+def _layouts(cache: TargetCache, teachers: Sequence[Teacher], how: How) -> dict[Path, Layout]:
     """The layout of every entry that is not complete, from what is said of two rows."""
     layouts: dict[Path, Layout] = {}
     for slot in cache.slots:
@@ -102,7 +102,7 @@ def _layouts(cache: KnowledgeCache, teachers: Sequence[Teacher], how: How) -> di
     return layouts
 
 
-def _estimate(cache: KnowledgeCache, layouts: dict[Path, Layout], limit: float) -> str:
+def _estimate(cache: TargetCache, layouts: dict[Path, Layout], limit: float) -> str:
     """Words on what is missing.
 
     Raises:
@@ -119,17 +119,17 @@ def _estimate(cache: KnowledgeCache, layouts: dict[Path, Layout], limit: float) 
     words = f"{_size(need)} for {cache.count} views of each image"
     if there + need > limit:
         raise InputError(
-            f"the knowledge cache needs {words}: {cache.folder} would grow to {_size(there + need)}, its limit is "
+            f"the method cache needs {words}: {cache.folder} would grow to {_size(there + need)}, its limit is "
             f"{_size(limit)}: set cache_limit_gb to {math.ceil((there + need) / GB)}, lower fit.views or the size, "
             "or delete that folder if no other run needs it"
         )
     free = shutil.disk_usage(cache.folder).free
     if need > free:
         raise InputError(
-            f"the knowledge cache needs {words}, the disk of {cache.folder} has {_size(free)} left: free some space, "
+            f"the method cache needs {words}, the disk of {cache.folder} has {_size(free)} left: free some space, "
             "lower fit.views or the size, or set cache: false"
         )
-    return f"knowledge cache: {words} to fill in {cache.folder}"
+    return f"method cache: {words} to fill in {cache.folder}"
 
 
 def _size(count: float) -> str:
@@ -140,14 +140,14 @@ def _lock(folder: Path) -> Generator[Filling, None, IO[str]]:
     told = False
     while (lock := try_lock(folder)) is None:
         if not told:
-            yield Filling("another run fills the same knowledge cache: waiting for it")
+            yield Filling("another run fills the same method cache: waiting for it")
         told = True
         time.sleep(WAIT_SECONDS)
     return lock
 
 
 def _fill(
-    cache: KnowledgeCache, slots: list[Slot], layouts: dict[Path, Layout], teacher: Teacher, how: How
+    cache: TargetCache, slots: list[Slot], layouts: dict[Path, Layout], teacher: Teacher, how: How
 ) -> Iterator[Filling]:
     """Fills entries of one teacher, which all are of the same rows."""
     rows = slots[0].wanted.rows
@@ -155,26 +155,26 @@ def _fill(
         slot.entry.begin(layouts[slot.entry.folder])
     start = min(slot.entry.count for slot in slots)
     parts = list(_parts(start, len(rows), cache.count, how.batch_size))
-    features = sorted({tap for slot in slots for tap in slot.wanted.method.features})
+    features = sorted({layer for slot in slots for layer in slot.wanted.method.features})
 
     def make(part: NDArray[np.int64]) -> Batch:
         return _views(cache.views, rows[part % len(rows)], int(part[0]) // len(rows))
 
     with ExitStack() as stack:
-        targets = [(slot, stack.enter_context(slot.entry.appending())) for slot in slots]
+        appending = [(slot, stack.enter_context(slot.entry.appending())) for slot in slots]
         saved = time.monotonic()
         made = ahead(make, parts, how.workers) if how.workers else map(make, parts)
         for part, batch in zip(parts, made, strict=True):
             image, target = how.moved(batch)
             output = teacher.ask(image, features)
-            for slot, appender in targets:
+            for slot, appender in appending:
                 _append(slot, appender, output, target, teacher, int(part[0]))
             if time.monotonic() - saved > SAVE_SECONDS:
-                for _, appender in targets:
+                for _, appender in appending:
                     appender.save()
                 saved = time.monotonic()
             yield Filling(f"asking {teacher.name}", int(part[-1]) + 1, cache.count * len(rows))
-        for _, appender in targets:
+        for _, appender in appending:
             appender.save()
 
 
@@ -195,9 +195,9 @@ def _append(
 ) -> None:
     known = max(0, appender.count - position)  # of an entry that had come further than its neighbours
     if known < len(target):
-        said = _said(slot, output, target, teacher)
+        targets = _said(slot, output, target, teacher)
         assert slot.entry.layout is not None
-        appender.append(_named(slot, lambda: slot.entry.layout.pack(said))[known:])  # type: ignore[union-attr]
+        appender.append(_named(slot, lambda: slot.entry.layout.pack(targets))[known:])  # type: ignore[union-attr]
 
 
 def _views(views: Views, rows: NDArray[np.int64], number: int) -> Batch:
@@ -206,17 +206,17 @@ def _views(views: Views, rows: NDArray[np.int64], number: int) -> Batch:
 
 
 @torch.no_grad()
-def _said(slot: Slot, output: Output, target: Tensor, teacher: Teacher) -> Said:
+def _said(slot: Slot, output: Output, target: Tensor, teacher: Teacher) -> Targets:
     method = slot.wanted.method
-    if isinstance(method, Keepable):
+    if isinstance(method, Cacheable):
         return method.keep(output)
-    return method.extract(output, target, teacher.name)
+    return method.targets(output, target, teacher.name)
 
 
 def _named(slot: Slot, work: Callable[[], T]) -> T:
-    """Work on what a knowledge said, whose errors name it."""
+    """Work on what a distillation method said, whose errors name it."""
     try:
         return work()
     except InputError as error:
-        name = slot.wanted.knowledge or "soft_prediction"
-        raise InputError(f"knowledge {name} cannot be cached: {error}: set cache: false") from error
+        name = slot.wanted.methods or "soft_prediction"
+        raise InputError(f"method {name} cannot be cached: {error}: set cache: false") from error

@@ -1,4 +1,4 @@
-"""The knowledge cache: what teachers say of the V views of each row is computed once, and read by every epoch.
+"""The method cache: what teachers say of the V views of each row is computed once, and read by every epoch.
 
 A view is fixed by (seed, number, row), and a teacher is frozen: what it says of a view never changes. It is kept in one
 folder for all runs, stages, methods and seeds; the name of an entry is a hash of all that decides it, so that what
@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segdistill.data.views import Batch, Views
-from segdistill.distillation.base import Keepable, Knowledge, Said
+from segdistill.distillation.base import Cacheable, DistillationMethod, Targets
 from segdistill.distillation.cache.entry import Entry
 from segdistill.errors import InputError
 from segdistill.files import sha256_text
 
 VERSION = 1
 LOGITS = ""
-"""The name under which a soft prediction is kept for `Recalled.logits`, beside the names of the knowledge."""
+"""The name under which a soft prediction is kept for `Recalled.logits`, beside the names of the method."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Wanted:
 
     Attributes:
         teacher: its position among the teachers.
-        knowledge: the name under which it is asked for.
-        term: of a composed knowledge, by the name that `within` takes (composed.py); "" for one that is not.
+        methods: the name under which it is asked for.
+        term: of a composed method, by the name that `within` takes (composed.py); "" for one that is not.
         method: extracts it.
         facts: all that decides what is extracted, but for the rows.
         rows: positions in the views of which the teacher speaks.
     """
 
     teacher: int
-    knowledge: str
+    methods: str
     term: str
-    method: Knowledge
+    method: DistillationMethod
     facts: Mapping[str, Any]
     rows: NDArray[np.int64]
 
@@ -65,7 +65,7 @@ class Slot:
         return f"cache/{self.entry.folder.name}"
 
 
-class KnowledgeCache:
+class TargetCache:
     """What teachers say of views, in a folder. `cache_filling.fill` completes it; `attach` puts it into the batches.
 
     Args:
@@ -111,7 +111,7 @@ class KnowledgeCache:
             InputError: something is missing, or damaged.
         """
         if not self.is_filled:
-            raise InputError(f"the knowledge cache {self.folder} is not complete: run the recipe again")
+            raise InputError(f"the method cache {self.folder} is not complete: run the recipe again")
         parts = {}
         for slot in self.slots:
             length = len(slot.wanted.rows)
@@ -129,43 +129,43 @@ class KnowledgeCache:
 
         self.views.beside = beside
 
-    def recall(self, batch: Batch) -> Recalled:
+    def recall(self, batch: Batch) -> CachedBatch:
         """The answers that lie in a batch of the views."""
-        return Recalled(self.slots, batch)
+        return CachedBatch(self.slots, batch)
 
 
-class Recalled:
+class CachedBatch:
     """Teachers' answers out of a batch, for training/distillation.py."""
 
     def __init__(self, slots: Sequence[Slot], batch: Batch) -> None:
         self._batch = batch
         self._slots: dict[tuple[int, str], list[Slot]] = {}
         for slot in slots:
-            self._slots.setdefault((slot.wanted.teacher, slot.wanted.knowledge), []).append(slot)
-        self._kept: dict[str, Said] = {}
+            self._slots.setdefault((slot.wanted.teacher, slot.wanted.methods), []).append(slot)
+        self._kept: dict[str, Targets] = {}
 
     def logits(self, teacher: int) -> Tensor | None:
         """(rows, C, ...) log-probabilities, which softmax leaves as they are; None where none are kept."""
-        return self.said(teacher, LOGITS)["log_probability"] if (teacher, LOGITS) in self._slots else None
+        return self.targets(teacher, LOGITS)["log_probability"] if (teacher, LOGITS) in self._slots else None
 
-    def said(self, teacher: int, knowledge: str) -> Said:
-        """What the knowledge would have extracted from the teacher's answer."""
-        whole: Said = {}
-        for slot in self._slots[teacher, knowledge]:
+    def targets(self, teacher: int, methods: str) -> Targets:
+        """What the method would have extracted from the teacher's answer."""
+        whole: Targets = {}
+        for slot in self._slots[teacher, methods]:
             if slot.name not in self._kept:
                 assert slot.entry.layout is not None
                 self._kept[slot.name] = slot.entry.layout.unpack(self._batch[slot.name])
             kept, method = self._kept[slot.name], slot.wanted.method
-            said = method.recall(kept) if isinstance(method, Keepable) else kept
+            targets = method.recall(kept) if isinstance(method, Cacheable) else kept
             start = f"{slot.wanted.term}/" if slot.wanted.term else ""
-            whole |= {start + name: value for name, value in said.items()}
+            whole |= {start + name: value for name, value in targets.items()}
         return whole
 
 
-def extraction(method: Knowledge) -> dict[str, Any]:
-    """All that decides what a knowledge of one term extracts from a given answer, but for networks that it holds.
+def extraction(method: DistillationMethod) -> dict[str, Any]:
+    """All that decides what a distillation method of one term extracts from a given answer, but for networks that it holds.
 
-    These are its attributes of plain types, less those that only `gap` reads, and the hash of its source: what older
+    These are its attributes of plain types, less those that only `loss` reads, and the hash of its source: what older
     code extracted is stale.
 
     >>> from segdistill.distillation import AttentionTransfer, SoftPrediction
@@ -182,17 +182,17 @@ def extraction(method: Knowledge) -> dict[str, Any]:
     kind = type(method)
     if not method.cacheable:
         raise InputError(
-            f"knowledge {kind.__name__} cannot be cached, since what it takes from a teacher changes in training: set "
+            f"method {kind.__name__} cannot be cached, since what it takes from a teacher changes in training: set "
             "cache: false"
         )
-    if isinstance(method, Keepable):
+    if isinstance(method, Cacheable):
         return {"kept": method.keeps, "source": _source(kind.keep)}  # type: ignore[attr-defined]
     read = {
         name: value
         for name, value in vars(method).items()
         if name not in method.compares and _is_plain(value)
     }
-    return {"knowledge": kind.__qualname__, "reads": read, "source": _source(kind)}
+    return {"methods": kind.__qualname__, "reads": read, "source": _source(kind)}
 
 
 def _source(part: Any) -> str:

@@ -1,4 +1,4 @@
-"""AMTML-KD: the knowledge that it takes from several teachers."""
+"""AMTML-KD: the method that it takes from several teachers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, Knowledge, Said
+from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
 from segdistill.distillation.composed import Composed, Weighted
 from segdistill.distillation.maps import exact, logits_of, pool, unit
 from segdistill.distillation.methods.fitnet import FitNet
@@ -43,13 +43,13 @@ def angles(points: Tensor) -> Tensor:
         return directions @ directions.mT
 
 
-class Relations(Knowledge):
+class Relations(DistillationMethod):
     """Distance and angle relations (RKD, Park et al. 2019), as AMTML-KD adds them, on pooled predictions.
 
     A point is an image's class probabilities at temperature T, averaged over a grid of parts. Gap of an image: smooth
     L1 between the relations that it has with the others, mean over the others (distances) or pairs of them (angles).
     AMTML-KD takes the student's log-probabilities against its teachers' probabilities; here both are probabilities.
-    The samples of a batch depend on one another; a batch of one has no relations and gap 0.
+    The samples of a batch depend on one another; a batch of one has no relations and loss 0.
 
     Args:
         distance: weight of the distances.
@@ -57,9 +57,9 @@ class Relations(Knowledge):
         temperature: T.
         grid: parts along each side.
 
-    >>> knowledge = Relations()
-    >>> said = knowledge.extract(Output(torch.rand(3, 2, 8, 8), {}))
-    >>> said["points"].shape, knowledge.gap(said, said).tolist()
+    >>> methods = Relations()
+    >>> targets = methods.extract(Output(torch.rand(3, 2, 8, 8), {}))
+    >>> targets["points"].shape, methods.loss(targets, targets).tolist()
     (torch.Size([3, 32]), [0.0, 0.0, 0.0])
     """
 
@@ -74,17 +74,17 @@ class Relations(Knowledge):
             )
         self.distance, self.angle, self.temperature, self.grid = distance, angle, temperature, grid
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Points (B, classes x parts)."""
         predicted = probabilities(logits_of(output, "relations"), self.temperature)
         return {"points": pool(predicted, self.grid).flatten(1)}
 
-    def mix(self, said: Sequence[Said], weights: Tensor) -> Said:
+    def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
         """Points of the teachers' mixed prediction, with shares (B, J) that sum to 1."""
-        together = torch.stack([each["points"] for each in said], dim=1)
+        together = torch.stack([each["points"] for each in targets], dim=1)
         return {"points": (weights.to(together)[:, :, None] * together).sum(1)}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) weighted sum of both."""
         own, theirs = student["points"], teacher["points"]
         count = len(own)
@@ -98,17 +98,17 @@ class Relations(Knowledge):
 class AMTML(Composed):
     """AMTML-KD (Liu, Zhang and Wang 2020), for segmentation; give it several teachers.
 
-    A stage has the whole method with `weighing: adaptive_factors`, `combine: mixture` (the soft prediction and the
+    A stage has the whole method with `weighting: adaptive_factors`, `combine: predictions` (the soft prediction and the
     relations are those of the teachers' mixture) and `hard_weight: 0.3`, which is 1 - alpha.
 
     Args:
-        prediction: weight of the soft predictions: 2 alpha with alpha 0.7; T^2 is in the knowledge itself.
+        prediction: weight of the soft predictions: 2 alpha with alpha 0.7; T^2 is in the method itself.
         hints: weight of FitNet's term: one stage of the student for each teacher, features of length 1, and every
             teacher counting fully.
         relations: weight of the distance and angle relations on pooled predictions; 1 in the original, which is for
             classification.
         temperature: of soft predictions and relations.
-        taps: the stages of the hints, the j-th for the j-th teacher.
+        layers: the stages of the hints, the j-th for the j-th teacher.
 
     >>> {name: weight for name, (weight, _) in AMTML().parts.items()}
     {'prediction': 1.4, 'hints': 1.0}
@@ -120,11 +120,11 @@ class AMTML(Composed):
         hints: float = 1.0,
         relations: float = 0.0,
         temperature: float = 5.0,
-        taps: str | Sequence[str] = ("encoder",),
+        layers: str | Sequence[str] = ("encoder",),
     ) -> None:
         parts: Weighted = {
             "prediction": (prediction, SoftPrediction(temperature)),
-            "hints": (hints, FitNet(taps, normalise=True, per_teacher=True, weighed=False)),
+            "hints": (hints, FitNet(layers, normalise=True, per_teacher=True, weighed=False)),
             "relations": (relations, Relations(temperature=temperature)),
         }
         super().__init__("amtml", parts)

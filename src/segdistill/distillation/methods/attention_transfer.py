@@ -1,4 +1,4 @@
-"""Attention transfer: where a network looks, as one map per tap, whatever its channels."""
+"""Attention transfer: where a network looks, as one map per layer, whatever its channels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, Knowledge, Said
-from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
+from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import resize
 from segdistill.models.network import Output
 from segdistill.options import fit_option
@@ -29,7 +29,7 @@ def attention_map(feature: Tensor, exponent: Exponent = 1) -> Tensor:
     return feature.float().abs().pow(exponent).sum(1)
 
 
-def attention_transfer_gap(student: Tensor, teacher: Tensor, norm: Norm = "l2") -> Tensor:
+def attention_transfer_loss(student: Tensor, teacher: Tensor, norm: Norm = "l2") -> Tensor:
     """Distance between two attention maps, each divided by its own L2 norm over positions.
 
     The student's map is resized linearly to the teacher's first.
@@ -45,7 +45,7 @@ def attention_transfer_gap(student: Tensor, teacher: Tensor, norm: Norm = "l2") 
         (B,).
 
     >>> left, right = torch.tensor([[[3.0, 0.0]]]), torch.tensor([[[0.0, 5.0]]])
-    >>> attention_transfer_gap(left, right).tolist()  # nothing in common
+    >>> attention_transfer_loss(left, right).tolist()  # nothing in common
     [2.0]
     """
     student = resize(student[:, None], teacher.shape[1:])[:, 0]
@@ -62,8 +62,8 @@ def _unit(attention: Tensor) -> Tensor:
     return F.normalize(flat / torch.where(largest > 0, largest, 1), dim=1)
 
 
-class AttentionTransfer(Knowledge):
-    """Attention transfer (Zagoruyko and Komodakis 2017) as AMTD uses it: the sum over taps of `attention_transfer_gap`.
+class AttentionTransfer(DistillationMethod):
+    """Attention transfer (Zagoruyko and Komodakis 2017) as AMTD uses it: the sum over layers of `attention_transfer_loss`.
 
     AMTD's Eq. 3 prints the norm of (a_s - a_t) / |a_s - a_t|, which is at least 1 wherever the maps differ and
     undefined where they agree: a misprint of the form here, in which each map is normalised, not their difference.
@@ -71,31 +71,33 @@ class AttentionTransfer(Knowledge):
     Args:
         exponent: p of |F|^p: 1 (AMTD's text, and LightVessel's group), 2 (the original), 4 (EMKD's code). Sum or mean
             over channels makes no difference after the normalisation.
-        norm: see `attention_transfer_gap`. The original code takes the mean over positions of squared differences
+        norm: see `attention_transfer_loss`. The original code takes the mean over positions of squared differences
             with weight 1000; here that is weight 1000 / (h w).
-        taps: "enc_dec" (AMTD's text), "emkd" (its code), or features one by one: see taps.py.
+        layers: "enc_dec" (AMTD's text), "emkd" (its code), or features one by one: see layers.py.
 
-    >>> knowledge = AttentionTransfer(taps=["encoder"])
-    >>> said = knowledge.extract(Output(logits=None, features={"encoder": torch.rand(2, 8, 4, 4)}))
-    >>> knowledge.gap(said, said).tolist()
+    >>> methods = AttentionTransfer(layers=["encoder"])
+    >>> targets = methods.extract(Output(logits=None, features={"encoder": torch.rand(2, 8, 4, 4)}))
+    >>> methods.loss(targets, targets).tolist()
     [0.0, 0.0]
     """
 
     compares = ("norm",)
 
     def __init__(
-        self, exponent: Exponent = 1, norm: Norm = "l2", taps: str | Sequence[str] = "enc_dec"
+        self, exponent: Exponent = 1, norm: Norm = "l2", layers: str | Sequence[str] = "enc_dec"
     ) -> None:
         fit_option("attention_transfer: exponent", exponent, Exponent)
         fit_option("attention_transfer: norm", norm, Norm)
         self.exponent, self.norm = exponent, norm
-        self.features = parse_taps("attention_transfer", taps)
+        self.features = parse_layers("attention_transfer", layers)
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
-        """One attention map (B, h, w) per tap."""
-        return {tap: attention_map(output.features[tap], self.exponent) for tap in self.features}
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """One attention map (B, h, w) per layer."""
+        return {layer: attention_map(output.features[layer], self.exponent) for layer in self.features}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
-        """(B,) sum over taps."""
-        gaps = [attention_transfer_gap(student[tap], teacher[tap], self.norm) for tap in self.features]
-        return sum(gaps[1:], gaps[0])
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over layers."""
+        losses = [
+            attention_transfer_loss(student[layer], teacher[layer], self.norm) for layer in self.features
+        ]
+        return sum(losses[1:], losses[0])

@@ -8,16 +8,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from segdistill.distillation.base import STUDENT, Knowledge, Said, Taps
+from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets
 from segdistill.distillation.composed import Composed, Weighted
-from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import class_masks, exact, mask_of, pool, resize, unit
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 
 
-def cross_image_gap(student: Tensor, teacher: Tensor, temperature: float = 0.1) -> Tensor:
+def cross_image_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1) -> Tensor:
     """KL(teacher || student) between where each position finds its like in each image of the batch.
 
     For images i and j the similarities of the n positions of i to those of j are cosines; each row becomes a
@@ -33,7 +33,7 @@ def cross_image_gap(student: Tensor, teacher: Tensor, temperature: float = 0.1) 
         (B,); the samples of a batch depend on one another.
 
     >>> feature = torch.rand(2, 3, 2, 2)
-    >>> cross_image_gap(feature, 5 * feature).abs().max().item() < 1e-5
+    >>> cross_image_loss(feature, 5 * feature).abs().max().item() < 1e-5
     True
     """
     own, theirs = (_similarities(each, temperature) for each in (student, teacher))
@@ -48,45 +48,47 @@ def _similarities(feature: Tensor, temperature: float) -> Tensor:
         return torch.log_softmax(cosine / temperature, dim=3)
 
 
-class CrossImage(Knowledge):
-    """Mini-batch pixel-to-pixel knowledge (CIRKD, Yang et al. 2022).
+class CrossImage(DistillationMethod):
+    """Mini-batch pixel-to-pixel method (CIRKD, Yang et al. 2022).
 
     Widths need not match. Alone among the images of a batch of one, an image is compared with itself.
 
     Args:
-        taps: see taps.py; the original takes the last map before the head.
+        layers: see layers.py; the original takes the last map before the head.
         temperature: of the softmax over similarities; the official code passes 0.1.
         grid: maps are averaged down to at most grid x grid positions: there are (B grid^2)^2 similarities. The
             original pools maps of 256 positions and more by 4; its maps are an eighth of the image, a U-Net's as
             large as it.
 
-    >>> knowledge = CrossImage()
-    >>> said = knowledge.extract(Output(None, {"decoder": torch.rand(2, 8, 64, 64)}))
-    >>> said["decoder"].shape
+    >>> methods = CrossImage()
+    >>> targets = methods.extract(Output(None, {"decoder": torch.rand(2, 8, 64, 64)}))
+    >>> targets["decoder"].shape
     torch.Size([2, 8, 16, 16])
     """
 
     compares = ("temperature",)
 
     def __init__(
-        self, taps: str | Sequence[str] = ("decoder",), temperature: float = 0.1, grid: int = 16
+        self, layers: str | Sequence[str] = ("decoder",), temperature: float = 0.1, grid: int = 16
     ) -> None:
         if temperature <= 0 or grid < 1:
             raise InputError("cross_image: temperature must be positive, grid at least 1")
-        self.features = parse_taps("cross_image", taps)
+        self.features = parse_layers("cross_image", layers)
         self.temperature, self.grid = temperature, grid
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Features (B, C, ...), averaged down."""
-        return {tap: pool(output.features[tap].float(), self.grid) for tap in self.features}
+        return {layer: pool(output.features[layer].float(), self.grid) for layer in self.features}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
-        """(B,) sum over taps."""
-        gaps = [
-            cross_image_gap(resize(student[tap], teacher[tap].shape[2:]), teacher[tap], self.temperature)
-            for tap in self.features
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over layers."""
+        losses = [
+            cross_image_loss(
+                resize(student[layer], teacher[layer].shape[2:]), teacher[layer], self.temperature
+            )
+            for layer in self.features
         ]
-        return sum(gaps[1:], gaps[0])
+        return sum(losses[1:], losses[0])
 
 
 class Memory(nn.Module):
@@ -170,20 +172,20 @@ class Memory(nn.Module):
         return torch.cat(drawn)
 
 
-def memory_gap(student: Tensor, teacher: Tensor, entries: Tensor, temperature: float = 0.1) -> Tensor:
+def memory_loss(student: Tensor, teacher: Tensor, entries: Tensor, temperature: float = 0.1) -> Tensor:
     """KL(teacher || student) between whom each position takes after among the entries; mean over positions.
 
     Args:
         student: (B, D, n) directions.
         teacher: the same of the teacher.
-        entries: (m, D) directions; with none the gap is 0.
+        entries: (m, D) directions; with none the loss is 0.
         temperature: of the softmax over the entries.
 
     Returns:
         (B,).
 
     >>> directions = unit(torch.rand(2, 3, 5))
-    >>> memory_gap(directions, directions, torch.eye(3)).abs().max().item()
+    >>> memory_loss(directions, directions, torch.eye(3)).abs().max().item()
     0.0
     """
     with exact(student):
@@ -191,15 +193,15 @@ def memory_gap(student: Tensor, teacher: Tensor, entries: Tensor, temperature: f
         return (theirs.exp() * (theirs - own)).sum(1).mean(1)
 
 
-class MemoryContrast(Knowledge):
-    """Memory pixel-to-pixel and pixel-to-region knowledge (CIRKD, Yang et al. 2022).
+class MemoryContrast(DistillationMethod):
+    """Memory pixel-to-pixel and pixel-to-region method (CIRKD, Yang et al. 2022).
 
     Each teacher has queues of its own (memory.py), which take in what it says while the student trains, before the
-    gap is computed. The student's features pass a learned head: 1x1, batch norm, ReLU, 1x1 to the teacher's width.
+    loss is computed. The student's features pass a learned head: 1x1, batch norm, ReLU, 1x1 to the teacher's width.
     A class that an image lacks leaves nothing in the queues.
 
     Args:
-        taps: one feature, see taps.py; the original takes the last map before the head.
+        layers: one feature, see layers.py; the original takes the last map before the head.
         pixel: weight of the pixel-to-pixel term.
         region: weight of the pixel-to-region term.
         classes: K of the references; with one logit or two classes all but the background is one class.
@@ -214,11 +216,11 @@ class MemoryContrast(Knowledge):
 
     >>> from segdistill.models.network import FeatureInfo
     >>> info = {"decoder": FeatureInfo("decoder", 4, 1)}
-    >>> knowledge = MemoryContrast(pixels=50, regions=10)
-    >>> knowledge.connect(info, {"t": info})
+    >>> methods = MemoryContrast(pixels=50, regions=10)
+    >>> methods.connect(info, {"t": info})
     >>> output = Output(None, {"decoder": torch.rand(2, 4, 8, 8)})
-    >>> said = knowledge.extract(output, torch.zeros(2, 8, 8).long())  # no lesion at all
-    >>> knowledge.gap(said, said, "t").shape
+    >>> targets = methods.extract(output, torch.zeros(2, 8, 8).long())  # no lesion at all
+    >>> methods.loss(targets, targets, "t").shape
     torch.Size([2])
     """
 
@@ -235,7 +237,7 @@ class MemoryContrast(Knowledge):
 
     def __init__(
         self,
-        taps: str | Sequence[str] = ("decoder",),
+        layers: str | Sequence[str] = ("decoder",),
         pixel: float = 0.1,
         region: float = 0.1,
         classes: int = 2,
@@ -247,7 +249,7 @@ class MemoryContrast(Knowledge):
         drawn_regions: int = 1_024,
         grid: int = 16,
     ) -> None:
-        self.features = parse_taps("memory_contrast", taps)
+        self.features = parse_layers("memory_contrast", layers)
         whole = (pixels, per_image, regions, drawn_pixels, drawn_regions, grid)
         if (
             len(self.features) != 1
@@ -257,7 +259,7 @@ class MemoryContrast(Knowledge):
             or min(pixel, region) < 0
         ):
             raise InputError(
-                "memory_contrast: one tap, a positive temperature, lengths and numbers of at least 1, classes of at "
+                "memory_contrast: one layer, a positive temperature, lengths and numbers of at least 1, classes of at "
                 "least 2, and no negative weight"
             )
         self.weights = {"pixel": pixel, "region": region}
@@ -265,34 +267,34 @@ class MemoryContrast(Knowledge):
         self.lengths, self.per_image = (pixels, regions), per_image
         self.classes, self.temperature, self.grid = classes, temperature, grid
 
-    def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
+    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
         """Builds each teacher's memory."""
-        (tap,) = self.features
-        if tap not in student or not all(tap in taps for taps in teachers.values()):
+        (layer,) = self.features
+        if layer not in student or not all(layer in layers for layers in teachers.values()):
             raise InputError("memory_contrast needs networks that declare their features (feature_info)")
         self.modules = {
-            name: Memory(student[tap].channels, taps[tap].channels, self.classes, *self.lengths)
-            for name, taps in teachers.items()
+            name: Memory(student[layer].channels, layers[layer].channels, self.classes, *self.lengths)
+            for name, layers in teachers.items()
         }
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Features (B, C, ...), averaged down, and masks of the classes (B, K, n) at that size."""
         feature = pool(output.features[self.features[0]].float(), self.grid)
         mask = mask_of(target, "memory_contrast")
         return {"feature": feature, "masks": class_masks(mask, feature.shape[2:], self.classes)}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) weighted sum of both terms; in training the teacher's features are stored first."""
         memory = cast(Memory, self.modules[network])
         theirs = unit(teacher["feature"].flatten(2))
         own = memory(resize(student["feature"], teacher["feature"].shape[2:]).flatten(2))
         if memory.training:
             memory.store(theirs, teacher["masks"], self.per_image)
-        gaps = [
-            weight * memory_gap(own, theirs, memory.draw(kind, self.drawn[kind]), self.temperature)
+        losses = [
+            weight * memory_loss(own, theirs, memory.draw(kind, self.drawn[kind]), self.temperature)
             for kind, weight in self.weights.items()
         ]
-        return gaps[0] + gaps[1]
+        return losses[0] + losses[1]
 
 
 class CIRKD(Composed):
@@ -302,7 +304,7 @@ class CIRKD(Composed):
         prediction: weight of the soft predictions at temperature 1.
         batch: weight of the mini-batch pixel-to-pixel term.
         memory_pixel, memory_region: weights of the memory terms; both 0 leave the memory out.
-        taps, temperature, grid, classes: of all terms on features.
+        layers, temperature, grid, classes: of all terms on features.
         pixels, per_image, regions, drawn_pixels, drawn_regions: see `MemoryContrast`.
 
     >>> {name: weight for name, (weight, _) in CIRKD().parts.items()}
@@ -315,7 +317,7 @@ class CIRKD(Composed):
         batch: float = 1.0,
         memory_pixel: float = 0.1,
         memory_region: float = 0.1,
-        taps: str | Sequence[str] = ("decoder",),
+        layers: str | Sequence[str] = ("decoder",),
         temperature: float = 0.1,
         grid: int = 16,
         classes: int = 2,
@@ -326,7 +328,7 @@ class CIRKD(Composed):
         drawn_regions: int = 1_024,
     ) -> None:
         memory = MemoryContrast(
-            taps=taps,
+            layers=layers,
             pixel=memory_pixel,
             region=memory_region,
             classes=classes,
@@ -340,7 +342,7 @@ class CIRKD(Composed):
         )
         parts: Weighted = {
             "prediction": (prediction, SoftPrediction()),
-            "batch": (batch, CrossImage(taps, temperature, grid)),
+            "batch": (batch, CrossImage(layers, temperature, grid)),
             "memory": (float(memory_pixel > 0 or memory_region > 0), memory),
         }
         super().__init__("cirkd", parts)

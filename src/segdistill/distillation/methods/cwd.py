@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, Knowledge, Said, Taps
+from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets
 from segdistill.distillation.composed import Composed, Weighted
-from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import logits_of
 from segdistill.distillation.projection import fitted, projections
 from segdistill.errors import InputError
@@ -20,7 +20,7 @@ from segdistill.options import fit_option
 Normalise = Literal["channel", "spatial", "none"]
 
 
-def channel_wise_gap(
+def channel_wise_loss(
     student: Tensor, teacher: Tensor, temperature: float = 1.0, normalise: Normalise = "channel"
 ) -> Tensor:
     """Distance between maps (B, C, ...).
@@ -37,9 +37,9 @@ def channel_wise_gap(
         (B,).
 
     >>> flat, peak = torch.zeros(1, 1, 1, 2), torch.tensor([[[[0.0, 1.0]]]])
-    >>> channel_wise_gap(flat, flat + 5).tolist()  # only the shape over the image counts
+    >>> channel_wise_loss(flat, flat + 5).tolist()  # only the shape over the image counts
     [0.0]
-    >>> round(channel_wise_gap(flat, peak).item(), 4)
+    >>> round(channel_wise_loss(flat, peak).item(), 4)
     0.1109
     """
     student, teacher = student.float().flatten(2), teacher.float().flatten(2)
@@ -64,19 +64,19 @@ def same_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return student, teacher
 
 
-class ChannelWise(Knowledge):
-    """Channel-wise knowledge (CWD, Shu et al. 2021) of the logits, or of features.
+class ChannelWise(DistillationMethod):
+    """Channel-wise method (CWD, Shu et al. 2021) of the logits, or of features.
 
     Features of another width pass a learned 1x1 convolution, of another size a linear resize.
 
     Args:
-        taps: features, see taps.py; none for the logits.
+        layers: features, see layers.py; none for the logits.
         temperature: 1 is the default of the official options; CIRKD's copy takes 4 for logits.
-        normalise: see `channel_wise_gap`.
+        normalise: see `channel_wise_loss`.
 
-    >>> knowledge = ChannelWise()
-    >>> said = knowledge.extract(Output(torch.rand(2, 2, 4, 4), {}))
-    >>> knowledge.gap(said, said).tolist()
+    >>> methods = ChannelWise()
+    >>> targets = methods.extract(Output(torch.rand(2, 2, 4, 4), {}))
+    >>> methods.loss(targets, targets).tolist()
     [0.0, 0.0]
     """
 
@@ -84,35 +84,35 @@ class ChannelWise(Knowledge):
 
     def __init__(
         self,
-        taps: str | Sequence[str] | None = None,
+        layers: str | Sequence[str] | None = None,
         temperature: float = 1.0,
         normalise: Normalise = "channel",
     ) -> None:
         fit_option("channel_wise: normalise", normalise, Normalise)
         if temperature <= 0:
             raise InputError(f"channel_wise: temperature must be positive, not {temperature}")
-        self.features = parse_taps("channel_wise", taps) if taps else ()
+        self.features = parse_layers("channel_wise", layers) if layers else ()
         self.temperature = temperature
         self.normalise: Normalise = normalise
 
-    def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
+    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
         """Builds projections where widths differ."""
         self.modules = projections("channel_wise", self.features, student, teachers)
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Logits or features (B, C, ...) as they are."""
         if not self.features:
             return {"logits": logits_of(output, "channel_wise").float()}
-        return {tap: output.features[tap].float() for tap in self.features}
+        return {layer: output.features[layer].float() for layer in self.features}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
-        """(B,) sum over taps."""
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over layers."""
         pairs = [
-            (fitted(self.modules, network, tap, student[tap], teacher[tap]), teacher[tap])
-            for tap in self.features
+            (fitted(self.modules, network, layer, student[layer], teacher[layer]), teacher[layer])
+            for layer in self.features
         ] or [same_logits(student["logits"], teacher["logits"])]
-        gaps = [channel_wise_gap(*pair, self.temperature, self.normalise) for pair in pairs]
-        return sum(gaps[1:], gaps[0])
+        losses = [channel_wise_loss(*pair, self.temperature, self.normalise) for pair in pairs]
+        return sum(losses[1:], losses[0])
 
 
 class CWD(Composed):
@@ -121,7 +121,7 @@ class CWD(Composed):
     Args:
         logits: weight of the logits' term, 3 in the paper.
         features: weight of the features' term, 50 in the paper; 0 leaves it out.
-        taps: of the features' term; the original takes the last map before the head.
+        layers: of the features' term; the original takes the last map before the head.
         temperature, normalise: see `ChannelWise`.
 
     >>> sorted(CWD(features=50.0).parts)
@@ -132,12 +132,12 @@ class CWD(Composed):
         self,
         logits: float = 3.0,
         features: float = 0.0,
-        taps: str | Sequence[str] = ("decoder",),
+        layers: str | Sequence[str] = ("decoder",),
         temperature: float = 1.0,
         normalise: Normalise = "channel",
     ) -> None:
         parts: Weighted = {
             "logits": (logits, ChannelWise(None, temperature, normalise)),
-            "features": (features, ChannelWise(taps, temperature, normalise)),
+            "features": (features, ChannelWise(layers, temperature, normalise)),
         }
         super().__init__("cwd", parts)

@@ -22,7 +22,7 @@ class EMKD(Composed):
         affinity: weight of the region affinity (RAD): region contrast, squared, beta 2.
         temperature: of the soft predictions.
         exponent: of the importance maps.
-        taps: see taps.py.
+        layers: see layers.py.
 
     >>> {name: weight for name, (weight, _) in EMKD().parts.items()}
     {'prediction': 0.1, 'importance': 0.9, 'affinity': 0.9}
@@ -35,11 +35,11 @@ class EMKD(Composed):
         affinity: float = 0.9,
         temperature: float = 4.0,
         exponent: Exponent = 4,
-        taps: str | Sequence[str] = "emkd",
+        layers: str | Sequence[str] = "emkd",
     ) -> None:
         parts: Weighted = {
             "prediction": (prediction, SoftPrediction(temperature)),
-            "importance": (importance, AttentionTransfer(exponent, taps=taps)),
-            "affinity": (affinity, RegionContrast(taps=taps)),
+            "importance": (importance, AttentionTransfer(exponent, layers=layers)),
+            "affinity": (affinity, RegionContrast(layers=layers)),
         }
         super().__init__("emkd", parts)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, Knowledge, Said
+from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
 from segdistill.distillation.composed import Composed, Weighted
-from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import class_masks, cosines, mask_of, prototypes, resize
 from segdistill.distillation.methods.skd import Holistic
 from segdistill.distillation.methods.soft_prediction import ElementMeanPrediction
@@ -36,38 +36,38 @@ def intra_class_map(feature: Tensor, target: Tensor, classes: int) -> Tensor:
     return (of_each * masks.reshape(of_each.shape)).sum(1, keepdim=True)
 
 
-class IntraClass(Knowledge):
+class IntraClass(DistillationMethod):
     """Intra-class feature variation (IFVD, Wang et al. 2020): mean squared difference of the maps.
 
     Widths need not match; maps of another size are resized linearly to the teacher's.
 
     Args:
-        taps: see taps.py; the original takes the last map before the head.
+        layers: see layers.py; the original takes the last map before the head.
         classes: K of the references; with one logit or two classes all but the background is one class.
 
     >>> import torch
-    >>> knowledge = IntraClass()
+    >>> methods = IntraClass()
     >>> output = Output(None, {"decoder": torch.rand(1, 8, 4, 4)})
-    >>> said = knowledge.extract(output, torch.zeros(1, 4, 4).long())  # no lesion at all
-    >>> said["decoder"].shape, knowledge.gap(said, said).tolist()
+    >>> targets = methods.extract(output, torch.zeros(1, 4, 4).long())  # no lesion at all
+    >>> targets["decoder"].shape, methods.loss(targets, targets).tolist()
     (torch.Size([1, 1, 4, 4]), [0.0])
     """
 
-    def __init__(self, taps: str | Sequence[str] = ("decoder",), classes: int = 2) -> None:
-        self.features, self.classes = parse_taps("intra_class", taps), classes
+    def __init__(self, layers: str | Sequence[str] = ("decoder",), classes: int = 2) -> None:
+        self.features, self.classes = parse_layers("intra_class", layers), classes
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Maps (B, 1, ...)."""
         mask = mask_of(target, "intra_class")
-        return {tap: intra_class_map(output.features[tap], mask, self.classes) for tap in self.features}
+        return {layer: intra_class_map(output.features[layer], mask, self.classes) for layer in self.features}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
-        """(B,) sum over taps."""
-        gaps = [
-            (resize(student[tap], teacher[tap].shape[2:]) - teacher[tap]).square().flatten(1).mean(1)
-            for tap in self.features
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over layers."""
+        losses = [
+            (resize(student[layer], teacher[layer].shape[2:]) - teacher[layer]).square().flatten(1).mean(1)
+            for layer in self.features
         ]
-        return sum(gaps[1:], gaps[0])
+        return sum(losses[1:], losses[0])
 
 
 class IFVD(Composed):
@@ -76,9 +76,9 @@ class IFVD(Composed):
     Args:
         intra: weight of the intra-class term.
         prediction: weight of the soft predictions at temperature 1 as a mean over positions and classes, as in the
-            official code: 10 here is 10 / C of the knowledge soft_prediction.
+            official code: 10 here is 10 / C of the method soft_prediction.
         adversarial: weight of the adversarial term, 0.001 in the original; it trains a critic beside the student.
-        taps, classes: of the intra-class term.
+        layers, classes: of the intra-class term.
         critic_width: channels of the critic's first convolution.
         critic_lr: learning rate of the critic; None for the stage's.
 
@@ -91,13 +91,13 @@ class IFVD(Composed):
         intra: float = 200.0,
         prediction: float = 10.0,
         adversarial: float = 0.0,
-        taps: str | Sequence[str] = ("decoder",),
+        layers: str | Sequence[str] = ("decoder",),
         classes: int = 2,
         critic_width: int = 64,
         critic_lr: float | None = None,
     ) -> None:
         parts: Weighted = {
-            "intra": (intra, IntraClass(taps, classes)),
+            "intra": (intra, IntraClass(layers, classes)),
             "prediction": (prediction, ElementMeanPrediction()),
             "adversarial": (adversarial, Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)),
         }

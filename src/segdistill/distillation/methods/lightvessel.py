@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.distillation.base import STUDENT, Knowledge, Said, Taps
-from segdistill.distillation.layers import tapped
+from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets
+from segdistill.distillation.layers import declared_layers
 from segdistill.errors import InputError
 from segdistill.losses import probabilities
 from segdistill.models.network import Output
@@ -25,8 +25,8 @@ PAIR = ("pair_encoder|enc@4", "pair_decoder|dec@4")
 paper has it are taken at their word, in others it is the end of the encoder's and of the decoder's stride 4."""
 
 
-def parse_pairs(taps: Pairs) -> tuple[tuple[str, str], ...]:
-    """Pairs of (encoder, decoder) taps: "pair" for the published one, strides, or pairs one by one.
+def parse_pairs(layers: Pairs) -> tuple[tuple[str, str], ...]:
+    """Pairs of (encoder, decoder) layers: "pair" for the published one, strides, or pairs one by one.
 
     >>> parse_pairs([2, 4])
     (('enc@2', 'dec@2'), ('enc@4', 'dec@4'))
@@ -36,17 +36,21 @@ def parse_pairs(taps: Pairs) -> tuple[tuple[str, str], ...]:
     Raises:
         InputError: none of these.
     """
-    if taps == "pair":
+    if layers == "pair":
         return (PAIR,)
     found = []
-    for pair in taps if not isinstance(taps, str) else ():
+    for pair in layers if not isinstance(layers, str) else ():
         if isinstance(pair, int) and not isinstance(pair, bool):
             found.append((f"enc@{pair}", f"dec@{pair}"))
-        elif isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(tap, str) for tap in pair):
+        elif (
+            isinstance(pair, (list, tuple))
+            and len(pair) == 2
+            and all(isinstance(layer, str) for layer in pair)
+        ):
             found.append((pair[0], pair[1]))
-    if not found or len(found) < len(taps):
+    if not found or len(found) < len(layers):
         raise InputError(
-            f"feature_similarity: taps {taps!r} is neither pair, nor a list of strides such as [2, 4], "
+            f"feature_similarity: layers {layers!r} is neither pair, nor a list of strides such as [2, 4], "
             "nor one of pairs such as [[enc2, dec2]]"
         )
     return tuple(found)
@@ -112,10 +116,10 @@ class AutoEncoder(nn.Module):
 
 
 class FeatureAutoEncoders(nn.Module):
-    """The auto-encoders of one network, one per tap.
+    """The auto-encoders of one network, one per layer.
 
     Args:
-        channels: tap -> channels of the feature.
+        channels: layer -> channels of the feature.
         latent: of `AutoEncoder`.
         size: of `AutoEncoder`.
         grid: of `AutoEncoder`.
@@ -137,41 +141,41 @@ class FeatureAutoEncoders(nn.Module):
         super().__init__()
         self.latent = latent
         self.encoders = nn.ModuleDict(
-            {tap: AutoEncoder(count, latent, size, grid, hidden) for tap, count in channels.items()}
+            {layer: AutoEncoder(count, latent, size, grid, hidden) for layer, count in channels.items()}
         )
 
     @property
-    def taps(self) -> tuple[str, ...]:
+    def layers(self) -> tuple[str, ...]:
         """What it can encode."""
         return tuple(self.encoders)
 
-    def encoder(self, tap: str) -> AutoEncoder:
-        """The auto-encoder of a tap."""
-        found = self.encoders[tap]
+    def encoder(self, layer: str) -> AutoEncoder:
+        """The auto-encoder of a layer."""
+        found = self.encoders[layer]
         assert isinstance(found, AutoEncoder)
         return found
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tap -> (B,) error of the reconstruction."""
-        return {tap: encoder(features[tap]) for tap, encoder in self.encoders.items()}
+        """Layer -> (B,) error of the reconstruction."""
+        return {layer: encoder(features[layer]) for layer, encoder in self.encoders.items()}
 
 
 def feature_autoencoder(
     network: nn.Module,
     name: str = "the network",
     *,
-    taps: Pairs = "pair",
+    layers: Pairs = "pair",
     latent: Latent = "vector",
     size: int = 512,
     grid: int = 16,
     hidden: int = 64,
 ) -> FeatureAutoEncoders:
-    """Untrained auto-encoders for the taps of a network.
+    """Untrained auto-encoders for the layers of a network.
 
     Args:
         network: declares its features; only their channels are read.
         name: how messages call it.
-        taps: see `parse_pairs`.
+        layers: see `parse_pairs`.
         latent: of `AutoEncoder`.
         size: of `AutoEncoder`.
         grid: of `AutoEncoder`.
@@ -181,15 +185,15 @@ def feature_autoencoder(
         InputError: the network does not declare these features.
 
     >>> from segdistill.models import create_model
-    >>> feature_autoencoder(create_model("unet", widths=[2, 4, 8, 8]), size=32).taps
+    >>> feature_autoencoder(create_model("unet", widths=[2, 4, 8, 8]), size=32).layers
     ('pair_encoder|enc@4', 'pair_decoder|dec@4')
     """
-    wanted = list(dict.fromkeys(chain.from_iterable(parse_pairs(taps))))
-    infos = tapped(network, wanted, name)
+    wanted = list(dict.fromkeys(chain.from_iterable(parse_pairs(layers))))
+    infos = declared_layers(network, wanted, name)
     if not infos:
         raise InputError(f"{name} declares no features (feature_info): auto-encoders need their channels")
     return FeatureAutoEncoders(
-        {tap: info.channels for tap, info in infos.items()}, latent, size, grid, hidden
+        {layer: info.channels for layer, info in infos.items()}, latent, size, grid, hidden
     )
 
 
@@ -237,10 +241,10 @@ def _length(stack: Tensor) -> Tensor:
     return length[:, None, None]
 
 
-def feature_similarity_gap(student: Tensor, teacher: Tensor, distance: Distance = "l2") -> Tensor:
+def feature_similarity_loss(student: Tensor, teacher: Tensor, distance: Distance = "l2") -> Tensor:
     """Distance between similarities (B, pairs): Euclidean over pairs (LightVessel Eq. 3), or mean of squares.
 
-    >>> feature_similarity_gap(torch.tensor([[0.25]]), torch.tensor([[0.5]])).tolist()
+    >>> feature_similarity_loss(torch.tensor([[0.25]]), torch.tensor([[0.5]])).tolist()
     [0.25]
     """
     difference = student - teacher
@@ -250,7 +254,7 @@ def feature_similarity_gap(student: Tensor, teacher: Tensor, distance: Distance 
     return norm
 
 
-class FeatureSimilarity(Knowledge):
+class FeatureSimilarity(DistillationMethod):
     """Feature-wise similarity distillation (FSD; LightVessel, Dang et al. 2023, section 3.2).
 
     Encoder and decoder features become latents by auto-encoders that were trained before, of each network its own: a
@@ -258,16 +262,16 @@ class FeatureSimilarity(Knowledge):
     student's into the student.
 
     Args:
-        taps: "pair" (default, one pair at a quarter of the size, as in the group's code), strides such as [2, 4], or
+        layers: "pair" (default, one pair at a quarter of the size, as in the group's code), strides such as [2, 4], or
             pairs such as [[enc2, dec2]]; the auto-encoders must have been trained for the same.
         outer: see `latent_similarity`.
-        distance: see `feature_similarity_gap`.
+        distance: see `feature_similarity_loss`.
         autoencoders: name of a network -> its trained auto-encoders; "student" and each teacher.
 
     >>> codes = FeatureAutoEncoders({"e": 4, "d": 6}, size=8)
-    >>> knowledge = FeatureSimilarity(taps=[["e", "d"]], autoencoders={"student": codes})
+    >>> methods = FeatureSimilarity(layers=[["e", "d"]], autoencoders={"student": codes})
     >>> features = {"e": torch.rand(2, 4, 8, 8), "d": torch.rand(2, 6, 8, 8)}
-    >>> knowledge.extract(Output(logits=None, features=features))["similarity"].shape
+    >>> methods.extract(Output(logits=None, features=features))["similarity"].shape
     torch.Size([2, 1])
     """
 
@@ -275,23 +279,23 @@ class FeatureSimilarity(Knowledge):
 
     def __init__(
         self,
-        taps: Pairs = "pair",
+        layers: Pairs = "pair",
         outer: bool = True,
         distance: Distance = "l2",
         autoencoders: Mapping[str, FeatureAutoEncoders] | None = None,
     ) -> None:
         fit_option("feature_similarity: distance", distance, Distance)
-        self.pairs, self.outer, self.distance = parse_pairs(taps), outer, distance
+        self.pairs, self.outer, self.distance = parse_pairs(layers), outer, distance
         self.features = tuple(dict.fromkeys(chain.from_iterable(self.pairs)))
         self.autoencoders = {
             name: codes.eval().requires_grad_(False) for name, codes in (autoencoders or {}).items()
         }
         for name, codes in self.autoencoders.items():
-            lacking = [tap for tap in self.features if tap not in codes.taps]
+            lacking = [layer for layer in self.features if layer not in codes.layers]
             if lacking:
                 raise InputError(
-                    f"feature_similarity: the auto-encoders of '{name}' know {', '.join(codes.taps)}, "
-                    f"not {', '.join(lacking)}: give both stages the same taps"
+                    f"feature_similarity: the auto-encoders of '{name}' know {', '.join(codes.layers)}, "
+                    f"not {', '.join(lacking)}: give both stages the same layers"
                 )
             if codes.latent == "per_channel" and not outer:
                 raise InputError("feature_similarity: outer: false needs auto-encoders with latent: vector")
@@ -299,19 +303,19 @@ class FeatureSimilarity(Knowledge):
         if len(latents) > 1:
             raise InputError("feature_similarity: all auto-encoders need the same latent")
 
-    def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
+    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
         """Refuses a network without auto-encoders, or with those of another network.
 
         Raises:
             InputError: names it.
         """
-        for name, taps in {STUDENT: student, **teachers}.items():
+        for name, layers in {STUDENT: student, **teachers}.items():
             codes = self._codes(name)
-            for tap, info in taps.items():
-                expected = codes.encoder(tap).channels
-                if tap in self.features and info.channels != expected:
+            for layer, info in layers.items():
+                expected = codes.encoder(layer).channels
+                if layer in self.features and info.channels != expected:
                     raise InputError(
-                        f"feature_similarity: the auto-encoder of '{name}' takes {expected} channels at {tap}, the "
+                        f"feature_similarity: the auto-encoder of '{name}' takes {expected} channels at {layer}, the "
                         f"network has {info.channels}: train it on this network"
                     )
 
@@ -324,16 +328,16 @@ class FeatureSimilarity(Knowledge):
             )
         return self.autoencoders[name]
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """(B, pairs) similarities."""
         codes = self._codes(network)
-        latents = {tap: codes.encoder(tap).encode(output.features[tap]) for tap in self.features}
+        latents = {layer: codes.encoder(layer).encode(output.features[layer]) for layer in self.features}
         found = [latent_similarity(latents[e], latents[d], self.outer) for e, d in self.pairs]
         return {"similarity": torch.stack(found, 1)}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) distance between the similarities."""
-        return feature_similarity_gap(student["similarity"], teacher["similarity"], self.distance)
+        return feature_similarity_loss(student["similarity"], teacher["similarity"], self.distance)
 
 
 Form = Literal["image", "pixel"]
@@ -352,7 +356,7 @@ def prediction_error(logits: Tensor, target: Tensor) -> Tensor:
     return (probabilities(logits)[:, 1:].sum(1) - (target > 0).float()).abs()
 
 
-def adversarial_similarity_gap(
+def adversarial_similarity_loss(
     student: Tensor, teacher: Tensor, form: Form = "image", one_sided: bool = False
 ) -> Tensor:
     """Distance between the errors of student and teacher.
@@ -367,7 +371,7 @@ def adversarial_similarity_gap(
         (B,).
 
     >>> import torch
-    >>> adversarial_similarity_gap(torch.tensor([0.1]), torch.tensor([0.3]), one_sided=True).tolist()
+    >>> adversarial_similarity_loss(torch.tensor([0.1]), torch.tensor([0.3]), one_sided=True).tolist()
     [0.0]
     """
     difference = student - teacher
@@ -378,7 +382,7 @@ def adversarial_similarity_gap(
     return (difference.square().flatten(1).mean(1) + EPSILON).sqrt()
 
 
-class AdversarialSimilarity(Knowledge):
+class AdversarialSimilarity(DistillationMethod):
     """Adversarial similarity distillation (LightVessel, Dang et al. 2023, Eq. 4 and 5); nothing in it is adversarial.
 
     The distance of Eq. 4 is printed as a sum over the n positions, about 30 for 256 x 256, which swamps a cross-entropy
@@ -387,13 +391,13 @@ class AdversarialSimilarity(Knowledge):
     Args:
         form: "image" compares one number per image (Eq. 4 and 5 literally); "pixel" compares the errors position by
             position, which the text promises ("pixel-wise", "spatial").
-        one_sided: leaves a student alone that errs less than its teacher; Eq. 5 would make it worse.
+        one_sided: leaves a baseline that errs less than its teacher; Eq. 5 would make it worse.
 
     >>> import torch
-    >>> knowledge = AdversarialSimilarity()
+    >>> methods = AdversarialSimilarity()
     >>> target = torch.ones(1, 4, 4, dtype=torch.long)
-    >>> said = knowledge.extract(Output(logits=torch.zeros(1, 2, 4, 4), features={}), target)
-    >>> said["error"].tolist()
+    >>> targets = methods.extract(Output(logits=torch.zeros(1, 2, 4, 4), features={}), target)
+    >>> targets["error"].tolist()
     [0.5]
     """
 
@@ -404,7 +408,7 @@ class AdversarialSimilarity(Knowledge):
         self.form: Form = form
         self.one_sided = one_sided
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """(B,) errors of images, or (B, ...) errors of positions."""
         if output.logits is None:
             raise InputError("adversarial_similarity needs a network with logits, not a classifier")
@@ -415,6 +419,6 @@ class AdversarialSimilarity(Knowledge):
             error = (error.square().flatten(1).mean(1) + EPSILON).sqrt()
         return {"error": error}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) distance between the errors."""
-        return adversarial_similarity_gap(student["error"], teacher["error"], self.form, self.one_sided)
+        return adversarial_similarity_loss(student["error"], teacher["error"], self.form, self.one_sided)

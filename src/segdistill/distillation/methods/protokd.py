@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, Knowledge, Said
+from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
 from segdistill.distillation.composed import Composed, Weighted
-from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import class_masks, cosines, mask_of, prototypes, resize
 from segdistill.distillation.methods.soft_prediction import ElementMeanPrediction
 from segdistill.models.network import Output
 
 
-def prototype_gap(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
+def prototype_loss(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
     """Mean over the classes that are there, and over positions, of the squared difference of similarity maps.
 
     Args:
@@ -27,55 +27,55 @@ def prototype_gap(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
         (B,); 0 where no class is there.
 
     >>> maps = torch.tensor([[[[1.0]], [[9.0]]]])
-    >>> prototype_gap(maps, torch.zeros_like(maps), torch.tensor([[True, False]])).tolist()
+    >>> prototype_loss(maps, torch.zeros_like(maps), torch.tensor([[True, False]])).tolist()
     [1.0]
     """
     of_classes = (student - teacher).square().flatten(2).mean(2)
     return torch.where(known, of_classes, 0).sum(1) / known.sum(1).clamp(min=1)
 
 
-class Prototypes(Knowledge):
-    """Prototype knowledge (ProtoKD, Wang et al. 2023): similarity of every position to every class's mean.
+class Prototypes(DistillationMethod):
+    """Prototype method (ProtoKD, Wang et al. 2023): similarity of every position to every class's mean.
 
     Unlike IFVD it looks at the other classes' means too. Each image has prototypes of its own, and a class that an
     image lacks is left out for that image (the official code leaves it out for the whole batch). Widths need not
     match; maps of another size are resized linearly to the teacher's.
 
     Args:
-        taps: see taps.py; the original takes the last map before the head.
+        layers: see layers.py; the original takes the last map before the head.
         classes: K of the references; with one logit or two classes all but the background is one class.
 
-    >>> knowledge = Prototypes()
+    >>> methods = Prototypes()
     >>> output = Output(None, {"decoder": torch.rand(1, 8, 4, 4)})
-    >>> said = knowledge.extract(output, torch.zeros(1, 4, 4).long())  # no lesion at all
-    >>> said["decoder/known"].tolist(), knowledge.gap(said, said).tolist()
+    >>> targets = methods.extract(output, torch.zeros(1, 4, 4).long())  # no lesion at all
+    >>> targets["decoder/known"].tolist(), methods.loss(targets, targets).tolist()
     ([[True, False]], [0.0])
     """
 
-    def __init__(self, taps: str | Sequence[str] = ("decoder",), classes: int = 2) -> None:
-        self.features, self.classes = parse_taps("prototypes", taps), classes
+    def __init__(self, layers: str | Sequence[str] = ("decoder",), classes: int = 2) -> None:
+        self.features, self.classes = parse_layers("prototypes", layers), classes
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
-        """Of each tap, maps (B, K, ...), and which classes are there (B, K)."""
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """Of each layer, maps (B, K, ...), and which classes are there (B, K)."""
         mask = mask_of(target, "prototypes")
-        said: Said = {}
-        for tap in self.features:
-            feature = output.features[tap]
+        targets: Targets = {}
+        for layer in self.features:
+            feature = output.features[layer]
             means, known = prototypes(feature, class_masks(mask, feature.shape[2:], self.classes))
-            said |= {tap: cosines(feature, means), f"{tap}/known": known}
-        return said
+            targets |= {layer: cosines(feature, means), f"{layer}/known": known}
+        return targets
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
-        """(B,) sum over taps; a class counts where both know it."""
-        gaps = [
-            prototype_gap(
-                resize(student[tap], teacher[tap].shape[2:]),
-                teacher[tap],
-                student[f"{tap}/known"] & teacher[f"{tap}/known"],
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over layers; a class counts where both know it."""
+        losses = [
+            prototype_loss(
+                resize(student[layer], teacher[layer].shape[2:]),
+                teacher[layer],
+                student[f"{layer}/known"] & teacher[f"{layer}/known"],
             )
-            for tap in self.features
+            for layer in self.features
         ]
-        return sum(gaps[1:], gaps[0])
+        return sum(losses[1:], losses[0])
 
 
 class ProtoKD(Composed):
@@ -86,7 +86,7 @@ class ProtoKD(Composed):
             the official code.
         prototypes: weight of the prototype term.
         temperature: of the soft predictions.
-        taps, classes: of the prototype term.
+        layers, classes: of the prototype term.
 
     >>> {name: weight for name, (weight, _) in ProtoKD().parts.items()}
     {'prediction': 10.0, 'prototypes': 0.1}
@@ -97,11 +97,11 @@ class ProtoKD(Composed):
         prediction: float = 10.0,
         prototypes: float = 0.1,
         temperature: float = 10.0,
-        taps: str | Sequence[str] = ("decoder",),
+        layers: str | Sequence[str] = ("decoder",),
         classes: int = 2,
     ) -> None:
         parts: Weighted = {
             "prediction": (prediction, ElementMeanPrediction(temperature)),
-            "prototypes": (prototypes, Prototypes(taps, classes)),
+            "prototypes": (prototypes, Prototypes(layers, classes)),
         }
         super().__init__("protokd", parts)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, Knowledge, Said
-from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
+from segdistill.distillation.layers import parse_layers
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 from segdistill.options import fit_option
@@ -43,39 +43,39 @@ def region_contrast(feature: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return F.cosine_similarity(background, foreground), (inside > 0) & (inside < mask.shape[2])
 
 
-class RegionContrast(Knowledge):
-    """AMTD's second feature term (Eq. 4, there R; RAD in EMKD): the sum over taps of (rc_student - rc_teacher)^2.
+class RegionContrast(DistillationMethod):
+    """AMTD's second feature term (Eq. 4, there R; RAD in EMKD): the sum over layers of (rc_student - rc_teacher)^2.
 
-    Samples whose mask lacks foreground or background at a tap's size count as 0 there.
+    Samples whose mask lacks foreground or background at a layer's size count as 0 there.
 
     Args:
         form: "squared" (as coded), or "abs" (Eq. 4 prints a norm, which of one number is its absolute value).
-        taps: "enc_dec" (AMTD's text), "emkd" (its code), or features one by one: see taps.py.
+        layers: "enc_dec" (AMTD's text), "emkd" (its code), or features one by one: see layers.py.
 
-    >>> knowledge = RegionContrast(taps=["encoder"])
+    >>> methods = RegionContrast(layers=["encoder"])
     >>> output = Output(logits=None, features={"encoder": torch.rand(2, 8, 4, 4)})
-    >>> said = knowledge.extract(output, torch.tensor([[[0, 1], [0, 1]]] * 2))
-    >>> knowledge.gap(said, said).tolist()
+    >>> targets = methods.extract(output, torch.tensor([[[0, 1], [0, 1]]] * 2))
+    >>> methods.loss(targets, targets).tolist()
     [0.0, 0.0]
     """
 
     compares = ("form",)
 
-    def __init__(self, form: Form = "squared", taps: str | Sequence[str] = "enc_dec") -> None:
+    def __init__(self, form: Form = "squared", layers: str | Sequence[str] = "enc_dec") -> None:
         fit_option("region_contrast: form", form, Form)
         self.form = form
-        self.features = parse_taps("region_contrast", taps)
+        self.features = parse_layers("region_contrast", layers)
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
-        """(B, taps) cosines and where they are known."""
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """(B, layers) cosines and where they are known."""
         if target is None:
             raise InputError("region_contrast needs the reference masks of the images")
-        found = [region_contrast(output.features[tap], target) for tap in self.features]
+        found = [region_contrast(output.features[layer], target) for layer in self.features]
         contrast, known = (torch.stack(each, 1) for each in zip(*found, strict=True))
         return {"contrast": contrast, "known": known}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
-        """(B,) sum over the taps that both know."""
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over the layers that both know."""
         difference = student["contrast"] - teacher["contrast"]
         difference = difference.square() if self.form == "squared" else difference.abs()
         return torch.where(student["known"] & teacher["known"], difference, 0).sum(1)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from segdistill.distillation.base import STUDENT, Knowledge, Said, Taps
+from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets
 from segdistill.distillation.composed import Composed, Weighted
-from segdistill.distillation.layers import parse_taps
+from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import exact, logits_of, pool, resize, unit
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
@@ -105,7 +105,7 @@ def critic_score(critic: nn.Module, logits: Tensor) -> Tensor:
     return label.float().flatten()
 
 
-class Holistic(Knowledge):
+class Holistic(DistillationMethod):
     """Holistic distillation (SKD, Liu et al. 2019): how much lower a critic scores the student.
 
     A WGAN with gradient penalty whose "real" samples are a teacher's logits; each teacher has a critic of its own,
@@ -121,10 +121,10 @@ class Holistic(Knowledge):
         classes: of the networks; one logit counts as two classes.
         critic_lr: learning rate of the critics; None for the stage's.
 
-    >>> knowledge = Holistic(width=4)
-    >>> knowledge.connect({}, {"t": {}})
-    >>> said = knowledge.extract(Output(logits=torch.rand(2, 2, 32, 32), features={}))
-    >>> knowledge.gap(said, said, "t").tolist()
+    >>> methods = Holistic(width=4)
+    >>> methods.connect({}, {"t": {}})
+    >>> targets = methods.extract(Output(logits=torch.rand(2, 2, 32, 32), features={}))
+    >>> methods.loss(targets, targets, "t").tolist()
     [0.0, 0.0]
     """
 
@@ -140,11 +140,11 @@ class Holistic(Knowledge):
         self.penalty, self.width, self.classes, self.critic_lr = penalty, width, classes, critic_lr
         self.critics: Mapping[str, nn.Module] = {}
 
-    def connect(self, student: Taps, teachers: Mapping[str, Taps]) -> None:
+    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
         """Builds a critic per teacher."""
         self.critics = {name: Critic(self.classes, self.width) for name in teachers}
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Logits (B, classes, 64, 64), averaged down or repeated to that size."""
         logits = class_logits(logits_of(output, "holistic"))
         if logits.ndim != 4:
@@ -153,7 +153,7 @@ class Holistic(Knowledge):
             raise InputError(f"holistic: the networks have {logits.shape[1]} classes: set classes")
         return {"logits": F.adaptive_avg_pool2d(logits, SIDE)}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) difference of the scores; the critic learns nothing from it."""
         critic = self.critics[network]
         learns = [parameter.requires_grad for parameter in critic.parameters()]
@@ -161,13 +161,13 @@ class Holistic(Knowledge):
         critic.eval().requires_grad_(False)  # eval: scores of a sample do not depend on its batch
         with torch.no_grad():
             theirs = critic_score(critic, teacher["logits"])
-        gap = theirs - critic_score(critic, student["logits"])
+        loss = theirs - critic_score(critic, student["logits"])
         critic.train(was_training)
         for parameter, learned in zip(critic.parameters(), learns, strict=True):
             parameter.requires_grad_(learned)
-        return gap
+        return loss
 
-    def critic_loss(self, critic: nn.Module, student: Said, teacher: Said) -> Tensor:
+    def critic_loss(self, critic: nn.Module, student: Targets, teacher: Targets) -> Tensor:
         """score(student) - score(teacher) + penalty x (|gradient at a mixture of both| - 1)^2, means over samples.
 
         All three are scored in one pass, so that the critic sees one batch and DDP one call.
@@ -198,22 +198,22 @@ def similarities(nodes: Tensor, constant_norm: bool = True) -> Tensor:
         return directions.mT @ directions
 
 
-class PairWise(Knowledge):
-    """Pair-wise similarity (SKD, Liu et al. 2019): mean over pairs of nodes of the squared gap of cosines.
+class PairWise(DistillationMethod):
+    """Pair-wise similarity (SKD, Liu et al. 2019): mean over pairs of nodes of the squared loss of cosines.
 
     A node is the maximum of each channel over its part of the image. Widths need not match.
 
     Args:
-        taps: see taps.py; the original takes the end of the encoder.
+        layers: see layers.py; the original takes the end of the encoder.
         nodes: parts along each side: 2 x 2 by default (the official window is half the map).
         window: pools windows of so many positions instead (2: CIRKD's copy of SKD, a far finer graph of (h w / 4)^2
             pairs); the student's nodes are resized to the teacher's where their number differs.
         constant_norm: see `similarities`.
 
     >>> import torch
-    >>> knowledge = PairWise()
-    >>> said = knowledge.extract(Output(None, {"encoder": torch.rand(2, 8, 6, 6)}))
-    >>> said["encoder"].shape, knowledge.gap(said, said).tolist()
+    >>> methods = PairWise()
+    >>> targets = methods.extract(Output(None, {"encoder": torch.rand(2, 8, 6, 6)}))
+    >>> targets["encoder"].shape, methods.loss(targets, targets).tolist()
     (torch.Size([2, 8, 2, 2]), [0.0, 0.0])
     """
 
@@ -221,19 +221,19 @@ class PairWise(Knowledge):
 
     def __init__(
         self,
-        taps: str | Sequence[str] = ("encoder",),
+        layers: str | Sequence[str] = ("encoder",),
         nodes: int = 2,
         window: int | None = None,
         constant_norm: bool = True,
     ) -> None:
         if nodes < 2 or (window is not None and window < 1):
             raise InputError("pair_wise: nodes must be at least 2, window at least 1")
-        self.features = parse_taps("pair_wise", taps)
+        self.features = parse_layers("pair_wise", layers)
         self.nodes, self.window, self.constant_norm = nodes, window, constant_norm
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
-        """The nodes (B, C, ...) of each tap."""
-        return {tap: self._pooled(output.features[tap].float()) for tap in self.features}
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """The nodes (B, C, ...) of each layer."""
+        return {layer: self._pooled(output.features[layer].float()) for layer in self.features}
 
     def _pooled(self, feature: Tensor) -> Tensor:
         if self.window is None:
@@ -242,14 +242,14 @@ class PairWise(Knowledge):
         pooled: Tensor = pooling(feature, self.window, ceil_mode=True)
         return pooled
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
-        """(B,) sum over taps."""
-        gaps = []
-        for tap in self.features:
-            own = resize(student[tap], teacher[tap].shape[2:])
-            own, theirs = (similarities(each, self.constant_norm) for each in (own, teacher[tap]))
-            gaps.append((own - theirs).square().mean((1, 2)))
-        return sum(gaps[1:], gaps[0])
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over layers."""
+        losses = []
+        for layer in self.features:
+            own = resize(student[layer], teacher[layer].shape[2:])
+            own, theirs = (similarities(each, self.constant_norm) for each in (own, teacher[layer]))
+            losses.append((own - theirs).square().mean((1, 2)))
+        return sum(losses[1:], losses[0])
 
 
 class StructuredKnowledge(Composed):
@@ -264,7 +264,7 @@ class StructuredKnowledge(Composed):
         pair: weight of the pair-wise term: 0.5 is that of the official script, 1.0 the default of its options;
             LightVessel's group takes pixel 1 and pair 0.1.
         holistic: weight of the adversarial term, 0.1 in the original; it trains a critic beside the student.
-        taps, nodes, window, constant_norm: of the pair-wise term.
+        layers, nodes, window, constant_norm: of the pair-wise term.
         classes, critic_width, critic_lr: of the holistic term; the original's critic learns at 4e-4, here at the
             stage's rate unless `critic_lr` says otherwise.
 
@@ -277,7 +277,7 @@ class StructuredKnowledge(Composed):
         pixel: float = 10.0,
         pair: float = 0.5,
         holistic: float = 0.0,
-        taps: str | Sequence[str] = ("encoder",),
+        layers: str | Sequence[str] = ("encoder",),
         nodes: int = 2,
         window: int | None = None,
         constant_norm: bool = True,
@@ -287,7 +287,7 @@ class StructuredKnowledge(Composed):
     ) -> None:
         parts: Weighted = {
             "pixel": (pixel, SoftPrediction()),
-            "pair": (pair, PairWise(taps, nodes, window, constant_norm)),
+            "pair": (pair, PairWise(layers, nodes, window, constant_norm)),
             "holistic": (holistic, Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)),
         }
         super().__init__("skd", parts)

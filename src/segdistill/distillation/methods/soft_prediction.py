@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, Knowledge, Said
+from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
 from segdistill.errors import InputError
 from segdistill.losses import log_probabilities
 from segdistill.models.network import Output
@@ -18,7 +18,7 @@ from segdistill.options import fit_option
 Direction = Literal["teacher_student", "student_teacher"]
 
 
-def soft_prediction_gap(
+def soft_prediction_loss(
     student: Tensor, teacher: Tensor, temperature: float = 1.0, direction: Direction = "teacher_student"
 ) -> Tensor:
     """Kullback-Leibler divergence between soft predictions: sum over classes, mean over positions, times T^2.
@@ -33,7 +33,7 @@ def soft_prediction_gap(
         (B,) in nats.
 
     >>> half = torch.full((1, 2, 3, 3), 0.5).log()
-    >>> soft_prediction_gap(half, half).tolist()
+    >>> soft_prediction_loss(half, half).tolist()
     [0.0]
     """
     first, second = (teacher, student) if direction == "teacher_student" else (student, teacher)
@@ -41,17 +41,17 @@ def soft_prediction_gap(
     return divergence.flatten(1).mean(1) * temperature**2
 
 
-class SoftPrediction(Knowledge):
-    """Soft-prediction knowledge (Hinton et al. 2015; LightBTSeg Eq. 8 and 9; AMTD Eq. 1 and 2).
+class SoftPrediction(DistillationMethod):
+    """Soft-prediction method (Hinton et al. 2015; LightBTSeg Eq. 8 and 9; AMTD Eq. 1 and 2).
 
     Args:
         temperature: T; AMTD's code base and the usual collections of methods take 4, LightBTSeg names none.
         direction: AMTD's Eq. 2 prints KL(student || teacher), "student_teacher"; nearly all code, that of AMTD's
             experiments included, has KL(teacher || student), the default.
 
-    >>> knowledge = SoftPrediction(temperature=4.0)
-    >>> said = knowledge.extract(Output(logits=torch.zeros(2, 2, 4, 4), features={}))
-    >>> knowledge.gap(said, said).shape
+    >>> methods = SoftPrediction(temperature=4.0)
+    >>> targets = methods.extract(Output(logits=torch.zeros(2, 2, 4, 4), features={}))
+    >>> methods.loss(targets, targets).shape
     torch.Size([2])
     """
 
@@ -63,11 +63,11 @@ class SoftPrediction(Knowledge):
         fit_option("soft_prediction: direction", direction, Direction)
         self.temperature, self.direction = temperature, direction
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Log-probabilities (B, C, ...) at the temperature."""
         return {"log_probability": log_probabilities(_logits(output), self.temperature)}
 
-    def keep(self, output: Output) -> Said:
+    def keep(self, output: Output) -> Targets:
         """Of two classes the log-odds (B, 1, ...), of more the log-probabilities, at temperature 1.
 
         That fixes the prediction at every temperature, in half the numbers, and a rounding of the log-odds leaves
@@ -78,22 +78,22 @@ class SoftPrediction(Knowledge):
             return {"log_probability": known}
         return {"log_odds": known[:, 1:] - known[:, :1]}
 
-    def recall(self, kept: Said) -> Said:
+    def recall(self, kept: Targets) -> Targets:
         """Log-probabilities (B, C, ...) at the temperature."""
         if "log_probability" in kept:
             return {"log_probability": F.log_softmax(kept["log_probability"] / self.temperature, dim=1)}
         odds = kept["log_odds"] / self.temperature
         return {"log_probability": torch.cat([F.logsigmoid(-odds), F.logsigmoid(odds)], dim=1)}
 
-    def mix(self, said: Sequence[Said], weights: Tensor) -> Said:
+    def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
         """Log of sum_j w_j softmax(z_j / T), with shares (B, J) that sum to 1 (AMTD, section on adaptive weights)."""
-        together = torch.stack([each["log_probability"] for each in said], dim=1)
+        together = torch.stack([each["log_probability"] for each in targets], dim=1)
         share = weights.to(together).log().reshape(*weights.shape, *[1] * (together.ndim - 2))
         return {"log_probability": torch.logsumexp(together + share, dim=1)}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) divergence of what `extract` gave for student and teacher."""
-        return soft_prediction_gap(
+        return soft_prediction_loss(
             student["log_probability"], teacher["log_probability"], self.temperature, self.direction
         )
 
@@ -104,8 +104,8 @@ def _logits(output: Output) -> Tensor:
     return output.logits
 
 
-class SoftLabel(Knowledge):
-    """Soft-label knowledge (Hinton et al. 2015): KL of class probabilities of the image at temperature T, times T^2.
+class SoftLabel(DistillationMethod):
+    """Soft-label method (Hinton et al. 2015): KL of class probabilities of the image at temperature T, times T^2.
 
     It is what `SoftPrediction` is for pixels, for networks with a label: classifiers and joint networks.
 
@@ -113,9 +113,9 @@ class SoftLabel(Knowledge):
         temperature: T.
         direction: KL(teacher || student), or the other way round.
 
-    >>> knowledge = SoftLabel(temperature=4.0)
-    >>> said = knowledge.extract(Output(None, {}, label=torch.zeros(2, 3)))
-    >>> knowledge.gap(said, said).tolist()
+    >>> methods = SoftLabel(temperature=4.0)
+    >>> targets = methods.extract(Output(None, {}, label=torch.zeros(2, 3)))
+    >>> methods.loss(targets, targets).tolist()
     [0.0, 0.0]
     """
 
@@ -127,18 +127,18 @@ class SoftLabel(Knowledge):
         fit_option("soft_label: direction", direction, Direction)
         self.temperature, self.direction = temperature, direction
 
-    def extract(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Said:
+    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Log-probabilities (B, K) of the image's classes at the temperature."""
         if output.label is None:
             raise InputError("soft_label needs networks that classify images, such as lanet_resnet18")
         return {"log_probability": torch.log_softmax(output.label.float() / self.temperature, dim=1)}
 
-    def mix(self, said: Sequence[Said], weights: Tensor) -> Said:
+    def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
         """Log of sum_j w_j p_j, with shares (B, J) that sum to 1."""
-        together = torch.stack([each["log_probability"] for each in said], dim=1)
+        together = torch.stack([each["log_probability"] for each in targets], dim=1)
         return {"log_probability": torch.logsumexp(together + weights.to(together).log()[:, :, None], dim=1)}
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) divergence of what `extract` gave for student and teacher."""
         first, second = student["log_probability"], teacher["log_probability"]
         if first.shape[1] != second.shape[1]:
@@ -146,7 +146,7 @@ class SoftLabel(Knowledge):
                 f"soft_label: the student knows {first.shape[1]} classes of images, its teacher {second.shape[1]}"
             )
         # an image is one position
-        return soft_prediction_gap(first[..., None], second[..., None], self.temperature, self.direction)
+        return soft_prediction_loss(first[..., None], second[..., None], self.temperature, self.direction)
 
 
 class ElementMeanPrediction(SoftPrediction):
@@ -158,12 +158,12 @@ class ElementMeanPrediction(SoftPrediction):
     >>> from segdistill.models.network import Output
     >>> pair = [Output(torch.tensor([[[1.0]], [[z]]])[None], {}) for z in (0.0, 1.0)]
     >>> plain, mean = SoftPrediction(2.0), ElementMeanPrediction(2.0)
-    >>> ratio = plain.gap(*map(plain.extract, pair)) / mean.gap(*map(mean.extract, pair))
+    >>> ratio = plain.loss(*map(plain.extract, pair)) / mean.loss(*map(mean.extract, pair))
     >>> round(ratio.item(), 3)
     8.0
     """
 
-    def gap(self, student: Said, teacher: Said, network: str = "") -> Tensor:
+    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) mean divergence."""
         own, theirs = student["log_probability"], teacher["log_probability"]
-        return soft_prediction_gap(own, theirs, direction=self.direction) / own.shape[1]
+        return soft_prediction_loss(own, theirs, direction=self.direction) / own.shape[1]

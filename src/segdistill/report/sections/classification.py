@@ -69,7 +69,7 @@ def repetitions_table(summaries: Mapping[str, Mapping[str, Any]], shown: str) ->
             p = None if found is ours or not against else better_p(_values(ours or [], name), against)
             cells.append(number(p, 3))
         rows.append(cells)
-    heads = ["Method", "Repetitions", *SHOWN.values(), *(f"p, {SHOWN[name]}" for name in tested)]
+    heads = ["Variant", "Repetitions", *SHOWN.values(), *(f"p, {SHOWN[name]}" for name in tested)]
     words = (
         "<h3>Repetitions</h3><p>Mean and 95 % interval of Student's t over trainings with other seeds, on the same "
         "test cases: they tell how much training varies, not how much patients do. p is of the one-sided independent "
@@ -87,7 +87,7 @@ def _values(summaries: list[Mapping[str, Any]], name: str) -> list[float]:
 _HEADS = {
     "accuracy": "Accuracy",
     "precision": "Precision",
-    "recall": "Recall",
+    "recall": "CachedTargets",
     "f1": "F1",
     "auc": "AUC",
     "iou": "IoU of the map",
@@ -180,8 +180,8 @@ def _activations(stage: StageReport, one: ClassReport) -> str:
         row = by_case.get(case)
         if row is None:
             continue
-        said = one.classes[max(range(len(one.classes)), key=row.probability.__getitem__)]
-        words = f"is {row.label}, said {said} ({number(max(row.probability), 2)})"
+        targets = one.classes[max(range(len(one.classes)), key=row.probability.__getitem__)]
+        words = f"is {row.label}, said {targets} ({number(max(row.probability), 2)})"
         if "cam_inside" in row.location:
             words += f", {row.location['cam_inside']:.0%} of the map in the lesion"
         source = "data:image/png;base64," + base64.b64encode(picture).decode("ascii")

@@ -66,7 +66,7 @@ def cost_section(report: Report) -> str:
     if any(stage.training for stage in report.stages):
         parts.append("<h3>Training</h3>" + table(["Network", *columns.values()], training))
         told = [
-            f"{stage.name}: {line}" for stage in report.stages for line in stage.training.get("troubles", ())
+            f"{stage.name}: {line}" for stage in report.stages for line in stage.training.get("warnings", ())
         ]
         parts += [f'<p class="warn">{text(line)}</p>' for line in told]
     return "\n".join(parts)

@@ -94,7 +94,7 @@ def _methods(report: Report, trainings: Report) -> str:
 
 def _chosen(own: Sequence[Comparison]) -> tuple[Comparison | None, Comparison | None]:
     """The comparison with the same network at equal steps, or the next best; and the one at equal time."""
-    ordered = sorted(own, key=lambda c: (not c.twin, c.kind != "equal steps"))
+    ordered = sorted(own, key=lambda c: (not c.same_student, c.kind != "equal steps"))
     other = (c for c in ordered[1:] if c.kind in ("equal time", "more time"))
     return next(iter(ordered), None), next(other, None)
 
@@ -102,7 +102,7 @@ def _chosen(own: Sequence[Comparison]) -> tuple[Comparison | None, Comparison | 
 def _common(column: Sequence[Comparison], kinds: bool = True) -> str:
     """What all of a column are compared with, for its head."""
     baselines, of_kind = {c.baseline for c in column}, {c.kind for c in column}
-    words = f"to {baselines.pop()}" if len(baselines) == 1 else "to the student alone"
+    words = f"to {baselines.pop()}" if len(baselines) == 1 else "to the baseline"
     return text(f"{words} {KINDS[of_kind.pop()]}".strip() if kinds and len(of_kind) == 1 else words)
 
 

@@ -22,7 +22,7 @@ SHOWN, PICTURED = 4, 8
 
 
 def shown_stages(report: Report, most: int = SHOWN) -> list[StageReport]:
-    """The headline stage first, then its twins, its teachers and the rest; one of each cell, few enough to read.
+    """The headline stage first, then its own baselines, its teachers and the rest; one of each cell, few enough to read.
 
     >>> shown_stages(Report("none"))
     []
@@ -35,8 +35,8 @@ def shown_stages(report: Report, most: int = SHOWN) -> list[StageReport]:
     def rank(stage: StageReport) -> int:
         if stage is first:
             return 0
-        twin = stage.role == "baseline" and size is not None and stage.cost.get("parameters") == size
-        return 1 if twin else 2 if any(stage is teacher for teacher in taught) else 3
+        same_student = stage.role == "baseline" and size is not None and stage.cost.get("parameters") == size
+        return 1 if same_student else 2 if any(stage is teacher for teacher in taught) else 3
 
     cells: dict[str, StageReport] = {}
     for stage in sorted(report.stages, key=rank):

@@ -13,14 +13,14 @@ from segdistill.report.charts import forest_plot
 from segdistill.report.data import Report, StageReport
 from segdistill.report.html import table, text
 from segdistill.stats.comparison import (
-    Method,
     Training,
+    Variant,
     compare_methods,
     family_of,
-    gather_methods,
+    group_variants,
     lesions,
+    own_baselines,
     split_name,
-    twins,
 )
 from segdistill.stats.text import number, signed
 from segdistill.stats.verdict import HELPS, HURTS, LEVEL, NO_EVIDENCE, SEEDS, Comparison
@@ -49,12 +49,10 @@ def next_steps(report: Report, student: StageReport, kinds: Collection[str], see
     stages = _stages(report)
     steps = []
     if "equal steps" not in kinds:
-        steps.append(
-            f"The student alone at equal steps was not trained{_alone(report, student, stages, False)}."
-        )
+        steps.append(f"The baseline at equal steps was not trained{_alone(report, student, stages, False)}.")
     if not {"equal time", "more time"} & set(kinds):
         steps.append(
-            f"The student alone at equal wall-clock was not trained{_alone(report, student, stages, True)}."
+            f"The baseline at equal wall-clock was not trained{_alone(report, student, stages, True)}."
         )
     if seeds < SEEDS:
         steps.append(
@@ -90,7 +88,7 @@ def _alone(report: Report, student: StageReport, stages: Stages, timed: bool) ->
         return f": {AGAIN} `--stages {','.join(ready)}`"
     cell, _ = split_name(student.name)
     if _is_cell(own):
-        name, told = ("alone_equal_time", f"{{equal_time_to: {cell}}}") if timed else ("alone", "{}")
+        name, told = ("baseline_equal_time", f"{{equal_time_to: {cell}}}") if timed else ("baseline", "{}")
         return f": {AGAIN} `--set 'matrix.methods.{name}={told}'`"
     name = f"{student.name}_equal_time" if timed else f"{student.name}_alone"
     stage = {"role": "baseline"} | {key: own[key] for key in _SHARED if key in own}
@@ -159,13 +157,13 @@ def is_distilled(report: Report) -> bool:
     return any(s.role == "student" and (s.teachers or report.teachers_of(s)) for s in report.stages)
 
 
-def methods_of(report: Report) -> list[Method]:
+def methods_of(report: Report) -> list[Variant]:
     """The stages of a report with results, seeds of one cell ("student@0", "student@1") together.
 
     >>> methods_of(Report("none"))
     []
     """
-    return gather_methods(_training(stage) for stage in report.stages if stage.results)[0]
+    return group_variants(_training(stage) for stage in report.stages if stage.results)[0]
 
 
 def _training(stage: StageReport) -> Training:
@@ -189,7 +187,7 @@ def _training(stage: StageReport) -> Training:
 
 
 def find_verdicts(report: Report) -> list[Comparison]:
-    """Every student against its twins without distillation, or, where it has none, against every baseline, in Dice.
+    """Every student against its own baselines without distillation, or, where it has none, against every baseline, in Dice.
 
     Stages that were measured on other cases are left out.
 
@@ -198,9 +196,9 @@ def find_verdicts(report: Report) -> list[Comparison]:
     """
     methods = methods_of(report)
     baselines = [m for m in methods if m.first.role == "baseline"]
-    alike: dict[tuple[str, ...], list[tuple[Method, Method]]] = {}
+    alike: dict[tuple[str, ...], list[tuple[Variant, Variant]]] = {}
     for method in (m for m in methods if m.first.role == "student"):
-        for baseline in twins(method, baselines) or baselines:
+        for baseline in own_baselines(method, baselines) or baselines:
             cases = {tuple(r.case for r in lesions(t)) for m in (method, baseline) for t in m.trainings}
             if len(cases) == 1 and (ids := cases.pop()):
                 alike.setdefault(ids, []).append((method, baseline))
@@ -222,7 +220,7 @@ def verdict_words(comparison: Comparison) -> tuple[str, str]:
     Only where the baseline is the same network, the sentence is about distillation.
     """
     c = comparison
-    if c.twin:
+    if c.same_student:
         short = {
             HELPS: "Distillation helps.",
             HURTS: "Distillation hurts.",
@@ -251,7 +249,7 @@ def verdict_section(report: Report) -> str:
     if not found:
         return f'<p class="warn">{NO_BASELINE}</p>\n{_missing(report, found)}'
     parts = [verdicts_html(found), _missing(report, found)]
-    if not any(c.twin for c in found):
+    if not any(c.same_student for c in found):
         parts.insert(0, f'<p class="warn">{NO_BASELINE} The baselines below are other networks.</p>')
     return "\n".join(part for part in parts if part)
 
@@ -264,7 +262,7 @@ def _missing(report: Report, found: Sequence[Comparison]) -> str:
     method = method or next(iter(students), None)
     if method is None:
         return ""
-    own = [c for c in found if c.twin and c.method == method.name]
+    own = [c for c in found if c.same_student and c.method == method.name]
     seeds = min([len(method.trainings), *(c.baseline_seeds for c in own)])
     student = next(s for s in report.stages if s.name == method.first.source)
     steps = next_steps(report, student, {c.kind for c in own}, seeds)
@@ -292,12 +290,14 @@ def verdicts_html(comparisons: Sequence[Comparison]) -> str:
         "between trainings is added. All else is <b>no evidence</b>, which is not evidence of no difference. "
         f"{stated}</p>"
     ]
-    for (twin, _), members in groupby(sorted(comparisons, key=family_of, reverse=True), key=family_of):
+    for (same_student, _), members in groupby(
+        sorted(comparisons, key=family_of, reverse=True), key=family_of
+    ):
         shown = list(members)
         names = ", ".join(dict.fromkeys(c.baseline for c in shown))
         kinds = {c.kind for c in shown}
         title = f"Against {names}"
-        title += f" {KINDS[shown[0].kind]}" if twin and len(kinds) == 1 and kinds != {""} else ""
+        title += f" {KINDS[shown[0].kind]}" if same_student and len(kinds) == 1 and kinds != {""} else ""
         parts.append(f"<h3>{text(title)}</h3>")
         parts.append(
             f'<div class="charts one">{forest_plot(shown, title, headed=False)}</div>{_table(shown)}'
@@ -333,7 +333,7 @@ def _table(comparisons: Sequence[Comparison]) -> str:
             ]
         )
     heads = [
-        "Method",
+        "Variant",
         "Difference<small>over cases</small>",
         "With trainings",
         "Spread<small>each seed</small>",
