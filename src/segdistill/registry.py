@@ -72,7 +72,7 @@ class Registry(Mapping[str, Part[T]]):
         self._is_complete = not package
 
     def register(self, name: str, summary: str = "", **facts: Any) -> Callable[[B], B]:
-        """Decorator: makes a class or function the part called `name`; without a summary its docstring's first line is it.
+        """Decorator that registers a class or function; without a summary the first line of its docstring is shown.
 
         Raises:
             InputError: another part has that name.
