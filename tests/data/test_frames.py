@@ -138,7 +138,7 @@ def test_from_the_command_line_to_a_table_that_keeps_scans_whole(tmp_path: Path)
         (["s/1.png"], "name,label\ns,benign\n", "no column 'scan'"),
         (["s/1.png"], "scan,label\nt,benign\n", "there is no folder of scan 't'"),
         (["s/1.png", "t/1.png"], "scan,label\ns,benign\n", r"labels\.csv names no class for it"),
-        (["s/1.png"], "scan,label\ns,benign\ns,malignant\n", "row 3: label 'malignant' where another row says"),
+        (["s/1.png"], "scan,label\ns,benign\ns,malignant\n", "row 3: label 'malignant' where another row has"),
         (["s/1.png"], "scan,frame,box\ns,7,1 1 2 2\n", "row 2: scan 's' has no frame 7"),
         (["s/1.png"], "scan,frame,box\ns,1,9 1 2 2\n", "row 2: box '9 1 2 2' is empty, inverted or negative"),
         (["s/1.png"], "scan,frame,box\ns,1,1 1 2\n", "row 2: box '1 1 2' is not four numbers"),

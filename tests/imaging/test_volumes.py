@@ -155,7 +155,7 @@ def test_what_is_no_volume(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5, 6), np.int16), np.eye(4)), tmp_path / "four.nii.gz")
     refuse(tmp_path / "four.nii.gz", "has 4 dimensions, 3 x 4 x 5 x 6")
     nibabel.save(nibabel.Nifti1Image(np.full((3, 4, 5), np.nan, np.float32), np.eye(4)), tmp_path / "nan.nii")
-    refuse(tmp_path / "nan.nii", "not finite")
+    refuse(tmp_path / "nan.nii", "NaN or infinite")
     sitk.WriteImage(
         sitk.GetImageFromArray(np.zeros((2, 3, 4, 5), np.uint8), isVector=False), str(tmp_path / "f.mha")
     )
@@ -258,7 +258,7 @@ def test_series_that_cannot_be_a_volume(tmp_path: Path) -> None:
     refuse(series("uneven", dicom_slice(values, 36.5)), "unevenly spaced")
     lost = dicom_slice(values, 38.0)
     del lost.ImagePositionPatient
-    refuse(series("nowhere", lost), "more0.dcm: says not where it lies")
+    refuse(series("nowhere", lost), "more0.dcm: has no position")
     folder = series("damaged")
     (folder / "IM0000.dcm").write_bytes((folder / "IM0000.dcm").read_bytes()[:-20])
     refuse(folder, r"IM0000\.dcm: holds damaged")

@@ -35,7 +35,7 @@ class Case:
         box: (left, top, right, bottom) in pixels, right and bottom exclusive: a reference where no mask
             exists.
         spacing_mm: (row, column) size of a pixel in millimetres, or (slice, row, column) of a voxel; it stands
-            in for what the file says.
+            what the file states.
         split: "train", "val", "test" or "".
         resize_mask: the dataset publishes masks whose size differs from the image: resize, then threshold.
         classes: how many classes a volume's mask may hold, background included; 0: any. Every label above 0
@@ -64,7 +64,7 @@ class Case:
 
     @property
     def is_normal(self) -> bool:
-        """Whether the label says that there is nothing to find: "normal", in small or capital letters."""
+        """Whether the label is "normal", in any case: there is nothing to find."""
         return self.label.lower() == "normal"
 
     @property
@@ -88,7 +88,7 @@ class Case:
 
 
 def normal_note(cases: Iterable[Case]) -> str:
-    """One line on the normal cases without a mask, which no file says to be empty; "" where there are none.
+    """One line on the normal cases without a mask file; "" where there are none.
 
     >>> normal_note([Case("a", Path("a.png"), label="normal")])
     'normal images without mask: 1, taken as images with nothing to find'

@@ -1,4 +1,4 @@
-"""Looks at every file of a table and says what is wrong: one line each, naming the files and what to do."""
+"""Checks every file of a table: one line per problem, with the files and what to do."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ class OpenedCase:
         case: what was opened.
         reference: bool (D, H, W), D the number of slices, 1 for a picture; all False without reference.
         spacing_mm: (slice, row, column), the first 0 for a picture; None when unknown.
-        spacing_from: who says so.
+        spacing_from: where the spacing comes from.
 
-    Made by `open_case`; slices are converted when they are asked for.
+    Made by `open_case`; slices are converted on access.
     """
 
     case: Case

@@ -3,7 +3,7 @@
 Speckle is fully developed (the magnitude of a complex Gaussian field, correlated along the beam and across
 it), echoes weaken with depth, benign lesions are smooth ellipses that brighten what lies behind them, and
 malignant ones are spiculated and cast a shadow. It is a drawing of the physics, not a simulation: results on
-it say nothing about patients.
+it allow no conclusion about patients.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def write_phantom(folder: str | Path, count: int = 120, size: int = 128, seed: i
     """
     folder = Path(folder)
     if count < 1:
-        raise InputError(f"{count} phantoms make no dataset: ask for at least 1")
+        raise InputError(f"{count} phantoms make no dataset: draw at least 1")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a new folder for the phantoms")
     there = written(folder)

@@ -302,10 +302,10 @@ def keep_locations(cases: Iterable[Case], share: float, seed: int = 0) -> list[C
     """Each training case keeps mask and box with probability `share`, drawn for each alone; others are as they are.
 
     A smaller share keeps a part of what a larger one of the same seed keeps, so that their results differ by the added
-    locations alone (Fan et al. 2023, section 4.1, draw each set anew).
+    locations alone (Fan et al. 2023, section 4.1, draw each set independently).
 
     Args:
-        cases: with their splits; only those of "train" change. Of a normal case the label says that there is nothing
+        cases: with their splits; only those of "train" change. The label of a normal case means that there is nothing
             to find: it has a reference with or without its mask.
         share: 0 to 1.
         seed: another seed keeps others.

@@ -95,9 +95,7 @@ class Store:
         """
         rows = self.rows(case_id)
         if len(rows) > 1:
-            raise InputError(
-                f"case '{case_id}' has {len(rows)} rows, of slices or patches: ask for all of them"
-            )
+            raise InputError(f"case '{case_id}' has {len(rows)} rows, of slices or patches: read all of them")
         return rows[0]
 
     def image(self, row: int) -> NDArray[np.uint8]:

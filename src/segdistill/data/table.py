@@ -128,7 +128,7 @@ def _from_row(row: dict[str, str | None], path: Path, number: int) -> Case:
     box = numbers("box", 4, "left top right bottom")
     if box is not None:
         named, advice = f"'{text('box')}' of case '{text('id')}'", "write left top right bottom in pixels"
-        if not all(value.is_integer() for value in box):  # shares of the image, such as 0.2, say so here
+        if not all(value.is_integer() for value in box):  # shares of the image, such as 0.2, are refused here
             raise bad("box", f"{named} is not whole pixels: {advice}")
         if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
             raise bad("box", f"{named} is empty, inverted or negative: {advice}")

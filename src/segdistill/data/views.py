@@ -1,4 +1,4 @@
-"""Views: one seeded augmentation of one image, the same whoever asks, in whatever thread, process or order."""
+"""Views: one seeded augmentation of one image, the same in every thread, process and order."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def batch_indices(
     """The order of an epoch, cut into batches; fixed by (seed, epoch).
 
     A rest too small to give every process two cases (batch normalisation needs them) joins the batch before
-    it; with `drop_last` every rest is left out.
+    it; with `drop_last` an incomplete batch is dropped.
 
     >>> [len(batch) for batch in batch_indices(9, 4, seed=0, epoch=0)]
     [4, 5]

@@ -40,7 +40,7 @@ def find_runs(mask: NDArray[Any]) -> Runs:
     ([0, 1, 1], [2, 4, 4])
     """
     height, width = mask.shape
-    stride = width + 2  # a gap on both sides, so that rows cannot touch around the edge
+    stride = width + 2  # a margin on both sides, so that rows cannot touch around the edge
     padded = np.zeros((height, stride), np.int8)
     padded[:, 1:-1] = np.asarray(mask) != 0
     change = np.diff(padded.ravel(), prepend=np.int8(0), append=np.int8(0))

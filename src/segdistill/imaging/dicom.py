@@ -37,7 +37,7 @@ def read_spacing(header: Any) -> Spacing | None:
       only. When there are regions and none is such, there is no spacing.
     - PixelSpacing, which is (row, column); on projection radiographs only when it differs from the spacing at
       the detector, which means that it was calibrated.
-    - ImagerPixelSpacing divided by the magnification, when the file gives one; its source says "estimated".
+    - ImagerPixelSpacing divided by the magnification, when the file gives one; its source is then "estimated".
 
     >>> from pydicom import Dataset
     >>> header = Dataset()

@@ -1,4 +1,4 @@
-"""A folder of single-frame DICOM files to one volume, ordered by position, or one line that says why not.
+"""A folder of single-frame DICOM files to one volume, ordered by position, or one line with the reason.
 
 Source: DICOM PS3.3 C.7.6.2 (image plane: position, orientation and pixel spacing of a slice).
 """
@@ -41,7 +41,7 @@ class _Slice:
 
 
 def series_files(folder: Path) -> list[Path]:
-    """The DICOM files of a folder, not of its sub-folders, by name; what only lies beside them is left out."""
+    """The DICOM files of a folder, not of its sub-folders, by name; other files are skipped."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
@@ -53,9 +53,9 @@ def series_files(folder: Path) -> list[Path]:
 
 
 def is_series(folder: Path) -> bool:
-    """Whether a folder holds slices of a volume: several DICOM files, of which two of one series say where they lie.
+    """Whether a folder holds slices of a volume: several DICOM files, of which two of one series state their position.
 
-    No more than two headers are read; what is wrong with a series is said by `read_series`.
+    No more than two headers are read; `read_series` reports what is wrong with a series.
     """
     files = series_files(folder)[:2]
     if len(files) < 2:
@@ -149,7 +149,7 @@ def _read(file: Path) -> _Slice:
         steps = header.get("PixelSpacing")
         if position is None or orientation is None or steps is None:
             raise UnreadableImage(
-                "says not where it lies (ImagePositionPatient, ImageOrientationPatient, PixelSpacing)"
+                "has no position (ImagePositionPatient, ImageOrientationPatient, PixelSpacing)"
             )
         columns = _unit([float(value) for value in orientation[:3]])
         rows = _unit([float(value) for value in orientation[3:]])
@@ -166,7 +166,7 @@ def _read(file: Path) -> _Slice:
         )
     except UnreadableImage as error:
         raise UnreadableImage(f"{file.name}: {error}") from error
-    except (ValueError, TypeError) as error:  # pydicom parses a damaged tag only when it is asked for
+    except (ValueError, TypeError) as error:  # pydicom parses a damaged tag on first access
         raise UnreadableImage(f"{file.name}: has a damaged DICOM header") from error
 
 
@@ -189,19 +189,19 @@ def _require_alike(first: _Slice, other: _Slice) -> None:
 
 def _even(slices: list[_Slice]) -> float:
     """The distance between slices; InputError where one is missing."""
-    gaps = np.diff([item.depth for item in slices])
-    usual = float(np.median(gaps))
-    if len(gaps) == 2:
-        usual = float(gaps.min())
-    for gap, one, other in zip(gaps, slices, slices[1:], strict=False):
-        if abs(gap - usual) > _UNEVEN * usual:
-            missing = round(gap / usual) - 1
+    steps = np.diff([item.depth for item in slices])
+    usual = float(np.median(steps))
+    if len(steps) == 2:
+        usual = float(steps.min())
+    for step, one, other in zip(steps, slices, slices[1:], strict=False):
+        if abs(step - usual) > _UNEVEN * usual:
+            missing = round(step / usual) - 1
             what = f"{missing} slice(s) are missing" if missing >= 1 else "slices are unevenly spaced"
             raise InputError(
-                f"{what} between {one.file.name} and {other.file.name} ({gap:.2f} mm apart, usually {usual:.2f}): "
+                f"{what} between {one.file.name} and {other.file.name} ({step:.2f} mm apart, usually {usual:.2f}): "
                 "restore them"
             )
-    return float(gaps.mean())
+    return float(steps.mean())
 
 
 def _thickness(file: Path) -> float:

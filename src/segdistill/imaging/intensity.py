@@ -25,7 +25,7 @@ def to_eight_bits(values: NDArray[Any]) -> Pixels:
     - anything else (negative, or larger): from the smallest to the largest value of the picture.
 
     Raises:
-        ValueError: a value is not finite.
+        ValueError: a value is NaN or infinite.
 
     >>> to_eight_bits(np.array([0, 4095], np.uint16)).tolist()
     [0, 255]
@@ -39,7 +39,7 @@ def to_eight_bits(values: NDArray[Any]) -> Pixels:
     real = np.issubdtype(values.dtype, np.floating)
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):  # min and max hand a NaN on
-        raise ValueError("has pixels that are not finite numbers")
+        raise ValueError("has pixels that are NaN or infinite")
     if low < 0 or high > 65535 or (real and high > 255):
         return stretch(values, low, high)
     whole = float(2 ** next(bits for bits in _DEPTHS if high < 2**bits) - 1)

@@ -42,7 +42,7 @@ def inflate(file: IO[bytes], count: int, exact: bool = True) -> bytes:
     >>> inflate(io.BytesIO(zlib.compress(b"abcdef")), 3)
     b'abc'
     """
-    engine = zlib.decompressobj(47)  # 32 + 15: zlib or gzip, whichever the stream says
+    engine = zlib.decompressobj(47)  # 32 + 15: zlib or gzip, whichever the stream is
     parts: list[bytes] = []
     missing, pending = count, b""
     try:

@@ -31,7 +31,7 @@ _TYPES = {
 
 
 def data_file(path: Path) -> Path:
-    """The file that holds the voxels of a header; the header itself when it says LOCAL.
+    """The file that holds the voxels of a header; the header itself for LOCAL.
 
     Raises:
         InputError: no MetaImage header, or voxels in several files or another folder.

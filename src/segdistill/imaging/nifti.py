@@ -124,7 +124,7 @@ def save_nifti(labels: NDArray[np.uint8], geometry: Geometry, path: Path, unit_k
         labels: uint8 (D, H, W).
         geometry: how they lie in space.
         path: ends in .nii.gz.
-        unit_known: whether the geometry is in millimetres; else the header says that the unit is unknown.
+        unit_known: whether the geometry is in millimetres; else the header states no unit.
 
     Raises:
         InputError: the file cannot be written.

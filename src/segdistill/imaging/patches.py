@@ -1,4 +1,4 @@
-"""A picture cut into a grid of overlapping patches, and the answers for them put together again."""
+"""A picture cut into a grid of overlapping patches, and the predictions of the patches merged again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PatchGrid:
         """Where the patches begin along a side of `length` pixels.
 
         Raises:
-            InputError: the side is shorter than a patch, or the patches leave gaps.
+            InputError: the side is shorter than a patch, or the patches do not cover the picture.
         """
         if length < self.size:
             raise InputError(
@@ -73,26 +73,20 @@ class PatchGrid:
             for top, left in self.places((array.shape[0], array.shape[1]))
         ]
 
-    def stitch(self, teacher_targets: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    def stitch(self, outputs: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
         """Answers for the patches (N, C, p, p) as one for the picture (C, H, W): their mean where they overlap.
 
         >>> PatchGrid(2, 2).stitch(np.array([0, 1, 0, 1]).reshape(4, 1, 1, 1) * np.ones((4, 1, 2, 2)), (2, 3))[0, 0]
         array([0. , 0.5, 1. ], dtype=float32)
         """
         places = self.places(size)
-        if (
-            teacher_targets.ndim != 4
-            or len(teacher_targets) != len(places)
-            or teacher_targets.shape[2:] != (self.size, self.size)
-        ):
-            raise ValueError(
-                f"answers {teacher_targets.shape} are not {len(places)} patches of {self.size} pixels"
-            )
-        total = np.zeros((teacher_targets.shape[1], *size), np.float32)
+        if outputs.ndim != 4 or len(outputs) != len(places) or outputs.shape[2:] != (self.size, self.size):
+            raise ValueError(f"outputs {outputs.shape} are not {len(places)} patches of {self.size} pixels")
+        total = np.zeros((outputs.shape[1], *size), np.float32)
         times = np.zeros(size, np.float32)
-        for answer, (top, left) in zip(teacher_targets, places, strict=True):
+        for output, (top, left) in zip(outputs, places, strict=True):
             window = (slice(top, top + self.size), slice(left, left + self.size))
-            total[:, *window] += answer
+            total[:, *window] += output
             times[window] += 1
         total /= times
         return total

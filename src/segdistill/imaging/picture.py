@@ -18,13 +18,13 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Spacing:
-    """How large one pixel is, in mm, and who says so.
+    """Size of a pixel in mm, and where it comes from.
 
     Attributes:
         row_mm: distance between the centres of two rows.
         column_mm: distance between the centres of two columns.
         source: where it comes from, as shown to users: "PixelSpacing", "ultrasound region", ... A value that
-            was corrected by an assumption says "estimated".
+            was corrected by an assumption is "estimated".
         region: (top, left, bottom, right) in pixels, ends exclusive, outside of which the spacing does not
             hold; None: it holds everywhere.
 
@@ -71,7 +71,7 @@ class Picture:
 
     Attributes:
         pixels: uint8, (H, W) when grey, (H, W, 3) when in colour (RGB).
-        spacing: size of a pixel, None when the file does not say.
+        spacing: size of a pixel, None when the file does not state it.
         source: the file.
 
     >>> Picture(np.zeros((2, 3), np.uint8), None, Path("a.png")).size

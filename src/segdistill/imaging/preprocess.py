@@ -114,15 +114,15 @@ class Preprocess:
         parts = [pixels] if self.patches is None else self.patches.cut(pixels)
         return np.stack([self(np.ascontiguousarray(part)) for part in parts])
 
-    def join(self, teacher_targets: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-        """A network's answers to `inputs` as one for the picture of `size`: (N, C, h, w) -> (C, h, w) or (C, *size).
+    def join(self, outputs: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+        """A network's outputs for `inputs` as one for the picture of `size`: (N, C, h, w) -> (C, h, w) or (C, *size).
 
-        Without patches it is the one answer, at the network's size; patches are put together at the picture's own.
+        Without patches it is the one output, at the network's size; patches are merged at the picture's own size.
 
         >>> Preprocess(size=(4, 4)).join(np.zeros((1, 2, 4, 4), np.float32), (9, 9)).shape
         (2, 4, 4)
         """
-        return teacher_targets[0] if self.patches is None else self.patches.stitch(teacher_targets, size)
+        return outputs[0] if self.patches is None else self.patches.stitch(outputs, size)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings in JSON types.

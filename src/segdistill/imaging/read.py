@@ -1,4 +1,4 @@
-"""Reads one picture file, whatever its format, or says in one line why it cannot be used."""
+"""Reads one picture file of any format; an error is one line with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads one volume, whatever its format, or says in one line why it cannot be used."""
+"""Reads one volume of any format; an error is one line with the reason."""
 
 from __future__ import annotations
 

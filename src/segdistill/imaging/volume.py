@@ -26,7 +26,7 @@ class Geometry:
 
     Attributes:
         shape: (D, H, W).
-        step_mm: distance between slices, rows and columns, as the header says it.
+        step_mm: distance between slices, rows and columns, from the header.
         axes: unit vectors along which slices, rows and columns count up, in patient coordinates (to the left,
             to the back, to the head).
         origin: centre of the first voxel, in mm.
@@ -96,7 +96,7 @@ class Volume:
         voxels: (D, H, W) in the file's own numbers; may be mapped from the file, read slice by slice.
         spacing: (slice, row, column) in mm, None when unknown.
         source: the file, or the folder of a series.
-        geometry: size, spacing and orientation as the header says them.
+        geometry: size, spacing and orientation from the header.
 
     >>> volume = Volume(np.zeros((2, 3, 4)), None, Path("a.mhd"), Geometry((2, 3, 4), (1.0, 1.0, 1.0)))
     >>> volume.size, volume.spacing is None
@@ -134,7 +134,7 @@ class Volume:
 
 
 def require_same_geometry(image: Volume, mask: Volume) -> None:
-    """Raises InputError when a mask does not lie on its image's grid; says what differs.
+    """Raises InputError when a mask does not lie on its image's grid; names what differs.
 
     Size, spacing and orientation are compared; the origin is not, because many tools lose it.
     """
@@ -192,9 +192,9 @@ def check_voxels(shape: tuple[int, ...], max_voxels: int) -> tuple[int, int, int
 
 
 def check_finite(voxels: NDArray[Any]) -> None:
-    """InputError when a voxel is not a finite number."""
+    """InputError when a voxel is NaN or infinite."""
     if np.issubdtype(voxels.dtype, np.floating) and not np.isfinite(voxels).all():
-        raise InputError("has voxels that are not finite numbers")
+        raise InputError("has voxels that are NaN or infinite")
 
 
 def _two_valued(voxels: NDArray[Any]) -> bool:
@@ -211,7 +211,7 @@ def _times(values: tuple[float, ...]) -> str:
 
 
 def _names(geometry: Geometry) -> str:
-    """Where slices, rows and columns run to, such as SPL; oblique ones as numbers would say little."""
+    """Where slices, rows and columns run to, such as SPL; oblique directions are called oblique."""
     letters = (("R", "L"), ("A", "P"), ("I", "S"))
     axes = np.asarray(geometry.axes)
     main = np.abs(axes).argmax(axis=1)

@@ -38,9 +38,9 @@ def _macro(tables: Floats) -> dict[str, Floats]:
     default has it.
     """
     hit = np.diagonal(tables, axis1=-2, axis2=-1)
-    targets, there = tables.sum(axis=-2), tables.sum(axis=-1)
-    precision, recall = _ratio(hit, targets), _ratio(hit, there)
-    f1 = _ratio(2 * hit, targets + there)
+    predicted, there = tables.sum(axis=-2), tables.sum(axis=-1)
+    precision, recall = _ratio(hit, predicted), _ratio(hit, there)
+    f1 = _ratio(2 * hit, predicted + there)
     return {
         "accuracy": _ratio(hit.sum(axis=-1), tables.sum(axis=(-2, -1))),
         "precision": precision.mean(axis=-1),
@@ -211,9 +211,11 @@ def write_classification_csv(rows: Iterable[Classified], classes: Sequence[str],
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*_TEXT, *(_PREFIX + name for name in classes), *LOCATION])
         for row in rows:
-            targets = classes[int(np.argmax(row.probability))]
+            predicted = classes[int(np.argmax(row.probability))]
             located = [repr(row.location[name]) if name in row.location else "" for name in LOCATION]
-            writer.writerow([row.case, row.group, row.label, targets, *map(repr, row.probability), *located])
+            writer.writerow(
+                [row.case, row.group, row.label, predicted, *map(repr, row.probability), *located]
+            )
 
 
 def read_classification_csv(path: str | Path) -> tuple[list[str], list[Classified]]:

@@ -62,7 +62,7 @@ def index_dataset(name: str, path: str | Path, **options: Any) -> list[Case]:
             `chase_db1` observer.
 
     Raises:
-        InputError: unknown dataset or option, a folder that is not it (says what was looked for), or masks
+        InputError: unknown dataset or option, a folder that is not it (names what was looked for), or masks
             without images.
 
     >>> import tempfile

@@ -45,7 +45,7 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files of a folder (not of its sub-folders) in natural order; hidden files are left out."""
+    """Image files of a folder (not of its sub-folders) in natural order; hidden files are skipped."""
     files = [
         path
         for path in folder.iterdir()
@@ -66,7 +66,7 @@ def find_root(path: Path, fits: Callable[[Path], bool], what: str, depth: int = 
     """The folder at `path`, or at most `depth` levels below it, that `fits`.
 
     Raises:
-        InputError: there is none, or more than one on the same level; the message says what was looked for.
+        InputError: there is none, or more than one on the same level; the message names what was looked for.
     """
     path = Path(path)
     if not path.is_dir():
@@ -120,5 +120,5 @@ def first_header(folder: Path, tag: str) -> str:
             if files
             else ""
         )
-    except Exception:  # pydicom raises whatever a damaged header leads to; reading the series will say so
+    except Exception:  # pydicom raises whatever a damaged header leads to; reading the series reports it
         return ""

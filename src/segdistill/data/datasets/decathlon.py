@@ -15,7 +15,7 @@ def index(path: Path, task: str = "") -> list[Case]:
     """Cases of one task: imagesTr/*.nii.gz with labelsTr/*.nii.gz of the same names.
 
     With dataset.json beside them the listed pairs are taken, and a label beyond its classes becomes an error when
-    the mask is read. Images of the test set have no labels and are left out. Every label above 0 is foreground.
+    the mask is read. Images of the test set have no labels and are skipped. Every label above 0 is foreground.
 
     Args:
         path: the task's folder, or one above it.

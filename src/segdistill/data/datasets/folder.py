@@ -55,7 +55,7 @@ def mask_key(stem: str) -> str:
 
 
 def image_key(stem: str) -> str:
-    """An image's name without what says that it is an image.
+    """An image's name without an image prefix or suffix.
 
     >>> image_key("img_7"), image_key("7")
     ('7', '7')

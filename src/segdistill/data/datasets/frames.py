@@ -50,7 +50,7 @@ class FrameTables:
         scans: all that any row names.
         labels: scan -> class; frame_labels: (scan, frame) -> class.
         patients: scan -> patient.
-        boxes: (scan, frame) -> (left, top, right, bottom); where: the row that says so, for messages.
+        boxes: (scan, frame) -> (left, top, right, bottom); where: the row it comes from, for messages.
     """
 
     source: str = ""
@@ -145,7 +145,7 @@ def _read_row(tables: FrameTables, cells: dict[str, str], where: str) -> None:
 def _put(known: dict[Any, Any], key: object, value: object, what: str, where: str) -> None:
     if known.setdefault(key, value) != value:
         raise InputError(
-            f"{where}: {what} '{value}' where another row says '{known[key]}': correct one of them"
+            f"{where}: {what} '{value}' where another row has '{known[key]}': correct one of them"
         )
 
 
@@ -195,7 +195,7 @@ def index(path: Path) -> list[Case]:
 
     Raises:
         InputError: no such layout, a frame without a number or two with one, a mask without frame, or a table that
-            says what the folders do not.
+            adds what the folders do not hold.
     """
     root = find_root(path, lambda folder: bool(_scans(folder)), _WHAT)
     scans = _scans(root)
@@ -256,12 +256,12 @@ def _read(scan: _Scan, masks: Path | None, tables: FrameTables) -> list[Case]:
     by_table = tables.labels.get(scan.name, "")
     cases = []
     for number, file in sorted(frames.items()):
-        targets = tables.frame_labels.get((scan.name, number), by_table)
-        if scan.label and targets and targets != scan.label:
+        shown = tables.frame_labels.get((scan.name, number), by_table)
+        if scan.label and shown and shown != scan.label:
             raise InputError(
-                f"{file}: lies in '{scan.label}', but {tables.source} says '{targets}': correct one of them"
+                f"{file}: lies in '{scan.label}', but {tables.source} has '{shown}': correct one of them"
             )
-        label = scan.label or targets
+        label = scan.label or shown
         if not label and (tables.labels or tables.frame_labels):
             raise InputError(f"{file}: {tables.source} names no class for it: add a row, or move it away")
         cases.append(

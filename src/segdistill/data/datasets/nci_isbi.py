@@ -60,7 +60,7 @@ def index(path: Path) -> list[Case]:
 
 
 def _series(root: Path) -> dict[str, list[Path]]:
-    """Patient -> the folders of its series, wherever folders with its name lie; patients without any left out."""
+    """Patient -> the folders of its series, wherever folders with its name lie; patients without any are skipped."""
     found: dict[str, dict[Path, None]] = {}
     for folder in sorted(root.rglob("Prostate*"), key=lambda folder: natural_key(str(folder))):
         if folder.is_dir() and _PATIENT.match(folder.name):

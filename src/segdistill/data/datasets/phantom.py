@@ -31,7 +31,7 @@ def index(path: Path, count: int = 120, size: int = 128, seed: int = 0) -> list[
 
 PHANTOM = Dataset(
     name="phantom",
-    title="Ultrasound phantom (synthetic pictures, drawn when asked for)",
+    title="Ultrasound phantom (synthetic pictures, drawn on request)",
     index=index,
     how_to_get="Nothing to get: index an empty folder and the pictures are drawn into it.",
     published={"benign": 60, "malignant": 48, "normal": 12},

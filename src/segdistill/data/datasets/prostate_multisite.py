@@ -16,7 +16,7 @@ def index(path: Path) -> list[Case]:
     """Cases of the collection: SITE/CaseNN.nii.gz with SITE/CaseNN_segmentation.nii.gz, one folder per site.
 
     Sites are RUNMC and BMC (from NCI-ISBI 2013), I2CVB, UCL, BIDMC and HK (from PROMISE12). Labels above 0 are
-    prostate (some masks tell two zones apart).
+    prostate (some masks hold two zones).
 
     Raises:
         InputError: not this collection, or a mask without image.
