@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # one thread per test process: two processes of two threads each wait for one another most of the time
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow coverage lint format docs build clean
 
 demo: $(VENV)/train
 	$(BIN)/segdistill demo
@@ -17,6 +17,9 @@ test: $(VENV)/dev lint
 test-slow: $(VENV)/dev
 	$(PYTEST) -n 2 -m slow --timeout 3600 --durations 0
 
+coverage: $(VENV)/dev
+	$(PYTEST) -n 2 -m "not slow" --cov
+
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -25,6 +28,14 @@ lint: $(VENV)/dev
 format: $(VENV)/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/docs
+	$(BIN)/mkdocs build --strict
+
+build: $(VENV)/dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -37,5 +48,9 @@ $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@ $(VENV)/train
 
+$(VENV)/docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache
