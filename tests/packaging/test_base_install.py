@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import csv
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, timeout=1200, check=False
     )
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of a venv with nothing but the package and its base dependencies."""
-    folder = tmp_path_factory.mktemp("base")
-    run(sys.executable, "-m", "venv", folder)
-    done = run(folder / "bin" / "pip", "install", "-q", "-c", ROOT / "constraints.txt", ROOT)
-    assert done.returncode == 0, done.stderr
-    return folder / "bin"
 
 
 @pytest.fixture(scope="module")
