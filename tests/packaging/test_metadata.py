@@ -41,7 +41,7 @@ def test_the_changelog_has_this_version() -> None:
 
 def test_every_dependency_is_pinned() -> None:
     lists = [project()["dependencies"], *project()["optional-dependencies"].values()]
-    names = {normal(re.match(r"[\w.-]+", entry)[0]) for entries in lists for entry in entries}  # type: ignore[index]
+    names = {normal(re.match(r"[\w.-]+", entry)[0]) for entries in lists for entry in entries}
     assert names - pins().keys() == {"segdistill"}
 
 
