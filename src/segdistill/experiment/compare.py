@@ -5,23 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from segdistill.config.matrix import map_stages, needed_stages
 from segdistill.errors import InputError
 from segdistill.experiment.equal_time import EQUAL_TIME_FILE
 from segdistill.experiment.results import METRICS_FILE, RUN_FILE, SUMMARY_FILE, read_json, read_recipe
 from segdistill.files import sha256_text
 from segdistill.metrics.cases import read_metrics_csv
 from segdistill.registry import near_names
-from segdistill.stats.comparison import Training, Variant, own_baselines, split_name
+from segdistill.stats.comparison import Training, Variant, own_baselines
 
 INFO = "stage.json"
 _NO_SETTINGS = {"checkpoint_seconds", "workers"}
-_NO_FACTS = {"seed", "about", "role", "fit", "may_fail", "cache_limit_gb"}
+_NO_FACTS = {"seed", "variant", "about", "role", "fit", "may_fail", "cache_limit_gb"}
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,12 @@ def _read(word: str) -> list[Training]:
 
 
 def _evaluation(folder: Path) -> Training:
-    name = folder.resolve().name
-    cell, seed = split_name(name)
+    name, facts = folder.resolve().name, read_json(folder / SUMMARY_FILE)
     return Training(
-        cell,
+        facts.get("variant") or name,
         read_metrics_csv(folder / METRICS_FILE),
-        seed,
-        network=_network(read_json(folder / SUMMARY_FILE).get("cost", {}).get("parameters")),
+        facts.get("seed"),
+        network=_network(facts.get("cost", {}).get("parameters")),
         settings=f"evaluations in {folder.resolve().parent}",
         stage=name,
         run=folder.resolve().parent.name,
@@ -104,15 +104,15 @@ def _evaluation(folder: Path) -> Training:
 
 def _training(source: Source, name: str) -> Training:
     folder, recipe = source.folder / "stages" / name, source.recipe
-    info, (cell, seed) = read_json(folder / INFO), split_name(name)
-    part = recipe.get("stages", {}).get(name, {})
-    recorded = (info.get("seed"), seed, part.get("seed"), recipe.get("seed"))
+    info, part = read_json(folder / INFO), recipe.get("stages", {}).get(name, {})
+    variant = info.get("variant") or part.get("variant") or name
+    recorded = (info.get("seed"), part.get("seed"), recipe.get("seed"))
     epochs, seconds = _trained(folder / "curves.csv")
     fit = {**recipe.get("fit", {}), **part.get("fit", {})}
     batches = math.ceil(info.get("train_cases", 0) / fit.get("batch_size", 8))
     steps = epochs * math.ceil(batches / fit.get("accumulate", 1))
     return Training(
-        cell,
+        variant,
         read_metrics_csv(folder / METRICS_FILE),
         next((s for s in recorded if isinstance(s, int)), None),
         role=str(info.get("role", part.get("role", ""))),
@@ -123,17 +123,17 @@ def _training(source: Source, name: str) -> Training:
         source=f"{source.folder}:{name}",
         steps=min(steps, fit.get("steps") or steps) or None,
         seconds=seconds or None,
-        equal_time_to=equal_time_to(source.folder, name),
+        equal_time_to=equal_time_to(source.folder, variant),
     )
 
 
-def equal_time_to(run: Path, stage: str) -> str:
-    """The cell whose time a stage was given, once that was measured; "" for none.
+def equal_time_to(run: Path, variant: str) -> str:
+    """The variant whose time a variant was given, once that was measured; "" for none.
 
-    >>> equal_time_to(Path("nowhere"), "baseline@0")
+    >>> equal_time_to(Path("nowhere"), "baseline")
     ''
     """
-    return str(read_json(run / EQUAL_TIME_FILE).get(split_name(stage)[0], {}).get("equal_time_to", ""))
+    return str(read_json(run / EQUAL_TIME_FILE).get(variant, {}).get("equal_time_to", ""))
 
 
 def _network(facts: Any) -> str:
@@ -151,30 +151,20 @@ def _trained(curves: Path) -> tuple[int, float]:
 
 
 def _settings(recipe: dict[str, Any], name: str, above: tuple[str, ...] = ()) -> str:
-    """A hash of all that a stage was told but its seed, its teachers' settings included; "" where not known."""
-    stage = recipe.get("stages", {}).get(name)
+    """A hash of all settings of a stage but its seed, with those of the stages that it needs; "" where not known."""
+    stages = recipe.get("stages", {})
+    stage = stages.get(name)
     if not isinstance(stage, dict) or name in above:
         return ""
-    facts = {key: value for key, value in stage.items() if key not in _NO_FACTS}
-    others = [teacher.get("stage") for teacher in stage.get("teachers") or []]
-    others += [
-        c for methods in stage.get("methods") or [] for c in (methods.get("autoencoders") or {}).values()
-    ]
-    others += [stage[key] for key in ("starts_from", "equal_time_to") if stage.get(key)]
+    own = {key: value for key, value in stage.items() if key not in _NO_FACTS}
     fit = {**recipe.get("fit", {}), **stage.get("fit", {})}
-    told = {
-        "stage": json.loads(_without_seeds(json.dumps(facts), others)),
+    facts = {
+        "stage": map_stages(own, lambda other: stages.get(other, {}).get("variant") or other),
         "fit": {key: value for key, value in fit.items() if key not in _NO_SETTINGS},
-        "data": recipe.get("data"),
-        "others": [_settings(recipe, other, (*above, name)) for other in others],
+        "data": {key: value for key, value in (recipe.get("data") or {}).items() if key != "table"},
+        "others": [_settings(recipe, other, (*above, name)) for other in needed_stages(stage)],
     }
-    return sha256_text(json.dumps(told, sort_keys=True))
-
-
-def _without_seeds(text: str, names: Iterable[str]) -> str:
-    for name in names:
-        text = text.replace(json.dumps(name), json.dumps(split_name(name)[0]))
-    return text
+    return sha256_text(json.dumps(facts, sort_keys=True))
 
 
 def stated_margin(words: Sequence[str]) -> float | None:

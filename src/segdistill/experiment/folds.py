@@ -1,4 +1,4 @@
-"""Cross-validation as one recipe: a run per fold in one folder, and what they give together."""
+"""Cross-validation as one recipe: a run per fold in one folder, and a summary over them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from segdistill.files import write_json, write_text
 from segdistill.report.folds import over_folds, render_folds
 
 EXTERNAL = "external"
-"""Below a fold's folder: evaluations of its networks on other datasets, one folder each."""
+"""Folder of a fold with the evaluations of its networks on other datasets, one folder each."""
 
 Run = Callable[[Recipe, Path | None, Path, Machine, list[str] | None], Iterator[Event]]
 
@@ -29,11 +29,10 @@ Run = Callable[[Recipe, Path | None, Path, Machine, list[str] | None], Iterator[
 def run_folds(
     recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None, run: Run
 ) -> Iterator[Event]:
-    """Runs the folds of a recipe one after the other, or those that it names, and sums up all that are finished.
+    """Runs the folds of a recipe one after the other (or its `only_folds`), and sums up all that are finished.
 
-    Every fold is a run of its own in `folder`/fold-N, which continues and skips what is finished; they share one
-    prepared store. Several calls may work on different folds at once. A fold with failed trainings, of those that may
-    fail (failures.py), does not keep the others from being run.
+    Every fold is a run of its own in `folder`/fold-N, which continues and skips what is finished; all share one
+    prepared store. Several calls may run different folds at once. Failed trainings of one do not stop the others.
 
     Args:
         recipe: with `folds`.
@@ -51,6 +50,8 @@ def run_folds(
         raise InputError(f"{folder} holds a run without folds: choose another --out")
     if is_first_process():
         require_folds(recipe, source, stages)
+        if not (folder / FOLDS_FILE).exists():
+            write_json(folder / FOLDS_FILE, _facts(recipe, [], {}, {}))
     failed: dict[int, str] = {}
     for fold in recipe.only_folds or range(1, (recipe.folds or 0) + 1):
         try:
@@ -74,26 +75,26 @@ def fold_recipe(recipe: Recipe, fold: int) -> Recipe:
 
     >>> whole = Recipe(name="r", folds=3, stages={"net": {"model": {"name": "unet"}}})
     >>> fold_recipe(whole, 2).data.split.fold, fold_recipe(whole, 2).name
-    (1, 'r/fold-2')
+    (2, 'r/fold-2')
     """
-    split = recipe.data.split.model_copy(update={"method": "k_fold", "folds": recipe.folds, "fold": fold - 1})
+    split = recipe.data.split.model_copy(update={"method": "k_fold", "folds": recipe.folds, "fold": fold})
     data = recipe.data.model_copy(update={"split": split})
     name = f"{recipe.name}/fold-{fold}"
     return recipe.model_copy(update={"name": name, "data": data, "folds": None, "only_folds": []})
 
 
 def require_folds(recipe: Recipe, source: Path | None, stages: list[str] | None) -> None:
-    """Looks at every fold before the first one is trained.
+    """Checks every fold before the first one is trained.
 
     Raises:
-        InputError: names the fold, and the class that it would lack.
+        InputError: names the fold, and the class that it has no case of.
     """
     split = fold_recipe(recipe, 1).data.split
     chosen = recipe.chosen(stages)
     with TemporaryDirectory() as drawn:  # synthetic images are drawn again in each fold
         cases = load_cases(fold_recipe(recipe, 1).data, source, Path(drawn)).cases
     for fold in range(1, split.folds + 1):
-        divided = k_fold(cases, split.folds, fold - 1, split.seed, split.val)
+        divided = k_fold(cases, split.folds, fold, split.seed, split.val)
         try:
             for name in chosen:
                 require_cases(recipe, name, divided)
@@ -125,17 +126,18 @@ def conclude_folds(recipe: Recipe, folder: Path) -> None:
             summary = over_folds({fold: one.get("summary", {}) for fold, one in evaluated.items()})
             stages[name] = {"summary": summary, "cost": next(iter(evaluated.values())).get("cost", {})}
     external = _external(folder, finished)
-    facts = {
-        "recipe": recipe.name,
-        "folds": count,
-        "finished": finished,
-        "stages": stages,
-        EXTERNAL: external,
-    }
-    write_json(folder / FOLDS_FILE, facts)
+    write_json(folder / FOLDS_FILE, _facts(recipe, finished, stages, external))
     shown = {name: stage["summary"] for name, stage in stages.items()}
     page = render_folds(recipe.name, recipe.about, count, finished, shown, external)
     write_text(folder / "report.html", page)
+
+
+def _facts(
+    recipe: Recipe, finished: list[int], stages: dict[str, Any], external: dict[str, Any]
+) -> dict[str, Any]:
+    """The content of folds.json, which also marks the folder of a cross-validation from its beginning."""
+    facts = {"recipe": recipe.name, "folds": recipe.folds, "finished": finished}
+    return facts | {"stages": stages, EXTERNAL: external}
 
 
 def _external(folder: Path, finished: list[int]) -> dict[str, Any]:

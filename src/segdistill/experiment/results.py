@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import yaml
-
-from segdistill.stats.comparison import split_name
 
 METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "evaluation.json"
@@ -110,26 +108,23 @@ def _line(dice: dict[str, Any], cost: dict[str, Any]) -> str:
     return f"Dice {dice['mean']:.3f}{interval}  n={dice['n']}  {price}"
 
 
-def cells_table(folder: Path, stages: Sequence[str]) -> list[str]:
-    """One line per cell: its mean Dice with the spread over seeds, each seed's, and how many there are.
+def variants_table(folder: Path, variants: Mapping[str, Sequence[str]]) -> list[str]:
+    """One line per variant: its mean Dice with the spread over seeds, each seed's, and how many there are.
 
     Args:
         folder: of the run.
-        stages: its cells with their seeds, such as "kd@0".
+        variants: the stages of each variant, one per seed.
 
-    >>> for line in cells_table(Path("nowhere"), ["kd@0", "kd@1"]):
+    >>> for line in variants_table(Path("nowhere"), {"kd": ["kd@0", "kd@1"]}):
     ...     print(line)
-    cell      Dice  over seeds  seeds
+    variant   Dice  over seeds  seeds
     kd           -           -  0 of 2 seeds
     """
-    cells: dict[str, list[str]] = {}
-    for stage in stages:
-        cells.setdefault(split_name(stage)[0], []).append(stage)
     facts = read_json(folder / RUN_FILE)
     failed, reported = facts.get("failed", {}), facts.get("stages", [])
-    width = max(8, *map(len, cells))
-    lines = [f"{'cell':{width}}  Dice  over seeds  seeds"]
-    for cell, names in cells.items():
+    width = max(8, *map(len, variants))
+    lines = [f"{'variant':{width}}  Dice  over seeds  seeds"]
+    for variant, names in variants.items():
         found = {name: _dice(folder / "stages" / name) for name in names if name in reported}
         known = [dice for dice in found.values() if dice is not None]
         mean = f"{fmean(known):.3f}" if known else "-"
@@ -138,7 +133,7 @@ def cells_table(folder: Path, stages: Sequence[str]) -> list[str]:
         words = f"{len(found)} of {len(names)} seeds"
         words += f" ({', '.join(f'{dice:.3f}' for dice in known)})" if known else ""
         words += f", failed: {', '.join(lost)}" if lost else ""
-        lines.append(f"{cell:{width}} {mean:>5}  {spread:>10}  {words}")
+        lines.append(f"{variant:{width}} {mean:>5}  {spread:>10}  {words}")
     return lines
 
 

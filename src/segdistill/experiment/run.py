@@ -20,7 +20,7 @@ from segdistill.data.store import Store, prepare_store
 from segdistill.data.table import write_cases
 from segdistill.distillation.cache.filling import Filling
 from segdistill.errors import CasesFailed, InputError
-from segdistill.experiment.cases import LoadedCases, absolute, drawn_in_vain, load_cases
+from segdistill.experiment.cases import LoadedCases, absolute, load_cases, removing_phantoms_on_error
 from segdistill.experiment.check import check_parts, recipe_warnings, require_cases
 from segdistill.experiment.environment import ENVIRONMENT, differences, environment
 from segdistill.experiment.events import Event
@@ -186,7 +186,7 @@ def _prepare(
     recipe: Recipe, chosen: list[str], source: Path | None, folder: Path
 ) -> Generator[Event, None, _Run]:
     """Cases and the prepared store, which lies beside the runs so that they share it."""
-    with drawn_in_vain(recipe.data, folder):
+    with removing_phantoms_on_error(recipe.data, folder):
         loaded_cases = load_cases(recipe.data, source, folder)
         yield Event(f"{loaded_cases.name}: {len(loaded_cases.cases)} cases, {loaded_cases.split}")
         if note := normal_note(loaded_cases.cases):

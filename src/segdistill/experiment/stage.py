@@ -1,4 +1,4 @@
-"""One stage on disk: weights with all that is needed to use them, and whether they still answer the recipe."""
+"""One stage on disk: weights with all that is needed to use them, and whether they are still valid."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def encoder_of(network: nn.Module, name: str) -> nn.Module:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """What a stage's folder says of itself; empty when it holds no stage.
+    """The record of a stage's folder; empty when it holds no stage.
 
     >>> read_info(Path("nowhere"))
     {}
@@ -63,7 +63,7 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 
 def is_finished(folder: Path, fingerprint: str) -> bool:
-    """Whether the stage was trained to the end with exactly these inputs, and its weights are unharmed."""
+    """Whether the stage was trained to the end with exactly these inputs, and its weights are unchanged."""
     info = read_info(folder)
     return (
         info.get("fingerprint") == fingerprint
@@ -74,9 +74,9 @@ def is_finished(folder: Path, fingerprint: str) -> bool:
 
 
 def is_trained(folder: Path, fingerprint: str) -> bool:
-    """Whether a kill came between the last step of training these inputs and the record of it.
+    """Whether these inputs were trained to the end but not recorded, since the process was killed in between.
 
-    Final weights appear whole and as the last thing; `begin` removes those of other inputs.
+    Final weights are written last and atomically; `begin` removes those of other inputs.
     """
     info = read_info(folder)
     return (
@@ -87,7 +87,7 @@ def is_trained(folder: Path, fingerprint: str) -> bool:
 
 
 def record(folder: Path, info: dict[str, Any]) -> None:
-    """Notes that the weights of a stage are final; what only training needed is removed."""
+    """Writes the record of a finished stage, and removes files that only training needed."""
     for name in (STATE, BEST):
         (folder / name).unlink(missing_ok=True)
     write_json(folder / INFO, info | {"weights_sha256": sha256_file(folder / WEIGHTS)})
@@ -103,9 +103,10 @@ def goes_on(folder: Path, fingerprint: str) -> bool:
 
 
 def begin(folder: Path, info: dict[str, Any]) -> bool:
-    """Makes the folder ready for training; True when an interrupted training of the same inputs goes on.
+    """Prepares the folder for training, without the files of other inputs.
 
-    What other inputs left there is removed.
+    Returns:
+        Whether an interrupted training of the same inputs is continued.
     """
     continued = goes_on(folder, info["fingerprint"])
     if not continued:
@@ -154,19 +155,17 @@ def load_stage(folder: Path) -> TrainedStage:
         model = ModelRecipe.model_validate({**info["model"], "pretrained": None})
         name, classes = str(info["name"]), len(info["classes"])
     except (KeyError, TypeError, ValueError, InputError) as error:
-        raise InputError(
-            f"{folder / INFO} is damaged: run the recipe again to train the stage anew"
-        ) from error
+        raise InputError(f"{folder / INFO} is damaged: run the recipe again to train the stage") from error
     network = build_network(model, preprocess.channels, classes)
     try:
         load_weights(folder / WEIGHTS, network)
     except InputError as error:
-        raise InputError(f"{error}: run the recipe again to train the stage anew") from error
+        raise InputError(f"{error}: run the recipe again to train the stage") from error
     return TrainedStage(name, folder, network.eval(), preprocess, postprocess, info)
 
 
 def find_stage(model: str) -> Path:
-    """The folder that "RUN", "RUN:STAGE" or a stage's own folder means; RUN alone means the exported stage.
+    """The folder of "RUN:STAGE", of a stage's own folder, or of "RUN", which means the exported stage.
 
     Raises:
         InputError: there is no such run or stage; the stages that exist are listed.

@@ -163,19 +163,19 @@ def stage_report(folder: Path, part: StageRecipe) -> StageReport:
     evaluated = read_json(folder / SUMMARY_FILE)
     curves = read_curves(folder / "curves.csv")
     words = part.about or f"{part.model.name}, {part.task}"
-    if any(teacher.unseen for teacher in part.teachers):
-        words += "; each case is taught by the teachers that never saw it: teachers.csv"
+    if any(teacher.out_of_fold for teacher in part.teachers.values()):
+        words += "; each case is taught by the teachers that did not train on it: teachers.csv"
     return StageReport(
         name=folder.name,
-        role=part.role,
+        role=part.role or "comparator",
         task=words,
         summary=evaluated.get("summary", {}),
         results=read_metrics_csv(folder / METRICS_FILE),
         curves=curves,
         cost=evaluated.get("cost", {}),
         training=training_summary(folder, curves)
-        | {"equal_time_to": equal_time_to(folder.parents[1], folder.name)},
-        teachers=[teacher.stage for teacher in part.teachers],
+        | {"equal_time_to": equal_time_to(folder.parents[1], part.variant or folder.name)},
+        teachers=part.taught_by,
         pooled=evaluated.get("pooled", {}),
         calibration=evaluated.get("calibration", {}),
         robustness=evaluated.get("robustness", ()),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.stage import INFO, begin, is_finished, is_trained, read_info, record
 from segdistill.files import sha256_file, write_json
 from segdistill.imaging.postprocess import Postprocess
+from segdistill.training.curves import read_curves
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import WEIGHTS, Progress, fit
 from segdistill.training.saturation import find_saturation
@@ -43,12 +43,12 @@ _ENGINES = ("albumentations", "opencv-python-headless", "numpy")
 
 
 def with_cache(inputs: StageInputs, task: Distillation, train: Views, fabric: Fabric) -> Iterator[Filling]:
-    """Completes the cache of a stage, and lets its task and the batches of its views use it; nothing else is cached.
+    """Fills the cache of the teachers' targets of a stage, and lets its task read it.
 
     With several processes the first one fills, and the others wait for it.
 
     Raises:
-        InputError: it cannot be kept: a method that cannot be cached, a limit, a full disk.
+        InputError: a method that cannot be cached, the size limit, or a full disk.
     """
     settings, stage = inputs.settings, inputs.stage
     assert settings.views is not None
@@ -70,7 +70,7 @@ def with_cache(inputs: StageInputs, task: Distillation, train: Views, fabric: Fa
 
 
 def cache_folder(inputs: StageInputs) -> Path:
-    """Beside the runs, as the prepared store is, so that they share it."""
+    """The folder beside the runs, which share it as they share the prepared store."""
     return inputs.store.folder.parent.parent / FOLDER
 
 
@@ -82,15 +82,15 @@ def _wanted(inputs: StageInputs, task: Distillation, train: Views) -> list[Wante
         rows = np.flatnonzero((task.teacher_weights[:, j] > 0).numpy()[cases])
         if not len(rows):
             raise InputError(
-                f"stage {inputs.name}: teacher '{teacher.name}' speaks for no training case: leave it out"
+                f"stage {inputs.name}: teacher '{teacher.name}' teaches no training case: remove it"
             )
-        asked = shown | _teacher(inputs, teacher.name, str(teacher.precision))
+        known = shown | _teacher(inputs, teacher.name, str(teacher.precision))
         if task.weighting is not None and task.weighting.reads_logits:
             logits = SoftPrediction()
-            wanted.append(Wanted(j, LOGITS, "", logits, asked | extraction(logits), rows))
+            wanted.append(Wanted(j, LOGITS, "", logits, known | extraction(logits), rows))
         for name, (_, method) in task.methods.items():
             for term, (_, inner) in flat(1.0, method).items():
-                facts = asked | extraction(inner) | _codes(inputs, name, teacher.name)
+                facts = known | extraction(inner) | _autoencoder(inputs, name, teacher.name)
                 wanted.append(Wanted(j, name, term, inner, facts, rows))
     return wanted
 
@@ -115,7 +115,7 @@ def _version(package: str) -> str:
 
 
 def _teacher(inputs: StageInputs, name: str, precision: str) -> dict[str, Any]:
-    folder = inputs.teacher_folder(name)
+    folder = inputs.teacher_folder(inputs.stage.teachers[name].stage)
     info = read_info(folder)
     return {
         "weights": sha256_file(folder / WEIGHTS),
@@ -125,28 +125,35 @@ def _teacher(inputs: StageInputs, name: str, precision: str) -> dict[str, Any]:
     }
 
 
-def _codes(inputs: StageInputs, methods: str, teacher: str) -> dict[str, Any]:
-    """The auto-encoders through which a teacher's features are read."""
-    named = [part.autoencoders.get(teacher) for part in inputs.stage.methods if part.name == methods]
-    trained = [name for name in named if name is not None]
-    return {"autoencoders": sha256_file(inputs.teacher_folder(trained[0]) / WEIGHTS)} if trained else {}
+def _autoencoder(inputs: StageInputs, method: str, teacher: str) -> dict[str, Any]:
+    """The auto-encoders through which a method reads a teacher's features."""
+    trained = inputs.stage.methods[method].autoencoders.get(teacher)
+    return {"autoencoders": sha256_file(inputs.teacher_folder(trained) / WEIGHTS)} if trained else {}
 
 
 def train_stage(
     inputs: StageInputs, fingerprint: str, fabric: Fabric, precision: str
 ) -> Iterator[Progress | Filling]:
-    """Trains the stage, or goes on where an interrupted training of the same inputs stopped; gives the loop's progress,
-    and before it that of filling the method cache, where it has one. `fingerprint` is that of the inputs.
+    """Trains the stage, or continues an interrupted training of the same inputs.
+
+    Args:
+        inputs: of the stage.
+        fingerprint: of the inputs.
+        fabric: launched.
+        precision: of the training.
+
+    Yields:
+        The progress of filling the cache, where the stage has one, and then that of the loop.
 
     Raises:
         InputError: a part cannot be built, or the folder cannot be written.
-        TrainingStopped: a loss was not finite.
+        TrainingStopped: a loss became NaN or infinite.
     """
     info = describe(inputs, fingerprint)
     if not fabric.broadcast(fabric.is_global_zero and is_trained(inputs.folder, fingerprint)):
         yield from _fit(inputs, info, fabric, precision)
     if fabric.is_global_zero:
-        record(inputs.folder, info)
+        record(inputs.folder, info | {"weights_kept": _weights_kept(inputs)})
     fabric.barrier()
 
 
@@ -155,13 +162,12 @@ def _fit(
 ) -> Iterator[Progress | Filling]:
     settings = inputs.settings
     train_cases = inputs.of("train")
-    # the same seed for every stage: a student and its undistilled own baseline begin with the same weights and see
-    # the same views
+    # the same seed for every stage: a student and its baseline begin with the same weights and see the same views
     torch.manual_seed(inputs.seed)
     task = build_task(inputs, train_cases, fabric, precision)
     train = _views(inputs, train_cases, settings.augment, inputs.recipe.data.skip_empty)
-    held_out = inputs.of("val")
-    validation = _views(inputs, held_out, "none") if held_out else None
+    val_cases = inputs.of("val")
+    validation = _views(inputs, val_cases, "none") if val_cases else None
     if fabric.is_global_zero:
         goes_on = begin(inputs.folder, info)
         record_environment(inputs.folder, environment(fabric.device, precision, fabric.world_size), goes_on)
@@ -172,7 +178,7 @@ def _fit(
 
 
 def still_stands(inputs: StageInputs, precision: str) -> bool:
-    """Whether an earlier call trained this stage to the end and it still answers the recipe."""
+    """Whether an earlier call trained this stage to the end with what the recipe states now."""
     needed = [inputs.teacher_folder(name) / WEIGHTS for name in inputs.stage.needs]
     if not read_info(inputs.folder) or not all(path.exists() for path in needed):
         return False
@@ -190,10 +196,12 @@ def describe(inputs: StageInputs, fingerprint: str) -> dict[str, Any]:
     names = ["background", *lesions]  # also with one logit: its probability is that of the lesion
     return {
         "name": inputs.name,
+        "variant": inputs.variant,
+        "seed": inputs.seed,
         "fingerprint": fingerprint,
         "role": inputs.stage.role,
         "about": inputs.stage.about,
-        "teachers": [teacher.stage for teacher in inputs.stage.teachers],
+        "teachers": inputs.stage.taught_by,
         "model": labelled_model(inputs.stage).model_dump(mode="json"),
         "classes": names,
         "preprocess": inputs.preprocess.to_dict(),
@@ -226,50 +234,72 @@ def _views(inputs: StageInputs, cases: list[Case], augment: str, skip_empty: boo
     )
 
 
+_SCORES = {"val_dice": "Dice", "val_accuracy": "accuracy"}
+
+
+def _best_row(curves: list[dict[str, float]], names: Sequence[str]) -> dict[str, float]:
+    """The epoch with the highest mean of the named validation numbers, the first of equals; empty without any."""
+    scored = [row for row in curves if any(name in row for name in names)]
+
+    def score(row: dict[str, float]) -> float:
+        found = [row[name] for name in names if name in row]
+        return sum(found) / len(found)
+
+    return max(scored, key=score, default={})
+
+
+def _weights_kept(inputs: StageInputs) -> str:
+    """Which weights the loop has kept, in words."""
+    joint = inputs.stage.joint_settings
+    names = ("val_dice",) if joint is None else joint.score
+    best = _best_row(read_curves(inputs.folder / "curves.csv"), names)
+    if not best or not inputs.settings.keeps_best:
+        return "last epoch"
+    measured = " and ".join(_SCORES[name] for name in names if name in best)
+    return f"best epoch {best['epoch']:.0f} by validation {measured}"
+
+
 def training_summary(folder: Path, curves: list[dict[str, float]]) -> dict[str, Any]:
-    """What a report says of a stage's training."""
+    """The facts of a stage's training for reports."""
     info = read_info(folder)
     summary: dict[str, Any] = {"cases": info.get("train_cases"), "epochs": len(curves)}
+    summary |= {"weights_kept": info["weights_kept"]} if "weights_kept" in info else {}
     if curves:
         summary["seconds"] = sum(row.get("seconds", 0.0) for row in curves)
-        names = info.get("score", ["val_dice"])
-        scored = [row for row in curves if any(name in row for name in names)]
-        if scored:
-            best = max(scored, key=lambda row: fmean(row[name] for name in names if name in row))
+        if best := _best_row(curves, info.get("score", ["val_dice"])):
             summary["best_epoch"] = int(best["epoch"])
         summary["warnings"] = [str(warning) for warning in find_saturation(curves)]
     return summary
 
 
 def measure_equal_time(inputs: StageInputs, fabric: Fabric, precision: str) -> Iterator[Event]:
-    """Measures once, before the stage is trained, and writes the steps into the run; a resumed run keeps them.
+    """Measures the steps of an equal-time baseline before it is trained, and writes them into the run.
 
-    The teachers of the other stage are trained by then. What its cache costs to fill counts once; validation counts on
-    neither side.
+    They are measured once. The teachers of the other stage are trained by then. The time to fill its cache counts once;
+    validation is not counted.
 
     Raises:
         InputError: on several devices.
     """
-    method, run = inputs.stage.equal_time_to, inputs.folder.parents[1]
-    if method is None or equal_steps(run, inputs.name) is not None:
+    name, run = inputs.stage.equal_time_to, inputs.folder.parents[1]
+    if name is None or equal_steps(run, inputs.variant) is not None:
         return
     if fabric.world_size > 1:
         raise InputError(f"stage {inputs.name}: equal_time_to is measured on one device: use --devices 1")
-    yield Event(f"stage {inputs.name}: measuring step times, alone and with {method}")
-    times = _measure(
-        inputs, replace(inputs, name=method, folder=inputs.teacher_folder(method)), fabric, precision
-    )
-    keep_times(run, inputs.name, method, times)
+    yield Event(f"stage {inputs.name}: measuring step times, its own and those of {name}")
+    distilled = replace(inputs, name=name, folder=inputs.teacher_folder(name))
+    times = _measure(inputs, distilled, fabric, precision)
+    keep_times(run, inputs.variant, distilled.variant, times)
     yield Event(
-        f"stage {inputs.name}: {times.equal_steps} steps take the time of the {times.steps} of {method} "
-        f"({1e3 * times.alone:.0f} and {1e3 * times.method:.0f} ms a step)"
+        f"stage {inputs.name}: {times.equal_steps} steps take the time of the {times.steps} of {name} "
+        f"({1e3 * times.baseline:.0f} and {1e3 * times.distillation:.0f} ms a step)"
     )
 
 
-def _measure(alone: StageInputs, method: StageInputs, fabric: Fabric, precision: str) -> StepTimes:
-    views = _timed_views(method)
+def _measure(baseline: StageInputs, distilled: StageInputs, fabric: Fabric, precision: str) -> StepTimes:
+    views = _timed_views(distilled)
     tasks = []
-    for inputs in (alone, method):
+    for inputs in (baseline, distilled):
         torch.manual_seed(inputs.seed)
         own = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
         task = build_task(inputs, inputs.of("train"), own, precision)
@@ -278,12 +308,12 @@ def _measure(alone: StageInputs, method: StageInputs, fabric: Fabric, precision:
     assert isinstance(distillation, Distillation)
     asking = asker(distillation, views, tasks[1][2], tasks[1][1])
     turns = [stepper(task, views, settings, own) for task, own, settings in tasks]
-    of_alone, of_method, of_asking = median_seconds([*turns, asking], fabric.device)
+    seconds = median_seconds([*turns, asking], fabric.device)
     settings = tasks[1][2]
     steps = math.ceil(len(batch_indices(len(views), settings.batch_size, 0, 0)) / settings.accumulate)
     epochs, total = settings.length(steps)
-    asked = min(settings.views or epochs, epochs) * steps if method.stage.cache else total
-    return StepTimes(of_alone, of_method, of_asking, total, min(asked, total))
+    teacher_steps = min(settings.views or epochs, epochs) * steps if distilled.stage.cache else total
+    return StepTimes(*seconds, steps=total, teacher_steps=min(teacher_steps, total))
 
 
 def _timed_views(inputs: StageInputs) -> Views:

@@ -62,7 +62,7 @@ def teachers_table(rows: Sequence[Taught]) -> str:
     )
 
 
-Role = Literal["teacher", "student", "baseline"]
+Role = Literal["teacher", "student", "baseline", "comparator"]
 
 
 @dataclass
