@@ -72,7 +72,7 @@ class Record:
                 "update segdistill"
             )
         try:
-            record: Self = _adapter(cls).validate_json(json.dumps(content), strict=True)
+            record: Self = _adapter(cls).validate_json(json.dumps(content), strict=True)  # type: ignore[arg-type]
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
