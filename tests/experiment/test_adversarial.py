@@ -153,7 +153,7 @@ def test_maps_smaller_than_what_a_logit_looks_at_are_told_once(tmp_path: Path) -
         "warning: stage teacher: discriminators see maps of 32x32, smaller than the 99x99 pixels"
     )
     for size, native, seen in ((96, False, "96x96"), (100, False, None), (100, True, "50x50")):
-        changes = [f"data.size={size}", f"stages.teacher.adversarial.native={str(native).lower()}"]
+        changes = [f"data.size={size}", f"stages.teacher.adversarial.native_size={str(native).lower()}"]
         loaded = load_recipe(str(path), changes)
         lines = recipe_warnings(loaded, list(loaded.stages))
         assert [seen in line for line in lines if seen] == ([True] if seen else [])
@@ -165,7 +165,7 @@ def test_maps_smaller_than_what_a_logit_looks_at_are_told_once(tmp_path: Path) -
     ("stage", "message"),
     [
         ({"task": "supervised"}, "adversarial belongs to a stage with task: adversarial"),
-        ({"teachers": [{"stage": "x"}]}, "has no teachers"),
+        ({"teachers": {"x": {}}}, "has no teachers"),
         ({"loss": {"name": "dice"}}, "set its weights under adversarial"),
         ({"adversarial": {"gan": "wasserstein"}}, "gan: Input should be 'minimax' or 'non_saturating'"),
         ({"adversarial": {"alpha": [1.0, -0.1]}}, "alpha has a negative weight"),
@@ -189,7 +189,7 @@ def test_what_a_recipe_must_not_say(stage: dict[str, Any], message: str, tmp_pat
             ("data.size=16",),
             "stage teacher: discriminator 1 would see maps of 16x16 and needs 32x32 at least",
         ),
-        (("stages.teacher.adversarial.native=true",), "discriminator 2 would see maps of 16x16"),
+        (("stages.teacher.adversarial.native_size=true",), "discriminator 2 would see maps of 16x16"),
         (("stages.teacher.adversarial.adv_stages=3",), "has 2 supervised stages, and adversarial asks for 3"),
         (("stages.teacher.model.stages=1", "stages.teacher.adversarial.alpha=[]"), "alpha"),
     ],

@@ -32,24 +32,23 @@ def recipe(**changes: Any) -> dict[str, Any]:
         "teacher": teacher,
         "other": {"role": "teacher", "model": {"name": "enet"}},
         "baseline": {"model": NET},
-        "teacher_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "teacher"}]},
-        "other_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "other"}]},
-        "alone_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "baseline"}]},
+        "teacher_codes": {"task": "autoencoder", "model": CODES, "teachers": {"teacher": {}}},
+        "other_codes": {"task": "autoencoder", "model": CODES, "teachers": {"other": {}}},
+        "alone_codes": {"task": "autoencoder", "model": CODES, "teachers": {"baseline": {}}},
         "student": {
             "role": "student",
             "task": "distillation",
             "model": NET,
             "loss": {"name": "amtd_seg"},
-            "teachers": [{"stage": "teacher"}, {"stage": "other"}],
+            "teachers": {"teacher": {}, "other": {}},
             "weighting": "score",
             "combine": "predictions",
-            "methods": [
-                {"name": "soft_prediction", "temperature": 4.0, "weight": 0.1},
-                {"name": "attention_transfer", "weight": 0.1},
-                {"name": "region_contrast", "weight": 0.1, "layers": "emkd"},
-                {"name": "adversarial_similarity"},
-                {
-                    "name": "feature_similarity",
+            "methods": {
+                "soft_prediction": {"temperature": 4.0, "weight": 0.1},
+                "attention_transfer": {"weight": 0.1},
+                "region_contrast": {"weight": 0.1, "layers": "emkd"},
+                "adversarial_similarity": {},
+                "feature_similarity": {
                     "layers": [2],
                     "autoencoders": {
                         "student": "alone_codes",
@@ -57,7 +56,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
                         "other": "other_codes",
                     },
                 },
-            ],
+            },
         },
     }
     content = copy.deepcopy(content)  # parts above are shared
@@ -182,8 +181,8 @@ def test_stages_of_earlier_runs_are_known_by_the_same_facts() -> None:
         "model": {"name": "simplified_unet", "pretrained": None, "sha256": None, "widths": [2, 4, 4]},
         "loss": {"name": "weight_balance"},
         "labels": None,
-        "teachers": [{"stage": "teacher", "weight": 1.0, "labels": []}],
-        "methods": [{"name": "soft_prediction", "weight": 1.0}],
+        "teachers": {"teacher": {"weight": 1.0, "labels": []}},
+        "methods": {"soft_prediction": {"weight": 1.0}},
         "hard_weight": 1.0,
         "routing": "both",
         "finetune_teachers": False,

@@ -87,10 +87,10 @@ def test_auto_encoders_are_part_of_the_key(tmp_path: Path) -> None:
     stages = {
         "teacher": RECIPE["stages"]["teacher"],
         "baseline": {"model": STUDENT["model"]},
-        "teacher_codes": codes | {"teachers": [{"stage": "teacher"}]},
-        "student_codes": codes | {"teachers": [{"stage": "baseline"}]},
+        "teacher_codes": codes | {"teachers": {"teacher": {}}},
+        "student_codes": codes | {"teachers": {"baseline": {}}},
         "student": STUDENT
-        | {"cache": True, "methods": [{"name": "feature_similarity", "layers": [2], "autoencoders": read}]},
+        | {"cache": True, "methods": {"feature_similarity": {"layers": [2], "autoencoders": read}}},
     }
     path = tmp_path / "fsd.yaml"
     path.write_text(
@@ -112,7 +112,7 @@ def test_auto_encoders_are_part_of_the_key(tmp_path: Path) -> None:
         ({}, {"cache_limit_gb": 0.0}, "cache_limit_gb"),
         (
             {},
-            {"task": "supervised", "teachers": [], "methods": []},
+            {"task": "supervised", "teachers": {}, "methods": {}},
             "cache belongs to a stage with task: dist",
         ),
     ],

@@ -56,7 +56,7 @@ def test_a_setting_of_the_teacher_makes_another_method(tmp_path: Path) -> None:
         stages = {
             "teacher": {**TEACHER, **teacher},
             "baseline": ALONE,
-            "kd": {"teachers": [{"stage": "teacher"}]},
+            "kd": {"teachers": {"teacher": {}}},
         }
         return write_run(tmp_path / name, stages)
 

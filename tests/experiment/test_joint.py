@@ -41,9 +41,9 @@ STAGES: dict[str, Any] = {
         "role": "student",
         "task": "distillation",
         "model": {"name": "simplified_unet_joint", "widths": [2, 4, 4]},
-        "joint": {"location": "loss", "judge": "both"},
-        "teachers": [{"stage": "lanet"}],
-        "methods": [{"name": "soft_prediction"}, {"name": "soft_label", "temperature": 2.0}],
+        "joint": {"location": "loss", "select_by": "both"},
+        "teachers": {"lanet": {}},
+        "methods": {"soft_prediction": {}, "soft_label": {"temperature": 2.0}},
     },
 }  # fmt: skip
 

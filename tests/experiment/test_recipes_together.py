@@ -102,7 +102,7 @@ def test_us_seg_is_compared_with_the_same_network_without_discriminators() -> No
 def test_the_light_joint_student_is_the_same_at_both_sizes() -> None:
     paper, small = load_recipe("lanet/distill"), load_recipe("lanet/cpu")
     assert paper.with_teachers(["student"]) == ["locate_r50", "lanet_r50", "student"]
-    change = {"teachers": [], "about": ""}
+    change = {"teachers": {}, "about": ""}
     for stage in ("student", "baseline"):
         assert paper.stages[stage].model_copy(update=change) == small.stages[stage].model_copy(update=change)
 

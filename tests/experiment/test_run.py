@@ -237,7 +237,7 @@ def test_cases_are_looked_at_before_anything_is_trained(tmp_path: Path) -> None:
     cyst = stages["student"] | {"labels": ["benign", "cyst"]}
     student = stages["student"] | {
         "routing": "by_class",
-        "teachers": [{"stage": "teacher", "labels": ["bening"]}],
+        "teachers": {"teacher": {"labels": ["bening"]}},
     }
     recipes: list[tuple[str, Callable[[], Path]]] = [
         ("stage student: no training case with label 'cyst'",

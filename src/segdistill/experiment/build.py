@@ -26,7 +26,7 @@ from segdistill.distillation import (
 )
 from segdistill.errors import InputError
 from segdistill.experiment.inputs import StageInputs
-from segdistill.experiment.stage import build_network, load_stage, read_info
+from segdistill.experiment.stage import build_network, load_stage, read_stage
 from segdistill.losses import create_loss
 from segdistill.models import find
 from segdistill.registry import build
@@ -61,10 +61,10 @@ def load_autoencoders(folder: Path, network: nn.Module, name: str) -> FeatureAut
     Raises:
         InputError: the stage is not finished, or learned from another architecture.
     """
-    info = read_info(folder)
-    if info.get("weights_sha256") is None:
+    record = read_stage(folder)
+    if record is None or not record.is_finished:
         raise InputError(f"stage {folder.name} is not finished: run its recipe again to continue")
-    codes = build_autoencoders(ModelRecipe.model_validate(info["model"]), network, name)
+    codes = build_autoencoders(ModelRecipe.model_validate(record.network), network, name)
     load_weights(folder / WEIGHTS, codes)
     return codes
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,14 +11,13 @@ from typing import Any
 
 from segdistill.config.matrix import map_stages, needed_stages
 from segdistill.errors import InputError
-from segdistill.experiment.equal_time import EQUAL_TIME_FILE
 from segdistill.experiment.results import METRICS_FILE, RUN_FILE, SUMMARY_FILE, read_json, read_recipe
 from segdistill.files import sha256_text
 from segdistill.metrics.cases import read_metrics_csv
+from segdistill.records import StageRecord
 from segdistill.registry import near_names
 from segdistill.stats.comparison import Training, Variant, own_baselines
 
-INFO = "stage.json"
 _NO_SETTINGS = {"checkpoint_seconds", "workers"}
 _NO_FACTS = {"seed", "variant", "about", "role", "fit", "may_fail", "cache_limit_gb"}
 
@@ -74,7 +71,7 @@ def _read(word: str) -> list[Training]:
         raise InputError(
             f"{word}: no such folder: give a run, RUN:STAGE, or a folder of segdistill evaluate -o"
         )
-    if (folder / INFO).exists() and (folder / METRICS_FILE).exists():
+    if (folder / StageRecord.FILE).exists() and (folder / METRICS_FILE).exists():
         return [_training(Source(folder.resolve().parents[1]), folder.name)]
     if (folder / "stages").is_dir():
         source = Source(folder)
@@ -103,51 +100,28 @@ def _evaluation(folder: Path) -> Training:
 
 
 def _training(source: Source, name: str) -> Training:
-    folder, recipe = source.folder / "stages" / name, source.recipe
-    info, part = read_json(folder / INFO), recipe.get("stages", {}).get(name, {})
-    variant = info.get("variant") or part.get("variant") or name
-    recorded = (info.get("seed"), part.get("seed"), recipe.get("seed"))
-    epochs, seconds = _trained(folder / "curves.csv")
-    fit = {**recipe.get("fit", {}), **part.get("fit", {})}
-    batches = math.ceil(info.get("train_cases", 0) / fit.get("batch_size", 8))
-    steps = epochs * math.ceil(batches / fit.get("accumulate", 1))
+    folder = source.folder / "stages" / name
+    record = StageRecord.read(folder)
+    if record is None:
+        raise InputError(f"{folder} has no {StageRecord.FILE}: run its recipe again")
     return Training(
-        variant,
+        record.variant,
         read_metrics_csv(folder / METRICS_FILE),
-        next((s for s in recorded if isinstance(s, int)), None),
-        role=str(info.get("role", part.get("role", ""))),
-        network=_network(info.get("model")),
-        settings=_settings(recipe, name) or f"stages in {source.folder.resolve()}",
+        record.seed,
+        role=record.role,
+        network=_network(record.network),
+        settings=_settings(source.recipe, name) or f"stages in {source.folder.resolve()}",
         stage=name,
         run=source.folder.resolve().name,
         source=f"{source.folder}:{name}",
-        steps=min(steps, fit.get("steps") or steps) or None,
-        seconds=seconds or None,
-        equal_time_to=equal_time_to(source.folder, variant),
+        steps=record.steps,
+        seconds=record.seconds or None,
+        equal_time_to=record.equal_time_to,
     )
-
-
-def equal_time_to(run: Path, variant: str) -> str:
-    """The variant whose time a variant was given, once that was measured; "" for none.
-
-    >>> equal_time_to(Path("nowhere"), "baseline")
-    ''
-    """
-    return str(read_json(run / EQUAL_TIME_FILE).get(variant, {}).get("equal_time_to", ""))
 
 
 def _network(facts: Any) -> str:
     return json.dumps(facts, sort_keys=True) if facts else ""
-
-
-def _trained(curves: Path) -> tuple[int, float]:
-    """Epochs and seconds of a training."""
-    try:
-        with open(curves, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return 0, 0.0
-    return len(rows), sum(float(row.get("seconds") or 0) for row in rows)
 
 
 def _settings(recipe: dict[str, Any], name: str, above: tuple[str, ...] = ()) -> str:

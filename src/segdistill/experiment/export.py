@@ -222,14 +222,14 @@ def export_stage(folder: Path, target: Path, cases: list[Case]) -> Agreement:
         InputError: no such stage, or the file cannot be written.
     """
     stage = load_stage(folder)
-    if not stage.marks:
+    if not stage.segments:
         raise InputError(
             f"stage {stage.name} is a classifier without a mask: export a stage that segments or a joint network"
         )
     info = _describe(stage)
     record = target.with_suffix(".json")
     known = read_json(record)
-    inputs = sha256_text(stage.info["weights_sha256"] + dump_info(info))
+    inputs = sha256_text(stage.record.weights_sha256 + dump_info(info))
     if known.get("inputs") == inputs and target.exists() and sha256_file(target) == known.get("model_sha256"):
         return Agreement(**known["agreement"])
     with atomic_write(target) as candidate:  # a file that does not pass the gate never has the final name
@@ -253,8 +253,8 @@ def _describe(stage: TrainedStage) -> ModelInfo:
         "stage": stage.name,
         "data": facts.get("data", ""),
         "data_sha256": facts.get("data_hash", ""),
-        "weights_sha256": stage.info["weights_sha256"],
-        "teachers": stage.info.get("teachers", []),
+        "weights_sha256": stage.record.weights_sha256,
+        "teachers": stage.record.teachers,
     }
     cost = read_json(stage.folder / SUMMARY_FILE).get("cost", {})
     provenance |= {name: cost[name] for name in ("parameters", "macs") if name in cost}
@@ -266,7 +266,7 @@ def _describe(stage: TrainedStage) -> ModelInfo:
         postprocess=stage.postprocess,
         provenance=provenance,
         metrics=_metrics(stage),
-        labels=tuple(stage.info.get("labels", ())),
+        labels=tuple(stage.record.labels),
     )
 
 

@@ -21,7 +21,6 @@ from segdistill.data.case import Case, select, table_hash
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
 from segdistill.experiment.cases import LoadedCases
-from segdistill.experiment.compare import equal_time_to
 from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.evaluate import Evaluation, Subject
 from segdistill.experiment.events import Event
@@ -73,7 +72,7 @@ def classify_stage(stage: TrainedStage, cases: Sequence[Case], device: torch.dev
     Raises:
         InputError: a case cannot be read.
     """
-    classes: list[str] = stage.info.get("labels", [])
+    classes = stage.record.labels
     shutil.rmtree(stage.folder / CAM_FOLDER, ignore_errors=True)
     if not classes:
         return {}
@@ -173,8 +172,7 @@ def stage_report(folder: Path, part: StageRecipe) -> StageReport:
         results=read_metrics_csv(folder / METRICS_FILE),
         curves=curves,
         cost=evaluated.get("cost", {}),
-        training=training_summary(folder, curves)
-        | {"equal_time_to": equal_time_to(folder.parents[1], part.variant or folder.name)},
+        training=training_summary(folder, curves),
         teachers=part.taught_by,
         pooled=evaluated.get("pooled", {}),
         calibration=evaluated.get("calibration", {}),
@@ -217,7 +215,7 @@ def open_stage(model: str, scores: bool = False) -> Subject:
         InputError: no such stage, or one that marks nothing.
     """
     stage = load_stage(find_stage(model))
-    if not stage.marks:
+    if not stage.segments:
         raise InputError(
             f"stage {stage.name} is a classifier without a mask: its measures stand in the report of its run"
         )
@@ -269,8 +267,10 @@ def _recorded(run: Path) -> Recipe | None:
 
 def _from_folder(stage: TrainedStage) -> StageRecipe:
     """What stage.json alone says, where there is no recipe."""
-    known = {name: stage.info[name] for name in ("role", "about") if name in stage.info}
-    return StageRecipe.model_validate({**known, "model": {**stage.info["model"], "pretrained": None}})
+    model = {**stage.record.network, "pretrained": None}
+    return StageRecipe.model_validate(
+        {"role": stage.record.role, "about": stage.record.about, "model": model}
+    )
 
 
 def _settings(run: Path, recipe: Recipe | None) -> str:
@@ -302,7 +302,7 @@ def evaluate_stage(
     predict: Predict = make(stage.network, stage.preprocess, stage.postprocess, device)
     found = Evaluation(evaluation.metrics, evaluation.pooled, evaluation.calibration)
     intensity = stage.preprocess.intensity
-    for done, case in enumerate(cases if stage.marks else [], 1):
+    for done, case in enumerate(cases if stage.segments else [], 1):
         found.add(case, predict, intensity)
         yield Event(f"evaluating {stage.name}", done, len(cases))
     write_metrics_csv(found.results, folder / METRICS_FILE)
@@ -328,7 +328,7 @@ def evaluate_stage(
 
 def _evaluation_inputs(stage: TrainedStage, cases: list[Case], evaluation: EvaluationRecipe) -> str:
     """A hash of all that decides the results; what is not set leaves no trace, so that earlier results stay valid."""
-    facts: list[Any] = [stage.info["weights_sha256"], table_hash(cases)]
+    facts: list[Any] = [stage.record.weights_sha256, table_hash(cases)]
     if evaluation.facts() != EvaluationRecipe().facts():
         facts.append(evaluation.facts())
     if evaluation.disturbs(stage.name):

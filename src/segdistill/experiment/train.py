@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,14 +26,14 @@ from segdistill.experiment.environment import environment, record_environment
 from segdistill.experiment.equal_time import StepTimes, equal_steps, keep_times
 from segdistill.experiment.events import Event
 from segdistill.experiment.inputs import StageInputs
-from segdistill.experiment.stage import INFO, begin, is_finished, is_trained, read_info, record
-from segdistill.files import sha256_file, write_json
+from segdistill.experiment.stage import begin, build_network, finish, is_finished, is_trained, read_stage
+from segdistill.files import sha256_file
 from segdistill.imaging.postprocess import Postprocess
+from segdistill.records import StageRecord, Weights
 from segdistill.training.curves import read_curves
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import WEIGHTS, Progress, fit
 from segdistill.training.saturation import find_saturation
-from segdistill.training.settings import JointSettings
 from segdistill.training.step_time import asker, median_seconds, stepper
 from segdistill.training.validation import spare_threads
 
@@ -116,11 +116,11 @@ def _version(package: str) -> str:
 
 def _teacher(inputs: StageInputs, name: str, precision: str) -> dict[str, Any]:
     folder = inputs.teacher_folder(inputs.stage.teachers[name].stage)
-    info = read_info(folder)
+    record = read_stage(folder)
     return {
         "weights": sha256_file(folder / WEIGHTS),
-        "model": info.get("model"),
-        "classes": info.get("classes"),
+        "network": record and record.network,
+        "classes": record and record.classes,
         "precision": precision,
     }
 
@@ -149,16 +149,16 @@ def train_stage(
         InputError: a part cannot be built, or the folder cannot be written.
         TrainingStopped: a loss became NaN or infinite.
     """
-    info = describe(inputs, fingerprint)
+    record = _describe(inputs, fingerprint)
     if not fabric.broadcast(fabric.is_global_zero and is_trained(inputs.folder, fingerprint)):
-        yield from _fit(inputs, info, fabric, precision)
+        yield from _fit(inputs, record, fabric, precision)
     if fabric.is_global_zero:
-        record(inputs.folder, info | {"weights_kept": _weights_kept(inputs)})
+        finish(inputs.folder, _with_training(record, inputs, fabric))
     fabric.barrier()
 
 
 def _fit(
-    inputs: StageInputs, info: dict[str, Any], fabric: Fabric, precision: str
+    inputs: StageInputs, record: StageRecord, fabric: Fabric, precision: str
 ) -> Iterator[Progress | Filling]:
     settings = inputs.settings
     train_cases = inputs.of("train")
@@ -169,7 +169,7 @@ def _fit(
     val_cases = inputs.of("val")
     validation = _views(inputs, val_cases, "none") if val_cases else None
     if fabric.is_global_zero:
-        goes_on = begin(inputs.folder, info)
+        goes_on = begin(inputs.folder, record)
         record_environment(inputs.folder, environment(fabric.device, precision, fabric.world_size), goes_on)
     fabric.barrier()
     if inputs.stage.cache and isinstance(task, Distillation):
@@ -180,7 +180,7 @@ def _fit(
 def still_stands(inputs: StageInputs, precision: str) -> bool:
     """Whether an earlier call trained this stage to the end with what the recipe states now."""
     needed = [inputs.teacher_folder(name) / WEIGHTS for name in inputs.stage.needs]
-    if not read_info(inputs.folder) or not all(path.exists() for path in needed):
+    if read_stage(inputs.folder) is None or not all(path.exists() for path in needed):
         return False
     try:
         return is_finished(inputs.folder, inputs.fingerprint(precision))
@@ -188,42 +188,80 @@ def still_stands(inputs: StageInputs, precision: str) -> bool:
         return False
 
 
-def describe(inputs: StageInputs, fingerprint: str) -> dict[str, Any]:
-    """The content of stage.json: enough to use the weights without the recipe."""
-    joint = inputs.stage.joint_settings
-    classes = inputs.stage.model.options.get("classes", 2)
-    lesions = ["lesion"] if classes <= 2 else [f"class {i}" for i in range(1, classes)]
-    names = ["background", *lesions]  # also with one logit: its probability is that of the lesion
-    return {
-        "name": inputs.name,
-        "variant": inputs.variant,
-        "seed": inputs.seed,
-        "fingerprint": fingerprint,
-        "role": inputs.stage.role,
-        "about": inputs.stage.about,
-        "teachers": inputs.stage.taught_by,
-        "model": labelled_model(inputs.stage).model_dump(mode="json"),
-        "classes": names,
-        "preprocess": inputs.preprocess.to_dict(),
-        "postprocess": Postprocess(inputs.recipe.evaluation.threshold, tuple(names)).to_dict(),
-        "train_cases": len(inputs.of("train")),
-        "val_cases": len(inputs.of("val")),
-    } | _of_classes(joint)
+def _describe(inputs: StageInputs, fingerprint: str) -> StageRecord:
+    """The record of a stage before it is trained."""
+    stage, joint = inputs.stage, inputs.stage.joint_settings
+    count = stage.model.options.get("classes", 2)
+    lesions = ["lesion"] if count <= 2 else [f"class {i}" for i in range(1, count)]
+    classes = ["background", *lesions]  # also with one logit: its probability is that of the lesion
+    return StageRecord(
+        name=inputs.name,
+        variant=inputs.variant,
+        seed=inputs.seed,
+        role=stage.role or "comparator",
+        about=stage.about,
+        task=stage.task,
+        network=labelled_model(stage).model_dump(mode="json"),
+        classes=classes,
+        labels=joint.classes if joint is not None and joint.uses_class else [],
+        preprocess=inputs.preprocess.to_dict(),
+        postprocess=Postprocess(inputs.recipe.evaluation.threshold, tuple(classes)).to_dict(),
+        teachers=stage.taught_by,
+        equal_time_to=inputs.recipe.variant(stage.equal_time_to) if stage.equal_time_to else "",
+        fingerprint=fingerprint,
+        train_cases=len(inputs.of("train")),
+        val_cases=len(inputs.of("val")),
+        score=["val_dice"] if joint is None else list(joint.score),
+    )
 
 
-def _of_classes(joint: JointSettings | None) -> dict[str, Any]:
-    """What selects a joint stage's epoch, and the classes of images that it has learned."""
-    if joint is None:
-        return {}
-    return {"score": list(joint.score)} | ({"labels": joint.classes} if joint.uses_class else {})
+def _with_training(record: StageRecord, inputs: StageInputs, fabric: Fabric) -> StageRecord:
+    """The record with what the training has come to."""
+    settings, curves = inputs.settings, read_curves(inputs.folder / "curves.csv")
+    train = _views(inputs, inputs.of("train"), settings.augment, inputs.recipe.data.skip_empty)
+    batches = len(batch_indices(len(train), settings.batch_size, 0, 0, world=fabric.world_size))
+    steps = len(curves) * math.ceil(batches / settings.accumulate)
+    return replace(
+        record,
+        weights=_weights_kept(curves, record.score, settings.keeps_best),
+        parameters=None if inputs.stage.task == "autoencoder" else _parameters(inputs),
+        epochs=len(curves),
+        steps=min(steps, settings.steps or steps),
+        seconds=sum(row.get("seconds", 0.0) for row in curves),
+    )
+
+
+def _parameters(inputs: StageInputs) -> int:
+    model = labelled_model(inputs.stage).model_copy(update={"pretrained": None})
+    with torch.device("meta"):
+        network = build_network(model, inputs.preprocess.channels)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _weights_kept(curves: list[dict[str, float]], score: list[str], keeps_best: bool) -> Weights:
+    """Which weights the loop has kept: the last, or those of the (first) epoch with the highest mean of `score`.
+
+    Args:
+        curves: a row per epoch.
+        score: columns of the curves.
+        keeps_best: whether the settings keep the best epoch; without a validation score the last one is kept.
+    """
+    measured = {int(row["epoch"]): [row[name] for name in score if name in row] for row in curves}
+    means = {epoch: sum(found) / len(found) for epoch, found in measured.items() if found}
+    if not keeps_best or not means:
+        return Weights("last", len(curves), len(curves))
+    best = max(means, key=means.__getitem__)
+    return Weights(
+        "best", best, len(curves), [name for name in score if name in curves[best - 1]], means[best]
+    )
 
 
 def keep_threshold(inputs: StageInputs) -> None:
-    """Notes the recipe's threshold with a stage that was trained before: it is no input of the training."""
-    info = read_info(inputs.folder)
-    wanted = info["postprocess"] | {"threshold": inputs.recipe.evaluation.threshold}
-    if info["postprocess"] != wanted:
-        write_json(inputs.folder / INFO, info | {"postprocess": wanted})
+    """Writes the recipe's threshold into the record of a finished stage, since training does not depend on it."""
+    record = read_stage(inputs.folder)
+    wanted = {"threshold": inputs.recipe.evaluation.threshold}
+    if record is not None and record.postprocess != record.postprocess | wanted:
+        replace(record, postprocess=record.postprocess | wanted).write(inputs.folder)
 
 
 def _views(inputs: StageInputs, cases: list[Case], augment: str, skip_empty: bool = False) -> Views:
@@ -234,41 +272,17 @@ def _views(inputs: StageInputs, cases: list[Case], augment: str, skip_empty: boo
     )
 
 
-_SCORES = {"val_dice": "Dice", "val_accuracy": "accuracy"}
-
-
-def _best_row(curves: list[dict[str, float]], names: Sequence[str]) -> dict[str, float]:
-    """The epoch with the highest mean of the named validation numbers, the first of equals; empty without any."""
-    scored = [row for row in curves if any(name in row for name in names)]
-
-    def score(row: dict[str, float]) -> float:
-        found = [row[name] for name in names if name in row]
-        return sum(found) / len(found)
-
-    return max(scored, key=score, default={})
-
-
-def _weights_kept(inputs: StageInputs) -> str:
-    """Which weights the loop has kept, in words."""
-    joint = inputs.stage.joint_settings
-    names = ("val_dice",) if joint is None else joint.score
-    best = _best_row(read_curves(inputs.folder / "curves.csv"), names)
-    if not best or not inputs.settings.keeps_best:
-        return "last epoch"
-    measured = " and ".join(_SCORES[name] for name in names if name in best)
-    return f"best epoch {best['epoch']:.0f} by validation {measured}"
-
-
 def training_summary(folder: Path, curves: list[dict[str, float]]) -> dict[str, Any]:
     """The facts of a stage's training for reports."""
-    info = read_info(folder)
-    summary: dict[str, Any] = {"cases": info.get("train_cases"), "epochs": len(curves)}
-    summary |= {"weights_kept": info["weights_kept"]} if "weights_kept" in info else {}
+    record = read_stage(folder)
+    summary: dict[str, Any] = {"cases": record and record.train_cases, "epochs": len(curves)}
     if curves:
         summary["seconds"] = sum(row.get("seconds", 0.0) for row in curves)
-        if best := _best_row(curves, info.get("score", ["val_dice"])):
-            summary["best_epoch"] = int(best["epoch"])
         summary["warnings"] = [str(warning) for warning in find_saturation(curves)]
+    if record is not None and record.weights is not None:
+        summary |= {"weights_kept": str(record.weights), "equal_time_to": record.equal_time_to}
+        best = _weights_kept(curves, record.score, keeps_best=True)
+        summary |= {"best_epoch": best.epoch} if best.choice == "best" else {}
     return summary
 
 
@@ -308,12 +322,12 @@ def _measure(baseline: StageInputs, distilled: StageInputs, fabric: Fabric, prec
     assert isinstance(distillation, Distillation)
     asking = asker(distillation, views, tasks[1][2], tasks[1][1])
     turns = [stepper(task, views, settings, own) for task, own, settings in tasks]
-    seconds = median_seconds([*turns, asking], fabric.device)
+    baseline_step, step, teachers_step = median_seconds([*turns, asking], fabric.device)
     settings = tasks[1][2]
     steps = math.ceil(len(batch_indices(len(views), settings.batch_size, 0, 0)) / settings.accumulate)
     epochs, total = settings.length(steps)
     teacher_steps = min(settings.views or epochs, epochs) * steps if distilled.stage.cache else total
-    return StepTimes(*seconds, steps=total, teacher_steps=min(teacher_steps, total))
+    return StepTimes(baseline_step, step, teachers_step, total, min(teacher_steps, total))
 
 
 def _timed_views(inputs: StageInputs) -> Views:
