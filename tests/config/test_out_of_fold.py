@@ -18,8 +18,7 @@ from segdistill.data.case import Case
 from segdistill.data.splits import in_folds
 from segdistill.errors import InputError
 from segdistill.experiment.inputs import count_taught
-from segdistill.experiment.stage import read_stage
-from tests.experiment.tiny import RECIPE, segdistill
+from tests.experiment.tiny import RECIPE, record_of, segdistill
 
 STUDENT = RECIPE["stages"]["student"]
 TEACHER = RECIPE["stages"]["teacher"]
@@ -91,14 +90,8 @@ def test_the_table_says_who_taught_and_who_knew(finished: Path) -> None:
     told = (finished / "report.html").read_text()
     assert "each case is taught by the teachers that did not train on it: teachers.csv" in told
     for name, count in taught.items():
-        assert trained_cases(finished, name) == len(rows) - count
-    assert trained_cases(finished, "student") == len(rows)
-
-
-def trained_cases(run: Path, stage: str) -> int:
-    record = read_stage(run / "stages" / stage)
-    assert record is not None
-    return record.train_cases
+        assert record_of(finished / "stages" / name).train_cases == len(rows) - count
+    assert record_of(finished / "stages" / "student").train_cases == len(rows)
 
 
 def test_the_report_counts_who_taught_what(finished: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -34,10 +33,10 @@ def test_a_run_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_seeds_within_a_run(tmp_path: Path) -> None:
-    teachers = {f"kd@{s}": {"seed": s, "teachers": [{"stage": f"teacher@{s}"}]} for s in range(3)}
-    run = write_run(
-        tmp_path / "r", {**seeded("teacher", **TEACHER), **seeded("baseline", **ALONE), **teachers}
-    )
+    kd = seeded("kd")
+    for seed in range(3):
+        kd[f"kd@{seed}"]["teachers"] = {"teacher": {"stage": f"teacher@{seed}"}}
+    run = write_run(tmp_path / "r", {**seeded("teacher", **TEACHER), **seeded("baseline", **ALONE), **kd})
     methods, _ = group_variants(read_trainings([str(run)]))
     assert [(m.name, [t.seed for t in m.trainings]) for m in methods] == [
         (name, [0, 1, 2]) for name in ("teacher", "baseline", "kd")
@@ -71,8 +70,8 @@ def test_runs_that_differ_keep_their_own_baseline(tmp_path: Path) -> None:
         write_run(tmp_path / n, {"baseline": ALONE, "kd": {}}, data={"size": s})
         for n, s in (("a", 32), ("b", 64))
     ]
-    assert names(*runs) == [("a:kd", "a:alone"), ("b:kd", "b:alone")]
-    assert names(*runs, baseline="baseline") == [("a:kd", "a:alone"), ("b:kd", "b:alone")]
+    assert names(*runs) == [("a:kd", "a:baseline"), ("b:kd", "b:baseline")]
+    assert names(*runs, baseline="baseline") == [("a:kd", "a:baseline"), ("b:kd", "b:baseline")]
 
 
 def test_other_networks_are_no_twins(tmp_path: Path) -> None:
@@ -85,12 +84,11 @@ def test_other_networks_are_no_twins(tmp_path: Path) -> None:
 
 
 def test_equal_steps_and_equal_time_come_together(tmp_path: Path) -> None:
-    stages = {**seeded("baseline", **ALONE), **seeded("alone_longer", **ALONE, seconds=99.0), **seeded("kd")}
-    run = write_run(tmp_path / "r", stages)
-    assert names(run) == [("kd", "baseline"), ("kd", "alone_longer")]
-    (run / "equal_time.json").write_text(json.dumps({"alone_longer": {"equal_time_to": "kd", "steps": 99}}))
+    longer = seeded("longer", **ALONE, seconds=99.0, equal_time_to="kd@0")
+    run = write_run(tmp_path / "r", {**seeded("baseline", **ALONE), **longer, **seeded("kd")})
+    assert names(run) == [("kd", "baseline"), ("kd", "longer")]
     methods = {m.name: m for m in group_variants(read_trainings([str(run)]))[0]}
-    assert kind_of(methods["kd"], methods["alone_longer"]) == "equal time"
+    assert kind_of(methods["kd"], methods["longer"]) == "equal time"
     assert kind_of(methods["kd"], methods["baseline"]) == "equal steps"
 
 
@@ -99,10 +97,10 @@ def test_stages_and_evaluation_folders(tmp_path: Path) -> None:
     for name in ("kd", "baseline"):
         (tmp_path / "ev" / name).mkdir(parents=True)
         shutil.copy(run / "stages" / name / "metrics.csv", tmp_path / "ev" / name)
-    assert names(run / "stages" / "kd", f"{run}:alone") == [("kd", "baseline")]
+    assert names(run / "stages" / "kd", f"{run}:baseline") == [("kd", "baseline")]
     folders = (tmp_path / "ev" / "kd", tmp_path / "ev" / "baseline")
     assert names(*folders, baseline="baseline") == [("kd", "baseline")]
-    with pytest.raises(InputError, match=r"--baseline \(there are: kd, alone\)"):
+    with pytest.raises(InputError, match=r"--baseline \(there are: kd, baseline\)"):
         names(*folders)
 
 
@@ -116,8 +114,8 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", {"baseline": ALONE, "kd_soft": {}})
     with pytest.raises(InputError, match="no stage 'kd_sotf': did you mean 'kd_soft'"):
         names(run, stages=["kd_sotf"])
-    with pytest.raises(InputError, match="no baseline 'alne': did you mean 'alone'"):
-        names(run, baseline="alne")
+    with pytest.raises(InputError, match="no baseline 'baselin': did you mean 'baseline'"):
+        names(run, baseline="baselin")
     with pytest.raises(InputError, match="no evaluated stage 'kd_sof': did you mean 'kd_soft'"):
         read_trainings([f"{run}:kd_sof"])
 
@@ -135,11 +133,14 @@ def test_folders_that_are_something_else(made: str, tmp_path: Path) -> None:
 
 def test_damaged_files_are_told_or_done_without(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", {"baseline": ALONE, "kd": {}})
-    for name in ("recipe.yaml", "run.json", "stages/kd/stage.json", "stages/kd/curves.csv"):
+    for name in ("recipe.yaml", "run.json", "stages/kd/curves.csv"):
         (run / name).write_text("{[")
     assert {t.cell for t in read_trainings([str(run)])} == {"baseline", "kd"}
     (run / "stages" / "kd" / "metrics.csv").write_text("case\n")
     with pytest.raises(InputError, match=r"not a metrics\.csv"):
+        read_trainings([str(run)])
+    (run / "stages" / "kd" / "stage.json").write_text("{[")
+    with pytest.raises(InputError, match=r"stage\.json is damaged"):
         read_trainings([str(run)])
 
 

@@ -8,6 +8,7 @@ import html
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,11 @@ from segdistill.experiment.events import Event
 from segdistill.experiment.folder import LOCK
 from segdistill.experiment.machine import Machine
 from segdistill.experiment.run import run_recipe
-from segdistill.experiment.stage import load_stage, read_info
+from segdistill.experiment.stage import load_stage
 from segdistill.files import sha256_file
 from segdistill.training.curves import read_curves
 from segdistill.training.loop import STATE, WEIGHTS
-from tests.experiment.tiny import RECIPE, segdistill, snapshot, write_recipe
+from tests.experiment.tiny import RECIPE, record_of, segdistill, snapshot, write_recipe
 
 LEFT = (
     "report.html",
@@ -158,12 +159,11 @@ def test_earlier_stages_stay_in_the_report_while_they_answer_the_recipe(copy: Pa
 @pytest.mark.usefixtures("brief")
 def test_a_kill_between_the_last_step_and_its_record_costs_nothing(copy: Path, tmp_path: Path) -> None:
     stage = copy / "stages" / "teacher"
-    info = read_info(stage)
     expected = sha256_file(stage / WEIGHTS)
-    (stage / "stage.json").write_text(json.dumps({k: v for k, v in info.items() if k != "weights_sha256"}))
+    replace(record_of(stage), weights_sha256="", weights=None).write(stage)
     (stage / ".training_state.pt.abcd_123.pt").write_bytes(b"half")
     assert trained(run(copy, tmp_path / "tiny.yaml")) == []
-    assert read_info(stage)["weights_sha256"] == expected
+    assert record_of(stage).weights_sha256 == expected
     assert not list(stage.glob(".*"))
 
 
@@ -242,7 +242,7 @@ def test_cases_are_looked_at_before_anything_is_trained(tmp_path: Path) -> None:
     recipes: list[tuple[str, Callable[[], Path]]] = [
         ("stage student: no training case with label 'cyst'",
          lambda: write_recipe(tmp_path, stages={**stages, "student": cyst})),
-        ("stage student: teacher 'teacher' speaks for bening",
+        ("stage student: teacher 'teacher' teaches images labelled bening",
          lambda: write_recipe(tmp_path, stages={**stages, "student": student})),
         ("no case has split 'train'",
          lambda: write_recipe(tmp_path, data=RECIPE["data"] | {"split": {"method": "given"}})),

@@ -19,10 +19,9 @@ from segdistill.config.load import load_recipe
 from segdistill.data.table import read_cases
 from segdistill.experiment.machine import Machine
 from segdistill.experiment.run import run_recipe
-from segdistill.experiment.stage import read_info
 from segdistill.files import sha256_file
 from segdistill.training.loop import WEIGHTS
-from tests.experiment.tiny import segdistill
+from tests.experiment.tiny import record_of, segdistill
 from tests.experiment.volumes_and_vessels import vessel_recipe, vessels, volume_recipe, volumes
 
 pytestmark = pytest.mark.slow
@@ -64,10 +63,10 @@ def rows(run: Path, stage: str) -> list[dict[str, str]]:
 
 
 def test_sites_train_apart_and_are_tested_together(volume_run: Path) -> None:
-    assert read_info(volume_run / "stages/teacher_a")["train_cases"] == 2
-    assert read_info(volume_run / "stages/teacher_b")["train_cases"] == 4
-    assert read_info(volume_run / "stages/teacher_b")["val_cases"] == 2
-    assert read_info(volume_run / "stages/student")["train_cases"] == 6
+    assert record_of(volume_run / "stages/teacher_a").train_cases == 2
+    assert record_of(volume_run / "stages/teacher_b").train_cases == 4
+    assert record_of(volume_run / "stages/teacher_b").val_cases == 2
+    assert record_of(volume_run / "stages/student").train_cases == 6
     for stage in ("teacher_a", "teacher_b", "student"):
         assert {row["site"] for row in rows(volume_run, stage)} == {"A", "B", "C"}
         summary = evaluation(volume_run, stage)["summary"]
@@ -207,9 +206,9 @@ def test_what_a_stage_was_trained_on_is_kept_with_it(volume_run: Path, tmp_path:
 
 
 def test_vessels_are_learnt_and_answered_in_patches(vessel_run: Path, tmp_path: Path) -> None:
-    info = read_info(vessel_run / "stages/net")
-    assert info["preprocess"]["patches"] == {"count": 3, "size": 48}
-    assert info["preprocess"]["size"] == [48, 48]
+    preprocess = record_of(vessel_run / "stages/net").preprocess
+    assert preprocess["patches"] == {"count": 3, "size": 48}
+    assert preprocess["size"] == [48, 48]
     case = next(case for case in read_cases(vessel_run / "cases.csv") if case.split == "test")
     answer = segdistill("predict", vessel_run / "model.onnx", case.image, "-o", tmp_path)
     assert answer.code == 0, answer.err
