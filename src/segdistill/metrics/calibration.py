@@ -140,6 +140,6 @@ class Calibration(Pool):
             self.boundary.add(probability[near], mask[near])
 
     def metrics(self) -> dict[str, Any]:
-        """ "all" and "boundary" as from `Reliability.to_dict`, and "distance_px"."""
+        """Two places, "all" and "boundary", as from `Reliability.to_dict`, and "distance_px"."""
         places = {"all": self.everywhere.to_dict(), "boundary": self.boundary.to_dict()}
         return {"distance_px": self.distance, **places}

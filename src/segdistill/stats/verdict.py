@@ -148,6 +148,18 @@ class Verdict:
         return len(known) == 4 and min(known) > -self.margin
 
     @property
+    def words(self) -> str:
+        """The outcome, and "not worse than by MARGIN" where that was shown and adds something.
+
+        >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
+        >>> facts = {"low": -0.015, "high": 0.015, "seeds": 3, "baseline_seeds": 3, "margin": 0.02}
+        >>> Verdict("kd", "alone", "dice", found, corrected=1.0, **facts).words
+        'no evidence, not worse than by 0.02'
+        """
+        added = self.not_worse and self.outcome != HELPS
+        return self.outcome + (f", not worse than by {self.margin:g}" if added else "")
+
+    @property
     def short(self) -> str:
         """The outcome as a sentence; about distillation only where the baseline is the same network.
 
@@ -250,6 +262,26 @@ class Verdict:
             spread=facts["spread_over_seeds"],
             **{name: facts[name] for name in (*same, "margin", "kind", "same_student")},
         )
+
+
+def sentence_of(verdicts: Sequence[Verdict], most: int = 4) -> str:
+    """Several verdicts in a sentence; of more than `most`, those with the same outcome together.
+
+    >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
+    >>> sentence_of([Verdict(name, "alone", "dice", found) for name in "ab"])
+    'a against alone: no evidence; b against alone: no evidence.'
+    """
+    if len(verdicts) <= most:
+        return "; ".join(f"{v.variant} against {v.baseline}: {v.words}" for v in verdicts) + "."
+    alike: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        alike.setdefault(verdict.words, []).append(verdict)
+    parts = []
+    for words, members in alike.items():
+        named = ", ".join(f"{v.variant} against {v.baseline}" for v in members)
+        count = f"{'all ' if len(alike) == 1 else ''}{len(members)}"
+        parts.append(f"{words}: {named if len(members) <= most else count}")
+    return f"Of {len(verdicts)} comparisons: {'; '.join(parts)}."
 
 
 def _p(value: float) -> str:
