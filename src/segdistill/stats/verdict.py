@@ -16,7 +16,7 @@ The last part is needed because patients do not show luck in training: with many
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -210,58 +210,27 @@ class Verdict:
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain types, flat, for JSON and comparison.csv.
+        """As plain types, for JSON: the fields, "outcome", "not_worse", "reasons" and "sentence".
 
         >>> found = Verdict("kd", "alone", "dice", PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.001))
         >>> Verdict.from_dict(found.to_dict()) == found
         True
         """
-        of = self.difference
-        return {
-            "variant": self.variant,
-            "baseline": self.baseline,
-            "kind": self.kind,
-            "same_student": self.same_student,
-            "metric": self.metric,
-            "label": self.label,
-            "higher_is_better": self.higher_is_better,
-            "cases": of.n,
-            "groups": of.groups,
-            "seeds": self.seeds,
-            "baseline_seeds": self.baseline_seeds,
-            "difference": of.mean,
-            "low": of.low,
-            "high": of.high,
-            "low_with_seeds": self.low,
-            "high_with_seeds": self.high,
-            "spread_over_seeds": self.spread,
-            "per_seed": list(self.per_seed),
-            "p": of.p,
-            "p_holm": self.corrected,
-            "variants_in_holm": self.family,
-            "rank_side": self.side,
-            "margin": self.margin,
+        reasons = [asdict(reason) for reason in self.reasons]
+        derived = {
+            "outcome": self.outcome,
             "not_worse": self.not_worse,
-            "verdict": self.outcome,
-            "reasons": [{"rule": reason.rule, "text": reason.text} for reason in self.reasons],
+            "reasons": reasons,
+            "sentence": str(self),
         }
+        return {**asdict(self), "per_seed": list(self.per_seed), **derived}
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Verdict:
         """Reads what `to_dict` gave."""
-        difference = (facts[name] for name in ("difference", "low", "high", "cases", "groups", "p"))
-        same = ("variant", "baseline", "metric", "label", "higher_is_better", "seeds", "baseline_seeds")
-        return cls(
-            difference=PairedDifference(*difference),
-            side=facts["rank_side"],
-            corrected=facts["p_holm"],
-            family=facts["variants_in_holm"],
-            low=facts["low_with_seeds"],
-            high=facts["high_with_seeds"],
-            per_seed=tuple(facts["per_seed"]),
-            spread=facts["spread_over_seeds"],
-            **{name: facts[name] for name in (*same, "margin", "kind", "same_student")},
-        )
+        known = {each.name: facts[each.name] for each in fields(cls)}
+        difference = PairedDifference(**known.pop("difference"))
+        return cls(difference=difference, per_seed=tuple(known.pop("per_seed")), **known)
 
 
 def sentence_of(verdicts: Sequence[Verdict], most: int = 4) -> str:
