@@ -348,6 +348,7 @@ class EvaluationRecord(Record):
 
     Attributes:
         model: name of the stage, or of the model file.
+        variant, seed: of the stage; "" and None where that is not known.
         weights: which weights of its training were judged; None where that is not known.
         inputs: hash of what decides the results (weights, cases, measures); "" outside of a run.
         split: of the cases: train, val, test or all.
@@ -365,6 +366,8 @@ class EvaluationRecord(Record):
     FILE: ClassVar[str] = "evaluation.json"
 
     model: str
+    variant: str = ""
+    seed: int | None = None
     weights: Weights | None = None
     inputs: str = ""
     split: str = "test"
