@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ class Subject:
         variant, seed, weights: as in `records.EvaluationRecord`.
         data_hash: hash of the case table that it was trained on; "" where that was not recorded.
         describe: gives a report on the model without scores and data: title, its one stage (with curves and cost),
-            settings, environment. It measures what was not recorded, which takes a while.
+            settings, environment. It measures what was not recorded, which takes a while. None: not needed.
     """
 
     name: str
@@ -64,7 +63,7 @@ class Subject:
     seed: int | None = None
     weights: Weights | None = None
     data_hash: str = ""
-    describe: Callable[[], Report] = partial(Report, "")
+    describe: Callable[[], Report] | None = None
 
 
 class Evaluation:
@@ -241,6 +240,7 @@ def write_report_of(
         MissingExtra: matplotlib is not installed.
     """
     subject, split = evaluation.subject, record.split
+    assert subject.describe is not None
     report = subject.describe()
     stage = replace(
         report.stages[0],
@@ -255,9 +255,7 @@ def write_report_of(
     if subject.data_hash and subject.data_hash == data.hash:
         data = replace(data, trained_on="this table")
         if split in ("train", "all"):
-            warning = (
-                "Cases that the network was trained on are among those evaluated: scores are optimistically biased."
-            )
+            warning = "Cases that the network was trained on are among those evaluated: scores are optimistically biased."
     else:
         known = f"another table, hash {subject.data_hash}" if subject.data_hash else "not recorded"
         data = replace(data, trained_on=known)
@@ -316,10 +314,12 @@ def open_model_file(path: Path, scores: bool = False) -> Subject:
         return Scored(predicted.mask, predicted.probability) if scores else predicted.mask
 
     info = predictor.info
+    kept = info.provenance.get("weights")
     return Subject(
         path.name,
         segment,
         info.preprocess.intensity,
+        weights=Weights(**kept) if isinstance(kept, dict) else None,
         data_hash=str(info.provenance.get("data_sha256") or ""),
         describe=lambda: _describe(path, predictor),
     )

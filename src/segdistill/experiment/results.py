@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from segdistill.errors import InputError
-from segdistill.records import Cost, EvaluationRecord, Interval, RunRecord, StageRecord
+from segdistill.records import Cost, EvaluationRecord, Interval, RunRecord
 
 FOLDS_FILE = "folds.json"
 NO_LESION = "no test case with a lesion"
@@ -50,34 +49,6 @@ def fold_folder(folder: Path, fold: int) -> Path:
     'fold-2'
     """
     return folder / f"fold-{fold}"
-
-
-def find_stage(model: str) -> Path:
-    """The folder of "RUN:STAGE", of a stage's own folder, or of "RUN", which means the exported stage.
-
-    Raises:
-        InputError: there is no such run or stage; the stages that exist are listed.
-    """
-    run, colon, stage = ("", "", "") if Path(model).is_dir() else model.rpartition(":")
-    folder = Path(run if colon else model)
-    if (folder / StageRecord.FILE).exists():
-        return folder
-    stages = folder / "stages"
-    if (folder / FOLDS_FILE).exists() and not stages.is_dir():
-        raise InputError(f"{folder} holds folds: give one of them, such as {folder / 'fold-1'}:STAGE")
-    if not stages.is_dir():
-        raise InputError(f"{folder} is neither a run nor a stage nor a model file (.onnx)")
-    names = sorted(path.parent.name for path in stages.glob(f"*/{StageRecord.FILE}"))
-    if not colon:
-        record = RunRecord.read(folder)
-        stage = (record and record.export) or (names[0] if len(names) == 1 else "")
-    if stage not in names:
-        raise InputError(
-            f"{folder} has no trained stage '{stage}': give {folder}:STAGE with one of {', '.join(names)}"
-            if stage
-            else f"{folder} has several stages: give {folder}:STAGE with one of {', '.join(names)}"
-        )
-    return stages / stage
 
 
 def evaluations(run: Path) -> dict[str, EvaluationRecord]:

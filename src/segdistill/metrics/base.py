@@ -198,6 +198,10 @@ class MetricRegistry(Registry[Metric]):
         """
         return [name for name in dict.fromkeys(names) if not self.create(name).always]
 
+    def need_probability(self, names: Iterable[str]) -> bool:
+        """Whether one of these metrics needs more than masks."""
+        return any(self.create(name).needs_probability for name in names)
+
 
 METRICS = MetricRegistry("metric", "segdistill.metrics")
 register_metric = METRICS.register

@@ -79,8 +79,7 @@ def summary_lines(
     """
     names = list(summary.all)
     lines = [f"{'':12}{'n':>5}  " + "".join(f"{name:>24}" for name in names)]
-    sites = {f"site {name}": scores for name, scores in summary.sites.items()}
-    for label, scores in (summary.groups() | sites).items():
+    for label, scores in summary.named().items():
         cells = "".join(f"{_cell(scores.get(name)):>24}" for name in names)
         lines.append(f"{label:12}{max((score.n for score in scores.values()), default=0):>5}  {cells}")
     if summary.normal:
