@@ -1,4 +1,4 @@
-"""Every metric knows its direction: better predictions help, worse ones hurt; and a metric from outside is one like ours."""
+"""Every metric knows its direction: better predictions help, worse ones hurt. One from outside works as ours do."""
 
 from __future__ import annotations
 
@@ -110,9 +110,7 @@ def volume_error() -> Iterator[str]:
     METRICS._parts.pop("volume_error")
 
 
-def test_a_metric_from_outside_works_everywhere(
-    cases: list[Case], tmp_path: Path, volume_error: str
-) -> None:
+def test_a_metric_from_outside_works_everywhere(cases: list[Case], tmp_path: Path, volume_error: str) -> None:
     def grown(pixels: int) -> Results:
         def predict(picture: object) -> np.ndarray:
             mask = picture.pixels > 0  # type: ignore[attr-defined]

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from segdistill.data.case import Case
 from segdistill.errors import InputError
-from segdistill.imaging.picture import Picture
 from segdistill.experiment.evaluate import Evaluation
+from segdistill.imaging.picture import Picture
 from segdistill.metrics.robustness import PERTURBATIONS, STRENGTHS, blur, disturbed, gamma, speckle
 
 

@@ -29,8 +29,7 @@ from segdistill.stats.summary import summarise
 from tests.imaging.volumes import blocks, organ, write_itk
 
 dice, recall, rmse_map, hd95, voe, voe_emkd, voe_printed = (
-    METRICS.create(name)
-    for name in ("dice", "recall", "rmse_map", "hd95", "voe", "voe_emkd", "voe_printed")
+    METRICS.create(name) for name in ("dice", "recall", "rmse_map", "hd95", "voe", "voe_emkd", "voe_printed")
 )
 EXTRA = ("voe", "voe_emkd", "voe_printed", "sensitivity", "hd95", "msd", "rmse_boundary")
 MASKS = st.tuples(*[st.integers(1, 4)] * 3).flatmap(lambda s: st.tuples(arrays(bool, s), arrays(bool, s)))

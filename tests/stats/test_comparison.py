@@ -175,3 +175,19 @@ def test_which_baseline_is_which() -> None:
     assert kind_of(Variant("at", (replace(kd.first, variant="at"),)), given) == "more time"
     assert own_baselines(kd, [kd, steps, time, other, away]) == [steps, time]
     assert own_baselines(kd, [other, away]) == [away]
+
+
+def test_students_meet_their_own_baselines_and_others_only_where_there_is_none() -> None:
+    kd = seeds("kd", 0.1)
+    baseline, comparator = seeds("baseline"), seeds("unet", network="unet", role="comparator")
+    teacher = seeds("teacher", role="teacher", network="big")
+
+    def against(*trainings: list[Training]) -> list[tuple[str, str, bool]]:
+        variants, _ = group_variants([t for part in trainings for t in part])
+        return [(v.variant, v.baseline, v.same_student) for v in find_verdicts(variants)]
+
+    assert against(teacher, kd, baseline, comparator) == [("kd", "baseline", True)]
+    assert against(teacher, kd, comparator) == [("kd", "unet", False)]
+    assert against(teacher, kd) == []
+    other_cases = [replace(t, results=t.results[:9]) for t in baseline]
+    assert against(kd, other_cases) == []

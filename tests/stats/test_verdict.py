@@ -95,9 +95,7 @@ def test_many_verdicts_are_told_together() -> None:
         == "kd against baseline: helps; kd against baseline: no evidence."
     )
     assert sentence_of(nothing) == "Of 5 comparisons: no evidence: all 5."
-    assert (
-        sentence_of([shown(), *nothing]) == "Of 6 comparisons: helps: kd against baseline; no evidence: 5."
-    )
+    assert sentence_of([shown(), *nothing]) == "Of 6 comparisons: helps: kd against baseline; no evidence: 5."
 
 
 LACKING = {
