@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from segdistill.data.case import Case
 from segdistill.errors import InputError
-from segdistill.experiment.evaluate import Evaluation
+from segdistill.experiment.evaluate import Evaluation, Subject
 from segdistill.imaging.picture import Picture
 from segdistill.metrics.robustness import PERTURBATIONS, STRENGTHS, blur, disturbed, gamma, speckle
 
@@ -84,7 +84,7 @@ def test_a_threshold_fails_as_it_must(tmp_path: Path) -> None:
     def predict(seen: Picture) -> np.ndarray:
         return seen.pixels > 105
 
-    evaluation = Evaluation(predict)
+    evaluation = Evaluation(Subject("threshold", predict))
     assert len([*evaluation.measure(made), *evaluation.disturb(made)]) == len(made) + 10
     found = {(d.kind, d.strength): d for d in evaluation.robustness}
     assert set(found) == {(kind, s) for kind, values in STRENGTHS.items() for s in values}
