@@ -237,13 +237,14 @@ def write_report_of(
 
     Raises:
         InputError: the file cannot be written.
-        MissingExtra: matplotlib is not installed.
+        MissingExtra: matplotlib or Jinja2 is not installed.
     """
     subject, split = evaluation.subject, record.split
     assert subject.describe is not None
     report = subject.describe()
     stage = replace(
         report.stages[0],
+        weights=str(subject.weights or ""),
         results=evaluation.results,
         summary=record.summary,
         pooled=record.pooled,
