@@ -24,7 +24,7 @@ from segdistill.metrics.cases import (
     write_metrics_csv,
 )
 from segdistill.metrics.pooled import Pool
-from segdistill.report.examples import choose_slices, collect_examples
+from segdistill.report.examples import choose_slices, predict_shown, read_shown
 from segdistill.stats.summary import summarise
 from tests.imaging.volumes import blocks, organ, write_itk
 
@@ -155,14 +155,14 @@ def test_examples_show_the_worst_slice_or_the_fullest(tmp_path: Path) -> None:
     (result,) = evaluate_cases([known], replay(p))
     assert (result.worst_slice, result.worst_dice) == (3, dice(p[3], organ()[3] > 0))
     assert choose_slices([result]) == {"known": 3}
-    (worst,) = collect_examples([known], ["known"], lambda _: p[3], CT, choose_slices([result]))
+    (worst,) = predict_shown(read_shown([known], ["known"], CT, choose_slices([result])), lambda _: p[3])
     assert (worst.slice, worst.depth) == (3, 5)
     assert np.array_equal(worst.pixels, CT(blocks())[3])
     assert np.array_equal(worst.reference, organ()[3] > 0)
     larger = organ()
     larger[2, 1, 1] = 1
     write_itk(tmp_path / "am.mhd", larger)
-    (full,) = collect_examples([known], ["known"], lambda _: p[2], CT)
+    (full,) = predict_shown(read_shown([known], ["known"], CT), lambda _: p[2])
     assert full.slice == 2
     assert np.array_equal(full.prediction, p[2])
 

@@ -28,6 +28,7 @@ class Training:
         stage: the name with which it was trained, such as "student@1".
         run: name of the run. source: where it lies, for messages.
         steps: of the optimiser. seconds: of training. equal_time_to: the variant whose training time it was given.
+        weights: which weights were judged, in words; "" where not recorded.
     """
 
     variant: str
@@ -42,6 +43,7 @@ class Training:
     steps: int | None = None
     seconds: float | None = None
     equal_time_to: str = ""
+    weights: str = ""
 
 
 @dataclass(frozen=True)
