@@ -25,6 +25,10 @@ Role = Literal["teacher", "student", "baseline", "comparator"]
 _VERSION = "schema_version"
 
 
+class _Damaged(InputError):
+    """A file that is no record of this version, and no newer one."""
+
+
 class Record:
     """Base of the records: a dataclass that is one JSON file."""
 
@@ -62,10 +66,10 @@ class Record:
         try:
             content = json.loads(text)
         except ValueError as error:
-            raise InputError(f"{source} is damaged ({error}): delete it and write it again") from error
+            raise _Damaged(f"{source} is damaged ({error}): delete it and write it again") from error
         version = content.pop(_VERSION, None) if isinstance(content, dict) else None
         if type(version) is not int:
-            raise InputError(f"{source} has no {_VERSION}: it is not a {cls.FILE} that segdistill wrote")
+            raise _Damaged(f"{source} has no {_VERSION}: it is not a {cls.FILE} that segdistill wrote")
         if version > cls.VERSION:
             raise InputError(
                 f"{source} has schema version {version}, and this segdistill reads up to {cls.VERSION}: "
@@ -76,7 +80,7 @@ class Record:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
-            raise InputError(
+            raise _Damaged(
                 f"{source}: {place}: {first['msg']}: delete the file and write it again"
             ) from error
         return record
@@ -97,10 +101,25 @@ class Record:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except UnicodeDecodeError as error:
-            raise InputError(f"{path} is damaged ({error.reason}): delete it and write it again") from error
+            raise _Damaged(f"{path} is damaged ({error.reason}): delete it and write it again") from error
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from error
         return cls.from_json(text, path)
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """As `read`, and None also for a damaged file: for those who write the record again.
+
+        Raises:
+            InputError: the file cannot be read, or is of a newer version.
+
+        >>> RunRecord.find(Path("nowhere")) is None
+        True
+        """
+        try:
+            return cls.read(folder)
+        except _Damaged:
+            return None
 
     def write(self, folder: Path) -> None:
         """Writes the file into a folder, whole or not at all.
@@ -161,6 +180,14 @@ class Summary:
         ['all', 'benign']
         """
         return {"all": self.all, **self.classes}
+
+    def named(self) -> dict[str, Scores]:
+        """As `groups`, with each site as "site NAME".
+
+        >>> list(Summary({}, sites={"UCL": {}}).named())
+        ['all', 'site UCL']
+        """
+        return self.groups() | {f"site {name}": scores for name, scores in self.sites.items()}
 
 
 @dataclass(frozen=True)
@@ -254,8 +281,7 @@ class RunRecord(Record):
     """run.json: what was run, and what came of it.
 
     Attributes:
-        recipe: its name. fold: of a cross-validation, counted from 1; None where the run is no fold.
-        seed: of the recipe.
+        recipe: its name. seed: of the recipe.
         export: the stage that becomes the model file; None for none.
         settings: what the recipe itself sets, with its bases and the changes of the command line, without defaults.
         data: name of the dataset. data_hash: of the case table (`data.case.table_hash`).
@@ -269,7 +295,6 @@ class RunRecord(Record):
     FILE: ClassVar[str] = "run.json"
 
     recipe: str
-    fold: int | None = None
     seed: int = 0
     export: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -348,6 +373,7 @@ class EvaluationRecord(Record):
 
     Attributes:
         model: name of the stage, or of the model file.
+        variant, seed: of the stage; "" and None where that is not known.
         weights: which weights of its training were judged; None where that is not known.
         inputs: hash of what decides the results (weights, cases, measures); "" outside of a run.
         split: of the cases: train, val, test or all.
@@ -365,6 +391,8 @@ class EvaluationRecord(Record):
     FILE: ClassVar[str] = "evaluation.json"
 
     model: str
+    variant: str = ""
+    seed: int | None = None
     weights: Weights | None = None
     inputs: str = ""
     split: str = "test"
@@ -382,8 +410,8 @@ class EvaluationRecord(Record):
         """The mean of a metric, as tables of papers name it: "dice", "pooled.miou" or "classification.auc".
 
         Args:
-            metric: a key of the summary, or its part of the record and the key with a dot between.
-            group: "all" or a class; only the summary has classes.
+            metric: a key of the summary, or a part of the record and a key in it with a dot between.
+            group: "all", a class or "site NAME"; it is for the summary only.
 
         Returns:
             None where it was not measured; a pooled value has no interval.
@@ -397,4 +425,4 @@ class EvaluationRecord(Record):
             return None if value is None else Interval(value, None, None, self.cases)
         if part == "classification":
             return self.classification.scores.get(name) if self.classification else None
-        return self.summary.groups().get(group, {}).get(metric)
+        return self.summary.named().get(group, {}).get(metric)

@@ -13,7 +13,7 @@ from segdistill.config.schema import parse_recipe
 from segdistill.errors import InputError
 from segdistill.experiment.check import check_parts
 from segdistill.experiment.run import resolved_yaml
-from segdistill.experiment.stage_evaluation import stated_yaml
+from segdistill.experiment.stage_evaluation import stated
 from tests.experiment.tiny import write_recipe
 
 
@@ -84,9 +84,8 @@ def test_changes_reach_every_stage_and_may_be_short(tmp_path: Path) -> None:
 def test_what_a_recipe_states_is_the_whole_of_it(name: str) -> None:
     """Reports show this alone: read again it must give the same recipe, and be shorter."""
     recipe = load_recipe(name, ["seed=3"])
-    stated = stated_yaml(recipe)
-    assert parse_recipe(yaml.safe_load(stated), name) == recipe
-    assert len(stated.splitlines()) < len(resolved_yaml(recipe).splitlines())
+    assert parse_recipe(stated(recipe), name) == recipe
+    assert len(yaml.safe_dump(stated(recipe))) < len(resolved_yaml(recipe))
 
 
 def test_the_size_of_patches_is_the_size() -> None:
@@ -236,7 +235,7 @@ def test_roles_are_found_where_none_is_stated() -> None:
         "other": "comparator",
         "known": "teacher",
     }
-    assert "role" not in yaml.safe_load(stated_yaml(recipe))["stages"]["other"]
+    assert "role" not in stated(recipe)["stages"]["other"]
     coronary = load_recipe("lightvessel/coronary")
     assert coronary.stages["baseline"].role == "baseline"  # though auto-encoders learn its features
 

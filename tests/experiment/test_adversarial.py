@@ -21,6 +21,7 @@ from segdistill.experiment.run import run_recipe
 from segdistill.files import sha256_file
 from segdistill.papers.reproduce import compare_with_paper
 from segdistill.papers.tables import read_paper
+from segdistill.records import EvaluationRecord, Interval, RunRecord, Summary
 from segdistill.training.curves import read_curves
 from segdistill.training.loop import STATE, WEIGHTS
 from tests.experiment.test_kill import stop
@@ -79,7 +80,7 @@ def test_a_generator_starts_from_another_stage(tmp_path: Path) -> None:
 
 def test_interrupted_between_any_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
-    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: None)
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: [])
     for accumulate in (1, 2):
         loaded = load_recipe(str(recipe(tmp_path)), [f"fit.accumulate={accumulate}"])
         whole, broken = tmp_path / f"{accumulate}" / "whole", tmp_path / f"{accumulate}" / "broken"
@@ -229,16 +230,10 @@ def test_table_3_reads_evaluations_on_other_datasets(tmp_path: Path) -> None:
     """As `segdistill evaluate -o` leaves them in the folds' folders; the published numbers are the paper's."""
     for fold, dice in ((1, 0.70), (2, 0.74)):
         run = tmp_path / "usseg" / f"fold-{fold}"
-        (run / "external" / "stu").mkdir(parents=True)
-        (run / "run.json").write_text(json.dumps({"recipe": f"usseg/busi/fold-{fold}", "data": "BUSI"}))
+        RunRecord(recipe=f"usseg/busi/fold-{fold}", data="BUSI").write(run)
         (run / "recipe.yaml").write_text("data: {dataset: busi, size: 512}")
-        report = {
-            "dice": {"mean": dice, "n": 42},
-            "rmse_map": {"mean": 0.2, "n": 42},
-            "by_label": {},
-            "cases": 42,
-        }
-        (run / "external" / "stu" / "evaluation.json").write_text(json.dumps(report))
+        scores = {name: Interval(mean, None, None, 42) for name, mean in (("dice", dice), ("rmse_map", 0.2))}
+        EvaluationRecord(model="student", summary=Summary(scores)).write(run / "external" / "stu")
     (table,) = compare_with_paper("usseg", tmp_path, "3")
     first, second = table["rows"]
     assert first["published"]["dice"] == 0.8135

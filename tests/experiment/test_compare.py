@@ -9,6 +9,7 @@ import pytest
 
 from segdistill.errors import InputError
 from segdistill.experiment.compare import choose_pairs, read_trainings, stated_margin
+from segdistill.records import EvaluationRecord
 from segdistill.stats.comparison import group_variants, kind_of
 from tests.experiment.made_runs import WIDE, seeded, write_run
 
@@ -21,10 +22,9 @@ def names(*words: object, **choice: object) -> list[tuple[str, str]]:
     return [(m.name, b.name) for m, b in choose_pairs(methods, **choice)]  # type: ignore[arg-type]
 
 
-def test_a_run_says_what_it_is(tmp_path: Path) -> None:
-    run = write_run(
-        tmp_path / "r", {"baseline": {**ALONE, "epochs": 5, "fit": {"batch_size": 16}}, "kd": {}}, seed=7
-    )
+def test_a_run_knows_what_it_is(tmp_path: Path) -> None:
+    baseline = {**ALONE, "steps": 25, "fit": {"batch_size": 16}}
+    run = write_run(tmp_path / "r", {"baseline": baseline, "kd": {}}, seed=7)
     alone, kd = read_trainings([str(run)])
     assert (alone.role, alone.seed, alone.steps, alone.seconds) == ("baseline", 7, 25, 10.0)
     assert (kd.role, kd.steps, kd.source) == ("student", 40, f"{run}:kd")
@@ -33,10 +33,13 @@ def test_a_run_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_seeds_within_a_run(tmp_path: Path) -> None:
-    kd = seeded("kd")
-    for seed in range(3):
-        kd[f"kd@{seed}"]["teachers"] = {"teacher": {"stage": f"teacher@{seed}"}}
-    run = write_run(tmp_path / "r", {**seeded("teacher", **TEACHER), **seeded("baseline", **ALONE), **kd})
+    teachers = {
+        f"kd@{s}": {"seed": s, "variant": "kd", "teachers": {"teacher": {"stage": f"teacher@{s}"}}}
+        for s in range(3)
+    }
+    run = write_run(
+        tmp_path / "r", {**seeded("teacher", **TEACHER), **seeded("baseline", **ALONE), **teachers}
+    )
     methods, _ = group_variants(read_trainings([str(run)]))
     assert [(m.name, [t.seed for t in m.trainings]) for m in methods] == [
         (name, [0, 1, 2]) for name in ("teacher", "baseline", "kd")
@@ -84,12 +87,12 @@ def test_other_networks_are_no_twins(tmp_path: Path) -> None:
 
 
 def test_equal_steps_and_equal_time_come_together(tmp_path: Path) -> None:
-    longer = seeded("longer", **ALONE, seconds=99.0, equal_time_to="kd@0")
+    longer = seeded("longer", **ALONE, seconds=99.0, equal_time_to="kd")
     run = write_run(tmp_path / "r", {**seeded("baseline", **ALONE), **longer, **seeded("kd")})
     assert names(run) == [("kd", "baseline"), ("kd", "longer")]
-    methods = {m.name: m for m in group_variants(read_trainings([str(run)]))[0]}
-    assert kind_of(methods["kd"], methods["longer"]) == "equal time"
-    assert kind_of(methods["kd"], methods["baseline"]) == "equal steps"
+    variants = {v.name: v for v in group_variants(read_trainings([str(run)]))[0]}
+    assert kind_of(variants["kd"], variants["longer"]) == "equal time"
+    assert kind_of(variants["kd"], variants["baseline"]) == "equal steps"
 
 
 def test_stages_and_evaluation_folders(tmp_path: Path) -> None:
@@ -114,8 +117,8 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", {"baseline": ALONE, "kd_soft": {}})
     with pytest.raises(InputError, match="no stage 'kd_sotf': did you mean 'kd_soft'"):
         names(run, stages=["kd_sotf"])
-    with pytest.raises(InputError, match="no baseline 'baselin': did you mean 'baseline'"):
-        names(run, baseline="baselin")
+    with pytest.raises(InputError, match="no baseline 'basline': did you mean 'baseline'"):
+        names(run, baseline="basline")
     with pytest.raises(InputError, match="no evaluated stage 'kd_sof': did you mean 'kd_soft'"):
         read_trainings([f"{run}:kd_sof"])
 
@@ -131,16 +134,37 @@ def test_folders_that_are_something_else(made: str, tmp_path: Path) -> None:
         read_trainings([str(place)])
 
 
-def test_damaged_files_are_told_or_done_without(tmp_path: Path) -> None:
+def test_evaluations_with_seeds_are_told_from_folders_that_a_user_has_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", {**seeded("kd", seeds=2), **seeded("baseline", seeds=2, **ALONE)})
+    for stage in ("kd@0", "kd@1", "baseline@0"):
+        record = EvaluationRecord(model=stage, variant=stage[:-2], seed=int(stage[-1]))
+        for name in (stage, f"mine-{stage}"):
+            (tmp_path / "ev" / name).mkdir(parents=True)
+            shutil.copy(run / "stages" / stage / "metrics.csv", tmp_path / "ev" / name)
+            record.write(tmp_path / "ev" / name)
+    found = read_trainings([str(tmp_path / "ev" / name) for name in ("kd@0", "kd@1", "mine-kd@1")])
+    assert [(t.variant, t.seed) for t in found] == [("kd", 0), ("kd", 1), ("mine-kd@1", None)]
+
+
+def test_damaged_files_are_one_line_or_not_needed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", {"baseline": ALONE, "kd": {}})
-    for name in ("recipe.yaml", "run.json", "stages/kd/curves.csv"):
+    for name in ("recipe.yaml", "run.json"):
         (run / name).write_text("{[")
-    assert {t.cell for t in read_trainings([str(run)])} == {"baseline", "kd"}
-    (run / "stages" / "kd" / "metrics.csv").write_text("case\n")
-    with pytest.raises(InputError, match=r"not a metrics\.csv"):
-        read_trainings([str(run)])
-    (run / "stages" / "kd" / "stage.json").write_text("{[")
-    with pytest.raises(InputError, match=r"stage\.json is damaged"):
+    assert {t.variant for t in read_trainings([str(run)])} == {"baseline", "kd"}
+    for name, message in (
+        ("stage.json", r"kd/stage\.json is damaged"),
+        ("metrics.csv", r"not a metrics\.csv"),
+    ):
+        kept = (run / "stages" / "kd" / name).read_text()
+        (run / "stages" / "kd" / name).write_text("{[")
+        with pytest.raises(InputError, match=message):
+            read_trainings([str(run)])
+        (run / "stages" / "kd" / name).write_text(kept)
+    newer = run / "stages" / "kd" / "stage.json"
+    newer.write_text(newer.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+    with pytest.raises(
+        InputError, match=r"kd/stage\.json has schema version 9, and this segdistill reads up to 1"
+    ):
         read_trainings([str(run)])
 
 

@@ -146,7 +146,7 @@ def test_other_datasets_are_summed_up_too(tmp_path: Path) -> None:
         words = (f"{folder / f'fold-{fold}'}:net", other / "cases.csv", "--split", "all", "-o", out, "--json")
         answer = segdistill("evaluate", *words)
         assert answer.code == 0, answer.err
-        values.append(json.loads(answer.out)["dice"]["mean"])
+        values.append(json.loads(answer.out)["summary"]["all"]["dice"]["mean"])
     answer = run(path, folder, "--json")
     found = json.loads(answer.out)["external"]["stu"]["all"]["dice"]
     assert found["mean"] == pytest.approx(sum(values) / 2)

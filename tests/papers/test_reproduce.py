@@ -14,6 +14,7 @@ from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.errors import InputError
 from segdistill.papers.reproduce import compare_with_paper, render
 from segdistill.papers.tables import Paper, PaperPart, PaperRow, published_papers, read_paper
+from segdistill.records import EvaluationRecord, Interval, RunRecord, Scores, Summary
 from tests.experiment.tiny import segdistill
 
 
@@ -64,9 +65,12 @@ def test_lightvessels_figures_fit_each_other() -> None:
 def write_run(folder: Path, recipe: str, dataset: str, **stages: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
     for stage, evaluated in stages.items():
-        (folder / "stages" / stage).mkdir(parents=True)
-        (folder / "stages" / stage / "evaluation.json").write_text(json.dumps(evaluated))
-    (folder / "run.json").write_text(json.dumps({"recipe": recipe, "data": "synthetic, by hand"}))
+        groups = dict(evaluated.get("summary", {}))
+        sites = {name: groups.pop(f"site {name}") for name in ("RUNMC", "UCL") if f"site {name}" in groups}
+        found = Summary(groups.pop("all", {}), groups, sites)
+        record = EvaluationRecord(model=stage, cases=1, summary=found, pooled=evaluated.get("pooled", {}))
+        record.write(folder / "stages" / stage)
+    RunRecord(recipe=recipe, data="synthetic, by hand").write(folder)
     known = load_recipe(recipe).stages if recipe in bundled_recipes() else {}
     declared = {name: {"variant": stage.variant} for name, stage in known.items()}
     content = {
@@ -76,8 +80,8 @@ def write_run(folder: Path, recipe: str, dataset: str, **stages: dict[str, Any])
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
 
 
-def summary(n: int = 1, **values: float) -> dict[str, Any]:
-    return {name: {"mean": value, "n": n} for name, value in values.items()}
+def summary(n: int = 1, **values: float) -> Scores:
+    return {name: Interval(value, None, None, n) for name, value in values.items()}
 
 
 def row_of(tables: list[dict[str, Any]], name: str) -> dict[str, Any]:

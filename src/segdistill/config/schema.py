@@ -20,7 +20,7 @@ from segdistill.errors import InputError
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.metrics.cases import EXTRA_METRICS
+from segdistill.metrics.base import METRICS
 from segdistill.registry import near_names
 from segdistill.training.settings import AdversarialSettings, FitSettings, JointSettings
 
@@ -235,15 +235,15 @@ class EvaluationRecipe(Strict):
     @field_validator("metrics")
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if name not in EXTRA_METRICS:
-                raise ValueError(f"unknown metric '{name}': {near_names(name, EXTRA_METRICS)}")
-        return list(dict.fromkeys(names))
+        try:
+            return METRICS.asked(names)
+        except InputError as error:
+            raise ValueError(str(error)) from error
 
     @property
     def needs_scores(self) -> bool:
         """Whether probabilities are measured, not masks alone."""
-        return self.pooled or self.calibration or "rmse_map" in self.metrics
+        return self.pooled or self.calibration or METRICS.need_probability(self.metrics)
 
     @property
     def disturbed(self) -> list[str]:

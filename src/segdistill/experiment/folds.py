@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,8 +16,9 @@ from segdistill.experiment.cases import load_cases
 from segdistill.experiment.check import require_cases
 from segdistill.experiment.events import Event
 from segdistill.experiment.machine import Machine, is_first_process
-from segdistill.experiment.results import FOLDS_FILE, RUN_FILE, SUMMARY_FILE, fold_folder, read_json
+from segdistill.experiment.results import FOLDS_FILE, fold_folder
 from segdistill.files import write_json, write_text
+from segdistill.records import EvaluationRecord, RunRecord
 from segdistill.report.folds import over_folds, render_folds
 
 EXTERNAL = "external"
@@ -46,7 +47,7 @@ def run_folds(
         InputError: a fold would lack a class or training cases, or the folder holds a run without folds.
         CasesFailed: some trainings have failed, after all folds.
     """
-    if (folder / RUN_FILE).exists():
+    if (folder / RunRecord.FILE).exists():
         raise InputError(f"{folder} holds a run without folds: choose another --out")
     if is_first_process():
         require_folds(recipe, source, stages)
@@ -113,23 +114,32 @@ def _require_tested(recipe: Recipe, cases: list[Case], divided: list[Case]) -> N
 def conclude_folds(recipe: Recipe, folder: Path) -> None:
     """Writes folds.json and report.html over the folds that are finished."""
     count = recipe.folds or 0
-    runs = {fold: read_json(fold_folder(folder, fold) / RUN_FILE) for fold in range(1, count + 1)}
-    finished = [fold for fold, facts in runs.items() if "stages" in facts]
+    runs = {fold: RunRecord.read(fold_folder(folder, fold)) for fold in range(1, count + 1)}
+    finished = {fold: run.stages for fold, run in runs.items() if run is not None and run.stages}
     stages: dict[str, Any] = {}
     for name in recipe.stages:
-        evaluated = {
-            fold: read_json(fold_folder(folder, fold) / "stages" / name / SUMMARY_FILE)
-            for fold in finished
-            if name in runs[fold]["stages"]
+        folders = {
+            f: fold_folder(folder, f) / "stages" / name for f, names in finished.items() if name in names
         }
+        found = {fold: EvaluationRecord.read(place) for fold, place in folders.items()}
+        evaluated = {fold: one for fold, one in found.items() if one is not None}
         if evaluated:
-            summary = over_folds({fold: one.get("summary", {}) for fold, one in evaluated.items()})
-            stages[name] = {"summary": summary, "cost": next(iter(evaluated.values())).get("cost", {})}
-    external = _external(folder, finished)
-    write_json(folder / FOLDS_FILE, _facts(recipe, finished, stages, external))
+            summary = over_folds({fold: _scores(one) for fold, one in evaluated.items()})
+            stages[name] = {"summary": summary, "cost": asdict(next(iter(evaluated.values())).cost)}
+    external = _external(folder, list(finished))
+    write_json(folder / FOLDS_FILE, _facts(recipe, list(finished), stages, external))
     shown = {name: stage["summary"] for name, stage in stages.items()}
-    page = render_folds(recipe.name, recipe.about, count, finished, shown, external)
+    page = render_folds(recipe.name, recipe.about, count, list(finished), shown, external)
     write_text(folder / "report.html", page)
+
+
+def _scores(evaluation: EvaluationRecord) -> dict[str, dict[str, Any]]:
+    """Group of cases -> metric -> mean with interval."""
+    summary = evaluation.summary
+    groups = summary.named() | ({"normal": summary.normal} if summary.normal else {})
+    return {
+        name: {metric: asdict(value) for metric, value in scores.items()} for name, scores in groups.items()
+    }
 
 
 def _facts(
@@ -144,12 +154,7 @@ def _external(folder: Path, finished: list[int]) -> dict[str, Any]:
     """Evaluations on other datasets that were written into the folds' folders, over folds."""
     found: dict[str, dict[int, Mapping[str, Any]]] = {}
     for fold in finished:
-        for path in sorted((fold_folder(folder, fold) / EXTERNAL).glob(f"*/{SUMMARY_FILE}")):
-            report = read_json(path)
-            metrics = {name: value for name, value in report.items() if _is_interval(value)}
-            found.setdefault(path.parent.name, {})[fold] = {"all": metrics, **report.get("by_label", {})}
+        for path in sorted((fold_folder(folder, fold) / EXTERNAL).glob(f"*/{EvaluationRecord.FILE}")):
+            if (record := EvaluationRecord.read(path.parent)) is not None:
+                found.setdefault(path.parent.name, {})[fold] = _scores(record)
     return {name: over_folds(by_fold) for name, by_fold in sorted(found.items())}
-
-
-def _is_interval(value: object) -> bool:
-    return isinstance(value, dict) and {"mean", "n"} <= set(value)

@@ -9,13 +9,13 @@ from torch import nn
 
 from segdistill.config.schema import AUTOENCODER, ModelRecipe
 from segdistill.errors import InputError
-from segdistill.experiment.results import FOLDS_FILE, RUN_FILE, SUMMARY_FILE, read_json
+from segdistill.experiment.results import FOLDS_FILE
 from segdistill.files import sha256_file
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.models import create_model, find
 from segdistill.models.pretrained import load_encoder_weights
-from segdistill.records import StageRecord
+from segdistill.records import EvaluationRecord, RunRecord, StageRecord
 from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import BEST, STATE, WEIGHTS
 
@@ -113,7 +113,15 @@ def begin(folder: Path, record: StageRecord) -> bool:
     """
     continued = goes_on(folder, record.fingerprint)
     if not continued:
-        for name in (STATE, BEST, WEIGHTS, "curves.csv", "metrics.csv", "classification.csv", SUMMARY_FILE):
+        for name in (
+            STATE,
+            BEST,
+            WEIGHTS,
+            "curves.csv",
+            "metrics.csv",
+            "classification.csv",
+            EvaluationRecord.FILE,
+        ):
             (folder / name).unlink(missing_ok=True)
         for old in (folder / "tensorboard").glob("events.*"):
             old.unlink()
@@ -185,7 +193,8 @@ def find_stage(model: str) -> Path:
         raise InputError(f"{folder} is neither a run nor a stage nor a model file (.onnx)")
     names = sorted(path.parent.name for path in stages.glob(f"*/{StageRecord.FILE}"))
     if not colon:
-        stage = read_json(folder / RUN_FILE).get("export") or (names[0] if len(names) == 1 else "")
+        record = RunRecord.find(folder)
+        stage = (record and record.export) or (names[0] if len(names) == 1 else "")
     if stage not in names:
         raise InputError(
             f"{folder} has no trained stage '{stage}': give {folder}:STAGE with one of {', '.join(names)}"

@@ -12,16 +12,9 @@ from typing import Any
 from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.errors import InputError
-from segdistill.experiment.results import (
-    FOLDS_FILE,
-    RUN_FILE,
-    SUMMARY_FILE,
-    fold_folder,
-    read_json,
-    read_recipe,
-)
+from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_json, read_recipe
 from segdistill.papers.tables import PaperPart, PaperRow, read_paper
-from segdistill.stats.summary import site_of
+from segdistill.records import EvaluationRecord, RunRecord
 
 NAME, PLAIN, SPREAD = 36, (10, 8, 8), (17, 15, 8)
 """Widths of the row's name, and of published, ours and difference without and with a spread."""
@@ -132,7 +125,8 @@ class _Run:
             if isinstance(size, str)
             else "x".join(map(str, size if isinstance(size, list) else [size] * 2))
         )
-        data = self.data.get("dataset") or read_json(self.parts[0] / RUN_FILE).get("data", "data unknown")
+        record = RunRecord.find(self.parts[0])
+        data = self.data.get("dataset") or (record.data if record is not None else "data unknown")
         folds = f", {len(self.parts)} folds" if len(self.parts) > 1 else ""
         return f"{self.recipe} ({sides}) on {data}{folds}"
 
@@ -182,12 +176,13 @@ def _find_runs(folder: Path) -> list[_Run]:
     for path in folder.glob(f"**/{FOLDS_FILE}"):
         facts = read_json(path)
         own = [fold_folder(path.parent, fold) for fold in range(1, facts.get("folds", 0) + 1)]
-        if parts := tuple(part for part in own if (part / RUN_FILE).exists()):
+        if parts := tuple(part for part in own if (part / RunRecord.FILE).exists()):
             found[path.parent] = _Run(path.parent, facts.get("recipe", ""), parts)
         folds |= set(own)
-    for path in folder.glob(f"**/{RUN_FILE}"):
-        if path.parent not in folds:
-            found[path.parent] = _Run(path.parent, str(read_json(path).get("recipe", "")), (path.parent,))
+    for path in folder.glob(f"**/{RunRecord.FILE}"):
+        record = RunRecord.find(path.parent)
+        if path.parent not in folds and record is not None:
+            found[path.parent] = _Run(path.parent, record.recipe, (path.parent,))
     return [found[place] for place in sorted(found)]
 
 
@@ -278,31 +273,25 @@ def _measured(run: _Run | None, row: PaperRow, metric: str) -> list[float]:
         return []
     stages = run.variants.get(row.stage, [row.stage])
     evaluated = [one for part in run.parts for one in _evaluations(part, row, stages)]
-    groups = row.labels if row.site is None else [site_of(row.site)]
+    groups = row.labels if row.site is None else [f"site {row.site}"]
     values = [_value(one, metric, groups) for one in evaluated]
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else []
 
 
-def _evaluations(run: Path, row: PaperRow, stages: list[str]) -> list[dict[str, Any]]:
+def _evaluations(run: Path, row: PaperRow, stages: list[str]) -> list[EvaluationRecord | None]:
     """The evaluations of a row's stage: of each seed that was evaluated, or of another dataset with `external`."""
     if row.external:
-        report = read_json(run / "external" / row.external / SUMMARY_FILE)
-        return [{"summary": {"all": report, **report.get("by_label", {})}} if report else {}]
-    found = [read_json(run / "stages" / name / SUMMARY_FILE) for name in stages]
-    return [one for one in found if one] or [{}]
+        return [EvaluationRecord.find(run / "external" / row.external)]
+    found = [EvaluationRecord.find(run / "stages" / name) for name in stages]
+    return [one for one in found if one is not None] or [None]
 
 
-def _value(evaluated: dict[str, Any], metric: str, labels: list[str]) -> float | None:
-    """A number of evaluation.json; over several groups of cases the mean over all their cases."""
-    section, _, name = metric.rpartition(".")
-    found = evaluated.get(section or "summary") or {}
-    groups = [found.get(name, found.get(label, {}).get(name)) for label in labels]
-    numbers = [
-        (group.get("mean"), group.get("n", 1)) if isinstance(group, dict) else (group, 1) for group in groups
-    ]
-    known = [(float(value), int(n)) for value, n in numbers if isinstance(value, int | float)]
+def _value(evaluated: EvaluationRecord | None, metric: str, groups: list[str]) -> float | None:
+    """The mean of a metric; over several groups of cases that over all their cases."""
+    scores = [evaluated.score(metric, group) for group in groups] if evaluated is not None else []
+    known = [(score.mean, score.n) for score in scores if score is not None and score.mean is not None]
     cases = sum(n for _, n in known)
-    if len(known) < len(labels) or not cases:
+    if len(known) < len(groups) or not cases:
         return None
-    return sum(value * n for value, n in known) / cases
+    return sum(mean * n for mean, n in known) / cases
