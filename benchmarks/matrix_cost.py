@@ -29,20 +29,20 @@ STUDENTS = {
     "mobilenet_v2_unet": {"name": "mobilenet_v2_unet"},
     "erfnet": {"name": "erfnet"},
 }
-METHODS = {
-    "soft_kd": [{"name": "soft_prediction", "temperature": 4.0}],
-    "at": [{"name": "attention_transfer"}],
-    "ifvd": [{"name": "ifvd"}],
-    "skd": [{"name": "skd"}],
+METHODS: dict[str, dict[str, Any]] = {
+    "soft_kd": {"soft_prediction": {"temperature": 4.0}},
+    "at": {"attention_transfer": {}},
+    "ifvd": {"ifvd": {}},
+    "skd": {"skd": {}},
 }
 
 
 def make_recipe(args: Any) -> dict[str, Any]:
-    """A distilled cell and one of the baseline in turns."""
-    methods: dict[str, Any] = {}
+    """A distilled variant and a baseline in turns."""
+    variants: dict[str, Any] = {}
     for name, methods in METHODS.items():
-        methods[name] = {"cache": True, "methods": methods}
-        methods[f"alone_{name}"] = {}
+        variants[name] = {"cache": True, "methods": methods}
+        variants[f"baseline_{name}"] = {}
     return {
         "name": "matrix_cost",
         "data": {"dataset": "phantom", "size": args.size, "channels": 3, "phantoms": args.images},
@@ -50,8 +50,7 @@ def make_recipe(args: Any) -> dict[str, Any]:
         "matrix": {
             "students": {name: {"model": model} for name, model in STUDENTS.items()},
             "teachers": {"teacher": {"model": {"name": "resnet_attention_unet", "depth": args.depth}}},
-            "methods": methods,
-            "seeds": [0],
+            "variants": variants,
         },
     }
 
@@ -92,17 +91,17 @@ def main() -> None:
         seconds(recipe, work / "runs" / "m", ["teacher"])
         tell(f"{len(recipe.stages) - 1} trainings of {args.epochs} epochs")
         took = seconds(recipe, work / "runs" / "m")
-    cells = {name.removesuffix("@0"): round(value, 2) for name, value in took.items() if name != "teacher"}
-    alone = {name: value for name, value in cells.items() if "alone_" in name}
-    distilled = {name: value for name, value in cells.items() if name not in alone}
-    figure = sum(distilled.values()) / sum(alone.values())
+    cells = {recipe.variant(name): round(value, 2) for name, value in took.items() if name != "teacher"}
+    baselines = {name: value for name, value in cells.items() if "baseline_" in name}
+    distilled = {name: value for name, value in cells.items() if name not in baselines}
+    figure = sum(distilled.values()) / sum(baselines.values())
     details = {
         "seconds_distilled": round(sum(distilled.values()), 1),
-        "seconds_alone": round(sum(alone.values()), 1),
-        "trainings": [len(distilled), len(alone)],
+        "seconds_baseline": round(sum(baselines.values()), 1),
+        "trainings": [len(distilled), len(baselines)],
         "seconds": cells,
         "relative": {
-            name: round(value / alone[name.replace("-", "-alone_", 1)], 3)
+            name: round(value / baselines[name.replace("-", "-baseline_", 1)], 3)
             for name, value in distilled.items()
         },
         **{name: getattr(args, name) for name in ("size", "images", "epochs", "views", "depth")},

@@ -27,8 +27,7 @@ from segdistill.files import write_json
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
-from segdistill.metrics.cases import write_metrics_csv
-from segdistill.metrics.measuring import evaluate_cases
+from segdistill.metrics.cases import evaluate_cases, write_metrics_csv
 from segdistill.models import create_model
 from segdistill.training.curves import read_curves
 from segdistill.training.inference import mask_predictor

@@ -232,7 +232,7 @@ def test_weights_of_another_architecture(run_folder: Path, tmp_path: Path) -> No
     for words in (("evaluate", run, run / "cases.csv"), ("export", run, "-o", tmp_path / "m.onnx")):
         answer = segdistill(*words)
         refused(answer, "holds weights of another architecture", before, tmp_path)
-        assert answer.line.endswith("run the recipe again to train the stage anew")
+        assert answer.line.endswith("run the recipe again to train the stage")
 
 
 def test_usage_errors_are_typers() -> None:

@@ -105,7 +105,7 @@ def test_damaged_volumes_stop_a_run(damage: str, tmp_path: Path) -> None:
             "no case is of the site 'D': known: A, B, C",
         ),
         ({"sites": ["D"]}, "stage teacher_a: no training case of site 'D' has a mask (training cases: A: 2"),
-        ({"methods": [{"name": "attention_transfer", "layers": ["enc4"]}]}, "enc4"),
+        ({"methods": {"attention_transfer": {"layers": ["enc4"]}}}, "enc4"),
         ({"data": {"size": 24, "channels": 1, "patches": {"count": 2, "size": 16}}}, "leave size out"),
         (
             {"data": {"channels": 1, "patches": {"count": 1, "size": 16}}},

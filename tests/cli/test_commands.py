@@ -10,6 +10,7 @@ import pytest
 
 from segdistill.config.load import bundled_recipes
 from segdistill.data.phantom import write_phantom
+from segdistill.records import EvaluationRecord, Interval, RunRecord, Summary
 from tests.experiment.tiny import segdistill
 
 METRICS = {"dice", "iou", "precision", "recall", "accuracy"}
@@ -17,14 +18,15 @@ METRICS = {"dice", "iou", "precision", "recall", "accuracy"}
 
 def test_evaluate_as_json(run_folder: Path) -> None:
     answer = segdistill("evaluate", run_folder / "model.onnx", run_folder / "cases.csv", "--json")
-    report = json.loads(answer.out)
-    assert not METRICS - set(report)
-    for metric in METRICS:
-        assert report[metric]["low"] <= report[metric]["mean"] <= report[metric]["high"]
-        assert report[metric]["n"] == 4
-    assert set(report) - METRICS == {"by_label", "normal", "cases", "skipped", "failed", "split"}
-    assert set(report["by_label"]) == {"benign", "malignant"}
-    assert (report["split"], report["cases"], report["failed"]) == ("test", 5, [])
+    report = EvaluationRecord.from_json(answer.out, "stdout")
+    scores = report.summary.all
+    assert set(scores) == METRICS
+    for score in scores.values():
+        assert score.low <= score.mean <= score.high  # type: ignore[operator]
+        assert score.n == 4
+    assert set(report.summary.classes) == {"benign", "malignant"}
+    assert set(report.summary.normal) == {"false_positive_rate", "area"}
+    assert (report.model, report.split, report.cases, report.failed) == ("model.onnx", "test", 5, {})
     whole = segdistill("evaluate", run_folder / "model.onnx", run_folder / "cases.csv", "--split", "all")
     assert whole.code == 0
     assert "30 cases" in whole.out
@@ -36,7 +38,7 @@ def test_evaluate_lists_cases_that_fail(run_folder: Path, tmp_path: Path) -> Non
     (own / "images" / "phantom_0002.png").write_bytes(b"")
     answer = segdistill("evaluate", run_folder / "model.onnx", own / "cases.csv", "--json")
     assert answer.code == 4
-    assert [failed["case"] for failed in json.loads(answer.out)["failed"]] == ["phantom_0002"]
+    assert list(json.loads(answer.out)["failed"]) == ["phantom_0002"]
     assert answer.err.splitlines()[-1].startswith("segdistill: 1 of 4 cases failed")
 
 
@@ -68,7 +70,7 @@ def test_a_run_on_own_images_with_several_changes_after_one_set(tmp_path: Path) 
     assert answer.code == 0, answer.err
     report = json.loads(answer.out)
     assert list(report["stages"]) == ["teacher", "student", "baseline"]
-    assert set(report["stages"]["student"]) == {"summary", "cost", "line"}
+    assert set(report["stages"]["student"]) >= {"summary", "cost", "weights", "line"}
     assert set(report["stages"]["student"]["cost"]) >= {"parameters", "macs", "size_mb", "ms"}
     assert Path(report["model"]).is_file()
     assert Path(report["report"]).is_file()
@@ -100,11 +102,12 @@ def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
     assert sum(row.startswith("note: the double teacher's recall is .8623") for row in rows) == 1
     run = tmp_path / "lightbtseg" / "busi"
     stage = run / "stages" / "student"
-    stage.mkdir(parents=True)
-    (run / "run.json").write_text(json.dumps({"recipe": "lightbtseg/busi", "data": "BUSI, packed"}))
+    RunRecord(recipe="lightbtseg/busi", data="BUSI, packed").write(run)
     (run / "recipe.yaml").write_text("data: {dataset: busi, size: 512}")
-    values = {name: {"mean": 0.8} for name in METRICS} | {"dice": {"mean": 0.8459}}
-    (stage / "evaluation.json").write_text(json.dumps({"summary": {"all": values}}))
+    scores = {name: Interval(0.8, None, None, 1) for name in METRICS} | {
+        "dice": Interval(0.8459, None, None, 1)
+    }
+    EvaluationRecord(model="student", summary=Summary(scores)).write(stage)
     other = tmp_path / "other" / "run.json"
     other.parent.mkdir()
     other.write_text("{")
@@ -124,11 +127,9 @@ def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
 def test_runs_of_a_derived_recipe_stand_beside_under_their_own_name(tmp_path: Path) -> None:
     for name in ("cpu", "busi"):
         run = tmp_path / "lightbtseg" / name
-        (run / "stages" / "student").mkdir(parents=True)
-        (run / "stages" / "student" / "evaluation.json").write_text(
-            '{"summary": {"all": {"dice": {"mean": 0.5}}}}'
-        )
-        (run / "run.json").write_text(json.dumps({"recipe": f"lightbtseg/{name}", "data": "BUSI, packed"}))
+        scores = Summary({"dice": Interval(0.5, None, None, 1)})
+        EvaluationRecord(model="student", summary=scores).write(run / "stages" / "student")
+        RunRecord(recipe=f"lightbtseg/{name}", data="BUSI, packed").write(run)
         size = 128 if name == "cpu" else 512
         (run / "recipe.yaml").write_text(
             f"data: {{dataset: busi, size: {size}}}\nstages: {{student: {{}}, student_single: {{}}}}"

@@ -24,7 +24,7 @@ def test_a_table_with_a_verdict_for_each(run: Path) -> None:
     answer = segdistill("compare", run)
     assert answer.code == 0, answer.err
     lines = answer.out.splitlines()
-    assert lines[1].startswith("kd    alone (equal steps)     +0.0")
+    assert lines[1].startswith("kd       baseline (equal steps)     +0.0")
     assert lines[1].endswith("  helps")
     assert lines[2].endswith("  no evidence, not worse than by 0.05")
     assert "24 cases in 24 groups, margin 0.05" in answer.out
@@ -36,7 +36,7 @@ def test_files(run: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["comparison.csv", "forest.svg", "report.html"]
     with open(out / "comparison.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["method"], row["baseline"], row["verdict"]) for row in rows] == [
+    assert [(row["variant"], row["baseline"], row["verdict"]) for row in rows] == [
         ("kd", "baseline", "helps"),
         ("ifvd", "baseline", "no evidence"),
     ]
@@ -44,7 +44,7 @@ def test_files(run: Path, tmp_path: Path) -> None:
     assert len(rows[0]["per_seed"].split(";")) == 3
     assert ET.parse(out / "forest.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
     page = (out / "report.html").read_text()
-    assert "kd against alone: helps" in page
+    assert "kd against baseline: helps" in page
     assert "small, up to" in page
     assert not re.search(r"(https?:)?//[a-z]", page, flags=re.I)
     assert segdistill("compare", run, "-o", tmp_path / "again", "--stages", "kd,ifvd").code == 0
@@ -55,9 +55,11 @@ def test_files(run: Path, tmp_path: Path) -> None:
 def test_json(run: Path) -> None:
     found = json.loads(segdistill("compare", run, "--json", "--margin", "0.001", "--metric", "iou").out)
     assert (found["metric"], found["margin"]) == ("iou", 0.001)
-    verdicts = {c["method"]: (c["verdict"], c["not_worse"]) for c in found["comparisons"]}
+    verdicts = {c["variant"]: (c["outcome"], c["not_worse"]) for c in found["comparisons"]}
     assert verdicts == {"kd": ("helps", True), "ifvd": ("no evidence", False)}
-    assert found["comparisons"][0]["methods_in_holm"] == 2
+    kd, ifvd = found["comparisons"]
+    assert (kd["family"], kd["reasons"], kd["sentence"][:19]) == (2, [], "Distillation helps.")
+    assert "interval" in [reason["rule"] for reason in ifvd["reasons"]]
 
 
 def test_one_training_each_never_helps(tmp_path: Path) -> None:
@@ -88,8 +90,8 @@ def test_refusals_are_one_line(run: Path, tmp_path: Path) -> None:
         "0 only in the first, 4 only in the second": (plain, fewer),
         "has another reference": (plain, other),
         "role: baseline": (alone,),
-        "no baseline 'alonne': did you mean 'alone'": (run, "--baseline", "alonne"),
-        "no stage 'x': known: alone, ifvd, kd": (run, "--stages", "x"),
+        "no baseline 'baselin': did you mean 'baseline'": (run, "--baseline", "baselin"),
+        "no stage 'x': known: baseline, ifvd, kd": (run, "--stages", "x"),
         "no metric 'dise'": (run, "--metric", "dise"),
         "has one seed": (uneven,),
         "no such folder": (tmp_path / "absent",),

@@ -73,7 +73,7 @@ def test_own_images_from_folder_to_sheet_and_pack(folder: Path, tmp_path: Path) 
     ("options", "expected"),
     [
         ((), {"": 120}),
-        (("--split", "k-fold", "--folds", 4, "--fold", 1), {"train": 76, "val": 14, "test": 30}),
+        (("--split", "k-fold", "--folds", 4, "--fold", 2), {"train": 76, "val": 14, "test": 30}),
         (("--split", "paper"), {"train": 102, "test": 18}),
         (("--method", "hold-out", "--val", 0, "--test", 0.25), {"train": 90, "test": 30}),
     ],

@@ -50,7 +50,7 @@ def test_index_check_run_and_evaluate_agree(own: Path, tmp_path: Path) -> None:
     assert trained == [sum(row.endswith(",train") for row in divided)] * 2  # none is left out
     evaluated = segdistill("evaluate", out / "model.onnx", table, "--split", "all", "--json")
     found = json.loads(evaluated.out)
-    assert found["normal"]["false_positive_rate"]["n"] == 4
+    assert found["summary"]["normal"]["false_positive_rate"]["n"] == 4
     assert found["skipped"] == []
 
 

@@ -13,7 +13,7 @@ from segdistill.config.schema import parse_recipe
 from segdistill.errors import InputError
 from segdistill.experiment.check import check_parts
 from segdistill.experiment.run import resolved_yaml
-from segdistill.experiment.stage_evaluation import stated_yaml
+from segdistill.experiment.stage_evaluation import stated
 from tests.experiment.tiny import write_recipe
 
 
@@ -42,13 +42,18 @@ def test_lightbtseg_is_the_papers(name: str) -> None:
     student = recipe.stages["student"]
     assert student.model.name == "simplified_unet"
     assert student.hard_weight == 0.3
-    assert student.routing == "both"
+    assert student.routing == "all"
     assert not student.finetune_teachers
-    assert {t.stage: t.weight for t in student.teachers} == {"benign_teacher": 0.5, "malignant_teacher": 0.2}
-    assert [(k.name, k.weight, k.options) for k in student.methods] == [("soft_prediction", 1.0, {})]
+    assert {key: t.weight for key, t in student.teachers.items()} == {
+        "benign_teacher": 0.5,
+        "malignant_teacher": 0.2,
+    }
+    assert [(k.method, k.weight, k.options) for k in student.methods.values()] == [
+        ("soft_prediction", 1.0, {})
+    ]
     single = recipe.stages["student_single"]
     assert single.hard_weight == 0.3
-    assert [(t.stage, t.weight) for t in single.teachers] == [("all_teacher", 0.7)]
+    assert [(t.stage, t.weight) for t in single.teachers.values()] == [("all_teacher", 0.7)]
     for teacher, labels in (("benign_teacher", ["benign"]), ("malignant_teacher", ["malignant"])):
         assert recipe.stages[teacher].labels == labels
         assert recipe.stages[teacher].model.options == {"depth": 101}
@@ -79,9 +84,8 @@ def test_changes_reach_every_stage_and_may_be_short(tmp_path: Path) -> None:
 def test_what_a_recipe_states_is_the_whole_of_it(name: str) -> None:
     """Reports show this alone: read again it must give the same recipe, and be shorter."""
     recipe = load_recipe(name, ["seed=3"])
-    stated = stated_yaml(recipe)
-    assert parse_recipe(yaml.safe_load(stated), name) == recipe
-    assert len(stated.splitlines()) < len(resolved_yaml(recipe).splitlines())
+    assert parse_recipe(stated(recipe), name) == recipe
+    assert len(yaml.safe_dump(stated(recipe))) < len(resolved_yaml(recipe))
 
 
 def test_the_size_of_patches_is_the_size() -> None:
@@ -136,7 +140,7 @@ CHANGES = {
     "lr=-1": "fit.optimizer.lr: ",
     "size=0": "data.size: give a side or [height, width] in pixels",
     "size=[32, 32, 3]": "data.size: give a side or [height, width] in pixels",
-    "size=30": "sides that 4 divides, not 30x30: set size=32",
+    "size=30": "image size 30x30 is not a multiple of 4; use size=32",
     "channels=0": "data.channels: ",
     "labels=benign": "data.labels: Input should be a valid list, not 'benign'",
     "augment=wild": "stage teacher: unknown augmentation 'wild'",
@@ -153,11 +157,19 @@ CHANGES = {
     "stages.student.model.in_channels=3": "in_channels is set by data.channels",
     "stages.student.loss.name=dic": "unknown loss 'dic': did you mean 'dice'",
     "stages.student.fit={epoch: 3}": "stages.student.fit.epoch: unknown key: did you mean 'epochs'",
-    "stages.student.teachers=[{stage: teachr}]": "'teachr' is not defined before it: did you mean 'teacher'",
-    "stages.student.teachers=[{stage: student}]": "'student' is not defined before it",
-    "stages.student.teachers=[{stage: teacher}, {stage: teacher}]": "teacher 'teacher' twice",
-    "stages.student.teachers=[]": "a distillation stage needs teachers and method",
-    "stages.student.task=supervised": "a supervised stage has no teachers",
+    "stages.student.teachers={teachr: {}, teacher: null}": "'teachr' is not defined before it: did you mean 'teacher'",
+    "stages.student.teachers={student: {}}": "'student' is not defined before it",
+    "stages.student.teachers.teacher=null": "a distillation stage needs teachers and methods",
+    "stages.student.teachers=[]": "stages.student.teachers: Input should be a valid dictionary, not []",
+    "stages.student.teachers.teacher.wieght=1": "teachers.teacher.wieght: unknown key: did you mean 'weight'",
+    "stages.student.methods={a/b: {method: fitnet}}": "'a/b' cannot name a teacher or a method",
+    "stages.student.methods={weighting: {method: fitnet}}": "none of combined, weight, weighting",
+    "stages.student.methods.soft_prediction.heat=2": "'soft_prediction' has no option 'heat'",
+    "stages.new={modle: {name: unet}}": "no such stage",
+    "stages.new={model: {nam: unet}}": "stages.new.model.name: Field required",
+    "seeds=[0, 0]": "seeds: [0, 0] has a number twice: give each once",
+    "seeds=3": "seeds: give a list of whole numbers such as [0, 1, 2], not 3",
+    "stages.student.task=supervised": "methods belongs to a stage with task: distillation, not supervised: remove it",
     "fit=[": "the value is not YAML",
     "fit": "write key=value",
     "=3": "write key=value",
@@ -212,9 +224,88 @@ def test_names_that_are_refused(tmp_path: Path) -> None:
         load_recipe("distill").with_teachers(["studnt"])
 
 
-def test_what_is_distilled_is_a_student_where_nothing_is_said() -> None:
-    content = yaml.safe_load(resolved_yaml(load_recipe("distill")))
-    del content["stages"]["student"]["role"]
-    assert parse_recipe(content, "distill").stages["student"].role == "student"
-    content["stages"]["student"]["role"] = "baseline"
-    assert parse_recipe(content, "distill").stages["student"].role == "baseline"
+def test_roles_are_found_where_none_is_stated() -> None:
+    other = ["stages.other={model: {name: unet}}", "stages.known={model: {name: unet}, role: teacher}"]
+    recipe = load_recipe("distill", other)
+    assert {name: stage.role for name, stage in recipe.stages.items()} == {
+        "teacher": "teacher",
+        "student": "student",
+        "baseline": "baseline",
+        "baseline_equal_time": "baseline",
+        "other": "comparator",
+        "known": "teacher",
+    }
+    assert "role" not in stated(recipe)["stages"]["other"]
+    coronary = load_recipe("lightvessel/coronary")
+    assert coronary.stages["baseline"].role == "baseline"  # though auto-encoders learn its features
+
+
+def test_a_method_s_options_are_set_by_its_name() -> None:
+    recipe = load_recipe("distill", ["stages.student.methods.soft_prediction.temperature=4"])
+    assert recipe.stages["student"].methods["soft_prediction"].options == {"temperature": 4}
+    changes = [
+        "stages.student.methods={hot: {method: soft_prediction, temperature: 4.0}, fitnet: {weight: 0.5}}"
+    ]
+    methods = (
+        load_recipe("distill", [*changes, "stages.student.methods.fitnet=null"]).stages["student"].methods
+    )
+    assert {name: (part.method, part.options) for name, part in methods.items()} == {
+        "soft_prediction": ("soft_prediction", {}),
+        "hot": ("soft_prediction", {"temperature": 4.0}),
+    }
+
+
+def test_teachers_and_methods_merge_with_those_of_the_base(tmp_path: Path) -> None:
+    stages = """
+        student:
+          teachers: {benign_teacher: {weight: 0.9}, malignant_teacher: null, third: {stage: all_teacher}}
+          methods: {soft_prediction: {method: fitnet}, cwd: }
+    """
+    (tmp_path / "own.yaml").write_text(f"base: lightbtseg/cpu\nname: own\nstages:{stages}")
+    student = load_recipe(str(tmp_path / "own.yaml")).stages["student"]
+    assert [(name, t.stage, t.weight, t.labels) for name, t in student.teachers.items()] == [
+        ("benign_teacher", "benign_teacher", 0.9, ["benign"]),
+        ("third", "all_teacher", 1.0, []),
+    ]
+    assert [(name, part.method) for name, part in student.methods.items()] == [
+        ("soft_prediction", "fitnet"),
+        ("cwd", "cwd"),
+    ]
+
+
+def test_a_whole_stage_may_be_set() -> None:
+    recipe = load_recipe("distill", ["stages.wide={model: {name: unet}}", "run=[student, wide]"])
+    assert recipe.stages["wide"].model.name == "unet"
+    assert recipe.chosen(None) == ["teacher", "student", "wide"]
+
+
+def test_a_table_is_named_relative_to_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "own.yaml").write_text("base: distill\nname: own\ndata: {table: ../cases.csv}\n")
+    (tmp_path / "child.yaml").write_text("base: deep/own.yaml\nname: child\n")
+    for name in ("deep/own.yaml", "child.yaml"):
+        table = load_recipe(str(tmp_path / name)).data.table
+        assert table is not None
+        assert Path(table).resolve() == tmp_path / "cases.csv"
+    monkeypatch.chdir(tmp_path)
+    changed = load_recipe("deep/own.yaml", ["data.table=other.csv"])
+    assert changed.data.table == str(tmp_path / "other.csv")
+
+
+def test_seeds_train_every_stage_once_each() -> None:
+    recipe = load_recipe("distill", ["seeds=[3, 5]", "evaluation.robustness=[student, baseline@5]"])
+    names = ("teacher", "student", "baseline", "baseline_equal_time")
+    assert list(recipe.stages) == [f"{name}@{seed}" for seed in (3, 5) for name in names]
+    student = recipe.stages["student@5"]
+    assert (student.variant, student.seed, student.role) == ("student", 5, "student")
+    assert student.taught_by == ["teacher@5"]
+    assert list(student.teachers) == ["teacher"]
+    assert recipe.export == "student@3"
+    assert recipe.evaluation.robustness == ["student@3", "student@5", "baseline@5"]
+    # one measurement for all seeds
+    assert recipe.stages["baseline_equal_time@5"].equal_time_to == "student@3"
+    assert recipe.chosen(None) == [name for name in recipe.stages if recipe.variant(name) in names[:3]]
+    assert recipe.with_teachers(["student"]) == ["teacher@3", "student@3", "teacher@5", "student@5"]
+    assert recipe.with_teachers(["student@5"]) == ["teacher@5", "student@5"]
+    with pytest.raises(InputError, match=r"stages.student.seed: the recipe's seeds set it"):
+        load_recipe("distill", ["seeds=[0, 1]", "stages.student.seed=4"])

@@ -1,4 +1,4 @@
-"""Students x teachers x methods x seeds: what is written out, what is trained once, and what may fail."""
+"""Students x teachers x variants x seeds: what is written out, what is trained once, and what may fail."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import pytest
 import yaml
 
 from segdistill.config.load import load_recipe
-from segdistill.config.matrix import expand_matrix
+from segdistill.config.matrix import expand_matrix, expand_seeds
 from segdistill.errors import InputError
 from segdistill.experiment.check import recipe_warnings
 from tests.experiment.tiny import RECIPE, segdistill
 
 UNET = {"model": {"name": "simplified_unet", "widths": [2, 4, 4]}}
 TEACHER = {"model": {"name": "simplified_unet", "widths": [4, 8, 8]}}
-SOFT = {"methods": [{"name": "soft_prediction"}]}
+SOFT = {"methods": {"soft_prediction": {}}}
 
 
-def matrix_recipe(folder: Path, matrix: dict[str, Any], **changes: Any) -> Path:
+def matrix_recipe(folder: Path, matrix: dict[str, Any], seeds: Any = None, **changes: Any) -> Path:
     content = {key: value for key, value in RECIPE.items() if key not in ("stages", "export")}
     content["fit"] = RECIPE["fit"] | {"views": 2}
     path = folder / "matrix.yaml"
-    path.write_text(yaml.safe_dump(content | changes | {"matrix": matrix}, sort_keys=False), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(content | changes | {"matrix": matrix, "seeds": seeds}, sort_keys=False),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -33,25 +36,25 @@ def test_every_combination_is_one_stage() -> None:
     matrix = {
         "students": {"small": UNET, "tiny": {"model": {"name": "unet", "widths": [2, 2]}}},
         "teachers": {"one": TEACHER, "two": TEACHER},
-        "methods": {
-            "baseline": {},
+        "variants": {
+            "baseline": None,
             "kd": SOFT,
-            "both": SOFT | {"teachers": [{"stage": "one"}, {"stage": "two", "weight": 0.2}]},
+            "both": SOFT | {"teachers": {"one": {}, "two": {"weight": 0.2}}},
         },
-        "seeds": [0, 5],
     }
-    stages = expand_matrix({"name": "m", "matrix": matrix})["stages"]
+    stages = expand_seeds(expand_matrix({"name": "m", "matrix": matrix, "seeds": [0, 5]}))["stages"]
     cells = [
-        f"{student}-{method}"
+        f"{student}-{variant}"
         for student in ("small", "tiny")
-        for method in ("baseline", "kd-one", "kd-two", "both")
+        for variant in ("baseline", "kd-one", "kd-two", "both")
     ]
     assert sorted(stages) == sorted(["one", "two", *(f"{cell}@{seed}" for cell in cells for seed in (0, 5))])
-    assert stages["tiny-kd-two@5"]["teachers"] == [{"stage": "two"}]
+    assert stages["tiny-kd-two@5"]["teachers"] == {"two": {}}
     assert stages["tiny-kd-two@5"]["model"] == {"name": "unet", "widths": [2, 2]}
-    assert [stages["tiny-both@5"][key] for key in ("seed", "task", "role")] == [5, "distillation", "student"]
-    assert [stages["small-alone@0"][key] for key in ("seed", "task", "role")] == [0, "supervised", "baseline"]
-    assert "seed" not in stages["one"]
+    facts = ("variant", "seed", "task")
+    assert [stages["tiny-both@5"][key] for key in facts] == ["tiny-both", 5, "distillation"]
+    assert [stages["small-baseline@0"][key] for key in facts] == ["small-baseline", 0, "supervised"]
+    assert not {"seed", "variant"} & set(stages["one"])
 
 
 def test_stages_come_after_those_that_they_need(tmp_path: Path) -> None:
@@ -61,22 +64,24 @@ def test_stages_come_after_those_that_they_need(tmp_path: Path) -> None:
     matrix = {
         "students": {"light": UNET},
         "teachers": {"big": TEACHER},
-        "methods": {
-            "fsd": {"methods": [{"name": "feature_similarity", "layers": [2], "autoencoders": read}]},
+        "variants": {
+            "fsd": {"methods": {"feature_similarity": {"layers": [2], "autoencoders": read}}},
             "baseline": {},
             "baseline_equal_time": {"equal_time_to": "fsd"},
         },
-        "seeds": [1, 2],
     }
     own = {
-        "light_codes": codes | {"teachers": [{"stage": "baseline@1"}]},
-        "big_codes": codes | {"teachers": [{"stage": "big"}]},
+        "light_codes": codes | {"teachers": {"baseline@1": {}}},
+        "big_codes": codes | {"teachers": {"big": {}}},
     }
-    recipe = load_recipe(str(matrix_recipe(tmp_path, matrix, stages=own)))
+    recipe = load_recipe(str(matrix_recipe(tmp_path, matrix, [1, 2], stages=own)))
     place = {name: i for i, name in enumerate(recipe.stages)}
     assert place["big"] < place["big_codes"] < place["fsd@1"]
     assert place["baseline@1"] < place["light_codes"] < place["fsd@2"]
-    assert recipe.stages["fsd@2"].methods[0].autoencoders == {"student": "light_codes", "big": "big_codes"}
+    assert recipe.stages["fsd@2"].methods["feature_similarity"].autoencoders == {
+        "student": "light_codes",
+        "big": "big_codes",
+    }
     # one measurement for all seeds
     assert recipe.stages["baseline_equal_time@2"].equal_time_to == "fsd@1"
     assert place["fsd@1"] < place["baseline_equal_time@1"]
@@ -85,20 +90,18 @@ def test_stages_come_after_those_that_they_need(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seeds": [0, 0]}, "matrix.seeds: .* repeat"),
-        ({"seeds": 3}, "matrix.seeds: give a list"),
-        ({"students": {}}, "matrix.students: there is none"),
-        ({"student": {}}, "unknown key 'student': did you mean 'students'"),
-        ({"teachers": {}}, "matrix.methods.kd: it needs teachers"),
-        ({"methods": {"kd": {"knowlege": []}}}, r"stages.kd@0.knowlege: unknown key"),
-        ({"methods": {"kd": []}}, "matrix.methods: give names"),
-        ({"teachers": {"kd@0": TEACHER}}, "'kd@0'"),
+        ({"students": {}}, "matrix: students: Dictionary should have at least 1 item"),
+        ({"student": {}}, "matrix: student: unknown key: did you mean 'students'"),
+        ({"seeds": [0]}, "matrix: seeds: unknown key: known: students, teachers, variants"),
+        ({"teachers": {}}, "matrix.variants.kd: it needs teachers"),
+        ({"variants": {"kd": {"metods": []}}}, r"stages.kd@0.metods: unknown key: did you mean 'methods'"),
+        ({"variants": {"kd": ["x"]}}, "matrix: variants.kd: Input should be a valid dictionary"),
+        ({"teachers": {"kd": TEACHER}}, "matrix: 'kd' is also another stage"),
+        ({"teachers": {"kd@0": TEACHER}}, "seeds: 'kd@0' is also a stage"),
     ],
 )
 def test_bad_matrices_are_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    matrix = {"students": {"s": UNET}, "teachers": {"t": TEACHER}, "methods": {"kd": SOFT}, "seeds": [0]}
-    if change.get("methods") == {"kd": []}:
-        change = {"methods": {"kd": ["x"]}}
+    matrix = {"students": {"s": UNET}, "teachers": {"t": TEACHER}, "variants": {"kd": SOFT}}
     with pytest.raises(InputError, match=message) as refused:
         load_recipe(str(matrix_recipe(tmp_path, matrix | change)))
     assert "\n" not in str(refused.value)
@@ -111,14 +114,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     matrix = {
         "students": {"s": UNET},
         "teachers": {"big": TEACHER},
-        "methods": {
+        "variants": {
             "baseline": {},
             "kd": SOFT | {"cache": True},
             "wild": SOFT | {"cache": True, "fit": {"optimizer": {"name": "sgd", "lr": 1e30}}},
         },
-        "seeds": [0, 1],
     }
-    path = matrix_recipe(folder, matrix)
+    path = matrix_recipe(folder, matrix, [0, 1])
     return path, segdistill("run", path, "--device", "cpu", "--out", folder / "runs" / "m")
 
 
@@ -159,8 +161,8 @@ def test_only_comparisons_with_too_few_seeds_are_told(tmp_path: Path) -> None:
         ([0], {"kd": SOFT}, []),  # nothing to compare with
         ([0], {"baseline": {}}, []),
     ):
-        matrix = {"students": {"s": UNET}, "teachers": {"big": TEACHER}, "methods": taken, "seeds": seeds}
-        recipe = load_recipe(str(matrix_recipe(tmp_path, matrix)))
+        matrix = {"students": {"s": UNET}, "teachers": {"big": TEACHER}, "variants": taken}
+        recipe = load_recipe(str(matrix_recipe(tmp_path, matrix, seeds)))
         assert recipe_warnings(recipe, list(recipe.stages)) == lines
         if not lines and len(seeds) == 3:  # --stages may leave too few of them
             two = ["baseline@0", "baseline@1", "baseline@2", "kd@0", "kd@1"]
@@ -171,7 +173,7 @@ def test_running_again_retries_what_failed_and_nothing_else(finished: tuple[Path
     path, _ = finished
     run = path.parent / "runs" / "m"
     content = yaml.safe_load(path.read_text())
-    content["matrix"]["methods"]["wild"]["fit"]["optimizer"]["lr"] = 0.01
+    content["matrix"]["variants"]["wild"]["fit"]["optimizer"]["lr"] = 0.01
     mended = path.with_name("mended.yaml")
     mended.write_text(yaml.safe_dump(content, sort_keys=False))
     before = {file: file.read_bytes() for file in run.glob("stages/*/weights.safetensors")}

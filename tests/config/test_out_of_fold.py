@@ -18,8 +18,7 @@ from segdistill.data.case import Case
 from segdistill.data.splits import in_folds
 from segdistill.errors import InputError
 from segdistill.experiment.inputs import count_taught
-from segdistill.experiment.stage import read_info
-from tests.experiment.tiny import RECIPE, segdistill
+from tests.experiment.tiny import RECIPE, record_of, segdistill
 
 STUDENT = RECIPE["stages"]["student"]
 TEACHER = RECIPE["stages"]["teacher"]
@@ -66,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "cache": True,
         "weighting": "score",
         "combine": "predictions",
-        "teachers": [{"stage": "teacher", "weight": 0.5}, {"stage": "all"}],
+        "teachers": {"teacher": {"weight": 0.5}, "all": {}},
     }
     path = write(folder, student, all=TEACHER)
     answer = segdistill("run", path, "--device", "cpu", "--out", folder / "runs" / "r")
@@ -89,10 +88,10 @@ def test_the_table_says_who_taught_and_who_knew(finished: Path) -> None:
         assert sorted([own, *seen]) == ["all", "teacher-fold-1", "teacher-fold-2", "teacher-fold-3"]
         taught[own] += 1
     told = (finished / "report.html").read_text()
-    assert "each case is taught by the teachers that never saw it: teachers.csv" in told
+    assert "each case is taught by the teachers that did not train on it: teachers.csv" in told
     for name, count in taught.items():
-        assert read_info(finished / "stages" / name)["train_cases"] == len(rows) - count
-    assert read_info(finished / "stages" / "student")["train_cases"] == len(rows)
+        assert record_of(finished / "stages" / name).train_cases == len(rows) - count
+    assert record_of(finished / "stages" / "student").train_cases == len(rows)
 
 
 def test_the_report_counts_who_taught_what(finished: Path) -> None:
@@ -119,7 +118,7 @@ def test_the_report_counts_who_taught_what(finished: Path) -> None:
 def test_teachers_of_a_class_are_counted_on_it_alone(tmp_path: Path) -> None:
     student = {
         "routing": "by_class",
-        "teachers": [{"stage": "teacher", "labels": ["benign"]}, {"stage": "all"}],
+        "teachers": {"teacher": {"labels": ["benign"]}, "all": {}},
     }
     recipe = load_recipe(str(write(tmp_path, student, all=TEACHER)))
     labels = ["benign", "benign", "malignant"]
@@ -149,12 +148,13 @@ def test_adaptive_weights_are_shared_by_those_who_may_speak(finished: Path) -> N
 
 
 def test_what_a_recipe_becomes(tmp_path: Path) -> None:
-    recipe = load_recipe(str(write(tmp_path, {"teachers": [{"stage": "teacher", "weight": 0.5}]})))
+    recipe = load_recipe(str(write(tmp_path, {"teachers": {"teacher": {"weight": 0.5}}})))
     assert list(recipe.stages) == ["teacher-fold-1", "teacher-fold-2", "teacher-fold-3", "student"]
-    assert [(t.stage, t.weight, t.unseen) for t in recipe.stages["student"].teachers] == [
+    teachers = recipe.stages["student"].teachers.values()
+    assert [(t.stage, t.weight, t.out_of_fold) for t in teachers] == [
         (f"teacher-fold-{fold}", 0.5, True) for fold in (1, 2, 3)
     ]
-    assert recipe.stages["teacher-fold-2"].held_out is not None
+    assert recipe.stages["teacher-fold-2"].out_of_fold is not None
     # what a run writes down is read as the same recipe
     written = tmp_path / "resolved.yaml"
     written.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
@@ -172,8 +172,8 @@ def test_what_a_recipe_becomes(tmp_path: Path) -> None:
         ({}, {"starts_from": "teacher"}, "stages.student.starts_from: 'teacher' is several stages"),
         (
             {"all": TEACHER},
-            {"teachers": [{"stage": "all", "unseen": True}]},
-            "'all' has seen all cases: set out_of_fold",
+            {"teachers": {"all": {"out_of_fold": True}}},
+            "'all' has trained on all cases: set out_of_fold",
         ),
     ],
 )
@@ -188,12 +188,12 @@ def test_more_folds_than_cases_are_refused_before_training(tmp_path: Path) -> No
     path = write(tmp_path, teacher=TEACHER | {"out_of_fold": 30})
     answer = segdistill("run", path, "--device", "cpu", "--out", tmp_path / "runs" / "r")
     assert answer.code == 2
-    assert "make no 30 folds: set out_of_fold: 2" in answer.line  # of 20 and more groups
+    assert "30 folds need as many training groups, not 2" in answer.line  # of 20 and more groups
 
 
 def test_one_training_case_makes_no_folds(tmp_path: Path) -> None:
     case = Case("a", tmp_path / "a.png", split="train")
     with pytest.raises(
-        InputError, match=r"out_of_fold: 1 training group.* make no 2 folds: add cases, or leave"
+        InputError, match=r"out_of_fold: 2 folds need as many training groups, not 1: add cases, or"
     ):
         folds_of([case], 2, 0)

@@ -12,7 +12,7 @@ import yaml
 
 from segdistill.config.folds import expand_folds
 from segdistill.config.load import load_recipe
-from segdistill.config.matrix import expand_matrix
+from segdistill.config.matrix import expand_matrix, expand_seeds
 from segdistill.config.schema import parse_recipe
 from segdistill.errors import InputError
 from tests.experiment.tiny import RECIPE
@@ -26,13 +26,13 @@ WRITTEN_OUT: dict[str, Any] = {
         "codes": {
             "task": "autoencoder",
             "model": {"name": "feature_autoencoder"},
-            "teachers": [{"stage": "t-fold-1"}],
+            "teachers": {"t-fold-1": {}},
         },
         "s": NET
         | {
             "task": "distillation",
-            "teachers": [{"stage": "t"}],
-            "methods": [{"name": "soft_prediction"}],
+            "teachers": {"t": {}},
+            "methods": {"soft_prediction": {}},
             "starts_from": "t-fold-1",
         },
         "baseline": NET | {"equal_time_to": "s"},
@@ -45,19 +45,18 @@ MATRIX: dict[str, Any] = {
     "matrix": {
         "students": {"a": NET, "b": NET},
         "teachers": {"t": NET, "u": NET},
-        "methods": {
+        "variants": {
             "baseline": {"equal_time_to": "kd"},
-            "kd": {"methods": [{"name": "soft_prediction"}]},
+            "kd": {"methods": {"soft_prediction": {}}},
             "own": {
-                "methods": [
-                    {"name": "feature_similarity", "autoencoders": {"student": "plain", "t": "plain"}}
-                ],
-                "teachers": [{"stage": "t"}],
+                "methods": {"feature_similarity": {"autoencoders": {"student": "plain", "t": "plain"}}},
+                "teachers": {"t": {}},
                 "starts_from": "plain",
             },
         },
-        "seeds": [0, 1],
     },
+    "seeds": [0, 1],
+    "evaluation": {"robustness": ["plain", "a-kd-t"]},
     "export": "plain",
 }
 
@@ -90,7 +89,8 @@ def test_one_wrong_value_is_one_line(content: dict[str, Any]) -> None:
     for place in places(content):
         for value in VALUES:
             try:
-                parse_recipe(expand_folds(expand_matrix(changed(content, place, value))), "r.yaml")
+                expanded = expand_seeds(expand_folds(expand_matrix(changed(content, place, value))))
+                parse_recipe(expanded, "r.yaml")
             except InputError as error:
                 messages.append(str(error))
     assert len(messages) > 100
@@ -102,11 +102,11 @@ def test_one_wrong_value_is_one_line(content: dict[str, Any]) -> None:
     [
         (
             "stages: {s: {model: {name: unet}, teachers: 3}}",
-            "stages.s.teachers: Input should be a valid list",
+            "stages.s.teachers: Input should be a valid dictionary",
         ),
         ("stages: {s: {model: {name: unet}}}\nrun: 3", "run: Input should be a valid list, not 3"),
         ("stages: {s: {model: {name: unet}}}\nrun: [3]", "run.0: Input should be a valid string, not 3"),
-        ("stages: 3\nmatrix: {students: {a: {}}, methods: {b: {}}}", "stages: Input should be a valid dict"),
+        ("stages: 3\nmatrix: {students: {a: {}}, variants: {b: {}}}", "stages: Input should be a valid dict"),
     ],
 )
 def test_the_schema_names_the_key(text: str, message: str, tmp_path: Path) -> None:

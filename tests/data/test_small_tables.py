@@ -15,9 +15,9 @@ from segdistill.errors import InputError
 SPLITS: dict[str, Callable[[Sequence[Case]], list[Case]]] = {
     "hold_out": hold_out,
     "hold_out without val": lambda cases: hold_out(cases, {"train": 0.5, "test": 0.5}),
-    "k_fold": lambda cases: k_fold(cases, 5, 0),
-    "two folds": lambda cases: k_fold(cases, 2, 1),
-    "leave one out": lambda cases: leave_one_out(cases, 0),
+    "k_fold": lambda cases: k_fold(cases, 5, 1),
+    "two folds": lambda cases: k_fold(cases, 2, 2),
+    "leave one out": lambda cases: leave_one_out(cases, 1),
 }
 
 
@@ -72,22 +72,22 @@ def assert_sound(cases: list[Case], divided: list[Case]) -> None:
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 9])
 def test_leaving_one_out_tests_every_group_once(count: int) -> None:
     cases = table(count, ("a", "b"), group=1)
-    tested = [case.id for fold in range(count) for case in leave_one_out(cases, fold) if case.split == "test"]
+    tested = [case.id for fold in range(1, count + 1) for case in leave_one_out(cases, fold) if case.split == "test"]
     assert sorted(tested) == sorted(case.id for case in cases)
-    assert all(case.split != "val" for case in leave_one_out(cases, 0)), "too few to validate on"
+    assert all(case.split != "val" for case in leave_one_out(cases, 1)), "too few to validate on"
 
 
 def test_leaving_one_out_keeps_groups_whole() -> None:
     cases = table(6, group=2)
-    tested = {case.id for case in leave_one_out(cases, 1) if case.split == "test"}
+    tested = {case.id for case in leave_one_out(cases, 2) if case.split == "test"}
     assert len(tested) == 2
-    with pytest.raises(InputError, match="fold 3 does not exist: with 3 groups folds are 0 to 2"):
-        leave_one_out(cases, 3)
+    with pytest.raises(InputError, match="fold 4 does not exist: with 3 groups folds are 1 to 3"):
+        leave_one_out(cases, 4)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_group_cannot_be_divided(count: int) -> None:
-    for split in (hold_out, lambda cases: leave_one_out(cases, 0), lambda cases: k_fold(cases, 2, 0)):
+    for split in (hold_out, lambda cases: leave_one_out(cases, 1), lambda cases: k_fold(cases, 2, 1)):
         with pytest.raises(InputError, match=r"at least 2 groups|no cases"):
             split(table(count))
 
@@ -96,7 +96,7 @@ def test_what_to_do_about_too_few_is_said() -> None:
     with pytest.raises(InputError, match=r"data\.split\.method=leave_one_out"):
         hold_out(table(2))
     with pytest.raises(InputError, match=r"data\.split\.method=leave_one_out"):
-        k_fold(table(4), 5, 0)
+        k_fold(table(4), 5, 1)
     with pytest.raises(InputError, match="3 groups of cases make no 4 folds: use 3 folds"):
         in_folds(table(3), 4)
 

@@ -64,7 +64,7 @@ def test_hold_out_keeps_groups_whole_in_any_order(cases: list[Case], seed: int, 
 @settings(deadline=None)
 def test_folds_test_every_case_once(cases: list[Case], k: int, seed: int) -> None:
     tested: Counter[str] = Counter()
-    for fold in range(k):
+    for fold in range(1, k + 1):
         divided = k_fold(cases, k, fold, seed)
         assert all(len(found) == 1 for found in splits_of_groups(divided).values())
         assert {case.split for case in divided} <= {"train", "val", "test"}
@@ -107,7 +107,7 @@ def test_small_class_is_an_error_or_left_unstratified() -> None:
         hold_out(cases)
     assert {case.split for case in hold_out(cases, stratify=False)} == {"train", "val", "test"}
     with pytest.raises(InputError, match="label 'b'"):
-        k_fold(cases, 5, 0)
+        k_fold(cases, 5, 1)
     three = hold_out(singles({"a": 30, "b": 3}))
     assert {case.split for case in three if case.label == "b"} == {"train", "val", "test"}
 
@@ -118,8 +118,8 @@ def test_small_class_is_an_error_or_left_unstratified() -> None:
         (lambda c: hold_out(c, {"train": 0.5, "test": 0.4}), "sum to 1"),
         (lambda c: hold_out(c, {"train": 0.5, "tset": 0.5}), "unknown split 'tset'"),
         (lambda c: hold_out(c, {"train": 1.5, "test": -0.5}), "between 0 and 1"),
-        (lambda c: k_fold(c, 1, 0), "at least 2"),
-        (lambda c: k_fold(c, 5, 5), "folds are 0 to 4"),
+        (lambda c: k_fold(c, 1, 1), "at least 2"),
+        (lambda c: k_fold(c, 5, 6), "folds are 1 to 5"),
         (lambda c: unstratified(c, test=1.0), "between 0 and 1"),
         (lambda c: hold_out([*c, c[0]]), "two cases have the id"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from segdistill.metrics.base import METRICS
 from segdistill.metrics.cases import CaseResult, write_metrics_csv
-from segdistill.metrics.overlap import METRICS
+from segdistill.records import Cost, EvaluationRecord, RunRecord, StageRecord
 
 NETWORK = {"name": "simplified_unet", "pretrained": None, "sha256": None}
 WIDE = {"name": "unet", "pretrained": None, "sha256": None}
@@ -27,7 +27,7 @@ def scores(name: str, lift: float, cases: int = 24, area: float = 0.1) -> list[C
             "benign",
             "",
             "test",
-            dict.fromkeys(METRICS, float(v)),
+            dict.fromkeys(METRICS.always(), float(v)),
             area + k / 1000,
             0.1,
             20,
@@ -38,21 +38,32 @@ def scores(name: str, lift: float, cases: int = 24, area: float = 0.1) -> list[C
 
 
 def write_run(folder: Path, stages: dict[str, dict[str, Any]], seed: int = 0, **recipe: Any) -> Path:
-    """A run; each stage: lift, role, and what else its recipe says (model, fit, method, seed)."""
+    """A run; each stage: lift, role, steps and seconds, and what else its recipe has (model, fit, seed)."""
     parts: dict[str, Any] = {}
     for name, facts in stages.items():
-        told = dict(facts)
-        lift, cases, area = told.pop("lift", 0.0), told.pop("cases", 24), told.pop("area", 0.1)
-        epochs, seconds = told.pop("epochs", 4), told.pop("seconds", 10.0)
-        parts[name] = part = {"role": "student", "model": NETWORK, "task": "supervised", "fit": {}, **told}
+        own = dict(facts)
+        lift, cases, area = own.pop("lift", 0.0), own.pop("cases", 24), own.pop("area", 0.1)
+        known = {key: own.pop(key, value) for key, value in {"steps": 40, "seconds": 10.0}.items()}
+        parts[name] = part = {"role": "student", "model": NETWORK, "task": "supervised", "fit": {}, **own}
         place = folder / "stages" / name
         place.mkdir(parents=True)
         write_metrics_csv(scores(f"{name} {seed}", lift, cases, area), place / "metrics.csv")
-        info = {"name": name, "role": part["role"], "model": part["model"], "train_cases": 80}
-        (place / "stage.json").write_text(json.dumps(info))
-        (place / "evaluation.json").write_text(json.dumps({"cost": {"parameters": 9}}))
-        rows = "".join(f"{e},{seconds / epochs}\n" for e in range(epochs))
-        (place / "curves.csv").write_text("epoch,seconds\n" + rows)
+        StageRecord(
+            name=name,
+            variant=part.get("variant", name),
+            seed=part.get("seed", seed),
+            role=part["role"],
+            task=part["task"],
+            network=part["model"],
+            classes=["background", "lesion"],
+            preprocess={},
+            postprocess={},
+            fingerprint="f",
+            weights_sha256="w",
+            equal_time_to=part.get("equal_time_to", ""),
+            **known,
+        ).write(place)
+        EvaluationRecord(model=name, cost=Cost(parameters=9)).write(place)
     content = {
         "name": "made",
         "seed": seed,
@@ -62,9 +73,10 @@ def write_run(folder: Path, stages: dict[str, dict[str, Any]], seed: int = 0, **
         **recipe,
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
-    (folder / "run.json").write_text(json.dumps({"recipe": "made", "stages": list(stages)}))
+    RunRecord(recipe="made", stages=list(stages)).write(folder)
     return folder
 
 
-def seeded(cell: str, lift: float = 0.0, seeds: int = 3, **facts: Any) -> dict[str, dict[str, Any]]:
-    return {f"{cell}@{s}": {"lift": lift, "seed": s, **facts} for s in range(seeds)}
+def seeded(variant: str, lift: float = 0.0, seeds: int = 3, **facts: Any) -> dict[str, dict[str, Any]]:
+    """Stages that differ by their seed only."""
+    return {f"{variant}@{s}": {"lift": lift, "seed": s, "variant": variant, **facts} for s in range(seeds)}

@@ -15,7 +15,6 @@ from segdistill.data.case import Case
 from segdistill.data.phantom import draw_phantom, write_phantom
 from segdistill.data.table import write_cases
 from segdistill.models.registry import find
-from segdistill.stats.comparison import split_name
 from tests.imaging.volumes import write_itk
 
 SIDE = 64  # the least that every network takes, and divisible by 32
@@ -30,7 +29,9 @@ def tiny_recipe(name: str) -> Recipe:
     content["data"]["split"] = {"method": "hold_out", "test": 0.25, "val": 0.25}
     # the first seed of a matrix: the others are the same stages again
     content["stages"] = {
-        name: stage for name, stage in content["stages"].items() if split_name(name)[1] in (None, 0)
+        name: stage
+        for name, stage in content["stages"].items()
+        if stage.get("variant") is None or stage["seed"] == 0
     }
     stages = content["stages"].values()
     for part in (content, *stages):

@@ -11,13 +11,13 @@ import pytest
 from safetensors.torch import load_file
 
 from segdistill.config.load import load_recipe
-from segdistill.config.schema import StageRecipe, parse_recipe
+from segdistill.config.schema import parse_recipe
 from segdistill.errors import InputError
 from segdistill.experiment.check import check_parts
 from segdistill.experiment.machine import Machine
 from segdistill.experiment.run import run_recipe
-from segdistill.experiment.stage import load_stage, read_info
-from tests.experiment.tiny import RECIPE, write_recipe
+from segdistill.experiment.stage import load_stage
+from tests.experiment.tiny import RECIPE, record_of, write_recipe
 
 CODES = {"name": "feature_autoencoder", "layers": [2], "size": 8, "hidden": 8, "grid": 4}
 NET = {"name": "simplified_unet", "widths": [2, 4, 4]}
@@ -30,34 +30,32 @@ def recipe(**changes: Any) -> dict[str, Any]:
     content["fit"]["epochs"] = 1
     content["stages"] = {
         "teacher": teacher,
-        "other": {"role": "teacher", "model": {"name": "enet"}},
+        "other": {"model": {"name": "enet"}},
         "baseline": {"model": NET},
-        "teacher_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "teacher"}]},
-        "other_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "other"}]},
-        "alone_codes": {"task": "autoencoder", "model": CODES, "teachers": [{"stage": "baseline"}]},
+        "teacher_codes": {"task": "autoencoder", "model": CODES, "teachers": {"teacher": {}}},
+        "other_codes": {"task": "autoencoder", "model": CODES, "teachers": {"other": {}}},
+        "baseline_codes": {"task": "autoencoder", "model": CODES, "teachers": {"baseline": {}}},
         "student": {
-            "role": "student",
             "task": "distillation",
             "model": NET,
             "loss": {"name": "amtd_seg"},
-            "teachers": [{"stage": "teacher"}, {"stage": "other"}],
+            "teachers": {"teacher": {}, "other": {}},
             "weighting": "score",
             "combine": "predictions",
-            "methods": [
-                {"name": "soft_prediction", "temperature": 4.0, "weight": 0.1},
-                {"name": "attention_transfer", "weight": 0.1},
-                {"name": "region_contrast", "weight": 0.1, "layers": "emkd"},
-                {"name": "adversarial_similarity"},
-                {
-                    "name": "feature_similarity",
+            "methods": {
+                "soft_prediction": {"temperature": 4.0, "weight": 0.1},
+                "attention_transfer": {"weight": 0.1},
+                "region_contrast": {"weight": 0.1, "layers": "emkd"},
+                "adversarial_similarity": {},
+                "feature_similarity": {
                     "layers": [2],
                     "autoencoders": {
-                        "student": "alone_codes",
+                        "student": "baseline_codes",
                         "teacher": "teacher_codes",
                         "other": "other_codes",
                     },
                 },
-            ],
+            },
         },
     }
     content = copy.deepcopy(content)  # parts above are shared
@@ -65,7 +63,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
         at, *keys = path.split("__")
         place = content["stages"][at]
         for key in keys[:-1]:
-            place = place[int(key) if key.isdigit() else key]
+            place = place[key]
         place[keys[-1]] = value
     return content
 
@@ -95,59 +93,77 @@ def test_the_whole_order_runs_and_is_finished(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(InputError, match="holds auto-encoders of features"):
         load_stage(stages / "teacher_codes")
     monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
-    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: None)
-    before = {name: read_info(stages / name)["fingerprint"] for name in chosen}
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: [])
+    before = {name: record_of(stages / name).fingerprint for name in chosen}
     texts = [event.text for event in run_recipe(loaded, None, folder, Machine("cpu"), ["student"])]
     assert sum("finished before" in text for text in texts) == len(chosen)
     changed = load_recipe(str(path), ["data.phantoms=30", "stages.teacher_codes.model.hidden=4"])
     list(run_recipe(changed, None, folder, Machine("cpu"), ["student"]))
-    after = {name: read_info(stages / name)["fingerprint"] for name in chosen}
+    after = {name: record_of(stages / name).fingerprint for name in chosen}
     assert {name for name in chosen if before[name] != after[name]} == {"teacher_codes", "student"}
 
 
-KNOWN = "student__knowledge__4__"
+SIMILARITY = "student__methods__feature_similarity__"
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"student__weighing": "scores"}, r"unknown weighting 'scores': did you mean 'score'"),
-        ({"student__weighing": {"name": "softmax", "heat": 1}}, r"no option 'heat' \(options: temperature\)"),
-        ({"student__combine": "mean"}, r"stages.student.combine: .*'losses' or 'mixture'"),
-        ({"alone__weighing": "score"}, r"weighting and combine belong to a stage with task: distillation"),
+        ({"student__weighting": "scores"}, r"unknown weighting 'scores': did you mean 'score'"),
         (
-            {"student__knowledge__1__taps": ["enc9"]},
+            {"student__weighting": {"name": "softmax", "heat": 1}},
+            r"no option 'heat' \(options: temperature\)",
+        ),
+        ({"student__combine": "mean"}, r"stages.student.combine: .*'losses' or 'predictions'"),
+        (
+            {"baseline__weighting": "score"},
+            r"weighting belongs to a stage with task: distillation, not supervised",
+        ),
+        (
+            {"student__methods__attention_transfer__layers": ["enc9"]},
             r"stage student: attention_transfer: the student has no fea",
         ),
-        ({"student__knowledge__1__taps": "ends"}, r"layers 'ends' is neither enc_dec nor emkd"),
-        ({"student__knowledge__1__autoencoders": {"student": "alone_codes"}}, r"only feature_similarity has"),
         (
-            {KNOWN + "autoencoders": {"student": "alone_codes"}},
+            {"student__methods__attention_transfer__layers": "ends"},
+            r"layers 'ends' is neither enc_dec nor emkd",
+        ),
+        (
+            {"student__methods__attention_transfer__autoencoders": {"student": "baseline_codes"}},
+            r"only feature_similarity has",
+        ),
+        (
+            {SIMILARITY + "autoencoders": {"student": "baseline_codes"}},
             r"needs autoencoders: \{student: STAGE, teacher: STA",
         ),
         (
             {
-                KNOWN + "autoencoders": {
+                SIMILARITY + "autoencoders": {
                     "student": "baseline",
                     "teacher": "teacher_codes",
                     "other": "other_codes",
                 }
             },
-            r"no stage 'alone' with task: autoencoder is defined before it: known: alone_codes, other_c",
+            r"no stage 'baseline' with task: autoencoder is defined before it: known: baseline_codes, oth",
         ),
         (
-            {KNOWN + "autoencoders": dict.fromkeys(("student", "teacher", "other"), "teacher_codes")},
+            {SIMILARITY + "autoencoders": dict.fromkeys(("student", "teacher", "other"), "teacher_codes")},
             r"stage student: feature_similarity: .*of 'student' takes 8 channels at enc@2, the network has 4",
         ),
         (
-            {KNOWN + "layers": [4]},
+            {SIMILARITY + "layers": [4]},
             r"stage student: feature_similarity: .* know enc@2, dec@2, not enc@4, dec@4",
         ),
-        ({"teacher_codes__model": NET}, r"an autoencoder stage trains model: \{name: feature_autoencoder\}"),
-        ({"alone__model": CODES}, r"feature_autoencoder is trained by a stage with task: autoencoder"),
-        ({"teacher_codes__teachers": []}, r"an autoencoder stage has one teacher"),
         (
-            {"teacher_codes__model__taps": [32]},
+            {"teacher_codes__model": NET},
+            r"task: autoencoder and model: \{name: feature_autoencoder\} belong together",
+        ),
+        (
+            {"baseline__model": CODES},
+            r"task: autoencoder and model: \{name: feature_autoencoder\} belong together",
+        ),
+        ({"teacher_codes__teachers": {}}, r"an autoencoder stage has one teacher"),
+        (
+            {"teacher_codes__model__layers": [32]},
             r"stage teacher_codes: teacher has no feature 'enc@32': it has enc1",
         ),
         (
@@ -156,7 +172,7 @@ KNOWN = "student__knowledge__4__"
         ),
         ({"teacher_codes__model__size": 0}, r"size is 0: it must be at least 1"),
         (
-            {"other_codes__teachers": [{"stage": "teacher_codes"}]},
+            {"other_codes__teachers": {"teacher_codes": {}}},
             r"'teacher_codes' holds auto-encoders, no network",
         ),
         (
@@ -172,21 +188,3 @@ def test_what_is_refused_before_anything_runs(changes: dict[str, Any], words: st
 
     with pytest.raises(InputError, match=words):
         check()
-
-
-def test_stages_of_earlier_runs_are_known_by_the_same_facts() -> None:
-    """Fields that came later do not show at their defaults, or every finished stage would be trained anew."""
-    stage = StageRecipe.model_validate(RECIPE["stages"]["student"])
-    assert stage.facts() == {
-        "task": "distillation",
-        "model": {"name": "simplified_unet", "pretrained": None, "sha256": None, "widths": [2, 4, 4]},
-        "loss": {"name": "weight_balance"},
-        "labels": None,
-        "teachers": [{"stage": "teacher", "weight": 1.0, "labels": []}],
-        "methods": [{"name": "soft_prediction", "weight": 1.0}],
-        "hard_weight": 1.0,
-        "routing": "both",
-        "finetune_teachers": False,
-    }
-    adaptive = stage.model_copy(update={"combine": "predictions"})
-    assert adaptive.facts()["combine"] == "predictions"

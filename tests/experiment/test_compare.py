@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from segdistill.errors import InputError
 from segdistill.experiment.compare import choose_pairs, read_trainings, stated_margin
+from segdistill.records import EvaluationRecord
 from segdistill.stats.comparison import group_variants, kind_of
 from tests.experiment.made_runs import WIDE, seeded, write_run
 
@@ -22,10 +22,9 @@ def names(*words: object, **choice: object) -> list[tuple[str, str]]:
     return [(m.name, b.name) for m, b in choose_pairs(methods, **choice)]  # type: ignore[arg-type]
 
 
-def test_a_run_says_what_it_is(tmp_path: Path) -> None:
-    run = write_run(
-        tmp_path / "r", {"baseline": {**ALONE, "epochs": 5, "fit": {"batch_size": 16}}, "kd": {}}, seed=7
-    )
+def test_a_run_knows_what_it_is(tmp_path: Path) -> None:
+    baseline = {**ALONE, "steps": 25, "fit": {"batch_size": 16}}
+    run = write_run(tmp_path / "r", {"baseline": baseline, "kd": {}}, seed=7)
     alone, kd = read_trainings([str(run)])
     assert (alone.role, alone.seed, alone.steps, alone.seconds) == ("baseline", 7, 25, 10.0)
     assert (kd.role, kd.steps, kd.source) == ("student", 40, f"{run}:kd")
@@ -34,7 +33,10 @@ def test_a_run_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_seeds_within_a_run(tmp_path: Path) -> None:
-    teachers = {f"kd@{s}": {"seed": s, "teachers": [{"stage": f"teacher@{s}"}]} for s in range(3)}
+    teachers = {
+        f"kd@{s}": {"seed": s, "variant": "kd", "teachers": {"teacher": {"stage": f"teacher@{s}"}}}
+        for s in range(3)
+    }
     run = write_run(
         tmp_path / "r", {**seeded("teacher", **TEACHER), **seeded("baseline", **ALONE), **teachers}
     )
@@ -56,7 +58,7 @@ def test_a_setting_of_the_teacher_makes_another_method(tmp_path: Path) -> None:
         stages = {
             "teacher": {**TEACHER, **teacher},
             "baseline": ALONE,
-            "kd": {"teachers": [{"stage": "teacher"}]},
+            "kd": {"teachers": {"teacher": {}}},
         }
         return write_run(tmp_path / name, stages)
 
@@ -71,8 +73,8 @@ def test_runs_that_differ_keep_their_own_baseline(tmp_path: Path) -> None:
         write_run(tmp_path / n, {"baseline": ALONE, "kd": {}}, data={"size": s})
         for n, s in (("a", 32), ("b", 64))
     ]
-    assert names(*runs) == [("a:kd", "a:alone"), ("b:kd", "b:alone")]
-    assert names(*runs, baseline="baseline") == [("a:kd", "a:alone"), ("b:kd", "b:alone")]
+    assert names(*runs) == [("a:kd", "a:baseline"), ("b:kd", "b:baseline")]
+    assert names(*runs, baseline="baseline") == [("a:kd", "a:baseline"), ("b:kd", "b:baseline")]
 
 
 def test_other_networks_are_no_twins(tmp_path: Path) -> None:
@@ -85,13 +87,12 @@ def test_other_networks_are_no_twins(tmp_path: Path) -> None:
 
 
 def test_equal_steps_and_equal_time_come_together(tmp_path: Path) -> None:
-    stages = {**seeded("baseline", **ALONE), **seeded("alone_longer", **ALONE, seconds=99.0), **seeded("kd")}
-    run = write_run(tmp_path / "r", stages)
-    assert names(run) == [("kd", "baseline"), ("kd", "alone_longer")]
-    (run / "equal_time.json").write_text(json.dumps({"alone_longer": {"equal_time_to": "kd", "steps": 99}}))
-    methods = {m.name: m for m in group_variants(read_trainings([str(run)]))[0]}
-    assert kind_of(methods["kd"], methods["alone_longer"]) == "equal time"
-    assert kind_of(methods["kd"], methods["baseline"]) == "equal steps"
+    longer = seeded("longer", **ALONE, seconds=99.0, equal_time_to="kd")
+    run = write_run(tmp_path / "r", {**seeded("baseline", **ALONE), **longer, **seeded("kd")})
+    assert names(run) == [("kd", "baseline"), ("kd", "longer")]
+    variants = {v.name: v for v in group_variants(read_trainings([str(run)]))[0]}
+    assert kind_of(variants["kd"], variants["longer"]) == "equal time"
+    assert kind_of(variants["kd"], variants["baseline"]) == "equal steps"
 
 
 def test_stages_and_evaluation_folders(tmp_path: Path) -> None:
@@ -99,10 +100,10 @@ def test_stages_and_evaluation_folders(tmp_path: Path) -> None:
     for name in ("kd", "baseline"):
         (tmp_path / "ev" / name).mkdir(parents=True)
         shutil.copy(run / "stages" / name / "metrics.csv", tmp_path / "ev" / name)
-    assert names(run / "stages" / "kd", f"{run}:alone") == [("kd", "baseline")]
+    assert names(run / "stages" / "kd", f"{run}:baseline") == [("kd", "baseline")]
     folders = (tmp_path / "ev" / "kd", tmp_path / "ev" / "baseline")
     assert names(*folders, baseline="baseline") == [("kd", "baseline")]
-    with pytest.raises(InputError, match=r"--baseline \(there are: kd, alone\)"):
+    with pytest.raises(InputError, match=r"--baseline \(there are: kd, baseline\)"):
         names(*folders)
 
 
@@ -116,8 +117,8 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", {"baseline": ALONE, "kd_soft": {}})
     with pytest.raises(InputError, match="no stage 'kd_sotf': did you mean 'kd_soft'"):
         names(run, stages=["kd_sotf"])
-    with pytest.raises(InputError, match="no baseline 'alne': did you mean 'alone'"):
-        names(run, baseline="alne")
+    with pytest.raises(InputError, match="no baseline 'basline': did you mean 'baseline'"):
+        names(run, baseline="basline")
     with pytest.raises(InputError, match="no evaluated stage 'kd_sof': did you mean 'kd_soft'"):
         read_trainings([f"{run}:kd_sof"])
 
@@ -133,13 +134,37 @@ def test_folders_that_are_something_else(made: str, tmp_path: Path) -> None:
         read_trainings([str(place)])
 
 
-def test_damaged_files_are_told_or_done_without(tmp_path: Path) -> None:
+def test_evaluations_with_seeds_are_told_from_folders_that_a_user_has_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", {**seeded("kd", seeds=2), **seeded("baseline", seeds=2, **ALONE)})
+    for stage in ("kd@0", "kd@1", "baseline@0"):
+        record = EvaluationRecord(model=stage, variant=stage[:-2], seed=int(stage[-1]))
+        for name in (stage, f"mine-{stage}"):
+            (tmp_path / "ev" / name).mkdir(parents=True)
+            shutil.copy(run / "stages" / stage / "metrics.csv", tmp_path / "ev" / name)
+            record.write(tmp_path / "ev" / name)
+    found = read_trainings([str(tmp_path / "ev" / name) for name in ("kd@0", "kd@1", "mine-kd@1")])
+    assert [(t.variant, t.seed) for t in found] == [("kd", 0), ("kd", 1), ("mine-kd@1", None)]
+
+
+def test_damaged_files_are_one_line_or_not_needed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", {"baseline": ALONE, "kd": {}})
-    for name in ("recipe.yaml", "run.json", "stages/kd/stage.json", "stages/kd/curves.csv"):
+    for name in ("recipe.yaml", "run.json"):
         (run / name).write_text("{[")
-    assert {t.cell for t in read_trainings([str(run)])} == {"baseline", "kd"}
-    (run / "stages" / "kd" / "metrics.csv").write_text("case\n")
-    with pytest.raises(InputError, match=r"not a metrics\.csv"):
+    assert {t.variant for t in read_trainings([str(run)])} == {"baseline", "kd"}
+    for name, message in (
+        ("stage.json", r"kd/stage\.json is damaged"),
+        ("metrics.csv", r"not a metrics\.csv"),
+    ):
+        kept = (run / "stages" / "kd" / name).read_text()
+        (run / "stages" / "kd" / name).write_text("{[")
+        with pytest.raises(InputError, match=message):
+            read_trainings([str(run)])
+        (run / "stages" / "kd" / name).write_text(kept)
+    newer = run / "stages" / "kd" / "stage.json"
+    newer.write_text(newer.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+    with pytest.raises(
+        InputError, match=r"kd/stage\.json has schema version 9, and this segdistill reads up to 1"
+    ):
         read_trainings([str(run)])
 
 

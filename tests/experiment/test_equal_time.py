@@ -13,17 +13,14 @@ import yaml
 from segdistill.config.load import load_recipe
 from segdistill.errors import InputError
 from segdistill.experiment.equal_time import EQUAL_TIME_FILE, StepTimes, equal_steps, keep_times
-from segdistill.experiment.stage import read_info
-from tests.experiment.tiny import RECIPE, segdistill
+from tests.experiment.tiny import RECIPE, record_of, segdistill
 
-STAGES = RECIPE["stages"] | {
-    "baseline_equal_time@0": {"model": RECIPE["stages"]["student"]["model"], "equal_time_to": "student"},
-    "baseline_equal_time@1": {
-        "model": RECIPE["stages"]["student"]["model"],
-        "equal_time_to": "student",
-        "seed": 1,
-    },
+BASELINE = {
+    "model": RECIPE["stages"]["student"]["model"],
+    "equal_time_to": "student",
+    "variant": "baseline_equal_time",
 }
+STAGES = RECIPE["stages"] | {f"baseline_equal_time@{seed}": BASELINE | {"seed": seed} for seed in (0, 1)}
 
 
 def write(folder: Path, stages: dict[str, Any] = STAGES) -> Path:
@@ -33,19 +30,19 @@ def write(folder: Path, stages: dict[str, Any] = STAGES) -> Path:
 
 
 def test_steps_by_hand() -> None:
-    online = StepTimes(alone=0.05, method=0.2, asking=0.14, steps=1000, asked=1000)
+    online = StepTimes(0.05, 0.2, 0.14, steps=1000, teacher_steps=1000)
     assert online.equal_steps == 4000  # 1000 x 0.2 s
-    cached = StepTimes(alone=0.05, method=0.2, asking=0.14, steps=1000, asked=250)
+    cached = StepTimes(0.05, 0.2, 0.14, steps=1000, teacher_steps=250)
     assert cached.equal_steps == round((1000 * 0.06 + 250 * 0.14) / 0.05)
     # a method cannot be cheaper than the student that it trains, whatever a busy machine says
-    assert StepTimes(alone=0.05, method=0.2, asking=0.19, steps=100, asked=0).equal_steps == 100
+    assert StepTimes(0.05, 0.2, 0.19, steps=100, teacher_steps=0).equal_steps == 100
 
 
 def test_what_was_measured_is_one_for_all_seeds(tmp_path: Path) -> None:
-    assert equal_steps(tmp_path, "baseline_equal_time@3") is None
-    keep_times(tmp_path, "baseline_equal_time@0", "kd@0", StepTimes(0.1, 0.2, 0.05, 10, 10))
-    keep_times(tmp_path, "other", "kd@0", StepTimes(0.1, 0.3, 0.05, 10, 10))
-    assert equal_steps(tmp_path, "baseline_equal_time@3") == 20
+    assert equal_steps(tmp_path, "baseline_equal_time") is None
+    keep_times(tmp_path, "baseline_equal_time", "kd", StepTimes(0.1, 0.2, 0.05, 10, 10))
+    keep_times(tmp_path, "other", "kd", StepTimes(0.1, 0.3, 0.05, 10, 10))
+    assert equal_steps(tmp_path, "baseline_equal_time") == 20
     assert equal_steps(tmp_path, "other") == 30
 
 
@@ -56,7 +53,7 @@ def test_a_run_takes_the_steps_and_keeps_them(tmp_path: Path, monkeypatch: pytes
     answer = segdistill("run", path, "--device", "cpu", "--out", run)
     assert answer.code == 0, answer.err
     kept = json.loads((run / EQUAL_TIME_FILE).read_text())
-    per_epoch = math.ceil(read_info(run / "stages" / "student")["train_cases"] / 4)
+    per_epoch = math.ceil(record_of(run / "stages" / "student").train_cases / 4)
     steps = round(2 * per_epoch * 0.25 / 0.1)
     assert kept["baseline_equal_time"]["steps"] == steps
     assert kept["baseline_equal_time"]["equal_time_to"] == "student"
@@ -85,7 +82,7 @@ def test_step_times_are_really_measured(tmp_path: Path) -> None:
     assert min(times.values()) > 0  # which of them is larger nobody can promise on a busy machine
     assert len(set(times.values())) == 3
     assert type(found["steps"]) is int
-    assert found["steps"] >= found["method_steps"]
+    assert found["steps"] >= found["distillation_steps"]
 
 
 @pytest.mark.parametrize("other", ["teacher", "nobody"])

@@ -27,6 +27,7 @@ from segdistill.experiment.stage import load_stage
 from segdistill.imaging.read import read_picture
 from segdistill.models import create_model
 from segdistill.papers.reproduce import compare_with_paper
+from segdistill.records import Classification, EvaluationRecord, Interval, RunRecord
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.predictor import Predictor
 from segdistill.training.loop import WEIGHTS
@@ -41,9 +42,9 @@ STAGES: dict[str, Any] = {
         "role": "student",
         "task": "distillation",
         "model": {"name": "simplified_unet_joint", "widths": [2, 4, 4]},
-        "joint": {"location": "loss", "judge": "both"},
-        "teachers": [{"stage": "lanet"}],
-        "methods": [{"name": "soft_prediction"}, {"name": "soft_label", "temperature": 2.0}],
+        "joint": {"location": "loss", "select_by": "both"},
+        "teachers": {"lanet": {}},
+        "methods": {"soft_prediction": {}, "soft_label": {"temperature": 2.0}},
     },
 }  # fmt: skip
 
@@ -58,25 +59,27 @@ def joint_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "joint"
 
 
-def evaluated(run: Path, stage: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "stages" / stage / "evaluation.json").read_text())
-    return content
+def classified(run: Path, stage: str) -> Classification | None:
+    found = EvaluationRecord.read(run / "stages" / stage)
+    assert found is not None
+    return found.classification
 
 
 def test_every_stage_is_scored_on_all_test_images_with_a_class(joint_run: Path) -> None:
     tested = {c.id for c in read_cases(joint_run / "cases.csv") if c.split == "test" and c.label != "normal"}
-    assert "classification" not in evaluated(joint_run, "locate"), "its classifier has learned nothing"
+    assert classified(joint_run, "locate") is None, "its classifier has learned nothing"
     for stage in ("lanet", "plain", "student"):
-        found = evaluated(joint_run, stage)["classification"]
-        assert found["classes"] == ["malignant", "benign"]
+        found = classified(joint_run, stage)
+        assert found is not None
+        assert found.classes == ["malignant", "benign"]
         with open(joint_run / "stages" / stage / "classification.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         assert {row["case"] for row in rows} == tested
         assert all(float(row["p_malignant"]) + float(row["p_benign"]) == pytest.approx(1) for row in rows)
         right = np.mean([row["label"] == row["predicted"] for row in rows])
-        assert found["accuracy"]["mean"] == pytest.approx(right)
-        assert np.sum(found["confusion"]) == len(tested)
-        assert ("iou" in found) == (stage != "plain"), "a classifier has no map"
+        assert found.scores["accuracy"].mean == pytest.approx(right)
+        assert np.sum(found.confusion) == len(tested)
+        assert ("iou" in found.scores) == (stage != "plain"), "a classifier has no map"
     page = (joint_run / "report.html").read_text()
     assert "Classes of images" in page
     assert "Grad-CAM: plain" in page
@@ -125,12 +128,6 @@ def made_inputs(recipe: Recipe, run: Path, name: str) -> Any:
     preprocess = recipe.data.preprocess()
     store = prepare_store(cases, preprocess, run.parent / ".store")
     return StageInputs(recipe, name, cases, store, preprocess, run / "stages" / name)
-
-
-def test_fingerprints_of_other_stages_know_nothing_of_the_new_fields() -> None:
-    recipe = parse_recipe(RECIPE, "tiny")
-    facts = recipe.stages["teacher"].facts()
-    assert not {"joint", "starts_from", "load_fex", "locations"} & set(facts)
 
 
 def test_which_images_a_stage_sees(joint_run: Path) -> None:
@@ -262,7 +259,7 @@ def test_a_class_with_one_case(drawn: list[Case], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "joint", "model": {"name": "unet"}}, "stage net: unet says no class of an image"),
+        ({"task": "joint", "model": {"name": "unet"}}, "stage net: unet does not classify images"),
         (
             {"task": "joint", "model": LANET | {"labels": 3}},
             "stage net: lanet_resnet18 has labels 3, but joint.classes names 2",
@@ -271,10 +268,13 @@ def test_a_class_with_one_case(drawn: list[Case], tmp_path: Path) -> None:
             {"task": "joint", "model": LANET, "joint": {"balance": 0.0, "location": "none"}},
             "stages.net.joint: balance 0 and location none leave nothing to learn",
         ),
-        ({"model": LANET, "joint": {}}, "stages.net: joint belongs to a stage with task: joint"),
+        (
+            {"model": LANET, "joint": {}},
+            "stages.net: joint belongs to a stage with task: joint or distillation",
+        ),
         (
             {"task": "joint", "model": LANET, "loss": {"name": "dice"}},
-            "stages.net: the loss is read with joint.location: loss alone",
+            "stages.net: the loss is used with joint.location: loss only",
         ),
         ({"model": LANET, "load_fex": False}, "stages.net: load_fex belongs to starts_from"),
         ({"model": LANET, "starts_from": "nowhere"}, "stages.net.starts_from: no stage 'nowhere'"),
@@ -309,13 +309,13 @@ def test_the_paper_s_tables_find_our_numbers(joint_run: Path, tmp_path: Path) ->
     """A run of any recipe of the paper on the same data; repetitions are averaged."""
     folder = tmp_path / "run"
     for k in range(2):
-        stage = folder / "stages" / f"lanet_r18@{k}"
-        stage.mkdir(parents=True)
-        facts = evaluated(joint_run, "lanet")
-        facts["classification"]["auc"]["mean"] = 0.8 + 0.1 * k
-        (stage / "evaluation.json").write_text(json.dumps(facts))
-    (folder / "run.json").write_text(json.dumps({"recipe": "lanet/repeated", "data": "BUSI"}))
-    stages = "{lanet_r18@0: {}, lanet_r18@1: {}, resnet18@0: {}}"
+        found = classified(joint_run, "lanet")
+        assert found is not None
+        found.scores["auc"] = Interval(0.8 + 0.1 * k, None, None, 9)
+        record = EvaluationRecord(model=f"lanet_r18@{k}", classification=found)
+        record.write(folder / "stages" / record.model)
+    RunRecord(recipe="lanet/repeated", data="BUSI").write(folder)
+    stages = "{lanet_r18@0: {variant: lanet_r18}, lanet_r18@1: {variant: lanet_r18}, resnet18@0: {variant: resnet18}}"
     (folder / "recipe.yaml").write_text(f"data: {{dataset: busi, size: 256}}\nstages: {stages}")
     table = compare_with_paper("lanet", tmp_path, "5")[0]
     row = next(row for row in table["rows"] if row["name"] == "LA-Net ResNet-18")

@@ -11,6 +11,7 @@ from segdistill.config.load import bundled_recipes
 from segdistill.experiment.machine import Machine
 from segdistill.experiment.run import run_recipe
 from segdistill.metrics.cases import read_metrics_csv
+from segdistill.records import EvaluationRecord
 from tests.experiment.synthetic import tiny_recipe, write_data
 
 
@@ -27,10 +28,11 @@ def test_a_bundled_recipe_runs(name: str, tmp_path: Path) -> None:
     assert (folder / "model.onnx").exists() == (recipe.export is not None)
     for stage in networks:
         results = read_metrics_csv(folder / "stages" / stage / "metrics.csv")
-        evaluated = json.loads((folder / "stages" / stage / "evaluation.json").read_text())
-        assert results or evaluated["classification"]  # a classifier marks nothing
+        evaluated = EvaluationRecord.read(folder / "stages" / stage)
+        assert evaluated is not None
+        assert results or evaluated.classification  # a classifier gives no mask
         assert all(set(recipe.evaluation.metrics) <= set(result.metrics) for result in results)
-        assert ("pooled" in evaluated) == recipe.evaluation.pooled
+        assert bool(evaluated.pooled) == recipe.evaluation.pooled
         if recipe.data.intensity is not None:  # tested as volumes, not slice by slice
             assert {result.depth for result in results} == {4}
             assert len({result.site for result in results}) > 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,15 @@ import pytest
 from segdistill.config.load import load_recipe
 from segdistill.config.schema import EvaluationRecipe
 from segdistill.errors import InputError
-from segdistill.stats.robustness import STRENGTHS
+from segdistill.metrics.robustness import STRENGTHS
+from segdistill.records import Disturbance, EvaluationRecord
 from tests.experiment.tiny import RECIPE, segdistill, write_recipe
+
+
+def disturbed(run: Path, stage: str) -> list[Disturbance]:
+    record = EvaluationRecord.read(run / "stages" / stage)
+    assert record is not None
+    return record.robustness
 
 
 def test_a_listed_stage_is_measured_on_disturbed_images(tmp_path: Path) -> None:
@@ -20,14 +26,13 @@ def test_a_listed_stage_is_measured_on_disturbed_images(tmp_path: Path) -> None:
     run = tmp_path / "run"
     answer = segdistill("run", path, "--out", run, "--device", "cpu", "--set", "epochs=1")
     assert answer.code == 0, answer.err
-    found = json.loads((run / "stages" / "net" / "evaluation.json").read_text())
-    strengths = [(row["kind"], row["strength"]) for row in found["robustness"]]
+    found = disturbed(run, "net")
+    strengths = [(one.kind, one.strength) for one in found]
     assert strengths == [(kind, value) for kind, values in STRENGTHS.items() for value in values]
-    other = json.loads((run / "stages" / "other" / "evaluation.json").read_text())
-    assert "robustness" not in other
+    assert disturbed(run, "other") == []
     assert "<h3>Robustness</h3>" in (run / "report.html").read_text()
     words = ("evaluate", f"{run}:net", run / "cases.csv", "--robustness", "--json")
-    assert json.loads(segdistill(*words).out)["robustness"] == found["robustness"]
+    assert EvaluationRecord.from_json(segdistill(*words).out, "stdout").robustness == found
     # asked for later it is measured, and stages that are not asked keep their results
     before = (run / "stages" / "other" / "evaluation.json").stat().st_mtime_ns
     again = segdistill(
@@ -43,7 +48,7 @@ def test_a_listed_stage_is_measured_on_disturbed_images(tmp_path: Path) -> None:
         "evaluation.robustness=false",
     )
     assert again.code == 0, again.err
-    assert "robustness" not in json.loads((run / "stages" / "net" / "evaluation.json").read_text())
+    assert disturbed(run, "net") == []
     assert (run / "stages" / "other" / "evaluation.json").stat().st_mtime_ns == before
 
 

@@ -8,6 +8,7 @@ import html
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,11 @@ from segdistill.experiment.events import Event
 from segdistill.experiment.folder import LOCK
 from segdistill.experiment.machine import Machine
 from segdistill.experiment.run import run_recipe
-from segdistill.experiment.stage import load_stage, read_info
+from segdistill.experiment.stage import load_stage
 from segdistill.files import sha256_file
 from segdistill.training.curves import read_curves
 from segdistill.training.loop import STATE, WEIGHTS
-from tests.experiment.tiny import RECIPE, segdistill, snapshot, write_recipe
+from tests.experiment.tiny import RECIPE, record_of, segdistill, snapshot, write_recipe
 
 LEFT = (
     "report.html",
@@ -56,7 +57,7 @@ def trained(texts: list[str]) -> list[str]:
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without model file and report, where a test is about training."""
     monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
-    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: None)
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: [])
 
 
 @pytest.fixture
@@ -158,12 +159,11 @@ def test_earlier_stages_stay_in_the_report_while_they_answer_the_recipe(copy: Pa
 @pytest.mark.usefixtures("brief")
 def test_a_kill_between_the_last_step_and_its_record_costs_nothing(copy: Path, tmp_path: Path) -> None:
     stage = copy / "stages" / "teacher"
-    info = read_info(stage)
     expected = sha256_file(stage / WEIGHTS)
-    (stage / "stage.json").write_text(json.dumps({k: v for k, v in info.items() if k != "weights_sha256"}))
+    replace(record_of(stage), weights_sha256="", weights=None).write(stage)
     (stage / ".training_state.pt.abcd_123.pt").write_bytes(b"half")
     assert trained(run(copy, tmp_path / "tiny.yaml")) == []
-    assert read_info(stage)["weights_sha256"] == expected
+    assert record_of(stage).weights_sha256 == expected
     assert not list(stage.glob(".*"))
 
 
@@ -237,12 +237,12 @@ def test_cases_are_looked_at_before_anything_is_trained(tmp_path: Path) -> None:
     cyst = stages["student"] | {"labels": ["benign", "cyst"]}
     student = stages["student"] | {
         "routing": "by_class",
-        "teachers": [{"stage": "teacher", "labels": ["bening"]}],
+        "teachers": {"teacher": {"labels": ["bening"]}},
     }
     recipes: list[tuple[str, Callable[[], Path]]] = [
         ("stage student: no training case with label 'cyst'",
          lambda: write_recipe(tmp_path, stages={**stages, "student": cyst})),
-        ("stage student: teacher 'teacher' speaks for bening",
+        ("stage student: teacher 'teacher' teaches images labelled bening",
          lambda: write_recipe(tmp_path, stages={**stages, "student": student})),
         ("no case has split 'train'",
          lambda: write_recipe(tmp_path, data=RECIPE["data"] | {"split": {"method": "given"}})),
@@ -303,11 +303,10 @@ def test_evaluation_of_the_model_file_equals_that_of_the_stage(run_folder: Path,
     of_file = segdistill("evaluate", run_folder / "model.onnx", table, "-o", tmp_path / "e", "--json")
     assert (of_stage.code, of_file.code) == (0, 0), of_stage.err + of_file.err
     stage, file = json.loads(of_stage.out), json.loads(of_file.out)
-    assert stage == file
-    assert {"mean", "low", "high", "n"} <= set(stage["dice"])
-    assert set(stage["by_label"]) == {"benign", "malignant"}
-    kept = json.loads((run_folder / "stages" / "student" / "evaluation.json").read_text())["summary"]
-    assert kept["all"]["dice"] == stage["dice"]
+    of_the_stage = {"model": "student", "variant": "student", "seed": 0}
+    assert stage == {**file, **of_the_stage}
+    kept = json.loads((run_folder / "stages" / "student" / "evaluation.json").read_text())
+    assert {"cost", "inputs"} == {name for name, value in kept.items() if stage[name] != value}
     assert (tmp_path / "e" / "metrics.csv").read_bytes() == (
         run_folder / "stages/student/metrics.csv"
     ).read_bytes()

@@ -19,10 +19,10 @@ from segdistill.config.load import load_recipe
 from segdistill.data.table import read_cases
 from segdistill.experiment.machine import Machine
 from segdistill.experiment.run import run_recipe
-from segdistill.experiment.stage import read_info
 from segdistill.files import sha256_file
+from segdistill.records import EvaluationRecord
 from segdistill.training.loop import WEIGHTS
-from tests.experiment.tiny import segdistill
+from tests.experiment.tiny import record_of, segdistill
 from tests.experiment.volumes_and_vessels import vessel_recipe, vessels, volume_recipe, volumes
 
 pytestmark = pytest.mark.slow
@@ -53,8 +53,9 @@ def vessel_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(folder, vessel_recipe(), vessels(folder / "data"))
 
 
-def evaluation(run: Path, stage: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "stages" / stage / "evaluation.json").read_text())
+def evaluation(run: Path, stage: str) -> EvaluationRecord:
+    found = EvaluationRecord.read(run / "stages" / stage)
+    assert found is not None
     return found
 
 
@@ -64,16 +65,16 @@ def rows(run: Path, stage: str) -> list[dict[str, str]]:
 
 
 def test_sites_train_apart_and_are_tested_together(volume_run: Path) -> None:
-    assert read_info(volume_run / "stages/teacher_a")["train_cases"] == 2
-    assert read_info(volume_run / "stages/teacher_b")["train_cases"] == 4
-    assert read_info(volume_run / "stages/teacher_b")["val_cases"] == 2
-    assert read_info(volume_run / "stages/student")["train_cases"] == 6
+    assert record_of(volume_run / "stages/teacher_a").train_cases == 2
+    assert record_of(volume_run / "stages/teacher_b").train_cases == 4
+    assert record_of(volume_run / "stages/teacher_b").val_cases == 2
+    assert record_of(volume_run / "stages/student").train_cases == 6
     for stage in ("teacher_a", "teacher_b", "student"):
         assert {row["site"] for row in rows(volume_run, stage)} == {"A", "B", "C"}
-        summary = evaluation(volume_run, stage)["summary"]
-        assert [name for name in summary if name.startswith("site")] == ["site A", "site B", "site C"]
+        summary = evaluation(volume_run, stage).summary
+        assert list(summary.sites) == ["A", "B", "C"]
         one = next(row for row in rows(volume_run, stage) if row["site"] == "B")
-        assert summary["site B"]["dice"]["mean"] == float(one["dice"])
+        assert summary.sites["B"]["dice"].mean == float(one["dice"])
 
 
 def test_a_volumes_numbers_follow_from_its_mask_file(volume_run: Path, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_slices_without_foreground_are_left_out_of_training_alone(
 ) -> None:
     """Two volumes of five slices, three of them with the ball, in batches of four: 6 or 10 slices."""
     monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
-    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: None)
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: [])
     seen: list[int] = []
     validate = "segdistill.training.loop.validate"
     monkeypatch.setattr(validate, lambda *words: seen.append(len(words[2])) or {"val_dice": 0.5})
@@ -138,14 +139,13 @@ def test_evaluate_repeats_the_runs_numbers(volume_run: Path, tmp_path: Path) -> 
     of_file = segdistill("evaluate", volume_run / "model.onnx", table, "-o", tmp_path, *options)
     of_stage = segdistill("evaluate", volume_run, table, *options)
     assert (of_file.code, of_stage.code) == (0, 0), of_file.err + of_stage.err
-    kept, told = evaluation(volume_run, "student"), json.loads(of_file.out)
-    again = json.loads(of_stage.out)
-    assert again["pooled"] == kept["pooled"]
-    assert told["pooled"] == pytest.approx(kept["pooled"], abs=1e-3)  # AUC ranks by the last digits
-    assert {**again, "pooled": None} == {**told, "pooled": None}
-    assert told["by_site"]["A"] == kept["summary"]["site A"]
-    assert told["by_label"] == {}
-    assert told["hd95_mm"] == kept["summary"]["all"]["hd95_mm"]
+    kept = evaluation(volume_run, "student")
+    of_file, of_stage = (EvaluationRecord.from_json(done.out, "stdout") for done in (of_file, of_stage))
+    assert of_stage.pooled == kept.pooled
+    assert of_file.pooled == pytest.approx(kept.pooled, abs=1e-3)  # AUC ranks by the last digits
+    assert of_stage.summary == of_file.summary == kept.summary
+    assert "hd95_mm" in kept.summary.all
+    assert kept.summary.classes == {}
     assert (tmp_path / "metrics.csv").read_bytes() == (volume_run / "stages/student/metrics.csv").read_bytes()
     page = (tmp_path / "report.html").read_text()
     assert "Site by site" in page
@@ -185,8 +185,8 @@ def test_another_threshold_measures_anew_and_trains_nothing(volume_run: Path, tm
     ]
     assert {path: sha256_file(path) for path in run.rglob(WEIGHTS)} == before
     new = evaluation(run, "student")
-    assert "pooled" not in new
-    assert new["summary"]["all"]["dice"] != old["summary"]["all"]["dice"]
+    assert new.pooled == {}
+    assert new.summary.all["dice"] != old.summary.all["dice"]
     from segdistill.runtime.model_file import read_info as read_model
 
     assert read_model(run / "model.onnx").postprocess.threshold == 0.7
@@ -207,9 +207,9 @@ def test_what_a_stage_was_trained_on_is_kept_with_it(volume_run: Path, tmp_path:
 
 
 def test_vessels_are_learnt_and_answered_in_patches(vessel_run: Path, tmp_path: Path) -> None:
-    info = read_info(vessel_run / "stages/net")
-    assert info["preprocess"]["patches"] == {"count": 3, "size": 48}
-    assert info["preprocess"]["size"] == [48, 48]
+    preprocess = record_of(vessel_run / "stages/net").preprocess
+    assert preprocess["patches"] == {"count": 3, "size": 48}
+    assert preprocess["size"] == [48, 48]
     case = next(case for case in read_cases(vessel_run / "cases.csv") if case.split == "test")
     answer = segdistill("predict", vessel_run / "model.onnx", case.image, "-o", tmp_path)
     assert answer.code == 0, answer.err
@@ -219,7 +219,7 @@ def test_vessels_are_learnt_and_answered_in_patches(vessel_run: Path, tmp_path: 
     row = next(row for row in rows(vessel_run, "net") if row["case"] == case.id)
     assert p.shape == (120, 120)
     assert float(row["accuracy"]) == pytest.approx((p == r).mean())
-    pooled = evaluation(vessel_run, "net")["pooled"]
+    pooled = evaluation(vessel_run, "net").pooled
     assert set(pooled) == {"accuracy", "sensitivity", "f1", "miou", "auc"}
     assert pooled["accuracy"] == pytest.approx(
         np.mean([float(r["accuracy"]) for r in rows(vessel_run, "net")])

@@ -16,6 +16,8 @@ from unittest import mock
 import pytest
 import yaml
 
+from segdistill.records import StageRecord
+
 RECIPE: dict[str, Any] = {
     "name": "tiny",
     "data": {
@@ -27,13 +29,12 @@ RECIPE: dict[str, Any] = {
     },
     "fit": {"epochs": 2, "batch_size": 4, "precision": "fp32", "checkpoint_seconds": 0.0, "workers": 0},
     "stages": {
-        "teacher": {"role": "teacher", "model": {"name": "simplified_unet", "widths": [4, 8, 8]}},
+        "teacher": {"model": {"name": "simplified_unet", "widths": [4, 8, 8]}},
         "student": {
-            "role": "student",
             "task": "distillation",
             "model": {"name": "simplified_unet", "widths": [2, 4, 4]},
-            "teachers": [{"stage": "teacher"}],
-            "methods": [{"name": "soft_prediction"}],
+            "teachers": {"teacher": {}},
+            "methods": {"soft_prediction": {}},
         },
     },
     "export": "student",
@@ -105,6 +106,13 @@ def snapshot(folder: Path) -> dict[str, str]:
         else "folder"
         for path in sorted(folder.rglob("*"))
     }
+
+
+def record_of(stage: Path) -> StageRecord:
+    """The record of a stage's folder, which must have one."""
+    found = StageRecord.read(stage)
+    assert found is not None
+    return found
 
 
 _DONE: dict[str, Path] = {}

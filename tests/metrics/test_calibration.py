@@ -10,8 +10,7 @@ from PIL import Image
 from segdistill.data.case import Case
 from segdistill.errors import InputError, MissingExtra
 from segdistill.metrics.calibration import BINS, Calibration, Reliability, near_boundary
-from segdistill.metrics.cases import Scored
-from segdistill.metrics.measuring import evaluate_cases
+from segdistill.metrics.cases import Scored, evaluate_cases
 from segdistill.metrics.pooled import Pool
 
 
@@ -109,7 +108,7 @@ def test_as_the_pool_of_an_evaluation(tmp_path: Path) -> None:
     assert facts["boundary"]["pixels"] == 16
     assert pool.then is not None
     assert pool.then.metrics()["accuracy"] == 1.0
-    with pytest.raises(InputError, match="masks alone"):
+    with pytest.raises(InputError, match="masks only"):
         evaluate_cases([case], lambda picture: mask, pool=Calibration())
 
 

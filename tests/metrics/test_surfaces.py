@@ -9,7 +9,10 @@ from hypothesis.extra.numpy import arrays
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 from scipy.spatial import cKDTree
 
-from segdistill.metrics.surfaces import hausdorff_95, mean_surface_distance, rmse_boundary, surface_distances
+from segdistill.metrics.base import METRICS
+from segdistill.metrics.surfaces import surface_distances
+
+HD95, MSD, RMSE = (METRICS.create(name) for name in ("hd95", "msd", "rmse_boundary"))
 
 PAIRS = st.integers(2, 3).flatmap(
     lambda axes: st.tuples(*[st.integers(3, 7)] * axes).flatmap(
@@ -37,12 +40,11 @@ def blob(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(4))
 def test_as_monai(shape: tuple[int, ...], spacing: tuple[float, ...], seed: int) -> None:
     p, r = blob(seed, shape), blob(seed + 100, shape)
-    found = surface_distances(p, r, spacing)
     options = {"include_background": True, "spacing": spacing}
     expected = compute_hausdorff_distance(as_monai(p), as_monai(r), percentile=95, **options)
-    assert hausdorff_95(found) == pytest.approx(float(expected), rel=1e-5)
+    assert HD95(p, r, spacing=spacing) == pytest.approx(float(expected), rel=1e-5)
     mean = compute_average_surface_distance(as_monai(p), as_monai(r), symmetric=True, **options)
-    assert mean_surface_distance(found) == pytest.approx(float(mean), rel=1e-5)
+    assert MSD(p, r, spacing=spacing) == pytest.approx(float(mean), rel=1e-5)
 
 
 def neighbours(mask: np.ndarray) -> np.ndarray:
@@ -74,22 +76,22 @@ def test_as_nearest_neighbours(pair: tuple[np.ndarray, np.ndarray, tuple[float, 
     assert np.allclose(np.sort(found[0]), np.sort(to_r))
     assert np.allclose(np.sort(found[1]), np.sort(to_p))
     every = np.concatenate([to_r, to_p])
-    assert rmse_boundary(found) == pytest.approx(np.sqrt((every**2).mean()))
-    assert hausdorff_95(found) == pytest.approx(max(np.percentile(to_r, 95), np.percentile(to_p, 95)))
+    assert RMSE(p, r, spacing=spacing) == pytest.approx(np.sqrt((every**2).mean()))
+    hd95 = HD95(p, r, spacing=spacing)
+    assert hd95 == pytest.approx(max(np.percentile(to_r, 95), np.percentile(to_p, 95)))
     diagonal = np.linalg.norm(np.multiply(p.shape, spacing))
-    assert hausdorff_95(found) <= diagonal
-    swapped = surface_distances(r, p, spacing)
-    assert hausdorff_95(swapped) == hausdorff_95(found)
+    assert hd95 <= diagonal
+    assert HD95(r, p, spacing=spacing) == hd95
     assert not surface_distances(p, p)[0].any()
 
 
 def test_a_missed_structure_is_the_worst_of_all() -> None:
     r = blob(0, (30, 40))
-    missed = surface_distances(np.zeros_like(r), r)
+    missed = HD95(np.zeros_like(r), r)
     corner = np.zeros_like(r)
     corner[0, 0] = True
-    assert hausdorff_95(missed) == 50.0
-    assert hausdorff_95(missed) > hausdorff_95(surface_distances(corner, r))
+    assert missed == 50.0
+    assert missed > HD95(corner, r)
     with pytest.raises(ValueError, match="they must be equal"):
         surface_distances(r, r[:-1])
     with pytest.raises(ValueError, match="3 values for 2 axes"):

@@ -22,7 +22,7 @@ from segdistill.models import create_model
 from segdistill.models.network import FeatureInfo
 
 STUDENTS = {"enet": "enet", "espnet": "espnet", "mobilenet": "mobilenet_v2"}
-AMTD_KNOWLEDGE = [
+AMTD_METHODS = [
     ("soft_prediction", 0.1, {"temperature": 4.0}),
     ("attention_transfer", 0.1, {}),
     ("region_contrast", 0.1, {}),
@@ -30,7 +30,7 @@ AMTD_KNOWLEDGE = [
 
 
 def taught_by(recipe: Recipe, stage: str) -> list[str]:
-    return [teacher.stage for teacher in recipe.stages[stage].teachers]
+    return recipe.stages[stage].taught_by
 
 
 @pytest.mark.parametrize(("name", "subsets"), [("amtd/prostate", 3), ("amtd/spleen", 2)])
@@ -46,10 +46,10 @@ def test_amtd_is_the_papers(name: str, subsets: int) -> None:
         assert (fit.schedule.name, fit.schedule.lowest, fit.schedule.steps_up) == ("cyclic", 1e-6, 2000)
         assert part.loss.name == "amtd_seg"
         if part.task == "distillation":
-            assert [(k.name, k.weight, k.options) for k in part.methods] == AMTD_KNOWLEDGE
+            assert [(k.method, k.weight, k.options) for k in part.methods.values()] == AMTD_METHODS
             assert part.hard_weight == 1
     for student, network in STUDENTS.items():
-        assert recipe.stages[f"{student}_alone"].model.name == network
+        assert recipe.stages[f"{student}_baseline"].model.name == network
         for teacher in ("deeplab", "fcn", "pspnet", "resnext"):
             one = recipe.stages[f"{student}_{teacher}"]
             assert (one.model.name, taught_by(recipe, f"{student}_{teacher}")) == (network, [teacher])
@@ -72,11 +72,11 @@ def test_amtd_cpu_compares_one_thing_at_a_time() -> None:
         assert len({recipe.fit_settings(way).model_dump_json() for way in ways}) == 1  # equal steps
         assert len({recipe.stages[way].model.model_dump_json() for way in ways}) == 1
         assert len({recipe.stages[way].loss.model_dump_json() for way in ways}) == 1
-        alone, one, score, uniform = (recipe.stages[way] for way in ways)
+        baseline, one, score, uniform = (recipe.stages[way] for way in ways)
         assert one.methods == score.methods == uniform.methods
         assert score == uniform.model_copy(update={"weighting": score.weighting, "about": score.about})
         assert (score.weighting.name, uniform.weighting.name) == ("score", "uniform")
-        assert not alone.teachers
+        assert not baseline.teachers
         assert taught_by(recipe, ways[1]) == ["t1"]
 
 
@@ -98,16 +98,17 @@ def test_lightvessel_is_the_papers(name: str) -> None:
     networks = {"student": "mobilenet_v2_unet", "enet": "enet", "erfnet": "erfnet"}
     for stage, network in networks.items():
         part = recipe.stages[stage]
-        assert part.model.name == recipe.stages[f"{stage}_alone"].model.name == network
-        assert recipe.fit_settings(stage) == recipe.fit_settings(f"{stage}_alone")
-        assert [(k.name, k.weight) for k in part.methods] == [
+        baseline = "baseline" if stage == "student" else f"{stage}_baseline"
+        assert part.model.name == recipe.stages[baseline].model.name == network
+        assert recipe.fit_settings(stage) == recipe.fit_settings(baseline)
+        assert [(name, k.weight) for name, k in part.methods.items()] == [
             ("feature_similarity", 1),
             ("adversarial_similarity", 1),
         ]
-        codes = part.methods[0].autoencoders
+        codes = part.methods["feature_similarity"].autoencoders
         assert codes == {"student": f"{stage}_codes", "teacher": "teacher_codes"}
-        assert taught_by(recipe, f"{stage}_codes") == [f"{stage}_alone"]
-    assert [k.name for k in recipe.stages["student_fsd"].methods] == ["feature_similarity"]
+        assert taught_by(recipe, f"{stage}_codes") == [baseline]
+    assert list(recipe.stages["student_fsd"].methods) == ["feature_similarity"]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_lightvessels_comparators_read_its_pair(name: str) -> None:
     encoder, decoder = "pair_encoder|enc@4", "pair_decoder|dec@4"
     read = {"at": [encoder, decoder], "ifvd": [decoder], "skd": [encoder]}
     for method, layers in read.items():
-        assert [part.options["layers"] for part in stages[f"{method}@2"].methods] == [layers]
+        assert [part.options["layers"] for part in stages[f"{method}@2"].methods.values()] == [layers]
     with torch.device("meta"):
         for model, channels in (("sk_unet", 256), ("mobilenet_v2_unet", 24)):
             found = declared_layers(create_model(model, in_channels=1), [encoder, decoder])
@@ -182,12 +183,12 @@ def test_amtds_comparators_have_a_teacher_per_set(name: str, sites: list[list[st
     recipe = load_recipe(name)
     teachers = [f"t{k}" for k in range(1, len(sites) + 1)]
     assert [recipe.stages[teacher].sites for teacher in teachers] == sites
-    assert [stage for stage in recipe.stages if "@" not in stage] == ["fcn", *teachers]
+    assert [name for name, stage in recipe.stages.items() if stage.variant is None] == ["fcn", *teachers]
     for method in ("kd", "at", "emkd", "cirkd", "protokd", "amtd_single"):
         assert taught_by(recipe, f"{method}@1") == ["fcn"]
     for method in ("amtml", "amtd"):
         assert taught_by(recipe, f"{method}@1") == teachers
-    assert recipe.stages["at@0"].methods[0].options == {"exponent": 2}
+    assert recipe.stages["at@0"].methods["attention_transfer"].options == {"exponent": 2}
     assert {part.loss.name for part in recipe.stages.values()} == {"amtd_seg"}
 
 

@@ -14,6 +14,7 @@ from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.errors import InputError
 from segdistill.papers.reproduce import compare_with_paper, render
 from segdistill.papers.tables import Paper, PaperPart, PaperRow, published_papers, read_paper
+from segdistill.records import EvaluationRecord, Interval, RunRecord, Scores, Summary
 from tests.experiment.tiny import segdistill
 
 
@@ -29,13 +30,10 @@ def test_every_row_has_its_stage(paper: str) -> None:
         for row in part.rows:
             if row.stage is None:
                 continue
-            repeated = [name for name in recipe.stages if name.rpartition("@")[0] == row.stage]
-            found = [row.stage] if row.stage in recipe.stages else repeated
+            found = recipe.named(row.stage)
             assert found, f"{part.title}: {row.name}"
             assert all(recipe.stages[name].task != "autoencoder" for name in found)
-            for label in row.labels:
-                if label.startswith("site "):
-                    assert label.removeprefix("site ") in sites
+            assert row.site is None or row.site in sites
 
 
 def test_amtds_figures_fit_the_overlap_error_that_is_said_to_be_theirs() -> None:
@@ -67,16 +65,23 @@ def test_lightvessels_figures_fit_each_other() -> None:
 def write_run(folder: Path, recipe: str, dataset: str, **stages: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
     for stage, evaluated in stages.items():
-        (folder / "stages" / stage).mkdir(parents=True)
-        (folder / "stages" / stage / "evaluation.json").write_text(json.dumps(evaluated))
-    (folder / "run.json").write_text(json.dumps({"recipe": recipe, "data": "synthetic, by hand"}))
-    declared = load_recipe(recipe).stages if recipe in bundled_recipes() else stages
-    content = {"data": {"dataset": dataset, "size": [96, 80]}, "stages": {name: {} for name in declared}}
+        groups = dict(evaluated.get("summary", {}))
+        sites = {name: groups.pop(f"site {name}") for name in ("RUNMC", "UCL") if f"site {name}" in groups}
+        found = Summary(groups.pop("all", {}), groups, sites)
+        record = EvaluationRecord(model=stage, cases=1, summary=found, pooled=evaluated.get("pooled", {}))
+        record.write(folder / "stages" / stage)
+    RunRecord(recipe=recipe, data="synthetic, by hand").write(folder)
+    known = load_recipe(recipe).stages if recipe in bundled_recipes() else {}
+    declared = {name: {"variant": stage.variant} for name, stage in known.items()}
+    content = {
+        "data": {"dataset": dataset, "size": [96, 80]},
+        "stages": declared or {name: {} for name in stages},
+    }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
 
 
-def summary(n: int = 1, **values: float) -> dict[str, Any]:
-    return {name: {"mean": value, "n": n} for name, value in values.items()}
+def summary(n: int = 1, **values: float) -> Scores:
+    return {name: Interval(value, None, None, n) for name, value in values.items()}
 
 
 def row_of(tables: list[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -88,9 +93,9 @@ def test_pooled_numbers_and_rows_without_a_stage(tmp_path: Path) -> None:
     evaluated = {"pooled": pooled, "summary": {"all": summary(accuracy=0.1)}}
     write_run(tmp_path / "small", "lightvessel/cpu", "coronary", teacher=evaluated)
     tables = compare_with_paper("lightvessel", tmp_path, "1")
-    assert [table["run"] for table in tables] == ["lightvessel/cpu (96x80) on synthetic", None]
+    assert [table["run"] for table in tables] == ["lightvessel/cpu (96x80) on coronary", None]
     assert [table["folder"] for table in tables] == [str(tmp_path / "small"), None]
-    assert f"[lightvessel/cpu (96x80) on synthetic, {tmp_path / 'small'}]" in render(tables)
+    assert f"[lightvessel/cpu (96x80) on coronary, {tmp_path / 'small'}]" in render(tables)
     teacher = row_of(tables, "Teacher")
     assert teacher["ours"]["pooled.accuracy"] == 0.9
     assert teacher["difference"]["pooled.accuracy"] == -0.0835
@@ -167,7 +172,7 @@ def test_what_no_run_fills_is_answered_with_commands(tmp_path: Path) -> None:
     assert "0.9835" not in nothing
     write_run(tmp_path / "m", "verdict/coronary", "coronary", teacher=F1)
     some = segdistill("reproduce", "lightvessel", "--runs", tmp_path).out
-    source = f"verdict/coronary (96x80) on synthetic, {tmp_path / 'm'}"
+    source = f"verdict/coronary (96x80) on coronary, {tmp_path / 'm'}"
     assert f"Table 1, methods, as a matrix of three seeds   [{source}]" in some
     assert "segdistill run lightvessel/coronary" in some
     assert "segdistill run lightvessel/methods" not in some
@@ -190,7 +195,7 @@ def test_overlap_errors_and_the_cases_of_one_site(tmp_path: Path) -> None:
     tables = [table for table in compare_with_paper("amtd", tmp_path, "4") if table["recipe"] == "amtd/cpu"]
     assert row_of(tables, "T1 of RUNMC")["difference"] == {"dice": -0.299, "voe_emkd": 0.081}
     assert row_of(tables, "T1 on RUNMC's own test cases")["ours"] == {"dice": 0.9, "voe_emkd": 0.1}
-    assert row_of(tables, "ENet alone")["ours"] is None
+    assert row_of(tables, "ENet baseline")["ours"] is None
 
 
 OWN = Paper(
@@ -221,9 +226,10 @@ def test_folds_are_one_run_with_a_spread(tmp_path: Path) -> None:
     means = [0.4, 0.5, 0.9]
     for k, mean in enumerate(means, 1):
         groups = {"a": summary(1, dice=mean), "b": summary(3, dice=mean - 0.1), "all": summary(4, dice=mean)}
-        write_run(tmp_path / "own" / f"fold-{k}", "own/busi", "busi", s={"summary": groups})
+        write_run(tmp_path / "own" / f"fold-{k}", "own/busi/fold-{k}", "busi", s={"summary": groups})
+    (tmp_path / "own" / "folds.json").write_text(json.dumps({"recipe": "own/busi", "folds": 3}))
     tables = compare_with_paper("own", tmp_path)
-    assert [table["run"] for table in tables] == ["own/busi (96x80) on synthetic, 3 folds"]
+    assert [table["run"] for table in tables] == ["own/busi (96x80) on busi, 3 folds"]
     both = row_of(tables, "both")
     assert both["ours"]["dice"] == pytest.approx(fmean(means) - 0.075)
     assert both["ours_spread"]["dice"] == pytest.approx(0.07**0.5)  # (.2² + .1² + .3²) / 2
@@ -251,7 +257,7 @@ def test_the_command_lists_and_prints_papers(tmp_path: Path) -> None:
     ("rows", "words"),
     [
         ([{"name": "x", "values": [1.0]}], "row 'x' needs a stage, or not_run with the reason"),
-        ([{"name": "x", "stage": "s", "values": [1.0, 2.0]}], "T, row 'x': 1 values are due"),
+        ([{"name": "x", "stage": "s", "values": [1.0, 2.0]}], "T, row 'x': 1 values are needed"),
     ],
 )
 def test_tables_that_say_too_little_are_refused(

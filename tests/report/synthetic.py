@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from segdistill.metrics.cases import CaseResult
-from segdistill.metrics.overlap import METRICS
-from segdistill.report.data import DataReport, Example, Report, StageReport
+from segdistill.metrics.base import METRICS
+from segdistill.records import Cost
+from segdistill.report.context import make_context
+from segdistill.report.data import DataReport, Report, StageReport, TrainingReport
+from segdistill.report.examples import Example
+from segdistill.report.model_card import render_model_card
+from segdistill.report.page import render_report
 
 
 def result(case: str, score: float, label: str = "benign", group: str = "", **changes: object) -> CaseResult:
@@ -14,7 +21,7 @@ def result(case: str, score: float, label: str = "benign", group: str = "", **ch
         "group": group or case,
         "label": label,
         "split": "test",
-        "metrics": dict.fromkeys(METRICS, score),
+        "metrics": dict.fromkeys(METRICS.always(), score),
         "reference_area": 0.0 if label == "normal" else 0.1,
         "predicted_area": 0.1,
         "height": 20,
@@ -57,20 +64,32 @@ def curves(epochs: int = 4) -> list[dict[str, float]]:
 
 
 def full_report() -> Report:
-    cost = {"parameters": 2_162_146, "macs": 1_000_000_000, "size_mb": 8.65, "input": "3x128x128"}
-    cost |= {"ms": 17.3, "machine": "a 2-core machine", "engine": "onnxruntime"}
-    big = {**cost, "parameters": 31_000_000}
+    cost = Cost(
+        2_162_146, 1_000_000_000, 8.65, "weights as float32", "3x128x128", 17.3, "a 2-core machine", "torch"
+    )
     shown = [example("c0"), example("c5"), example("n1")]
+    common = {"curves": curves(), "examples": shown, "weights": "last epoch"}
     return Report(
         "lightbtseg/<cpu>",
         [
             StageReport(
-                "teacher", "teacher", "big & wide", {}, results(1), curves(), big, {"epochs": 4}, shown
+                "teacher",
+                "teacher",
+                "big & wide",
+                results=results(1),
+                cost=replace(cost, parameters=31_000_000),
+                **common,
             ),
             StageReport(
-                "student", "student", "small", {}, results(1, 0.05), curves(), cost, {"seconds": 75}, shown
+                "student",
+                "student",
+                "small",
+                results=results(1, 0.05),
+                cost=cost,
+                training=TrainingReport(seconds=75),
+                **common,
             ),
-            StageReport("plain", "baseline", "small, alone", {}, results(1), curves(), cost, {}, shown),
+            StageReport("plain", "baseline", "small, alone", results=results(1), cost=cost, **common),
         ],
         data=DataReport(
             "BUSI",
@@ -85,3 +104,11 @@ def full_report() -> Report:
         environment={"Python": "3.11", "Threads": 1},
         date="2026-01-01",
     )
+
+
+def page_of(report: Report) -> str:
+    return render_report(make_context(report))
+
+
+def card_of(report: Report) -> str:
+    return render_model_card(make_context(report))

@@ -8,20 +8,14 @@ from pathlib import Path
 import pytest
 
 from segdistill.errors import InputError
-from segdistill.report.data import DataReport
-from segdistill.report.examples import collect_examples
-from segdistill.report.model_card import render_model_card, write_model_card
-from segdistill.report.page import (
-    Report,
-    StageReport,
-    choose_examples,
-    count_cases,
-    render_report,
-    write_report,
-)
-from segdistill.report.sections.headline import sentence
-from segdistill.report.sections.verdict import find_verdicts, verdict_words
-from tests.report.synthetic import curves, example, full_report, result, results
+from segdistill.records import Cost
+from segdistill.report.context import make_context
+from segdistill.report.data import DataReport, Report, StageReport, count_cases
+from segdistill.report.examples import choose_examples, predict_shown, read_shown
+from segdistill.report.model_card import write_model_card
+from segdistill.report.opening import sentence
+from segdistill.report.page import write_report
+from tests.report.synthetic import card_of, curves, example, full_report, page_of, result, results
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -70,7 +64,7 @@ class Page(HTMLParser):
 
 
 def test_the_whole_page() -> None:
-    html = render_report(full_report())
+    html = page_of(full_report())
     page = Page(html)
     assert len(page.ids) == len(set(page.ids))
     assert all(link.startswith("data:image/png;base64,") or link[1:] in page.ids for link in page.links)
@@ -95,7 +89,7 @@ def test_the_whole_page() -> None:
 
 
 def test_nothing_outside_the_file() -> None:
-    html = render_report(full_report())
+    html = page_of(full_report())
     assert not re.search(r"(https?:)?//[a-z]", re.sub(r"base64,[^\"]*", "", html), flags=re.I)
     assert "@import" not in html
     assert "url(http" not in html
@@ -104,8 +98,8 @@ def test_nothing_outside_the_file() -> None:
 
 
 def test_the_same_report_gives_the_same_bytes(tmp_path: Path) -> None:
-    write_report(full_report(), tmp_path / "a.html")
-    write_report(full_report(), tmp_path / "b.html")
+    write_report(make_context(full_report()), tmp_path / "a.html")
+    write_report(make_context(full_report()), tmp_path / "b.html")
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert len((tmp_path / "a.html").read_bytes()) < 600_000
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "b.html"]
@@ -127,9 +121,7 @@ PARTIAL = {
     "two stages of one name": Report(
         "x", [StageReport("s", "teacher"), StageReport("s", "student", results=results(0))]
     ),
-    "unmeasured cost": Report(
-        "x", [StageReport("s", "student", results=results(0), cost={"ms": None, "parameters": None})]
-    ),
+    "unmeasured cost": Report("x", [StageReport("s", "student", results=results(0), cost=Cost())]),
     "bad curves": Report("x", [StageReport("s", "student", curves=[{"loss": float("inf")}, {}])]),
     "no split name": Report("x", data=DataReport(counts={"": {"": 3}}, groups={"": 2})),
 }
@@ -137,35 +129,38 @@ PARTIAL = {
 
 @pytest.mark.parametrize("name", PARTIAL)
 def test_partial_reports_say_so(name: str) -> None:
-    page = Page(render_report(PARTIAL[name]))
+    page = Page(page_of(PARTIAL[name]))
     assert "nan" not in page.text.lower().split()
     assert "None" not in page.text.split()
     assert re.search(r"\b(not measured|none|not recorded)\b", page.text)
-    card = render_model_card(PARTIAL[name])
+    card = card_of(PARTIAL[name])
     assert "None" not in card.split()
     assert "Research use only" in card
 
 
 def test_verdicts_need_the_same_cases() -> None:
-    assert find_verdicts(PARTIAL["other cases"]) == []
+    assert make_context(PARTIAL["other cases"]).verdicts == []
     report = full_report()
-    (verdict,) = find_verdicts(report)
+    (verdict,) = make_context(report).verdicts
     assert verdict.difference.mean == pytest.approx(0.05, abs=1e-6)
-    same = Report("x", [report.stages[2], replace(report.stages[2], name="s", role="student", cost={})])
-    (verdict,) = find_verdicts(same)
-    assert verdict_words(verdict)[0] == "No evidence of a difference between s and plain."
-    assert "+0" not in verdict_words(verdict)[1]
+    same = Report("x", [report.stages[2], replace(report.stages[2], name="s", role="student", cost=Cost())])
+    (verdict,) = make_context(same).verdicts
+    assert verdict.short == "No evidence of a difference between s and plain."
+    assert "+0" not in verdict.details
 
 
 def test_headline_stage() -> None:
     report = full_report()
     assert report.headline() is report.stages[1]
-    report.student = "plain"
+    report = replace(report, student="plain")
     assert report.headline() is report.stages[2]
-    assert sentence(report).startswith("On 12 test cases, “plain” (small, alone) reaches a mean Dice of 0.")
+    context = make_context(report)
+    assert sentence(context, context.headline).startswith(
+        "On 12 test cases, “plain” (small, alone) reaches a mean Dice of 0."
+    )
 
 
-def test_choose_and_collect_examples(tmp_path: Path) -> None:
+def test_choose_read_and_predict_examples(tmp_path: Path) -> None:
     for count in range(9):
         chosen = choose_examples([result(str(k), k / 10) for k in range(count)], 3)
         ids = [case for cases in chosen.values() for case in cases]
@@ -178,7 +173,7 @@ def test_choose_and_collect_examples(tmp_path: Path) -> None:
 
     Image.fromarray(np.full((8, 9), 200, np.uint8)).save(tmp_path / "a.png")
     cases = [Case(name, tmp_path / "a.png", group="g", label="normal", split="test") for name in ("a", "b")]
-    shown = collect_examples(cases, ["b", "gone"], lambda picture: np.ones((8, 9), np.uint8))
+    shown = predict_shown(read_shown(cases, ["b", "gone"]), lambda picture: np.ones((8, 9), np.uint8))
     assert [e.case for e in shown] == ["b"]
     assert shown[0].prediction.all()
     assert not shown[0].reference.any()
@@ -186,9 +181,9 @@ def test_choose_and_collect_examples(tmp_path: Path) -> None:
 
 
 def test_model_card(tmp_path: Path) -> None:
-    write_model_card(full_report(), tmp_path / "card.md")
+    write_model_card(make_context(full_report()), tmp_path / "card.md")
     card = (tmp_path / "card.md").read_text()
-    assert card == render_model_card(full_report())
+    assert card == card_of(full_report())
     assert card.startswith("# Model card: lightbtseg/&lt;cpu&gt;\n")
     assert "| Dice | 0." in card
     assert "No evidence that distillation helps or hurts." in card
@@ -198,4 +193,4 @@ def test_model_card(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
-        write_report(Report("x"), tmp_path / "file" / "report.html")
+        write_report(make_context(Report("x")), tmp_path / "file" / "report.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -9,15 +10,16 @@ import numpy as np
 import pytest
 import yaml
 
+from segdistill.records import Cost, Disturbance, Interval
 from segdistill.report.charts import forest_plot
-from segdistill.report.model_card import render_model_card
-from segdistill.report.page import Report, StageReport, render_report
-from segdistill.report.sections.context import known_limits
-from segdistill.report.sections.verdict import NO_BASELINE, find_verdicts, headline_verdicts, verdict_words
-from tests.report.synthetic import result
+from segdistill.report.context import make_context
+from segdistill.report.data import PlannedStage, Report, StageReport, TrainingReport
+from segdistill.report.render import NO_BASELINE
+from tests.report.synthetic import card_of, page_of, result
 from tests.report.test_report import Page
 
-SMALL, LARGE = {"parameters": 2_000_000}, {"parameters": 30_000_000}
+SMALL, LARGE = Cost(2_000_000), Cost(30_000_000)
+TOOK = TrainingReport(cases=80, epochs=4, seconds=60.0)
 
 
 def stages(cell: str, role: str, lift: float, seeds: int = 3, **facts: object) -> list[StageReport]:
@@ -27,15 +29,15 @@ def stages(cell: str, role: str, lift: float, seeds: int = 3, **facts: object) -
         scores = np.clip(rng.uniform(0.3, 0.8, 40) + lift + own.normal(0, 0.02, 40), 0, 1)
         rows = [result(f"c{k}", float(s), group=f"g{k // 2}") for k, s in enumerate(scores)]
         name = f"{cell}@{seed}" if seeds > 1 else cell
-        given = {"cost": SMALL, "training": {"epochs": 4, "cases": 80, "seconds": 60.0}, **facts}
-        made.append(StageReport(name, role, results=rows, **given))  # type: ignore[arg-type]
+        given = {"cost": SMALL, "training": TOOK, **facts}
+        made.append(StageReport(name, role, variant=cell, seed=seed, results=rows, **given))  # type: ignore[arg-type]
     return made
 
 
 TEACHER = stages("teacher", "teacher", 0.2, 1, cost=LARGE)
 ALONE = stages("baseline", "baseline", 0.0)
 LONGER = stages(
-    "baseline_equal_time", "baseline", 0.003, training={"epochs": 6, "cases": 80, "seconds": 61.0}
+    "baseline_equal_time", "baseline", 0.003, training=TrainingReport(cases=80, epochs=6, seconds=61.0)
 )
 KD, AT, CWD = (
     stages("kd", "student", 0.08),
@@ -47,7 +49,7 @@ UNET = stages("unet", "baseline", 0.1, 1, cost=LARGE)
 
 def test_every_method_against_both_baselines() -> None:
     report = Report("r", [*TEACHER, *ALONE, *LONGER, *KD, *AT, *CWD, *UNET], margin=0.05)
-    found = {(c.method, c.kind): c.verdict for c in find_verdicts(report)}
+    found = {(c.variant, c.kind): c.outcome for c in make_context(report).verdicts}
     assert found == {
         ("kd", "equal steps"): "helps",
         ("kd", "equal time"): "helps",
@@ -56,125 +58,134 @@ def test_every_method_against_both_baselines() -> None:
         ("cwd", "equal steps"): "no evidence",
         ("cwd", "equal time"): "no evidence",
     }
-    assert [c.family for c in find_verdicts(report)] == [3] * 6
-    assert [c.method for c in headline_verdicts(report)] == ["kd", "kd"]
-    page = Page(render_report(report))
+    assert [c.family for c in make_context(report).verdicts] == [3] * 6
+    assert [c.variant for c in make_context(report).headline_verdicts] == ["kd", "kd"]
+    page = Page(page_of(report))
     for words in (
-        "Distillation helps. kd minus alone at equal steps: +0.0",
+        "Distillation helps. kd minus baseline at equal steps: +0.0",
         "Distillation helps. kd minus baseline_equal_time at equal wall-clock: +0.0",
-        "Against alone at equal steps",
+        "Against baseline at equal steps",
         "Against baseline_equal_time at equal wall-clock",
-        "after Holm over 3 methods",
+        "after Holm over 3",
         "Margin: 0.05",
     ):
         assert words in page.text, words
-    assert not any("trained once" in line for line in known_limits(report))
+    assert not any("trained once" in line for line in make_context(report).limits)
 
 
 def test_what_was_not_trained_is_said() -> None:
-    page = Page(render_report(Report("r", [*TEACHER, *ALONE, *KD])))
+    page = Page(page_of(Report("r", [*TEACHER, *ALONE, *KD])))
     assert (
         "What is missing for a verdict on kd: The baseline at equal wall-clock was not trained." in page.text
     )
-    complete = Page(render_report(Report("r", [*TEACHER, *ALONE, *LONGER, *KD])))
+    complete = Page(page_of(Report("r", [*TEACHER, *ALONE, *LONGER, *KD])))
     assert "What is missing" not in complete.text
     once = Report("r", [*TEACHER, *stages("baseline", "baseline", 0.0, 1), *stages("kd", "student", 0.3, 1)])
-    (verdict,) = find_verdicts(once)
-    assert verdict_words(verdict)[0] == "No evidence that distillation helps or hurts."
-    assert "a verdict needs 3 seeds" in verdict_words(verdict)[1]
-    assert any("trained once" in line for line in known_limits(once))
+    (verdict,) = make_context(once).verdicts
+    assert verdict.short == "No evidence that distillation helps or hurts."
+    assert "a verdict needs 3 seeds" in verdict.details
+    assert any("trained once" in line for line in make_context(once).limits)
 
 
 def test_without_a_baseline_no_gain_is_claimed() -> None:
     report = Report("r", [*TEACHER, *KD])
-    assert find_verdicts(report) == []
-    assert Page(render_report(report)).text.count(NO_BASELINE) == 2
-    assert NO_BASELINE in render_model_card(report)
+    assert make_context(report).verdicts == []
+    assert Page(page_of(report)).text.count(NO_BASELINE) == 2
+    assert NO_BASELINE in card_of(report)
     others = Report("r", [*TEACHER, *KD, *stages("unet", "baseline", 0.0, cost=LARGE)])
-    (verdict,) = find_verdicts(others)
-    assert verdict_words(verdict)[0] == "kd is better than unet."
-    assert NO_BASELINE in Page(render_report(others)).text
+    (verdict,) = make_context(others).verdicts
+    assert verdict.short == "kd is better than unet."
+    assert NO_BASELINE in Page(page_of(others)).text
 
 
-STAGES = {
-    "teacher": {"role": "teacher", "model": {"name": "unet"}},
-    "kd": {"role": "student", "model": {"name": "simplified_unet"}, "loss": {"name": "dice"}, "cache": True},
+NET = {"model": {"name": "simplified_unet"}}
+PLANNED = {
+    "teacher": PlannedStage("teacher", "teacher", {"model": {"name": "unet"}}),
+    "kd": PlannedStage("student", "kd", NET | {"loss": {"name": "dice"}, "cache": True}),
 }
-ITSELF = {"role": "baseline", "model": {"name": "simplified_unet"}}
+ITSELF = PlannedStage("baseline", "itself", NET)
 
 
-def steps(made: list[StageReport], stages: dict[str, object], **facts: object) -> str:
-    report = Report("mine", made, settings=yaml.safe_dump({"stages": stages}), **facts)  # type: ignore[arg-type]
-    return Page(render_report(report)).text.partition("What is missing for a verdict on kd: ")[2]
+def missing(made: list[StageReport], planned: dict[str, PlannedStage]) -> list[str]:
+    """The list below "What is missing", one text per line."""
+    html = page_of(Report("mine", made, planned=planned))
+    found = html.partition("What is missing for a verdict on kd:")[2].partition("</ul>")[0]
+    return [Page(f"<p>{line}</p>").text for line in re.findall("<li>(.*?)</li>", found)]
 
 
-def test_what_is_missing_comes_with_the_command_that_gets_it() -> None:
+def test_what_is_missing_comes_with_the_command_that_trains_it() -> None:
     once = [*TEACHER, *stages("kd", "student", 0.1, 1)]
-    text = steps(once, STAGES | {"kd_alone": ITSELF, "longer": ITSELF | {"equal_time_to": "kd"}, "unet": {}})
-    assert text.startswith(
-        "The baseline at equal steps was not trained: run the same command again with --stages kd_alone . "
-        "The baseline at equal wall-clock was not trained: run the same command again with --stages longer . "
-        "A verdict needs 3 seeds, here is one: run the same command with --set seed=1 --out runs/mine-1 and with "
-        "--set seed=2 --out runs/mine-2 , then segdistill compare RUN runs/mine-1 runs/mine-2 ."
+    more = {"itself": ITSELF, "longer": replace(ITSELF, equal_time_to="kd"), "unet": PLANNED["teacher"]}
+    again = "run the same command again with"
+    steps, clock, seeds = missing(once, PLANNED | more)
+    assert steps == f"The baseline at equal steps was not trained: {again} --stages itself ."
+    assert clock == f"The baseline at equal wall-clock was not trained: {again} --stages longer ."
+    assert seeds == f"A verdict needs 3 seeds, and there is one: {again} --set 'seeds=[0, 1, 2]' ."
+    with_baseline = [*once, *stages("itself", "baseline", 0.0, 1)]
+    clock, seeds = missing(with_baseline, PLANNED | more)
+    assert clock.endswith("--stages longer .")
+
+
+def test_a_stage_that_the_recipe_lacks_is_set_on_the_command_line() -> None:
+    steps, clock, _ = missing([*TEACHER, *stages("kd", "student", 0.1, 1)], PLANNED)
+    for line, name, more in (
+        (steps, "baseline", {}),
+        (clock, "baseline_equal_time", {"equal_time_to": "kd"}),
+    ):
+        key, _, value = line.partition("--set '")[2].partition("'")[0].partition("=")
+        assert key == f"stages.{name}"
+        assert yaml.safe_load(value) == {"role": "baseline", **NET, "loss": {"name": "dice"}, **more}
+        assert line.endswith(f"--stages {name} .")
+    (_, line, _) = missing(
+        [*TEACHER, *stages("kd", "student", 0.1, 1)], PLANNED | {"baseline_equal_time": PLANNED["teacher"]}
     )
-    with_baseline = [*once, *stages("kd_alone", "baseline", 0.0, 1)]
-    text = steps(with_baseline, STAGES | {"kd_alone": ITSELF})
-    assert "at equal steps was not" not in text
-    assert "--set seed=1" in text
+    assert "stages.kd_baseline_equal_time=" in line
 
 
-def test_lines_that_the_recipe_lacks_are_a_recipe() -> None:
-    text = steps([*TEACHER, *stages("kd", "student", 0.1, 1)], STAGES)
-    for name, more in (("kd_alone", {}), ("kd_equal_time", {"equal_time_to": "kd"})):
-        told = text.partition(f"--stages {name} : ")[2].partition(" .")[0]
-        assert yaml.safe_load(told) == {name: ITSELF | {"loss": {"name": "dice"}} | more}
-
-
-def test_a_matrix_is_told_in_its_own_words() -> None:
-    cell = STAGES["kd"] | {"may_fail": True}
-    alone = ITSELF | {"may_fail": True}
-    text = steps([*TEACHER, stages("kd", "student", 0.1)[0]], {"kd@0": cell})
-    assert "with --set 'matrix.methods.alone={}' ." in text
-    assert "with --set 'matrix.methods.baseline_equal_time={equal_time_to: kd}' ." in text
-    assert "with --set 'matrix.seeds=[0, 1, 2]' ." in text
+def test_a_matrix_gets_commands_of_its_own() -> None:
+    cell = PlannedStage("student", "kd", NET, in_matrix=True)
+    alone = PlannedStage("baseline", "baseline", NET, in_matrix=True)
+    steps, clock, seeds = missing([*TEACHER, stages("kd", "student", 0.1)[0]], {"kd@0": cell})
+    assert "with --set 'matrix.variants.baseline={}' ." in steps
+    assert "with --set 'matrix.variants.baseline_equal_time={equal_time_to: kd}' ." in clock
+    assert "with --set 'matrix.seeds=[0, 1, 2]' ." in seeds
     whole = {
         f"{name}@{seed}": part for seed in range(3) for name, part in (("baseline", alone), ("kd", cell))
     }
-    text = steps([*TEACHER, KD[0], KD[1], ALONE[0]], whole)
-    assert (
-        "A verdict needs 3 seeds, here is one: run the same command again with --stages alone@1,alone@2,kd@2 ."
-        in text
+    (*_, seeds) = missing([*TEACHER, KD[0], KD[1], ALONE[0]], whole)
+    assert seeds.endswith(
+        "there is one: run the same command again with --stages baseline@1,baseline@2,kd@2 ."
     )
 
 
-def test_settings_of_a_model_file_or_none_at_all_give_no_command() -> None:
-    once = [*TEACHER, *stages("kd", "student", 0.1, 1)]
-    for facts in ({"settings_of": "model file"}, {}):
-        text = steps(once, STAGES if facts else {}, **facts)
-        assert text.startswith("The baseline at equal steps was not trained. The baseline at")
+def test_without_a_recipe_there_is_no_command() -> None:
+    steps, *_ = missing([*TEACHER, *stages("kd", "student", 0.1, 1)], {})
+    assert steps == "The baseline at equal steps was not trained."
 
 
 def test_no_distillation_no_question() -> None:
     for report in (Report("r", [*UNET]), Report("r", [StageReport("m", "student", results=UNET[0].results)])):
-        text = Page(render_report(report)).text
+        text = Page(page_of(report)).text
         assert "Did distillation help" not in text
         assert NO_BASELINE not in text
 
 
 def test_baselines_on_other_cases_are_no_baselines() -> None:
     other = [replace(s, results=s.results[:-1]) for s in ALONE]
-    assert find_verdicts(Report("r", [*TEACHER, *other, *KD])) == []
+    assert make_context(Report("r", [*TEACHER, *other, *KD])).verdicts == []
 
 
 def test_a_forest_plot_is_a_picture_of_its_numbers() -> None:
-    found = find_verdicts(Report("r", [*TEACHER, *ALONE, *KD, *AT, *CWD], margin=0.02))
+    found = make_context(Report("r", [*TEACHER, *ALONE, *KD, *AT, *CWD], margin=0.02)).verdicts
     svg = forest_plot(found, "against <alone> & $others$")
     ET.fromstring(svg)
     for words in ("kd (3 seeds)", "helps", "hurts", "no evidence", "against &lt;alone&gt; &amp; $others$"):
         assert words in svg, words
     assert svg == forest_plot(found, "against <alone> & $others$")
     ET.fromstring(forest_plot([], "nothing"))
-    assert "no evidence" in forest_plot(find_verdicts(Report("r", [*TEACHER, ALONE[0], KD[0]])), "one each")
+    assert "no evidence" in forest_plot(
+        make_context(Report("r", [*TEACHER, ALONE[0], KD[0]])).verdicts, "one each"
+    )
 
 
 CALIBRATION = {
@@ -182,21 +193,14 @@ CALIBRATION = {
     "all": {"ece": 0.01, "brier": 0.02, "pixels": 9, "bins": [[0.1, 0.1, 5], [0.9, 0.8, 4]]},
     "boundary": {"ece": None, "brier": None, "pixels": 0, "bins": []},
 }
-INTERVAL = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 40}
 ROBUSTNESS = [
-    {
-        "kind": "gamma",
-        "strength": s,
-        "score": INTERVAL,
-        "difference": {"mean": -0.1, "low": None, "high": None, "n": 40},
-    }
-    for s in (0.5, 2.0)
+    Disturbance("gamma", s, Interval(0.5, 0.4, 0.6, 40), Interval(-0.1, None, None, 40)) for s in (0.5, 2.0)
 ]
 
 
 def test_calibration_and_robustness_where_they_were_measured() -> None:
     stage = replace(KD[0], name="kd", calibration=CALIBRATION, robustness=ROBUSTNESS)
-    html = render_report(Report("r", [stage]))
+    html = page_of(Report("r", [stage]))
     page = Page(html)
     for words in (
         "Calibration",
@@ -209,7 +213,7 @@ def test_calibration_and_robustness_where_they_were_measured() -> None:
     ):
         assert words in page.text or words == "small, up to", words
     assert "nan" not in page.text.lower().split()
-    bare = Page(render_report(Report("r", [replace(stage, calibration={}, robustness=())])))
+    bare = Page(page_of(Report("r", [replace(stage, calibration={}, robustness=())])))
     assert "Reliability diagram" not in bare.text
     assert "Robustness" not in bare.text
 
@@ -217,6 +221,6 @@ def test_calibration_and_robustness_where_they_were_measured() -> None:
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_hardly_any_cases(count: int) -> None:
     few = [replace(s, results=s.results[:count]) for s in (*TEACHER, *ALONE, *KD)]
-    page = Page(render_report(Report("r", few)))
+    page = Page(page_of(Report("r", few)))
     assert "nan" not in page.text.lower().split()
     assert "None" not in page.text.split()

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from segdistill.metrics.cases import CaseResult
+from segdistill.report.data import Report, StageReport
 from segdistill.report.examples import Example
-from segdistill.report.model_card import render_model_card
-from segdistill.report.page import Report, StageReport, render_report
 from segdistill.report.panels import (
     PREDICTION,
     REFERENCE,
@@ -22,7 +21,7 @@ from segdistill.report.panels import (
     draw_case,
     thickness,
 )
-from tests.report.synthetic import example, full_report, result
+from tests.report.synthetic import card_of, example, full_report, page_of, result
 from tests.report.test_report import Page
 
 
@@ -59,7 +58,7 @@ def row_of(html: str, case: str) -> list[str]:
 
 
 def test_a_row_per_volume_with_units() -> None:
-    html = render_report(report())
+    html = page_of(report())
     page = Page(html)
     heads = re.findall(r'<button type="button">(.*?)</button>', html)
     names = [re.sub(r"<small>.*?</small>", "", head) for head in heads]
@@ -70,14 +69,14 @@ def test_a_row_per_volume_with_units() -> None:
     assert cells[names.index("HD95, mm") - 1] == "18.00"
     assert cells[names.index("Worst slice") - 1 :][:2] == ["8", "0.275"]
     assert "6 volumes, each measured as a whole" in page.text
-    assert "HD95, px" in render_report(report("px"))
-    assert "their distances are in pixels" in render_report(report("px"))
+    assert "HD95, px" in page_of(report("px"))
+    assert "their distances are in pixels" in page_of(report("px"))
     assert "their distances are in pixels" not in page.text
 
 
 def test_site_by_site() -> None:
     made = report()
-    html = render_report(made)
+    html = page_of(made)
     page = Page(html)
     assert "#sites" in page.links
     section = html[html.index('<section id="sites">') : html.index('<section id="distribution">')]
@@ -85,14 +84,14 @@ def test_site_by_site() -> None:
     student = np.mean([r.metrics["dice"] for r in made.stages[1].results if r.site == "BIDMC"])
     assert f"<td>{student:.3f}<small>" in section
     assert "HD95, mm" in section
-    whole = Page(render_report(full_report()))
+    whole = Page(page_of(full_report()))
     assert "#sites" not in whole.links
     assert "#slices" not in whole.links
-    assert '<section id="sites">' not in render_report(full_report())
+    assert '<section id="sites">' not in page_of(full_report())
 
 
 def test_worst_slices_beside_each_other() -> None:
-    html = render_report(report())
+    html = page_of(report())
     section = html[html.index('<section id="slices">') : html.index('<section id="table">')]
     assert section.count("<img") == 4
     assert "Case0 · slice 8 of 24" in section
@@ -101,15 +100,15 @@ def test_worst_slices_beside_each_other() -> None:
     assert f"Dice of the slice {expected:.3f}" in section
     cases = html[html.index('<section id="cases">') : html.index('<section id="slices">')]
     assert "Case0 · UCL · slice 13 of 24" in cases
-    assert "Dice of the volume 0.500; dice of the slice" in cases
+    assert "Dice of the volume 0.500; Dice of the slice" in cases
 
 
 def test_pooled_numbers_are_named_as_such() -> None:
-    page = Page(render_report(report()))
+    page = Page(page_of(report()))
     assert "Pooled over all pixels of the set" in page.text
     assert "0.9835 0.8671 0.7801 0.8112 —" in page.text
-    assert "Pooled" not in Page(render_report(full_report())).text
-    card = render_model_card(report())
+    assert "Pooled" not in Page(page_of(full_report())).text
+    card = card_of(report())
     assert "Pooled over all pixels of the set: Accuracy 0.9835, Sensitivity 0.8671" in card
     assert "| HD95, mm | " in card
     assert "site UCL (n = 3)" in card
@@ -166,27 +165,24 @@ def test_thin_structures_are_drawn_large() -> None:
             )
         ],
     )
-    html = render_report(made)
+    html = page_of(made)
     assert html.count("<img") == 2
-    assert "the frame is shown large" in html
+    assert "the framed part is enlarged" in html
     assert '<div class="panels large"' in html
-    assert "panels large" not in re.sub(r"<style>.*?</style>", "", render_report(full_report()), flags=re.S)
+    assert "panels large" not in re.sub(r"<style>.*?</style>", "", page_of(full_report()), flags=re.S)
 
 
 def test_environments_that_differ() -> None:
-    made = report()
-    made.environment = {"torch": "2.13", "threads": "2"}
+    def shown(*environments: dict[str, str]) -> str:
+        made = replace(report(), environment={"torch": "2.13", "threads": "2"})
+        stages = [replace(s, environment=e) for s, e in zip(made.stages, environments, strict=True)]
+        return Page(page_of(replace(made, stages=stages))).text
+
     same = {"torch": "2.13", "threads": "2"}
-    made.stages[0].environment = made.stages[1].environment = same
-    assert "All on what is listed above." in Page(render_report(made)).text
-    made.stages[0].environment = {
-        "torch": "2.11",
-        "threads": "2",
-        "changed on the way": "torch was 2.9, is 2.11",
-    }
-    text = Page(render_report(made)).text
-    assert "Network torch changed on the way teacher 2.11 torch was 2.9, is 2.11 student 2.13 —" in text
-    made.stages[1].environment = made.stages[0].environment
-    assert "Network torch changed on the way teacher 2.11" in Page(render_report(made)).text
-    made.stages[0].environment = made.stages[1].environment = {}
-    assert "What the networks were trained on" not in render_report(made)
+    other = {"torch": "2.11", "threads": "2", "changed on the way": "torch was 2.9, is 2.11"}
+    assert "All on what is listed above." in shown(same, same)
+    assert "Network torch changed on the way teacher 2.11 torch was 2.9, is 2.11 student 2.13 —" in shown(
+        other, same
+    )
+    assert "Network torch changed on the way teacher 2.11" in shown(other, other)
+    assert "What the networks were trained on" not in shown({}, {})

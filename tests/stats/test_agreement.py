@@ -11,7 +11,7 @@ from scipy import stats
 from segdistill.metrics.cases import CaseResult
 from segdistill.stats.agreement import area_agreement
 from segdistill.stats.subgroups import subgroups
-from tests.report.synthetic import result
+from tests.stats.made_results import result
 
 
 def areas(count: int = 60, seed: int = 0) -> list[CaseResult]:

@@ -63,7 +63,7 @@ def test_covers_the_true_mean_about_as_often_as_it_says() -> None:
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(5).uniform(size=(40, 2))
     whole = bootstrap_means(values, list(range(40)), resamples=50)
-    monkeypatch.setattr("segdistill.stats.bootstrap._CELLS", 7 * 40)
+    monkeypatch.setattr("segdistill.stats.bootstrap.CELLS", 7 * 40)
     np.testing.assert_allclose(bootstrap_means(values, list(range(40)), resamples=50), whole)
 
 
@@ -82,7 +82,6 @@ def test_fewer_than_two_groups_have_no_interval(values: list[float], groups: lis
     interval = bootstrap_mean(values, groups)
     assert interval.mean == pytest.approx(np.mean(values))
     assert (interval.low, interval.high) == (None, None)
-    assert paired_difference(values, values, groups).verdict == "no evidence"
 
 
 @pytest.mark.parametrize("count", [2, 6, 40])
@@ -103,7 +102,7 @@ def test_nothing_is_nothing() -> None:
 
 
 def test_bad_values_are_refused() -> None:
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="NaN or infinite"):
         bootstrap_mean([0.5, float("nan")])
     with pytest.raises(ValueError, match="one group per value"):
         bootstrap_mean([0.5, 0.6], ["a"])
@@ -118,9 +117,9 @@ def test_paired_difference() -> None:
     found = paired_difference(a.tolist(), b.tolist())
     assert found.mean == pytest.approx((a - b).mean())
     assert found.p == pytest.approx(stats.wilcoxon(a - b).pvalue)
-    assert (found.verdict, found.n, found.groups) == ("better", 40, 40)
+    assert (found.n, found.groups) == (40, 40)
+    assert found.low > 0  # type: ignore[operator]
     mirrored = paired_difference(b.tolist(), a.tolist())
-    assert mirrored.verdict == "worse"
     assert mirrored.low == pytest.approx(-(found.high or 0))
     paired_width = (found.high or 0) - (found.low or 0)
     alone = bootstrap_mean(a.tolist())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, t, ttest_ind
@@ -11,18 +9,14 @@ from scipy.stats import mannwhitneyu, t, ttest_ind
 from segdistill.errors import InputError
 from segdistill.imaging.boxes import fill_box, tight_box
 from segdistill.metrics.boxes import box_overlap, score_boxes
-from segdistill.report.page import Report, StageReport, render_report
-from segdistill.report.sections.classification import repetitions_table
-from segdistill.stats.classification import (
+from segdistill.metrics.classification import (
     Classified,
-    ClassReport,
-    classification_scores,
     confusion,
     read_classification_csv,
     roc_curve,
-    summarise_classification,
     write_classification_csv,
 )
+from segdistill.stats.classification import classification_scores, summarise_classification
 from segdistill.stats.repetitions import better_p, repeated
 
 
@@ -115,9 +109,9 @@ def test_calibration_counted_by_hand() -> None:
         Classified("d", "d", "well", (0.1, 0.9), {"iou": 0.5}),
     ]
     summary = summarise_classification(rows, ["ill", "well"])
-    assert summary["calibration_error"] == pytest.approx((2 * 0.4 + 2 * 0.1) / 4)
-    assert summary["confusion"] == [[1, 0], [1, 2]]
-    assert summary["iou"]["n"] == 1
+    assert summary.calibration_error == pytest.approx((2 * 0.4 + 2 * 0.1) / 4)
+    assert summary.confusion == [[1, 0], [1, 2]]
+    assert summary.scores["iou"].n == 1
 
 
 def test_the_table_is_read_back_exactly(tmp_path: object) -> None:
@@ -176,54 +170,3 @@ def test_the_one_sided_test() -> None:
     assert better_p(other, ours) == pytest.approx(1 - ttest_ind(ours, other).pvalue / 2)
     assert better_p([0.9], other) is None
     assert better_p([0.9, 0.9], [0.9, 0.9]) is None
-
-
-def test_the_report_shows_classes() -> None:
-    truth = np.random.default_rng(9).integers(0, 2, 20)
-    names = ["malignant", "benign"]
-    rows = [
-        Classified(f"case {k}", f"{k}", names[c], tuple(p), {"cam_inside": 0.25})
-        for k, (c, p) in enumerate(zip(truth, stated(truth, 2, decimals=8).tolist(), strict=True))
-    ]
-    pictures = {"case 3": b"\x89PNG"}
-    stage = StageReport("lanet<b>", "teacher", classes=ClassReport(names, rows, pictures))
-    page = render_report(Report("classes", [stage]))
-    assert "Classes of images" in page
-    assert "said benign" in page
-    assert "ROC curves for malignant" in page
-    assert "Reliability diagram for malignant" in page
-    assert "25% of the map in the lesion" in page
-    assert "lanet<b>" not in page
-    assert "Classes of images" not in render_report(Report("none", [StageReport("unet", "baseline")]))
-
-
-def test_seeds_of_a_classifier_are_folded_away() -> None:
-    def stage(name: str, seed: int) -> StageReport:
-        truth = np.random.default_rng(seed).integers(0, 2, 20)
-        rows = [
-            Classified(f"c{k}", f"{k}", "ab"[c], tuple(p), {})
-            for k, (c, p) in enumerate(zip(truth, stated(truth, 2, seed, decimals=8).tolist(), strict=True))
-        ]
-        return StageReport(name, "student", classes=ClassReport(["a", "b"], rows))
-
-    repeated_stages = [stage(f"lanet@{k}", k) for k in range(3)]
-    page = render_report(Report("r", [stage("once", 5), *repeated_stages]))
-    section = page.partition('<section id="classes">')[2].partition("</section>")[0]
-    shown, _, folded = section.partition("<details><summary>Each of the 4 trainings")
-    assert re.findall(r'<th scope="row">(\w+)</th>', shown.partition("Confusion")[0]) == ["lanet", "once"]
-    assert "lanet@1" not in shown  # but for the charts, which show the first
-    assert all(name in folded for name in ("once", "lanet@0", "lanet@1", "lanet@2"))
-
-
-def test_repetitions_are_taken_together() -> None:
-    aucs = {"lanet": [0.99, 0.985, 0.992], "rmtl": [0.97, 0.975, 0.961]}
-    summaries = {
-        f"{name}@{k}": {"auc": {"mean": value}}
-        for name, values in aucs.items()
-        for k, value in enumerate(values)
-    }
-    shown = repetitions_table(summaries | {"unet": {"auc": {"mean": 0.5}}}, "lanet@0")
-    p = ttest_ind(aucs["lanet"], aucs["rmtl"]).pvalue / 2
-    assert f"{np.mean(aucs['rmtl']):.3f}±{repeated(aucs['rmtl']).half:.3f}" in shown
-    assert f">{p:.3f}<" in shown
-    assert "unet" not in shown

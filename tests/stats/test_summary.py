@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,18 @@ from PIL import Image
 from segdistill.data.case import Case, reference_mask
 from segdistill.errors import InputError
 from segdistill.imaging.read import Picture, read_picture
-from segdistill.metrics.cases import CaseResult, read_metrics_csv, write_metrics_csv
-from segdistill.metrics.measuring import evaluate_cases
-from segdistill.metrics.overlap import METRICS
-from segdistill.stats.summary import class_names, paired_results, site_names, summarise
-from tests.report.synthetic import result, results
+from segdistill.metrics.base import METRICS
+from segdistill.metrics.cases import (
+    CaseResult,
+    Results,
+    evaluate_cases,
+    measure_cases,
+    read_metrics_csv,
+    write_metrics_csv,
+)
+from segdistill.records import Interval
+from segdistill.stats.summary import summarise
+from tests.stats.made_results import result, results
 
 
 @pytest.fixture
@@ -43,9 +51,8 @@ def bright(picture: Picture) -> np.ndarray:
 
 
 def test_evaluate_cases(cases: list[Case]) -> None:
-    calls: list[tuple[int, int]] = []
-    found = evaluate_cases(cases, bright, lambda done, total: calls.append((done, total)))
-    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    found = Results()
+    assert list(measure_cases(cases, bright, found)) == [1, 2, 3, 4]
     assert found.skipped == ["u"]
     assert [r.case for r in found] == ["a", "n", "m"]
     first = found[0]
@@ -77,9 +84,9 @@ def test_published_images() -> None:
     ]
     masks = {case.image: reference_mask(case, read_picture(case.image).pixels.shape[:2]) for case in cases}
     perfect = summarise(evaluate_cases(cases, lambda picture: masks[picture.source]))
-    assert perfect["all"]["dice"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 4}
-    assert perfect["normal"]["false_positive_rate"]["mean"] == 0
-    assert perfect["normal"]["area"] == {"mean": 0.0, "low": None, "high": None, "n": 2}
+    assert perfect.all["dice"] == Interval(1.0, 1.0, 1.0, 4)
+    assert perfect.normal["false_positive_rate"].mean == 0
+    assert perfect.normal["area"] == Interval(0.0, None, None, 2)
 
 
 def test_a_prediction_of_another_size_is_an_error(cases: list[Case]) -> None:
@@ -116,55 +123,48 @@ def test_bad_csv_names_row_and_column(tmp_path: Path) -> None:
         read_metrics_csv(target)
 
 
+def test_a_case_that_fails_is_noted_and_the_others_are_measured(cases: list[Case], tmp_path: Path) -> None:
+    found = Results()
+    gone = Case("gone", tmp_path / "gone.png", label="normal")
+    assert list(measure_cases([gone, *cases], bright, found, keep_going=True)) == [1, 2, 3, 4, 5]
+    assert [r.case for r in found] == ["a", "n", "m"]
+    assert list(found.failed) == ["gone"]
+
+
 def test_summarise() -> None:
     rows = results(3)
     summary = summarise(rows)
-    assert list(summary) == ["all", "benign", "malignant", "normal"]
+    assert list(summary.groups()) == ["all", "benign", "malignant"]
     lesions = [r for r in rows if r.label != "normal"]
-    assert summary["all"]["dice"]["mean"] == pytest.approx(np.mean([r.metrics["dice"] for r in lesions]))
-    assert summary["all"]["dice"]["n"] == 12
-    assert summary["benign"]["iou"]["n"] + summary["malignant"]["iou"]["n"] == 12
-    assert list(summary["all"]) == list(METRICS)
-    assert summary["normal"]["false_positive_rate"]["mean"] == 0.5
-    assert summary["normal"]["area"]["mean"] == pytest.approx(0.05)
+    assert summary.all["dice"].mean == pytest.approx(np.mean([r.metrics["dice"] for r in lesions]))
+    assert summary.all["dice"].n == 12
+    assert summary.classes["benign"]["iou"].n + summary.classes["malignant"]["iou"].n == 12
+    assert list(summary.all) == METRICS.always()
+    assert summary.normal["false_positive_rate"].mean == 0.5
+    assert summary.normal["area"].mean == pytest.approx(0.05)
     assert summary == summarise(rows)
-    assert summary["all"]["dice"]["low"] != summarise(rows, seed=1)["all"]["dice"]["low"]
+    assert summary.all["dice"].low != summarise(rows, seed=1).all["dice"].low
 
 
 def test_sites_are_summed_up_apart() -> None:
     rows = [result(f"c{k}", k / 10, site="UCL" if k % 2 else "BMC") for k in range(6)]
     summary = summarise([*rows, result("n", 0.0, "normal", site="HK")])
-    assert list(summary) == ["all", "benign", "site BMC", "site UCL", "normal"]
-    assert summary["site UCL"]["dice"]["mean"] == pytest.approx((0.1 + 0.3 + 0.5) / 3)
-    assert summary["site BMC"]["dice"]["n"] == 3
-    assert class_names(summary) == ["all", "benign"]
-    assert site_names(summary) == ["BMC", "UCL"]
+    assert list(summary.sites) == ["BMC", "UCL"]
+    assert summary.sites["UCL"]["dice"].mean == pytest.approx((0.1 + 0.3 + 0.5) / 3)
+    assert summary.sites["BMC"]["dice"].n == 3
     one = summarise([result("a", 0.5, site="UCL"), result("b", 0.5)])
-    assert site_names(one) == []  # a single site says no more than all
-    odd = summarise([result("a", 0.5, "site UCL"), result("b", 0.5, "x")])
-    assert class_names(odd) == ["all", "label site UCL", "x"]
+    assert one.sites == {}  # of a single site there is nothing to compare
+    odd = summarise([result("a", 0.5, "all"), result("b", 0.5, "normal site", reference_area=0.1)])
+    assert list(odd.classes) == ["all", "normal site"]  # labels are no keys of anything else
 
 
 def test_summaries_hold_no_nan() -> None:
     for rows in ([], [result("a", 0.5)], [result("n", 0.0, "normal")], [result("a", 0.5, "all")]):
-        json.dumps(summarise(rows), allow_nan=False)
-    assert summarise([])["all"]["dice"] == {"mean": None, "low": None, "high": None, "n": 0}
-    assert summarise([result("a", 0.5)])["benign"]["dice"]["low"] is None
-    assert "all (label)" in summarise([result("a", 0.5, "all")])
+        json.dumps(asdict(summarise(rows)), allow_nan=False)
+    assert summarise([]).all["dice"] == Interval(None, None, None, 0)
+    assert summarise([result("a", 0.5)]).classes["benign"]["dice"].low is None
 
 
 def test_an_empty_reference_is_normal_whatever_its_label() -> None:
     assert CaseResult("a", "a", "benign").normal
-    assert "benign" not in summarise([result("a", 0.5, reference_area=0.0)])
-
-
-def test_paired_results_pair_by_id() -> None:
-    a, b = results(1, 0.05), results(1)[::-1]
-    found = paired_results(a, b)
-    assert found.n == 12
-    assert found.groups == 6
-    assert found.mean == pytest.approx(
-        np.mean([r.metrics["dice"] for r in a[:12]]) - np.mean([r.metrics["dice"] for r in b[2:]])
-    )
-    with pytest.raises(InputError, match="'c0' is on one only"):
-        paired_results(a, [r for r in b if r.case != "c0"])
+    assert summarise([result("a", 0.5, reference_area=0.0)]).classes == {}

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from segdistill.report.comparison import verdicts_sentence
 from segdistill.stats.bootstrap import PairedDifference
-from segdistill.stats.verdict import HELPS, HURTS, NO_EVIDENCE, Comparison, compare_scores, correct
+from segdistill.stats.verdict import HELPS, HURTS, NO_EVIDENCE, Verdict, compare_scores, correct, sentence_of
 
 
 def study(
     rng: np.random.Generator, effect: float = 0.0, luck: float = 0.01, seeds: int = 3, patients: int = 40
-) -> Comparison:
+) -> Verdict:
     """Two methods on the same patients, some with two images; each training is lucky or not, as a whole."""
     groups = [k for k in range(patients) for _ in range(1 + k % 2)]
     hard = rng.normal(0, 0.12, patients)[groups]
@@ -26,7 +26,7 @@ def study(
         }
 
     return compare_scores(
-        trained(effect, 1.0), trained(0.0, 0.0), groups, method="m", baseline="b", metric="dice"
+        trained(effect, 1.0), trained(0.0, 0.0), groups, variant="m", baseline="b", metric="dice"
     )
 
 
@@ -36,7 +36,7 @@ def test_without_a_difference_the_rule_is_wrong_in_at_most_one_of_twenty(luck: f
     count = 400 if luck == 0.01 else 200
     rng = np.random.default_rng(1)
     found = [study(rng, luck=luck) for _ in range(count)]
-    wrong = sum(c.verdict != NO_EVIDENCE for c in found)
+    wrong = sum(c.outcome != NO_EVIDENCE for c in found)
     assert wrong <= 0.05 * count + 2 * np.sqrt(0.05 * 0.95 * count)
     cases_alone = sum((c.difference.p or 1) < 0.05 for c in found)
     if luck == 0.04:
@@ -45,8 +45,8 @@ def test_without_a_difference_the_rule_is_wrong_in_at_most_one_of_twenty(luck: f
 
 def test_a_clear_difference_is_found() -> None:
     rng = np.random.default_rng(2)
-    assert Counter(study(rng, 0.08).verdict for _ in range(60))[HELPS] >= 55
-    assert Counter(study(rng, -0.08).verdict for _ in range(60))[HURTS] >= 55
+    assert Counter(study(rng, 0.08).outcome for _ in range(60))[HELPS] >= 55
+    assert Counter(study(rng, -0.08).outcome for _ in range(60))[HURTS] >= 55
 
 
 def test_the_wider_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -61,7 +61,7 @@ def test_the_wider_interval_covers_the_truth_as_often_as_it_says() -> None:
 def test_numbers_by_hand() -> None:
     a = {0: np.array([0.8, 0.6, 0.9, 0.7]), 1: np.array([0.7, 0.8, 0.9, 0.7])}
     b = {0: np.array([0.6, 0.6, 0.8, 0.7]), 1: np.array([0.7, 0.5, 0.8, 0.6])}
-    found = compare_scores(a, b, ["p", "p", "q", "r"], method="m", baseline="b", metric="dice")
+    found = compare_scores(a, b, ["p", "p", "q", "r"], variant="m", baseline="b", metric="dice")
     each = np.array([0.1, 0.15, 0.1, 0.05])  # averaged over seeds first, then paired
     assert found.difference.mean == pytest.approx(each.mean())
     assert found.difference.p == pytest.approx(stats.wilcoxon([0.125, 0.1, 0.05]).pvalue)
@@ -71,10 +71,10 @@ def test_numbers_by_hand() -> None:
     assert found.low < found.difference.low  # type: ignore[operator]
 
 
-def shown(**changes: object) -> Comparison:
+def shown(**changes: object) -> Verdict:
     """A comparison that meets the whole rule, but for the changes."""
     facts: dict[str, object] = {
-        "method": "kd",
+        "variant": "kd",
         "baseline": "baseline",
         "metric": "dice",
         "difference": PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.001),
@@ -85,27 +85,25 @@ def shown(**changes: object) -> Comparison:
         "seeds": 3,
         "baseline_seeds": 3,
     }
-    return Comparison(**{**facts, **changes})  # type: ignore[arg-type]
+    return Verdict(**{**facts, **changes})  # type: ignore[arg-type]
 
 
 def test_many_verdicts_are_told_together() -> None:
-    nothing = [shown(method=f"m{k}", low=-0.01) for k in range(5)]
+    nothing = [shown(variant=f"m{k}", low=-0.01) for k in range(5)]
     assert (
-        verdicts_sentence([shown(), shown(low=-0.01)])
-        == "kd against alone: helps; kd against alone: no evidence."
+        sentence_of([shown(), shown(low=-0.01)])
+        == "kd against baseline: helps; kd against baseline: no evidence."
     )
-    assert verdicts_sentence(nothing) == "Of 5 comparisons: no evidence: all 5."
-    assert (
-        verdicts_sentence([shown(), *nothing]) == "Of 6 comparisons: helps: kd against alone; no evidence: 5."
-    )
+    assert sentence_of(nothing) == "Of 5 comparisons: no evidence: all 5."
+    assert sentence_of([shown(), *nothing]) == "Of 6 comparisons: helps: kd against baseline; no evidence: 5."
 
 
 LACKING = {
     "2 trainings": {"seeds": 2},
     "one training": {"baseline_seeds": 1},
-    "interval over cases holds zero": {"difference": PairedDifference(0.03, -0.001, 0.06, 90, 80, 0.001)},
+    "interval over cases contains zero": {"difference": PairedDifference(0.03, -0.001, 0.06, 90, 80, 0.001)},
     "corrected p is 0.050": {"corrected": 0.05},
-    "not computable": {"corrected": None},
+    "cannot be computed": {"corrected": None},
     "ranks point the other way": {"side": -1},
     "trainings differ": {"low": -0.001},
     "too few groups": {"difference": PairedDifference(0.03, None, None, 3, 1, None)},
@@ -114,19 +112,20 @@ LACKING = {
 
 @pytest.mark.parametrize("reason", LACKING)
 def test_every_part_of_the_rule_is_needed(reason: str) -> None:
-    assert shown().verdict == HELPS
-    assert shown().doubts == []
+    assert shown().outcome == HELPS
+    assert shown().reasons == ()
     lacking = shown(**LACKING[reason])
-    assert lacking.verdict == NO_EVIDENCE
-    assert any(reason in doubt for doubt in lacking.doubts)
+    assert lacking.outcome == NO_EVIDENCE
+    assert any(reason in one.text for one in lacking.reasons)
+    assert Verdict.from_dict(json.loads(json.dumps(lacking.to_dict()))) == lacking
 
 
-def test_smaller_may_be_better() -> None:
-    assert shown(metric="hd95", smaller_is_better=True).verdict == HURTS
+def test_lower_may_be_better() -> None:
+    assert shown(metric="hd95", higher_is_better=False).outcome == HURTS
     down = PairedDifference(-0.03, -0.04, -0.02, 90, 80, 0.001)
     turned = {"difference": down, "side": -1, "low": -0.05, "high": -0.01}
-    assert shown(**turned).verdict == HURTS
-    assert shown(**turned, smaller_is_better=True).verdict == HELPS
+    assert shown(**turned).outcome == HURTS
+    assert shown(**turned, higher_is_better=False).outcome == HELPS
 
 
 def test_not_worse_than_the_margin() -> None:
@@ -140,19 +139,19 @@ def test_not_worse_than_the_margin() -> None:
     assert not shown(**five, margin=0.02).not_worse  # nothing varies in so few: that proves nothing
     assert not shown(**wide, margin=0.02, seeds=2).not_worse
     assert not shown(**{**even, "low": None, "high": None}, margin=0.02).not_worse
-    assert shown(**wide, margin=0.018, smaller_is_better=True).not_worse
-    assert not shown(**wide, margin=0.016, smaller_is_better=True).not_worse
+    assert shown(**wide, margin=0.018, higher_is_better=False).not_worse
+    assert not shown(**wide, margin=0.016, higher_is_better=False).not_worse
 
 
 def test_many_methods_cost_evidence() -> None:
     one = shown(difference=PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.02))
-    assert correct([one])[0].verdict == HELPS
-    assert [c.verdict for c in correct([one, one, one])] == [NO_EVIDENCE] * 3
+    assert correct([one])[0].outcome == HELPS
+    assert [c.outcome for c in correct([one, one, one])] == [NO_EVIDENCE] * 3
 
 
 def test_nothing_to_compare_is_no_evidence() -> None:
-    empty = compare_scores({0: np.zeros(0)}, {0: np.zeros(0)}, [], method="m", baseline="b", metric="dice")
-    assert empty.verdict == NO_EVIDENCE
+    empty = compare_scores({0: np.zeros(0)}, {0: np.zeros(0)}, [], variant="m", baseline="b", metric="dice")
+    assert empty.outcome == NO_EVIDENCE
     same = {s: np.full(9, 0.5) for s in range(3)}
-    same_student = compare_scores(same, same, list(range(9)), method="m", baseline="b", metric="dice")
-    assert (same_student.verdict, same_student.low, same_student.high) == (NO_EVIDENCE, 0.0, 0.0)
+    same_student = compare_scores(same, same, list(range(9)), variant="m", baseline="b", metric="dice")
+    assert (same_student.outcome, same_student.low, same_student.high) == (NO_EVIDENCE, 0.0, 0.0)

@@ -254,8 +254,8 @@ def test_settings_fit_the_network() -> None:
         make_loss(AdversarialSettings(), 6)
     with pytest.raises(InputError, match="discriminator 1 would see maps of 24x24 and needs 32x32"):
         make_discriminators(AdversarialSettings(), shapes(size=24 * 2, classes=1), 3, (24, 24))
-    with pytest.raises(InputError, match=r"discriminator 3 would see maps of 16x16 .* native: false"):
-        make_discriminators(AdversarialSettings(native=True), four, 3, (64, 64))
+    with pytest.raises(InputError, match=r"discriminator 3 would see maps of 16x16 .* native_size: false"):
+        make_discriminators(AdversarialSettings(native_size=True), four, 3, (64, 64))
     assert len(shapes("simplified_unet", widths=[4, 8])) == 1
 
 

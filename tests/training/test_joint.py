@@ -170,8 +170,8 @@ def test_what_selects_the_epoch() -> None:
         return judge(Joint(nn.Identity(), JointLoss(JointSettings(**settings)), known, known), row)  # type: ignore[arg-type]
 
     assert score() == 0.9
-    assert score(judge="dice") == 0.5
-    assert score(judge="both") == pytest.approx(0.7)
+    assert score(select_by="dice") == 0.5
+    assert score(select_by="both") == pytest.approx(0.7)
     assert score(balance=0.0) == 0.5
     assert judge(Joint(nn.Identity(), JointLoss(JointSettings()), known, known), {"loss": 1.0}) is None
 

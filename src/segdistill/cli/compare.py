@@ -33,15 +33,15 @@ def compare(
     from segdistill.errors import InputError
     from segdistill.experiment.compare import choose_pairs, read_trainings, stated_margin
     from segdistill.report.comparison import comparison_text, write_comparison
-    from segdistill.stats.comparison import compare_methods, group_variants, require_seeds
+    from segdistill.stats.comparison import compare_variants, group_variants, require_seeds
 
     margin = stated_margin(runs) if margin is None else margin
     if margin is not None and not 0 < margin < float("inf"):
         raise InputError(f"--margin must be above 0, not {margin:g}: it is the loss that would be accepted")
-    methods, notes = group_variants(read_trainings(runs))
-    pairs = choose_pairs(methods, [s.strip() for s in stages.split(",")] if stages else [], baseline)
-    require_seeds(list({id(m): m for pair in pairs for m in pair}.values()))
-    found = compare_methods(pairs, metric, margin)
+    variants, notes = group_variants(read_trainings(runs))
+    pairs = choose_pairs(variants, [s.strip() for s in stages.split(",")] if stages else [], baseline)
+    require_seeds(list({id(v): v for pair in pairs for v in pair}.values()))
+    found = compare_variants(pairs, metric, margin)
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     if out is not None:

@@ -54,7 +54,7 @@ def index(
     test: Annotated[float, typer.Option(help="share of test cases")] = 0.15,
     val: Annotated[float, typer.Option(help="share of validation cases")] = 0.15,
     folds: Annotated[int, typer.Option(help="number of folds of k-fold")] = 5,
-    fold: Annotated[int, typer.Option(help="the fold to test, from 0")] = 0,
+    fold: Annotated[int, typer.Option(help="the fold to test, from 1")] = 1,
     seed: Annotated[int, typer.Option(help="another seed gives another split")] = 0,
     group: Annotated[bool, typer.Option(help="put copies of one picture into one group")] = True,
     unlabelled: Annotated[bool, typer.Option(help="allow images without mask")] = False,

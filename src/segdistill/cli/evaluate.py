@@ -47,8 +47,6 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
 ) -> None:
     """Measure a model on cases: Dice, IoU, precision, recall and accuracy with bootstrap 95 % intervals."""
-    import json
-
     from segdistill.errors import CasesFailed, MissingExtra
     from segdistill.experiment.evaluate import (
         evaluate_subject,
@@ -56,34 +54,35 @@ def evaluate(
         write_report_of,
         write_scores,
     )
-    from segdistill.stats.robustness import robustness
+    from segdistill.metrics.base import METRICS
     from segdistill.stats.summary import summary_lines
 
     extra = _metrics(metrics)
     table, chosen, split = _cases(cases, split)
     if out is not None:
         require_own_folder(out)
-    subject = _subject(model, scores=pooled or calibrate or "rmse_map" in extra)
+    subject = _subject(model, scores=pooled or calibrate or METRICS.need_probability(extra))
     found = evaluate_subject(_shown(chosen), subject, extra, pooled, calibrate)
-    for failure in found.failed:
-        typer.echo(f"{failure['case']}: {failure['reason']}", err=True)
+    for case, reason in found.results.failed.items():
+        typer.echo(f"{case}: {reason}", err=True)
     if disturb:
-        changed = robustness(chosen, subject.predict, found.results, intensity=subject.intensity)
-        found.robustness = [one.to_dict() for one in _shown(changed, "disturbing", 10)]
+        for _ in _shown(found.disturb(chosen), "disturbing", 10):
+            pass
+    record = found.record(split)
     if out is not None:
-        write_scores(out, found, split)
+        write_scores(out, found.results, record)
         try:
             with progress_bar("looking for leaks") as progress:
-                write_report_of(out, subject, found, table, cases.name, split, progress)
+                write_report_of(out, found, record, table, cases.name, progress)
         except MissingExtra as error:
             typer.echo(f"no report.html: {error}", err=True)
     if as_json:
-        print(json.dumps(found.facts(split), indent=2))
+        print(record.to_json())
     else:
-        print("\n".join(summary_lines(found.summary, len(found.results), found.pooled)))
-    if found.failed:
+        print("\n".join(summary_lines(record.summary, record.cases, record.pooled)))
+    if record.failed:
         raise CasesFailed(
-            f"{len(found.failed)} of {len(chosen)} cases failed (listed above); the others were evaluated"
+            f"{len(record.failed)} of {len(chosen)} cases failed (listed above); the others were evaluated"
         )
 
 
@@ -99,14 +98,12 @@ def _shown(cases: Iterable[T], what: str = "evaluating", total: int | None = Non
 
 def _metrics(text: str) -> list[str]:
     from segdistill.errors import InputError
-    from segdistill.metrics.cases import EXTRA_METRICS
-    from segdistill.registry import near_names
+    from segdistill.metrics.base import METRICS
 
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for name in names:
-        if name not in EXTRA_METRICS:
-            raise InputError(f"--metrics: unknown metric '{name}': {near_names(name, EXTRA_METRICS)}")
-    return names
+    try:
+        return METRICS.asked(name.strip() for name in text.split(",") if name.strip())
+    except InputError as error:
+        raise InputError(f"--metrics: {error}") from error
 
 
 def _cases(table: Path, split: str) -> tuple[list[Case], list[Case], str]:

@@ -49,14 +49,18 @@ def run(
     except CasesFailed as error:
         failure = error  # told after the table of what is done
     if is_first_process():
-        cells = [name for name, stage in loaded.stages.items() if stage.may_fail and loaded.folds is None]
-        _print_results(folder, as_json, cells)
+        variants: dict[str, list[str]] = {}
+        if loaded.folds is None:
+            for name in loaded.chosen(wanted):
+                if (variant := loaded.stages[name].variant) is not None:
+                    variants[variant] = loaded.named(variant)
+        _print_results(folder, as_json, variants)
     if failure is not None:
         raise failure
 
 
-def _print_results(folder: Path, as_json: bool, cells: list[str]) -> None:
-    from segdistill.experiment.results import cells_table, run_summary
+def _print_results(folder: Path, as_json: bool, variants: dict[str, list[str]]) -> None:
+    from segdistill.experiment.results import run_summary, variants_table
 
     summary = run_summary(folder)
     if as_json:
@@ -65,10 +69,10 @@ def _print_results(folder: Path, as_json: bool, cells: list[str]) -> None:
         print(json.dumps(summary, indent=2))
         return
     for name, stage in summary["stages"].items():
-        if name not in cells:
+        if not any(name in seeds for seeds in variants.values()):
             print(f"{name:24}{stage['line']}")
-    if cells:
-        print("\n".join(cells_table(folder, cells)))
+    if variants:
+        print("\n".join(variants_table(folder, variants)))
     print(f"report      {folder / 'report.html'}")
     if summary["model"]:
         print(f"model file  {summary['model']}")

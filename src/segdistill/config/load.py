@@ -1,4 +1,4 @@
-"""Recipes from YAML files: the ones that come with the package, a user's own, and changes from the command line."""
+"""Recipes from YAML files: bundled ones, a user's own, and changes from the command line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from segdistill.config.folds import expand_folds
-from segdistill.config.matrix import expand_matrix
-from segdistill.config.schema import Recipe, merge, parse_recipe
+from segdistill.config.matrix import expand_matrix, expand_seeds
+from segdistill.config.schema import Recipe, RecipeFile, merge, parse_recipe
 from segdistill.errors import InputError
 from segdistill.registry import near_names, nearest
 
-# what users change most, under the short names that they would type
+# what users change most -> its place in the recipe
 SHORTCUTS = {
     "size": "data.size",
     "dataset": "data.dataset",
@@ -77,16 +77,16 @@ def load_recipe(name: str, changes: list[str] | None = None) -> Recipe:
     content = _resolve(name, Path(), seen=())
     for change in changes or []:
         content = _apply(content, change)
-    content = _with_size_of_patches(content, changes or [])
+    content = _with_table_in(Path(), _with_size_of_patches(content, changes or []))
     try:
-        content = expand_folds(expand_matrix(content))
+        content = expand_seeds(expand_folds(expand_matrix(content)))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     return parse_recipe(content, name)
 
 
 def _with_size_of_patches(content: dict[str, Any], changes: list[str]) -> dict[str, Any]:
-    """Where the network sees patches, a change of `size` alone is meant for them."""
+    """Where the network sees patches, a change of `size` alone is also that of `data.patches.size`."""
     given = {SHORTCUTS.get(key, key): text for key, _, text in (change.partition("=") for change in changes)}
     data = content.get("data")
     if "data.size" not in given or not isinstance(data, dict) or not isinstance(data.get("patches"), dict):
@@ -96,13 +96,21 @@ def _with_size_of_patches(content: dict[str, Any], changes: list[str]) -> dict[s
     return merge(content, {"data": {"patches": {"size": data["size"]}}})
 
 
+def _with_table_in(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """A case table is named relative to the folder of its recipe, on the command line relative to where it is run."""
+    data = content.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("table"), str):
+        return content
+    return content | {"data": data | {"table": str((folder / data["table"]).absolute())}}
+
+
 def _bundled_paths() -> dict[str, Path]:
     root = Path(str(resources.files("segdistill") / "recipes"))
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*.yaml")}
 
 
 def _resolve(name: str, near: Path, seen: tuple[str, ...]) -> dict[str, Any]:
-    """A recipe's content on top of that of its `base`: a bundled recipe, or a file named from the recipe's folder."""
+    """A recipe's content on top of that of its `base`: a bundled recipe, or a file relative to the recipe's folder."""
     bundled = _bundled_paths()
     path = bundled.get(name, near / name)
     if name not in bundled and path.suffix not in (".yaml", ".yml"):
@@ -112,7 +120,7 @@ def _resolve(name: str, near: Path, seen: tuple[str, ...]) -> dict[str, Any]:
         raise InputError(
             f"{name}: recipes are based on each other in a circle: {' -> '.join([*seen, place])}"
         )
-    content = _read_yaml(path)
+    content = _with_table_in(path.parent, _read_yaml(path))
     base = content.pop("base", None)
     if base is None:
         return content
@@ -120,7 +128,7 @@ def _resolve(name: str, near: Path, seen: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _instead_of(name: str, near: Path, bundled: dict[str, Path]) -> str:
-    """What was meant by the name of no recipe."""
+    """What an unknown name may mean, for the message."""
     if name and (near / f"{name}.yaml").is_file():
         return f"did you mean {near / f'{name}.yaml'}?"
     if name and (near / name).exists():
@@ -145,7 +153,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _where(error: yaml.YAMLError) -> str:
-    """Line, column and problem; what else the parser says is made for its own authors."""
+    """Line, column and problem."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
     return place + " ".join(str(problem or error).split())
@@ -162,16 +170,25 @@ def _apply(content: dict[str, Any], change: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"--set {change}: the value is not YAML") from error
     key = SHORTCUTS.get(key, key)
-    if "." not in key and key not in Recipe.model_fields:
+    if "." not in key and key not in RecipeFile.model_fields:
         raise InputError(
-            f"--set {change}: unknown key: {near_names(key, [*SHORTCUTS, *Recipe.model_fields])}"
+            f"--set {change}: unknown key: {near_names(key, [*SHORTCUTS, *RecipeFile.model_fields])}"
         )
     place = key.split(".")
-    stages = content.get("stages")
-    named = [str(name) for name in stages] if isinstance(stages, dict) else []
-    if place[0] == "stages" and (len(place) == 1 or place[1] not in named):
-        known = near_names("".join(place[1:2]), named)
-        raise InputError(f"--set {change}: the recipe has no such stage: {known}")
+    if place[0] == "stages":
+        _require_stage(content.get("stages"), place[1:], value, change)
     for part in reversed(place):
         value = {part: value}
     return merge(content, value)
+
+
+def _require_stage(stages: object, place: list[str], value: object, change: str) -> None:
+    """A change concerns a stage of the recipe, or states a whole new one."""
+    named = [str(name) for name in stages] if isinstance(stages, dict) else []
+    is_new = len(place) == 1 and isinstance(value, dict) and "model" in value
+    if not is_new and (not place or place[0] not in named):
+        known = near_names("".join(place[:1]), named)
+        raise InputError(
+            f"--set {change}: the recipe has no such stage: {known}; a new one needs a model: "
+            "stages.NAME={model: {name: unet}}"
+        )

@@ -1,140 +1,210 @@
-"""Matrix recipes: students x teachers x methods x seeds, written out as ordinary stages before anything is checked."""
+"""`matrix` and `seeds` of a recipe, written out as ordinary stages before anything is checked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from segdistill.config.schema import merge
+from segdistill.config.schema import MatrixRecipe, merge, parse_matrix
 from segdistill.errors import InputError
-from segdistill.registry import near_names
-
-AXES = ("students", "teachers", "methods", "seeds")
 
 
 def expand_matrix(content: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's content whose `matrix` has become stages; without one it stays as it is.
+    """A recipe's content whose `matrix` has become stages: students x variants, and the teachers.
 
-    A cell is a method on a student with a seed, called METHOD@SEED, and STUDENT-METHOD@SEED where there are several
-    students. A method with method that names no teachers is taken with each of the matrix's teachers, and called
-    METHOD-TEACHER then where there are several. A method without method is the baseline. Each teacher is one
-    stage, trained once. In a method's words {student} and {teacher} stand for the names of its cell, and
-    `equal_time_to` for another method.
+    A stage is called VARIANT, and STUDENT-VARIANT where there are several students. A variant with methods and without
+    teachers is trained with each teacher of the matrix, and called VARIANT-TEACHER then where there are several. In
+    a variant {student} and {teacher} are replaced by the names of its student and its teacher. `seeds` trains each
+    of them once per seed (without it once, with seed 0); teachers and the recipe's own stages are shared by all seeds.
 
     Raises:
-        InputError: an axis is missing or unknown, names clash, or seeds repeat.
+        InputError: an axis is missing or unknown, or names clash.
 
     >>> matrix = {
     ...     "students": {"unet": {"model": {"name": "unet"}}},
     ...     "teachers": {"big": {"model": {"name": "unet"}}},
-    ...     "methods": {"baseline": {}, "kd": {"methods": [{"name": "soft_prediction"}]}},
-    ...     "seeds": [0, 1],
+    ...     "variants": {"baseline": None, "kd": {"methods": {"soft_prediction": {}}}},
     ... }
-    >>> stages = expand_matrix({"matrix": matrix})["stages"]
+    >>> stages = expand_seeds(expand_matrix({"matrix": matrix, "seeds": [0, 1]}))["stages"]
     >>> list(stages)
-    ['big', 'alone@0', 'kd@0', 'alone@1', 'kd@1']
-    >>> stages["kd@1"]["teachers"], stages["kd@1"]["seed"], stages["baseline@0"]["role"]
-    ([{'stage': 'big'}], 1, 'baseline')
+    ['big', 'baseline@0', 'kd@0', 'baseline@1', 'kd@1']
+    >>> stages["kd@1"]["teachers"], stages["kd@1"]["variant"], stages["kd@1"]["seed"]
+    ({'big': {}}, 'kd', 1)
     """
-    matrix = content.get("matrix")
+    if content.get("matrix") is None:
+        return {key: value for key, value in content.items() if key != "matrix"}
+    matrix = parse_matrix(content["matrix"])
     rest = {key: value for key, value in content.items() if key != "matrix"}
-    if matrix is None:
-        return rest
-    students, teachers, methods, seeds = _axes(matrix)
-    stages: dict[str, Any] = {name: {"role": "teacher", **stage} for name, stage in teachers.items()}
     own = {} if rest.get("stages") is None else rest["stages"]
     if not isinstance(own, dict):
         return rest  # the schema refuses it
+    stages: dict[str, Any] = {
+        name: {"role": "teacher"} | (stage or {}) for name, stage in matrix.teachers.items()
+    }
     cells: dict[str, Any] = {}
-    for seed, student, method in product(seeds, students, methods):  # stopped early, whole seeds are there
-        for name, cell in _cells(method, student, seed, methods, students, teachers, seeds):
-            if name in cells:
-                raise InputError(f"matrix: two cells are called '{name}': rename a method or a student")
-            cells[name] = cell
-    clash = next((name for name in own if name in stages or name in cells), None)
+    for student, variant in product(matrix.students, matrix.variants):
+        for cell in _cells(matrix, student, variant):
+            if cell["variant"] in cells:
+                raise InputError(
+                    f"matrix: two stages are called '{cell['variant']}': rename a variant or a student"
+                )
+            cells[cell["variant"]] = cell
+    clash = next((name for name in (*own, *cells) if name in stages or (name in own and name in cells)), None)
     if clash is not None:
-        raise InputError(f"matrix: '{clash}' is also a stage of its own: rename one of them")
-    return rest | {"stages": _ordered(stages | own | cells)}
+        raise InputError(f"matrix: '{clash}' is also another stage: rename one of them")
+    seeds = [0] if rest.get("seeds") is None else rest["seeds"]
+    return rest | {"stages": stages | own | cells, "seeds": seeds}
 
 
-def _axes(matrix: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[int]]:
-    if not isinstance(matrix, dict):
-        raise InputError(f"matrix: give {', '.join(AXES)}")
-    unknown = [name for name in matrix if name not in AXES]
-    if unknown:
-        raise InputError(f"matrix: unknown key '{unknown[0]}': {near_names(str(unknown[0]), AXES)}")
-    parts = []
-    for axis in AXES[:3]:
-        part = matrix.get(axis) or {}
-        if not isinstance(part, dict) or not all(isinstance(each or {}, dict) for each in part.values()):
-            raise InputError(f"matrix.{axis}: give names, and under each of them what a stage says")
-        if not part and axis != "teachers":
-            raise InputError(f"matrix.{axis}: there is none: give at least one")
-        parts.append({str(name): each or {} for name, each in part.items()})
-    seeds = matrix.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise InputError(f"matrix.seeds: give a list of whole numbers such as [0, 1, 2], not {seeds!r}")
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"matrix.seeds: {seeds} repeat: each seed once")
-    return parts[0], parts[1], parts[2], seeds
-
-
-def _cells(
-    method: str,
-    student: str,
-    seed: int,
-    methods: dict[str, Any],
-    students: dict[str, Any],
-    teachers: dict[str, Any],
-    seeds: list[int],
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The cells of a method on a student: one, or one for each teacher."""
-    stage = merge(students[student], methods[method])
+def _cells(matrix: MatrixRecipe, student: str, variant: str) -> Iterator[dict[str, Any]]:
+    """The stages of a variant on a student: one, or one for each teacher."""
+    stage = merge(matrix.students[student] or {}, matrix.variants[variant] or {})
     distilled = bool(stage.get("methods"))
-    taken: list[str | None] = [None]
+    taught: list[str | None] = [None]
     if distilled and not stage.get("teachers"):
-        if not teachers:
-            raise InputError(f"matrix.methods.{method}: it needs teachers: give some under matrix.teachers")
-        taken = list(teachers)
-    for teacher in taken:
-        cell = _filled(stage, {"{student}": student, "{teacher}": teacher or "{teacher}"})
+        if not matrix.teachers:
+            raise InputError(f"matrix.variants.{variant}: it needs teachers: give some under matrix.teachers")
+        taught = list(matrix.teachers)
+    for teacher in taught:
+        cell = _replaced(stage, {"{student}": student, "{teacher}": teacher or "{teacher}"})
         if teacher is not None:
-            cell["teachers"] = [{"stage": teacher}]
+            cell["teachers"] = {teacher: {}}
         timed = cell.get("equal_time_to")
-        if isinstance(timed, str) and timed in methods:
-            # of the first seed: all seeds then take the same number of steps
-            cell["equal_time_to"] = _name(timed, student, None, students, teachers, seeds[0])
-        facts = {
-            "task": cell.get("task", "distillation" if distilled else "supervised"),
-            "role": cell.get("role", "student" if distilled else "baseline"),
-            "seed": seed,
-            "may_fail": True,
-        }
-        yield _name(method, student, teacher, students, teachers, seed), cell | facts
+        if isinstance(timed, str) and timed in matrix.variants:
+            cell["equal_time_to"] = _name(matrix, student, timed, None)
+        task = cell.get("task", "distillation" if distilled else "supervised")
+        yield cell | {"task": task, "variant": _name(matrix, student, variant, teacher), "may_fail": True}
 
 
-def _name(
-    method: str,
-    student: str,
-    teacher: str | None,
-    students: dict[str, Any],
-    teachers: dict[str, Any],
-    seed: int,
-) -> str:
-    parts = [student] if len(students) > 1 else []
-    parts += [method] + ([teacher] if teacher is not None and len(teachers) > 1 else [])
-    return "-".join(parts) + f"@{seed}"
+def _name(matrix: MatrixRecipe, student: str, variant: str, teacher: str | None) -> str:
+    parts = [student] if len(matrix.students) > 1 else []
+    parts += [variant] + ([teacher] if teacher is not None and len(matrix.teachers) > 1 else [])
+    return "-".join(parts)
 
 
-def _filled(value: Any, words: dict[str, str]) -> Any:
+def _replaced(value: Any, words: dict[str, str]) -> Any:
     if isinstance(value, str):
         for word, meaning in words.items():
             value = value.replace(word, meaning)
         return value
     if isinstance(value, dict):
-        return {_filled(name, words): _filled(each, words) for name, each in value.items()}
-    return [_filled(each, words) for each in value] if isinstance(value, list) else value
+        return {_replaced(name, words): _replaced(each, words) for name, each in value.items()}
+    return [_replaced(each, words) for each in value] if isinstance(value, list) else value
+
+
+def expand_seeds(content: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's content whose stages are trained once per seed of `seeds`: NAME has become NAME@SEED.
+
+    A stage needs those of its own seed. The time of another stage is measured with the first seed, so that all seeds
+    take the same number of steps. Of a matrix only the variants are repeated. `export` means the first seed, `run` and
+    `evaluation.robustness` mean all of them.
+
+    Raises:
+        InputError: `seeds` is no list of different whole numbers, a stage has a seed of its own, or names clash.
+
+    >>> stages = {"big": {"model": {}}, "kd": {"teachers": {"big": None}}}
+    >>> expand_seeds({"stages": stages, "seeds": [0, 1], "export": "kd"})
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'stages': {'big@0': {'model': {}, 'variant': 'big', 'seed': 0},
+                'kd@0': {'teachers': {'big': {'stage': 'big@0'}}, 'variant': 'kd', 'seed': 0},
+                'big@1': {'model': {}, 'variant': 'big', 'seed': 1},
+                'kd@1': {'teachers': {'big': {'stage': 'big@1'}}, 'variant': 'kd', 'seed': 1}}, 'export': 'kd@0'}
+    """
+    seeds, stages = content.get("seeds"), content.get("stages")
+    rest = {key: value for key, value in content.items() if key != "seeds"}
+    if seeds is None or not isinstance(stages, dict):
+        return rest
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise InputError(f"seeds: give a list of whole numbers such as [0, 1, 2], not {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds: {seeds} has a number twice: give each once")
+    cells = [
+        name for name, stage in stages.items() if isinstance(stage, dict) and stage.get("variant") is not None
+    ]
+    repeated = {name: stages[name] for name in cells or stages}
+    expanded = {name: stage for name, stage in stages.items() if name not in repeated}
+    for seed, (name, stage) in product(seeds, repeated.items()):
+        if f"{name}@{seed}" in expanded:
+            raise InputError(f"seeds: '{name}@{seed}' is also a stage of the recipe: rename it")
+        expanded[f"{name}@{seed}"] = _seeded(stage, name, seed, seeds[0], repeated)
+    rest |= {"stages": _ordered(expanded) if cells else expanded}
+    if _is_one(rest.get("export"), repeated):
+        rest["export"] = f"{rest['export']}@{seeds[0]}"
+    evaluation = rest.get("evaluation")
+    if isinstance(evaluation, dict) and isinstance(evaluation.get("robustness"), list):
+        named = [
+            each
+            for name in evaluation["robustness"]
+            for each in ([f"{name}@{seed}" for seed in seeds] if _is_one(name, repeated) else [name])
+        ]
+        rest["evaluation"] = evaluation | {"robustness": named}
+    return rest
+
+
+def _is_one(name: object, stages: dict[str, Any]) -> bool:
+    return isinstance(name, str) and name in stages
+
+
+def _seeded(stage: Any, name: str, seed: int, first: int, repeated: dict[str, Any]) -> Any:
+    if not isinstance(stage, dict):
+        return stage  # the schema refuses it
+    if stage.get("seed") is not None:
+        raise InputError(f"stages.{name}.seed: the recipe's seeds set it: remove one of them")
+    own = map_stages(stage, lambda other: f"{other}@{seed}" if other in repeated else other)
+    if _is_one(stage.get("equal_time_to"), repeated):
+        own["equal_time_to"] = f"{stage['equal_time_to']}@{first}"
+    return own | {"variant": stage.get("variant") or name, "seed": seed}
+
+
+def map_stages(stage: dict[str, Any], new: Callable[[str], str]) -> dict[str, Any]:
+    """What a stage states, with every name of another stage replaced; values of a wrong type stay as they are.
+
+    >>> map_stages({"teachers": {"big": {"weight": 0.5}}, "starts_from": "small"}, str.upper)
+    {'teachers': {'big': {'weight': 0.5, 'stage': 'BIG'}}, 'starts_from': 'SMALL'}
+    """
+    mapped = dict(stage)
+    if isinstance(teachers := stage.get("teachers"), dict):
+        mapped["teachers"] = {key: _mapped_teacher(key, entry, new) for key, entry in teachers.items()}
+    if isinstance(methods := stage.get("methods"), dict):
+        mapped["methods"] = {key: _mapped_method(entry, new) for key, entry in methods.items()}
+    for key in ("starts_from", "equal_time_to"):
+        if isinstance(stage.get(key), str):
+            mapped[key] = new(stage[key])
+    return mapped
+
+
+def _mapped_teacher(key: object, entry: Any, new: Callable[[str], str]) -> Any:
+    stated = {} if entry is None else entry
+    name = stated.get("stage", key) if isinstance(stated, dict) else None
+    if not isinstance(name, str) or new(name) == name:
+        return entry
+    return stated | {"stage": new(name)}
+
+
+def _mapped_method(entry: Any, new: Callable[[str], str]) -> Any:
+    read = entry.get("autoencoders") if isinstance(entry, dict) else None
+    if not isinstance(read, dict):
+        return entry
+    return entry | {
+        "autoencoders": {key: new(name) if isinstance(name, str) else name for key, name in read.items()}
+    }
+
+
+def needed_stages(stage: dict[str, Any]) -> list[str]:
+    """The other stages that a stage names.
+
+    >>> needed_stages({"teachers": {"big": None}, "equal_time_to": "kd"})
+    ['big', 'kd']
+    """
+    found: list[str] = []
+
+    def note(name: str) -> str:
+        found.append(name)
+        return name
+
+    map_stages(stage, note)
+    return list(dict.fromkeys(found))
 
 
 def _ordered(stages: dict[str, Any]) -> dict[str, Any]:
@@ -142,22 +212,11 @@ def _ordered(stages: dict[str, Any]) -> dict[str, Any]:
     placed: dict[str, Any] = {}
     waiting = dict(stages)
     while waiting:
-        free = (name for name, stage in waiting.items() if not _needed(stage) & waiting.keys())
+        free = (
+            name
+            for name, stage in waiting.items()
+            if not isinstance(stage, dict) or not set(needed_stages(stage)) & waiting.keys()
+        )
         name = next(free, next(iter(waiting)))  # a circle is refused when the recipe is checked
         placed[name] = waiting.pop(name)
     return placed
-
-
-def _needed(stage: Any) -> set[str]:
-    found: set[str] = set()
-    if isinstance(stage, dict):
-        found |= {str(teacher.get("stage")) for teacher in _dicts(stage.get("teachers"))}
-        for part in _dicts(stage.get("methods")):
-            found |= {str(name) for codes in _dicts([part.get("autoencoders")]) for name in codes.values()}
-        found |= {str(stage[key]) for key in ("starts_from", "equal_time_to") if stage.get(key)}
-    return found
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    """The dictionaries of a list; what is of another type is refused by the schema later."""
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

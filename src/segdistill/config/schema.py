@@ -1,25 +1,34 @@
-"""What a recipe may say. Unknown keys and wrong types are errors that name the key."""
+"""The recipe's schema. Unknown keys and wrong types are errors that name the key."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from segdistill.errors import InputError
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.metrics.cases import EXTRA_METRICS
+from segdistill.metrics.base import METRICS
 from segdistill.registry import near_names
-from segdistill.training.settings import (
-    AdversarialSettings,
-    FitSettings,
-    JointSettings,
-    OptimizerSettings,
-    ScheduleSettings,
-)
+from segdistill.training.settings import AdversarialSettings, FitSettings, JointSettings
+
+Role = Literal["teacher", "student", "baseline", "comparator"]
+"""What a stage is to the others: `Recipe` finds it where the recipe does not state it."""
+
+SMALLEST_SIDE = 8
+AUTOENCODER = "feature_autoencoder"
 
 
 class Strict(BaseModel):
@@ -28,81 +37,109 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Named(BaseModel):
-    """A registered part by name, with its options beside it."""
+class WithOptions(BaseModel):
+    """A registered part with its options beside the declared keys."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-    name: str
 
     @property
     def options(self) -> dict[str, Any]:
-        """Everything but the name."""
+        """Everything but the declared keys."""
         return dict(self.model_extra or {})
 
 
-SMALLEST_SIDE = 8
+class Named(WithOptions):
+    """A registered part by name."""
+
+    name: str = Field(description="Name of the registered part; its options stand beside it.")
 
 
 class SplitRecipe(Strict):
-    """How cases are divided: see data/splits.py. `given` takes the table's own split column; `auto` does so where the
-    table has one, and holds out cases otherwise. `counts` tests exactly so many cases of each label;
-    `leave_one_out` tests the group number `fold`.
-    """
+    """How cases are divided (data/splits.py)."""
 
-    method: Literal["auto", "hold_out", "k_fold", "leave_one_out", "paper", "given", "counts"] = "auto"
-    test: float = Field(default=0.15, gt=0, lt=1)
-    val: float = Field(default=0.15, ge=0, lt=1)
-    folds: int = Field(default=5, ge=2)
-    fold: int = Field(default=0, ge=0)
-    seed: int = 0
-    counts: dict[str, int] | None = None
+    method: Literal["auto", "hold_out", "k_fold", "leave_one_out", "paper", "given", "counts"] = Field(
+        default="auto",
+        description="`given` takes the split column of the table; `auto` does so where the table has one, and else "
+        "holds out; `counts` tests a fixed number of cases per label; `leave_one_out` tests one group; `paper` "
+        "divides as LightBTSeg did.",
+    )
+    test: float = Field(default=0.15, gt=0, lt=1, description="Share of the cases that is tested.")
+    val: float = Field(default=0.15, ge=0, lt=1, description="Share of the cases for validation; 0 for none.")
+    folds: int = Field(default=5, ge=2, description="Number of folds of `k_fold`.")
+    fold: int = Field(
+        default=1, ge=1, description="The fold, or the group of `leave_one_out`, that is tested."
+    )
+    seed: int = Field(default=0, description="Another seed gives another split.")
+    counts: dict[str, int] | None = Field(
+        default=None, description="Label: number of its test cases; for the method `counts`."
+    )
 
     @model_validator(mode="after")
     def _counts_belong(self) -> SplitRecipe:
         if (self.method == "counts") != bool(self.counts):
             raise ValueError(
-                "method: counts needs counts: {LABEL: NUMBER, ...}, and no other method has them"
+                "counts: {LABEL: NUMBER, ...} and method: counts belong together: give both or none"
             )
         return self
 
 
 class PatchRecipe(Strict):
-    """A picture is not resized but cut into `count` x `count` overlapping patches of `size` x `size` pixels."""
+    """A picture is cut into `count` x `count` overlapping patches instead of being resized."""
 
-    count: int = Field(ge=1)
-    size: int = Field(ge=SMALLEST_SIDE)
+    count: int = Field(ge=1, description="Patches along each side of a picture.")
+    size: int = Field(ge=SMALLEST_SIDE, description="Side of a patch in pixels.")
 
 
 class DataRecipe(Strict):
     """Which cases, at which size.
 
-    `dataset` names an adapter that indexes the folder given by --data; a cases.csv given there needs none.
-    `phantoms` is the number of pictures that the dataset `phantom` draws.
-
-    `sites` keeps the cases of these hospitals alone. `intensity` says how the numbers of a volume become 8 bits: ct
-    (a window of -160 to 240 HU), mr (standard deviations of the volume, -3 to 5), range (smallest to largest), or
-    kind (window, z_score, range) with low and high; the network then sees -1 to 1, or standard deviations. With
-    `patches` the network sees patches, and size is theirs. `skip_empty` leaves rows without foreground, such as the
-    slices beyond an organ, out of training; validation and test keep all. Of the training cases with a mask or box
-    each keeps it with probability `locations`, drawn by `locations_seed`; labels stay (LA-Net's partly labelled sets).
-
     >>> DataRecipe(patches={"count": 4, "size": 256}, channels=1).preprocess().size
     (256, 256)
     """
 
-    dataset: str | None = None
-    size: int | list[int] = 256
-    colour: Literal["grey", "rgb"] = "grey"
-    channels: int = Field(default=3, ge=1)
-    labels: list[str] | None = None
-    split: SplitRecipe = SplitRecipe()
-    phantoms: int = Field(default=120, ge=1)
-    sites: list[str] | None = Field(default=None, min_length=1)
-    intensity: str | dict[str, Any] | None = None
-    patches: PatchRecipe | None = None
-    skip_empty: bool = False
-    locations: float = Field(default=1.0, ge=0, le=1)
-    locations_seed: int = 0
+    dataset: str | None = Field(
+        default=None, description="Dataset whose adapter indexes the folder; a case table needs none."
+    )
+    table: str | None = Field(
+        default=None,
+        description="Case table or folder, relative to the file of the recipe; --data on the command line wins.",
+    )
+    size: int | list[int] = Field(
+        default=256, description="Side, or [height, width], of the network's images in pixels."
+    )
+    colour: Literal["grey", "rgb"] = Field(default="grey", description="How pictures are read.")
+    channels: int = Field(default=3, ge=1, description="Channels of the network's images.")
+    labels: list[str] | None = Field(
+        default=None, description="Labels of the images that are trained and validated on; all by default."
+    )
+    split: SplitRecipe = Field(default=SplitRecipe(), description="How the cases are divided.")
+    phantoms: int = Field(
+        default=120, ge=1, description="Number of synthetic pictures that the dataset `phantom` draws."
+    )
+    sites: list[str] | None = Field(
+        default=None, min_length=1, description="Use the cases of these sites only."
+    )
+    intensity: str | dict[str, Any] | None = Field(
+        default=None,
+        description="How the values of a volume become 8 bits: `ct` (window of -160 to 240 HU), `mr` (-3 to 5 "
+        "standard deviations), `range` (smallest to largest), or {kind: window | z_score | range, low, high}.",
+    )
+    patches: PatchRecipe | None = Field(
+        default=None, description="Cut pictures into patches; `size` is then the size of a patch."
+    )
+    skip_empty: bool = Field(
+        default=False,
+        description="Do not train on slices or patches without foreground; test on all of them.",
+    )
+    locations: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of the training cases that keep their mask or box; labels stay.",
+    )
+    locations_seed: int = Field(
+        default=0, description="Another seed keeps the masks and boxes of other cases."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -126,7 +163,7 @@ class DataRecipe(Strict):
         if self.patches is not None and self.height_width != (self.patches.size, self.patches.size):
             raise ValueError(
                 f"size is {self.size} and patches.size is {self.patches.size}, but the network sees patches: set "
-                "data.size and data.patches.size to the same number, or leave size out"
+                "data.size and data.patches.size to the same number, or remove size"
             )
         return self
 
@@ -160,37 +197,53 @@ class DataRecipe(Strict):
 class EvaluationRecipe(Strict):
     """How every stage is measured on the test cases.
 
-    `metrics` are measured per case beside Dice, IoU, precision, recall and accuracy. `pooled` adds accuracy,
-    sensitivity, F1, two-class mIoU and AUC over all pixels of the set, as vessel papers report them. `threshold` is
-    the probability above which a pixel is foreground, in the evaluation and in the model file alike. `calibration`
-    asks whether probabilities mean what they say, over all pixels and near the boundary. `robustness` measures Dice on
-    disturbed images, ten more passes over the test cases: of all stages, or of those in a list. `margin` is the
-    loss in Dice that would be accepted for a student that is cheaper to train, stated before training: whether a
-    larger one can be excluded stands in the verdicts.
-
     >>> EvaluationRecipe(metrics=["voe_emkd", "hd95"], pooled=True).threshold
     0.5
     """
 
-    metrics: list[str] = Field(default_factory=list)
-    pooled: bool = False
-    threshold: float = Field(default=0.5, gt=0, lt=1)
-    calibration: bool = False
-    robustness: bool | list[str] = False
-    margin: float | None = Field(default=None, gt=0, lt=1)
+    metrics: list[str] = Field(
+        default_factory=list,
+        description="Metrics per case beside Dice, IoU, precision, recall and accuracy.",
+    )
+    pooled: bool = Field(
+        default=False,
+        description="Also measure accuracy, sensitivity, F1, two-class mIoU and AUC over all pixels of the test set.",
+    )
+    threshold: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Probability above which a pixel is foreground, in the evaluation and in the model file.",
+    )
+    calibration: bool = Field(
+        default=False,
+        description="Measure the calibration of the probabilities, over all pixels and near boundaries.",
+    )
+    robustness: bool | list[str] = Field(
+        default=False,
+        description="Measure Dice on disturbed images, ten more passes over the test cases: of all stages (`true`), or "
+        "of these.",
+    )
+    margin: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Loss in Dice that is acceptable for a student that is cheaper to train, stated before training: "
+        "verdicts state whether a larger loss is excluded.",
+    )
 
     @field_validator("metrics")
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if name not in EXTRA_METRICS:
-                raise ValueError(f"unknown metric '{name}': {near_names(name, EXTRA_METRICS)}")
-        return list(dict.fromkeys(names))
+        try:
+            return METRICS.asked(names)
+        except InputError as error:
+            raise ValueError(str(error)) from error
 
     @property
     def needs_scores(self) -> bool:
         """Whether probabilities are measured, not masks alone."""
-        return self.pooled or self.calibration or "rmse_map" in self.metrics
+        return self.pooled or self.calibration or METRICS.need_probability(self.metrics)
 
     @property
     def disturbed(self) -> list[str]:
@@ -206,58 +259,58 @@ class EvaluationRecipe(Strict):
         return self.robustness if isinstance(self.robustness, bool) else stage in self.robustness
 
     def facts(self) -> dict[str, Any]:
-        """What decides the results of all stages; fields that came later are left out at their defaults.
+        """What decides the results of all stages.
 
         >>> EvaluationRecipe(margin=0.02).facts() == EvaluationRecipe().facts()
         True
         """
-        late = {"margin", "robustness"} | (set() if self.calibration else {"calibration"})
-        return self.model_dump(mode="json", exclude=late)
-
-
-AUTOENCODER = "feature_autoencoder"
+        return self.model_dump(mode="json", exclude={"margin", "robustness"})
 
 
 class ModelRecipe(Named):
-    """A network by its registered name.
+    """A network by its registered name, or "module:callable"."""
 
-    `pretrained` is a file or URL with ImageNet weights for the encoder, `sha256` its checked hash.
-    """
+    pretrained: str | None = Field(
+        default=None, description="File or URL with ImageNet weights of the network's encoder."
+    )
+    sha256: str | None = Field(default=None, description="SHA-256 that the pretrained weights must have.")
 
-    pretrained: str | None = None
-    sha256: str | None = None
 
+class MethodRecipe(WithOptions):
+    """A distillation method, with its options beside its weight."""
 
-class MethodRecipe(Named):
-    """A distillation method by its registered name, with its weight in the loss.
-
-    `autoencoders` is for feature_similarity: the stage that trained the auto-encoders of the student (under the name
-    "student") and of each teacher (under the name of its stage).
-    """
-
-    weight: float = Field(default=1.0, ge=0)
-    autoencoders: dict[str, str] = Field(default_factory=dict)
+    method: str = Field(
+        default="", description="Name of the registered method; by default the name of the entry."
+    )
+    weight: float = Field(default=1.0, ge=0, description="Weight of its loss.")
+    autoencoders: dict[str, str] = Field(
+        default_factory=dict,
+        description="For feature_similarity: the stages that trained the auto-encoders of `student` and each teacher.",
+    )
 
 
 class TeacherRecipe(Strict):
-    """A teacher: a stage of this recipe with its fixed weight.
+    """A stage of this recipe as a teacher."""
 
-    `labels` are the classes of images that it speaks for when routing is by class. `unseen: true` lets it speak only
-    for the training cases that its stage left out; where a stage is trained `out_of_fold: K` config/folds.py
-    writes K such teachers in its place.
-    """
-
-    stage: str
-    weight: float = Field(default=1.0, ge=0)
-    labels: list[str] = Field(default_factory=list)
-    unseen: bool = False
+    stage: str = Field(default="", description="Name of the stage; by default the name of the entry.")
+    weight: float = Field(
+        default=1.0, ge=0, description="Weight of the teacher's loss; with fixed weighting."
+    )
+    labels: list[str] = Field(
+        default_factory=list,
+        description="Labels of the images that it teaches with routing by_class; all by default.",
+    )
+    out_of_fold: bool = Field(
+        default=False,
+        description="Teach only the training cases that its stage did not train on; set by its `out_of_fold`.",
+    )
 
 
 class FoldRecipe(Strict):
-    """One fold of the training cases, counted from 1, of `folds` in all; groups stay whole."""
+    """One fold of the training cases, counted from 1; groups stay whole."""
 
-    fold: int = Field(ge=1)
-    folds: int = Field(ge=2)
+    fold: int = Field(ge=1, description="The fold.")
+    folds: int = Field(ge=2, description="Number of folds.")
 
     @model_validator(mode="after")
     def _exists(self) -> FoldRecipe:
@@ -266,80 +319,143 @@ class FoldRecipe(Strict):
         return self
 
 
+def _without_nulls(entries: Any) -> Any:
+    return (
+        {key: {} if entry is None else entry for key, entry in entries.items()}
+        if isinstance(entries, dict)
+        else entries
+    )
+
+
+def _filled(part: Any, **facts: Any) -> Any:
+    """A copy of a part with facts that the recipe does not state."""
+    copy = part.model_copy(update=facts)
+    copy.model_fields_set.difference_update(facts)
+    return copy
+
+
+_NAME = re.compile(r"[A-Za-z0-9_@-][A-Za-z0-9_@.-]{0,99}")
+_TAKEN = ("combined", "weight", "weighting")
+"""What columns of curves.csv and parts of the training state are called beside teachers and methods."""
+
+
 class StageRecipe(Strict):
-    """One network to train.
+    """One network to train."""
 
-    `weighting` and `combine` say whose word weighs how much among several teachers: distillation/weighting.py and
-    training/distillation.py. A stage with task `autoencoder` learns the features of its one teacher.
-
-    `sites` are the hospitals whose cases it trains and validates on; it is tested on all of the recipe's data. `seed`
-    stands in for the recipe's: of the first weights, and of the views and their order.
-
-    `joint` says how the class of an image is learned: by a stage with task `joint` (LA-Net, RMTL, AGN, classifiers), or
-    by a distilled student that also classifies. `locations` stands in for data.locations. `starts_from` names the stage
-    whose weights it begins with; `load_fex: false` leaves the encoder and the classifier out (LA-Net's Algorithm 1).
-
-    `deep: sum` adds to the loss of a supervised stage that of every side output of its network, each in full (U2-Net).
-
-    `adversarial` holds the weights and discriminators of a stage with task `adversarial` (US-SEG).
-
-    `cache` keeps what the teachers say of the `fit.views` different views of each image,
-    in a folder beside the runs that may grow to `cache_limit_gb`. `held_out` is the fold of the training cases that the
-    stage does not see. `equal_time_to` names a distillation stage: this one then takes as many steps as fit into its
-    time (experiment/equal_time.py). With `may_fail` a failure is listed, and the other stages go on.
-    """
-
-    task: Literal["supervised", "distillation", "autoencoder", "adversarial", "joint"] = "supervised"
-    model: ModelRecipe
-    loss: Named = Named(name="weight_balance")
-    labels: list[str] | None = None
-    fit: dict[str, Any] = Field(default_factory=dict)
-    role: Literal["teacher", "student", "baseline"] = "baseline"
-    about: str = ""
-    teachers: list[TeacherRecipe] = Field(default_factory=list)
-    methods: list[MethodRecipe] = Field(default_factory=list)
-    hard_weight: float = Field(default=1.0, ge=0)
-    routing: Literal["both", "by_class"] = "both"
-    finetune_teachers: bool = False
-    weighting: Named = Named(name="fixed")
-    combine: Literal["losses", "predictions"] = "losses"
-    sites: list[str] | None = Field(default=None, min_length=1)
-    seed: int | None = None
-    joint: JointSettings | None = None
-    locations: float | None = Field(default=None, ge=0, le=1)
-    starts_from: str | None = None
-    load_fex: bool = True
-    deep: Literal["sum"] | None = None
-    adversarial: AdversarialSettings | None = None
-    cache: bool = False
-    cache_limit_gb: float = Field(default=20.0, gt=0)
-    held_out: FoldRecipe | None = None
-    equal_time_to: str | None = None
-    may_fail: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _role_of_its_task(cls, value: object) -> object:
-        """What is distilled is a student where nothing else is said; as a baseline it would be compared with itself."""
-        if isinstance(value, dict) and value.get("task") == "distillation":
-            return {"role": "student", **value}
-        return value
-
-    @field_validator("weighting", mode="before")
-    @classmethod
-    def _by_name(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
+    task: Literal["supervised", "distillation", "autoencoder", "adversarial", "joint"] = Field(
+        default="supervised",
+        description="What it learns from: masks (`supervised`), masks and teachers (`distillation`), features of a "
+        "network (`autoencoder`), masks and discriminators (`adversarial`, US-SEG), or masks and labels (`joint`).",
+    )
+    model: ModelRecipe = Field(description="The network: {name: NAME, option: value, ...}.")
+    loss: Named = Field(
+        default=Named(name="weight_balance"),
+        description="The segmentation loss: {name: NAME, option: value, ...}.",
+    )
+    labels: list[str] | None = Field(
+        default=None,
+        description="Labels of the images that it trains and validates on, instead of data.labels.",
+    )
+    fit: dict[str, Any] = Field(
+        default_factory=dict, description="Training settings of this stage, on top of the recipe's `fit`."
+    )
+    role: Role | None = Field(
+        default=None,
+        description="By default `student` for a distilled stage, `teacher` for a teacher of one, `baseline` for a "
+        "student's network without teachers, and `comparator` for any other.",
+    )
+    about: str = Field(default="", description="One line for reports.")
+    teachers: Annotated[dict[str, TeacherRecipe], BeforeValidator(_without_nulls)] = Field(
+        default_factory=dict,
+        description="Its teachers by name; the name is that of the stage unless `stage` is given.",
+    )
+    methods: Annotated[dict[str, MethodRecipe], BeforeValidator(_without_nulls)] = Field(
+        default_factory=dict,
+        description="Its distillation methods by name; the name is that of the method unless `method` is given.",
+    )
+    hard_weight: float = Field(
+        default=1.0, ge=0, description="Weight of the segmentation loss beside the distillation losses."
+    )
+    routing: Literal["all", "by_class"] = Field(
+        default="all",
+        description="Whether all teachers teach every image, or each the images of its `labels`.",
+    )
+    finetune_teachers: bool = Field(
+        default=False, description="Train the teachers on, each on its own cases."
+    )
+    weighting: Annotated[
+        Named, BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value)
+    ] = Field(
+        default=Named(name="fixed"),
+        description="How teachers are weighted per image: NAME, or {name: NAME, ...}.",
+    )
+    combine: Literal["losses", "predictions"] = Field(
+        default="losses",
+        description="Weight the losses of the teachers, or first combine their predictions into one (AMTD).",
+    )
+    sites: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Sites whose cases it trains and validates on; tested are all.",
+    )
+    seed: int | None = Field(
+        default=None, description="Seed of the first weights and of the views, instead of the recipe's."
+    )
+    variant: str | None = Field(
+        default=None, description="Its name without the seed; written by `seeds` and `matrix`."
+    )
+    joint: JointSettings | None = Field(
+        default=None,
+        description="How the label of an image is learned; for the tasks joint and distillation.",
+    )
+    locations: float | None = Field(default=None, ge=0, le=1, description="Stands for data.locations.")
+    starts_from: str | None = Field(default=None, description="Stage whose trained weights it begins with.")
+    load_fex: bool = Field(
+        default=True,
+        description="With `starts_from`: also load the encoder and the classifier; false for LA-Net's Algorithm 1.",
+    )
+    deep_supervision: Literal["sum"] | None = Field(
+        default=None,
+        description="`sum` adds the loss of every side output in full (U2-Net); for the task supervised.",
+    )
+    adversarial: AdversarialSettings | None = Field(
+        default=None, description="Loss weights and discriminators; for the task adversarial."
+    )
+    cache: bool = Field(
+        default=False,
+        description="Compute the teachers' targets of the `fit.views` views of each image once and keep them on disk.",
+    )
+    cache_limit_gb: float = Field(
+        default=20.0, gt=0, description="Largest size of the folder of cached targets in GB."
+    )
+    out_of_fold: FoldRecipe | None = Field(
+        default=None,
+        description="K, a number of folds: train K networks in its place, each without one fold of the training cases, "
+        "so that each case is taught by the network that did not train on it.",
+    )
+    equal_time_to: str | None = Field(
+        default=None,
+        description="Distillation stage whose training time this supervised stage gets, as steps.",
+    )
+    may_fail: bool = Field(
+        default=False, description="List a failed training, and go on with the other stages."
+    )
 
     @property
     def needs(self) -> list[str]:
         """The stages that must be trained before this one."""
         start = [self.starts_from] if self.starts_from is not None else []
-        return list(dict.fromkeys([teacher.stage for teacher in self.teachers] + self.codes + start))
+        return list(dict.fromkeys([*self.taught_by, *self.autoencoders, *start]))
 
     @property
-    def codes(self) -> list[str]:
-        """The stages of auto-encoders that its method reads through."""
-        found = [stage for methods in self.methods for stage in methods.autoencoders.values()]
+    def taught_by(self) -> list[str]:
+        """The stages that are its teachers."""
+        return list(dict.fromkeys(teacher.stage for teacher in self.teachers.values()))
+
+    @property
+    def autoencoders(self) -> list[str]:
+        """The stages of the auto-encoders through which its methods read features."""
+        found = [stage for method in self.methods.values() for stage in method.autoencoders.values()]
         return list(dict.fromkeys(found))
 
     @property
@@ -349,139 +465,129 @@ class StageRecipe(Strict):
 
     @property
     def joint_settings(self) -> JointSettings | None:
-        """How its network learns the class of an image; None for a stage that only segments."""
+        """How its network learns the label of an image; None for a stage that only segments."""
         return self.joint or (JointSettings() if self.task == "joint" else None)
 
     def facts(self) -> dict[str, Any]:
-        """What decides the stage's result, without its training settings, its seed and which cases it takes.
-
-        Fields that came after the first runs are left out at their defaults: a finished run stays finished.
-        """
-        no_facts = {"fit", "about", "role", "sites", "seed", "locations"}
-        no_facts |= {"cache_limit_gb", "held_out", "equal_time_to", "may_fail"}
-        facts = self.model_dump(mode="json", exclude=no_facts)
-        late = ("weighting", "combine", "joint", "starts_from", "load_fex", "deep", "adversarial", "cache")
-        for name in late:
-            if getattr(self, name) == type(self).model_fields[name].default:
-                del facts[name]
-        for methods in facts["methods"]:
-            if not methods["autoencoders"]:
-                del methods["autoencoders"]
-        for teacher in facts["teachers"]:
-            if not teacher["unseen"]:
-                del teacher["unseen"]
-        return facts
+        """What decides the stage's result, without its training settings, its seed and which cases it takes."""
+        others = {"fit", "about", "role", "sites", "seed", "variant", "locations"}
+        others |= {"cache_limit_gb", "out_of_fold", "equal_time_to", "may_fail"}
+        return self.model_dump(mode="json", exclude=others)
 
     def _is_default(self, name: str) -> bool:
         return bool(getattr(self, name) == type(self).model_fields[name].default)
 
     @model_validator(mode="after")
-    def _consistent(self) -> StageRecipe:
-        if self.task == "distillation" and not (self.teachers and self.methods):
-            raise ValueError("a distillation stage needs teachers and method")
-        if self.task in ("supervised", "joint", "adversarial") and (self.teachers or self.methods):
-            raise ValueError(f"a {self.task} stage has no teachers and no method: set task: distillation")
-        if self.joint is not None and self.task not in ("joint", "distillation"):
-            raise ValueError("joint belongs to a stage with task: joint or task: distillation")
-        if self.starts_from is not None and self.task == "autoencoder":
-            raise ValueError("an autoencoder stage starts from nothing: leave out starts_from")
-        if self.adversarial is not None and self.task != "adversarial":
-            raise ValueError("adversarial belongs to a stage with task: adversarial")
-        if self.deep is not None and self.task != "supervised":
-            raise ValueError("deep belongs to a stage with task: supervised: leave it out")
-        if self.task == "adversarial" and not self._is_default("loss"):
-            raise ValueError(
-                "the loss of an adversarial stage is that of US-SEG: set its weights under adversarial"
-            )
-        if self.starts_from is None and not self.load_fex:
-            raise ValueError("load_fex belongs to starts_from: name the stage to start from")
-        for what, names in (
-            ("teacher", [teacher.stage for teacher in self.teachers]),
-            ("methods", [methods.name for methods in self.methods]),
-        ):
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"{what} '{name}' twice: give it one weight")
-        return self
-
-    @model_validator(mode="after")
-    def _can_be_cached(self) -> StageRecipe:
-        if self.cache and self.task != "distillation":
-            raise ValueError("cache belongs to a stage with task: distillation")
-        if self.cache and self.finetune_teachers:
-            raise ValueError(
-                "finetune_teachers and cache exclude each other: what a learning teacher says changes; set cache: false"
-            )
+    def _names_of_entries(self) -> StageRecipe:
+        for kind, entries in (("stage", self.teachers), ("method", self.methods)):
+            for name, entry in entries.items():
+                if not _NAME.fullmatch(name) or name in _TAKEN:
+                    raise ValueError(
+                        f"{name!r} cannot name a teacher or a method: use letters, digits and _ @ . -, and none of "
+                        f"{', '.join(_TAKEN)}"
+                    )
+                if not getattr(entry, kind):
+                    entries[name] = _filled(entry, **{kind: name})  # type: ignore[assignment]
         return self
 
     @model_validator(mode="after")
     def _fits_its_task(self) -> StageRecipe:
-        if self.task == "autoencoder":
-            if len(self.teachers) != 1 or self.methods:
-                raise ValueError(
-                    "an autoencoder stage has one teacher, the network whose features it learns, and no method"
-                )
-            if self.model.name != AUTOENCODER:
-                raise ValueError(f"an autoencoder stage trains model: {{name: {AUTOENCODER}}}")
-        elif self.model.name == AUTOENCODER:
-            raise ValueError(f"{AUTOENCODER} is trained by a stage with task: autoencoder")
-        if self.task != "distillation" and (self.weighting.name != "fixed" or self.combine != "losses"):
-            raise ValueError("weighting and combine belong to a stage with task: distillation")
-        for name in ("hard_weight", "routing", "finetune_teachers"):
-            if self.task != "distillation" and not self._is_default(name):
-                raise ValueError(f"{name} belongs to a stage with task: distillation: leave it out")
-        joint = self.joint_settings
-        if joint is not None and joint.location != "loss" and not self._is_default("loss"):
-            raise ValueError(
-                "the loss is read with joint.location: loss alone: set that, or leave the loss out"
-            )
-        networks = ["student", *(teacher.stage for teacher in self.teachers)]
-        for methods in self.methods:
-            given = methods.autoencoders
-            if methods.name != "feature_similarity" and given:
-                raise ValueError(f"method {methods.name} has no auto-encoders: only feature_similarity has")
-            if methods.name == "feature_similarity" and sorted(given) != sorted(set(networks)):
-                wanted = ", ".join(f"{name}: STAGE" for name in networks)
-                raise ValueError(
-                    f"method feature_similarity needs autoencoders: {{{wanted}}}, "
-                    "the stages with task: autoencoder that trained them"
-                )
-            if given and networks.count("student") > 1:
-                raise ValueError(
-                    "a teacher called 'student' cannot be told from the student: rename its stage"
-                )
+        for problem in self._problems():
+            raise ValueError(problem)
         return self
+
+    def _problems(self) -> Iterator[str]:
+        yield from self._unused_keys()
+        yield from self._bad_teachers()
+        if self.starts_from is None and not self.load_fex:
+            yield "load_fex belongs to starts_from: name the stage to start from"
+        if (self.task == "autoencoder") != (self.model.name == AUTOENCODER):
+            yield f"task: autoencoder and model: {{name: {AUTOENCODER}}} belong together: set both or none"
+        if self.cache and self.finetune_teachers:
+            yield "finetune_teachers changes the targets that cache keeps: set cache: false"
+        joint = self.joint_settings
+        if self.task == "adversarial" and not self._is_default("loss"):
+            yield "the loss of an adversarial stage is that of US-SEG: set its weights under adversarial"
+        if joint is not None and joint.location != "loss" and not self._is_default("loss"):
+            yield "the loss is used with joint.location: loss only: set that, or remove the loss"
+
+    def _unused_keys(self) -> Iterator[str]:
+        """Keys that the task does not use."""
+        distilled = (
+            "weighting",
+            "combine",
+            "hard_weight",
+            "routing",
+            "finetune_teachers",
+            "cache",
+            "methods",
+        )
+        tasks: dict[str, tuple[str, ...]] = dict.fromkeys(distilled, ("distillation",))
+        tasks |= {"teachers": ("distillation", "autoencoder"), "joint": ("joint", "distillation")}
+        tasks |= {"adversarial": ("adversarial",), "deep_supervision": ("supervised",)}
+        tasks |= {"starts_from": ("supervised", "distillation", "adversarial", "joint")}
+        for name, own in tasks.items():
+            unset = not getattr(self, name) if name in ("teachers", "methods") else self._is_default(name)
+            if self.task not in own and not unset:
+                yield f"{name} belongs to a stage with task: {' or '.join(own)}, not {self.task}: remove it"
+
+    def _bad_teachers(self) -> Iterator[str]:
+        if self.task == "distillation" and not (self.teachers and self.methods):
+            yield "a distillation stage needs teachers and methods"
+        if self.task == "autoencoder" and len(self.teachers) != 1:
+            yield f"an autoencoder stage has one teacher, whose features it learns, not {len(self.teachers)}"
+        networks = ["student", *self.teachers]
+        for name, method in self.methods.items():
+            reads = method.method == "feature_similarity"
+            if not reads and method.autoencoders:
+                yield f"method {name} has no auto-encoders: only feature_similarity has"
+            if reads and sorted(method.autoencoders) != sorted(networks):
+                wanted = ", ".join(f"{network}: STAGE" for network in dict.fromkeys(networks))
+                yield (
+                    f"method {name} needs autoencoders: {{{wanted}}}, the stages with task: autoencoder that trained "
+                    "them"
+                )
+        if "student" in self.teachers and (self.autoencoders or self.finetune_teachers):
+            yield "a teacher cannot be called 'student' here: give it another name, such as {big: {stage: student}}"
 
 
 _ENCODER = {"pretrained": None, "sha256": None}
-_STAGE_NAME = re.compile(r"[A-Za-z0-9_@-][A-Za-z0-9_@.-]{0,99}")
 
 
 class Recipe(Strict):
     """An experiment: data, stages in order, and what is reported and exported.
 
-    `fit` holds the training settings of all stages, a stage's own `fit` overrides them. `run` names the stages that
-    are trained when the command line names none (their teachers come along); empty for all. `folds` makes a
-    cross-validation of it (experiment/folds.py), in which data.split says val and seed alone; `only_folds` are
-    those that this call runs, counted from 1.
     The recipe and its stages name folders: `name` may have several parts (a/b).
 
     >>> recipe = Recipe(name="r", stages={"net": {"model": {"name": "unet"}}})
-    >>> recipe.fit_settings("net").batch_size
-    8
+    >>> recipe.fit_settings("net").batch_size, recipe.stages["net"].role
+    (8, 'comparator')
     """
 
-    name: str
-    about: str = ""
-    seed: int = 0
-    data: DataRecipe = DataRecipe()
-    fit: FitSettings = FitSettings()
-    stages: dict[str, StageRecipe] = Field(min_length=1)
-    run: list[str] = Field(default_factory=list)
-    export: str | None = None
-    evaluation: EvaluationRecipe = EvaluationRecipe()
-    folds: int | None = Field(default=None, ge=2)
-    only_folds: list[int] = Field(default_factory=list)
+    name: str = Field(description="Name of the recipe, and of the folder of its runs.")
+    about: str = Field(default="", description="One or two sentences for lists and reports.")
+    seed: int = Field(default=0, description="Seed of the first weights, the views and their order.")
+    data: DataRecipe = Field(default=DataRecipe(), description="Which cases, at which size.")
+    fit: FitSettings = Field(default=FitSettings(), description="Training settings of all stages.")
+    stages: dict[str, StageRecipe] = Field(
+        min_length=1, description="The networks by name, each after the stages that it needs."
+    )
+    run: list[str] = Field(
+        default_factory=list,
+        description="Stages that are trained where the command line names none, with their teachers; empty for all.",
+    )
+    export: str | None = Field(default=None, description="Stage that becomes the model file.")
+    evaluation: EvaluationRecipe = Field(
+        default=EvaluationRecipe(), description="How stages are measured on the test cases."
+    )
+    folds: int | None = Field(
+        default=None,
+        ge=2,
+        description="Number of folds of a cross-validation; of data.split val and seed count then.",
+    )
+    only_folds: list[int] = Field(
+        default_factory=list, description="The folds of the cross-validation to run, from 1; empty for all."
+    )
 
     @field_validator("name")
     @classmethod
@@ -496,7 +602,7 @@ class Recipe(Strict):
     @classmethod
     def _name_folders(cls, stages: object) -> object:
         for name in stages if isinstance(stages, dict) else ():
-            if isinstance(name, str) and not _STAGE_NAME.fullmatch(name):
+            if isinstance(name, str) and not _NAME.fullmatch(name):
                 raise ValueError(
                     f"{name!r} cannot name the folder of a stage: use at most 100 letters, digits and _ @ . -, "
                     "and no dot first"
@@ -504,88 +610,91 @@ class Recipe(Strict):
         return stages
 
     @model_validator(mode="after")
-    def _folds_exist(self) -> Recipe:
-        if self.only_folds and self.folds is None:
-            raise ValueError("only_folds belongs to a recipe with folds: set their number, such as folds=5")
-        for fold in self.only_folds:
-            if not 1 <= fold <= (self.folds or 0):
-                raise ValueError(
-                    f"only_folds: no fold {fold}: with folds: {self.folds} they are 1 to {self.folds or 0}"
-                )
+    def _is_consistent(self) -> Recipe:
+        for problem in self._problems():
+            raise ValueError(problem)
+        students = [stage for stage in self.stages.values() if stage.task == "distillation"]
+        for name, stage in self.stages.items():
+            if stage.role is None:
+                self.stages[name] = _filled(stage, role=_role(name, stage, students))
         return self
 
-    @model_validator(mode="after")
-    def _stages_exist(self) -> Recipe:
-        names = list(self.stages)
-        wanted = [("run", name) for name in self.run] + ([("export", self.export)] if self.export else [])
+    def _problems(self) -> Iterator[str]:
+        if self.only_folds and self.folds is None:
+            yield "only_folds belongs to a recipe with folds: set their number, such as folds=5"
+        for fold in self.only_folds:
+            if not 1 <= fold <= (self.folds or 0):
+                yield f"only_folds: no fold {fold}: with folds: {self.folds} they are 1 to {self.folds or 0}"
+        wanted = [("export", self.export)] if self.export else []
         wanted += [("evaluation.robustness", name) for name in self.evaluation.disturbed]
         for where, name in wanted:
             if name not in self.stages:
-                raise ValueError(f"{where}: no stage '{name}': {near_names(str(name), names)}")
-        for i, (name, stage) in enumerate(self.stages.items()):
-            for teacher in stage.teachers:
-                if teacher.stage in names[i + 1 :]:
-                    raise ValueError(f"stages.{name}.teachers: '{teacher.stage}' comes after it: move it up")
-                if teacher.stage not in names[:i]:
-                    raise ValueError(
-                        f"stages.{name}.teachers: '{teacher.stage}' is not defined before it: "
-                        f"{near_names(teacher.stage, names[:i])}"
-                    )
-                if self.stages[teacher.stage].task == "autoencoder":
-                    raise ValueError(
-                        f"stages.{name}.teachers: '{teacher.stage}' holds auto-encoders, no network"
-                    )
-            for codes in stage.codes:
-                if codes not in names[:i] or self.stages[codes].task != "autoencoder":
-                    known = [other for other in names[:i] if self.stages[other].task == "autoencoder"]
-                    raise ValueError(
-                        f"stages.{name}.method: no stage '{codes}' with task: autoencoder is defined before it: "
-                        f"{near_names(codes, known)}"
-                    )
-            if stage.starts_from is not None:
-                start = self.stages.get(stage.starts_from) if stage.starts_from in names[:i] else None
-                if start is None or start.task == "autoencoder":
-                    raise ValueError(
-                        f"stages.{name}.starts_from: no stage '{stage.starts_from}' of a network is defined before it: "
-                        f"{near_names(stage.starts_from, names[:i])}"
-                    )
-                if start.model.model_dump() | _ENCODER != stage.model.model_dump() | _ENCODER:
-                    raise ValueError(
-                        f"stages.{name}.starts_from: '{stage.starts_from}' has another network or other options: "
-                        "give both the same"
-                    )
-            try:
-                views = self.fit_settings(name).views
-            except ValidationError as error:
-                raise ValueError(f"stages.{name}.fit.{_first_line(error, FitSettings)}") from error
-            if stage.cache and views is None:
-                raise ValueError(
-                    f"stages.{name}.cache: it needs a fixed number of views of each image: set fit.views, such as 10"
-                )
-        return self
+                yield f"{where}: no stage '{name}': {near_names(str(name), self.stages)}"
+        for name in self.run:
+            if not self.named(name):
+                yield f"run: no stage '{name}': {near_names(name, self.stages)}"
+        for name in self.stages:
+            for problem in (*self._bad_references(name), *self._bad_settings(name)):
+                yield f"stages.{name}.{problem}"
 
-    @model_validator(mode="after")
-    def _times_and_folds_exist(self) -> Recipe:
-        for name, stage in self.stages.items():
-            method = self.stages.get(stage.equal_time_to or "")
-            if stage.equal_time_to is not None and (
-                method is None or method.task != "distillation" or stage.task != "supervised"
-            ):
-                distilled = [other for other, part in self.stages.items() if part.task == "distillation"]
-                raise ValueError(
-                    f"stages.{name}.equal_time_to: a supervised stage takes the time of a distillation stage, not of "
-                    f"'{stage.equal_time_to}': {near_names(stage.equal_time_to, distilled)}"
-                )
-            for teacher in stage.teachers:
-                if teacher.unseen and self.stages[teacher.stage].held_out is None:
-                    raise ValueError(
-                        f"stages.{name}.teachers: '{teacher.stage}' has seen all cases: set out_of_fold in its stage"
-                    )
-        return self
+    def _bad_references(self, name: str) -> Iterator[str]:
+        """Other stages that a stage names, and that do not exist before it or are no use to it."""
+        stage, names = self.stages[name], list(self.stages)
+        before = {other: self.stages[other] for other in names[: names.index(name)]}
+        networks = [other for other, part in before.items() if part.task != "autoencoder"]
+        coded = [other for other, part in before.items() if part.task == "autoencoder"]
+        for teacher in stage.teachers.values():
+            if teacher.stage in coded:
+                yield f"teachers: '{teacher.stage}' holds auto-encoders, no network"
+            elif teacher.stage not in before:
+                later = teacher.stage != name and teacher.stage in self.stages
+                fix = "it comes later: move it up" if later else near_names(teacher.stage, networks)
+                yield f"teachers: '{teacher.stage}' is not defined before it: {fix}"
+            elif teacher.out_of_fold and before[teacher.stage].out_of_fold is None:
+                yield f"teachers: '{teacher.stage}' has trained on all cases: set out_of_fold in its stage"
+        for other in stage.autoencoders:
+            if other not in coded:
+                known = near_names(other, coded)
+                yield f"methods: no stage '{other}' with task: autoencoder is defined before it: {known}"
+        start, timed = stage.starts_from, stage.equal_time_to
+        if start is not None and start not in networks:
+            yield f"starts_from: no stage '{start}' of a network is defined before it: {near_names(start, networks)}"
+        elif start is not None and _architecture(before[start]) != _architecture(stage):
+            yield f"starts_from: '{start}' has another network or other options: give both the same"
+        distilled = [other for other, part in self.stages.items() if part.task == "distillation"]
+        if timed is not None and (timed not in distilled or stage.task != "supervised"):
+            yield (
+                f"equal_time_to: a supervised stage takes the time of a distillation stage, not of '{timed}': "
+                f"{near_names(timed, distilled)}"
+            )
+
+    def _bad_settings(self, name: str) -> Iterator[str]:
+        try:
+            views = self.fit_settings(name).views
+        except ValidationError as error:
+            yield f"fit.{_first_line(error, FitSettings)}"
+            return
+        if self.stages[name].cache and views is None:
+            yield "cache: it needs a fixed number of views of each image: set fit.views, such as 10"
 
     def fit_settings(self, stage: str) -> FitSettings:
         """Training settings of a stage: the recipe's, with the stage's own on top."""
         return FitSettings.model_validate(merge(self.fit.model_dump(), self.stages[stage].fit))
+
+    def variant(self, stage: str) -> str:
+        """The name of a stage without its seed."""
+        return self.stages[stage].variant or stage
+
+    def seed_of(self, stage: str) -> int:
+        """The seed of a stage: its own, else the recipe's."""
+        own = self.stages[stage].seed
+        return self.seed if own is None else own
+
+    def named(self, name: str) -> list[str]:
+        """The stages that a name means: one stage, or all seeds of a variant; none for an unknown name."""
+        if name in self.stages:
+            return [name]
+        return [stage for stage, part in self.stages.items() if part.variant == name]
 
     def needs(self, name: str) -> list[str]:
         """The stages that must be trained before one: its own, and those of the stage whose time it takes."""
@@ -601,35 +710,96 @@ class Recipe(Strict):
         return self.with_teachers(stages or self.run or list(self.stages))
 
     def with_teachers(self, wanted: list[str]) -> list[str]:
-        """The wanted stages and all the teachers that they need, in the order of the recipe."""
+        """The wanted stages (or all seeds of a variant) and what they need, in the order of the recipe.
+
+        Raises:
+            InputError: no such stage.
+        """
         needed: set[str] = set()
-        pending = [name.strip() for name in wanted]
+        pending = []
+        for name in map(str.strip, wanted):
+            pending += self.named(name)
+            if not self.named(name):
+                raise InputError(f"recipe {self.name} has no stage '{name}': {near_names(name, self.stages)}")
         while pending:
             name = pending.pop()
-            if name not in self.stages:
-                raise InputError(f"recipe {self.name} has no stage '{name}': {near_names(name, self.stages)}")
-            needed.add(name)
-            pending += [stage for stage in self.needs(name) if stage not in needed]
+            if name not in needed:
+                needed.add(name)
+                pending += self.needs(name)
         return [name for name in self.stages if name in needed]
 
 
-def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _architecture(stage: StageRecipe) -> dict[str, Any]:
+    return stage.model.model_dump() | _ENCODER
+
+
+def _role(name: str, stage: StageRecipe, students: list[StageRecipe]) -> Role:
+    if stage.task == "distillation":
+        return "student"
+    if any(name in student.taught_by for student in students):
+        return "teacher"
+    return "baseline" if any(stage.model == student.model for student in students) else "comparator"
+
+
+class MatrixRecipe(Strict):
+    """Students x teachers x variants; every entry is what a stage states, and null means nothing."""
+
+    students: dict[str, dict[str, Any] | None] = Field(
+        min_length=1, description="The student networks by name."
+    )
+    teachers: dict[str, dict[str, Any] | None] = Field(
+        default_factory=dict, description="The teachers by name; each is trained once, for all seeds."
+    )
+    variants: dict[str, dict[str, Any] | None] = Field(
+        min_length=1,
+        description="The ways of training a student by name; one without methods is trained without teachers.",
+    )
+
+
+class RecipeFile(Recipe):
+    """The keys of a recipe's file: those of `Recipe`, and those that are written out as stages before it is checked."""
+
+    base: str | None = Field(default=None, description="Recipe, or file, whose content this one changes.")
+    seeds: list[int] = Field(
+        default_factory=list, description="Train every stage once per seed; stages are then called NAME@SEED."
+    )
+    matrix: MatrixRecipe | None = Field(default=None, description="Compare ways of training students.")
+
+
+_MAPS = {"stages": "name", "students": "name", "variants": "name", "teachers": "stage", "methods": "method"}
+"""Maps by free name: key -> what names the part in each of their entries."""
+
+
+def merge(
+    base: dict[str, Any], changes: dict[str, Any], kind: str = "name", removes: bool = False
+) -> dict[str, Any]:
     """`base` with `changes` on top; dictionaries merge key by key, all else is replaced.
 
-    A dictionary that names another part (`name`) replaces the old one, whose options would not fit it.
+    A dictionary that names another part replaces the old one, whose options would not fit it. In a map by free name
+    (stages, teachers, methods, and the axes of a matrix) null removes an entry.
+
+    Args:
+        base: what is changed; it stays as it is.
+        changes: what is put on top.
+        kind: the key that names the part in each value.
+        removes: whether null removes a key.
 
     >>> merge({"fit": {"epochs": 1, "lr": 2}}, {"fit": {"epochs": 3}})
     {'fit': {'epochs': 3, 'lr': 2}}
+    >>> merge({"methods": {"fitnet": {}, "skd": {}}}, {"methods": {"skd": None, "cwd": None}})
+    {'methods': {'fitnet': {}, 'cwd': None}}
     """
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        if (
+        if value is None and removes and key in merged:
+            del merged[key]
+        elif (
             isinstance(old, dict)
             and isinstance(value, dict)
-            and value.get("name", old.get("name")) == old.get("name")
+            and value.get(kind, old.get(kind)) == old.get(kind)
         ):
-            merged[key] = merge(old, value)
+            merged[key] = merge(old, value, _MAPS.get(key, "name"), key in _MAPS)
         else:
             merged[key] = value
     return merged
@@ -651,6 +821,21 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
         raise InputError(f"{source}: {_first_line(error)}") from error
 
 
+def parse_matrix(content: object) -> MatrixRecipe:
+    """The checked matrix of a recipe.
+
+    Raises:
+        InputError: as `parse_recipe`.
+
+    >>> parse_matrix({"students": {"unet": {}}, "variants": {"baseline": None}}).teachers
+    {}
+    """
+    try:
+        return MatrixRecipe.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"matrix: {_first_line(error, MatrixRecipe)}") from error
+
+
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -663,8 +848,8 @@ def _first_line(error: ValidationError, top: type[BaseModel] = Recipe) -> str:
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if unknown:
-        parent = _fields_at(first["loc"][:-1], top)
-        message = "unknown key" + (f": {near_names(str(first['loc'][-1]), parent)}" if parent else "")
+        known = _fields_at(first["loc"][:-1], top)
+        message = "unknown key" + (f": {near_names(str(first['loc'][-1]), known)}" if known else "")
     elif first["type"] not in ("value_error", "missing", "too_short"):
         message += f", not {first['input']!r}"
     more = len(errors) - 1
@@ -673,20 +858,12 @@ def _first_line(error: ValidationError, top: type[BaseModel] = Recipe) -> str:
 
 def _fields_at(place: tuple[int | str, ...], top: type[BaseModel]) -> list[str]:
     """The known keys at a place of the recipe, for the message about an unknown one."""
-    kinds: dict[str, type[BaseModel]] = {
-        "data": DataRecipe,
-        "split": SplitRecipe,
-        "patches": PatchRecipe,
-        "evaluation": EvaluationRecipe,
-        "teachers": TeacherRecipe,
-        "fit": FitSettings,
-        "optimizer": OptimizerSettings,
-        "schedule": ScheduleSettings,
-        "joint": JointSettings,
-    }
-    names = [part for part in place if isinstance(part, str)]
-    if not names:
-        return list(top.model_fields)
-    if place[0] == "stages" and len(place) == 2:
-        return list(StageRecipe.model_fields)
-    return list(kinds[names[-1]].model_fields) if names[-1] in kinds else []
+    kind: Any = top
+    for key in place:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(key)].annotation if key in kind.model_fields else None
+        else:
+            kind = next(reversed(get_args(kind)), None)  # of a dictionary's values
+        models = [part for part in get_args(kind) if isinstance(part, type) and issubclass(part, BaseModel)]
+        kind = models[0] if models and type(None) in get_args(kind) else kind
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []

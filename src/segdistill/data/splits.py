@@ -48,35 +48,35 @@ def hold_out(
 def k_fold(
     cases: Sequence[Case], k: int, fold: int, seed: int = 0, val: float = 0.15, stratify: bool = True
 ) -> list[Case]:
-    """Fold `fold` of `k`: it becomes test, and the share `val` of the other cases becomes val.
+    """Fold `fold` of `k`, counted from 1: it becomes test, and the share `val` of the other cases becomes val.
 
     Over all folds every case is tested exactly once. Groups stay whole, labels and sites are stratified.
 
     Raises:
-        InputError: fold outside 0..k-1, k below 2, or a label with fewer groups than folds.
+        InputError: fold outside 1..k, k below 2, or a label with fewer groups than folds.
 
     >>> from pathlib import Path
     >>> table = [Case(str(i), Path(f"{i}.png")) for i in range(10)]
-    >>> tested = [case.id for fold in range(5) for case in k_fold(table, 5, fold) if case.split == "test"]
+    >>> tested = [case.id for fold in range(1, 6) for case in k_fold(table, 5, fold) if case.split == "test"]
     >>> sorted(tested) == sorted(case.id for case in table)
     True
     """
     if k < 2:
         raise InputError(f"k-fold needs k of at least 2, not {k}: use hold-out for a single split")
-    if not 0 <= fold < k:
-        raise InputError(f"fold {fold} does not exist: with k={k} folds are 0 to {k - 1}")
+    if not 1 <= fold <= k:
+        raise InputError(f"fold {fold} does not exist: with k={k} folds are 1 to {k}")
     if not 0 <= val < 1:
         raise InputError(f"val={val} is not a share of the training cases: use 0 to below 1")
     _require_two({case.group_key for case in cases})
     folds = _allocate(cases, {str(number): 1 / k for number in range(k)}, seed, stratify)
-    rest = [case for case in cases if folds[case.group_key] != str(fold)]
+    rest = [case for case in cases if folds[case.group_key] != str(fold - 1)]
     shares = {"train": 1 - val, "val": val} if val > 0 else {"train": 1.0}
-    inner = _allocate(rest, shares, seed + 1 + fold, stratify, strict=False)
+    inner = _allocate(rest, shares, seed + fold, stratify, strict=False)
     return [replace(case, split=inner.get(case.group_key, "test")) for case in cases]
 
 
 def leave_one_out(cases: Sequence[Case], fold: int, seed: int = 0) -> list[Case]:
-    """One group becomes test, all others train: for tables that are too small for anything else.
+    """Group number `fold`, counted from 1, becomes test, all others train: for very small tables.
 
     Over all folds, one for each group, every case is tested exactly once. There is no val: the last weights are kept.
 
@@ -84,17 +84,15 @@ def leave_one_out(cases: Sequence[Case], fold: int, seed: int = 0) -> list[Case]
         InputError: fewer than two groups, or a fold that is none.
 
     >>> from pathlib import Path
-    >>> [case.split for case in leave_one_out([Case(str(i), Path(f"{i}.png")) for i in range(3)], 0)].count("test")
+    >>> [case.split for case in leave_one_out([Case(str(i), Path(f"{i}.png")) for i in range(3)], 1)].count("test")
     1
     """
     require_unique(cases)
     groups = sorted({case.group_key for case in cases}, key=lambda key: _draw(seed, key))
     _require_two(groups)
-    if not 0 <= fold < len(groups):
-        raise InputError(
-            f"fold {fold} does not exist: with {len(groups)} groups folds are 0 to {len(groups) - 1}"
-        )
-    return [replace(case, split="test" if case.group_key == groups[fold] else "train") for case in cases]
+    if not 1 <= fold <= len(groups):
+        raise InputError(f"fold {fold} does not exist: with {len(groups)} groups folds are 1 to {len(groups)}")
+    return [replace(case, split="test" if case.group_key == groups[fold - 1] else "train") for case in cases]
 
 
 def _require_two(groups: Collection[str]) -> None:

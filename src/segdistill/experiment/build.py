@@ -1,4 +1,4 @@
-"""The task of a stage: its network, losses, teachers and method, put together from the recipe."""
+"""The task of a stage, built from the recipe: its network, losses, teachers and methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from segdistill.config.folds import speaks
+from segdistill.config.folds import may_teach
 from segdistill.config.schema import AUTOENCODER, ModelRecipe, StageRecipe
 from segdistill.data.case import Case
 from segdistill.distillation import (
@@ -26,7 +26,7 @@ from segdistill.distillation import (
 )
 from segdistill.errors import InputError
 from segdistill.experiment.inputs import StageInputs
-from segdistill.experiment.stage import build_network, load_stage, read_info
+from segdistill.experiment.stage import build_network, load_stage, read_stage
 from segdistill.losses import create_loss
 from segdistill.models import find
 from segdistill.registry import build
@@ -61,10 +61,10 @@ def load_autoencoders(folder: Path, network: nn.Module, name: str) -> FeatureAut
     Raises:
         InputError: the stage is not finished, or learned from another architecture.
     """
-    info = read_info(folder)
-    if info.get("weights_sha256") is None:
+    record = read_stage(folder)
+    if record is None or not record.is_finished:
         raise InputError(f"stage {folder.name} is not finished: run its recipe again to continue")
-    codes = build_autoencoders(ModelRecipe.model_validate(info["model"]), network, name)
+    codes = build_autoencoders(ModelRecipe.model_validate(record.network), network, name)
     load_weights(folder / WEIGHTS, codes)
     return codes
 
@@ -82,25 +82,25 @@ def make_methods(
         InputError: an unknown method or option.
     """
     made = {}
-    for part in stage.methods:
-        options = dict(part.options)
+    for name, part in stage.methods.items():
+        options = part.options
         if part.autoencoders:
             options["autoencoders"] = {
-                name: codes(name, trained) for name, trained in part.autoencoders.items()
+                network: codes(network, own) for network, own in part.autoencoders.items()
             }
-        made[part.name] = (part.weight, create_method(part.name, **options))
+        made[name] = (part.weight, create_method(part.method, **options))
     return made
 
 
 FEX = ("encoder.", "classifier.")
-"""Parameters that `load_fex: false` leaves as they are: the extractor of features and the head on it."""
+"""Parameters that `load_fex: false` does not load: the feature extractor and the classifier on it."""
 
 
 def labelled_model(stage: StageRecipe) -> ModelRecipe:
-    """The stage's network with as many answers as the stage has classes of images.
+    """The stage's network with as many label outputs as the stage has classes of images.
 
     Raises:
-        InputError: the network has another number, or cannot say a class at all.
+        InputError: the network has another number, or no label output at all.
 
     >>> stage = StageRecipe(task="joint", model=ModelRecipe(name="lanet_resnet18"))
     >>> labelled_model(stage).options
@@ -112,10 +112,10 @@ def labelled_model(stage: StageRecipe) -> ModelRecipe:
     kind, name = find(model.name).kind, model.name
     if kind == "segmenter" and name != "external" and ":" not in name:
         raise InputError(
-            f"{name} says no class of an image: use a classifier or a network such as lanet_resnet18"
+            f"{name} does not classify images: use a classifier or a network such as lanet_resnet18"
         )
     if kind not in ("classifier", "joint"):
-        return model  # another's network: its own options decide
+        return model  # an external network: its own options decide
     option, count = ("classes" if kind == "classifier" else "labels"), len(joint.classes)
     if model.options.get(option, count) != count:
         raise InputError(f"{name} has {option} {model.options[option]}, but joint.classes names {count}")
@@ -140,19 +140,7 @@ def start_network(inputs: StageInputs) -> nn.Module:
     return network
 
 
-def joint_task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
-    """The task of a stage with task `joint`."""
-    return Joint(start_network(inputs), *_told(inputs, cases))
-
-
-def student_task(inputs: StageInputs, cases: list[Case]) -> Callable[..., Distillation]:
-    """What makes the task of a distillation stage: that of a joint student where the stage says so."""
-    if inputs.stage.joint_settings is None:
-        return Distillation
-    return partial(JointDistillation, *_told(inputs, cases))
-
-
-def _told(inputs: StageInputs, cases: list[Case]) -> tuple[Any, ...]:
+def _joint_parts(inputs: StageInputs, cases: list[Case]) -> tuple[Any, ...]:
     joint, loss = inputs.stage.joint_settings, inputs.stage.loss
     assert joint is not None
     hard = JointLoss(joint, create_loss(loss.name, **loss.options))
@@ -161,7 +149,7 @@ def _told(inputs: StageInputs, cases: list[Case]) -> tuple[Any, ...]:
 
 
 def require_joint(stage: StageRecipe, name: str, cases: list[Case]) -> None:
-    """Refuses training cases that cannot teach a stage the classes and locations that it is to learn.
+    """Refuses training cases without the classes and locations that a stage learns.
 
     Raises:
         InputError: no location, a label that is none of its classes, or a class with fewer than two cases.
@@ -174,8 +162,8 @@ def require_joint(stage: StageRecipe, name: str, cases: list[Case]) -> None:
     joint = stage.joint_settings
     if joint is None:
         return
-    says_where = find(stage.model.name).kind != "classifier" or stage.task != "joint"
-    if joint.uses_location and says_where and not any(c.is_located for c in cases):
+    segments = find(stage.model.name).kind != "classifier" or stage.task != "joint"
+    if joint.uses_location and segments and not any(c.is_located for c in cases):
         raise InputError(
             f"stage {name}: no training case has a mask or a box: add some, or set joint.location: none"
         )
@@ -186,8 +174,8 @@ def require_joint(stage: StageRecipe, name: str, cases: list[Case]) -> None:
     for label in joint.classes:
         if there[label] < 2:
             raise InputError(
-                f"stage {name}: class '{label}' has {there[label]} training case(s): give at least 2, or leave it out "
-                "of joint.classes and data.labels"
+                f"stage {name}: class '{label}' has {there[label]} training case(s): give at least 2, or remove it "
+                "from joint.classes and data.labels"
             )
 
 
@@ -198,18 +186,18 @@ def build_task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision
         inputs: the stage's part of the recipe, and where its teachers lie.
         cases: its training cases, in the order of its views.
         fabric: the device for what is not trained.
-        precision: of the training; teachers answer in bf16 where it is mixed.
+        precision: of the training; teachers run in bf16 where it is mixed.
 
     Raises:
         InputError: a part cannot be built.
     """
-    return TASKS[inputs.stage.task](inputs, cases, fabric, precision)
+    return _TASKS[inputs.stage.task](inputs, cases, fabric, precision)
 
 
 def _supervised(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
     network = start_network(inputs)
     loss = create_loss(inputs.stage.loss.name, **inputs.stage.loss.options)
-    return Supervised(network, loss, inputs.stage.deep)
+    return Supervised(network, loss, inputs.stage.deep_supervision)
 
 
 def _autoencoder(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
@@ -229,19 +217,25 @@ def _distillation(inputs: StageInputs, cases: list[Case], fabric: Fabric, precis
 
     labels = [case.label for case in cases]
     belongs = torch.tensor([[not t.labels or label in t.labels for t in teachers] for label in labels])
-    evidence = torch.tensor(speaks(inputs.recipe, inputs.name, cases, inputs.cases))
+    allowed = torch.tensor(may_teach(inputs.recipe, inputs.name, cases, inputs.cases))
     adaptive = stage.weighting.name != "fixed"
-    return student_task(inputs, cases)(
+    joint = stage.joint_settings is not None
+    make = partial(JointDistillation, *_joint_parts(inputs, cases)) if joint else Distillation
+    return make(
         network,
         loss,
         teachers,
-        teacher_weights(teachers, labels, stage.routing) * evidence,
+        teacher_weights(teachers, labels, stage.routing) * allowed,
         make_methods(stage, codes),
         stage.hard_weight,
         belongs if stage.finetune_teachers else None,
         create_weighting(stage.weighting.name, **stage.weighting.options) if adaptive else None,
         stage.combine,
     )
+
+
+def _joint(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+    return Joint(start_network(inputs), *_joint_parts(inputs, cases))
 
 
 def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
@@ -261,25 +255,23 @@ def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precisi
 def _teachers(inputs: StageInputs, fabric: Fabric, precision: str) -> list[Teacher]:
     stage = inputs.stage
     teachers = []
-    for teacher in stage.teachers:
+    for name, teacher in stage.teachers.items():
         model = inputs.recipe.stages[teacher.stage].model.name
         chosen = choose_precision(inputs.settings.precision, fabric.device, model)
         autocast = torch.bfloat16 if chosen.startswith("bf16") else None
-        answering = load_stage(inputs.teacher_folder(teacher.stage)).network.to(fabric.device)
+        network = load_stage(inputs.teacher_folder(teacher.stage)).network.to(fabric.device)
         if inputs.settings.channels_last:
-            answering.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         teachers.append(
-            Teacher(
-                teacher.stage, answering, teacher.weight, teacher.labels, autocast, stage.finetune_teachers
-            )
+            Teacher(name, network, teacher.weight, teacher.labels, autocast, stage.finetune_teachers)
         )
     return teachers
 
 
-TASKS: dict[str, Callable[[StageInputs, list[Case], Fabric, str], Task]] = {
+_TASKS: dict[str, Callable[[StageInputs, list[Case], Fabric, str], Task]] = {
     "supervised": _supervised,
     "autoencoder": _autoencoder,
     "distillation": _distillation,
-    "joint": joint_task,
+    "joint": _joint,
     "adversarial": _adversarial,
 }

@@ -1,4 +1,4 @@
-"""Refuses a recipe that cannot be trained before anything is: every part is built once without memory."""
+"""Refuses a recipe that cannot be trained before anything runs: every part is built once without memory."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from segdistill.losses import create_loss
 from segdistill.models import find
 from segdistill.models.discriminator import RECEPTIVE_FIELD
 from segdistill.models.pretrained import require_encoder_weights
-from segdistill.stats.comparison import split_name
 from segdistill.stats.verdict import SEEDS
 from segdistill.training.adversarial import make_discriminators, seen_sizes, stage_shapes
 from segdistill.training.distillation import connect
 
 
 def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
-    """Refuses a stage without training cases, or with a teacher for a class that no training case has.
+    """Refuses a stage without training cases, or with a teacher of labels that no training case has.
 
     Raises:
         InputError: names the stage, the class or site, and what there is.
@@ -35,13 +34,13 @@ def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
     found = stage_cases(recipe, name, cases, "train")
     require_joint(stage, name, found)
     labels = {case.label for case in found}
-    if stage.routing == "both" and not stage.finetune_teachers:
-        return  # every teacher speaks on every image
-    for teacher in stage.teachers:
+    if stage.routing == "all" and not stage.finetune_teachers:
+        return  # every teacher teaches every image
+    for key, teacher in stage.teachers.items():
         if teacher.labels and not labels & set(teacher.labels):
             raise InputError(
-                f"stage {name}: teacher '{teacher.stage}' speaks for {', '.join(teacher.labels)}, but the "
-                f"training cases are {', '.join(sorted(labels)) or 'without labels'}"
+                f"stage {name}: teacher '{key}' teaches images labelled {', '.join(teacher.labels)}, but the training "
+                f"cases are {', '.join(sorted(labels)) or 'without labels'}"
             )
 
 
@@ -83,7 +82,7 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
             f"model.classes is {classes}, but masks have background and one kind of foreground: "
             "use 2, or 1 for a single sigmoid logit"
         )
-    teachers = {teacher.stage: network(recipe.stages[teacher.stage]) for teacher in stage.teachers}
+    teachers = {name: network(recipe.stages[teacher.stage]) for name, teacher in stage.teachers.items()}
     if stage.task == "autoencoder":
         for name, teacher in teachers.items():
             build_autoencoders(stage.model, teacher, name)
@@ -100,7 +99,7 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
 
     def codes(name: str, trained: str) -> FeatureAutoEncoders:
         learned = recipe.stages[trained]
-        source = learned.teachers[0].stage
+        (source,) = learned.taught_by
         return build_autoencoders(learned.model, network(recipe.stages[source]), source)
 
     weighting = create_weighting(stage.weighting.name, **stage.weighting.options)
@@ -108,7 +107,7 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
 
 
 def without_weights(stage: StageRecipe, channels: int) -> nn.Module:
-    """The network of a stage, its pretrained weights not loaded: enough to ask for shapes, on the meta device too."""
+    """The network of a stage without its pretrained weights; for shapes, on the meta device too."""
     return build_network(labelled_model(stage).model_copy(update={"pretrained": None}), channels)
 
 
@@ -118,7 +117,7 @@ def _check_pretrained(stage: StageRecipe, channels: int) -> None:
     if model.pretrained is None:
         return
     if stage.task == "autoencoder":
-        raise InputError("auto-encoders take no pretrained weights: leave model.pretrained out")
+        raise InputError("auto-encoders take no pretrained weights: remove model.pretrained")
     with torch.device("meta"):
         network = without_weights(stage, channels)
     require_encoder_weights(encoder_of(network, model.name), model.pretrained, model.sha256)
@@ -129,19 +128,16 @@ def _require_size(size: tuple[int, int], network: nn.Module) -> None:
     sides = [-(-max(side, smallest) // divisor) * divisor for side in size]
     if sides != list(size):
         divided = all(side % divisor == 0 for side in size)
-        takes = f"sides of {smallest} pixels and more" if divided else f"sides that {divisor} divides"
+        rule = f"below {smallest} pixels" if divided else f"not a multiple of {divisor}"
         fitting = str(sides[0] if sides[0] == sides[1] else sides)
-        raise InputError(f"its network takes {takes}, not {size[0]}x{size[1]}: set size={fitting}")
+        raise InputError(f"image size {size[0]}x{size[1]} is {rule}; use size={fitting}")
 
 
 def recipe_warnings(recipe: Recipe, stages: list[str]) -> list[str]:
     """What to know before the stages are trained; their parts have been checked.
 
-    >>> from segdistill.config.matrix import expand_matrix
-    >>> net = {"model": {"name": "unet"}}
-    >>> methods = {"baseline": {}, "kd": {"methods": [{"name": "soft_prediction"}]}}
-    >>> matrix = {"students": {"small": net}, "teachers": {"big": net}, "methods": methods, "seeds": [0]}
-    >>> recipe = Recipe.model_validate({"name": "r", **expand_matrix({"matrix": matrix})})
+    >>> from segdistill.config.load import load_recipe
+    >>> recipe = load_recipe("distill", ["seeds=[0]"])
     >>> recipe_warnings(recipe, list(recipe.stages))
     ['1 seed: a verdict needs at least three']
     """
@@ -149,19 +145,19 @@ def recipe_warnings(recipe: Recipe, stages: list[str]) -> list[str]:
 
 
 def _few_seeds(recipe: Recipe, stages: list[str]) -> list[str]:
-    """A matrix that compares methods with a baseline by fewer trainings than the rule of verdict.py asks for."""
-    cells = [name for name in stages if recipe.stages[name].may_fail and split_name(name)[1] is not None]
-    roles = {recipe.stages[name].role for name in cells}
-    if not {"student", "baseline"} <= roles:
+    """Students and baselines that are compared over fewer seeds than the rule of verdict.py asks for."""
+    compared = [recipe.stages[name] for name in stages if recipe.stages[name].role in ("student", "baseline")]
+    seeds = Counter(stage.variant for stage in compared if stage.variant is not None)
+    if not {"student", "baseline"} <= {stage.role for stage in compared if stage.variant is not None}:
         return []
-    fewest = min(Counter(split_name(name)[0] for name in cells).values())
+    fewest = min(seeds.values())
     needed = {2: "two", 3: "three"}.get(SEEDS, str(SEEDS))
     found = f"{fewest} seed{'s' if fewest > 1 else ''}"
     return [f"{found}: a verdict needs at least {needed}"] if fewest < SEEDS else []
 
 
 def _small_maps(recipe: Recipe, stages: list[str]) -> list[str]:
-    """Discriminators of patches that are larger than what they see: one line for all stages, with the smallest map."""
+    """Discriminators whose patches are larger than their maps: one line for all stages, with the smallest map."""
     size, channels = recipe.data.height_width, recipe.data.channels
     small: dict[str, tuple[int, int]] = {}
     for name in stages:
@@ -180,5 +176,5 @@ def _small_maps(recipe: Recipe, stages: list[str]) -> list[str]:
     named = f"stage{'s' if len(small) > 1 else ''} {', '.join(small)}"
     return [
         f"{named}: discriminators see maps of {height}x{width}, smaller than the {RECEPTIVE_FIELD}x{RECEPTIVE_FIELD} "
-        "pixels that each of their logits looks at: they judge maps as a whole, not by patches"
+        "pixels of each of their logits: they classify maps as a whole, not patches"
     ]

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from segdistill.config.matrix import map_stages, needed_stages
 from segdistill.errors import InputError
-from segdistill.experiment.equal_time import EQUAL_TIME_FILE
-from segdistill.experiment.results import METRICS_FILE, RUN_FILE, SUMMARY_FILE, read_json, read_recipe
+from segdistill.experiment.results import read_recipe
 from segdistill.files import sha256_text
-from segdistill.metrics.cases import read_metrics_csv
+from segdistill.metrics.cases import METRICS_FILE, read_metrics_csv
+from segdistill.records import EvaluationRecord, RunRecord, StageRecord
 from segdistill.registry import near_names
-from segdistill.stats.comparison import Training, Variant, own_baselines, split_name
+from segdistill.stats.comparison import Training, Variant, own_baselines
 
-INFO = "stage.json"
 _NO_SETTINGS = {"checkpoint_seconds", "workers"}
-_NO_FACTS = {"seed", "about", "role", "fit", "may_fail", "cache_limit_gb"}
+_NO_FACTS = {"seed", "variant", "about", "role", "fit", "may_fail", "cache_limit_gb"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """A run folder as it describes itself."""
+    """A run folder."""
 
     folder: Path
 
@@ -38,15 +36,15 @@ class Source:
     def stages(self) -> list[str]:
         """The evaluated stages, in the order of the run's report."""
         found = sorted(path.parent.name for path in (self.folder / "stages").glob(f"*/{METRICS_FILE}"))
-        listed = [name for name in read_json(self.folder / RUN_FILE).get("stages", []) if name in found]
-        return listed or found
+        record = RunRecord.find(self.folder)
+        return [name for name in (record.stages if record else []) if name in found] or found
 
 
-def read_trainings(words: Sequence[str], progress: Any = None) -> list[Training]:
+def read_trainings(words: Sequence[str]) -> list[Training]:
     """The trainings that words of the command line mean: run folders, RUN:STAGE, and folders left by `evaluate -o`.
 
     Raises:
-        InputError: a word means none of these; what was found instead is said.
+        InputError: a word means none of these, or a record is damaged.
 
     >>> read_trainings(["nowhere"])
     Traceback (most recent call last):
@@ -73,7 +71,7 @@ def _read(word: str) -> list[Training]:
         raise InputError(
             f"{word}: no such folder: give a run, RUN:STAGE, or a folder of segdistill evaluate -o"
         )
-    if (folder / INFO).exists() and (folder / METRICS_FILE).exists():
+    if (folder / StageRecord.FILE).exists() and (folder / METRICS_FILE).exists():
         return [_training(Source(folder.resolve().parents[1]), folder.name)]
     if (folder / "stages").is_dir():
         source = Source(folder)
@@ -88,13 +86,12 @@ def _read(word: str) -> list[Training]:
 
 
 def _evaluation(folder: Path) -> Training:
-    name = folder.resolve().name
-    cell, seed = split_name(name)
+    name, record = folder.resolve().name, EvaluationRecord.find(folder)
+    known = record is not None and record.model == name  # else the user has named the folder
     return Training(
-        cell,
+        record.variant or name if record is not None and known else name,
         read_metrics_csv(folder / METRICS_FILE),
-        seed,
-        network=_network(read_json(folder / SUMMARY_FILE).get("cost", {}).get("parameters")),
+        record.seed if record is not None and known else None,
         settings=f"evaluations in {folder.resolve().parent}",
         stage=name,
         run=folder.resolve().parent.name,
@@ -103,78 +100,41 @@ def _evaluation(folder: Path) -> Training:
 
 
 def _training(source: Source, name: str) -> Training:
-    folder, recipe = source.folder / "stages" / name, source.recipe
-    info, (cell, seed) = read_json(folder / INFO), split_name(name)
-    part = recipe.get("stages", {}).get(name, {})
-    recorded = (info.get("seed"), seed, part.get("seed"), recipe.get("seed"))
-    epochs, seconds = _trained(folder / "curves.csv")
-    fit = {**recipe.get("fit", {}), **part.get("fit", {})}
-    batches = math.ceil(info.get("train_cases", 0) / fit.get("batch_size", 8))
-    steps = epochs * math.ceil(batches / fit.get("accumulate", 1))
+    folder = source.folder / "stages" / name
+    record = StageRecord.read(folder)
+    if record is None:
+        raise InputError(f"{folder} has no {StageRecord.FILE}: run its recipe again")
     return Training(
-        cell,
+        record.variant,
         read_metrics_csv(folder / METRICS_FILE),
-        next((s for s in recorded if isinstance(s, int)), None),
-        role=str(info.get("role", part.get("role", ""))),
-        network=_network(info.get("model")),
-        settings=_settings(recipe, name) or f"stages in {source.folder.resolve()}",
+        record.seed,
+        role=record.role,
+        network=json.dumps(record.network, sort_keys=True),
+        settings=_settings(source.recipe, name) or f"stages in {source.folder.resolve()}",
         stage=name,
         run=source.folder.resolve().name,
         source=f"{source.folder}:{name}",
-        steps=min(steps, fit.get("steps") or steps) or None,
-        seconds=seconds or None,
-        equal_time_to=equal_time_to(source.folder, name),
+        steps=record.steps,
+        seconds=record.seconds or None,
+        equal_time_to=record.equal_time_to,
     )
 
 
-def equal_time_to(run: Path, stage: str) -> str:
-    """The cell whose time a stage was given, once that was measured; "" for none.
-
-    >>> equal_time_to(Path("nowhere"), "baseline@0")
-    ''
-    """
-    return str(read_json(run / EQUAL_TIME_FILE).get(split_name(stage)[0], {}).get("equal_time_to", ""))
-
-
-def _network(facts: Any) -> str:
-    return json.dumps(facts, sort_keys=True) if facts else ""
-
-
-def _trained(curves: Path) -> tuple[int, float]:
-    """Epochs and seconds of a training."""
-    try:
-        with open(curves, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return 0, 0.0
-    return len(rows), sum(float(row.get("seconds") or 0) for row in rows)
-
-
 def _settings(recipe: dict[str, Any], name: str, above: tuple[str, ...] = ()) -> str:
-    """A hash of all that a stage was told but its seed, its teachers' settings included; "" where not known."""
-    stage = recipe.get("stages", {}).get(name)
+    """A hash of all settings of a stage but its seed, with those of the stages that it needs; "" where not known."""
+    stages = recipe.get("stages", {})
+    stage = stages.get(name)
     if not isinstance(stage, dict) or name in above:
         return ""
-    facts = {key: value for key, value in stage.items() if key not in _NO_FACTS}
-    others = [teacher.get("stage") for teacher in stage.get("teachers") or []]
-    others += [
-        c for methods in stage.get("methods") or [] for c in (methods.get("autoencoders") or {}).values()
-    ]
-    others += [stage[key] for key in ("starts_from", "equal_time_to") if stage.get(key)]
+    own = {key: value for key, value in stage.items() if key not in _NO_FACTS}
     fit = {**recipe.get("fit", {}), **stage.get("fit", {})}
-    told = {
-        "stage": json.loads(_without_seeds(json.dumps(facts), others)),
+    facts = {
+        "stage": map_stages(own, lambda other: stages.get(other, {}).get("variant") or other),
         "fit": {key: value for key, value in fit.items() if key not in _NO_SETTINGS},
-        "data": recipe.get("data"),
-        "others": [_settings(recipe, other, (*above, name)) for other in others],
+        "data": {key: value for key, value in (recipe.get("data") or {}).items() if key != "table"},
+        "others": [_settings(recipe, other, (*above, name)) for other in needed_stages(stage)],
     }
-    return sha256_text(json.dumps(told, sort_keys=True))
-
-
-def _without_seeds(text: str, names: Iterable[str]) -> str:
-    for name in names:
-        text = text.replace(json.dumps(name), json.dumps(split_name(name)[0]))
-    return text
+    return sha256_text(json.dumps(facts, sort_keys=True))
 
 
 def stated_margin(words: Sequence[str]) -> float | None:
@@ -190,41 +150,32 @@ def stated_margin(words: Sequence[str]) -> float | None:
 
 
 def choose_pairs(
-    methods: Sequence[Variant], stages: Sequence[str] = (), baseline: str | None = None
+    variants: Sequence[Variant], stages: Sequence[str] = (), baseline: str | None = None
 ) -> list[tuple[Variant, Variant]]:
-    """Which method is compared with which baseline.
+    """Which variant is compared with which baseline.
 
-    Without `stages` the methods are the students, or, where there are none, all but teachers and baselines. Without
-    `baseline` a method is compared with every baseline of its own network (equal steps, equal time), else with all.
+    Args:
+        variants: from `group_variants`.
+        stages: names of the variants to compare; by default the students or, where there are none, all but teachers
+            and baselines.
+        baseline: name of what they are compared with; by default every baseline of the variant's own network (at
+            equal steps, at equal time), else all baselines and comparators.
 
     Raises:
         InputError: an unknown name, or no baseline.
     """
-    named = [_find(methods, name, "stage") for name in stages]
-    chosen = [m for found in named for m in found]
-    given = _find(methods, baseline, "baseline") if baseline else []
-    if not chosen:
-        free = [m for m in methods if m not in given]
-        chosen = [m for m in free if m.first.role == "student"] or [
-            m for m in free if m.first.role != "teacher" and (given or m.first.role != "baseline")
-        ]
-    alone = given or [m for m in methods if m.first.role == "baseline"]
-    pairs = []
-    for method in chosen:
-        if given:
-            own = [b for b in given if {t.run for t in b.trainings} & {t.run for t in method.trainings}]
-            partners = own or given
-        else:
-            partners = own_baselines(method, methods) or [
-                b for b in alone if not b.first.network or not method.first.network
-            ]
-            partners = partners or alone
-        pairs += [(method, partner) for partner in partners if partner is not method]
+    given = _find(variants, baseline, "baseline") if baseline else []
+    chosen = [v for name in stages for v in _find(variants, name, "stage")]
+    pairs = [
+        (variant, partner)
+        for variant in chosen or _by_default(variants, given)
+        for partner in _partners(variant, variants, given)
+        if partner is not variant
+    ]
     if not pairs:
-        runs = ", ".join(
-            dict.fromkeys(t.source.rpartition(":")[0] or t.source for m in methods for t in m.trainings)
-        )
-        names = ", ".join(m.name for m in methods)
+        sources = (t.source for v in variants for t in v.trainings)
+        runs = ", ".join(dict.fromkeys(source.rpartition(":")[0] or source for source in sources))
+        names = ", ".join(v.name for v in variants)
         raise InputError(
             f"no baseline to compare with in {runs}: train the student without distillation (role: baseline), or name "
             f"one with --baseline (there are: {names})"
@@ -232,12 +183,28 @@ def choose_pairs(
     return pairs
 
 
-def _find(methods: Sequence[Variant], name: str, what: str) -> list[Variant]:
+def _by_default(variants: Sequence[Variant], given: Sequence[Variant]) -> list[Variant]:
+    free = [v for v in variants if v not in given]
+    others = {"teacher"} if given else {"teacher", "baseline"}
+    return [v for v in free if v.first.role == "student"] or [v for v in free if v.first.role not in others]
+
+
+def _partners(variant: Variant, variants: Sequence[Variant], given: Sequence[Variant]) -> Sequence[Variant]:
+    if given:
+        return [b for b in given if b.runs & variant.runs] or given
+    known = bool(variant.first.network)
+    baselines = [v for v in variants if v.first.role == "baseline"]
+    unknown = [b for b in baselines if not (known and b.first.network)]
+    comparators = [v for v in variants if v.first.role == "comparator"]
+    return own_baselines(variant, variants) or unknown or baselines or comparators
+
+
+def _find(variants: Sequence[Variant], name: str, what: str) -> list[Variant]:
     found = [
-        m
-        for m in methods
-        if name in (m.name, m.first.cell, *(t.stage for t in m.trainings), *(t.source for t in m.trainings))
+        v
+        for v in variants
+        if name in (v.name, v.first.variant, *(n for t in v.trainings for n in (t.stage, t.source)))
     ]
     if not found:
-        raise InputError(f"no {what} '{name}': {near_names(name, [m.name for m in methods])}")
+        raise InputError(f"no {what} '{name}': {near_names(name, [v.name for v in variants])}")
     return found

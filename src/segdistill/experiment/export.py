@@ -1,11 +1,11 @@
-"""A stage of a run as a model file, with its provenance, its metrics, and the check against torch."""
+"""A stage of a run as a model file, with provenance and metrics, checked against torch."""
 
 from __future__ import annotations
 
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,29 +20,32 @@ from torch import nn
 from segdistill.data.case import Case
 from segdistill.data.opened import fullest_slice, open_case
 from segdistill.errors import GateFailed, InputError
-from segdistill.experiment.results import RUN_FILE, SUMMARY_FILE, read_json
+from segdistill.experiment.results import read_json
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.files import atomic_write, sha256_file, sha256_text, write_json
 from segdistill.imaging.postprocess import Postprocess, resize_probability
 from segdistill.imaging.preprocess import Preprocess
+from segdistill.records import EvaluationRecord, RunRecord
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import LABEL_NAME, METADATA_KEY, OUTPUT_NAME, ModelInfo, dump_info
 from segdistill.training.inference import MaskAndClass, Probability
 
+OPSET = 20
 UNDECIDED = 1e-4
+"""Probabilities this close to the threshold may give another mask in another engine."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two engines agree over cases.
+    """How far two engines agree over cases.
 
     Attributes:
-        cases: how many were compared.
-        differing_cases: how many have a pixel that differs and is not undecided.
-        differing_pixels: such pixels in all.
-        undecided_pixels: pixels whose probability is within 1e-4 of the threshold in torch; they are left out.
+        cases: number of cases that were compared.
+        differing_cases: number of cases with a differing pixel that is decided.
+        differing_pixels: number of these pixels.
+        undecided_pixels: pixels whose probability in torch is within 1e-4 of the threshold; they do not count.
         largest_difference: of probabilities, over all pixels.
-        differing_classes: cases whose class differs though it is not undecided, for networks that classify.
+        differing_classes: cases whose class differs though it is decided, of networks that classify.
         largest_class_difference: of the probabilities of classes.
     """
 
@@ -55,11 +58,7 @@ class Agreement:
     largest_class_difference: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values.
-
-        >>> Agreement(1, 0, 0, 0, 0.0).to_dict()["cases"]
-        1
-        """
+        """As plain types, for JSON."""
         return asdict(self)
 
 
@@ -77,9 +76,8 @@ def measure_agreement(
     """
     engine = Engine(model_file)
     both = (MaskAndClass if engine.info.labels else Probability)(network).eval().cpu()
-    count = differing_cases = differing = undecided = 0
+    count = differing_cases = differing = undecided = differing_classes = 0
     largest = largest_class = 0.0
-    differing_classes = 0
     for case in cases:
         opened = open_case(case, preprocess.intensity)
         size = opened.size
@@ -88,13 +86,13 @@ def measure_agreement(
             known = [_arrays(both(torch.from_numpy(image[None]))) for image in images]
         given = [engine.run_both(image[None]) for image in images]
         expected = preprocess.join(np.stack([mask[0] for mask, _ in known]), size)
-        answer = preprocess.join(np.stack([mask[0] for mask, _ in given]), size)
+        exported = preprocess.join(np.stack([mask[0] for mask, _ in given]), size)
         if engine.info.labels:
             apart, differs = _compare_classes([label for _, label in known], [label for _, label in given])
             largest_class, differing_classes = max(largest_class, apart), differing_classes + differs
-        largest = max(largest, float(np.abs(expected - answer).max()))
+        largest = max(largest, float(np.abs(expected - exported).max()))
         close = (np.abs(resize_probability(expected, size) - postprocess.threshold) < UNDECIDED).any(0)
-        wrong = (postprocess.mask(expected, size) != postprocess.mask(answer, size)) & ~close
+        wrong = (postprocess.mask(expected, size) != postprocess.mask(exported, size)) & ~close
         count += 1
         undecided += int(close.sum())
         differing += int(wrong.sum())
@@ -114,9 +112,7 @@ def _arrays(output: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> Arrays:
 def _compare_classes(
     known: list[NDArray[np.float32] | None], given: list[NDArray[np.float32] | None]
 ) -> tuple[float, bool]:
-    """The largest difference of two engines' class probabilities (the mean over patches), and whether they decide
-    apart.
-    """
+    """The largest difference of class probabilities (means over patches), and whether decided classes differ."""
     one, other = (
         np.mean([part for part in parts if part is not None], axis=0)[0] for parts in (known, given)
     )
@@ -126,7 +122,7 @@ def _compare_classes(
 
 
 def require_agreement(agreement: Agreement) -> None:
-    """Lets a model file pass only if every decided pixel is equal.
+    """Requires that every decided pixel and class is equal.
 
     Raises:
         GateFailed: some differ.
@@ -144,9 +140,6 @@ def require_agreement(agreement: Agreement) -> None:
             f"the model file's class differs from torch's in {agreement.differing_classes} of {agreement.cases} cases "
             f"(largest difference {agreement.largest_class_difference:.2g}): it was not kept"
         )
-
-
-OPSET = 20
 
 
 def export_network(network: nn.Module, info: ModelInfo, path: Path) -> None:
@@ -181,7 +174,7 @@ def export_network(network: nn.Module, info: ModelInfo, path: Path) -> None:
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Removes what the exporter writes about the machine it ran on: source paths, stack traces, doc strings."""
+    """Removes what the exporter writes about the machine: source paths, stack traces, doc strings."""
     del model.metadata_props[:]
     graphs: list[Any] = [model.graph, *model.functions]
     for graph in graphs:
@@ -198,7 +191,7 @@ def strip(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints its own progress; a command's stdout is for data."""
+    """Silences the exporter, which prints progress to stdout and warnings."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
@@ -212,66 +205,67 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def export_stage(folder: Path, target: Path, cases: list[Case]) -> Agreement:
-    """Writes a stage as a model file and keeps it only if its masks on `cases` are those of torch.
+def export_stage(
+    folder: Path, target: Path, cases: list[Case], load: Callable[[Path], TrainedStage] = load_stage
+) -> Agreement:
+    """Writes a stage as a model file, and keeps it only if its masks on `cases` are those of torch.
 
-    Beside it stands TARGET.json with the agreement and the file's hash; when that still fits, nothing is done again.
+    TARGET.json beside it has the agreement and the file's hash; where these still fit, nothing is done.
+
+    Args:
+        folder: of the stage.
+        target: the model file.
+        cases: to compare on.
+        load: loads the stage.
 
     Raises:
         GateFailed: masks differ.
         InputError: no such stage, or the file cannot be written.
     """
-    stage = load_stage(folder)
-    if not stage.marks:
+    stage = load(folder)
+    if not stage.segments:
         raise InputError(
             f"stage {stage.name} is a classifier without a mask: export a stage that segments or a joint network"
         )
     info = _describe(stage)
-    record = target.with_suffix(".json")
-    known = read_json(record)
-    inputs = sha256_text(stage.info["weights_sha256"] + dump_info(info))
+    known = read_json(target.with_suffix(".json"))
+    inputs = sha256_text(stage.record.weights_sha256 + dump_info(info))
     if known.get("inputs") == inputs and target.exists() and sha256_file(target) == known.get("model_sha256"):
         return Agreement(**known["agreement"])
     with atomic_write(target) as candidate:  # a file that does not pass the gate never has the final name
         export_network(stage.network, info, candidate)
         agreement = measure_agreement(stage.network, stage.preprocess, stage.postprocess, candidate, cases)
         require_agreement(agreement)
-    write_json(
-        record,
-        {"inputs": inputs, "model_sha256": sha256_file(target), "agreement": agreement.to_dict()},
-    )
+    facts = {"inputs": inputs, "model_sha256": sha256_file(target), "agreement": agreement.to_dict()}
+    write_json(target.with_suffix(".json"), facts)
     return agreement
 
 
 def _describe(stage: TrainedStage) -> ModelInfo:
-    """What the model file says of itself: processing, provenance, measured metrics."""
-    run = stage.folder.parent.parent
-    facts = read_json(run / RUN_FILE)
+    """The metadata of the model file: processing, provenance, measured metrics."""
+    folder, run = stage.folder, stage.folder.parent.parent
+    record = RunRecord.find(run) or RunRecord(recipe="")
+    evaluation = EvaluationRecord.find(folder) or EvaluationRecord(model=stage.name)
+    recipe = run / "recipe.yaml"
     provenance = {
-        "recipe": facts.get("recipe", ""),
-        "recipe_sha256": sha256_file(run / "recipe.yaml") if (run / "recipe.yaml").exists() else "",
+        "recipe": record.recipe,
+        "recipe_sha256": sha256_file(recipe) if recipe.exists() else "",
         "stage": stage.name,
-        "data": facts.get("data", ""),
-        "data_sha256": facts.get("data_hash", ""),
-        "weights_sha256": stage.info["weights_sha256"],
-        "teachers": stage.info.get("teachers", []),
+        "data": record.data,
+        "data_sha256": record.data_hash,
+        "weights_sha256": stage.record.weights_sha256,
+        "weights": asdict(stage.record.weights) if stage.record.weights else None,
+        "teachers": stage.record.teachers,
     }
-    cost = read_json(stage.folder / SUMMARY_FILE).get("cost", {})
-    provenance |= {name: cost[name] for name in ("parameters", "macs") if name in cost}
+    cost = {"parameters": evaluation.cost.parameters, "macs": evaluation.cost.macs}
+    classes = evaluation.classification
     return ModelInfo(
-        name=f"{facts.get('recipe', run.name)}:{stage.name}",
+        name=f"{record.recipe or run.name}:{stage.name}",
         input_channels=stage.preprocess.channels,
         classes=stage.postprocess.classes,
         preprocess=stage.preprocess,
         postprocess=stage.postprocess,
-        provenance=provenance,
-        metrics=_metrics(stage),
-        labels=tuple(stage.info.get("labels", ())),
+        provenance=provenance | {name: count for name, count in cost.items() if count is not None},
+        metrics=asdict(evaluation.summary) | ({} if classes is None else {"classification": asdict(classes)}),
+        labels=tuple(stage.record.labels),
     )
-
-
-def _metrics(stage: TrainedStage) -> dict[str, Any]:
-    """What was measured of its masks and, where it classifies, of its classes."""
-    evaluated = read_json(stage.folder / SUMMARY_FILE)
-    found = dict(evaluated.get("summary", {}))
-    return found | ({"classification": evaluated["classification"]} if "classification" in evaluated else {})

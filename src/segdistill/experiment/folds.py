@@ -1,9 +1,9 @@
-"""Cross-validation as one recipe: a run per fold in one folder, and what they give together."""
+"""Cross-validation as one recipe: a run per fold in one folder, and a summary over them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,12 +16,13 @@ from segdistill.experiment.cases import load_cases
 from segdistill.experiment.check import require_cases
 from segdistill.experiment.events import Event
 from segdistill.experiment.machine import Machine, is_first_process
-from segdistill.experiment.results import FOLDS_FILE, RUN_FILE, SUMMARY_FILE, fold_folder, read_json
+from segdistill.experiment.results import FOLDS_FILE, fold_folder
 from segdistill.files import write_json, write_text
+from segdistill.records import EvaluationRecord, RunRecord
 from segdistill.report.folds import over_folds, render_folds
 
 EXTERNAL = "external"
-"""Below a fold's folder: evaluations of its networks on other datasets, one folder each."""
+"""Folder of a fold with the evaluations of its networks on other datasets, one folder each."""
 
 Run = Callable[[Recipe, Path | None, Path, Machine, list[str] | None], Iterator[Event]]
 
@@ -29,11 +30,10 @@ Run = Callable[[Recipe, Path | None, Path, Machine, list[str] | None], Iterator[
 def run_folds(
     recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None, run: Run
 ) -> Iterator[Event]:
-    """Runs the folds of a recipe one after the other, or those that it names, and sums up all that are finished.
+    """Runs the folds of a recipe one after the other (or its `only_folds`), and sums up all that are finished.
 
-    Every fold is a run of its own in `folder`/fold-N, which continues and skips what is finished; they share one
-    prepared store. Several calls may work on different folds at once. A fold with failed trainings, of those that may
-    fail (failures.py), does not keep the others from being run.
+    Every fold is a run of its own in `folder`/fold-N, which continues and skips what is finished; all share one
+    prepared store. Several calls may run different folds at once. Failed trainings of one do not stop the others.
 
     Args:
         recipe: with `folds`.
@@ -47,10 +47,12 @@ def run_folds(
         InputError: a fold would lack a class or training cases, or the folder holds a run without folds.
         CasesFailed: some trainings have failed, after all folds.
     """
-    if (folder / RUN_FILE).exists():
+    if (folder / RunRecord.FILE).exists():
         raise InputError(f"{folder} holds a run without folds: choose another --out")
     if is_first_process():
         require_folds(recipe, source, stages)
+        if not (folder / FOLDS_FILE).exists():
+            write_json(folder / FOLDS_FILE, _facts(recipe, [], {}, {}))
     failed: dict[int, str] = {}
     for fold in recipe.only_folds or range(1, (recipe.folds or 0) + 1):
         try:
@@ -74,26 +76,26 @@ def fold_recipe(recipe: Recipe, fold: int) -> Recipe:
 
     >>> whole = Recipe(name="r", folds=3, stages={"net": {"model": {"name": "unet"}}})
     >>> fold_recipe(whole, 2).data.split.fold, fold_recipe(whole, 2).name
-    (1, 'r/fold-2')
+    (2, 'r/fold-2')
     """
-    split = recipe.data.split.model_copy(update={"method": "k_fold", "folds": recipe.folds, "fold": fold - 1})
+    split = recipe.data.split.model_copy(update={"method": "k_fold", "folds": recipe.folds, "fold": fold})
     data = recipe.data.model_copy(update={"split": split})
     name = f"{recipe.name}/fold-{fold}"
     return recipe.model_copy(update={"name": name, "data": data, "folds": None, "only_folds": []})
 
 
 def require_folds(recipe: Recipe, source: Path | None, stages: list[str] | None) -> None:
-    """Looks at every fold before the first one is trained.
+    """Checks every fold before the first one is trained.
 
     Raises:
-        InputError: names the fold, and the class that it would lack.
+        InputError: names the fold, and the class that it has no case of.
     """
     split = fold_recipe(recipe, 1).data.split
     chosen = recipe.chosen(stages)
     with TemporaryDirectory() as drawn:  # synthetic images are drawn again in each fold
         cases = load_cases(fold_recipe(recipe, 1).data, source, Path(drawn)).cases
     for fold in range(1, split.folds + 1):
-        divided = k_fold(cases, split.folds, fold - 1, split.seed, split.val)
+        divided = k_fold(cases, split.folds, fold, split.seed, split.val)
         try:
             for name in chosen:
                 require_cases(recipe, name, divided)
@@ -112,42 +114,47 @@ def _require_tested(recipe: Recipe, cases: list[Case], divided: list[Case]) -> N
 def conclude_folds(recipe: Recipe, folder: Path) -> None:
     """Writes folds.json and report.html over the folds that are finished."""
     count = recipe.folds or 0
-    runs = {fold: read_json(fold_folder(folder, fold) / RUN_FILE) for fold in range(1, count + 1)}
-    finished = [fold for fold, facts in runs.items() if "stages" in facts]
+    runs = {fold: RunRecord.read(fold_folder(folder, fold)) for fold in range(1, count + 1)}
+    finished = {fold: run.stages for fold, run in runs.items() if run is not None and run.stages}
     stages: dict[str, Any] = {}
     for name in recipe.stages:
-        evaluated = {
-            fold: read_json(fold_folder(folder, fold) / "stages" / name / SUMMARY_FILE)
-            for fold in finished
-            if name in runs[fold]["stages"]
+        folders = {
+            f: fold_folder(folder, f) / "stages" / name for f, names in finished.items() if name in names
         }
+        found = {fold: EvaluationRecord.read(place) for fold, place in folders.items()}
+        evaluated = {fold: one for fold, one in found.items() if one is not None}
         if evaluated:
-            summary = over_folds({fold: one.get("summary", {}) for fold, one in evaluated.items()})
-            stages[name] = {"summary": summary, "cost": next(iter(evaluated.values())).get("cost", {})}
-    external = _external(folder, finished)
-    facts = {
-        "recipe": recipe.name,
-        "folds": count,
-        "finished": finished,
-        "stages": stages,
-        EXTERNAL: external,
-    }
-    write_json(folder / FOLDS_FILE, facts)
+            summary = over_folds({fold: _scores(one) for fold, one in evaluated.items()})
+            stages[name] = {"summary": summary, "cost": asdict(next(iter(evaluated.values())).cost)}
+    external = _external(folder, list(finished))
+    write_json(folder / FOLDS_FILE, _facts(recipe, list(finished), stages, external))
     shown = {name: stage["summary"] for name, stage in stages.items()}
-    page = render_folds(recipe.name, recipe.about, count, finished, shown, external)
+    page = render_folds(recipe.name, recipe.about, count, list(finished), shown, external)
     write_text(folder / "report.html", page)
+
+
+def _scores(evaluation: EvaluationRecord) -> dict[str, dict[str, Any]]:
+    """Group of cases -> metric -> mean with interval."""
+    summary = evaluation.summary
+    groups = summary.named() | ({"normal": summary.normal} if summary.normal else {})
+    return {
+        name: {metric: asdict(value) for metric, value in scores.items()} for name, scores in groups.items()
+    }
+
+
+def _facts(
+    recipe: Recipe, finished: list[int], stages: dict[str, Any], external: dict[str, Any]
+) -> dict[str, Any]:
+    """The content of folds.json, which also marks the folder of a cross-validation from its beginning."""
+    facts = {"recipe": recipe.name, "folds": recipe.folds, "finished": finished}
+    return facts | {"stages": stages, EXTERNAL: external}
 
 
 def _external(folder: Path, finished: list[int]) -> dict[str, Any]:
     """Evaluations on other datasets that were written into the folds' folders, over folds."""
     found: dict[str, dict[int, Mapping[str, Any]]] = {}
     for fold in finished:
-        for path in sorted((fold_folder(folder, fold) / EXTERNAL).glob(f"*/{SUMMARY_FILE}")):
-            report = read_json(path)
-            metrics = {name: value for name, value in report.items() if _is_interval(value)}
-            found.setdefault(path.parent.name, {})[fold] = {"all": metrics, **report.get("by_label", {})}
+        for path in sorted((fold_folder(folder, fold) / EXTERNAL).glob(f"*/{EvaluationRecord.FILE}")):
+            if (record := EvaluationRecord.read(path.parent)) is not None:
+                found.setdefault(path.parent.name, {})[fold] = _scores(record)
     return {name: over_folds(by_fold) for name, by_fold in sorted(found.items())}
-
-
-def _is_interval(value: object) -> bool:
-    return isinstance(value, dict) and {"mean", "n"} <= set(value)

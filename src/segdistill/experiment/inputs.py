@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from segdistill.config.folds import folds_of, speaks
+from segdistill.config.folds import folds_of, may_teach
 from segdistill.config.schema import Recipe, StageRecipe
 from segdistill.data.case import Case
 from segdistill.data.splits import keep_locations
@@ -26,7 +26,7 @@ from segdistill.training.loop import WEIGHTS
 from segdistill.training.optimisation import choose_precision
 from segdistill.training.settings import FitSettings
 
-# settings that change how fast a stage is trained, not what comes out
+# settings that change how fast a stage is trained, not the result
 NO_INPUT = {"checkpoint_seconds", "workers"}
 
 
@@ -48,14 +48,19 @@ class StageInputs:
 
     @property
     def seed(self) -> int:
-        """Of the first weights, the views and their order: the stage's own, else the recipe's."""
-        return self.recipe.seed if self.stage.seed is None else self.stage.seed
+        """Seed of the first weights, the views and their order."""
+        return self.recipe.seed_of(self.name)
+
+    @property
+    def variant(self) -> str:
+        """The stage's name without its seed."""
+        return self.recipe.variant(self.name)
 
     @property
     def views_seed(self) -> int:
-        """Of the views alone: where their number is fixed they are the recipe's, whatever the stage's seed.
+        """Seed of the views: where their number is fixed the recipe's, whatever the stage's seed.
 
-        All seeds of a method then see the same images, and what teachers say of them is computed once.
+        All seeds of a variant then see the same images, and the teachers' targets are computed once.
         """
         return self.seed if self.settings.views is None else self.recipe.seed
 
@@ -65,7 +70,7 @@ class StageInputs:
         settings = self.recipe.fit_settings(self.name)
         if self.stage.equal_time_to is None:
             return settings
-        return settings.model_copy(update={"steps": equal_steps(self.folder.parents[1], self.name)})
+        return settings.model_copy(update={"steps": equal_steps(self.folder.parents[1], self.variant)})
 
     def of(self, split: str) -> list[Case]:
         """The stage's cases of a split."""
@@ -77,31 +82,22 @@ class StageInputs:
 
     def fingerprint(self, precision: str) -> str:
         """Changes with everything that the weights depend on: settings, cases, pixels, teachers."""
+        stage, train = self.stage, self.of("train")
+        others = [*stage.taught_by, *stage.autoencoders, *([stage.starts_from] if stage.starts_from else [])]
         facts: dict[str, Any] = {
             "seed": self.seed,
-            "stage": self.stage.facts(),
+            "views_seed": self.views_seed,
+            "stage": stage.facts(),
             "fit": self.settings.model_dump(mode="json", exclude=NO_INPUT),
             "precision": precision,
             "preprocess": self.preprocess.to_dict(),
             "store": self.store.folder.name,
-            "train": [case.id for case in self.of("train")],
+            "skip_empty": self.recipe.data.skip_empty,
+            "train": [(case.id, case.label, case.has_reference) for case in train],
             "val": [case.id for case in self.of("val")],
-            "labels": [case.label for case in self.of("train")],
-            "teachers": [sha256_file(self.teacher_folder(t.stage) / WEIGHTS) for t in self.stage.teachers],
+            "weights": {name: sha256_file(self.teacher_folder(name) / WEIGHTS) for name in others},
+            "may_teach": may_teach(self.recipe, self.name, train, self.cases),
         }
-        if self.recipe.data.skip_empty:  # facts that came after the first runs: a finished run stays finished
-            facts["skip_empty"] = True
-        if self.views_seed != self.seed:
-            facts["views_seed"] = self.views_seed
-        if any(teacher.unseen for teacher in self.stage.teachers):
-            facts["unseen"] = speaks(self.recipe, self.name, self.of("train"), self.cases)
-        codes = self.stage.codes
-        if codes:
-            facts["autoencoders"] = [sha256_file(self.teacher_folder(name) / WEIGHTS) for name in codes]
-        if self.stage.starts_from is not None:
-            facts["starts_from"] = sha256_file(self.teacher_folder(self.stage.starts_from) / WEIGHTS)
-        if locations_kept(self.recipe, self.name) < 1:
-            facts["located"] = [case.id for case in self.of("train") if case.has_reference]
         return sha256_text(json.dumps(facts, sort_keys=True))
 
 
@@ -116,9 +112,9 @@ def stage_cases(recipe: Recipe, name: str, cases: list[Case], split: str) -> lis
     joint = stage.joint_settings
     known = keep_locations(cases, locations_kept(recipe, name), recipe.data.locations_seed)
     unlocated = joint is not None and joint.uses_class and not joint.labelled_only
-    if split == "train" and stage.held_out is not None:
-        fold = folds_of(cases, stage.held_out.folds, recipe.data.split.seed)
-        known = [case for case in known if fold.get(case.id) != stage.held_out.fold]
+    if split == "train" and stage.out_of_fold is not None:
+        fold = folds_of(cases, stage.out_of_fold.folds, recipe.data.split.seed)
+        known = [case for case in known if fold.get(case.id) != stage.out_of_fold.fold]
     return training_cases(known, split, labels, f"stage {name}", stage.sites, unlocated)
 
 
@@ -136,14 +132,14 @@ def precision_of(recipe: Recipe, name: str, device: torch.device) -> str:
 TEACHERS_FILE = "teachers.csv"
 
 Row = tuple[str, str, list[str], list[str]]
-"""A stage, one of its training cases, the teachers that taught it, and those that had seen it."""
+"""A stage, one of its training cases, the teachers that taught it, and those that had trained on it."""
 
 
 def write_teachers(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case], path: Path) -> None:
-    """Writes which teacher taught each training case of the stages, and which teachers had seen it.
+    """Writes which teachers taught each training case of the stages, and which of the teachers had trained on it.
 
-    One row per stage and case; several teachers are joined by spaces. Stages without out-of-fold teachers are left
-    out, and without any of these there is no file.
+    One row per stage and case; several teachers are joined by spaces. Stages without out-of-fold teachers have no rows,
+    and without any row there is no file.
     """
     rows = list(_rows(recipe, stages, cases))
     if not rows:
@@ -152,7 +148,7 @@ def write_teachers(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case],
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("stage", "case", "taught_by", "seen_by"))
-    writer.writerows((stage, case, " ".join(taught), " ".join(knew)) for stage, case, taught, knew in rows)
+    writer.writerows((stage, case, " ".join(taught), " ".join(seen)) for stage, case, taught, seen in rows)
     write_text(path, text.getvalue())
 
 
@@ -161,28 +157,27 @@ def count_taught(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case]) -
     rows = list(_rows(recipe, stages, cases))
     counted = []
     for name in dict.fromkeys(stage for stage, *_ in rows):
-        for each in recipe.stages[name].teachers:
-            told = [knew for stage, _, taught, knew in rows if stage == name and each.stage in taught]
-            learned = len(stage_cases(recipe, each.stage, list(cases), "train"))
-            overlap = sum(each.stage in knew for knew in told)
-            counted.append(Taught(name, each.stage, learned, len(told), overlap))
+        for teacher in recipe.stages[name].taught_by:
+            seen = [seen for stage, _, taught, seen in rows if stage == name and teacher in taught]
+            learned = len(stage_cases(recipe, teacher, list(cases), "train"))
+            counted.append(Taught(name, teacher, learned, len(seen), sum(teacher in each for each in seen)))
     return counted
 
 
 def _rows(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case]) -> Iterator[Row]:
     for name in stages:
         stage = recipe.stages[name]
-        if not any(teacher.unseen for teacher in stage.teachers):
+        if not any(teacher.out_of_fold for teacher in stage.teachers.values()):
             continue
         own = stage_cases(recipe, name, list(cases), "train")
-        seen = {
-            teacher.stage: {case.id for case in stage_cases(recipe, teacher.stage, list(cases), "train")}
-            for teacher in stage.teachers
+        trained = {
+            teacher: {case.id for case in stage_cases(recipe, teacher, list(cases), "train")}
+            for teacher in stage.taught_by
         }
-        for case, allowed in zip(own, speaks(recipe, name, own, cases), strict=True):
+        for case, allowed in zip(own, may_teach(recipe, name, own, cases), strict=True):
             taught = [
-                each.stage
-                for each, may in zip(stage.teachers, allowed, strict=True)
-                if may and (stage.routing != "by_class" or not each.labels or case.label in each.labels)
+                teacher.stage
+                for teacher, may in zip(stage.teachers.values(), allowed, strict=True)
+                if may and (stage.routing != "by_class" or not teacher.labels or case.label in teacher.labels)
             ]
-            yield name, case.id, taught, [t.stage for t in stage.teachers if case.id in seen[t.stage]]
+            yield name, case.id, taught, [teacher for teacher, ids in trained.items() if case.id in ids]

@@ -1,21 +1,19 @@
-"""What a run's folder says of its results: read without torch."""
+"""What a run's folder holds of its results, read without torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import yaml
 
-from segdistill.stats.comparison import split_name
+from segdistill.records import Cost, EvaluationRecord, Interval, RunRecord
 
-METRICS_FILE = "metrics.csv"
-SUMMARY_FILE = "evaluation.json"
-RUN_FILE = "run.json"
 FOLDS_FILE = "folds.json"
+NO_LESION = "no test case with a lesion"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -53,26 +51,31 @@ def fold_folder(folder: Path, fold: int) -> Path:
     return folder / f"fold-{fold}"
 
 
+def evaluations(run: Path) -> dict[str, EvaluationRecord]:
+    """The evaluated stages of a run, in the order of its report, or by name before there is one.
+
+    Raises:
+        InputError: a record is damaged or newer than this version.
+
+    >>> evaluations(Path("nowhere"))
+    {}
+    """
+    record = RunRecord.read(run)
+    there = sorted(path.parent.name for path in (run / "stages").glob(f"*/{EvaluationRecord.FILE}"))
+    names = record.stages if record is not None and record.stages else there
+    found = {name: EvaluationRecord.read(run / "stages" / name) for name in names}
+    return {name: evaluation for name, evaluation in found.items() if evaluation is not None}
+
+
 def run_summary(run: Path) -> dict[str, Any]:
-    """Dice of every stage in the run's last report, for a machine and in one line each.
+    """The results of every stage in the run's last report, for a machine and in one line each.
 
     >>> run_summary(Path("nowhere"))["stages"]
     {}
     """
-    if (run / FOLDS_FILE).exists() and not (run / RUN_FILE).exists():
+    if (run / FOLDS_FILE).exists() and RunRecord.read(run) is None:
         return _fold_summary(run)
-    stages: dict[str, Any] = {}
-    evaluated_stages = sorted(path.parent.name for path in (run / "stages").glob(f"*/{SUMMARY_FILE}"))
-    for name in read_json(run / RUN_FILE).get("stages", evaluated_stages):
-        evaluated = read_json(run / "stages" / name / SUMMARY_FILE)
-        summary, cost = evaluated.get("summary", {}), evaluated.get("cost", {})
-        line = _line(summary.get("all", {}).get("dice", {}), cost)
-        stages[name] = {"summary": summary, "cost": cost, "line": line}
-        if "pooled" in evaluated:
-            stages[name]["pooled"] = evaluated["pooled"]
-        if "classification" in evaluated:
-            found = stages[name]["classification"] = evaluated["classification"]
-            stages[name]["line"] = f"{_class_line(found)}  {line}".replace("  no test case with a lesion", "")
+    stages = {name: {**found.to_dict(), "line": _line(found)} for name, found in evaluations(run).items()}
     model = run / "model.onnx"
     return {
         "stages": stages,
@@ -91,57 +94,52 @@ def _fold_summary(run: Path) -> dict[str, Any]:
         words = f"over {done} folds" if done == count else f"over {done} of {count} folds"
         spread = f" ± {dice['sd']:.3f}" if dice.get("sd") is not None else ""
         known = dice.get("mean") is not None
-        line = f"Dice {dice['mean']:.3f}{spread} {words}  n={dice['n']}" if known else ""
-        stage["line"] = line or "no test case with a lesion"
+        stage["line"] = f"Dice {dice['mean']:.3f}{spread} {words}  n={dice['n']}" if known else NO_LESION
     return {"stages": {}, **facts, "model": None, "report": str(run / "report.html")}
 
 
-def _class_line(found: dict[str, Any]) -> str:
-    words = [f"accuracy {found['accuracy']['mean']:.3f}"] if found["accuracy"]["mean"] is not None else []
-    words += [f"AUC {found['auc']['mean']:.3f}"] if found["auc"]["mean"] is not None else []
-    return "  ".join(words) or "no test case of a class"
+def _line(found: EvaluationRecord) -> str:
+    dice = _dice_line(found.summary.all.get("dice"), found.cost)
+    if found.classification is None:
+        return dice
+    scores = {"accuracy": "accuracy", "auc": "AUC"}
+    means = {words: found.classification.scores[name].mean for name, words in scores.items()}
+    shown = [f"{words} {mean:.3f}" for words, mean in means.items() if mean is not None]
+    return "  ".join([*(shown or ["no test case of a class"]), *([dice] if dice != NO_LESION else [])])
 
 
-def _line(dice: dict[str, Any], cost: dict[str, Any]) -> str:
-    if dice.get("mean") is None:
-        return "no test case with a lesion"
-    interval = f" [{dice['low']:.3f}, {dice['high']:.3f}]" if dice.get("low") is not None else ""
-    price = f"{cost['parameters'] / 1e6:.2f} M parameters  {cost['ms']:.1f} ms"
-    return f"Dice {dice['mean']:.3f}{interval}  n={dice['n']}  {price}"
+def _dice_line(dice: Interval | None, cost: Cost) -> str:
+    if dice is None or dice.mean is None:
+        return NO_LESION
+    interval = f" [{dice.low:.3f}, {dice.high:.3f}]" if dice.low is not None else ""
+    price = f"{(cost.parameters or 0) / 1e6:.2f} M parameters  {cost.ms or 0:.1f} ms"
+    return f"Dice {dice.mean:.3f}{interval}  n={dice.n}  {price}"
 
 
-def cells_table(folder: Path, stages: Sequence[str]) -> list[str]:
-    """One line per cell: its mean Dice with the spread over seeds, each seed's, and how many there are.
+def variants_table(folder: Path, variants: Mapping[str, Sequence[str]]) -> list[str]:
+    """One line per variant: its mean Dice with the spread over seeds, each seed's, and how many there are.
 
     Args:
         folder: of the run.
-        stages: its cells with their seeds, such as "kd@0".
+        variants: the stages of each variant, one per seed.
 
-    >>> for line in cells_table(Path("nowhere"), ["kd@0", "kd@1"]):
+    >>> for line in variants_table(Path("nowhere"), {"kd": ["kd@0", "kd@1"]}):
     ...     print(line)
-    cell      Dice  over seeds  seeds
+    variant   Dice  over seeds  seeds
     kd           -           -  0 of 2 seeds
     """
-    cells: dict[str, list[str]] = {}
-    for stage in stages:
-        cells.setdefault(split_name(stage)[0], []).append(stage)
-    facts = read_json(folder / RUN_FILE)
-    failed, reported = facts.get("failed", {}), facts.get("stages", [])
-    width = max(8, *map(len, cells))
-    lines = [f"{'cell':{width}}  Dice  over seeds  seeds"]
-    for cell, names in cells.items():
-        found = {name: _dice(folder / "stages" / name) for name in names if name in reported}
-        known = [dice for dice in found.values() if dice is not None]
+    record, reported = RunRecord.read(folder), evaluations(folder)
+    failed = record.failed if record is not None else {}
+    width = max(8, *map(len, variants))
+    lines = [f"{'variant':{width}}  Dice  over seeds  seeds"]
+    for variant, names in variants.items():
+        means = [found.score("dice") for name, found in reported.items() if name in names]
+        known = [dice.mean for dice in means if dice is not None and dice.mean is not None]
         mean = f"{fmean(known):.3f}" if known else "-"
         spread = f"±{stdev(known):.3f}" if len(known) > 1 else "-"
         lost = [name for name in names if name in failed]
-        words = f"{len(found)} of {len(names)} seeds"
+        words = f"{len(means)} of {len(names)} seeds"
         words += f" ({', '.join(f'{dice:.3f}' for dice in known)})" if known else ""
         words += f", failed: {', '.join(lost)}" if lost else ""
-        lines.append(f"{cell:{width}} {mean:>5}  {spread:>10}  {words}")
+        lines.append(f"{variant:{width}} {mean:>5}  {spread:>10}  {words}")
     return lines
-
-
-def _dice(stage: Path) -> float | None:
-    mean = read_json(stage / SUMMARY_FILE).get("summary", {}).get("all", {}).get("dice", {}).get("mean")
-    return float(mean) if isinstance(mean, int | float) else None

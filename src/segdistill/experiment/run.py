@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from segdistill.data.store import Store, prepare_store
 from segdistill.data.table import write_cases
 from segdistill.distillation.cache.filling import Filling
 from segdistill.errors import CasesFailed, InputError
-from segdistill.experiment.cases import LoadedCases, absolute, drawn_in_vain, load_cases
+from segdistill.experiment.cases import LoadedCases, absolute, load_cases, removing_phantoms_on_error
 from segdistill.experiment.check import check_parts, recipe_warnings, require_cases
 from segdistill.experiment.environment import ENVIRONMENT, differences, environment
 from segdistill.experiment.events import Event
@@ -29,12 +30,13 @@ from segdistill.experiment.folder import only_writer
 from segdistill.experiment.folds import run_folds
 from segdistill.experiment.inputs import TEACHERS_FILE, StageInputs, precision_of, write_teachers
 from segdistill.experiment.machine import Machine, is_first_process, make_fabric
-from segdistill.experiment.results import RUN_FILE, read_json
-from segdistill.experiment.stage import goes_on, is_finished
-from segdistill.experiment.stage_evaluation import evaluate_stage, report_run, stated_yaml
+from segdistill.experiment.results import read_json
+from segdistill.experiment.stage import goes_on, is_finished, load_stage
+from segdistill.experiment.stage_evaluation import evaluate_stage, report_run, stated
 from segdistill.experiment.train import keep_threshold, measure_equal_time, still_stands, train_stage
 from segdistill.files import write_json, write_text
 from segdistill.imaging.preprocess import Preprocess
+from segdistill.records import RunRecord
 from segdistill.training.checkpoint import TrainingStopped
 from segdistill.training.curves import read_curves
 from segdistill.training.optimisation import choose_precision
@@ -186,7 +188,7 @@ def _prepare(
     recipe: Recipe, chosen: list[str], source: Path | None, folder: Path
 ) -> Generator[Event, None, _Run]:
     """Cases and the prepared store, which lies beside the runs so that they share it."""
-    with drawn_in_vain(recipe.data, folder):
+    with removing_phantoms_on_error(recipe.data, folder):
         loaded_cases = load_cases(recipe.data, source, folder)
         yield Event(f"{loaded_cases.name}: {len(loaded_cases.cases)} cases, {loaded_cases.split}")
         if note := normal_note(loaded_cases.cases):
@@ -213,20 +215,22 @@ def _write_facts(run: _Run, fabric: Fabric) -> None:
     write_json(folder / ENVIRONMENT, environment(fabric.device, precision, fabric.world_size))
     write_text(folder / "recipe.yaml", resolved_yaml(recipe))
     write_cases(absolute(run.loaded_cases.cases), folder / "cases.csv")
-    write_json(folder / RUN_FILE, _facts(run))
+    _record(run).write(folder)
 
 
-def _facts(run: _Run) -> dict[str, Any]:
-    return {
-        "recipe": run.recipe.name,
-        "export": run.recipe.export,
-        "settings": stated_yaml(run.recipe),
-        "data": run.loaded_cases.name,
-        "data_hash": table_hash(run.loaded_cases.cases),
-        "split": run.loaded_cases.split,
-        "leaks": [str(leak) for leak in run.loaded_cases.leaks],
-        "near_duplicates": [str(pair) for pair in run.loaded_cases.pairs],
-    }
+def _record(run: _Run, **results: Any) -> RunRecord:
+    return RunRecord(
+        recipe=run.recipe.name,
+        seed=run.recipe.seed,
+        export=run.recipe.export,
+        settings=stated(run.recipe),
+        data=run.loaded_cases.name,
+        data_hash=table_hash(run.loaded_cases.cases),
+        split=run.loaded_cases.split,
+        leaks=[str(leak) for leak in run.loaded_cases.leaks],
+        near_duplicates=[str(pair) for pair in run.loaded_cases.pairs],
+        **results,
+    )
 
 
 def resolved_yaml(recipe: Recipe) -> str:
@@ -278,14 +282,16 @@ def _conclude(run: _Run, chosen: list[str], fabric: Fabric, failed: dict[str, st
         and (name in chosen or still_stands(run.inputs(name), run.precision(name, fabric)))
     ]
     test = select(run.loaded_cases.cases, split="test")
+    load = cache(load_stage)  # each network is built once
     for name in shown:
         keep_threshold(run.inputs(name))
-        yield from evaluate_stage(folder / "stages" / name, test, fabric.device, recipe.evaluation)
+        yield from evaluate_stage(folder / "stages" / name, test, fabric.device, recipe.evaluation, load)
     yield Event("writing the report")
-    report_run(folder, recipe, run.loaded_cases, shown, fabric.device)
+    verdicts = report_run(folder, recipe, run.loaded_cases, shown, fabric.device, load)
     write_teachers(recipe, shown, run.loaded_cases.cases, folder / TEACHERS_FILE)
-    write_json(folder / RUN_FILE, _facts(run) | {"stages": shown} | ({"failed": failed} if failed else {}))
+    facts = [verdict.to_dict() for verdict in verdicts]
+    _record(run, stages=shown, failed=failed, verdicts=facts).write(folder)
     if recipe.export in shown:
         yield Event("exporting the model file")
-        export_stage(folder / "stages" / recipe.export, folder / "model.onnx", test)
+        export_stage(folder / "stages" / recipe.export, folder / "model.onnx", test, load)
     yield Event(f"done: {folder / 'report.html'}")

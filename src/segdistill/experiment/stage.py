@@ -1,25 +1,23 @@
-"""One stage on disk: weights with all that is needed to use them, and whether they still answer the recipe."""
+"""One stage on disk: weights with all that is needed to use them, and whether they are still valid."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from segdistill.config.schema import AUTOENCODER, ModelRecipe
 from segdistill.errors import InputError
-from segdistill.experiment.results import FOLDS_FILE, RUN_FILE, SUMMARY_FILE, read_json
-from segdistill.files import sha256_file, write_json
+from segdistill.experiment.results import FOLDS_FILE
+from segdistill.files import sha256_file
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.models import create_model, find
 from segdistill.models.pretrained import load_encoder_weights
+from segdistill.records import EvaluationRecord, RunRecord, StageRecord
 from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import BEST, STATE, WEIGHTS
-
-INFO = "stage.json"
 
 
 def build_network(model: ModelRecipe, channels: int, classes: int = 2) -> nn.Module:
@@ -53,44 +51,48 @@ def encoder_of(network: nn.Module, name: str) -> nn.Module:
     return encoder
 
 
-def read_info(folder: Path) -> dict[str, Any]:
-    """What a stage's folder says of itself; empty when it holds no stage.
+def read_stage(folder: Path) -> StageRecord | None:
+    """The record of a stage's folder; None where there is none or it is damaged.
 
-    >>> read_info(Path("nowhere"))
-    {}
+    >>> read_stage(Path("nowhere"))
     """
-    return read_json(folder / INFO)
+    try:
+        return StageRecord.read(folder)
+    except InputError:
+        return None
 
 
 def is_finished(folder: Path, fingerprint: str) -> bool:
-    """Whether the stage was trained to the end with exactly these inputs, and its weights are unharmed."""
-    info = read_info(folder)
+    """Whether the stage was trained to the end with exactly these inputs, and its weights are unchanged."""
+    found = read_stage(folder)
     return (
-        info.get("fingerprint") == fingerprint
-        and info.get("weights_sha256") is not None
+        found is not None
+        and found.fingerprint == fingerprint
+        and found.is_finished
         and (folder / WEIGHTS).exists()
-        and sha256_file(folder / WEIGHTS) == info["weights_sha256"]
+        and sha256_file(folder / WEIGHTS) == found.weights_sha256
     )
 
 
 def is_trained(folder: Path, fingerprint: str) -> bool:
-    """Whether a kill came between the last step of training these inputs and the record of it.
+    """Whether these inputs were trained to the end but not recorded, since the process was killed in between.
 
-    Final weights appear whole and as the last thing; `begin` removes those of other inputs.
+    Final weights are written last and atomically; `begin` removes those of other inputs.
     """
-    info = read_info(folder)
+    found = read_stage(folder)
     return (
-        info.get("fingerprint") == fingerprint
-        and info.get("weights_sha256") is None
+        found is not None
+        and found.fingerprint == fingerprint
+        and not found.is_finished
         and (folder / WEIGHTS).exists()
     )
 
 
-def record(folder: Path, info: dict[str, Any]) -> None:
-    """Notes that the weights of a stage are final; what only training needed is removed."""
+def finish(folder: Path, record: StageRecord) -> None:
+    """Writes the record of a finished stage, and removes files that only training needed."""
     for name in (STATE, BEST):
         (folder / name).unlink(missing_ok=True)
-    write_json(folder / INFO, info | {"weights_sha256": sha256_file(folder / WEIGHTS)})
+    replace(record, weights_sha256=sha256_file(folder / WEIGHTS)).write(folder)
 
 
 def goes_on(folder: Path, fingerprint: str) -> bool:
@@ -99,21 +101,31 @@ def goes_on(folder: Path, fingerprint: str) -> bool:
     >>> goes_on(Path("nowhere"), "abc")
     False
     """
-    return read_info(folder).get("fingerprint") == fingerprint and (folder / STATE).exists()
+    found = read_stage(folder)
+    return found is not None and found.fingerprint == fingerprint and (folder / STATE).exists()
 
 
-def begin(folder: Path, info: dict[str, Any]) -> bool:
-    """Makes the folder ready for training; True when an interrupted training of the same inputs goes on.
+def begin(folder: Path, record: StageRecord) -> bool:
+    """Prepares the folder for training, without the files of other inputs.
 
-    What other inputs left there is removed.
+    Returns:
+        Whether an interrupted training of the same inputs is continued.
     """
-    continued = goes_on(folder, info["fingerprint"])
+    continued = goes_on(folder, record.fingerprint)
     if not continued:
-        for name in (STATE, BEST, WEIGHTS, "curves.csv", "metrics.csv", "classification.csv", SUMMARY_FILE):
+        for name in (
+            STATE,
+            BEST,
+            WEIGHTS,
+            "curves.csv",
+            "metrics.csv",
+            "classification.csv",
+            EvaluationRecord.FILE,
+        ):
             (folder / name).unlink(missing_ok=True)
         for old in (folder / "tensorboard").glob("events.*"):
             old.unlink()
-    write_json(folder / INFO, info)
+    record.write(folder)
     return continued
 
 
@@ -126,13 +138,12 @@ class TrainedStage:
     network: nn.Module
     preprocess: Preprocess
     postprocess: Postprocess
-    info: dict[str, Any]
+    record: StageRecord
 
     @property
-    def marks(self) -> bool:
+    def segments(self) -> bool:
         """Whether it gives masks; a classifier of whole images does not."""
-        name = str(self.info["model"]["name"])
-        return find(name).kind != "classifier"
+        return find(self.record.network["name"]).kind != "classifier"
 
 
 def load_stage(folder: Path) -> TrainedStage:
@@ -141,48 +152,49 @@ def load_stage(folder: Path) -> TrainedStage:
     Raises:
         InputError: the folder holds no finished stage, or its weights are of another architecture.
     """
-    info = read_info(folder)
-    if not info:
+    again = "run the recipe again to train the stage"
+    record = read_stage(folder)
+    if record is None and (folder / StageRecord.FILE).exists():
+        raise InputError(f"{folder / StageRecord.FILE} is damaged: {again}")
+    if record is None:
         raise InputError(f"{folder} holds no trained stage: give RUN, RUN:STAGE or a model file")
-    if info.get("weights_sha256") is None:
+    if not record.is_finished:
         raise InputError(f"stage {folder.name} is not finished: run its recipe again to continue")
-    if info.get("model", {}).get("name") == AUTOENCODER:
+    if record.network.get("name") == AUTOENCODER:
         raise InputError(f"stage {folder.name} holds auto-encoders of features: give the stage of a network")
     try:
-        preprocess = Preprocess.from_dict(info["preprocess"])
-        postprocess = Postprocess.from_dict(info["postprocess"])
-        model = ModelRecipe.model_validate({**info["model"], "pretrained": None})
-        name, classes = str(info["name"]), len(info["classes"])
+        preprocess = Preprocess.from_dict(record.preprocess)
+        postprocess = Postprocess.from_dict(record.postprocess)
+        model = ModelRecipe.model_validate({**record.network, "pretrained": None})
     except (KeyError, TypeError, ValueError, InputError) as error:
-        raise InputError(
-            f"{folder / INFO} is damaged: run the recipe again to train the stage anew"
-        ) from error
-    network = build_network(model, preprocess.channels, classes)
+        raise InputError(f"{folder / StageRecord.FILE} is damaged: {again}") from error
+    network = build_network(model, preprocess.channels, len(record.classes))
     try:
         load_weights(folder / WEIGHTS, network)
     except InputError as error:
-        raise InputError(f"{error}: run the recipe again to train the stage anew") from error
-    return TrainedStage(name, folder, network.eval(), preprocess, postprocess, info)
+        raise InputError(f"{error}: {again}") from error
+    return TrainedStage(record.name, folder, network.eval(), preprocess, postprocess, record)
 
 
 def find_stage(model: str) -> Path:
-    """The folder that "RUN", "RUN:STAGE" or a stage's own folder means; RUN alone means the exported stage.
+    """The folder of "RUN:STAGE", of a stage's own folder, or of "RUN", which means the exported stage.
 
     Raises:
         InputError: there is no such run or stage; the stages that exist are listed.
     """
     run, colon, stage = ("", "", "") if Path(model).is_dir() else model.rpartition(":")
     folder = Path(run if colon else model)
-    if (folder / INFO).exists():
+    if (folder / StageRecord.FILE).exists():
         return folder
     stages = folder / "stages"
     if (folder / FOLDS_FILE).exists() and not stages.is_dir():
         raise InputError(f"{folder} holds folds: give one of them, such as {folder / 'fold-1'}:STAGE")
     if not stages.is_dir():
         raise InputError(f"{folder} is neither a run nor a stage nor a model file (.onnx)")
-    names = sorted(path.parent.name for path in stages.glob(f"*/{INFO}"))
+    names = sorted(path.parent.name for path in stages.glob(f"*/{StageRecord.FILE}"))
     if not colon:
-        stage = read_json(folder / RUN_FILE).get("export") or (names[0] if len(names) == 1 else "")
+        record = RunRecord.find(folder)
+        stage = (record and record.export) or (names[0] if len(names) == 1 else "")
     if stage not in names:
         raise InputError(
             f"{folder} has no trained stage '{stage}': give {folder}:STAGE with one of {', '.join(names)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,41 +16,42 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from segdistill.config.schema import EvaluationRecipe, Recipe, StageRecipe, parse_recipe
+from segdistill.config.schema import EvaluationRecipe, Recipe
 from segdistill.data.case import Case, select, table_hash
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
 from segdistill.experiment.cases import LoadedCases
-from segdistill.experiment.compare import equal_time_to
 from segdistill.experiment.environment import ENVIRONMENT, environment
-from segdistill.experiment.evaluate import Evaluation, Subject
+from segdistill.experiment.evaluate import Evaluation, Subject, write_scores
 from segdistill.experiment.events import Event
 from segdistill.experiment.inputs import count_taught
-from segdistill.experiment.results import METRICS_FILE, RUN_FILE, SUMMARY_FILE, read_json, read_recipe
+from segdistill.experiment.results import read_json, read_recipe
 from segdistill.experiment.stage import TrainedStage, find_stage, load_stage
-from segdistill.experiment.train import training_summary
-from segdistill.files import atomic_write, sha256_text, write_json
+from segdistill.files import atomic_write, sha256_text
 from segdistill.imaging.contours import draw_overlay
 from segdistill.imaging.postprocess import resize_probability
 from segdistill.imaging.preprocess import prepare_mask
 from segdistill.losses import probabilities
+from segdistill.metrics.base import Pair
 from segdistill.metrics.boxes import score_boxes
-from segdistill.metrics.cases import Predict, read_metrics_csv, write_metrics_csv
-from segdistill.metrics.overlap import FROM_COUNTS, count_pixels
-from segdistill.models.complexity import complexity
-from segdistill.report.data import DataReport, Report, StageReport
-from segdistill.report.model_card import write_model_card
-from segdistill.report.page import finish_report
-from segdistill.stats.classification import (
+from segdistill.metrics.cases import METRICS_FILE, Predict, read_metrics_csv
+from segdistill.metrics.classification import (
     CAM_FOLDER,
     CLASSIFICATION_FILE,
     Classified,
     file_stem,
     read_class_report,
-    summarise_classification,
     write_classification_csv,
 )
-from segdistill.stats.robustness import STRENGTHS, robustness
+from segdistill.metrics.overlap import dice, iou
+from segdistill.metrics.robustness import STRENGTHS
+from segdistill.models.complexity import complexity
+from segdistill.records import Classification, Cost, EvaluationRecord, RunRecord, StageRecord
+from segdistill.report.data import DataReport, PlannedStage, Report, StageReport, TrainingReport
+from segdistill.report.model_card import write_model_card
+from segdistill.report.page import finish_report
+from segdistill.stats.classification import summarise_classification
+from segdistill.stats.verdict import Verdict
 from segdistill.training.curves import read_curves
 from segdistill.training.inference import (
     grad_cam,
@@ -59,31 +60,34 @@ from segdistill.training.inference import (
     scored_predictor,
     share_inside,
 )
+from segdistill.training.saturation import find_saturation
 
 SHOWN = 2
 """Grad-CAM pictures kept of each class."""
 _GREEN = (46, 204, 113)
+Load = Callable[[Path], TrainedStage]
+"""Loads a stage from its folder; a run passes one that keeps what it has loaded."""
 
 
-def classify_stage(stage: TrainedStage, cases: Sequence[Case], device: torch.device) -> dict[str, Any]:
-    """Writes classification.csv and grad_cam/ of a stage, and gives what evaluation.json keeps as "classification".
+def classify_stage(stage: TrainedStage, cases: Sequence[Case], device: torch.device) -> Classification | None:
+    """Writes classification.csv and grad_cam/ of a stage, and gives its scores; None for a stage that only segments.
 
-    Pictures whose label is one of the stage's classes count; volumes do not. Empty for a stage that only segments.
+    Measured are pictures whose label is one of the stage's classes; no volumes.
 
     Raises:
         InputError: a case cannot be read.
     """
-    classes: list[str] = stage.info.get("labels", [])
+    classes = stage.record.labels
     shutil.rmtree(stage.folder / CAM_FOLDER, ignore_errors=True)
     if not classes:
-        return {}
+        return None
     network = stage.network.eval().to(device)
     rows: list[Classified] = []
     drawn = dict.fromkeys(classes, 0)
     for case in (case for case in cases if case.label in classes and not case.is_volume):
         opened = open_case(case, stage.preprocess.intensity)
         images = torch.from_numpy(stage.preprocess.inputs(opened.pixels(0))).to(device)
-        targets, foreground = _ask(network, images)
+        probability, foreground = _predict(network, images)
         located: dict[str, float] = {}
         if case.has_reference and foreground is not None and len(images) == 1:
             located |= _overlaps(opened, foreground, stage)
@@ -95,50 +99,46 @@ def classify_stage(stage: TrainedStage, cases: Sequence[Case], device: torch.dev
         if activation is not None and drawn[case.label] < SHOWN:
             drawn[case.label] += 1
             _draw(activation[0].numpy(), opened, stage.folder / CAM_FOLDER / f"{file_stem(case.id)}.png")
-        rows.append(Classified(case.id, case.group_key, case.label, targets, located))
+        rows.append(Classified(case.id, case.group_key, case.label, probability, located))
     write_classification_csv(rows, classes, stage.folder / CLASSIFICATION_FILE)
     return summarise_classification(rows, classes)
 
 
-def _ask(network: torch.nn.Module, images: torch.Tensor) -> tuple[tuple[float, ...], NDArray[Any] | None]:
+def _predict(network: torch.nn.Module, images: torch.Tensor) -> tuple[tuple[float, ...], NDArray[Any] | None]:
     """Class probabilities, the mean over patches, and the foreground's probability (H, W) of the first image."""
     with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
         output = network(images)
-        targets = output.label.float().softmax(dim=1).mean(dim=0).double()
-        targets = targets / targets.sum()
+        classes = output.label.float().softmax(dim=1).mean(dim=0).double()
+        classes = classes / classes.sum()
         if output.logits is None:
-            return tuple(targets.tolist()), None
-        stated = probabilities(output.logits)
-        return tuple(targets.tolist()), (1 - stated[0, 0]).cpu().numpy()
+            return tuple(classes.tolist()), None
+        return tuple(classes.tolist()), (1 - probabilities(output.logits)[0, 0]).cpu().numpy()
 
 
 def _overlaps(opened: OpenedCase, foreground: NDArray[Any], stage: TrainedStage) -> dict[str, float]:
-    """Map against reference at the network's size; boxes at the image's own. A box stands for boxes at both."""
-    reference = opened.reference[0]
+    """Map against reference at the network's size, boxes at the image's own; a reference that is a box gives boxes only."""
+    reference, threshold = opened.reference[0], stage.postprocess.threshold
     wide = resize_probability(foreground[None].astype(np.float32), opened.size)[0]
-    boxes = score_boxes(wide > stage.postprocess.threshold, reference)
+    boxes = score_boxes(wide > threshold, reference)
     found = {"box_iou": boxes.iou, "box_dice": boxes.dice}
-    # only a box is known: the outline of the map cannot be judged
     if opened.case.box is not None and not opened.case.masks:
         return found | {"iou": boxes.iou, "dice": boxes.dice}
-    counts = count_pixels(
-        foreground > stage.postprocess.threshold, prepare_mask(reference, stage.preprocess.size)
-    )
-    return found | {name: FROM_COUNTS[name](counts) for name in ("iou", "dice")}
+    pair = Pair(foreground > threshold, prepare_mask(reference, stage.preprocess.size))
+    return found | {"iou": iou(pair), "dice": dice(pair)}
 
 
 def _activation(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor | None:
-    """Grad-CAM (1, H, W) of a picture that is no patches; None for a network without the feature."""
+    """Grad-CAM (1, H, W) of a picture; None where it is cut into patches, or the network has no such feature."""
     if len(images) > 1:
         return None
     try:
         return grad_cam(network, images).cpu()
-    except (InputError, IndexError):  # a network without such a map
+    except (InputError, IndexError):
         return None
 
 
 def _draw(activation: NDArray[Any], opened: OpenedCase, path: Path, longest: int = 192) -> None:
-    """The picture, redder where the class was seen, with the outline of the reference."""
+    """The picture, redder where the activation is higher, with the outline of the reference."""
     height, width = opened.size
     scale = longest / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -153,57 +153,33 @@ def _draw(activation: NDArray[Any], opened: OpenedCase, path: Path, longest: int
         Image.fromarray(mixed).save(temporary, "PNG")
 
 
-def stage_report(folder: Path, part: StageRecipe) -> StageReport:
-    """All that a stage's folder holds for a report.
-
-    Args:
-        folder: of the stage.
-        part: the stage in its recipe.
-    """
-    evaluated = read_json(folder / SUMMARY_FILE)
-    curves = read_curves(folder / "curves.csv")
-    words = part.about or f"{part.model.name}, {part.task}"
-    if any(teacher.unseen for teacher in part.teachers):
-        words += "; each case is taught by the teachers that never saw it: teachers.csv"
-    return StageReport(
-        name=folder.name,
-        role=part.role,
-        task=words,
-        summary=evaluated.get("summary", {}),
-        results=read_metrics_csv(folder / METRICS_FILE),
-        curves=curves,
-        cost=evaluated.get("cost", {}),
-        training=training_summary(folder, curves)
-        | {"equal_time_to": equal_time_to(folder.parents[1], folder.name)},
-        teachers=[teacher.stage for teacher in part.teachers],
-        pooled=evaluated.get("pooled", {}),
-        calibration=evaluated.get("calibration", {}),
-        robustness=evaluated.get("robustness", ()),
-        environment=read_json(folder / ENVIRONMENT),
-        classes=read_class_report(folder),
-    )
-
-
-def stage_cost(stage: TrainedStage, device: torch.device) -> dict[str, Any]:
-    """Parameters, operations and size of a stage's network, and its time per image: `StageReport.cost`."""
+def stage_cost(stage: TrainedStage, device: torch.device) -> Cost:
+    """Parameters, operations and size of a stage's network, and its time per image."""
     (height, width), patches = stage.preprocess.size, stage.preprocess.patches
     shape = (stage.preprocess.channels, height, width)
     threads = torch.get_num_threads()
     counted = complexity(stage.network, shape)
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU, {threads} thread{'s' * (threads != 1)}"
+    is_gpu = device.type == "cuda"
+    return Cost(
+        parameters=counted.parameters,
+        macs=counted.macs,
+        size_mb=counted.size_mb,
+        input="x".join(map(str, shape)),
+        ms=milliseconds_per_image(stage.network, shape, device),
+        machine=torch.cuda.get_device_name(device)
+        if is_gpu
+        else f"CPU, {threads} thread{'s' * (threads != 1)}",
+        engine="torch, float32, batch 1" + (f", one of {patches.count**2} patches" if patches else ""),
     )
-    return {
-        "parameters": counted.parameters,
-        "macs": counted.macs,
-        "size_mb": counted.size_mb,
-        "input": "x".join(map(str, shape)),
-        "ms": milliseconds_per_image(stage.network, shape, device),
-        "machine": name,
-        "engine": "torch, float32, batch 1" + (f", one of {patches.count**2} patches" if patches else ""),
-    }
+
+
+def _subject(stage: TrainedStage, scores: bool, device: torch.device) -> Subject:
+    make: Any = scored_predictor if scores else mask_predictor
+    predict = make(stage.network, stage.preprocess, stage.postprocess, device)
+    record = stage.record
+    return Subject(
+        stage.name, predict, stage.preprocess.intensity, record.variant, record.seed, record.weights
+    )
 
 
 def open_stage(model: str, scores: bool = False) -> Subject:
@@ -214,164 +190,159 @@ def open_stage(model: str, scores: bool = False) -> Subject:
         scores: give probabilities beside the masks.
 
     Raises:
-        InputError: no such stage, or one that marks nothing.
+        InputError: no such stage, or one that does not segment.
     """
-    stage = load_stage(find_stage(model))
-    if not stage.marks:
+    stage, device = load_stage(find_stage(model)), torch.device("cpu")
+    if not stage.segments:
         raise InputError(
-            f"stage {stage.name} is a classifier without a mask: its measures stand in the report of its run"
+            f"stage {stage.name} classifies whole images and gives no mask: its scores are in the report of its run"
         )
-    device = torch.device("cpu")
-    make: Any = scored_predictor if scores else mask_predictor
-    predict = make(stage.network, stage.preprocess, stage.postprocess, device)
-    facts = read_json(_run_of(stage) / RUN_FILE)
-    return Subject(
-        predict,
-        stage.preprocess.intensity,
-        lambda: _describe(stage, f"Evaluation of {model}", device),
-        str(facts.get("data_hash") or ""),
-    )
+    run = stage.folder.absolute().parent.parent
+    record = RunRecord.find(run)
 
+    def describe() -> Report:
+        known = stage_report(stage.folder)
+        cost = known.cost if known.cost != Cost() else stage_cost(stage, device)
+        return Report(
+            title=f"Evaluation of {model}",
+            stages=[
+                replace(known, cost=cost, teachers=(), classes=None)
+            ],  # its teachers are not in this report
+            description=str(read_recipe(run).get("about") or ""),
+            settings=_yaml(record.settings) if record is not None else "",
+            environment=environment(device, "32-true"),
+        )
 
-def _run_of(stage: TrainedStage) -> Path:
-    return stage.folder.absolute().parent.parent
-
-
-def _describe(stage: TrainedStage, title: str, device: torch.device) -> Report:
-    """The stage as the report of its run shows it, but for its scores there."""
-    run = _run_of(stage)
-    recipe = _recorded(run)
-    part = recipe.stages.get(stage.name) if recipe is not None else None
-    known = stage_report(stage.folder, part or _from_folder(stage))
-    own = replace(
-        known,
-        cost=known.cost or stage_cost(stage, device),
-        teachers=(),  # they are not of this report
-        classes=None,
-    )
-    return Report(
-        title=title,
-        stages=[own],
-        description=recipe.about if recipe is not None else "",
-        settings=_settings(run, recipe),
-        environment=environment(device, "32-true"),
-    )
-
-
-def _recorded(run: Path) -> Recipe | None:
-    """The recipe of the stage's run; None where it is absent or of another version."""
-    content = read_recipe(run)
-    try:
-        return parse_recipe(content, str(run / "recipe.yaml")) if content else None
-    except InputError:
-        return None
-
-
-def _from_folder(stage: TrainedStage) -> StageRecipe:
-    """What stage.json alone says, where there is no recipe."""
-    known = {name: stage.info[name] for name in ("role", "about") if name in stage.info}
-    return StageRecipe.model_validate({**known, "model": {**stage.info["model"], "pretrained": None}})
-
-
-def _settings(run: Path, recipe: Recipe | None) -> str:
-    """What the recipe stated; of a run that did not keep it, what differs from the defaults."""
-    stated = read_json(run / RUN_FILE).get("settings")
-    if isinstance(stated, str):
-        return stated
-    if recipe is None:
-        return ""
-    return yaml.safe_dump(
-        recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
-    )
+    data_hash = record.data_hash if record is not None else ""
+    return replace(_subject(stage, scores, device), data_hash=data_hash, describe=describe)
 
 
 def evaluate_stage(
-    folder: Path, cases: list[Case], device: torch.device, evaluation: EvaluationRecipe
+    folder: Path,
+    cases: list[Case],
+    device: torch.device,
+    evaluation: EvaluationRecipe,
+    load: Load = load_stage,
 ) -> Iterator[Event]:
-    """Writes metrics.csv and evaluation.json of a stage, unless they already are of these weights, files and measures.
+    """Writes metrics.csv and evaluation.json of a stage, unless they are there of these weights, files and measures.
 
     Raises:
         InputError: no such stage, or a case cannot be read.
     """
-    stage = load_stage(folder)
-    inputs = _evaluation_inputs(stage, cases, evaluation)
-    known = read_json(folder / SUMMARY_FILE)
-    if known.get("inputs") == inputs and (folder / METRICS_FILE).exists():
+    record, known = StageRecord.find(folder), EvaluationRecord.find(folder)
+    inputs = _evaluation_inputs(record, cases, evaluation) if record is not None else ""
+    if known is not None and known.inputs == inputs and (folder / METRICS_FILE).exists():
         return
-    make = scored_predictor if evaluation.needs_scores else mask_predictor
-    predict: Predict = make(stage.network, stage.preprocess, stage.postprocess, device)
-    found = Evaluation(evaluation.metrics, evaluation.pooled, evaluation.calibration)
-    intensity = stage.preprocess.intensity
-    for done, case in enumerate(cases if stage.marks else [], 1):
-        found.add(case, predict, intensity)
+    stage = load(folder)
+    found = Evaluation(
+        _subject(stage, evaluation.needs_scores, device),
+        evaluation.metrics,
+        evaluation.pooled,
+        evaluation.calibration,
+    )
+    for done in found.measure(cases if stage.segments else []):
         yield Event(f"evaluating {stage.name}", done, len(cases))
-    write_metrics_csv(found.results, folder / METRICS_FILE)
-    facts: dict[str, Any] = {
-        "inputs": inputs,
-        "skipped": found.results.skipped,
-        "cost": stage_cost(stage, device),
-        "summary": found.summary,
-    }
-    if evaluation.disturbs(stage.name) and any(not one.normal for one in found.results):
-        total = sum(len(strengths) for strengths in STRENGTHS.values())
-        for disturbed in robustness(cases, predict, found.results, intensity=intensity):
-            found.robustness.append(disturbed.to_dict())
-            yield Event(f"disturbing {stage.name}", len(found.robustness), total)
-    measured = {
-        "calibration": found.calibration,
-        "robustness": found.robustness,
-        "classification": classify_stage(stage, cases, device),
-        "pooled": found.pooled,
-    }
-    write_json(folder / SUMMARY_FILE, facts | {name: value for name, value in measured.items() if value})
-
-
-def _evaluation_inputs(stage: TrainedStage, cases: list[Case], evaluation: EvaluationRecipe) -> str:
-    """A hash of all that decides the results; what is not set leaves no trace, so that earlier results stay valid."""
-    facts: list[Any] = [stage.info["weights_sha256"], table_hash(cases)]
-    if evaluation.facts() != EvaluationRecipe().facts():
-        facts.append(evaluation.facts())
+    cost = stage_cost(stage, device)
     if evaluation.disturbs(stage.name):
-        facts.append("robustness")
+        total = sum(len(strengths) for strengths in STRENGTHS.values())
+        for done in found.disturb(cases):
+            yield Event(f"disturbing {stage.name}", done, total)
+    classification = classify_stage(stage, cases, device)
+    stage.network.cpu()  # the run keeps it
+    own = {"inputs": inputs, "cost": cost, "classification": classification}
+    write_scores(folder, found.results, found.record("test", **own))
+
+
+def _evaluation_inputs(stage: StageRecord, cases: list[Case], evaluation: EvaluationRecipe) -> str:
+    """A hash of all that decides the results."""
+    facts = [stage.weights_sha256, table_hash(cases), evaluation.facts(), evaluation.disturbs(stage.name)]
     return sha256_text(json.dumps(facts))
 
 
-def stated_yaml(recipe: Recipe) -> str:
-    """What the recipe itself says, with its bases and the changes of the command line, without the defaults.
+def stage_report(folder: Path, note: str = "") -> StageReport:
+    """All that a stage's folder holds for a report.
 
-    >>> print(stated_yaml(Recipe(name="r", stages={"net": {"model": {"name": "unet", "depth": 3}}})))
-    name: r
-    stages:
-      net:
-        model:
-          name: unet
-          depth: 3
-    <BLANKLINE>
+    Args:
+        folder: of a finished stage.
+        note: is added to the line on what was trained.
+
+    Raises:
+        InputError: a file is absent or damaged.
     """
-    stated = recipe.model_dump(mode="json", exclude_unset=True)
-    return yaml.safe_dump(stated, sort_keys=False, allow_unicode=True)
+    record, evaluation = StageRecord.read(folder), EvaluationRecord.read(folder)
+    if record is None:
+        raise InputError(f"{folder} has no {StageRecord.FILE}: run its recipe again")
+    found = evaluation or EvaluationRecord(model=record.name)
+    curves = read_curves(folder / "curves.csv")
+    return StageReport(
+        name=record.name,
+        role=record.role,
+        task=(record.about or f"{record.network['name']}, {record.task}") + note,
+        variant=record.variant,
+        seed=record.seed,
+        weights=str(record.weights or ""),
+        summary=found.summary if evaluation is not None else None,
+        results=read_metrics_csv(folder / METRICS_FILE) if evaluation is not None else (),
+        curves=curves,
+        cost=found.cost,
+        training=TrainingReport(
+            record.train_cases,
+            record.epochs,
+            record.steps,
+            record.seconds,
+            record.equal_time_to,
+            [str(warning) for warning in find_saturation(curves)],
+        ),
+        teachers=record.teachers,
+        pooled=found.pooled,
+        calibration=found.calibration,
+        robustness=found.robustness,
+        environment=read_json(folder / ENVIRONMENT),
+        classes=read_class_report(folder),
+    )
+
+
+def stated(recipe: Recipe) -> dict[str, Any]:
+    """What the recipe itself sets, with its bases and the changes of the command line, without the defaults.
+
+    >>> stated(Recipe(name="r", stages={"net": {"model": {"name": "unet", "depth": 3}}}))
+    {'name': 'r', 'stages': {'net': {'model': {'name': 'unet', 'depth': 3}}}}
+    """
+    return recipe.model_dump(mode="json", exclude_unset=True)
+
+
+def _yaml(settings: dict[str, Any]) -> str:
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True) if settings else ""
 
 
 def report_run(
-    run: Path, recipe: Recipe, loaded_cases: LoadedCases, chosen: list[str], device: torch.device
-) -> None:
-    """Writes report.html and model_card.md of a run."""
+    run: Path,
+    recipe: Recipe,
+    loaded_cases: LoadedCases,
+    chosen: list[str],
+    device: torch.device,
+    load: Load = load_stage,
+) -> list[Verdict]:
+    """Writes report.html and model_card.md of a run; gives the verdicts, which are computed only here."""
+    folders = {name: run / "stages" / name for name in chosen}
     shown = recipe.export if recipe.export in chosen else chosen[-1]
-    facts = read_json(run / RUN_FILE)
+    record, evaluated = RunRecord.find(run), EvaluationRecord.read(folders[shown])
+    settings = stated(recipe)
     report = Report(
         title=recipe.name,
         description=recipe.about,
-        stages=[stage_report(run / "stages" / name, recipe.stages[name]) for name in chosen],
+        stages=[stage_report(folders[name], _out_of_fold(recipe, name)) for name in chosen],
         data=DataReport(
             name=loaded_cases.name,
-            hash=facts.get("data_hash", ""),
+            hash=record.data_hash if record is not None else "",
             split=loaded_cases.split,
-            leaks=facts.get("leaks", []),
-            near_duplicates=facts.get("near_duplicates", []),
-            skipped=read_json(run / "stages" / shown / SUMMARY_FILE).get("skipped", []),
+            leaks=[str(leak) for leak in loaded_cases.leaks],
+            near_duplicates=[str(pair) for pair in loaded_cases.pairs],
+            skipped=evaluated.skipped if evaluated is not None else [],
             taught=count_taught(recipe, chosen, loaded_cases.cases),
         ),
-        settings=stated_yaml(recipe),
+        settings=_yaml(settings),
+        planned=_planned(recipe, settings),
         environment=read_json(run / ENVIRONMENT) | {"seed": recipe.seed},
         seed=recipe.seed,
         student=shown if shown == recipe.export else "",  # else the report chooses
@@ -379,10 +350,30 @@ def report_run(
     )
 
     def predictor_of(stage: StageReport) -> Predict:
-        trained = load_stage(run / "stages" / stage.name)
+        trained = load(folders[stage.name])
         return mask_predictor(trained.network, trained.preprocess, trained.postprocess, device)
 
     test = select(loaded_cases.cases, split="test")
     intensity = recipe.data.preprocess().intensity
-    finish_report(report, loaded_cases.cases, test, predictor_of, intensity, run / "report.html")
-    write_model_card(report, run / "model_card.md")
+    context = finish_report(report, loaded_cases.cases, test, predictor_of, intensity, run / "report.html")
+    write_model_card(context, run / "model_card.md")
+    return list(context.verdicts)
+
+
+def _out_of_fold(recipe: Recipe, name: str) -> str:
+    if not any(teacher.out_of_fold for teacher in recipe.stages[name].teachers.values()):
+        return ""
+    return "; each case is taught by the teachers that did not train on it: teachers.csv"
+
+
+def _planned(recipe: Recipe, settings: dict[str, Any]) -> dict[str, PlannedStage]:
+    return {
+        name: PlannedStage(
+            role=stage.role or "comparator",
+            variant=recipe.variant(name),
+            settings=settings["stages"][name],
+            equal_time_to=stage.equal_time_to or "",
+            in_matrix=stage.may_fail,
+        )
+        for name, stage in recipe.stages.items()
+    }

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -27,13 +26,14 @@ from segdistill.experiment.environment import environment, record_environment
 from segdistill.experiment.equal_time import StepTimes, equal_steps, keep_times
 from segdistill.experiment.events import Event
 from segdistill.experiment.inputs import StageInputs
-from segdistill.experiment.stage import INFO, begin, is_finished, is_trained, read_info, record
-from segdistill.files import sha256_file, write_json
+from segdistill.experiment.stage import begin, build_network, finish, is_finished, is_trained, read_stage
+from segdistill.files import sha256_file
 from segdistill.imaging.postprocess import Postprocess
+from segdistill.records import StageRecord, Weights
+from segdistill.training.curves import read_curves
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import WEIGHTS, Progress, fit
 from segdistill.training.saturation import find_saturation
-from segdistill.training.settings import JointSettings
 from segdistill.training.step_time import asker, median_seconds, stepper
 from segdistill.training.validation import spare_threads
 
@@ -43,12 +43,12 @@ _ENGINES = ("albumentations", "opencv-python-headless", "numpy")
 
 
 def with_cache(inputs: StageInputs, task: Distillation, train: Views, fabric: Fabric) -> Iterator[Filling]:
-    """Completes the cache of a stage, and lets its task and the batches of its views use it; nothing else is cached.
+    """Fills the cache of the teachers' targets of a stage, and lets its task read it.
 
     With several processes the first one fills, and the others wait for it.
 
     Raises:
-        InputError: it cannot be kept: a method that cannot be cached, a limit, a full disk.
+        InputError: a method that cannot be cached, the size limit, or a full disk.
     """
     settings, stage = inputs.settings, inputs.stage
     assert settings.views is not None
@@ -70,7 +70,7 @@ def with_cache(inputs: StageInputs, task: Distillation, train: Views, fabric: Fa
 
 
 def cache_folder(inputs: StageInputs) -> Path:
-    """Beside the runs, as the prepared store is, so that they share it."""
+    """The folder beside the runs, which share it as they share the prepared store."""
     return inputs.store.folder.parent.parent / FOLDER
 
 
@@ -82,15 +82,15 @@ def _wanted(inputs: StageInputs, task: Distillation, train: Views) -> list[Wante
         rows = np.flatnonzero((task.teacher_weights[:, j] > 0).numpy()[cases])
         if not len(rows):
             raise InputError(
-                f"stage {inputs.name}: teacher '{teacher.name}' speaks for no training case: leave it out"
+                f"stage {inputs.name}: teacher '{teacher.name}' teaches no training case: remove it"
             )
-        asked = shown | _teacher(inputs, teacher.name, str(teacher.precision))
+        known = shown | _teacher(inputs, teacher.name, str(teacher.precision))
         if task.weighting is not None and task.weighting.reads_logits:
             logits = SoftPrediction()
-            wanted.append(Wanted(j, LOGITS, "", logits, asked | extraction(logits), rows))
+            wanted.append(Wanted(j, LOGITS, "", logits, known | extraction(logits), rows))
         for name, (_, method) in task.methods.items():
             for term, (_, inner) in flat(1.0, method).items():
-                facts = asked | extraction(inner) | _codes(inputs, name, teacher.name)
+                facts = known | extraction(inner) | _autoencoder(inputs, name, teacher.name)
                 wanted.append(Wanted(j, name, term, inner, facts, rows))
     return wanted
 
@@ -115,55 +115,61 @@ def _version(package: str) -> str:
 
 
 def _teacher(inputs: StageInputs, name: str, precision: str) -> dict[str, Any]:
-    folder = inputs.teacher_folder(name)
-    info = read_info(folder)
+    folder = inputs.teacher_folder(inputs.stage.teachers[name].stage)
+    record = read_stage(folder)
     return {
         "weights": sha256_file(folder / WEIGHTS),
-        "model": info.get("model"),
-        "classes": info.get("classes"),
+        "network": record and record.network,
+        "classes": record and record.classes,
         "precision": precision,
     }
 
 
-def _codes(inputs: StageInputs, methods: str, teacher: str) -> dict[str, Any]:
-    """The auto-encoders through which a teacher's features are read."""
-    named = [part.autoencoders.get(teacher) for part in inputs.stage.methods if part.name == methods]
-    trained = [name for name in named if name is not None]
-    return {"autoencoders": sha256_file(inputs.teacher_folder(trained[0]) / WEIGHTS)} if trained else {}
+def _autoencoder(inputs: StageInputs, method: str, teacher: str) -> dict[str, Any]:
+    """The auto-encoders through which a method reads a teacher's features."""
+    trained = inputs.stage.methods[method].autoencoders.get(teacher)
+    return {"autoencoders": sha256_file(inputs.teacher_folder(trained) / WEIGHTS)} if trained else {}
 
 
 def train_stage(
     inputs: StageInputs, fingerprint: str, fabric: Fabric, precision: str
 ) -> Iterator[Progress | Filling]:
-    """Trains the stage, or goes on where an interrupted training of the same inputs stopped; gives the loop's progress,
-    and before it that of filling the method cache, where it has one. `fingerprint` is that of the inputs.
+    """Trains the stage, or continues an interrupted training of the same inputs.
+
+    Args:
+        inputs: of the stage.
+        fingerprint: of the inputs.
+        fabric: launched.
+        precision: of the training.
+
+    Yields:
+        The progress of filling the cache, where the stage has one, and then that of the loop.
 
     Raises:
         InputError: a part cannot be built, or the folder cannot be written.
-        TrainingStopped: a loss was not finite.
+        TrainingStopped: a loss became NaN or infinite.
     """
-    info = describe(inputs, fingerprint)
+    record = _describe(inputs, fingerprint)
     if not fabric.broadcast(fabric.is_global_zero and is_trained(inputs.folder, fingerprint)):
-        yield from _fit(inputs, info, fabric, precision)
+        yield from _fit(inputs, record, fabric, precision)
     if fabric.is_global_zero:
-        record(inputs.folder, info)
+        finish(inputs.folder, _with_training(record, inputs, fabric))
     fabric.barrier()
 
 
 def _fit(
-    inputs: StageInputs, info: dict[str, Any], fabric: Fabric, precision: str
+    inputs: StageInputs, record: StageRecord, fabric: Fabric, precision: str
 ) -> Iterator[Progress | Filling]:
     settings = inputs.settings
     train_cases = inputs.of("train")
-    # the same seed for every stage: a student and its undistilled own baseline begin with the same weights and see
-    # the same views
+    # the same seed for every stage: a student and its baseline begin with the same weights and see the same views
     torch.manual_seed(inputs.seed)
     task = build_task(inputs, train_cases, fabric, precision)
     train = _views(inputs, train_cases, settings.augment, inputs.recipe.data.skip_empty)
-    held_out = inputs.of("val")
-    validation = _views(inputs, held_out, "none") if held_out else None
+    val_cases = inputs.of("val")
+    validation = _views(inputs, val_cases, "none") if val_cases else None
     if fabric.is_global_zero:
-        goes_on = begin(inputs.folder, info)
+        goes_on = begin(inputs.folder, record)
         record_environment(inputs.folder, environment(fabric.device, precision, fabric.world_size), goes_on)
     fabric.barrier()
     if inputs.stage.cache and isinstance(task, Distillation):
@@ -172,9 +178,9 @@ def _fit(
 
 
 def still_stands(inputs: StageInputs, precision: str) -> bool:
-    """Whether an earlier call trained this stage to the end and it still answers the recipe."""
+    """Whether an earlier call trained this stage to the end with what the recipe states now."""
     needed = [inputs.teacher_folder(name) / WEIGHTS for name in inputs.stage.needs]
-    if not read_info(inputs.folder) or not all(path.exists() for path in needed):
+    if read_stage(inputs.folder) is None or not all(path.exists() for path in needed):
         return False
     try:
         return is_finished(inputs.folder, inputs.fingerprint(precision))
@@ -182,40 +188,80 @@ def still_stands(inputs: StageInputs, precision: str) -> bool:
         return False
 
 
-def describe(inputs: StageInputs, fingerprint: str) -> dict[str, Any]:
-    """The content of stage.json: enough to use the weights without the recipe."""
-    joint = inputs.stage.joint_settings
-    classes = inputs.stage.model.options.get("classes", 2)
-    lesions = ["lesion"] if classes <= 2 else [f"class {i}" for i in range(1, classes)]
-    names = ["background", *lesions]  # also with one logit: its probability is that of the lesion
-    return {
-        "name": inputs.name,
-        "fingerprint": fingerprint,
-        "role": inputs.stage.role,
-        "about": inputs.stage.about,
-        "teachers": [teacher.stage for teacher in inputs.stage.teachers],
-        "model": labelled_model(inputs.stage).model_dump(mode="json"),
-        "classes": names,
-        "preprocess": inputs.preprocess.to_dict(),
-        "postprocess": Postprocess(inputs.recipe.evaluation.threshold, tuple(names)).to_dict(),
-        "train_cases": len(inputs.of("train")),
-        "val_cases": len(inputs.of("val")),
-    } | _of_classes(joint)
+def _describe(inputs: StageInputs, fingerprint: str) -> StageRecord:
+    """The record of a stage before it is trained."""
+    stage, joint = inputs.stage, inputs.stage.joint_settings
+    count = stage.model.options.get("classes", 2)
+    lesions = ["lesion"] if count <= 2 else [f"class {i}" for i in range(1, count)]
+    classes = ["background", *lesions]  # also with one logit: its probability is that of the lesion
+    return StageRecord(
+        name=inputs.name,
+        variant=inputs.variant,
+        seed=inputs.seed,
+        role=stage.role or "comparator",
+        about=stage.about,
+        task=stage.task,
+        network=labelled_model(stage).model_dump(mode="json"),
+        classes=classes,
+        labels=joint.classes if joint is not None and joint.uses_class else [],
+        preprocess=inputs.preprocess.to_dict(),
+        postprocess=Postprocess(inputs.recipe.evaluation.threshold, tuple(classes)).to_dict(),
+        teachers=stage.taught_by,
+        equal_time_to=inputs.recipe.variant(stage.equal_time_to) if stage.equal_time_to else "",
+        fingerprint=fingerprint,
+        train_cases=len(inputs.of("train")),
+        val_cases=len(inputs.of("val")),
+        score=["val_dice"] if joint is None else list(joint.score),
+    )
 
 
-def _of_classes(joint: JointSettings | None) -> dict[str, Any]:
-    """What selects a joint stage's epoch, and the classes of images that it has learned."""
-    if joint is None:
-        return {}
-    return {"score": list(joint.score)} | ({"labels": joint.classes} if joint.uses_class else {})
+def _with_training(record: StageRecord, inputs: StageInputs, fabric: Fabric) -> StageRecord:
+    """The record with what the training has come to."""
+    settings, curves = inputs.settings, read_curves(inputs.folder / "curves.csv")
+    train = _views(inputs, inputs.of("train"), settings.augment, inputs.recipe.data.skip_empty)
+    batches = len(batch_indices(len(train), settings.batch_size, 0, 0, world=fabric.world_size))
+    steps = len(curves) * math.ceil(batches / settings.accumulate)
+    return replace(
+        record,
+        weights=_weights_kept(curves, record.score, settings.keeps_best),
+        parameters=None if inputs.stage.task == "autoencoder" else _parameters(inputs),
+        epochs=len(curves),
+        steps=min(steps, settings.steps or steps),
+        seconds=sum(row.get("seconds", 0.0) for row in curves),
+    )
+
+
+def _parameters(inputs: StageInputs) -> int:
+    model = labelled_model(inputs.stage).model_copy(update={"pretrained": None})
+    with torch.device("meta"):
+        network = build_network(model, inputs.preprocess.channels)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _weights_kept(curves: list[dict[str, float]], score: list[str], keeps_best: bool) -> Weights:
+    """Which weights the loop has kept: the last, or those of the (first) epoch with the highest mean of `score`.
+
+    Args:
+        curves: a row per epoch.
+        score: columns of the curves.
+        keeps_best: whether the settings keep the best epoch; without a validation score the last one is kept.
+    """
+    measured = {int(row["epoch"]): [row[name] for name in score if name in row] for row in curves}
+    means = {epoch: sum(found) / len(found) for epoch, found in measured.items() if found}
+    if not keeps_best or not means:
+        return Weights("last", len(curves), len(curves))
+    best = max(means, key=means.__getitem__)
+    return Weights(
+        "best", best, len(curves), [name for name in score if name in curves[best - 1]], means[best]
+    )
 
 
 def keep_threshold(inputs: StageInputs) -> None:
-    """Notes the recipe's threshold with a stage that was trained before: it is no input of the training."""
-    info = read_info(inputs.folder)
-    wanted = info["postprocess"] | {"threshold": inputs.recipe.evaluation.threshold}
-    if info["postprocess"] != wanted:
-        write_json(inputs.folder / INFO, info | {"postprocess": wanted})
+    """Writes the recipe's threshold into the record of a finished stage, since training does not depend on it."""
+    record = read_stage(inputs.folder)
+    wanted = {"threshold": inputs.recipe.evaluation.threshold}
+    if record is not None and record.postprocess != record.postprocess | wanted:
+        replace(record, postprocess=record.postprocess | wanted).write(inputs.folder)
 
 
 def _views(inputs: StageInputs, cases: list[Case], augment: str, skip_empty: bool = False) -> Views:
@@ -227,49 +273,47 @@ def _views(inputs: StageInputs, cases: list[Case], augment: str, skip_empty: boo
 
 
 def training_summary(folder: Path, curves: list[dict[str, float]]) -> dict[str, Any]:
-    """What a report says of a stage's training."""
-    info = read_info(folder)
-    summary: dict[str, Any] = {"cases": info.get("train_cases"), "epochs": len(curves)}
+    """The facts of a stage's training for reports."""
+    record = read_stage(folder)
+    summary: dict[str, Any] = {"cases": record and record.train_cases, "epochs": len(curves)}
     if curves:
         summary["seconds"] = sum(row.get("seconds", 0.0) for row in curves)
-        names = info.get("score", ["val_dice"])
-        scored = [row for row in curves if any(name in row for name in names)]
-        if scored:
-            best = max(scored, key=lambda row: fmean(row[name] for name in names if name in row))
-            summary["best_epoch"] = int(best["epoch"])
         summary["warnings"] = [str(warning) for warning in find_saturation(curves)]
+    if record is not None and record.weights is not None:
+        summary |= {"weights_kept": str(record.weights), "equal_time_to": record.equal_time_to}
+        best = _weights_kept(curves, record.score, keeps_best=True)
+        summary |= {"best_epoch": best.epoch} if best.choice == "best" else {}
     return summary
 
 
 def measure_equal_time(inputs: StageInputs, fabric: Fabric, precision: str) -> Iterator[Event]:
-    """Measures once, before the stage is trained, and writes the steps into the run; a resumed run keeps them.
+    """Measures the steps of an equal-time baseline before it is trained, and writes them into the run.
 
-    The teachers of the other stage are trained by then. What its cache costs to fill counts once; validation counts on
-    neither side.
+    They are measured once. The teachers of the other stage are trained by then. The time to fill its cache counts once;
+    validation is not counted.
 
     Raises:
         InputError: on several devices.
     """
-    method, run = inputs.stage.equal_time_to, inputs.folder.parents[1]
-    if method is None or equal_steps(run, inputs.name) is not None:
+    name, run = inputs.stage.equal_time_to, inputs.folder.parents[1]
+    if name is None or equal_steps(run, inputs.variant) is not None:
         return
     if fabric.world_size > 1:
         raise InputError(f"stage {inputs.name}: equal_time_to is measured on one device: use --devices 1")
-    yield Event(f"stage {inputs.name}: measuring step times, alone and with {method}")
-    times = _measure(
-        inputs, replace(inputs, name=method, folder=inputs.teacher_folder(method)), fabric, precision
-    )
-    keep_times(run, inputs.name, method, times)
+    yield Event(f"stage {inputs.name}: measuring step times, its own and those of {name}")
+    distilled = replace(inputs, name=name, folder=inputs.teacher_folder(name))
+    times = _measure(inputs, distilled, fabric, precision)
+    keep_times(run, inputs.variant, distilled.variant, times)
     yield Event(
-        f"stage {inputs.name}: {times.equal_steps} steps take the time of the {times.steps} of {method} "
-        f"({1e3 * times.alone:.0f} and {1e3 * times.method:.0f} ms a step)"
+        f"stage {inputs.name}: {times.equal_steps} steps take the time of the {times.steps} of {name} "
+        f"({1e3 * times.baseline:.0f} and {1e3 * times.distillation:.0f} ms a step)"
     )
 
 
-def _measure(alone: StageInputs, method: StageInputs, fabric: Fabric, precision: str) -> StepTimes:
-    views = _timed_views(method)
+def _measure(baseline: StageInputs, distilled: StageInputs, fabric: Fabric, precision: str) -> StepTimes:
+    views = _timed_views(distilled)
     tasks = []
-    for inputs in (alone, method):
+    for inputs in (baseline, distilled):
         torch.manual_seed(inputs.seed)
         own = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
         task = build_task(inputs, inputs.of("train"), own, precision)
@@ -278,12 +322,12 @@ def _measure(alone: StageInputs, method: StageInputs, fabric: Fabric, precision:
     assert isinstance(distillation, Distillation)
     asking = asker(distillation, views, tasks[1][2], tasks[1][1])
     turns = [stepper(task, views, settings, own) for task, own, settings in tasks]
-    of_alone, of_method, of_asking = median_seconds([*turns, asking], fabric.device)
+    baseline_step, step, teachers_step = median_seconds([*turns, asking], fabric.device)
     settings = tasks[1][2]
     steps = math.ceil(len(batch_indices(len(views), settings.batch_size, 0, 0)) / settings.accumulate)
     epochs, total = settings.length(steps)
-    asked = min(settings.views or epochs, epochs) * steps if method.stage.cache else total
-    return StepTimes(of_alone, of_method, of_asking, total, min(asked, total))
+    teacher_steps = min(settings.views or epochs, epochs) * steps if distilled.stage.cache else total
+    return StepTimes(baseline_step, step, teachers_step, total, min(teacher_steps, total))
 
 
 def _timed_views(inputs: StageInputs) -> Views:

@@ -1,1 +1,1 @@
-"""How good a prediction is, case by case. No torch."""
+"""How good a prediction is. No torch."""

@@ -8,6 +8,12 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from segdistill.imaging.boxes import Box, tight_box
+from segdistill.metrics.base import Pair, register_metric
+
+_NOTE = (
+    "Boxes are the tightest around the largest marked region and around the reference; of a volume, the mean over the "
+    "slices with a box in either."
+)
 
 
 class Overlap(NamedTuple):
@@ -57,8 +63,6 @@ def score_boxes(predicted: NDArray[Any], reference: NDArray[Any], largest: bool 
 def mean_box_overlap(predicted: NDArray[Any], reference: NDArray[Any], largest: bool = True) -> Overlap:
     """Overlap of the boxes of all images of a case, mean over those with a box in either; 1 where none has one.
 
-    A picture is a case of one image: the mean is its own overlap.
-
     Args:
         predicted: masks (D, H, W).
         reference: masks (D, H, W), or filled boxes.
@@ -75,6 +79,24 @@ def mean_box_overlap(predicted: NDArray[Any], reference: NDArray[Any], largest: 
     if not marked:
         return Overlap(1.0, 1.0)
     return Overlap(fmean(one.iou for one in marked), fmean(one.dice for one in marked))
+
+
+def _boxes(pair: Pair) -> Overlap:
+    height, width = pair.prediction.shape[-2:]
+    predicted, reference = (mask.reshape(-1, height, width) for mask in (pair.prediction, pair.reference))
+    return mean_box_overlap(predicted, reference)
+
+
+@register_metric("box_iou", higher_is_better=True, label="IoU of the boxes", note=_NOTE)
+def box_iou(pair: Pair) -> float:
+    """IoU of the boxes around prediction and reference; of a volume the mean over slices."""
+    return pair.shared(_boxes).iou
+
+
+@register_metric("box_dice", higher_is_better=True, label="Dice of the boxes", note=_NOTE)
+def box_dice(pair: Pair) -> float:
+    """Dice of the boxes around prediction and reference; of a volume the mean over slices."""
+    return pair.shared(_boxes).dice
 
 
 def _area(box: Box) -> int:

@@ -1,8 +1,8 @@
-"""Whether a probability means what it says: over all pixels, and near the boundary, where it is decided.
+"""Calibration: how far probabilities are from frequencies, over all pixels and near the boundary.
 
-Expected calibration error: bins of equal width over the probability of foreground, the gap between mean probability and
-share of foreground in each, weighed by its pixels (M. Naeini, G. Cooper, M. Hauskrecht, AAAI 2015; C. Guo et al.,
-ICML 2017). Most pixels are far from any lesion and easy, which makes the figure over all pixels small.
+Expected calibration error: bins of equal width over the probability of foreground; in each the difference between mean
+probability and share of foreground, weighted by its pixels (M. Naeini, G. Cooper, M. Hauskrecht, AAAI 2015; C. Guo et
+al., ICML 2017). Most pixels are far from any lesion and easy, so that the error over all pixels is small.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Reliability:
     """Pixels by their probability of foreground.
 
     Attributes:
-        pixels: per bin; probability: sum of the probabilities; foreground: how many pixels are foreground.
-        squares: sum of the squared differences between probability and truth.
+        pixels: per bin. probability: sum of the probabilities. foreground: number of foreground pixels.
+        squares: sum of the squared differences between probability and reference.
 
     >>> made = Reliability()
     >>> made.add(np.array([0.9, 0.9, 0.1, 0.1]), np.array([1, 1, 0, 1]))
@@ -43,12 +43,12 @@ class Reliability:
         """Adds pixels of one shape: probabilities 0 to 1, and a reference that is foreground where not zero.
 
         Raises:
-            ValueError: a probability lies outside of 0 to 1.
+            ValueError: a probability is outside of 0 to 1.
         """
         p = np.asarray(scores, np.float64).ravel()
         truth = (np.asarray(reference) != 0).ravel().astype(np.float64)
         if p.size and not (p.min() >= -1e-6 and p.max() <= 1 + 1e-6):
-            raise ValueError("a probability lies outside of 0 to 1")
+            raise ValueError("a probability is outside of 0 to 1")
         index = np.clip((p * BINS).astype(np.intp), 0, BINS - 1)
         self.pixels += np.bincount(index, minlength=BINS)
         self.probability += np.bincount(index, p, BINS)
@@ -63,7 +63,7 @@ class Reliability:
 
     @property
     def brier(self) -> float | None:
-        """The mean squared difference between probability and truth; None without pixels."""
+        """The mean squared difference between probability and reference; None without pixels."""
         total = self.pixels.sum()
         return float(self.squares / total) if total else None
 
@@ -101,14 +101,14 @@ def near_boundary(reference: NDArray[Any], distance: float = DISTANCE) -> NDArra
     reach = int(np.ceil(distance)) + 1
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     box = tuple(slice(max(0, line[0] - reach), line[-1] + reach + 1) for line in (rows, columns))
-    inside = mask[box]  # nothing beyond it is near, and most of an image is far from its lesion
+    inside = mask[box]  # outside of the box nothing is near
     near[box] = np.where(inside, distance_transform_edt(inside), distance_transform_edt(~inside)) <= distance
     return near
 
 
 @dataclass
 class Calibration(Pool):
-    """Collects the probabilities of a set, image by image, as `evaluate_cases(pool=...)` gives them.
+    """Collects the probabilities of a set, image by image, as the pool of `cases.measure_cases`.
 
     Attributes:
         distance: what counts as near the boundary, in pixels of the image.
@@ -130,7 +130,7 @@ class Calibration(Pool):
             InputError: there are no probabilities.
         """
         if scores is None:
-            raise InputError("calibration needs probabilities, and this predictor gives masks alone")
+            raise InputError("calibration needs probabilities, and this predictor gives masks only")
         if self.then is not None:
             self.then.add(prediction, reference, scores)
         self.everywhere.add(scores, reference)
@@ -140,6 +140,6 @@ class Calibration(Pool):
             self.boundary.add(probability[near], mask[near])
 
     def metrics(self) -> dict[str, Any]:
-        """What was found, "all" and "boundary" as by `Reliability.to_dict`, and "distance_px"."""
+        """Two places, "all" and "boundary", as from `Reliability.to_dict`, and "distance_px"."""
         places = {"all": self.everywhere.to_dict(), "boundary": self.boundary.to_dict()}
         return {"distance_px": self.distance, **places}

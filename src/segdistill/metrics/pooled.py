@@ -12,22 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segdistill.metrics.overlap import Counts, count_pixels
-
-
-def pooled_metrics(counts: Counts) -> dict[str, float]:
-    """Accuracy, sensitivity, F1 and two-class mIoU of one confusion table.
-
-    >>> pooled_metrics(Counts(tp=1, fp=1, fn=0, tn=2))["miou"]
-    0.5833333333333333
-    """
-    tp, fp, fn, tn = counts
-    return {
-        "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
-        "sensitivity": _ratio(tp, tp + fn),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "miou": (_ratio(tp, tp + fp + fn) + _ratio(tn, tn + fp + fn)) / 2,
-    }
+from segdistill.metrics.base import Counts, Metric, Pair
 
 
 def auc(scores: NDArray[Any], reference: NDArray[Any]) -> float | None:
@@ -41,23 +26,64 @@ def auc(scores: NDArray[Any], reference: NDArray[Any]) -> float | None:
         None when all pixels are of one class.
 
     Raises:
-        ValueError: the shapes differ, or a score is not a number.
+        ValueError: the shapes differ, or a score is NaN.
 
     >>> auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
     0.75
     """
     values, truth = np.asarray(scores).ravel(), np.asarray(reference).ravel() != 0
     if values.shape != truth.shape:
-        raise ValueError(f"{values.size} scores for {truth.size} pixels: they must be as many")
+        raise ValueError(f"{values.size} scores for {truth.size} pixels: give one score per pixel")
     if np.isnan(values).any():
-        raise ValueError("a score is not a number")
+        raise ValueError("a score is NaN")
     foreground, background = values[truth], np.sort(values[~truth])
     if not len(foreground) or not len(background):
         return None
-    foreground.sort()  # neighbours then look in the same part of the other list
+    foreground.sort()  # neighbours then search in the same part of the other list
     below = np.searchsorted(background, foreground, "left").sum(dtype=np.float64)
     not_above = np.searchsorted(background, foreground, "right").sum(dtype=np.float64)
     return float((below + not_above) / 2 / len(foreground) / len(background))
+
+
+def _ratio(numerator: int, denominator: int) -> float:
+    return numerator / denominator if denominator else 1.0
+
+
+def _accuracy(c: Counts) -> float:
+    return _ratio(c.tp + c.tn, sum(c))
+
+
+def _sensitivity(c: Counts) -> float:
+    return _ratio(c.tp, c.tp + c.fn)
+
+
+def _f1(c: Counts) -> float:
+    return _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)
+
+
+def _miou(c: Counts) -> float:
+    return (_ratio(c.tp, c.tp + c.fp + c.fn) + _ratio(c.tn, c.tn + c.fp + c.fn)) / 2
+
+
+_FROM_COUNTS = (
+    Metric("accuracy", _accuracy, True, "Accuracy", digits=4),
+    Metric("sensitivity", _sensitivity, True, "Sensitivity", digits=4),
+    Metric("f1", _f1, True, "F1", digits=4),
+    Metric("miou", _miou, True, "mIoU of two classes", digits=4),
+)
+POOLED = {
+    m.name: m for m in (*_FROM_COUNTS, Metric("auc", auc, True, "AUC", digits=4, needs_probability=True))
+}
+"""Name -> metric of a set: a function of its confusion table, and the AUC of its scores and references."""
+
+
+def pooled_metrics(counts: Counts) -> dict[str, float]:
+    """Accuracy, sensitivity, F1 and two-class mIoU of one confusion table.
+
+    >>> pooled_metrics(Counts(tp=1, fp=1, fn=0, tn=2))["miou"]
+    0.5833333333333333
+    """
+    return {metric.name: metric.function(counts) for metric in _FROM_COUNTS}
 
 
 @dataclass
@@ -81,8 +107,8 @@ class Pool:
     def add(
         self, prediction: NDArray[Any], reference: NDArray[Any], scores: NDArray[Any] | None = None
     ) -> None:
-        """Adds the pixels of an image or volume; scores of foreground, where there are any, for the AUC."""
-        new = count_pixels(prediction, reference)
+        """Adds the pixels of an image or volume; probabilities of foreground, where there are any, for the AUC."""
+        new = Pair(prediction, reference).counts
         self.counts = Counts(*(old + more for old, more in zip(self.counts, new, strict=True)))
         self._pixels += int(np.size(reference))
         if scores is not None:
@@ -92,13 +118,9 @@ class Pool:
             self._truth.append(np.asarray(reference).ravel() != 0)
 
     def metrics(self) -> dict[str, float | None]:
-        """accuracy, sensitivity, f1, miou and auc; auc is None unless every image came with scores."""
+        """The values of `POOLED`; auc is None unless every image came with probabilities."""
         found: dict[str, float | None] = dict(pooled_metrics(self.counts))
         scored = sum(part.size for part in self._scores)
         complete = scored == self._pixels and scored > 0
         found["auc"] = auc(np.concatenate(self._scores), np.concatenate(self._truth)) if complete else None
         return found
-
-
-def _ratio(numerator: int, denominator: int) -> float:
-    return numerator / denominator if denominator else 1.0

@@ -2,7 +2,7 @@
 
 A mask's surface is its foreground that touches background, or the image's edge, by a side. Where one mask is empty
 and the other is not, every distance is the image's diagonal, the worst that can be: a structure that was missed
-counts, it is never left out. Two empty masks are at distance 0.
+counts. Two empty masks are at distance 0.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import MissingExtra
+from segdistill.metrics.base import LENGTH, Pair, register_metric
 
 Distances = tuple[NDArray[np.float64], NDArray[np.float64]]
+_NOTE = (
+    "Distances are between the surfaces; a structure that was missed altogether counts with the image's diagonal. "
+    "They are in pixels where the size of a pixel is not known. Smaller is better."
+)
 
 
 def surface_distances(
@@ -53,35 +58,42 @@ def surface_distances(
     return to_r, to_p
 
 
-def hausdorff_95(distances: Distances) -> float:
-    """The larger of the two directions' 95th percentiles.
+def _distances(pair: Pair) -> Distances:
+    return surface_distances(pair.prediction, pair.reference, pair.spacing)
 
-    >>> hausdorff_95((np.array([0.0]), np.array([3.0])))
-    3.0
+
+@register_metric("hd95", higher_is_better=False, label="HD95", unit=LENGTH, digits=2, note=_NOTE)
+def hd95(pair: Pair) -> float:
+    """Hausdorff distance at 95 %: the larger of the two directions' 95th percentiles.
+
+    >>> hd95(Pair(np.array([[1, 0, 0]]), np.array([[0, 0, 1]])))
+    2.0
     """
-    return float(max(np.percentile(one, 95) for one in distances))
+    return float(max(np.percentile(one, 95) for one in pair.shared(_distances)))
 
 
-def mean_surface_distance(distances: Distances) -> float:
+@register_metric(
+    "msd", higher_is_better=False, label="Mean surface distance", unit=LENGTH, digits=2, note=_NOTE
+)
+def mean_surface_distance(pair: Pair) -> float:
     """The mean over the points of both surfaces.
 
-    >>> mean_surface_distance((np.array([0.0, 1.0]), np.array([2.0])))
-    1.0
+    >>> mean_surface_distance(Pair(np.array([[1, 1, 0]]), np.array([[1, 0, 0]])))
+    0.3333333333333333
     """
-    return float(np.concatenate(distances).mean())
+    return float(np.concatenate(pair.shared(_distances)).mean())
 
 
-def rmse_boundary(distances: Distances) -> float:
+@register_metric(
+    "rmse_boundary", higher_is_better=False, label="RMSE of the boundary", unit=LENGTH, digits=2, note=_NOTE
+)
+def rmse_boundary(pair: Pair) -> float:
     """The root of the mean squared distance over the points of both surfaces.
 
-    >>> rmse_boundary((np.array([3.0]), np.array([3.0])))
-    3.0
+    >>> rmse_boundary(Pair(np.array([[1, 0, 0]]), np.array([[0, 0, 1]])))
+    2.0
     """
-    return float(np.sqrt(np.square(np.concatenate(distances)).mean()))
-
-
-DISTANCES = {"hd95": hausdorff_95, "msd": mean_surface_distance, "rmse_boundary": rmse_boundary}
-"""Metrics in mm where the spacing is known, else in pixels; smaller is better."""
+    return float(np.sqrt(np.square(np.concatenate(pair.shared(_distances))).mean()))
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:

@@ -1,8 +1,7 @@
-"""A paper's tables beside ours: what was published, what our runs gave, the difference, and what has not been run."""
+"""A paper's tables with our numbers: published, ours, the difference, and what has not been run."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -13,18 +12,18 @@ from typing import Any
 from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.errors import InputError
-from segdistill.experiment.results import RUN_FILE, SUMMARY_FILE, read_json, read_recipe
+from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_json, read_recipe
 from segdistill.papers.tables import PaperPart, PaperRow, read_paper
-from segdistill.stats.comparison import split_name
+from segdistill.records import EvaluationRecord, RunRecord
 
 NAME, PLAIN, SPREAD = 36, (10, 8, 8), (17, 15, 8)
 """Widths of the row's name, and of published, ours and difference without and with a spread."""
 
 
 def render(tables: list[dict[str, Any]], everything: bool = True) -> str:
-    """The tables of `reproduce.compare_with_paper`: published, ours and difference for each metric.
+    """The tables of `compare_with_paper` as text: published, ours and difference for each metric.
 
-    Without `everything` the tables that no run fills are named with the commands that would, and not printed.
+    Without `everything` a table that no run fills is not printed, but named with the command that fills it.
 
     >>> row = {"name": "KD", "published": {"dice": 0.765}, "ours": None, "difference": None, "not_run": "no stage"}
     >>> table = {"title": "T", "run": None, "recipe": "r", "metrics": ["dice"], "rows": [row], "note": ""}
@@ -49,14 +48,14 @@ def render(tables: list[dict[str, Any]], everything: bool = True) -> str:
 
 
 def _source(table: dict[str, Any]) -> str:
-    """Which run has filled a table, and where it lies: several may be of one recipe."""
+    """Which run has filled a table, and its folder, since several runs may be of one recipe."""
     if table["run"]:
         return f"{table['run']}, {table['folder']}"
     return f"not run: segdistill run {table['recipe']}"
 
 
 def _commands(tables: list[dict[str, Any]]) -> list[str]:
-    """What to run for tables that nothing has filled, and which of them cannot be filled."""
+    """The commands that fill tables, and the tables that cannot be filled."""
     by_recipe: dict[str, list[dict[str, Any]]] = {}
     for table in tables:
         by_recipe.setdefault((table["recipes"] or [""])[0], []).append(table)
@@ -90,59 +89,54 @@ def _number(row: dict[str, Any], whose: str, metric: str) -> str:
     return f"{value:.4f}" + ("" if spread is None else f"±{spread:.4f}")
 
 
-_FOLD = re.compile(r"fold-\d+")
-_OF_A_FOLD = re.compile(r"[ /]fold-\d+$")
-
-
 @dataclass(frozen=True)
 class _Run:
-    """A run, or the runs of a cross-validation's folds, which lie in its folder as fold-1, fold-2, ..."""
+    """A run, or a cross-validation, whose folds are the parts."""
 
     folder: Path
+    recipe: str
     parts: tuple[Path, ...]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What run.json says; of the first fold where the folder above has none."""
-        return read_json(self.folder / RUN_FILE) or read_json(self.parts[0] / RUN_FILE)
-
-    @property
-    def recipe(self) -> str:
-        return _OF_A_FOLD.sub("", str(self.facts.get("recipe", "")))
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """Its resolved recipe; empty where it cannot be read. Read once: every table asks for it."""
+        """Its resolved recipe; empty where it cannot be read. It is read once for all tables."""
         return read_recipe(self.parts[0])
 
     @property
     def data(self) -> dict[str, Any]:
-        """What its recipe says of the data."""
+        """The part of its recipe on data."""
         data = self.content.get("data")
         return data if isinstance(data, dict) else {}
 
-    @property
-    def stages(self) -> list[str]:
-        """The stages of its recipe, whether they have been trained or not."""
-        return list(self.content.get("stages") or {})
+    @cached_property
+    def variants(self) -> dict[str, list[str]]:
+        """Variant -> its stages, one per seed, whether they have been trained or not."""
+        found: dict[str, list[str]] = {}
+        for name, stage in (self.content.get("stages") or {}).items():
+            found.setdefault(stage.get("variant") or name, []).append(name)
+        return found
 
     @property
     def label(self) -> str:
         """Recipe, size, data and number of folds, for the line above a table."""
         size = self.data.get("size", "size unknown")
-        size = f"{size}x{size}" if isinstance(size, int) else size
-        words = size if isinstance(size, str) else "x".join(map(str, size))
-        data = re.split("[,(]", str(self.facts.get("data", "data unknown")))[0].strip()
+        sides = (
+            size
+            if isinstance(size, str)
+            else "x".join(map(str, size if isinstance(size, list) else [size] * 2))
+        )
+        record = RunRecord.find(self.parts[0])
+        data = self.data.get("dataset") or (record.data if record is not None else "data unknown")
         folds = f", {len(self.parts)} folds" if len(self.parts) > 1 else ""
-        return f"{self.recipe} ({words}) on {data}{folds}"
+        return f"{self.recipe} ({sides}) on {data}{folds}"
 
 
 def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list[dict[str, Any]]:
     """The paper's tables with our numbers filled in.
 
     Our numbers come from runs anywhere below `runs`: those of the table's recipe first, then those of other recipes on
-    the same dataset whose stages are called alike (such as lightbtseg/cpu); each carries its recipe's name and size. Of
-    a cross-validation they are the mean over its folds, with the standard deviation.
+    the same dataset with stages of the same names (such as lightbtseg/cpu); each is labelled with its recipe and size.
+    Numbers of several seeds or folds are their mean, with the standard deviation.
 
     Args:
         paper: one of `published_papers`.
@@ -152,7 +146,7 @@ def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list
     Returns:
         One entry per table and run: title, recipe, recipes (all whose runs fill it; none where it cannot be run), run
         and its folder (None: not run), metrics, note, and rows with published, ours and difference (None where there
-        is none), their spreads, and why a row cannot be run.
+        is none), their spreads, and the reason if a row cannot be run.
 
     Raises:
         InputError: unknown paper or table.
@@ -175,27 +169,34 @@ def compare_with_paper(paper: str, runs: Path, table: str | None = None) -> list
     return compared
 
 
-def _find_runs(runs: Path) -> list[_Run]:
-    """All runs below a folder; folds together."""
-    together: dict[Path, list[Path]] = {}
-    for path in sorted(runs.glob(f"**/{RUN_FILE}")) if runs.is_dir() else []:
-        folder = path.parent
-        if _FOLD.fullmatch(folder.name):
-            together.setdefault(folder.parent, []).append(folder)
-        else:
-            together.setdefault(folder, [])
-    return [_Run(folder, tuple(parts) or (folder,)) for folder, parts in together.items()]
+def _find_runs(folder: Path) -> list[_Run]:
+    """All runs and cross-validations below a folder."""
+    found: dict[Path, _Run] = {}
+    folds: set[Path] = set()
+    for path in folder.glob(f"**/{FOLDS_FILE}"):
+        facts = read_json(path)
+        own = [fold_folder(path.parent, fold) for fold in range(1, facts.get("folds", 0) + 1)]
+        if parts := tuple(part for part in own if (part / RunRecord.FILE).exists()):
+            found[path.parent] = _Run(path.parent, facts.get("recipe", ""), parts)
+        folds |= set(own)
+    for path in folder.glob(f"**/{RunRecord.FILE}"):
+        record = RunRecord.find(path.parent)
+        if path.parent not in folds and record is not None:
+            found[path.parent] = _Run(path.parent, record.recipe, (path.parent,))
+    return [found[place] for place in sorted(found)]
 
 
 def _runs_for(part: PaperPart, runs: list[_Run]) -> list[_Run]:
     """Runs of the table's recipe first, then others that fit it."""
-    found = [run for run in runs if _fits(part, run.recipe, run.data.get("dataset"), run.stages)]
+    found = [run for run in runs if _fits(part, run.recipe, run.data.get("dataset"), run.variants)]
     return sorted(found, key=lambda run: (run.recipe != part.recipe, run.folder))
 
 
-def _fits(part: PaperPart, recipe: str, dataset: object, stages: Iterable[str]) -> bool:
-    """Whether a recipe's run has numbers for a table: it is the one that the table names, or is of the same dataset and
-    has two of the table's stages and half of them; of the paper's own recipes either will do.
+def _fits(part: PaperPart, recipe: str, dataset: object, variants: Iterable[str]) -> bool:
+    """Whether a run of a recipe has numbers for a table.
+
+    It has if it is the recipe that the table names, or is on the same dataset and has two of the table's stages and
+    half of them; of the recipes of the same paper either is enough. Baselines do not count: most recipes have one.
     """
     if recipe == part.recipe:
         return True
@@ -203,10 +204,11 @@ def _fits(part: PaperPart, recipe: str, dataset: object, stages: Iterable[str]) 
     if known is None or dataset is None or dataset != known.data.dataset:
         return False
     named = {row.stage for row in part.rows if row.stage}
-    shared = named & {name for stage in stages for name in (stage, split_name(stage)[0])}
+    baselines = {known.variant(name) for name, stage in known.stages.items() if stage.role == "baseline"}
+    shared = (named - baselines) & set(variants)
     two, half = len(shared) >= 2, 2 * len(shared) >= len(named) > 0
-    own = recipe.split("/")[0] == part.recipe.split("/")[0]
-    return two or half if own else two and half
+    same_paper = recipe.split("/")[0] == part.recipe.split("/")[0]
+    return two or half if same_paper else two and half
 
 
 @cache
@@ -215,14 +217,14 @@ def _known_recipes() -> dict[str, Recipe]:
 
 
 def _filling(part: PaperPart) -> list[str]:
-    """The recipes that fill a table, its own first, then the paper's; none where it has no row that can be run."""
+    """The recipes that fill a table: its own, those of its paper, others; none where no row can be run."""
     if not any(row.stage for row in part.rows):
         return []
     paper = part.recipe.split("/")[0]
     fit = [
         name
         for name, recipe in _known_recipes().items()
-        if _fits(part, name, recipe.data.dataset, recipe.stages)
+        if _fits(part, name, recipe.data.dataset, map(recipe.variant, recipe.stages))
     ]
     return sorted(
         {part.recipe, *fit}, key=lambda name: (name != part.recipe, name.split("/")[0] != paper, name)
@@ -269,38 +271,27 @@ def _measured(run: _Run | None, row: PaperRow, metric: str) -> list[float]:
     """The metric in every part of a run; empty where a part lacks it."""
     if run is None or row.stage is None:
         return []
-    evaluated = [one for part in run.parts for one in _evaluations(part, row)]
-    values = [_value(one, metric, row.labels) for one in evaluated]
+    stages = run.variants.get(row.stage, [row.stage])
+    evaluated = [one for part in run.parts for one in _evaluations(part, row, stages)]
+    groups = row.labels if row.site is None else [f"site {row.site}"]
+    values = [_value(one, metric, groups) for one in evaluated]
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else []
 
 
-def _evaluations(run: Path, row: PaperRow) -> list[dict[str, Any]]:
-    """What is known of a row's stage and its repetitions: from the run itself, or of another dataset as `segdistill
-    evaluate` wrote it.
-    """
-    if not row.external:
-        return [read_json(folder / SUMMARY_FILE) for folder in _repetitions(run / "stages", str(row.stage))]
-    report = read_json(run / "external" / row.external / SUMMARY_FILE)
-    return [{"summary": {"all": report, **report.get("by_label", {})}} if report else {}]
+def _evaluations(run: Path, row: PaperRow, stages: list[str]) -> list[EvaluationRecord | None]:
+    """The evaluations of a row's stage: of each seed that was evaluated, or of another dataset with `external`."""
+    if row.external:
+        return [EvaluationRecord.find(run / "external" / row.external)]
+    found = [EvaluationRecord.find(run / "stages" / name) for name in stages]
+    return [one for one in found if one is not None] or [None]
 
 
-def _repetitions(stages: Path, name: str) -> list[Path]:
-    """The stage's folder, or those of its repetitions with other seeds, NAME@0, NAME@1, ..."""
-    found = sorted(stages.glob(f"{name}@*")) if not (stages / name).exists() else []
-    return found or [stages / name]
-
-
-def _value(evaluated: dict[str, Any], metric: str, labels: list[str]) -> float | None:
-    """A number of evaluation.json; over several groups of cases the mean over all their cases."""
-    section, _, name = metric.rpartition(".")
-    found = evaluated.get(section or "summary") or {}
-    groups = [found.get(name, found.get(label, {}).get(name)) for label in labels]
-    numbers = [
-        (group.get("mean"), group.get("n", 1)) if isinstance(group, dict) else (group, 1) for group in groups
-    ]
-    known = [(float(value), int(n)) for value, n in numbers if isinstance(value, int | float)]
+def _value(evaluated: EvaluationRecord | None, metric: str, groups: list[str]) -> float | None:
+    """The mean of a metric; over several groups of cases that over all their cases."""
+    scores = [evaluated.score(metric, group) for group in groups] if evaluated is not None else []
+    known = [(score.mean, score.n) for score in scores if score is not None and score.mean is not None]
     cases = sum(n for _, n in known)
-    if len(known) < len(labels) or not cases:
+    if len(known) < len(groups) or not cases:
         return None
-    return sum(value * n for value, n in known) / cases
+    return sum(mean * n for mean, n in known) / cases

@@ -1,4 +1,4 @@
-"""The published figures that come with the package: one YAML per paper, checked when it is read."""
+"""The published figures of the papers: one YAML per paper, checked when it is read."""
 
 from __future__ import annotations
 
@@ -16,22 +16,29 @@ from segdistill.registry import near_names
 class PaperRow(Strict):
     """A row of a table, and the stage whose numbers stand beside it.
 
-    `values` follow the table's metrics, null where the paper prints none; `spreads` are what it prints behind a
-    plus-minus sign. `label` names the test cases that count: all, a class, or "site NAME"; several are taken together.
-    A row without `stage` says in `not_run` why there is none. `external` names another dataset that the stage was
-    evaluated on, into the folder external/NAME of the run.
-
     >>> PaperRow(name="KD", values=[0.765], not_run="no stage for this method").stage is None
     True
     """
 
-    name: str
-    stage: str | None = None
-    label: str | list[str] = "all"
-    values: list[float | None] | None = None
-    spreads: list[float | None] | None = None
-    not_run: str = ""
-    external: str = ""
+    name: str = Field(description="Name of the row, as printed.")
+    stage: str | None = Field(default=None, description="The stage of the table's recipe, without a seed.")
+    label: str | list[str] = Field(
+        default="all", description="Label, or labels, of the test cases that count."
+    )
+    site: str | None = Field(
+        default=None, description="Site of the test cases that count, instead of a label."
+    )
+    values: list[float | None] | None = Field(
+        default=None, description="Published numbers in the order of the metrics; null where none is printed."
+    )
+    spreads: list[float | None] | None = Field(
+        default=None, description="The numbers behind a plus-minus sign."
+    )
+    not_run: str = Field(default="", description="Why there is no stage.")
+    external: str = Field(
+        default="",
+        description="Another dataset that the stage was evaluated on, in the folder external/NAME of a run.",
+    )
 
     @property
     def labels(self) -> list[str]:
@@ -39,32 +46,31 @@ class PaperRow(Strict):
         return [self.label] if isinstance(self.label, str) else list(self.label)
 
     @model_validator(mode="after")
-    def _is_run_or_says_why(self) -> PaperRow:
+    def _has_a_stage_or_a_reason(self) -> PaperRow:
         if (self.stage is None) == (not self.not_run):
             raise ValueError(f"row '{self.name}' needs a stage, or not_run with the reason")
         return self
 
 
 class PaperPart(Strict):
-    """A table, or the part of one that a recipe fills.
+    """A table, or the part of one that a recipe fills."""
 
-    A metric is a name of the summary ("dice", "voe_emkd"), or has the part of evaluation.json before a dot
-    ("pooled.miou").
-    """
-
-    title: str
-    recipe: str
-    metrics: list[str] = Field(default_factory=list)
-    rows: list[PaperRow] = Field(min_length=1)
-    note: str = ""
+    title: str = Field(description="Title of the table.")
+    recipe: str = Field(description="Recipe that fills it.")
+    metrics: list[str] = Field(
+        default_factory=list,
+        description="Names of the summary (dice), or of another part of evaluation.json (pooled.miou).",
+    )
+    rows: list[PaperRow] = Field(min_length=1, description="The rows.")
+    note: str = Field(default="", description="What a reader should know.")
 
 
 class Paper(Strict):
-    """All tables of a paper; `metrics` are those of the parts that name none."""
+    """All tables of a paper."""
 
-    title: str
-    metrics: list[str] = Field(default_factory=list)
-    tables: dict[str, list[PaperPart]] = Field(min_length=1)
+    title: str = Field(description="Short name of the paper.")
+    metrics: list[str] = Field(default_factory=list, description="Metrics of the parts that name none.")
+    tables: dict[str, list[PaperPart]] = Field(min_length=1, description="Number of a table -> its parts.")
 
     def metrics_of(self, part: PaperPart) -> list[str]:
         """The metrics of a table, in the order of its values."""
@@ -77,12 +83,12 @@ class Paper(Strict):
             for row in part.rows:
                 for numbers in (row.values, row.spreads):
                     if numbers is not None and len(numbers) != len(metrics):
-                        raise ValueError(f"{part.title}, row '{row.name}': {len(metrics)} values are due")
+                        raise ValueError(f"{part.title}, row '{row.name}': {len(metrics)} values are needed")
         return self
 
 
 def published_papers() -> list[str]:
-    """The papers whose tables are at hand.
+    """The papers whose tables are in the package.
 
     >>> "lightbtseg" in published_papers()
     True
@@ -94,7 +100,7 @@ def read_paper(name: str) -> Paper:
     """The tables of a paper.
 
     Raises:
-        InputError: unknown paper, or a file that does not say what it must.
+        InputError: unknown paper, or a damaged file.
 
     >>> read_paper("lightbtseg").title
     'LightBTSeg'

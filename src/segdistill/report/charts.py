@@ -1,6 +1,4 @@
-"""Charts as SVG text: the same numbers give the same bytes, and no global state of matplotlib is left
-changed.
-"""
+"""Charts as SVG text: the same numbers give the same bytes, and matplotlib's global state stays as it was."""
 
 from __future__ import annotations
 
@@ -8,6 +6,8 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,29 +15,17 @@ import numpy as np
 from segdistill.errors import MissingExtra
 from segdistill.files import sha256_text
 from segdistill.metrics.calibration import Reliability
+from segdistill.metrics.classification import Roc
+from segdistill.records import Disturbance, Interval
 from segdistill.stats.agreement import Agreement
-from segdistill.stats.classification import Roc
 from segdistill.stats.text import number, signed
-from segdistill.stats.verdict import HELPS, HURTS, Comparison
+from segdistill.stats.verdict import HELPS, HURTS, Verdict
 
 # Okabe and Ito's colours, told apart by colour-blind readers and in grey print.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#b8860b", "#7a5195", "#444444")
-BOOKKEEPING = frozenset(
-    (
-        "epoch",
-        "step",
-        "steps",
-        "seconds",
-        "time",
-        "eta",
-        "images",
-        "images_per_second",
-        "wait",
-        "wait_share",
-        "memory_mb",
-        "best",
-    )
-)
+_INK, _GREY, _LINE = "#1d2329", "#6b7680", "#b6bec6"
+_OUTCOMES = {HELPS: "#1c9c55", HURTS: "#e0620d"}
+_NO_CURVE = re.compile(r"(epoch|steps?|seconds|time|eta|images(_per_second)?|wait(_share)?|memory_mb|best)$")
 _SHARES = {
     "Judged to be a reference": ("discriminators/real", "discriminators/predicted"),
     "Accuracy of discriminators": ("discriminators/accuracy",),
@@ -45,31 +33,10 @@ _SHARES = {
 }
 """Panels of shares from 0 to 1, and how the names of their curves begin."""
 _WEIGHTS = "Weight of each teacher"
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "font.family": ["sans-serif"],
-    "font.size": 9,
-    "text.color": "#1d2329",
-    "axes.labelcolor": "#56606b",
-    "axes.edgecolor": "#b6bec6",
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6eaee",
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "xtick.color": "#56606b",
-    "ytick.color": "#56606b",
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": True,
-    "legend.framealpha": 0.75,
-    "legend.edgecolor": "none",
-    "legend.labelspacing": 0.25,
-    "legend.fontsize": 7.5,
-    "lines.linewidth": 1.6,
-}
+_UNITS = {"gamma": "gamma", "speckle": "standard deviation of the noise", "blur": "blur, pixels"}
+_UNDISTURBED = {"gamma": 1.0}
+"""Strength of a disturbance that changes nothing; 0 of the others."""
+_STYLE = Path(__file__).parent / "templates" / "charts.mplstyle"
 
 
 def _draw(width: float, height: float, title: str, paint: Callable[[Any], None]) -> str:
@@ -79,8 +46,7 @@ def _draw(width: float, height: float, title: str, paint: Callable[[Any], None])
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("drawing charts", "report") from error
-    style: Any = {**_STYLE, "svg.hashsalt": "segdistill"}
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(fname=_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
         paint(figure.add_subplot())
@@ -90,9 +56,7 @@ def _draw(width: float, height: float, title: str, paint: Callable[[Any], None])
 
 
 def _tidy(svg: str, title: str) -> str:
-    """Leaves what a page needs: no prologue, no metadata, ids only where referred to and unique to this
-    chart.
-    """
+    """Only what a page needs: no prologue, no metadata, ids only where referred to and unique to this chart."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.S)
@@ -101,16 +65,61 @@ def _tidy(svg: str, title: str) -> str:
     prefix = "c" + sha256_text(title + svg)[:8]
     svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}", svg)
-    label = title.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
     size = re.search(r'viewBox="0 0 ([\d.]+)', svg)
     points = float(size[1]) if size else 300.0
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 style="max-width:{points * 4 / 3:.0f}px"', svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1).strip()
+
+
+def _safe(text: str) -> str:
+    """Keeps matplotlib from reading a name as mathematics, or hiding one that begins with an underscore."""
+    return re.sub(r"^_", " _", text.replace("$", r"\$"))
+
+
+def _head(axes: Any, title: str, x: str = "", y: str = "") -> None:
+    axes.set_title(title, loc="left", fontsize=9)
+    if x:
+        axes.set_xlabel(x)
+    if y:
+        axes.set_ylabel(y)
+
+
+def _rows(axes: Any, labels: Sequence[str]) -> None:
+    """One line of the chart per label, from top to bottom."""
+    axes.set_yticks(range(len(labels)), labels, color=_INK)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(False, axis="y")
+
+
+def _square(axes: Any) -> None:
+    """Both axes from 0 to 1, with the diagonal."""
+    axes.plot([0, 1], [0, 1], color=_LINE, linewidth=0.9)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_aspect("equal")
+
+
+def _dots(axes: Any, bins: Sequence[Sequence[float]], colour: str, label: str, width: float) -> None:
+    """One line of a reliability diagram."""
+    if bins:
+        x, y, _ = zip(*bins, strict=True)
+        axes.plot(x, y, "o-", color=colour, markersize=3.4, linewidth=width, label=label)
+
+
+def _legend(axes: Any, place: str) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc=place)
+
+
+def _beside(axes: Any, words: str, y: float, **style: Any) -> None:
+    """Words to the right of the chart, at a height of its axis."""
+    style |= {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    axes.annotate(words, (1, y), linespacing=1.05, **style)
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Epochs and finite values of one key; rows without it are left out."""
+    """Epochs and finite values of one key, of the rows that have it."""
     points = []
     for position, row in enumerate(rows, 1):
         value = row.get(key)
@@ -121,8 +130,7 @@ def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], 
 
 
 def curve_names(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Sorts the keys of training rows into panels: "Loss", "Validation Dice", "Learning rate"; empty
-    panels are left out.
+    """The columns of training rows by panel: "Loss", "Validation Dice", "Learning rate", ...; no empty panels.
 
     >>> curve_names([{"epoch": 1, "loss": 2.0, "kl": 0.5, "val_dice": 0.4, "lr": 1e-3}])
     {'Loss': ['loss', 'kl'], 'Validation Dice': ['val_dice'], 'Learning rate': ['lr']}
@@ -130,21 +138,26 @@ def curve_names(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     titles = ("Loss", "Validation Dice", "Learning rate", *_SHARES, _WEIGHTS)
     panels: dict[str, list[str]] = {title: [] for title in titles}
     for key in dict.fromkeys(key for row in rows for key in row):
-        low = key.lower()
-        if low in BOOKKEEPING or not _numbers(rows, key)[1]:
-            continue
-        share = next((name for name, starts in _SHARES.items() if low.startswith(starts)), None)
-        if share is not None:
-            panels[share].append(key)
-        elif low.endswith("/weight"):
-            panels[_WEIGHTS].append(key)
-        elif low.startswith(("lr", "learning_rate")):
-            panels["Learning rate"].append(key)
-        elif low.startswith("val") and "dice" in low and "loss" not in low:
-            panels["Validation Dice"].append(key)
-        elif not low.startswith("val") or "loss" in low:
-            panels["Loss"].append(key)
+        panel = _panel(key.lower())
+        if panel and _numbers(rows, key)[1]:
+            panels[panel].append(key)
     return {title: keys for title, keys in panels.items() if keys}
+
+
+def _panel(name: str) -> str:
+    """The panel of a column; "" for none."""
+    if _NO_CURVE.match(name):
+        return ""
+    for title, starts in _SHARES.items():
+        if name.startswith(starts):
+            return title
+    if name.endswith("/weight"):
+        return _WEIGHTS
+    if name.startswith(("lr", "learning_rate")):
+        return "Learning rate"
+    if name.startswith("val") and "loss" not in name:
+        return "Validation Dice" if "dice" in name else ""
+    return "Loss"
 
 
 def training_curves(rows: Sequence[Mapping[str, Any]], stage: str = "") -> dict[str, str]:
@@ -166,32 +179,15 @@ def _curve(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str, stage
         for position, key in enumerate(keys):
             x, y = _numbers(rows, key)
             dashes = "--" if key.lower().startswith("val") and title == "Loss" else "-"
-            colour = COLOURS[position % len(COLOURS)]
-            axes.plot(
-                x,
-                y,
-                dashes,
-                color=colour,
-                label=_safe(key),
-                marker="o" if len(x) == 1 else None,
-                markersize=4,
-            )
+            colour, marker = COLOURS[position % len(COLOURS)], "o" if len(x) == 1 else None
+            axes.plot(x, y, dashes, color=colour, label=_safe(key), marker=marker, markersize=4)
             if title == "Validation Dice" and len(keys) == 1:
-                top = int(np.argmax(y))
-                axes.plot([x[top]], [y[top]], "o", color=colour, markersize=4)
-                axes.annotate(
-                    f"{y[top]:.3f}",
-                    (x[top], y[top]),
-                    (0, 5 if y[top] < 0.9 else -12),  # above the highest point, where the chart has room
-                    textcoords="offset points",
-                    ha="center",
-                )
-        axes.set_title(title, loc="left", fontsize=9)
-        axes.set_xlabel("epoch")
+                _mark_best(axes, x, y, colour)
+        _head(axes, title, "epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         if title == "Validation Dice" or title in _SHARES:
             axes.set_ylim(0, 1)
-        elif axes.dataLim.ymin >= 0:  # the printed adversarial term is never above 0
+        elif axes.dataLim.ymin >= 0:  # US-SEG's adversarial term is never above 0
             axes.set_ylim(bottom=0)
         if title == "Learning rate":
             axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
@@ -201,14 +197,16 @@ def _curve(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str, stage
     return _draw(3.5, 2.3, f"{title} of {stage}" if stage else title, paint)
 
 
-def _safe(text: str) -> str:
-    """Keeps matplotlib from reading a name as mathematics, or hiding one that begins with an underscore."""
-    return re.sub(r"^_", " _", text.replace("$", r"\$"))
+def _mark_best(axes: Any, x: list[float], y: list[float], colour: str) -> None:
+    """A dot and the value at the highest point: above it, where the chart has room."""
+    top = int(np.argmax(y))
+    axes.plot([x[top]], [y[top]], "o", color=colour, markersize=4)
+    place = (0, 5 if y[top] < 0.9 else -12)
+    axes.annotate(f"{y[top]:.3f}", (x[top], y[top]), place, textcoords="offset points", ha="center")
 
 
 def dice_distribution(values: Mapping[str, Sequence[float]], title: str, metric: str = "Dice") -> str:
-    """One line per stage: every case as a dot, the box of quartiles and median; stages without values are
-    left out.
+    """One line per stage that has values: every case as a dot, the box of quartiles, and the median.
 
     Args:
         values: stage -> one value in [0, 1] per case.
@@ -230,37 +228,27 @@ def dice_distribution(values: Mapping[str, Sequence[float]], title: str, metric:
             jitter = rng.uniform(-0.3, 0.3, len(v)) if len(v) > 1 else np.zeros(1)
             axes.plot(v, row + jitter, "o", color=colour, alpha=0.45, markersize=3, markeredgewidth=0)
             _box(axes, v, row, colour)
-        axes.set_yticks(range(len(shown)), [_safe(stage) for stage in shown], color="#1d2329")
-        axes.set_ylim(len(shown) - 0.4, -0.6)
+        _rows(axes, [_safe(stage) for stage in shown])
         axes.set_xlim(-0.02, 1.02)
-        axes.grid(False, axis="y")
-        axes.set_title(_safe(title), loc="left", fontsize=9)
-        axes.set_xlabel(metric)
+        _head(axes, _safe(title), metric)
 
     return _draw(3.9, 0.85 + 0.42 * max(1, len(shown)), f"{metric} per case, {title}", paint)
 
 
 def _box(axes: Any, values: Any, row: int, colour: str) -> None:
-    """Quartiles, median and whiskers (to the last value within 1.5 interquartile ranges), lying on its
-    side.
-    """
+    """Quartiles, median and whiskers (to the last value within 1.5 interquartile ranges), horizontal."""
     from matplotlib.patches import Rectangle
 
     first, median, third = np.percentile(values, [25, 50, 75])
     inside = values[(values >= first - 1.5 * (third - first)) & (values <= third + 1.5 * (third - first))]
-    axes.add_patch(
-        Rectangle((first, row - 0.25), third - first, 0.5, fill=False, edgecolor=colour, linewidth=1.2)
-    )
+    box: dict[str, Any] = {"fill": False, "edgecolor": colour, "linewidth": 1.2}
+    axes.add_patch(Rectangle((first, row - 0.25), third - first, 0.5, **box))
     axes.plot([median, median], [row - 0.25, row + 0.25], color=colour, linewidth=2.4, solid_capstyle="butt")
     for start, end in ((first, inside.min(initial=first)), (third, inside.max(initial=third))):
         axes.plot([start, end], [row, row], color=colour, linewidth=1)
 
 
-_COLOURS = {HELPS: "#1c9c55", HURTS: "#e0620d"}
-_GREY = "#6b7680"
-
-
-def forest_plot(comparisons: Sequence[Comparison], title: str, headed: bool = True) -> str:
+def forest_plot(comparisons: Sequence[Verdict], title: str, headed: bool = True) -> str:
     """One row per comparison: the mean difference, the interval over cases (thick), the one with trainings (thin), and
     one small mark per seed; the margin as a shaded band.
 
@@ -274,7 +262,7 @@ def forest_plot(comparisons: Sequence[Comparison], title: str, headed: bool = Tr
 
     >>> from segdistill.stats.bootstrap import PairedDifference
     >>> found = PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.001)
-    >>> forest_plot([Comparison("kd", "baseline", "dice", found)], "baseline")[:18]
+    >>> forest_plot([Verdict("kd", "baseline", "dice", found)], "baseline")[:18]
     '<svg role="img" ar'
     """
     rows = [c for c in comparisons if c.difference.mean is not None]
@@ -283,76 +271,47 @@ def forest_plot(comparisons: Sequence[Comparison], title: str, headed: bool = Tr
     def paint(axes: Any) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        _grounds(axes, rows)
+        _zero_and_margin(axes, rows)
         for row, comparison in enumerate(rows):
             _row(axes, row, comparison)
         several = len({c.baseline for c in rows}) > 1
-        axes.set_yticks(range(len(rows)), [_label(c, several) for c in rows], color="#1d2329")
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.grid(False, axis="y")
-        if headed:
-            axes.set_title(_safe(title), loc="left", fontsize=9)
+        _rows(axes, [_label(c, several) for c in rows])
+        better = "smaller is better" if rows and not rows[0].higher_is_better else "larger is better"
+        x = f"difference in {_safe(rows[0].label) if rows else 'Dice'} ({better})"
+        _head(axes, _safe(title) if headed else "", x)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-        better = "smaller is better" if rows and rows[0].smaller_is_better else "larger is better"
-        axes.set_xlabel(f"difference in {'Dice' if metric == 'dice' else _safe(metric)} ({better})")
 
     return _draw(7.2, 0.8 + 0.38 * max(1, len(rows)), f"{title}: differences in {metric}", paint)
 
 
-def _label(comparison: Comparison, several: bool) -> str:
+def _label(comparison: Verdict, several: bool) -> str:
     seeds = comparison.seeds
     against = f"\nagainst {_safe(comparison.baseline)}" if several else ""
-    return f"{_safe(comparison.method)} ({seeds} seed{'s' * (seeds != 1)}){against}"
+    return f"{_safe(comparison.variant)} ({seeds} seed{'s' * (seeds != 1)}){against}"
 
 
-def _grounds(axes: Any, rows: Sequence[Comparison]) -> None:
-    """Zero, and the losses that the margin would accept."""
-    axes.axvline(0, color="#1d2329", linewidth=0.9)
+def _zero_and_margin(axes: Any, rows: Sequence[Verdict]) -> None:
+    axes.axvline(0, color=_INK, linewidth=0.9)
     margin = rows[0].margin if rows else None
     if margin is not None:
-        worse = (0, margin) if rows[0].smaller_is_better else (-margin, 0)
+        worse = (-margin, 0) if rows[0].higher_is_better else (0, margin)
         axes.axvspan(*worse, color="#eef1f4", linewidth=0)
 
 
-def _row(axes: Any, row: int, comparison: Comparison) -> None:
-    of, colour = comparison.difference, _COLOURS.get(comparison.verdict, _GREY)
-    if comparison.low is not None:
-        axes.plot([comparison.low, comparison.high], [row, row], color=colour, linewidth=1)
-        for end in (comparison.low, comparison.high):
+def _row(axes: Any, row: int, c: Verdict) -> None:
+    of, colour = c.difference, _OUTCOMES.get(c.outcome, _GREY)
+    if c.low is not None:
+        axes.plot([c.low, c.high], [row, row], color=colour, linewidth=1)
+        for end in (c.low, c.high):
             axes.plot([end, end], [row - 0.1, row + 0.1], color=colour, linewidth=1)
     if of.low is not None:
-        axes.plot(
-            [of.low, of.high], [row, row], color=colour, linewidth=3.6, solid_capstyle="butt", alpha=0.55
-        )
-    if len(comparison.per_seed) > 1:
-        axes.plot(
-            comparison.per_seed,
-            [row + 0.26] * len(comparison.per_seed),
-            "|",
-            color=colour,
-            markersize=5,
-            alpha=0.9,
-        )
+        thick: dict[str, Any] = {"linewidth": 3.6, "solid_capstyle": "butt", "alpha": 0.55}
+        axes.plot([of.low, of.high], [row, row], color=colour, **thick)
+    if len(c.per_seed) > 1:
+        axes.plot(c.per_seed, [row + 0.26] * len(c.per_seed), "|", color=colour, markersize=5, alpha=0.9)
     axes.plot([of.mean], [row], "D", color=colour, markersize=4.6)
-    axes.annotate(
-        f"{signed(of.mean)}   {comparison.words}".replace(", not", "\nnot"),
-        (1, row),
-        (8, 0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        va="center",
-        color=colour if comparison.verdict in _COLOURS else "#1d2329",
-        fontsize=8,
-        linespacing=1.05,
-    )
-
-
-def _square(axes: Any, title: str) -> None:
-    axes.plot([0, 1], [0, 1], color="#b6bec6", linewidth=0.9)
-    axes.set_title(_safe(title), loc="left", fontsize=9)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_aspect("equal")
+    words = f"{signed(of.mean)}   {c.words}".replace(", not", "\nnot")
+    _beside(axes, words, row, xytext=(8, 0), color=_OUTCOMES.get(c.outcome, _INK), fontsize=8)
 
 
 def roc_chart(curves: Mapping[str, tuple[int, Roc]], positive: str) -> str:
@@ -367,20 +326,18 @@ def roc_chart(curves: Mapping[str, tuple[int, Roc]], positive: str) -> str:
     """
 
     def paint(axes: Any) -> None:
-        _square(axes, f"ROC, {positive}")
+        _square(axes)
+        _head(axes, _safe(f"ROC, {positive}"), "false positive rate", "true positive rate")
         for name, (place, curve) in curves.items():
-            label = f"{_safe(name)}, {number(curve.area)}"
-            colour = COLOURS[place % len(COLOURS)]
+            label, colour = f"{_safe(name)}, {number(curve.area)}", COLOURS[place % len(COLOURS)]
             axes.plot(curve.false_positive, curve.true_positive, color=colour, linewidth=1.3, label=label)
-        axes.set_xlabel("false positive rate")
-        axes.set_ylabel("true positive rate")
         axes.legend(loc="lower right")
 
     return _draw(3.6, 3.4, f"ROC curves for {positive}", paint)
 
 
 def class_reliability_chart(found: Mapping[str, tuple[int, Reliability]], what: str) -> str:
-    """How often what was stated with a probability is so, for each stage.
+    """How often the class is as predicted, over the predicted probability, for each stage.
 
     Args:
         found: stage -> (its place in the report, its bins).
@@ -391,24 +348,14 @@ def class_reliability_chart(found: Mapping[str, tuple[int, Reliability]], what: 
     """
 
     def paint(axes: Any) -> None:
-        _square(axes, "Reliability")
+        _square(axes)
+        _head(axes, "Reliability", f"probability of {what}", "observed share")
         for name, (place, reliability) in found.items():
-            bins = reliability.to_dict()["bins"]
-            if bins:
-                stated, seen, _ = zip(*bins, strict=True)
-                label = f"{_safe(name)}, ECE {number(reliability.error)}"
-                colour = COLOURS[place % len(COLOURS)]
-                axes.plot(stated, seen, "o-", color=colour, markersize=3.4, linewidth=1.1, label=label)
-        axes.set_xlabel(f"probability of {what}")
-        axes.set_ylabel("share that is so")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper left")
+            label = f"{_safe(name)}, ECE {number(reliability.error)}"
+            _dots(axes, reliability.to_dict()["bins"], COLOURS[place % len(COLOURS)], label, 1.1)
+        _legend(axes, "upper left")
 
     return _draw(3.6, 3.4, f"Reliability diagram for {what}", paint)
-
-
-_INK = "#1d2329"
-_PLACES = {"all": "all pixels", "boundary": "near the boundary"}
 
 
 def bland_altman(agreement: Agreement, title: str, colour: str = COLOURS[0]) -> str:
@@ -419,47 +366,27 @@ def bland_altman(agreement: Agreement, title: str, colour: str = COLOURS[0]) -> 
     """
 
     def paint(axes: Any) -> None:
-        axes.plot(
-            agreement.means,
-            agreement.differences,
-            "o",
-            color=colour,
-            alpha=0.5,
-            markersize=3.4,
-            markeredgewidth=0,
+        dots: dict[str, Any] = {"alpha": 0.5, "markersize": 3.4, "markeredgewidth": 0}
+        axes.plot(agreement.means, agreement.differences, "o", color=colour, **dots)
+        axes.axhline(0, color=_LINE, linewidth=0.9)
+        lines = (
+            ("+1.96 SD", agreement.high, "--"),
+            ("bias", agreement.bias.mean, "-"),
+            ("−1.96 SD", agreement.low, "--"),
         )
-        axes.axhline(0, color="#b6bec6", linewidth=0.9)
-        lines = ((agreement.high, "--"), (agreement.bias.mean, "-"), (agreement.low, "--"))
-        for value, style in lines:
-            if value is not None:
-                axes.axhline(value, color=_INK, linewidth=1, linestyle=style)
-        _name_lines(axes, agreement)
-        axes.set_title(_safe(title), loc="left", fontsize=9)
-        axes.set_xlabel("mean of predicted and reference area, % of the image")
-        axes.set_ylabel("predicted − reference")
-        reach = float(
-            np.abs([*agreement.differences, agreement.low or 0, agreement.high or 0]).max(initial=0.1)
-        )
-        axes.set_ylim(-1.12 * reach, 1.12 * reach)
+        known = [(words, value, style) for words, value, style in lines if value is not None]
+        for _, value, style in known:
+            axes.axhline(value, color=_INK, linewidth=1, linestyle=style)
+        for words, value, _ in known:
+            _beside(axes, f"{words}\n{signed(value, 2)}", value, xytext=(4, 0), fontsize=7.5)
+        x = "mean of predicted and reference area, % of the image"
+        _head(axes, _safe(title), x, "predicted − reference")
+        ends = np.abs([*agreement.differences, agreement.low or 0, agreement.high or 0])
+        reach = 1.12 * float(ends.max(initial=0.1))
+        axes.set_ylim(-reach, reach)
         axes.set_xlim(left=0)
 
     return _draw(4.3, 2.7, f"Bland-Altman plot of the area, {title}", paint)
-
-
-def _name_lines(axes: Any, agreement: Agreement) -> None:
-    named = (("+1.96 SD", agreement.high), ("bias", agreement.bias.mean), ("-1.96 SD", agreement.low))
-    for words, value in named:
-        if value is not None:
-            axes.annotate(
-                f"{words.replace('-', '−')}\n{signed(value, 2)}",
-                (1, value),
-                (4, 0),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                va="center",
-                fontsize=7.5,
-                linespacing=1.05,
-            )
 
 
 def reliability_chart(facts: Mapping[str, Any], title: str) -> str:
@@ -474,38 +401,26 @@ def reliability_chart(facts: Mapping[str, Any], title: str) -> str:
     """
 
     def paint(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], color="#b6bec6", linewidth=0.9)
-        for (place, words), colour in zip(_PLACES.items(), COLOURS, strict=False):
-            bins = facts.get(place, {}).get("bins", [])
-            if bins:
-                x, y, _ = zip(*bins, strict=True)
-                label = f"{words}, ECE {number(facts[place]['ece'])}"
-                axes.plot(x, y, "o-", color=colour, markersize=3.4, linewidth=1.3, label=label)
-        axes.set_title(_safe(title), loc="left", fontsize=9)
-        axes.set_xlabel("probability of foreground")
-        axes.set_ylabel("share of foreground")
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_aspect("equal")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper left")
+        _square(axes)
+        places = {"all": "all pixels", "boundary": "near the boundary"}
+        for (place, words), colour in zip(places.items(), COLOURS, strict=False):
+            found = facts.get(place, {})
+            _dots(axes, found.get("bins", []), colour, f"{words}, ECE {number(found.get('ece'))}", 1.3)
+        _head(axes, _safe(title), "probability of foreground", "share of foreground")
+        _legend(axes, "upper left")
 
     return _draw(3.3, 3.1, f"Reliability diagram, {title}", paint)
 
 
-_UNITS = {"gamma": "gamma", "speckle": "standard deviation of the noise", "blur": "blur, pixels"}
-_CLEAN = {"gamma": 1.0}
-
-
 def robustness_chart(
-    rows: Mapping[str, Sequence[Mapping[str, Any]]], kind: str, clean: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Sequence[Disturbance]], kind: str, undisturbed: Mapping[str, Interval]
 ) -> str:
-    """Mean score over the strength of one disturbance, one line per network, the clean images included.
+    """Mean Dice over the strength of one disturbance, one line per network, the undisturbed images included.
 
     Args:
-        rows: network -> results as Disturbed.to_dict gives them.
+        rows: network -> its Dice under each disturbance.
         kind: which disturbance.
-        clean: network -> interval of the score on clean images, as Interval.to_dict gives it.
+        undisturbed: network -> Dice on the images as they are.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -513,22 +428,24 @@ def robustness_chart(
 
     def paint(axes: Any) -> None:
         for position, (name, colour) in enumerate(zip(rows, COLOURS, strict=False)):
-            points = [(row["strength"], row["score"]) for row in rows[name] if row["kind"] == kind]
-            if clean.get(name, {}).get("mean") is not None:
-                points.append((_CLEAN.get(kind, 0.0), clean[name]))
-            points = sorted((p for p in points if p[1]["mean"] is not None), key=lambda p: float(p[0]))
-            if not points:
-                continue
-            x, means = [p[0] for p in points], [p[1]["mean"] for p in points]
-            axes.plot(x, means, "o-", color=colour, markersize=3.4, linewidth=1.3, label=_safe(name))
-            if all(p[1]["low"] is not None for p in points):
-                lows, highs = [p[1]["low"] for p in points], [p[1]["high"] for p in points]
-                axes.fill_between(x, lows, highs, color=colour, alpha=0.12 if position else 0.18, linewidth=0)
-        axes.set_title(kind, loc="left", fontsize=9)
-        axes.set_xlabel(_UNITS.get(kind, kind))
-        axes.set_ylabel("Dice")
+            points = [(row.strength, row.score) for row in rows[name] if row.kind == kind]
+            if name in undisturbed:
+                points.append((_UNDISTURBED.get(kind, 0.0), undisturbed[name]))
+            points = sorted((p for p in points if p[1].mean is not None), key=lambda p: p[0])
+            if points:
+                _band(axes, points, colour, _safe(name), 0.12 if position else 0.18)
+        _head(axes, kind, _UNITS.get(kind, kind), "Dice")
         axes.set_ylim(0, 1)
         if len(rows) > 1:
             axes.legend(loc="lower left")
 
     return _draw(3.5, 2.5, f"Dice under {kind}", paint)
+
+
+def _band(axes: Any, points: Sequence[tuple[float, Interval]], colour: str, label: str, alpha: float) -> None:
+    """Means as a line, and their intervals as a band."""
+    x, scores = [p[0] for p in points], [p[1] for p in points]
+    axes.plot(x, [s.mean for s in scores], "o-", color=colour, markersize=3.4, linewidth=1.3, label=label)
+    if all(s.low is not None for s in scores):
+        lows, highs = [s.low for s in scores], [s.high for s in scores]
+        axes.fill_between(x, lows, highs, color=colour, alpha=alpha, linewidth=0)

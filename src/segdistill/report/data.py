@@ -1,6 +1,4 @@
-"""What a report is made of: plain values that whoever ran the experiment fills in. Anything may be left
-out.
-"""
+"""What a run hands over to its report: plain values. Whatever was not measured or recorded may be missing."""
 
 from __future__ import annotations
 
@@ -10,11 +8,11 @@ from typing import Any, Literal
 
 from segdistill.data.case import Case
 from segdistill.metrics.cases import CaseResult
+from segdistill.metrics.classification import ClassReport
+from segdistill.records import Cost, Disturbance, Summary
 from segdistill.report.examples import Example
-from segdistill.report.html import table, text
-from segdistill.stats.classification import ClassReport
-from segdistill.stats.comparison import split_name
-from segdistill.stats.summary import Summary
+
+_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Taught:
     Attributes:
         student, teacher: names of the stages.
         learned: cases that the teacher was trained on.
-        taught: cases of the student that it spoke of.
+        taught: cases of the student for which it gave targets.
         overlap: those among `taught` that it was trained on.
     """
 
@@ -35,97 +33,115 @@ class Taught:
     overlap: int
 
 
-def teachers_table(rows: Sequence[Taught]) -> str:
-    """A row per teacher; students that it taught alike (seeds of one method, say) share it. "" without rows.
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training took; None: not recorded.
 
-    >>> teachers_table([])
-    ''
-    >>> page = teachers_table([Taught("kd@0", "t-fold-1", 20, 10, 0), Taught("kd@1", "t-fold-1", 20, 10, 0)])
-    >>> page.count("t-fold-1"), page.count("kd")
-    (1, 1)
+    Attributes:
+        cases: number of training cases.
+        epochs, steps: that were trained (steps: of the optimiser); seconds: of training.
+        equal_time_to: the variant whose training time it was given; "" for none.
+        warnings: what went wrong on the way, one line each.
     """
-    if not rows:
-        return ""
-    students: dict[tuple[str, int, int, int], dict[str, None]] = {}
-    for row in rows:
-        alike = (row.teacher, row.learned, row.taught, row.overlap)
-        students.setdefault(alike, {})[split_name(row.student)[0]] = None
-    cells = [
-        [text(teacher), *(f"{count:,}" for count in counts), text(", ".join(names))]
-        for (teacher, *counts), names in students.items()
-    ]
-    heads = ["Teacher", "Cases it learned from", "Cases it taught", "Overlap", "Students"]
-    return (
-        "<h3>Who taught whom</h3>"
-        + table(heads, cells)
-        + '<p class="soft">Overlap: cases it taught that it had learned from. Case by case: teachers.csv.</p>'
-    )
+
+    cases: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    equal_time_to: str = ""
+    warnings: Sequence[str] = ()
 
 
-Role = Literal["teacher", "student", "baseline"]
-
-
-@dataclass
+@dataclass(frozen=True)
 class StageReport:
     """One trained (or evaluated) network.
 
     Attributes:
-        name: of the stage in the recipe, e.g. "student"; the key by which the report speaks of it.
-        role: "teacher", "student" (distilled) or "baseline" (the student without distillation, or a
-            comparator).
+        name: of the stage in the recipe, e.g. "student"; names are unique in a report.
+        role: "teacher", "student" (distilled), "baseline" (the same student without teachers) or "comparator" (any other
+            network).
         task: one line on what was trained, e.g. "simplified_unet, distilled from benign and malignant".
+        variant: shared by trainings that differ by their seed only, e.g. "kd" of "kd@1"; "": the name.
+        seed: of such a training.
+        weights: which weights were judged, e.g. "last epoch"; "": not recorded.
+        summary: as from stats.summary.summarise; None: computed from `results`.
+        results: per case of the evaluated split; the same cases in every stage, so that they can be paired.
+        curves: one dict per epoch: "epoch" (number), "loss", "val_dice", "lr"; every other number is drawn as a part of the
+            loss, except names that start with "val_" and bookkeeping (step, seconds, ...: charts.py).
+        cost: of the network. training: what its training took.
+        examples: images to show with contours; ideally of the same cases in every stage.
         teachers: names of the stages that taught this one; (): every teacher in the report.
-        summary: as from results.summarise; empty: computed from `results`.
-        results: per case on the test split; the same cases in every stage, so that they can be paired.
-        curves: one dict per epoch: "epoch" (number), "loss", "val_dice", "lr"; every other number is drawn
-            as a part of the loss, except names that start with "val_" and bookkeeping (step, seconds, ...;
-            see figures.py).
-        cost: "parameters" (int), "macs" (int, at "input", e.g. "3x512x512"), "size_mb" (of float32 weights,
-            or of what "size_of" says), "ms" (measured per image), "machine" (where "ms" was measured), "engine"
-            (what ran it). Missing or None: "not measured".
-        training: "cases", "epochs", "steps", "seconds", "best_epoch", "stopped" (why), "troubles" (what went wrong on
-            the way, in lines); any may be missing.
-        examples: cases to show with contours, from examples.py; ideally the same ones in every stage.
-        worst_slices: of volumes, the slices that the headline stage does worst, as this stage sees them.
+        worst_slices: of volumes, the slices that the headline stage segments worst, as this stage segments them.
         pooled: name -> value over all pixels of the set, from Pool.metrics; empty: not measured.
         environment: name -> value as text: what it was trained on; empty: not recorded.
         calibration: from Calibration.metrics; empty: not measured.
-        robustness: from Disturbed.to_dict, one per disturbance; empty: not measured.
-        classes: what it says of whole images; None: nothing.
+        robustness: one per disturbance; empty: not measured.
+        classes: its classification of whole images; None: it does not classify.
     """
 
     name: str
-    role: Role
+    role: str
     task: str = ""
-    summary: Summary = field(default_factory=dict)
+    variant: str = ""
+    seed: int | None = None
+    weights: str = ""
+    summary: Summary | None = None
     results: Sequence[CaseResult] = ()
     curves: Sequence[Mapping[str, Any]] = ()
-    cost: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
+    training: TrainingReport = field(default_factory=TrainingReport)
     examples: Sequence[Example] = ()
     teachers: Sequence[str] = ()
     worst_slices: Sequence[Example] = ()
     pooled: Mapping[str, float | None] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    robustness: Sequence[Mapping[str, Any]] = ()
+    robustness: Sequence[Disturbance] = ()
     classes: ClassReport | None = None
 
+    @property
+    def cell(self) -> tuple[str, str]:
+        """What it has in common with the trainings that differ from it by their seed only.
 
-@dataclass
+        >>> StageReport("kd@1", "student", variant="kd", seed=1).cell
+        ('kd', 'student')
+        """
+        repeated = self.variant not in ("", self.name)
+        return (self.variant, self.role) if repeated else (self.name, f"{self.role} once")
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of the recipe, trained or not: enough to name the command that trains what is missing.
+
+    Attributes:
+        role: as of StageReport. variant: as of StageReport.
+        settings: what the recipe sets of it ("model", "loss", "labels", "sites", "fit", ...).
+        equal_time_to: the stage whose training time it gets; "" for none.
+        in_matrix: whether it was written by the recipe's matrix.
+    """
+
+    role: str
+    variant: str
+    settings: Mapping[str, Any]
+    equal_time_to: str = ""
+    in_matrix: bool = False
+
+
+@dataclass(frozen=True)
 class DataReport:
     """The cases behind the numbers.
 
     Attributes:
-        name: of the dataset, e.g. "BUSI"; hash: of the case table (data.cases.table_hash).
+        name: of the dataset, e.g. "BUSI"; hash: of the case table (data.case.table_hash).
         counts: split -> label -> number of cases; groups: split -> number of groups. From count_cases.
         split: one line on how it was split, e.g. "hold-out 70/15/15, groups whole, stratified, seed 0".
         leaks: one line per leak between splits; [] none found, None not checked.
         near_duplicates: one line per pair or group; [] none found, None not checked.
         findings: other lines of the data check.
-        skipped: ids of test cases without a reference, which were left out.
-        taught: which teacher taught how many cases, where some speak only of cases that they never saw.
-        trained_on: where a model is evaluated, in words: the table that it was trained on.
+        skipped: ids of test cases without a reference, which were not evaluated.
+        taught: which teacher taught how many cases, where teachers are out-of-fold.
+        trained_on: where a model is evaluated: the table that it was trained on, in words.
     """
 
     name: str = ""
@@ -141,21 +157,22 @@ class DataReport:
     trained_on: str = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
-    """A whole experiment, ready to be written by report.write_report and model_card.write_model_card.
+    """A whole experiment, as `context.make_context` takes it.
 
     Attributes:
         title: e.g. the recipe's name. description: a sentence or two on the experiment.
         stages: in the order to be shown (teachers first is customary).
         data: the cases and their split. evaluated_on: the split that `results` hold, in words; "": all cases.
-        settings: what the recipe itself sets, or the model file says of itself, as text (YAML). settings_of: which.
+        settings: what the recipe itself sets, or the metadata of the model file, as text (YAML). settings_of: which.
+        planned: stage -> what the recipe plans; empty: not known.
         environment: name -> value as text: versions, machine, threads, seed, device; shown as given.
         date: as text, given by the caller (the page itself is deterministic). seed: of the bootstrap.
         limits: further limits in words, besides "research use only".
         warning: a sentence to be read before any number; "": none.
-        student: name of the stage in the headline; "" the first student, else the only stage.
-        margin: the loss in Dice that was said beforehand to be acceptable; None: none was stated.
+        student: name of the stage in the headline; "": the first student, else the only stage.
+        margin: the loss in Dice that was stated beforehand to be acceptable; None: none was stated.
     """
 
     title: str
@@ -165,6 +182,7 @@ class Report:
     evaluated_on: str = "test"
     settings: str = ""
     settings_of: Literal["recipe", "model file"] = "recipe"
+    planned: Mapping[str, PlannedStage] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     date: str = ""
     seed: int = 0
@@ -198,9 +216,47 @@ class Report:
             return [s for s in self.stages if s.name in stage.teachers and s is not stage]
         return [s for s in self.stages if s.role == "teacher"]
 
+    def cells(self) -> list[list[StageReport]]:
+        """The stages, those that differ by their seed only together, in order of appearance.
+
+        >>> stages = [StageReport(f"{v}@{k}", "student", variant=v, seed=k) for v, k in (("kd", 0), ("at", 0), ("kd", 1))]
+        >>> [[stage.name for stage in trainings] for trainings in Report("r", stages).cells()]
+        [['kd@0', 'kd@1'], ['at@0']]
+        """
+        cells: dict[tuple[str, str], list[StageReport]] = {}
+        for stage in self.stages:
+            cells.setdefault(stage.cell, []).append(stage)
+        return list(cells.values())
+
+    def shown(self, most: int) -> list[StageReport]:
+        """The headline stage first, then its own baselines, its teachers and the rest; one training of each variant.
+
+        Args:
+            most: how many at most.
+
+        >>> Report("none").shown(4)
+        []
+        """
+        first = self.headline()
+        if first is None:
+            return []
+        size, taught = first.cost.parameters, self.teachers_of(first)
+
+        def rank(stage: StageReport) -> int:
+            if stage is first:
+                return 0
+            same_student = stage.role == "baseline" and size is not None and stage.cost.parameters == size
+            return 1 if same_student else 2 if any(stage is teacher for teacher in taught) else 3
+
+        cells: dict[tuple[str, str], StageReport] = {}
+        for stage in sorted(self.stages, key=rank):
+            if any(not r.normal for r in stage.results):
+                cells.setdefault(stage.cell, stage)
+        return list(cells.values())[:most]
+
 
 def count_cases(cases: Iterable[Case]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-    """Counts for DataReport: split -> label -> cases, and split -> groups.
+    """Counts for DataReport: split -> label -> cases, and split -> groups; train, val and test first.
 
     >>> from pathlib import Path
     >>> count_cases([Case("a", Path("a.png"), label="benign", split="test")])
@@ -208,7 +264,9 @@ def count_cases(cases: Iterable[Case]) -> tuple[dict[str, dict[str, int]], dict[
     """
     counts: dict[str, dict[str, int]] = {}
     groups: dict[str, set[str]] = {}
-    for case in cases:
+    for case in sorted(
+        cases, key=lambda case: (_SPLITS.index(case.split) if case.split in _SPLITS else 3, case.split)
+    ):
         by_label = counts.setdefault(case.split, {})
         by_label[case.label] = by_label.get(case.label, 0) + 1
         groups.setdefault(case.split, set()).add(case.group_key)

@@ -1,4 +1,4 @@
-"""Images to be looked at: which cases and slices a report shows, and what a network makes of them."""
+"""The images that a report shows: which cases and slices, and the masks that networks predict for them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from segdistill.data.case import Case
 from segdistill.data.opened import fullest_slice, open_case
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Picture
+from segdistill.metrics.base import Pair
 from segdistill.metrics.cases import CaseResult, Predict, Scored
+from segdistill.metrics.overlap import dice
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An image with its reference, before any network has seen it.
+    """An image with its reference, before any prediction.
 
     Attributes:
         case: its id.
@@ -46,6 +48,11 @@ class Example:
     prediction: NDArray[np.bool_]
     slice: int = -1
     depth: int = 1
+
+    @property
+    def dice(self) -> float:
+        """Of this image alone."""
+        return dice(Pair(self.prediction, self.reference))
 
 
 def choose_examples(
@@ -120,29 +127,14 @@ def read_shown(
 
 
 def predict_shown(shown: Sequence[Shown], predict: Predict) -> list[Example]:
-    """What a network makes of each image.
+    """The network's mask of each image.
 
     >>> predict_shown([], lambda picture: picture.pixels)
     []
     """
     examples = []
     for one in shown:
-        answer = predict(one.picture)
-        mask = np.asarray(answer.mask if isinstance(answer, Scored) else answer) != 0
+        output = predict(one.picture)
+        mask = np.asarray(output.mask if isinstance(output, Scored) else output) != 0
         examples.append(Example(one.case, one.picture.pixels, one.reference, mask, one.slice, one.depth))
     return examples
-
-
-def collect_examples(
-    cases: Iterable[Case],
-    ids: Iterable[str],
-    predict: Predict,
-    intensity: Intensity | None = None,
-    slices: Mapping[str, int] | None = None,
-) -> list[Example]:
-    """Both steps: `read_shown`, then `predict_shown`.
-
-    >>> collect_examples([], [], lambda picture: picture.pixels)
-    []
-    """
-    return predict_shown(read_shown(cases, ids, intensity, slices), predict)

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from segdistill.metrics.overlap import METRICS
-from segdistill.report.heads import head_of
-from segdistill.report.html import page, table, text
-from segdistill.report.sections.context import RESEARCH_ONLY
+from segdistill.metrics.cases import find_column
+from segdistill.report.render import render
 from segdistill.stats.text import number
 
 FoldSummary = dict[str, dict[str, dict[str, Any]]]
@@ -71,6 +69,7 @@ def render_folds(
     finished: Sequence[int],
     stages: Mapping[str, FoldSummary],
     external: Mapping[str, FoldSummary],
+    weights: Sequence[str] = (),
 ) -> str:
     """The page of a cross-validation as HTML; it links to the reports of the folds, which lie beside it.
 
@@ -81,49 +80,28 @@ def render_folds(
         finished: those whose results are here.
         stages: name -> summary over folds.
         external: name of another dataset -> summary over folds of the networks on it.
+        weights: which weights were judged in the folds.
+
+    Raises:
+        MissingExtra: Jinja2 is not installed.
 
     >>> "1 of 2 folds" in render_folds("demo", "", 2, [1], {}, {})
     True
     """
-    head = f"<header><h1>{text(title)}</h1><p class='lead'>{text(about)}</p>"
-    state = f"{len(finished)} of {folds} folds are finished"
-    links = ", ".join(f'<a href="fold-{fold}/report.html">fold {fold}</a>' for fold in finished)
-    warning = (
-        "" if len(finished) == folds else f'<p class="warn">{state}: run the recipe again for the rest.</p>'
+    names = dict.fromkeys(group for summary in stages.values() for group in summary)
+    groups = {
+        group: {name: summary[group] for name, summary in stages.items() if group in summary}
+        for group in names
+    }
+    return render(
+        "folds.html",
+        title=title,
+        about=about,
+        folds=folds,
+        finished=finished,
+        weights=weights,
+        groups=groups,
+        external={name: summary.get("all", {}) for name, summary in external.items()},
+        mean_and_spread=mean_and_spread,
+        head_of=lambda metric: NORMAL_HEADS.get(metric) or find_column(metric).head,
     )
-    body = [f"{head}{warning}<p>Reports: {links or 'none yet'}.</p></header>"]
-    body.append("<h2>Mean ± standard deviation over folds</h2>")
-    body.append(
-        '<p class="soft">Each case is tested in one fold, by networks that have not seen it. Folds count alike.</p>'
-    )
-    for group in dict.fromkeys(group for summary in stages.values() for group in summary):
-        rows = {name: summary[group] for name, summary in stages.items() if group in summary}
-        title = {"all": "All cases with something to find", "normal": "Normal images"}.get(
-            group, f"Class: {group}"
-        )
-        body.append(f"<h3>{text(title)}</h3>" + _table(rows))
-    body.append("<h2>Dice of each fold</h2>" + _by_fold(stages, finished))
-    if external:
-        body.append("<h2>Other datasets, without fine-tuning</h2>")
-        body.append(_table({name: summary.get("all", {}) for name, summary in external.items()}))
-    body.append(f"<footer>{RESEARCH_ONLY} Written by segdistill.</footer>")
-    return page(text(title), "\n".join(body))
-
-
-def _table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-    metrics.sort(key=lambda metric: list(METRICS).index(metric) if metric in METRICS else len(METRICS))
-    cells = [
-        [text(name), *(mean_and_spread(row.get(metric, {})) for metric in metrics)]
-        for name, row in rows.items()
-    ]
-    heads = [text(NORMAL_HEADS.get(metric) or head_of(metric)) for metric in metrics]
-    return table(["Network", *heads], cells)
-
-
-def _by_fold(stages: Mapping[str, FoldSummary], finished: Sequence[int]) -> str:
-    rows = []
-    for name, summary in stages.items():
-        values = summary.get("all", {}).get("dice", {}).get("folds", {})
-        rows.append([text(name), *(number(values.get(str(fold))) for fold in finished)])
-    return table(["Network", *(f"Fold {fold}" for fold in finished)], rows)

@@ -1,4 +1,4 @@
-"""Agreement of areas after Bland and Altman: how much too large or small, and between which limits.
+"""Agreement of predicted and reference areas after Bland and Altman.
 
 J. M. Bland, D. G. Altman, Statistical methods for assessing agreement between two methods of clinical measurement,
 Lancet 327 (1986). The bias is the mean of predicted minus reference area, the limits bias ± 1.96 standard deviations.
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.metrics.cases import CaseResult
-from segdistill.stats.bootstrap import Interval, bootstrap_means, bootstrap_table
+from segdistill.records import Interval
+from segdistill.stats.bootstrap import bootstrap_means, bootstrap_table
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,9 @@ class Agreement:
     means: NDArray[np.float64]
     differences: NDArray[np.float64]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The summary as plain types, for JSON; without the cases."""
-        return {
-            "bias": self.bias.to_dict(),
-            "low": self.low,
-            "high": self.high,
-            "low_interval": self.low_interval,
-            "high_interval": self.high_interval,
-        }
-
 
 def area_agreement(results: Iterable[CaseResult], seed: int = 0) -> Agreement:
-    """Bland and Altman's figures of the areas of the cases with something to find.
+    """Bland and Altman's agreement of the areas of the cases with something to find.
 
     >>> rows = [CaseResult(c, c, reference_area=0.1, predicted_area=p) for c, p in (("a", 0.11), ("b", 0.13))]
     >>> found = area_agreement(rows)

@@ -7,64 +7,53 @@ to the Bootstrap, 1993, ch. 13; for clusters: C. Field, A. Welsh, Bootstrapping 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segdistill.records import Interval
 from segdistill.stats.tests import group_index, group_means, signed_rank
 
 RESAMPLES = 2000
-_CELLS = 4_000_000  # draws held in memory at once
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over n cases with its interval; low and high are None where fewer than two groups were seen."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain types, for JSON.
-
-        >>> Interval(0.5, None, None, 1).to_dict()
-        {'mean': 0.5, 'low': None, 'high': None, 'n': 1}
-        """
-        return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
+LEVEL = 0.95
+CELLS = 4_000_000
+"""Draws of cases or groups that are held in memory at once."""
 
 
 @dataclass(frozen=True)
 class PairedDifference(Interval):
-    """Mean of a - b over n cases in `groups` groups; p: Wilcoxon signed-rank over group means, None if not
-    computable.
+    """Mean of a - b over n cases in `groups` groups.
+
+    Attributes:
+        p: of Wilcoxon's signed ranks over group means; None if it cannot be computed.
     """
 
     groups: int = 0
     p: float | None = None
 
-    @property
-    def verdict(self) -> str:
-        """In words: "better" or "worse" when the interval excludes zero, else "no evidence".
 
-        >>> PairedDifference(0.02, 0.01, 0.03, 50, 50).verdict
-        'better'
-        """
-        if self.low is None or self.high is None:
-            return "no evidence"
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "no evidence"
+def draw_groups(index: NDArray[np.intp], seed: int, resamples: int, step: int) -> Iterator[NDArray[np.intp]]:
+    """How often each group is drawn, in parts of at most `step` draws: shapes (step, G).
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain types, for JSON.
+    Every draw takes as many groups as there are, with replacement.
 
-        >>> PairedDifference(0.02, 0.01, 0.03, 50, 48).to_dict()["verdict"]
-        'better'
-        """
-        return {**super().to_dict(), "groups": self.groups, "p": self.p, "verdict": self.verdict}
+    Args:
+        index: of each case's group, 0 to G - 1.
+        seed: of the draws.
+        resamples: number of draws in all.
+        step: of one part.
+
+    >>> [times.sum(axis=1).tolist() for times in draw_groups(np.array([0, 1, 1]), 0, resamples=3, step=2)]
+    [[2, 2], [2]]
+    """
+    count = int(index.max()) + 1
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
 
 
 def bootstrap_means(
@@ -81,15 +70,8 @@ def bootstrap_means(
     count = int(index.max()) + 1
     totals = np.zeros((count, values.shape[1] + 1))
     np.add.at(totals, index, np.column_stack([values, np.ones(len(values))]))
-    rng = np.random.default_rng(seed)
-    means = np.empty((resamples, values.shape[1]))
-    step = max(1, _CELLS // count)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-        sums = weights @ totals
-        means[start : start + rows] = sums[:, :-1] / sums[:, -1:]
+    parts = (times @ totals for times in draw_groups(index, seed, resamples, max(1, CELLS // count)))
+    means: NDArray[np.float64] = np.concatenate([sums[:, :-1] / sums[:, -1:] for sums in parts])
     return means
 
 
@@ -99,7 +81,6 @@ def bootstrap_table(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    level: float = 0.95,
 ) -> list[Interval]:
     """One Interval per column of `values` (N, M), all from the same draws.
 
@@ -110,16 +91,15 @@ def bootstrap_table(
     if n != len(groups):
         raise ValueError(f"{n} values for {len(groups)} groups: give one group per value")
     if not np.isfinite(values).all():
-        raise ValueError("a value is not finite: leave out cases without a score before averaging")
+        raise ValueError("a value is NaN or infinite: average only cases with a score")
     if n == 0:
         return [Interval(None, None, None, 0)] * values.shape[1]
     means = values.mean(axis=0)
     if len(set(groups)) < 2:
         return [Interval(float(m), None, None, n) for m in means]
-    tail = 50 * (1 - level)
-    low, high = np.percentile(
-        bootstrap_means(values, groups, seed=seed, resamples=resamples), [tail, 100 - tail], axis=0
-    )
+    drawn = bootstrap_means(values, groups, seed=seed, resamples=resamples)
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
     return [Interval(float(m), float(a), float(b), n) for m, a, b in zip(means, low, high, strict=True)]
 
 
@@ -129,7 +109,6 @@ def bootstrap_mean(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    level: float = 0.95,
 ) -> Interval:
     """Mean of `values` (N,) with its percentile bootstrap interval; without `groups` every value is its
     own group.
@@ -145,7 +124,7 @@ def bootstrap_mean(
     """
     column = np.asarray(values, dtype=np.float64).reshape(-1, 1)
     names = range(len(column)) if groups is None else groups
-    return bootstrap_table(column, list(names), seed=seed, resamples=resamples, level=level)[0]
+    return bootstrap_table(column, list(names), seed=seed, resamples=resamples)[0]
 
 
 def bootstrap_rate(
@@ -155,10 +134,10 @@ def bootstrap_rate(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """Share of `hits` (N,) that are true, with its bootstrap interval, which is mended where all are alike.
+    """Share of `hits` (N,) that are true, with its bootstrap interval.
 
-    Resampling none (or only) hits says that the rate is certain. There the exact two-sided bound for G
-    independent groups holds instead: 1 - 0.025^(1/G) (C. Clopper, E. Pearson, Biometrika 26, 1934).
+    Where all are alike, resampling gives an interval of width zero. There the exact two-sided bound for G independent
+    groups is used: 1 - 0.025^(1/G) (C. Clopper, E. Pearson, Biometrika 26, 1934).
 
     >>> rate = bootstrap_rate([False] * 30)
     >>> rate.mean, rate.low, round(rate.high, 3)
@@ -179,23 +158,21 @@ def paired_difference(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    level: float = 0.95,
 ) -> PairedDifference:
-    """Mean of a - b over the same cases in the same order, with interval; Wilcoxon p where scipy is
-    installed.
+    """Mean of a - b over the same cases in the same order, with interval; p where scipy is installed.
 
     Raises:
         ValueError: lengths differ or a value is not finite.
 
     >>> result = paired_difference([0.8, 0.9, 0.7], [0.7, 0.8, 0.6])
-    >>> round(result.mean, 3), result.n, result.verdict
-    (0.1, 3, 'better')
+    >>> round(result.mean, 3), result.n, round(result.low, 3)
+    (0.1, 3, 0.1)
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} values against {len(b)}: pairs need the same cases on both sides")
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     names = list(range(len(difference))) if groups is None else list(groups)
-    mean = bootstrap_mean(difference.tolist(), names, seed=seed, resamples=resamples, level=level)
+    mean = bootstrap_mean(difference.tolist(), names, seed=seed, resamples=resamples)
     per_group = group_means(difference, names)
     p = signed_rank(per_group.tolist())
     return PairedDifference(mean.mean, mean.low, mean.high, mean.n, len(per_group), p)

@@ -1,22 +1,18 @@
-"""Trained networks brought together: seeds of one method, its baselines, and the comparison of all methods."""
+"""Trained networks brought together: seeds of one variant, its baselines, and the verdicts on all variants."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError
-from segdistill.metrics.cases import EXTRA_METRICS, LARGER_IS_BETTER, CaseResult
-from segdistill.metrics.surfaces import DISTANCES
+from segdistill.metrics.base import LENGTH, METRICS
+from segdistill.metrics.cases import CaseResult, Column
 from segdistill.registry import near_names
-from segdistill.stats.verdict import Comparison, compare_scores, correct
-
-SMALLER_IS_BETTER = frozenset(EXTRA_METRICS) - LARGER_IS_BETTER
+from segdistill.stats.verdict import Kind, Verdict, compare_scores, correct
 
 
 @dataclass(frozen=True)
@@ -24,17 +20,18 @@ class Training:
     """One trained network and its results on the test cases.
 
     Attributes:
-        cell: what it is but for its seed, e.g. "student" of the stage "student@1".
-        results: per case; seed: of the training, None where not known.
-        role: "student", "baseline", "teacher", or "" where not known.
-        network: the same text for networks of one architecture; settings: the same text for trainings that differ by
-            nothing but their seed; "" where not known.
+        variant: what it is but for its seed, e.g. "student" of the stage "student@1".
+        results: per case. seed: of the training, None where not known.
+        role: as in `records.Role`, or "" where not known.
+        network: equal for networks of one architecture. settings: equal for trainings that differ by their seed only.
+            Both "" where not known.
         stage: the name with which it was trained, such as "student@1".
-        run: name of the run; source: where it lies, for messages.
-        steps: of the optimiser; seconds: of training; equal_time_to: cell of the method whose time it was given.
+        run: name of the run. source: where it lies, for messages.
+        steps: of the optimiser. seconds: of training. equal_time_to: the variant whose training time it was given.
+        weights: which weights were judged, in words; "" where not recorded.
     """
 
-    cell: str
+    variant: str
     results: Sequence[CaseResult]
     seed: int | None = None
     role: str = ""
@@ -46,19 +43,25 @@ class Training:
     steps: int | None = None
     seconds: float | None = None
     equal_time_to: str = ""
+    weights: str = ""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Trainings of one method, one per seed."""
+    """Trainings that differ by their seed only."""
 
     name: str
     trainings: tuple[Training, ...]
 
     @property
     def first(self) -> Training:
-        """The one that speaks for what all have in common."""
+        """A training, for what all have in common."""
         return self.trainings[0]
+
+    @property
+    def runs(self) -> set[str]:
+        """The runs of its trainings."""
+        return {t.run for t in self.trainings}
 
     @property
     def seconds(self) -> float | None:
@@ -76,14 +79,8 @@ class Variant:
         return {r.case: float(value) for r, value in zip(lesions(self.first), mean, strict=True)}
 
 
-def split_name(stage: str) -> tuple[str, int | None]:
-    """The cell and the seed of a stage's name.
-
-    >>> split_name("student@1"), split_name("student")
-    (('student', 1), ('student', None))
-    """
-    found = re.fullmatch(r"(.+)@(\d+)", stage)
-    return (found[1], int(found[2])) if found else (stage, None)
+Pairs = Sequence[tuple[Variant, Variant]]
+"""Variants and what each is compared with."""
 
 
 def lesions(training: Training) -> list[CaseResult]:
@@ -92,32 +89,34 @@ def lesions(training: Training) -> list[CaseResult]:
 
 
 def group_variants(trainings: Iterable[Training]) -> tuple[list[Variant], list[str]]:
-    """Trainings that differ by their seed alone become one method, named by its cell, and its run where needed.
+    """Trainings that differ by their seed only become one variant; its name has its run in front where needed.
 
     Returns:
-        Methods in order of appearance, and notes on what was left out, since it is there twice.
+        Variants in order of appearance, and a note on each training that was ignored, since it is there twice.
 
     Raises:
-        InputError: what is there twice was tested on different cases: these are two experiments.
+        InputError: a training that is there twice was tested on different cases: these are two experiments.
 
     >>> one, two = (Training("student", (), seed, settings="s") for seed in (0, 1))
-    >>> [(m.name, len(m.trainings)) for m in group_variants([one, two])[0]]
+    >>> [(v.name, len(v.trainings)) for v in group_variants([one, two])[0]]
     [('student', 2)]
     """
-    cells: dict[tuple[str, str], dict[int | None, Training]] = {}
+    variants: dict[tuple[str, str], dict[int | None, Training]] = {}
     notes = []
     for training in trainings:
-        seeds = cells.setdefault((training.cell, training.settings or training.source), {})
+        seeds = variants.setdefault((training.variant, training.settings or training.source), {})
         if training.seed in seeds:
             other = seeds[training.seed]
             if other.source != training.source:
                 require_same_cases((other, training))
-                notes.append(f"{training.source} has the settings and the seed of {other.source}: left out")
+                notes.append(
+                    f"{training.source} is ignored: it has the settings and the seed of {other.source}"
+                )
             continue
         seeds[training.seed] = training
-    groups = [tuple(seeds[key] for key in sorted(seeds, key=str)) for seeds in cells.values()]
-    names = [group[0].cell for group in groups]
-    for named in (lambda t: f"{t.run}:{t.cell}", lambda t: t.source):
+    groups = [tuple(seeds[key] for key in sorted(seeds, key=str)) for seeds in variants.values()]
+    names = [group[0].variant for group in groups]
+    for named in (lambda t: f"{t.run}:{t.variant}", lambda t: t.source):
         names = [
             named(group[0]) if names.count(name) > 1 else name
             for name, group in zip(list(names), groups, strict=True)
@@ -125,36 +124,35 @@ def group_variants(trainings: Iterable[Training]) -> tuple[list[Variant], list[s
     return [Variant(name, group) for name, group in zip(names, groups, strict=True)], notes
 
 
-def own_baselines(method: Variant, others: Iterable[Variant]) -> list[Variant]:
-    """The baselines that are the method's network without distillation; those of its own runs where there are some."""
+def own_baselines(variant: Variant, others: Iterable[Variant]) -> list[Variant]:
+    """The baselines that are the variant's network without distillation; those of its own runs where there are some."""
     same = [
         other
         for other in others
         if other.first.role == "baseline"
-        and method.first.network
-        and other.first.network == method.first.network
-        and other is not method
+        and variant.first.network
+        and other.first.network == variant.first.network
+        and other is not variant
     ]
-    runs = {t.run for t in method.trainings}
-    return [other for other in same if runs & {t.run for t in other.trainings}] or same
+    return [other for other in same if variant.runs & other.runs] or same
 
 
-def kind_of(method: Variant, baseline: Variant) -> str:
-    """What a baseline gives the method a fair chance in: "equal steps", "equal time", "more time", or "" for neither.
+def kind_of(variant: Variant, baseline: Variant) -> Kind:
+    """What makes the comparison with a baseline fair: "equal steps", "equal time", "more time", or "" for neither.
 
-    Equal time is what was measured for this method, or took as long within a tenth.
+    Equal time is what was measured for this variant, or took as long within a tenth.
 
     >>> kd = Variant("kd", (Training("kd", (), steps=100, seconds=60.0),))
     >>> longer = Variant("longer", (Training("longer", (), steps=130, seconds=61.0),))
     >>> kind_of(kd, kd), kind_of(kd, longer)
     ('equal steps', 'equal time')
     """
-    if baseline.first.equal_time_to and baseline.first.equal_time_to == method.first.cell:
+    if baseline.first.equal_time_to and baseline.first.equal_time_to == variant.first.variant:
         return "equal time"
-    steps = method.first.steps, baseline.first.steps
+    steps = variant.first.steps, baseline.first.steps
     if None not in steps and steps[0] == steps[1] and not baseline.first.equal_time_to:
         return "equal steps"
-    mine, theirs = method.seconds, baseline.seconds
+    mine, theirs = variant.seconds, baseline.seconds
     if not mine or not theirs or theirs < 0.9 * mine:
         return ""
     return "equal time" if theirs <= 1.1 * mine else "more time"
@@ -164,7 +162,7 @@ def require_same_cases(trainings: Sequence[Training]) -> None:
     """Refuses results that cannot be paired.
 
     Raises:
-        InputError: other cases (says how many are on one side only), or other references under the same names.
+        InputError: other cases (with the number on one side only), or other references under the same names.
     """
     first = trainings[0]
     mine = {r.case: r for r in lesions(first)}
@@ -184,88 +182,122 @@ def require_same_cases(trainings: Sequence[Training]) -> None:
                 )
 
 
-def check_metric(trainings: Sequence[Training], metric: str) -> None:
-    """Refuses a metric that was not measured everywhere, or not in one unit.
+def metric_column(trainings: Sequence[Training], name: str) -> Column:
+    """A metric that was measured of all cases of all trainings, and in one unit.
 
     Raises:
-        InputError: with the metrics that there are.
+        InputError: it was not, with the metrics that there are; or it is not registered.
     """
     for training in trainings:
         rows = lesions(training)
         if not rows:
             raise InputError(f"{training.source} has no test case with something to find: nothing to compare")
-        if lacking := [r for r in rows if metric not in r.metrics]:
+        if lacking := [r for r in rows if name not in r.metrics]:
             shared = [m for m in rows[0].metrics if all(m in r.metrics for r in rows)]
             raise InputError(
-                f"{training.source} has no metric '{metric}' (case {lacking[0].case!r}): {near_names(metric, shared)}"
+                f"{training.source} has no metric '{name}' (case {lacking[0].case!r}): {near_names(name, shared)}"
             )
-    units = {r.unit for training in trainings for r in lesions(training)}
-    if metric in DISTANCES and len(units) > 1:
-        raise InputError(
-            f"{metric} is in {' and '.join(sorted(units))}: distances of one unit alone can be compared"
-        )
+    metric = METRICS.create(name)
+    if metric.unit != LENGTH:
+        return Column(metric, metric.unit)
+    units = sorted({r.unit for training in trainings for r in lesions(training)})
+    if len(units) > 1:
+        raise InputError(f"{name} is in {' and '.join(units)}: only lengths of one unit can be compared")
+    return Column(metric, units[0])
 
 
-def require_seeds(methods: Sequence[Variant]) -> None:
-    """Where one method was trained with several seeds, every one needs at least two.
+def require_seeds(variants: Sequence[Variant]) -> None:
+    """Where one variant was trained with several seeds, every one needs at least two.
 
     Raises:
-        InputError: names the method that lacks them.
+        InputError: names the variant that lacks them.
     """
-    several = [m for m in methods if len(m.trainings) > 1]
-    for method in methods:
-        asked = any(t.stage not in ("", t.cell) for t in method.trainings)
-        if len(method.trainings) < 2 and (several or asked):
+    several = [v for v in variants if len(v.trainings) > 1]
+    for variant in variants:
+        asked = any(t.stage not in ("", t.variant) for t in variant.trainings)
+        if len(variant.trainings) < 2 and (several or asked):
             than = f" and '{several[0].name}' has {len(several[0].trainings)}" if several else ""
             raise InputError(
-                f"'{method.name}' has one seed{than}: a comparison over seeds needs at least two of each: train it "
-                "with others (matrix.seeds, or --set seed=1 --out ANOTHER), or choose other methods with --stages"
+                f"'{variant.name}' has one seed{than}: a comparison over seeds needs at least two of each: train it "
+                "with others (seeds: [0, 1, 2], or --set seed=1 --out ANOTHER), or choose others with --stages"
             )
 
 
-def family_of(comparison: Comparison) -> tuple[bool, bool]:
+def family_of(verdict: Verdict) -> tuple[bool, bool]:
     """What is corrected together: comparisons with the same network, or another one; at equal steps, or not."""
-    return comparison.same_student, comparison.kind == "equal steps"
+    return verdict.same_student, verdict.kind == "equal steps"
 
 
-def compare_methods(
-    pairs: Sequence[tuple[Variant, Variant]],
-    metric: str = "dice",
-    margin: float | None = None,
-    seed: int = 0,
-) -> list[Comparison]:
-    """Compares (method, baseline) pairs on the same cases, with Holm's correction for each kind of baseline.
+def compare_variants(
+    pairs: Pairs, metric: str = "dice", margin: float | None = None, seed: int = 0
+) -> list[Verdict]:
+    """A verdict on each pair, on the same cases, with Holm's correction for each kind of baseline.
+
+    Args:
+        pairs: (variant, baseline).
+        metric: of metrics.csv.
+        margin: the accepted loss; None: not stated.
+        seed: of the bootstrap.
 
     Raises:
         InputError: different test cases, or a metric that was not measured.
 
-    >>> compare_methods([])
+    >>> compare_variants([])
     []
     """
-    trainings = list({id(t): t for pair in pairs for method in pair for t in method.trainings}.values())
+    trainings = list({id(t): t for pair in pairs for variant in pair for t in variant.trainings}.values())
     if not trainings:
         return []
-    check_metric(trainings, metric)
+    column = metric_column(trainings, metric)
     require_same_cases(trainings)
     groups = [r.group for r in lesions(trainings[0])]
-    found = []
-    for method, baseline in pairs:
-        facts: dict[str, Any] = {
-            "method": method.name,
-            "baseline": baseline.name,
-            "metric": metric,
-            "smaller_is_better": metric in SMALLER_IS_BETTER,
-            "margin": margin,
-            "kind": kind_of(method, baseline),
-            "same_student": baseline in own_baselines(method, [baseline]),
-        }
-        found.append(
-            compare_scores(method.scores(metric), baseline.scores(metric), groups, seed=seed, **facts)
+    found = [
+        compare_scores(
+            variant.scores(metric),
+            baseline.scores(metric),
+            groups,
+            seed=seed,
+            variant=variant.name,
+            baseline=baseline.name,
+            metric=metric,
+            label=" ".join(filter(None, (column.unit, column.metric.label))),
+            higher_is_better=column.metric.higher_is_better,
+            margin=margin,
+            kind=kind_of(variant, baseline),
+            same_student=baseline in own_baselines(variant, [baseline]),
         )
+        for variant, baseline in pairs
+    ]
     families: dict[tuple[bool, bool], list[int]] = {}
-    for k, comparison in enumerate(found):
-        families.setdefault(family_of(comparison), []).append(k)
+    for k, verdict in enumerate(found):
+        families.setdefault(family_of(verdict), []).append(k)
     for members in families.values():
         for k, corrected in zip(members, correct([found[k] for k in members]), strict=True):
             found[k] = corrected
     return found
+
+
+def find_verdicts(
+    variants: Sequence[Variant], margin: float | None = None, seed: int = 0, metric: str = "dice"
+) -> list[Verdict]:
+    """Every student against its own baselines or, where it has none, against every baseline and comparator.
+
+    Variants that were measured on other cases are not compared. Call it once per run, and pass the verdicts on.
+
+    Args:
+        variants: from `group_variants`.
+        margin: the accepted loss; None: not stated.
+        seed: of the bootstrap.
+        metric: of metrics.csv.
+
+    >>> find_verdicts([])
+    []
+    """
+    others = [v for v in variants if v.first.role in ("baseline", "comparator")]
+    alike: dict[tuple[str, ...], list[tuple[Variant, Variant]]] = {}
+    for student in (v for v in variants if v.first.role == "student"):
+        for baseline in own_baselines(student, others) or others:
+            cases = {tuple(r.case for r in lesions(t)) for v in (student, baseline) for t in v.trainings}
+            if len(cases) == 1 and (ids := cases.pop()):
+                alike.setdefault(ids, []).append((student, baseline))
+    return [verdict for pairs in alike.values() for verdict in compare_variants(pairs, metric, margin, seed)]

@@ -46,7 +46,7 @@ def repeated(values: Sequence[float], level: float = 0.95) -> Repeated:
 def better_p(ours: Sequence[float], other: Sequence[float]) -> float | None:
     """One-sided independent t-test: p of the null hypothesis that `ours` is not larger than `other`.
 
-    Equal variances are taken for granted, as in the paper. None with fewer than two repetitions on a side, or where
+    It assumes equal variances, as the paper does. None with fewer than two repetitions on a side, or where
     none of them differ.
 
     Raises:

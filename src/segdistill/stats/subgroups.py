@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from segdistill.metrics.cases import CaseResult
-from segdistill.stats.bootstrap import Interval, PairedDifference, bootstrap_mean, paired_difference
+from segdistill.records import Interval
+from segdistill.stats.bootstrap import PairedDifference, bootstrap_mean, paired_difference
 from segdistill.stats.text import number
 
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Cases that share something: `kind` is "class", "site" or "size", `name` says which."""
+    """Cases that share something: `kind` is "class", "site" or "size", `name` the value."""
 
     kind: str
     name: str
@@ -42,7 +43,7 @@ class Subgroup:
 
 
 def subgroups(results: Sequence[CaseResult]) -> list[Subgroup]:
-    """The subgroups of the cases with something to find; a kind that has only one is left out.
+    """The subgroups of the cases with something to find, without kinds that have only one.
 
     Sizes are thirds by the reference's share of the image; equal sizes are never divided.
 

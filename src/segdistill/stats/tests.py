@@ -2,7 +2,7 @@
 
 Sources: F. Wilcoxon, Biometrics Bulletin 1 (1945); S. Holm, Scandinavian Journal of Statistics 6 (1979); for the
 degrees of freedom of a sum of variances B. Welch, Biometrika 34 (1947), and F. Satterthwaite, Biometrics Bulletin 2
-(1946); for intervals that are added in squares G. Zou, A. Donner, Statistics in Medicine 27 (2008).
+(1946); for intervals that are combined in quadrature G. Zou, A. Donner, Statistics in Medicine 27 (2008).
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def group_error(values: NDArray[np.float64], groups: Sequence[Hashable]) -> Erro
 
 
 def combined(errors: Sequence[Error]) -> Error:
-    """The error of a sum of independent parts, with Welch's and Satterthwaite's degrees of freedom.
+    """The error of a sum with independent errors, with Welch's and Satterthwaite's degrees of freedom.
 
     >>> combined([Error(1.0, 2), Error(1.0, 2)])
     Error(variance=2.0, freedom=4.0)
@@ -136,8 +136,8 @@ def seed_differences(a: dict[int | None, float], b: dict[int | None, float]) -> 
 def seed_error(a: dict[int | None, float], b: dict[int | None, float]) -> Error | None:
     """The error of mean a - mean b that comes from training again, given each training's mean score by its seed.
 
-    Where all seeds are the same on both sides, their differences are taken, since the own baselines of one seed begin with the
-    same weights; else the two sides are independent. None with fewer than two trainings on a side.
+    Where both sides have the same seeds, it is that of the differences by seed, since student and baseline of one seed
+    begin with the same weights; else the sides are independent. None with fewer than two trainings on a side.
     """
     if a.keys() == b.keys():
         return _error(seed_differences(a, b))
@@ -152,10 +152,10 @@ def _error(values: list[float]) -> Error | None:
 
 
 def joint_interval(mean: float, errors: Sequence[Error], level: float = 0.95) -> tuple[float, float]:
-    """The interval around `mean` when independent parts blur it: their reaches by Student's t, added in squares.
+    """The interval around `mean` with several independent errors: their half-widths by Student's t, in quadrature.
 
-    A part with few degrees of freedom, such as three seeds, keeps its own wide t; a sum of variances with the degrees
-    of freedom of Welch and Satterthwaite is too narrow where that part rules (7 % instead of 5 % wrong).
+    An error with few degrees of freedom, such as three seeds, keeps its own wide t. A sum of variances with the degrees
+    of freedom of Welch and Satterthwaite is too narrow where that error dominates (7 % instead of 5 % wrong).
 
     Raises:
         MissingExtra: scipy is not installed.

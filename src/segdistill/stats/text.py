@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+
+from segdistill.records import Interval
 
 NOT_MEASURED = "not measured"
 
@@ -62,7 +62,7 @@ def quantity(value: object, unit: str, digits: int | None = None) -> str:
 
 
 def duration(seconds: object) -> str:
-    """Seconds as a person says them.
+    """Seconds for readers.
 
     >>> duration(75), duration(7500), duration(None)
     ('1 min 15 s', '2 h 5 min', 'not measured')
@@ -77,15 +77,14 @@ def duration(seconds: object) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def interval_text(value: Mapping[str, Any] | None, digits: int = 3) -> str:
+def interval_text(value: Interval | None, digits: int = 3) -> str:
     """Mean and interval on one line.
 
-    >>> interval_text({"mean": 0.8, "low": 0.75, "high": 0.85, "n": 9})
+    >>> interval_text(Interval(0.8, 0.75, 0.85, 9))
     '0.800 (95 % interval 0.750 to 0.850)'
     """
-    if not value or value.get("mean") is None:
+    if value is None or value.mean is None:
         return NOT_MEASURED
-    if value.get("low") is None:
-        return f"{number(value['mean'], digits)} (too few cases for an interval)"
-    low, high = number(value["low"], digits), number(value["high"], digits)
-    return f"{number(value['mean'], digits)} (95 % interval {low} to {high})"
+    if value.low is None:
+        return f"{number(value.mean, digits)} (too few cases for an interval)"
+    return f"{number(value.mean, digits)} (95 % interval {number(value.low, digits)} to {number(value.high, digits)})"

@@ -1,23 +1,23 @@
-"""Whether a method helps: one rule, stated before the numbers are seen, and the words for what it finds.
+"""Whether a variant helps: one rule, fixed before the numbers are known, and the sentence for what it finds.
 
-A method "helps" when all of this holds, and "hurts" when it holds with the sign turned; else there is "no evidence":
+A variant "helps" when all of this holds, and "hurts" when it holds with the sign turned; else there is "no evidence":
 
 1. both sides were trained with at least three seeds;
 2. the 95 % bootstrap interval over groups (patients) of the mean paired difference excludes zero, where each case is
    averaged over seeds first;
-3. Wilcoxon's signed ranks over groups are on the same side, with p below 0.05 after Holm's correction over all methods
+3. Wilcoxon's signed ranks over groups are on the same side, with p below 0.05 after Holm's correction over all variants
    that are compared with this baseline;
 4. the wider interval, which adds the spread between trainings, excludes zero, too.
 
-The last one is there because patients say nothing of luck in training: with many test cases a lucky seed is
+The last part is needed because patients do not show luck in training: with many test cases a lucky seed is
 "significant".
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,33 +40,52 @@ GROUPS = 6  # the fewest with which signed ranks can reach p < 0.05
 LEVEL = 0.05
 HELPS, HURTS, NO_EVIDENCE = "helps", "hurts", "no evidence"
 
-Scores = Mapping[int | None, NDArray[np.float64]]
-"""One training's scores (N,) per seed, the cases in the same order everywhere."""
+Kind = Literal["equal steps", "equal time", "more time", ""]
+"""What a baseline has in common with the variant, or more of; "" where neither is known."""
+KINDS: dict[Kind, str] = {
+    "equal steps": "at equal steps",
+    "equal time": "at equal wall-clock",
+    "more time": "with more wall-clock",
+    "": "",
+}
+
+SeedScores = Mapping[int | None, NDArray[np.float64]]
+"""Scores (N,) of each training by its seed, the cases in the same order everywhere."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One method against one baseline in one metric, everything as method minus baseline.
+class Reason:
+    """A part of the rule that is not met: "seeds", "groups", "interval", "p", "ranks" or "trainings", and a clause."""
+
+    rule: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One variant against one baseline in one metric; every number is variant minus baseline.
 
     Attributes:
-        method, baseline, metric: what was compared.
+        variant, baseline: what was compared.
+        metric: its name. label: for readers, with its unit. higher_is_better: its direction.
         difference: of each case's average over seeds: mean, interval over groups, Wilcoxon's p.
         side: of Wilcoxon's ranks: 1, -1, or 0.
-        corrected: p after Holm's correction over `family` methods; None where p is.
+        corrected: p after Holm's correction over `family` variants; None where p is.
         low, high: interval over groups and trainings together; None with fewer than two trainings on a side.
         seeds, baseline_seeds: number of trainings.
-        per_seed: mean differences of the seeds that both sides have; spread: their standard deviation (where the seeds
-            differ, that of the difference of one training of each).
-        smaller_is_better: of the metric, such as a distance.
-        margin: a loss that would be accepted, stated beforehand; None: not stated.
-        kind: what the baseline is: "equal steps", "equal time", "more time", or "" where not known; own baseline: whether it
-            is the same network without distillation.
+        per_seed: mean differences of the seeds that both sides have.
+        spread: their standard deviation (where the seeds differ, that of the difference of one training of each).
+        margin: a loss that would be accepted, stated before training; None: not stated.
+        kind: of the baseline.
+        same_student: whether the baseline is the variant's network without distillation.
     """
 
-    method: str
+    variant: str
     baseline: str
     metric: str
     difference: PairedDifference
+    label: str = "Dice"
+    higher_is_better: bool = True
     side: int = 0
     corrected: float | None = None
     family: int = 1
@@ -76,48 +95,47 @@ class Comparison:
     baseline_seeds: int = 1
     per_seed: tuple[float, ...] = ()
     spread: float | None = None
-    smaller_is_better: bool = False
     margin: float | None = None
-    kind: str = ""
+    kind: Kind = ""
     same_student: bool = False
 
     @property
     def _sign(self) -> int:
-        return -1 if self.smaller_is_better else 1
+        return 1 if self.higher_is_better else -1
 
     @property
-    def doubts(self) -> list[str]:
-        """Which parts of the rule are not met, in words; none where the verdict is "helps" or "hurts"."""
+    def reasons(self) -> tuple[Reason, ...]:
+        """Which parts of the rule are not met; none where the outcome is "helps" or "hurts"."""
         found, of = [], self.difference
         if (fewest := min(self.seeds, self.baseline_seeds)) < SEEDS:
             trained = "one training" if fewest == 1 else f"{fewest} trainings"
-            found.append(f"{trained} on a side, and a verdict needs {SEEDS} seeds")
+            found.append(Reason("seeds", f"{trained} on a side, and a verdict needs {SEEDS} seeds"))
         if of.low is None or of.high is None:
-            return [*found, "too few groups for an interval"]
+            return (*found, Reason("groups", "too few groups for an interval"))
         if of.low <= 0 <= of.high:
-            found.append("the interval over cases holds zero")
+            found.append(Reason("interval", "the interval over cases contains zero"))
         if self.corrected is None or self.corrected >= LEVEL:
-            p = "not computable" if self.corrected is None else number(self.corrected, 3)
-            found.append(f"the corrected p is {p}")
+            p = "cannot be computed" if self.corrected is None else f"is {number(self.corrected, 3)}"
+            found.append(Reason("p", f"the corrected p {p}"))
         elif self.side * (of.mean or 0) <= 0:
-            found.append("the ranks point the other way than the mean")
+            found.append(Reason("ranks", "the ranks point the other way than the mean"))
         if self.low is not None and self.high is not None and self.low <= 0 <= self.high:
-            found.append("trainings differ among each other by as much")
-        return found
+            found.append(Reason("trainings", "trainings differ from each other by as much"))
+        return tuple(found)
 
     @property
-    def verdict(self) -> str:
-        """Exactly one of "helps", "hurts", "no evidence", by the rule of this file.
+    def outcome(self) -> Literal["helps", "hurts", "no evidence"]:
+        """By the rule of this file.
 
         >>> found = PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.001)
-        >>> Comparison("kd", "baseline", "dice", found, 1, 0.004, 4, 0.01, 0.05, 3, 3).verdict
+        >>> Verdict("kd", "alone", "dice", found, "Dice", True, 1, 0.004, 4, 0.01, 0.05, 3, 3).outcome
         'helps'
-        >>> Comparison("kd", "baseline", "dice", found, 1, 0.004, 4, seeds=1).verdict
+        >>> Verdict("kd", "alone", "dice", found, "Dice", True, 1, 0.004, 4, seeds=1).outcome
         'no evidence'
         """
-        if self.doubts:
-            return NO_EVIDENCE
-        return HELPS if self._sign * (self.difference.mean or 0) > 0 else HURTS
+        if self.reasons:
+            return "no evidence"
+        return "helps" if self._sign * (self.difference.mean or 0) > 0 else "hurts"
 
     @property
     def not_worse(self) -> bool:
@@ -131,63 +149,108 @@ class Comparison:
 
     @property
     def words(self) -> str:
-        """The verdict, and "not worse than by MARGIN" where that was shown and says more.
+        """The outcome, and "not worse than by MARGIN" where that was shown and adds something.
 
         >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
-        >>> Comparison("kd", "a", "dice", found, 1, 1.0, 1, -0.015, 0.015, 3, 3, margin=0.02).words
+        >>> facts = {"low": -0.015, "high": 0.015, "seeds": 3, "baseline_seeds": 3, "margin": 0.02}
+        >>> Verdict("kd", "alone", "dice", found, corrected=1.0, **facts).words
         'no evidence, not worse than by 0.02'
         """
-        return self.verdict + (
-            f", not worse than by {self.margin:g}" if self.not_worse and self.verdict != HELPS else ""
-        )
+        added = self.not_worse and self.outcome != HELPS
+        return self.outcome + (f", not worse than by {self.margin:g}" if added else "")
 
     @property
-    def numbers(self) -> str:
-        """The numbers behind the verdict in one line."""
-        of = self.difference
-        groups = "" if of.groups == of.n else f" in {of.groups} groups"
-        line = f"{signed(of.mean)} {'Dice' if self.metric == 'dice' else self.metric}"
-        line += (
-            ", too few groups for an interval"
-            if of.low is None
-            else f", 95 % interval {signed(of.low)} to {signed(of.high)}"
-        )
-        line += f" over {of.n} paired cases{groups}"
-        if self.low is not None:
-            line += f", with the spread over trainings {signed(self.low)} to {signed(self.high)}"
-        if of.p is not None:
-            line += f", Wilcoxon p {_p(of.p)}"
-            if self.family > 1 and self.corrected is not None:
-                line += f", after Holm over {self.family} methods {_p(self.corrected)}"
+    def short(self) -> str:
+        """The outcome as a sentence; about distillation only where the baseline is the same network.
+
+        >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
+        >>> Verdict("kd", "unet", "dice", found).short
+        'No evidence of a difference between kd and unet.'
+        """
+        a, b = self.variant, self.baseline
+        sentences = {
+            "helps": ("Distillation helps.", f"{a} is better than {b}."),
+            "hurts": ("Distillation hurts.", f"{a} is worse than {b}."),
+            "no evidence": (
+                "No evidence that distillation helps or hurts.",
+                f"No evidence of a difference between {a} and {b}.",
+            ),
+        }
+        line = sentences[self.outcome][not self.same_student]
+        if self.not_worse and self.outcome != HELPS:
+            line += f" Not worse than by {self.margin:g}."
         return line
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain types, for JSON and comparison.csv."""
+    @property
+    def details(self) -> str:
+        """The numbers behind the outcome, and what is missing for a claim."""
+        what = " ".join(f"{self.variant} minus {self.baseline} {KINDS[self.kind]}".split())
+        line = f"{what}: {self._numbers()}."
+        if self.reasons:
+            line += f" No claim is made: {'; '.join(reason.text for reason in self.reasons)}."
+        return line
+
+    def __str__(self) -> str:
+        return f"{self.short} {self.details}"
+
+    def _numbers(self) -> str:
         of = self.difference
-        return {
-            "method": self.method,
-            "baseline": self.baseline,
-            "kind": self.kind,
-            "metric": self.metric,
-            "cases": of.n,
-            "groups": of.groups,
-            "seeds": self.seeds,
-            "baseline_seeds": self.baseline_seeds,
-            "difference": of.mean,
-            "low": of.low,
-            "high": of.high,
-            "low_with_seeds": self.low,
-            "high_with_seeds": self.high,
-            "spread_over_seeds": self.spread,
-            "per_seed": list(self.per_seed),
-            "p": of.p,
-            "p_holm": self.corrected,
-            "methods_in_holm": self.family,
-            "margin": self.margin,
+        parts = [f"{signed(of.mean)} {self.label}"]
+        if of.low is None:
+            parts.append("too few groups for an interval")
+        else:
+            parts.append(f"95 % interval {signed(of.low)} to {signed(of.high)}")
+        parts[-1] += f" over {of.n} paired cases" + ("" if of.groups == of.n else f" in {of.groups} groups")
+        if self.low is not None:
+            parts.append(f"with the spread over trainings {signed(self.low)} to {signed(self.high)}")
+        if of.p is not None:
+            parts.append(f"Wilcoxon p {_p(of.p)}")
+            if self.family > 1 and self.corrected is not None:
+                parts.append(f"after Holm over {self.family} variants {_p(self.corrected)}")
+        return ", ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain types, for JSON: the fields, "outcome", "not_worse", "reasons" and "sentence".
+
+        >>> found = Verdict("kd", "alone", "dice", PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.001))
+        >>> Verdict.from_dict(found.to_dict()) == found
+        True
+        """
+        reasons = [asdict(reason) for reason in self.reasons]
+        derived = {
+            "outcome": self.outcome,
             "not_worse": self.not_worse,
-            "verdict": self.verdict,
-            "doubts": self.doubts,
+            "reasons": reasons,
+            "sentence": str(self),
         }
+        return {**asdict(self), "per_seed": list(self.per_seed), **derived}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Verdict:
+        """Reads what `to_dict` gave."""
+        known = {each.name: facts[each.name] for each in fields(cls)}
+        difference = PairedDifference(**known.pop("difference"))
+        return cls(difference=difference, per_seed=tuple(known.pop("per_seed")), **known)
+
+
+def sentence_of(verdicts: Sequence[Verdict], most: int = 4) -> str:
+    """Several verdicts in a sentence; of more than `most`, those with the same outcome together.
+
+    >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
+    >>> sentence_of([Verdict(name, "alone", "dice", found) for name in "ab"])
+    'a against alone: no evidence; b against alone: no evidence.'
+    """
+    if len(verdicts) <= most:
+        return "; ".join(f"{v.variant} against {v.baseline}: {v.words}" for v in verdicts) + "."
+    alike: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        alike.setdefault(verdict.words, []).append(verdict)
+    parts = []
+    for words, members in alike.items():
+        named = ", ".join(f"{v.variant} against {v.baseline}" for v in members)
+        count = f"{'all ' if len(alike) == 1 else ''}{len(members)}"
+        parts.append(f"{words}: {named if len(members) <= most else count}")
+    return f"Of {len(verdicts)} comparisons: {'; '.join(parts)}."
 
 
 def _p(value: float) -> str:
@@ -195,44 +258,45 @@ def _p(value: float) -> str:
 
 
 def compare_scores(
-    a: Scores, b: Scores, groups: Sequence[Hashable], *, seed: int = 0, **facts: Any
-) -> Comparison:
+    a: SeedScores, b: SeedScores, groups: Sequence[Hashable], *, seed: int = 0, **facts: Any
+) -> Verdict:
     """Averages each case over the trainings of a side, pairs the cases, and measures the difference a - b.
 
     Args:
-        a: scores (N,) of each training of the method, by its seed.
+        a: scores (N,) of each training of the variant, by its seed.
         b: the same of the baseline; the cases in the same order.
         groups: of the N cases.
         seed: of the bootstrap.
-        facts: further fields of Comparison, such as method, baseline, metric.
+        facts: further fields of Verdict, such as variant, baseline, metric.
 
     Raises:
-        ValueError: lengths differ, or a score is not finite.
-        MissingExtra: scipy is not installed, and several trainings are to be judged.
+        ValueError: lengths differ, or a score is NaN or infinite.
+        MissingExtra: scipy is not installed, and there are several trainings.
 
     >>> one = {0: np.array([0.8, 0.9]), 1: np.array([0.7, 0.9])}
     >>> two = {0: np.array([0.7, 0.8]), 1: np.array([0.6, 0.8])}
-    >>> round(compare_scores(one, two, ["p", "q"], method="kd", baseline="baseline", metric="dice").difference.mean, 3)
+    >>> found = compare_scores(one, two, ["p", "q"], variant="kd", baseline="alone", metric="dice")
+    >>> round(found.difference.mean, 3)
     0.1
     """
     mean_a, mean_b = (np.mean(list(side.values()), axis=0) for side in (a, b))
     found = paired_difference(mean_a.tolist(), mean_b.tolist(), groups, seed=seed)
-    made = Comparison(difference=found, seeds=len(a), baseline_seeds=len(b), **facts)
+    verdict = Verdict(difference=found, seeds=len(a), baseline_seeds=len(b), **facts)
     if found.mean is None:
-        return made
+        return verdict
     averages = [{key: float(scores.mean()) for key, scores in side.items()} for side in (a, b)]
     trainings = seed_error(*averages)
-    made = replace(
-        made,
+    verdict = replace(
+        verdict,
         side=rank_side(group_means(mean_a - mean_b, groups).tolist()),
         corrected=found.p,
         per_seed=tuple(seed_differences(*averages)),
         spread=None if trainings is None else _spread(trainings, len(a), len(b)),
     )
     if trainings is None or found.low is None:
-        return made
+        return verdict
     low, high = joint_interval(found.mean, [group_error(mean_a - mean_b, groups), trainings])
-    return replace(made, low=low, high=high)
+    return replace(verdict, low=low, high=high)
 
 
 def _spread(error: Error, a: int, b: int) -> float:
@@ -240,14 +304,12 @@ def _spread(error: Error, a: int, b: int) -> float:
     return float(np.sqrt(error.variance * 2 / (1 / a + 1 / b)))
 
 
-def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons with Holm's correction over all of them: those of several methods with one baseline.
+def correct(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts with Holm's correction over all of them: those of several variants with one baseline.
 
     >>> found = PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.03)
-    >>> [c.corrected for c in correct([Comparison(m, "baseline", "dice", found) for m in "ab"])]
+    >>> [c.corrected for c in correct([Verdict(name, "alone", "dice", found) for name in "ab"])]
     [0.06, 0.06]
     """
-    p = holm([c.difference.p for c in comparisons])
-    return [
-        replace(c, corrected=value, family=len(comparisons)) for c, value in zip(comparisons, p, strict=True)
-    ]
+    p = holm([c.difference.p for c in verdicts])
+    return [replace(c, corrected=value, family=len(verdicts)) for c, value in zip(verdicts, p, strict=True)]

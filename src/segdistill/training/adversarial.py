@@ -71,7 +71,11 @@ def make_loss(settings: AdversarialSettings, stages: int) -> MultiStageLoss:
                 f"adversarial.{name} has {len(weights)} weights for {count} stages: give one each"
             )
     return MultiStageLoss(
-        settings.alpha[:dice], settings.beta[:adversarial], settings.gan, settings.condition, settings.native
+        settings.alpha[:dice],
+        settings.beta[:adversarial],
+        settings.gan,
+        settings.condition,
+        settings.native_size,
     )
 
 
@@ -80,11 +84,11 @@ def seen_sizes(
 ) -> list[tuple[int, int]]:
     """(height, width) of the maps that each discriminator sees, finest first; as `make_discriminators`.
 
-    >>> seen_sizes(AdversarialSettings(native=True), [(1, 64, 64), (1, 32, 32)], (64, 64))
+    >>> seen_sizes(AdversarialSettings(native_size=True), [(1, 64, 64), (1, 32, 32)], (64, 64))
     [(64, 64), (32, 32)]
     """
     count = len(make_loss(settings, len(shapes)).beta)
-    return [shape[1:] if settings.native else size for shape in shapes[:count]]
+    return [shape[1:] if settings.native_size else size for shape in shapes[:count]]
 
 
 def make_discriminators(
@@ -101,7 +105,7 @@ def make_discriminators(
     Raises:
         InputError: a discriminator would see maps too small for its five convolutions; as `make_loss`.
 
-    >>> make_discriminators(AdversarialSettings(native=True), [(1, 64, 64), (1, 16, 16)], 1, (64, 64))
+    >>> make_discriminators(AdversarialSettings(native_size=True), [(1, 64, 64), (1, 16, 16)], 1, (64, 64))
     Traceback (most recent call last):
     segdistill.errors.InputError: discriminator 2 would see maps of 16x16 and needs 32x32 at least: set a larger ...
     """
@@ -110,7 +114,7 @@ def make_discriminators(
         return None
     for stage, (height, width) in enumerate(seen_sizes(settings, shapes, size), 1):
         if min(height, width) < SMALLEST:
-            advice = "a larger size or native: false" if settings.native else "a larger size"
+            advice = "a larger size or native_size: false" if settings.native_size else "a larger size"
             raise InputError(
                 f"discriminator {stage} would see maps of {height}x{width} and needs {SMALLEST}x{SMALLEST} at least: "
                 f"set {advice}"

@@ -101,7 +101,13 @@ class JointLoss:
         else:
             confident = class_confidence(output.label, labels, settings.confidence)
         location = locate(
-            logit, known, located, confident, rule=settings.pseudo, tau=settings.tau, alpha=settings.alpha
+            logit,
+            known,
+            located,
+            confident,
+            rule=settings.pseudo_labels,
+            tau=settings.tau,
+            alpha=settings.alpha,
         )
         borrowed = (location.weight > 0) & ~located
         return {"location": location_loss(logit, location), "pseudo": borrowed.float().mean()}

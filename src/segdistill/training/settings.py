@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Settings(BaseModel):
@@ -21,48 +14,37 @@ class _Settings(BaseModel):
 class OptimizerSettings(_Settings):
     """Optimiser of every player.
 
-    `weight_decay` is coupled L2 for adam and sgd, decoupled for adamw.
-
     >>> OptimizerSettings().name
     'adamw'
     """
 
-    name: Literal["adam", "adamw", "sgd"] = "adamw"
-    lr: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    name: Literal["adam", "adamw", "sgd"] = Field(default="adamw", description="Which optimiser.")
+    lr: float = Field(default=2e-3, gt=0, description="Learning rate.")
+    weight_decay: float = Field(
+        default=1e-2, ge=0, description="Weight decay: coupled L2 for adam and sgd, decoupled for adamw."
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
 
 
 class ScheduleSettings(_Settings):
     """Learning-rate schedule.
 
-    `plateau` multiplies the rate by `factor` after `patience` epochs without a lower loss (validation loss if there
-    is one); `one_cycle` warms up over `warm_up` of all steps and anneals to nearly zero; `constant` does nothing.
-    `cyclic` goes up from `lowest` to the optimiser's rate in `steps_up` steps and down again in as many, over and over
-    (AMTD: 1e-6, 1e-2, 2000); `polynomial` is lr (1 - t/T)^`power` over all T steps (LightVessel: 0.9).
-
     >>> ScheduleSettings(name="plateau").patience
     3
-    >>> sorted(ScheduleSettings(name="polynomial").model_dump())
-    ['factor', 'name', 'patience', 'power', 'warm_up']
     """
 
-    name: Literal["constant", "plateau", "one_cycle", "cyclic", "polynomial"] = "one_cycle"
-    factor: float = Field(default=0.1, gt=0, lt=1)
-    patience: int = Field(default=3, ge=0)
-    warm_up: float = Field(default=0.3, gt=0, lt=1)
-    lowest: float = Field(default=1e-6, gt=0)
-    steps_up: int = Field(default=2000, ge=1)
-    power: float = Field(default=0.9, gt=0)
-
-    @model_serializer(mode="wrap")
-    def _only_what_it_reads(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out the numbers of other, later schedules: a finished run is known by a hash of its settings."""
-        content: dict[str, Any] = dump(self)
-        reads = {"cyclic": {"lowest", "steps_up"}, "polynomial": {"power"}}.get(self.name, set())
-        for name in {"lowest", "steps_up", "power"} - reads:
-            content.pop(name, None)
-        return content
+    name: Literal["constant", "plateau", "one_cycle", "cyclic", "polynomial"] = Field(
+        default="one_cycle",
+        description="`plateau` lowers the rate when the loss (of validation, if any) does not improve; `one_cycle` "
+        "warms up and anneals to nearly zero; `cyclic` goes up and down again and again (AMTD); `polynomial` is "
+        "lr (1 - t/T)^power over all T steps (LightVessel).",
+    )
+    factor: float = Field(default=0.1, gt=0, lt=1, description="plateau: multiplies the rate.")
+    patience: int = Field(default=3, ge=0, description="plateau: epochs without a lower loss before that.")
+    warm_up: float = Field(default=0.3, gt=0, lt=1, description="one_cycle: share of the steps that warm up.")
+    lowest: float = Field(default=1e-6, gt=0, description="cyclic: lowest rate.")
+    steps_up: int = Field(default=2000, ge=1, description="cyclic: steps from the lowest rate to `lr`.")
+    power: float = Field(default=0.9, gt=0, description="polynomial: the power.")
 
 
 ENDS_AT_ZERO = ("one_cycle", "polynomial")
@@ -70,44 +52,53 @@ ENDS_AT_ZERO = ("one_cycle", "polynomial")
 
 
 class FitSettings(_Settings):
-    """Everything that the loop needs to know beside the task and the data.
-
-    Attributes:
-        epochs: passes over the training cases.
-        steps: optimiser steps in all, in place of `epochs`: the last pass may end early.
-        batch_size: images per forward pass over all devices; an optimiser step takes `accumulate` of them.
-        accumulate: batches per optimiser step.
-        precision: `auto` takes bf16 where the processor computes in it, else fp32.
-        channels_last: memory format of networks and images.
-        clip_norm: largest norm of a player's gradient; None for no clipping.
-        early_stop: epochs without improvement after which training ends; None for never.
-        select: keep the weights of the "best" epoch by validation Dice, or the "last" ones; "auto" takes the last ones
-            where the learning rate has come down to zero by then: those of an epoch in the middle of such a schedule
-            have not settled (benchmarks/selection.py). Without validation cases the last ones are kept.
-        views: number of different augmentations of a case; None for a new one in every epoch.
-        augment: name of an augmentation preset (data/views.py).
-        checkpoint_seconds: at most this much work is lost by a kill; a checkpoint is also written after each epoch.
-        workers: threads that prepare batches; None takes the cores that the network's own threads leave free.
+    """How the loop trains.
 
     >>> FitSettings(epochs=20).batch_size
     8
     """
 
-    epochs: int = Field(default=40, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    accumulate: int = Field(default=1, ge=1)
-    optimizer: OptimizerSettings = OptimizerSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    channels_last: bool = True
-    clip_norm: float | None = Field(default=None, gt=0)
-    early_stop: int | None = Field(default=None, ge=1)
-    select: Literal["auto", "best", "last"] = "auto"
-    views: int | None = Field(default=None, ge=1)
-    augment: str = "light"
-    checkpoint_seconds: float = Field(default=60.0, ge=0)
-    workers: int | None = Field(default=None, ge=0)
+    epochs: int = Field(default=40, ge=1, description="Passes over the training cases.")
+    steps: int | None = Field(
+        default=None, ge=1, description="Optimiser steps instead of `epochs`; the last pass may end early."
+    )
+    batch_size: int = Field(default=8, ge=1, description="Images per forward pass, over all devices.")
+    accumulate: int = Field(default=1, ge=1, description="Batches per optimiser step.")
+    optimizer: OptimizerSettings = Field(default=OptimizerSettings(), description="The optimiser.")
+    schedule: ScheduleSettings = Field(default=ScheduleSettings(), description="The learning-rate schedule.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="`auto` takes bf16 where the processor computes in it, else fp32."
+    )
+    channels_last: bool = Field(default=True, description="Memory format of networks and images.")
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="Largest norm of a network's gradient; no clipping by default."
+    )
+    early_stop: int | None = Field(
+        default=None,
+        ge=1,
+        description="Epochs without improvement after which training ends; never by default.",
+    )
+    select: Literal["auto", "best", "last"] = Field(
+        default="auto",
+        description="Keep the weights of the `best` epoch by validation score, or of the `last`; `auto` keeps the last "
+        "where the schedule ends at a rate of zero. Without validation cases the last are kept.",
+    )
+    views: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of different augmentations of a case; a new one per epoch by default.",
+    )
+    augment: str = Field(default="light", description="Augmentation preset (data/augment.py).")
+    checkpoint_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        description="Most seconds of work that a kill loses; every epoch also ends with a checkpoint.",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="Threads that prepare batches; by default the cores that the network leaves free.",
+    )
 
     @property
     def keeps_best(self) -> bool:
@@ -121,9 +112,9 @@ class FitSettings(_Settings):
         return self.early_stop is not None or self.schedule.name not in ENDS_AT_ZERO
 
     def validates(self, epoch: int, epochs: int) -> bool:
-        """Whether epoch `epoch` of `epochs`, from 0, ends with a look at the validation cases.
+        """Whether epoch `epoch` of `epochs`, from 0, is validated.
 
-        Every epoch does where something is decided by it; else at most ten of them and the last one, for the curves.
+        Every epoch is where something depends on it; else at most ten of them and the last one, for the curves.
 
         >>> [epoch for epoch in range(40) if FitSettings().validates(epoch, 40)]
         [3, 7, 11, 15, 19, 23, 27, 31, 35, 39]
@@ -146,83 +137,93 @@ class FitSettings(_Settings):
             return self.epochs, self.epochs * steps
         return -(-self.steps // steps), self.steps
 
-    @model_serializer(mode="wrap")
-    def _only_what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out what came after the first runs, where it is not used: a finished run stays finished."""
-        content: dict[str, Any] = dump(self)
-        if self.steps is None:
-            content.pop("steps", None)
-        return content
 
-
-class AdversarialSettings(BaseModel):
+class AdversarialSettings(_Settings):
     """US-SEG's loss and discriminators (Li et al., Eq. 1 and 2); stage 1 is the finest, the network's own logits.
-
-    Attributes:
-        gan: the generator's adversarial term, "minimax" as printed or "non_saturating".
-        condition: what a discriminator sees: the map alone (as printed), the image times the map, or both.
-        native: compare and judge each stage at its own size instead of the image's.
-        alpha, beta: weights of Dice and of the adversarial term per stage; those of further stages are not read.
-        dice_stages, adv_stages: how many stages have a Dice and a discriminator, from the finest on; None for all that
-            the network has. Without discriminators (0) it is plain deep supervision.
-        width: channels of a discriminator's first convolution.
 
     >>> AdversarialSettings(adv_stages=0).alpha
     [1.0, 0.1, 0.1, 0.1]
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    gan: Literal["minimax", "non_saturating"] = "minimax"
-    condition: Literal["map", "masked_image", "concat"] = "map"
-    native: bool = False
-    alpha: list[float] = Field(default=[1.0, 0.1, 0.1, 0.1], min_length=1)
-    beta: list[float] = [0.05, 0.05, 0.05, 0.05]
-    dice_stages: int | None = Field(default=None, ge=1)
-    adv_stages: int | None = Field(default=None, ge=0)
-    width: int = Field(default=64, ge=1)
+    gan: Literal["minimax", "non_saturating"] = Field(
+        default="minimax", description="The generator's adversarial term; the paper prints minimax."
+    )
+    condition: Literal["map", "masked_image", "concat"] = Field(
+        default="map",
+        description="Input of a discriminator: the map (as printed), the image times the map, or both.",
+    )
+    native_size: bool = Field(
+        default=False,
+        description="Compare and discriminate each stage at its own size instead of the image's.",
+    )
+    alpha: list[float] = Field(
+        default=[1.0, 0.1, 0.1, 0.1], min_length=1, description="Weights of the Dice loss per stage."
+    )
+    beta: list[float] = Field(
+        default=[0.05, 0.05, 0.05, 0.05], description="Weights of the adversarial term per stage."
+    )
+    dice_stages: int | None = Field(
+        default=None, ge=1, description="Stages with a Dice loss, from the finest on; all by default."
+    )
+    adv_stages: int | None = Field(
+        default=None,
+        ge=0,
+        description="Stages with a discriminator, from the finest on; all by default, 0 for none.",
+    )
+    width: int = Field(default=64, ge=1, description="Channels of a discriminator's first convolution.")
 
     @model_validator(mode="after")
     def _no_weight_is_negative(self) -> AdversarialSettings:
         for name, weights in (("alpha", self.alpha), ("beta", self.beta)):
             if any(weight < 0 for weight in weights):
-                raise ValueError(f"{name} has a negative weight: use 0 to leave a stage out")
+                raise ValueError(f"{name} has a negative weight: use 0 to exclude a stage")
         return self
 
 
-class JointSettings(BaseModel):
+class JointSettings(_Settings):
     """LA-Net's losses and their switches (Fan et al. 2023, Eq. 6 to 10); the defaults are its second stage.
-
-    Attributes:
-        classes: labels of cases in the order of the network's answers; the first is the one to be found.
-        balance: share of the classification loss; 0 trains the location alone (the first stage), 1 the class alone.
-        class_weights: of the cross-entropy, in the order of `classes`; None weighs all alike.
-        location: "map": binary cross-entropy on the network's own map at its own size, with pseudo labels; "loss": the
-            stage's segmentation loss at full size; "none": none (classifiers; AGN as published).
-        target: how a mask is brought to the size of the map.
-        pseudo: rule for images without a location, see `losses.pseudo_labels.locate`.
-        confidence: "max": of the predicted class, literally the paper; "given": of the class that is known.
-        tau, alpha: threshold and weight of pseudo labels.
-        labelled_only: leave out training images without a location.
-        judge: what selects the epoch: validation accuracy (LA-Net), Dice, or the mean of both.
 
     >>> JointSettings(balance=0.0).uses_class, JointSettings().classes
     (False, ['malignant', 'benign'])
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    classes: list[str] = Field(default=["malignant", "benign"], min_length=2)
-    balance: float = Field(default=0.5, ge=0, le=1)
-    class_weights: list[float] | None = None
-    location: Literal["map", "loss", "none"] = "map"
-    target: Literal["bilinear", "nearest", "area"] = "bilinear"
-    pseudo: Literal["paper", "release", "none"] = "paper"
-    confidence: Literal["max", "given"] = "max"
-    tau: float = Field(default=0.8, ge=0, le=1)
-    alpha: float = Field(default=0.1, ge=0)
-    labelled_only: bool = False
-    judge: Literal["accuracy", "dice", "both"] = "accuracy"
+    classes: list[str] = Field(
+        default=["malignant", "benign"],
+        min_length=2,
+        description="Labels in the order of the network's outputs; the first is the positive one.",
+    )
+    balance: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of the classification loss; 0 learns the location only, 1 the label.",
+    )
+    class_weights: list[float] | None = Field(
+        default=None, description="Weights of the cross-entropy in the order of `classes`; equal by default."
+    )
+    location: Literal["map", "loss", "none"] = Field(
+        default="map",
+        description="`map`: binary cross-entropy on the network's map at its own size, with pseudo labels; `loss`: the "
+        "stage's segmentation loss at full size; `none`: no location (classifiers, AGN).",
+    )
+    target: Literal["bilinear", "nearest", "area"] = Field(
+        default="bilinear", description="How a mask is resized to the size of the map."
+    )
+    pseudo_labels: Literal["paper", "release", "none"] = Field(
+        default="paper",
+        description="Rule for images without a location: the paper's, that of its code, or none.",
+    )
+    confidence: Literal["max", "given"] = Field(
+        default="max",
+        description="Confidence of a pseudo label: of the predicted class (paper), or of the known one.",
+    )
+    tau: float = Field(default=0.8, ge=0, le=1, description="Threshold of pseudo labels.")
+    alpha: float = Field(default=0.1, ge=0, description="Weight of pseudo labels.")
+    labelled_only: bool = Field(default=False, description="Train on images with a location only.")
+    select_by: Literal["accuracy", "dice", "both"] = Field(
+        default="accuracy",
+        description="Validation score that selects the epoch: accuracy, Dice, or their mean.",
+    )
 
     @property
     def uses_class(self) -> bool:
@@ -238,11 +239,11 @@ class JointSettings(BaseModel):
     def score(self) -> tuple[str, ...]:
         """The validation numbers whose mean selects the epoch, as far as there are any.
 
-        >>> JointSettings(judge="both").score
+        >>> JointSettings(select_by="both").score
         ('val_accuracy', 'val_dice')
         """
-        accuracy = ("val_accuracy",) if self.uses_class and self.judge != "dice" else ()
-        return accuracy + (("val_dice",) if self.judge != "accuracy" or not accuracy else ())
+        accuracy = ("val_accuracy",) if self.uses_class and self.select_by != "dice" else ()
+        return accuracy + (("val_dice",) if self.select_by != "accuracy" or not accuracy else ())
 
     @model_validator(mode="after")
     def _consistent(self) -> JointSettings:

@@ -1,23 +1,19 @@
-"""How much a network loses on disturbed images: gamma, speckle and blur of stated strengths against the clean image."""
+"""Disturbed images, on which a network's loss of accuracy is measured: gamma, speckle and blur of given strengths."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segdistill.data.case import Case
 from segdistill.errors import InputError
-from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Picture, Pixels
-from segdistill.metrics.cases import CaseResult, Predict
-from segdistill.metrics.measuring import evaluate_cases
+from segdistill.metrics.cases import Predict
 from segdistill.registry import near_names
-from segdistill.stats.bootstrap import Interval, PairedDifference, bootstrap_mean, paired_difference
 
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "gamma": (0.5, 0.7, 1.4, 2.0),
@@ -42,7 +38,7 @@ def gamma(pixels: Pixels, strength: float) -> Pixels:
 def speckle(pixels: Pixels, strength: float) -> Pixels:
     """Every pixel is multiplied by 1 + strength times a standard normal number, the same for all its colours.
 
-    The noise is fixed by the pixels themselves, so that every network sees the same picture.
+    The pixels are the seed of the noise, so that every network gets the same picture.
 
     >>> speckle(np.zeros((2, 2), np.uint8), 0.4).tolist()
     [[0, 0], [0, 0]]
@@ -87,7 +83,7 @@ PERTURBATIONS: dict[str, Callable[[Pixels, float], Pixels]] = {
 
 
 def disturbed(predict: Predict, kind: str, strength: float) -> Predict:
-    """The predictor behind a disturbance: it sees the disturbed picture.
+    """The same predictor, which gets disturbed pictures.
 
     Raises:
         InputError: an unknown disturbance.
@@ -101,66 +97,7 @@ def disturbed(predict: Predict, kind: str, strength: float) -> Predict:
         raise InputError(f"unknown disturbance '{kind}': {near_names(kind, PERTURBATIONS)}")
     change = PERTURBATIONS[kind]
 
-    def behind(picture: Picture) -> Any:
+    def predict_disturbed(picture: Picture) -> Any:
         return predict(replace(picture, pixels=change(picture.pixels, strength)))
 
-    return behind
-
-
-@dataclass(frozen=True)
-class Disturbed:
-    """Scores under one disturbance: their mean, and the paired difference to the clean images."""
-
-    kind: str
-    strength: float
-    score: Interval
-    difference: PairedDifference
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain types, for JSON."""
-        return {
-            "kind": self.kind,
-            "strength": self.strength,
-            "score": self.score.to_dict(),
-            "difference": {key: getattr(self.difference, key) for key in ("mean", "low", "high", "n")},
-        }
-
-
-def robustness(
-    cases: Sequence[Case],
-    predict: Predict,
-    clean: Sequence[CaseResult],
-    *,
-    intensity: Intensity | None = None,
-    strengths: Mapping[str, Sequence[float]] = STRENGTHS,
-    metric: str = "dice",
-    seed: int = 0,
-) -> Iterator[Disturbed]:
-    """Measures the cases with something to find under every disturbance; gives one result after the other.
-
-    Args:
-        cases: rows of the case table, of which those in `clean` are taken.
-        predict: as for evaluate_cases.
-        clean: results on the same cases without disturbance.
-        intensity: how the values of a volume become 8 bits.
-        strengths: kind -> strengths.
-        metric: of METRICS.
-        seed: of the bootstrap.
-
-    Raises:
-        InputError: an unknown disturbance, or a file that cannot be read.
-
-    >>> list(robustness([], lambda picture: picture.pixels, [], strengths={}))
-    []
-    """
-    before = {r.case: r for r in clean if not r.normal}
-    chosen = [case for case in cases if case.id in before]
-    for kind, values in strengths.items():
-        for strength in values:
-            after = evaluate_cases(chosen, disturbed(predict, kind, strength), intensity=intensity)
-            groups = [r.group for r in after]
-            scores = [r.metrics[metric] for r in after]
-            difference = paired_difference(
-                scores, [before[r.case].metrics[metric] for r in after], groups, seed=seed
-            )
-            yield Disturbed(kind, strength, bootstrap_mean(scores, groups, seed=seed), difference)
+    return predict_disturbed

@@ -13,15 +13,24 @@ from segdistill.data.case import Case
 from segdistill.errors import InputError
 from segdistill.imaging.intensity import CT
 from segdistill.imaging.picture import Picture
-from segdistill.metrics.cases import CaseResult, Scored, read_metrics_csv, write_metrics_csv
-from segdistill.metrics.measuring import evaluate_cases, slice_dice, worst_slice
-from segdistill.metrics.overlap import METRICS, dice, recall, rmse_map, voe, voe_emkd, voe_printed
+from segdistill.metrics.base import METRICS
+from segdistill.metrics.cases import (
+    CaseResult,
+    Scored,
+    evaluate_cases,
+    read_metrics_csv,
+    slice_dice,
+    worst_slice,
+    write_metrics_csv,
+)
 from segdistill.metrics.pooled import Pool
-from segdistill.metrics.surfaces import hausdorff_95, surface_distances
-from segdistill.report.examples import choose_slices, collect_examples
+from segdistill.report.examples import choose_slices, predict_shown, read_shown
 from segdistill.stats.summary import summarise
 from tests.imaging.volumes import blocks, organ, write_itk
 
+dice, recall, rmse_map, hd95, voe, voe_emkd, voe_printed = (
+    METRICS.create(name) for name in ("dice", "recall", "rmse_map", "hd95", "voe", "voe_emkd", "voe_printed")
+)
 EXTRA = ("voe", "voe_emkd", "voe_printed", "sensitivity", "hd95", "msd", "rmse_boundary")
 MASKS = st.tuples(*[st.integers(1, 4)] * 3).flatmap(lambda s: st.tuples(arrays(bool, s), arrays(bool, s)))
 
@@ -75,14 +84,14 @@ def test_a_volume_is_measured_as_a_whole(tmp_path: Path) -> None:
     assert result.metrics["dice"] == dice(p, r)
     assert result.metrics["sensitivity"] == recall(p, r)
     assert result.metrics["voe_emkd"] == voe_emkd(p, r)
-    assert result.metrics["hd95"] == hausdorff_95(surface_distances(p, r, (3.0, 0.6, 0.5)))
+    assert result.metrics["hd95"] == hd95(p, r, spacing=(3.0, 0.6, 0.5))
     assert result.metrics["hd95"] == pytest.approx(0.5)
     assert pool.metrics()["f1"] == pytest.approx(dice(p, r))
     (other,) = evaluate_cases([unknown], replay(p), extra=EXTRA)
     assert (other.unit, other.metrics["hd95"]) == ("px", 1.0)
-    summary = summarise([result, other])["all"]
-    assert (summary["hd95_mm"]["n"], summary["hd95_px"]["n"], summary["dice"]["n"]) == (1, 1, 2)
-    assert summary["hd95_mm"]["mean"] == pytest.approx(0.5)
+    summary = summarise([result, other]).all
+    assert (summary["hd95_mm"].n, summary["hd95_px"].n, summary["dice"].n) == (1, 1, 2)
+    assert summary["hd95_mm"].mean == pytest.approx(0.5)
     (missed,) = evaluate_cases([known], replay(np.zeros_like(p)), extra=EXTRA)
     assert missed.metrics["hd95"] == pytest.approx(np.linalg.norm([5 * 3.0, 12 * 0.6, 10 * 0.5]))
     assert missed.worst_slice in (1, 2, 3)
@@ -108,7 +117,7 @@ def test_scores_give_rmse_and_auc(tmp_path: Path) -> None:
     teacher_targets = [Scored(part > 0.5, part) for part in score]
     (result,) = evaluate_cases([known], replay(teacher_targets), extra=["rmse_map"], pool=pool)  # type: ignore[arg-type]
     assert result.metrics["rmse_map"] == pytest.approx(np.sqrt(((score - organ()) ** 2).mean()), rel=1e-6)
-    assert result.metrics["rmse_map"] == rmse_map(score, organ())
+    assert result.metrics["rmse_map"] == rmse_map(organ(), organ(), probability=score)
     assert 0 < pool.metrics()["auc"] < 1  # type: ignore[operator]
     with pytest.raises(InputError, match="needs probabilities"):
         evaluate_cases([known], replay(score > 0.5), extra=["rmse_map"])
@@ -121,7 +130,7 @@ def test_tables_with_and_without_extras(tmp_path: Path) -> None:
     found = evaluate_cases(cases(tmp_path), replay(np.concatenate([p, p])), extra=EXTRA)
     write_metrics_csv(found, tmp_path / "new.csv")
     assert list(read_metrics_csv(tmp_path / "new.csv")) == list(found)
-    old = [CaseResult("a", "a", metrics=dict.fromkeys(METRICS, 0.1), height=3, width=4)]
+    old = [CaseResult("a", "a", metrics=dict.fromkeys(METRICS.always(), 0.1), height=3, width=4)]
     write_metrics_csv(old, tmp_path / "old.csv")
     header = (tmp_path / "old.csv").read_text().splitlines()[0]
     assert header == (
@@ -146,14 +155,14 @@ def test_examples_show_the_worst_slice_or_the_fullest(tmp_path: Path) -> None:
     (result,) = evaluate_cases([known], replay(p))
     assert (result.worst_slice, result.worst_dice) == (3, dice(p[3], organ()[3] > 0))
     assert choose_slices([result]) == {"known": 3}
-    (worst,) = collect_examples([known], ["known"], lambda _: p[3], CT, choose_slices([result]))
+    (worst,) = predict_shown(read_shown([known], ["known"], CT, choose_slices([result])), lambda _: p[3])
     assert (worst.slice, worst.depth) == (3, 5)
     assert np.array_equal(worst.pixels, CT(blocks())[3])
     assert np.array_equal(worst.reference, organ()[3] > 0)
     larger = organ()
     larger[2, 1, 1] = 1
     write_itk(tmp_path / "am.mhd", larger)
-    (full,) = collect_examples([known], ["known"], lambda _: p[2], CT)
+    (full,) = predict_shown(read_shown([known], ["known"], CT), lambda _: p[2])
     assert full.slice == 2
     assert np.array_equal(full.prediction, p[2])
 

@@ -9,13 +9,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from segdistill.report.methods import over_seeds
-from segdistill.report.page import Report, StageReport, render_report
-from segdistill.report.sections.trust import PICTURED, pictured_stages
-from segdistill.report.sections.verdict import find_verdicts
+from segdistill.records import Cost
+from segdistill.report.context import make_context
+from segdistill.report.data import Report, StageReport
+from segdistill.report.page import PICTURED, pictured_stages
+from segdistill.report.seeds import over_seeds
 from segdistill.stats.bootstrap import bootstrap_mean
 from segdistill.stats.text import number, signed
-from tests.report.synthetic import curves, example, result
+from tests.report.synthetic import curves, example, page_of, result
 from tests.report.test_report import Page
 from tests.report.test_report_verdict import ALONE, AT, CALIBRATION, CWD, KD, LONGER, TEACHER
 
@@ -58,18 +59,19 @@ def scores(stages: list[StageReport]) -> np.ndarray:
 
 
 def test_a_method_is_the_mean_of_its_trainings_case_by_case() -> None:
-    stage = next(s for s in over_seeds(MATRIX).stages if s.name == "kd")
+    stage = next(s for s in over_seeds(MATRIX) if s.name == "kd")
     cases = scores(KD).mean(0)
     np.testing.assert_allclose([r.metrics["dice"] for r in stage.results], cases)
-    dice = stage.summary["all"]["dice"]
-    assert dice["n"] == 40
+    assert stage.summary is not None
+    dice = stage.summary.all["dice"]
+    assert dice.n == 40
     # drawing groups with all their trainings is drawing the cases' means
     expected = bootstrap_mean(cases.tolist(), [r.group for r in KD[0].results])
-    assert [dice[k] for k in ("mean", "low", "high")] == pytest.approx(
-        [expected.mean, expected.low, expected.high]
-    )
-    assert (stage.training["seconds"], stage.training["epochs"]) == (60.0, 4)
-    assert over_seeds(MATRIX).student == "kd"
+    assert [dice.mean, dice.low, dice.high] == pytest.approx([expected.mean, expected.low, expected.high])
+    assert stage.training.seconds == 60.0
+    headline = make_context(MATRIX).headline
+    assert headline is not None
+    assert headline.name == "kd"
 
 
 def test_false_alarms_are_counted_over_all_trainings() -> None:
@@ -79,31 +81,37 @@ def test_false_alarms_are_counted_over_all_trainings() -> None:
         StageReport(
             f"kd@{k}",
             "student",
+            variant="kd",
+            seed=k,
             results=[result(case, 0, "normal", predicted_area=areas[k]) for case, areas in marked.items()],
         )
         for k in range(3)
     ]
-    (stage,) = over_seeds(Report("r", stages)).stages
-    rate = stage.summary["normal"]["false_positive_rate"]
-    assert (rate["mean"], rate["n"]) == (pytest.approx(4 / 6), 2)
+    (stage,) = over_seeds(Report("r", stages))
+    assert stage.summary is not None
+    rate = stage.summary.normal["false_positive_rate"]
+    assert (rate.mean, rate.n) == (pytest.approx(4 / 6), 2)
 
 
 def test_reports_without_seeds_are_left_alone() -> None:
-    plain = Report("r", [*TEACHER, replace(KD[0], name="kd"), replace(ALONE[0], name="baseline")])
-    assert over_seeds(plain) is plain
-    html = render_report(plain)
+    plain = Report(
+        "r", [*TEACHER, replace(KD[0], name="kd", variant=""), replace(ALONE[0], name="baseline", variant="")]
+    )
+    context = make_context(plain)
+    assert context.variants is context.trainings
+    html = page_of(plain)
     assert "Spread" not in html.partition("</header>")[0]
     assert "trainings</summary>" not in html
 
 
 def test_the_first_table_answers_method_by_method() -> None:
-    header = [row for section, _, row in Rows(render_report(MATRIX)).rows if section == "header"]
+    header = [row for section, _, row in Rows(page_of(MATRIX)).rows if section == "header"]
     heads, *rows = header
     names = [row[0].split()[0] for row in rows]
     assert names == ["teacher", "baseline", "baseline_equal_time", "kd", "attention", "cwd"]
-    assert heads[3] == "Difference to alone at equal steps"
+    assert heads[3] == "Difference to baseline at equal steps"
     assert heads[6] == "At equal wall-clock to baseline_equal_time"
-    found = {(c.method, c.kind): c for c in find_verdicts(MATRIX)}
+    found = {(c.variant, c.kind): c for c in make_context(MATRIX).verdicts}
     for stages, name, verdict in (
         (KD, "kd", "helps"),
         (AT, "attention", "hurts"),
@@ -129,7 +137,7 @@ def test_every_training_is_folded_away() -> None:
     shown = [
         replace(s, curves=curves(), calibration=CALIBRATION, examples=[example("c0")]) for s in MATRIX.stages
     ]
-    html = render_report(replace(MATRIX, stages=shown))
+    html = page_of(replace(MATRIX, stages=shown))
     Page(html)  # tags nest
     found = Rows(html).rows
     open_rows = [(section, row[0]) for section, folded, row in found if not folded and row]
@@ -144,19 +152,21 @@ def test_every_training_is_folded_away() -> None:
 
 
 def test_several_students_name_their_own_baseline() -> None:
-    wide = {"cost": {"parameters": 9_000_000}}
-    others = [replace(s, name=f"wide-{s.name}", **wide) for s in (*ALONE, *KD)]
+    others = [
+        replace(s, name=f"wide-{s.name}", variant=f"wide-{s.variant}", cost=Cost(9_000_000))
+        for s in (*ALONE, *KD)
+    ]
     report = Report("m", [*TEACHER, *ALONE, *KD, *others])
-    heads, *rows = [row for section, _, row in Rows(render_report(report)).rows if section == "header"]
+    heads, *rows = [row for section, _, row in Rows(page_of(report)).rows if section == "header"]
     assert heads[3] == "Difference to the baseline at equal steps"
     told = {row[0].split()[0]: row[3] for row in rows}
-    assert told["kd"].endswith("to alone")
-    assert told["wide-kd"].endswith("to wide-alone")
+    assert told["kd"].endswith("to baseline")
+    assert told["wide-kd"].endswith("to wide-baseline")
 
 
 def test_a_method_of_which_a_seed_failed_and_one_without_results() -> None:
     report = Report("m", [*TEACHER, *ALONE, *KD[:2], CWD[0], *(replace(s, results=[]) for s in AT)])
-    rows = {row[0].split()[0]: row for where, _, row in Rows(render_report(report)).rows if where == "header"}
+    rows = {row[0].split()[0]: row for where, _, row in Rows(page_of(report)).rows if where == "header"}
     assert rows["kd"][2].endswith("2 seeds")
     assert rows["kd"][5] == "no evidence"
     assert rows["cwd"][2] == "— 1 seed"
@@ -165,9 +175,9 @@ def test_a_method_of_which_a_seed_failed_and_one_without_results() -> None:
 
 def test_a_stage_without_a_seed_keeps_its_name() -> None:
     """As in lanet/repeated, whose base trains the same network once."""
-    report = Report("m", [*TEACHER, replace(KD[0], name="kd"), *KD], student="kd@0")
-    assert [s.name for s in over_seeds(report).stages] == ["teacher", "kd", "kd over seeds"]
-    rows = [row for where, _, row in Rows(render_report(report)).rows if where == "header"]
+    report = Report("m", [*TEACHER, replace(KD[0], name="kd", variant=""), *KD], student="kd@0")
+    assert [s.name for s in over_seeds(report)] == ["teacher", "kd", "kd over seeds"]
+    rows = [row for where, _, row in Rows(page_of(report)).rows if where == "header"]
     assert [row[2].split(" ", 1)[1] for row in rows[1:]] == ["1 seed", "1 seed", "3 seeds"]
 
 
@@ -178,18 +188,18 @@ def test_calibration_of_a_method_is_the_mean_over_its_trainings() -> None:
     stages = [replace(s, calibration=measured(ece)) for s, ece in zip(KD, (0.01, 0.02, 0.06), strict=True)]
     rows = [
         row
-        for where, folded, row in Rows(render_report(Report("m", stages))).rows
+        for where, folded, row in Rows(page_of(Report("m", stages))).rows
         if where == "trust" and not folded
     ]
     assert ["kd", "0.0300", "0.0200", "—", "—"] in rows
 
 
 def test_pictures_of_one_training_of_few_methods() -> None:
-    many = [replace(s, name=f"m{k}@{s.name[-1]}") for k in range(12) for s in KD]
+    many = [replace(s, name=f"m{k}@{s.name[-1]}", variant=f"m{k}") for k in range(12) for s in KD]
     report = Report("m", [*TEACHER, *ALONE, *KD, *many], student="kd@1")
     names = [s.name for s in pictured_stages(report)]
     assert len(names) == PICTURED
     assert {"kd@1", "baseline@0", "teacher"} <= set(names)
     assert len({name.partition("@")[0] for name in names}) == PICTURED
-    plain = Report("m", [replace(s, name=f"n{k}") for k, s in enumerate(many)])
+    plain = Report("m", [replace(s, name=f"n{k}", variant="") for k, s in enumerate(many)])
     assert len(pictured_stages(plain)) == len(many)

@@ -9,9 +9,9 @@ from scipy import ndimage
 
 from segdistill.data.case import Case
 from segdistill.errors import InputError
+from segdistill.experiment.evaluate import Evaluation, Subject
 from segdistill.imaging.picture import Picture
-from segdistill.metrics.measuring import evaluate_cases
-from segdistill.stats.robustness import PERTURBATIONS, STRENGTHS, blur, disturbed, gamma, robustness, speckle
+from segdistill.metrics.robustness import PERTURBATIONS, STRENGTHS, blur, disturbed, gamma, speckle
 
 
 def picture(seed: int = 0, colour: bool = False) -> np.ndarray:
@@ -84,8 +84,9 @@ def test_a_threshold_fails_as_it_must(tmp_path: Path) -> None:
     def predict(seen: Picture) -> np.ndarray:
         return seen.pixels > 105
 
-    clean = evaluate_cases(made, predict)
-    found = {(d.kind, d.strength): d for d in robustness(made, predict, clean)}
+    evaluation = Evaluation(Subject("threshold", predict))
+    assert len([*evaluation.measure(made), *evaluation.disturb(made)]) == len(made) + 10
+    found = {(d.kind, d.strength): d for d in evaluation.robustness}
     assert set(found) == {(kind, s) for kind, values in STRENGTHS.items() for s in values}
     assert all(d.difference.n == 3 for d in found.values())  # the normal image is left out
     # 255 (150/255)^2 = 88 is below the threshold: nothing is found any more
