@@ -1,4 +1,4 @@
-"""Options as a recipe gives them, checked against what a builder declares before anything is built from them."""
+"""Options as a recipe gives them, checked against the parameters of a class or function before it is called."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from segdistill.errors import InputError
 
 
-def option_types(builder: Callable[..., object]) -> dict[str, Any]:
-    """Name -> annotation of what a class or function takes.
+def options_of(builder: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """Name -> parameter (annotation, default) of what a class or function takes; `Any` where it has no annotation.
 
-    >>> def made(width: int, *rest: str) -> None: ...
-    >>> option_types(made)
+    >>> def make(width: int = 3, *rest: str) -> None: ...
+    >>> {name: each.annotation for name, each in options_of(make).items()}
     {'width': <class 'int'>}
     """
     parameters = inspect.signature(builder, eval_str=True).parameters.values()
+    named = (each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD))
     return {
-        each.name: each.annotation
-        for each in parameters
-        if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        each.name: each.replace(annotation=Any) if each.annotation is each.empty else each for each in named
     }
 
 
 def fit_option(what: str, value: Any, hint: Any) -> Any:
-    """A value as the annotation wants it: a list becomes a tuple and a whole number a float where those are asked for.
+    """A value as the annotation wants it: a list becomes a tuple and a whole number a float where needed.
 
     Args:
         what: how messages call the option.
@@ -35,7 +35,7 @@ def fit_option(what: str, value: Any, hint: Any) -> Any:
         hint: the annotation.
 
     Raises:
-        InputError: the value is of another type, or not one of the words that can be chosen.
+        InputError: the value is of another type, or not one of the choices.
 
     >>> fit_option("widths", [4, 8], tuple[int, ...])
     (4, 8)
@@ -48,39 +48,46 @@ def fit_option(what: str, value: Any, hint: Any) -> Any:
         if any(value == choice and type(value) is type(choice) for choice in args):
             return value
         raise InputError(f"{what} is {value!r}: choose from {', '.join(map(str, args))}")
-    if origin is tuple and isinstance(value, (list, tuple)):
-        if args[-1] is Ellipsis:
-            return tuple(fit_option(what, item, args[0]) for item in value)
-        if len(args) == len(value):
-            return tuple(fit_option(what, item, arg) for item, arg in zip(value, args, strict=True))
-    elif origin is Sequence and isinstance(value, (list, tuple)):
-        return [fit_option(what, item, args[0]) for item in value]
+    if origin in (tuple, Sequence) and isinstance(value, (list, tuple)):
+        hints = args if origin is tuple and args[-1] is not Ellipsis else args[:1] * len(value)
+        if len(hints) == len(value):
+            fitted = [fit_option(what, item, each) for item, each in zip(value, hints, strict=True)]
+            return tuple(fitted) if origin is tuple else fitted
     elif origin in (typing.Union, types.UnionType):
-        for arg in args:
-            try:
-                return fit_option(what, value, arg)
-            except InputError:
-                continue
+        for each in args:
+            with suppress(InputError):
+                return fit_option(what, value, each)
     elif origin in (dict, Mapping) and isinstance(value, Mapping):
-        return {
-            fit_option(what, key, args[0]): fit_option(what, item, args[1]) for key, item in value.items()
-        }
-    elif hint is Any:
-        return value
-    elif hint is float and type(value) is int:
-        return float(value)
-    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    raise InputError(f"{what} is {value!r}: it must be {_spell(hint)}")
+        key_hint, hint = args
+        return {fit_option(what, key, key_hint): fit_option(what, value[key], hint) for key in value}
+    elif _is_a(value, hint):
+        return float(value) if hint is float else value
+    raise InputError(f"{what} is {value!r}: it must be {type_name(hint)}")
 
 
-def _spell(hint: Any) -> str:
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a value is of a plain type; a whole number is a float, a bool is no number."""
+    if hint is Any:
+        return True
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(hint, type) and isinstance(value, (int, float) if hint is float else hint)
+
+
+def type_name(hint: Any) -> str:
+    """An annotation in the words of a recipe.
+
+    >>> type_name(tuple[int, ...]), type_name(float | None), type_name(Literal["a", 2])
+    ('a list of int', 'float or none', 'a or 2')
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (tuple, Sequence):
         count = "" if origin is Sequence or args[-1] is Ellipsis else f"{len(args)} "
-        return f"a list of {count}{_spell(args[0])}"
+        return f"a list of {count}{type_name(args[0])}"
     if origin in (dict, Mapping):
         return "a mapping"
+    if origin is Literal:
+        return " or ".join(map(str, args))
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_spell(arg) for arg in args)
+        return " or ".join(type_name(arg) for arg in args)
     return "none" if hint is type(None) else getattr(hint, "__name__", str(hint))

@@ -6,12 +6,13 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from segdistill.errors import InputError, MissingExtra
-from segdistill.options import fit_option, option_types
+from segdistill.options import fit_option, options_of, type_name
+from segdistill.plugins import load_installed
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Callable[..., Any])
@@ -39,31 +40,32 @@ class Part(Generic[T]):
         return self.build.__module__
 
     @property
-    def options(self) -> dict[str, Any]:
-        """Option -> its annotation."""
-        return option_types(self.build)
+    def options(self) -> dict[str, inspect.Parameter]:
+        """Option -> its parameter, with annotation and default."""
+        return options_of(self.build)
 
 
 class Registry(Mapping[str, Part[T]]):
-    """All parts of one kind; a mapping from name to `Part`.
+    """All parts of one kind; a mapping from name to `Part`, sorted by name.
 
-    The package's own parts are registered when the first name is looked up: every module of `package` is imported then,
-    not before.
+    The package's own parts are registered when they are first needed: every module of `package` is imported then, not
+    before. A mapping's own methods (`in`, `[]`, loops) never load plugins; `find`, `create` and `build` load the
+    installed ones when a name is unknown.
 
     Args:
         kind: what one part is called in messages, such as "loss".
-        package: the package below which the kind's own parts lie; "" for none.
+        package: the package whose modules hold the kind's own parts; "" for none.
         extra: the extra of pip that its parts need; "" for none.
 
     >>> sizes: Registry[float] = Registry("size")
     >>> @sizes.register("half", "half of it")
     ... def half(of: float) -> float:
     ...     return of / 2
-    >>> sizes.create("half", of=3.0), sizes["half"].summary, list(sizes)
+    >>> sizes.create("half", of=3), sizes["half"].summary, list(sizes)
     (1.5, 'half of it', ['half'])
-    >>> sizes.create("halve")
+    >>> sizes.create("haf")
     Traceback (most recent call last):
-    segdistill.errors.InputError: unknown size 'halve': did you mean 'half'?
+    segdistill.errors.InputError: unknown size 'haf': did you mean 'half'?
     """
 
     def __init__(self, kind: str, package: str = "", extra: str = "") -> None:
@@ -76,12 +78,19 @@ class Registry(Mapping[str, Part[T]]):
 
         Raises:
             InputError: another part has that name.
+
+        >>> sizes: Registry[float] = Registry("size")
+        >>> @sizes.register("double")
+        ... def double(of: float) -> float:
+        ...     '''Twice as much.'''
+        ...     return 2 * of
+        >>> sizes["double"].summary
+        'Twice as much.'
         """
 
         def add(build: B) -> B:
-            known = self._parts.get(name)
-            place = (build.__module__, getattr(build, "__qualname__", repr(build)))
-            if known is not None and (known.source, getattr(known.build, "__qualname__", "")) != place:
+            known, place = self._parts.get(name), _place(build)
+            if known is not None and _place(known.build) != place:
                 raise InputError(
                     f"{self.kind} '{name}' is registered by {known.source} and by {build.__module__}: rename one"
                 )
@@ -96,23 +105,25 @@ class Registry(Mapping[str, Part[T]]):
 
         Raises:
             InputError: unknown name (with the near ones), unknown option, or an option of another type.
+
+        >>> sizes: Registry[complex] = Registry("size")
+        >>> _ = sizes.register("complex")(lambda real, imag=0.0: complex(real, imag))
+        >>> sizes.create("complex", real=1.0)
+        (1+0j)
         """
         return self.build(name, options)
 
     def build(self, name: str, options: Mapping[str, Any]) -> T:
         """As `create`, with the options as a mapping."""
-        part = self.find(name)
-        known, given = part.options, {}
-        for option, value in options.items():
-            if option not in known:
-                raise InputError(
-                    f"{self.kind} '{name}' has no option '{option}' (options: {', '.join(known) or 'none'})"
-                )
-            given[option] = fit_option(f"{self.kind} '{name}': {option}", value, known[option])
-        try:
-            return part.build(**given)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{self.kind} '{name}': {error}") from error
+        return call(f"{self.kind} '{name}'", self.find(name).build, options)
+
+    def names(self) -> list[str]:
+        """The names of all registered parts, sorted; installed plugins count once they are loaded.
+
+        >>> Registry("size").names()
+        []
+        """
+        return list(self)
 
     def find(self, name: str) -> Part[T]:
         """The part called `name`.
@@ -120,11 +131,39 @@ class Registry(Mapping[str, Part[T]]):
         Raises:
             InputError: unknown name, with the near ones.
         """
-        if name not in self._parts:
-            self._complete()
-        if name not in self._parts:
-            raise InputError(f"unknown {self.kind} '{name}': {near_names(name, self._parts)}")
+        if name not in self:
+            load_installed()
+        if name not in self:
+            raise InputError(f"unknown {self.kind} '{name}': {near_names(name, self)}")
         return self._parts[name]
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """What a reader wants to know of a part, as plain types: summary, source, text, options with type and default.
+
+        Raises:
+            InputError: unknown name.
+
+        >>> sizes: Registry[float] = Registry("size")
+        >>> @sizes.register("half", "half of it")
+        ... def half(of: float = 1.0) -> float:
+        ...     return of / 2
+        >>> sizes.describe("half")["options"]
+        {'of': {'type': 'float', 'default': 1.0}}
+        """
+        part = self.find(name)
+        return {
+            "kind": self.kind,
+            "name": name,
+            "summary": part.summary,
+            "source": part.source,
+            "text": inspect.getdoc(part.build) or "",
+            "options": {
+                option: {"type": type_name(parameter.annotation)}
+                | ({} if parameter.default is parameter.empty else {"default": parameter.default})
+                for option, parameter in part.options.items()
+            },
+            **part.facts,
+        }
 
     def _complete(self) -> None:
         if self._is_complete:
@@ -146,11 +185,60 @@ class Registry(Mapping[str, Part[T]]):
 
     def __iter__(self) -> Iterator[str]:
         self._complete()
-        return iter(self._parts)
+        return iter(sorted(self._parts))
 
     def __len__(self) -> int:
         self._complete()
         return len(self._parts)
+
+
+def _place(build: Callable[..., Any]) -> tuple[str, str]:
+    return build.__module__, getattr(build, "__qualname__", repr(build))
+
+
+def call(what: str, build: Callable[..., T], options: Mapping[str, Any]) -> T:
+    """Calls `build(**options)` after it has checked names and types of the options.
+
+    Raises:
+        InputError: an option is not one of the builder's parameters, or of another type, or is refused by it.
+
+    >>> def half(of: float) -> float:
+    ...     return of / 2
+    >>> call("size 'half'", half, {"off": 3})
+    Traceback (most recent call last):
+    segdistill.errors.InputError: size 'half' has no option 'off': did you mean 'of'?
+    """
+    known = options_of(build)
+    try:
+        return build(**fit_options(what, options, {name: each.annotation for name, each in known.items()}))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what}: {error}") from error
+
+
+def fit_options(
+    what: str, options: Mapping[str, Any], known: Mapping[str, Any], shown: Collection[str] | None = None
+) -> dict[str, Any]:
+    """The options as their annotations want them.
+
+    Args:
+        what: how messages call the part.
+        options: name -> value.
+        known: name -> annotation.
+        shown: the names that a message lists; by default all known ones.
+
+    Raises:
+        InputError: an unknown option, or one of another type.
+
+    >>> fit_options("size 'half'", {"of": 3}, {"of": float})
+    {'of': 3.0}
+    """
+    for option in options:
+        if option not in known:
+            near = near_names(option, known if shown is None else shown)
+            raise InputError(f"{what} has no option '{option}': {near}")
+    return {
+        option: fit_option(f"{what}: {option}", value, known[option]) for option, value in options.items()
+    }
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
@@ -178,10 +266,7 @@ def near_names(name: str, known: Iterable[str]) -> str:
 
 
 def build(kind: str, registry: Mapping[str, Callable[..., T]], name: str, options: Mapping[str, Any]) -> T:
-    """Calls `registry[name](**options)`; for plain dicts, which `Registry` replaces.
-
-    Raises:
-        InputError: `name` is not registered, or an option is not one of the builder's parameters, or of another type.
+    """Calls `registry[name](**options)`; for plain dicts, until `Registry` has replaced the last one.
 
     >>> build("number", {"float": float}, "flaot", {})
     Traceback (most recent call last):
@@ -189,6 +274,4 @@ def build(kind: str, registry: Mapping[str, Callable[..., T]], name: str, option
     """
     if name not in registry:
         raise InputError(f"unknown {kind} '{name}': {near_names(name, registry)}")
-    temporary: Registry[T] = Registry(kind)
-    temporary.register(name)(registry[name])
-    return temporary.build(name, options)
+    return call(f"{kind} '{name}'", registry[name], options)
