@@ -51,9 +51,9 @@ class GateFailed(SegdistillError):
 
 
 def first_line(error: BaseException) -> str:
-    """The class of another library's error and the first line of its text, for a message of one line.
+    r"""The class of another library's error and the first line of its text, for a message of one line.
 
-    >>> first_line(ValueError("no such layer\\nmore"))
+    >>> first_line(ValueError("no such layer\nmore"))
     'ValueError: no such layer'
     """
     return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].removesuffix(": ").rstrip(":")
