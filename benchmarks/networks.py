@@ -32,7 +32,7 @@ def time_network(
     """Median milliseconds of a forward pass and of a training step, the variants interleaved."""
     import torch
 
-    from segdistill.models import create_model
+    from segdistill.models.registry import create_network
 
     torch.set_num_threads(threads)
     variants = {
@@ -43,7 +43,7 @@ def time_network(
     steps = {}
     for variant, (layout, low) in variants.items():
         torch.manual_seed(0)
-        network = create_model(name, in_channels=3)
+        network = create_network(name, in_channels=3)
         network.to(memory_format=layout)
         call = torch.compile(network) if compiled else network
         optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
@@ -99,7 +99,7 @@ def in_process(
 
 def main() -> None:
     """Times the networks and prints one row each."""
-    from segdistill.models import MODELS
+    from segdistill.models.registry import NETWORKS, network_facts
 
     parser = arguments(__doc__)
     parser.add_argument("--names", default="all")
@@ -117,7 +117,7 @@ def main() -> None:
         )
         print(json.dumps(timed))
         return
-    chosen = [n for n, e in MODELS.items() if e.kind != "discriminator" and n != "external"]
+    chosen = [n for n in NETWORKS if network_facts(n).kind not in ("discriminator", "external")]
     names = chosen if options.names == "all" else options.names.split(",")
     threads = [int(count) for count in options.threads.split(",")]
     rows: list[dict[str, Any]] = []
@@ -139,7 +139,7 @@ def main() -> None:
             for kind in ("forward", "step"):
                 ratio = row[f"{variant}_{kind}_ms"] / row[f"fp32_{kind}_ms"]
                 row[f"{variant}_over_fp32_{kind}"] = round(ratio, 3)
-        row["default"] = MODELS[row["name"].removesuffix(" (compiled)")].cpu_precision
+        row["default"] = network_facts(row["name"].removesuffix(" (compiled)")).cpu_precision
         variant = "bf16" if row["default"] == "bf16" else "fp32_last"
         row["default_over_fp32_step"] = row[f"{variant}_over_fp32_step"]
     judged = [r for r in rows if "default" in r and r["threads"] == threads[-1] and "(" not in r["name"]]

@@ -13,8 +13,8 @@ from segdistill.distillation import METHODS
 from segdistill.distillation.weighting import WEIGHTINGS
 from segdistill.errors import InputError
 from segdistill.losses import LOSSES, create_loss
-from segdistill.models.registry import MODELS
-from segdistill.options import fit_option, option_types
+from segdistill.models.registry import NETWORKS
+from segdistill.options import fit_option, options_of
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,15 @@ def test_what_does_not_is_told_in_words(value: Any, hint: Any, message: str) -> 
 def test_what_a_builder_takes() -> None:
     def made(width: int, *rest: str, depth: float = 1, **more: int) -> None: ...
 
-    assert option_types(made) == {"width": int, "depth": float}
-    assert option_types(partial(made, 1)) == {"depth": float}
-    assert option_types(nn.Flatten) == {"start_dim": int, "end_dim": int}
-    with pytest.raises(InputError, match=r"has no option 'weight' \(options: none\)"):
+    def types(builder: Callable[..., Any]) -> dict[str, Any]:
+        return {name: option.annotation for name, option in options_of(builder).items()}
+
+    assert types(made) == {"width": int, "depth": float}
+    assert options_of(made)["depth"].default == 1
+    assert types(partial(made, 1)) == {"depth": float}
+    assert types(nn.Flatten) == {"start_dim": int, "end_dim": int}
+    assert types(lambda width: None) == {"width": Any}
+    with pytest.raises(InputError, match="has no option 'weight': known: none"):
         create_loss("cross_entropy", weight=3)
 
 
@@ -73,11 +78,11 @@ def test_what_a_builder_takes() -> None:
             for each in (LOSSES, METHODS, WEIGHTINGS)
             for name, made in each.items()
         ),
-        *(pytest.param(entry.build(), id=name) for name, entry in MODELS.items()),
+        *(pytest.param(part.build, id=name) for name, part in NETWORKS.items()),
     ],
 )
 def test_whatever_is_registered_declares_its_options(builder: Callable[..., Any]) -> None:
     """An option without annotation could not be checked, and a YAML file can say no other types than these."""
-    for name, hint in option_types(builder).items():
+    for name, option in options_of(builder).items():
         with pytest.raises(InputError, match=rf"{name} is .*: (it must be|choose from)"):
-            fit_option(name, object(), hint)
+            fit_option(name, object(), option.annotation)

@@ -334,7 +334,7 @@ def test_without_the_extra_for_training(own: Path, tmp_path: Path, run_folder: P
         ["evaluate", model, table],
         ["data", "index", "folder", str(own), "-o", str(tmp_path / "t.csv")],
         ["list", "recipes"],
-        ["list", "models"],
+        ["list", "networks"],
         ["reproduce", "lightbtseg"],
         ["run", "distill", "--data", str(own)],
         ["demo"],

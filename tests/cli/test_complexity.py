@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from segdistill.cli.complexity import complexity, parse_input
 from segdistill.errors import InputError
-from segdistill.models import MODELS
+from segdistill.models.registry import NETWORKS
 
 app = typer.Typer()
 app.command()(complexity)
@@ -43,7 +43,7 @@ def test_json_has_the_issue_s_keys_and_counts(name: str, parameters: int, gmac: 
 
 def test_all_lists_every_network_once() -> None:
     found = json.loads(run("all", "--json", "--input", "1x64x64"))
-    assert [one["name"] for one in found] == list(MODELS)
+    assert [one["name"] for one in found] == list(NETWORKS)
     assert all(one["macs"] > 0 for one in found)
 
 

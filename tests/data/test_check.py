@@ -8,7 +8,7 @@ import pytest
 
 from segdistill.data.case import Case
 from segdistill.data.check import check_cases, run_check
-from segdistill.data.datasets import index_dataset
+from segdistill.data.datasets import create_dataset
 from tests.data.pictures import make_folder, noise, save, square
 
 
@@ -19,7 +19,7 @@ def messages(cases: list[Case], level: str) -> list[str]:
 
 
 def test_a_sound_folder_has_notes_only(tmp_path: Path) -> None:
-    cases = index_dataset("folder", make_folder(tmp_path))
+    cases = create_dataset("folder", make_folder(tmp_path))
     seen: list[tuple[int, int]] = []
     findings = check_cases(cases, progress=lambda done, total: seen.append((done, total)))
     assert {finding.level for finding in findings} == {"note"}
@@ -42,7 +42,7 @@ def break_image(how: str, path: Path) -> None:
 @pytest.mark.parametrize("which", ["images", "masks"])
 @pytest.mark.parametrize("how", ["missing", "zero bytes", "truncated", "no image"])
 def test_broken_files_are_named(tmp_path: Path, how: str, which: str) -> None:
-    cases = index_dataset("folder", make_folder(tmp_path))
+    cases = create_dataset("folder", make_folder(tmp_path))
     path = tmp_path / which / "2.png"
     break_image(how, path)
     errors = messages(cases, "error")
@@ -51,7 +51,7 @@ def test_broken_files_are_named(tmp_path: Path, how: str, which: str) -> None:
 
 
 def test_sizes_photos_and_missing_masks(tmp_path: Path) -> None:
-    cases = index_dataset("folder", make_folder(tmp_path))
+    cases = create_dataset("folder", make_folder(tmp_path))
     save(tmp_path / "masks" / "0.png", square(60, 40))
     save(tmp_path / "masks" / "1.png", noise(5))
     cases[2] = replace(cases[2], masks=())
@@ -66,7 +66,7 @@ def test_sizes_photos_and_missing_masks(tmp_path: Path) -> None:
 
 
 def test_empty_masks_copies_conflicts_and_leaks(tmp_path: Path) -> None:
-    cases = index_dataset("folder", make_folder(tmp_path))
+    cases = create_dataset("folder", make_folder(tmp_path))
     save(tmp_path / "masks" / "0.png", np.zeros((48, 40)))
     save(tmp_path / "images" / "3.png", noise(2))
     labelled = [replace(case, label="benign") for case in cases]
@@ -86,7 +86,7 @@ def test_empty_masks_copies_conflicts_and_leaks(tmp_path: Path) -> None:
 
 
 def test_an_empty_box_is_called_so_and_names_its_image(tmp_path: Path) -> None:
-    cases = index_dataset("folder", make_folder(tmp_path))
+    cases = create_dataset("folder", make_folder(tmp_path))
     cases[1] = replace(cases[1], masks=(), box=(0, 0, 0, 0), label="benign")
     cases[2] = replace(cases[2], masks=(), box=(3, 4, 9, 8), label="benign")
     (warning,) = messages(cases, "warning")
@@ -95,12 +95,12 @@ def test_an_empty_box_is_called_so_and_names_its_image(tmp_path: Path) -> None:
 
 
 def test_repeated_ids(tmp_path: Path) -> None:
-    case = index_dataset("folder", make_folder(tmp_path))[0]
+    case = create_dataset("folder", make_folder(tmp_path))[0]
     assert any("2 cases have the id '0'" in error for error in messages([case, case], "error"))
 
 
 def test_real_busi_has_no_errors(data_root: Path) -> None:
-    result = run_check(index_dataset("busi", data_root / "busi"))
+    result = run_check(create_dataset("busi", data_root / "busi"))
     assert result.errors == []
     text = [finding.message for finding in result.findings]
     assert any(

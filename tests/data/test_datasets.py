@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segdistill.data.case import reference_mask
-from segdistill.data.datasets import DATASETS, index_dataset
+from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.errors import InputError
 from tests.data.pictures import make_folder, noise, save, square
 
@@ -22,19 +22,19 @@ def test_every_adapter_refuses_what_is_not_its_dataset(name: str, tmp_path: Path
     (tmp_path / "notes.txt").write_text("no pictures here")
     (tmp_path / "deep" / "er").mkdir(parents=True)
     with pytest.raises(InputError) as caught:
-        index_dataset(name, tmp_path)
+        create_dataset(name, tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
     if name != "phantom":
         with pytest.raises(InputError, match="no such folder"):
-            index_dataset(name, tmp_path / "none")
+            create_dataset(name, tmp_path / "none")
         with pytest.raises(InputError, match="no option 'count'"):
-            index_dataset(name, tmp_path, count=3)
+            create_dataset(name, tmp_path, count=3)
 
 
 def test_unknown_dataset_names_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'busi'"):
-        index_dataset("bussi", ".")
+        create_dataset("bussi", ".")
 
 
 def busi(root: Path) -> Path:
@@ -49,7 +49,7 @@ def busi(root: Path) -> Path:
 @pytest.mark.parametrize("above", [0, 1, 2])
 def test_busi_layout(tmp_path: Path, above: int) -> None:
     root = busi(tmp_path / "a" / "b" / "Dataset_BUSI_with_GT")
-    cases = index_dataset("busi", [root, *root.parents][above])
+    cases = create_dataset("busi", [root, *root.parents][above])
     assert [case.id for case in cases[:3]] == ["benign (1)", "benign (2)", "benign (10)"]
     assert [len(case.masks) for case in cases] == [1, 2, 1, 1, 1, 1, 1, 1, 1]
     assert [case.label for case in cases] == ["benign"] * 3 + ["malignant"] * 3 + ["normal"] * 3
@@ -62,11 +62,11 @@ def test_busi_mask_without_image(tmp_path: Path) -> None:
     root = busi(tmp_path)
     (root / "benign" / "benign (2).png").unlink()
     with pytest.raises(InputError, match=r"mask without image: .*benign \(2\)_mask\.png"):
-        index_dataset("busi", root)
+        create_dataset("busi", root)
 
 
 def test_real_busi_as_published(data_root: Path) -> None:
-    cases = index_dataset("busi", data_root / "busi")
+    cases = create_dataset("busi", data_root / "busi")
     assert Counter(case.label for case in cases) == dict(DATASETS["busi"].published)
     assert sum(len(case.masks) for case in cases) == 798
     assert sum(len(case.masks) > 1 for case in cases) == 17
@@ -74,7 +74,7 @@ def test_real_busi_as_published(data_root: Path) -> None:
 
 
 def test_real_coronary_pairs_lie_side_by_side(data_root: Path) -> None:
-    cases = index_dataset("folder", data_root / "coronary" / "Angios_40_training")
+    cases = create_dataset("folder", data_root / "coronary" / "Angios_40_training")
     assert len(cases) == 40
     assert all(case.masks == (case.image.with_name(f"{case.image.stem}_gt.png"),) for case in cases)
 
@@ -99,7 +99,7 @@ def test_real_coronary_pairs_lie_side_by_side(data_root: Path) -> None:
 def test_folder_pairs_by_name(tmp_path: Path, image: str, mask: str) -> None:
     save(tmp_path / "Images" / image, noise(0))
     save(tmp_path / "masks" / mask, square())
-    (case,) = index_dataset("folder", tmp_path)
+    (case,) = create_dataset("folder", tmp_path)
     assert case.image.name == image
     assert [path.name for path in case.masks] == [mask]
     assert case.label == ""
@@ -111,7 +111,7 @@ def test_folder_with_classes_and_splits(tmp_path: Path) -> None:
             for number in (1, 2):
                 save(tmp_path / part / "images" / label / f"{number}.png", noise(number))
                 save(tmp_path / part / "masks" / label / f"{number}.png", square())
-    cases = index_dataset("folder", tmp_path)
+    cases = create_dataset("folder", tmp_path)
     assert len({case.id for case in cases}) == 8
     assert Counter((case.split, case.label) for case in cases) == {
         (part, label): 2 for part in ("train", "test") for label in ("benign", "malignant")
@@ -122,10 +122,10 @@ def test_folder_with_classes_and_splits(tmp_path: Path) -> None:
 def test_folder_orphans(tmp_path: Path) -> None:
     root = make_folder(tmp_path)
     (root / "masks" / "1.png").unlink()
-    assert [len(case.masks) for case in index_dataset("folder", root)] == [1, 0, 1, 1]
+    assert [len(case.masks) for case in create_dataset("folder", root)] == [1, 0, 1, 1]
     (root / "images" / "2.png").unlink()
     with pytest.raises(InputError, match=r"mask without image: .*2\.png"):
-        index_dataset("folder", root)
+        create_dataset("folder", root)
 
 
 def test_folder_ambiguities(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_folder_ambiguities(tmp_path: Path) -> None:
     save(tmp_path / "images" / "1.jpg", noise(0))
     save(tmp_path / "masks" / "1.png", square())
     with pytest.raises(InputError, match="same stem"):
-        index_dataset("folder", tmp_path)
+        create_dataset("folder", tmp_path)
 
 
 def write_xlsx(path: Path, rows: list[list[str | int]]) -> None:
@@ -170,7 +170,7 @@ def test_dataset_b_layouts(tmp_path: Path, kind: str) -> None:
         write_xlsx(root / "DatasetB.xlsx", rows)
     if kind == "csv":
         (root / "labels.csv").write_text("".join(f"{a},{b}\n" for a, b in rows))
-    cases = index_dataset("dataset_b", tmp_path / "Dataset B")
+    cases = create_dataset("dataset_b", tmp_path / "Dataset B")
     assert [case.id for case in cases] == ["000001", "000002", "000012"]
     expected = ["", "", ""] if kind == "none" else ["benign", "malignant", "benign"]
     assert [case.label for case in cases] == expected
@@ -183,10 +183,10 @@ def test_dataset_b_table_must_list_every_image(tmp_path: Path) -> None:
         save(tmp_path / "GT" / f"{number:06}.png", square())
     write_xlsx(tmp_path / "DatasetB.xlsx", [["Image", "Type"], [1, "Benign"]])
     with pytest.raises(InputError, match=r"000002\.png: not listed in DatasetB\.xlsx"):
-        index_dataset("dataset_b", tmp_path)
+        create_dataset("dataset_b", tmp_path)
     (tmp_path / "DatasetB.xlsx").write_bytes(b"no workbook")
     with pytest.raises(InputError, match=r"not a readable \.xlsx"):
-        index_dataset("dataset_b", tmp_path)
+        create_dataset("dataset_b", tmp_path)
 
 
 def test_stu_masks_of_other_size_and_with_grey(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_stu_masks_of_other_size_and_with_grey(tmp_path: Path) -> None:
     for number in (1, 2, 10):
         save(tmp_path / "Hospital" / f"Test_Image_{number}.png", noise(number))
         save(tmp_path / "Hospital" / f"mask_{number}.png", large)
-    cases = index_dataset("stu", tmp_path)
+    cases = create_dataset("stu", tmp_path)
     assert [case.image.name for case in cases] == [f"Test_Image_{number}.png" for number in (1, 2, 10)]
     assert [case.masks[0].name for case in cases] == [f"mask_{number}.png" for number in (1, 2, 10)]
     mask = reference_mask(cases[0], (48, 40))
@@ -203,19 +203,19 @@ def test_stu_masks_of_other_size_and_with_grey(tmp_path: Path) -> None:
 
 def test_sysu_layouts(tmp_path: Path) -> None:
     flat = make_folder(tmp_path / "flat")
-    assert {case.site for case in index_dataset("sysu", flat)} == {"SYSU"}
+    assert {case.site for case in create_dataset("sysu", flat)} == {"SYSU"}
     for label in ("Benign", "Malignant"):
         make_folder(tmp_path / "classes" / label, 2)
-    cases = index_dataset("sysu", tmp_path / "classes")
+    cases = create_dataset("sysu", tmp_path / "classes")
     assert Counter(case.label for case in cases) == {"benign": 2, "malignant": 2}
     assert len({case.id for case in cases}) == 4
 
 
 def test_phantom_is_drawn_once(tmp_path: Path) -> None:
-    cases = index_dataset("phantom", tmp_path / "p", count=10, size=32, seed=1)
+    cases = create_dataset("phantom", tmp_path / "p", count=10, size=32, seed=1)
     stamp = cases[0].image.stat().st_mtime_ns
-    assert index_dataset("phantom", tmp_path / "p") == cases
-    assert index_dataset("phantom", tmp_path / "p", count=10, size=32, seed=1) == cases
+    assert create_dataset("phantom", tmp_path / "p") == cases
+    assert create_dataset("phantom", tmp_path / "p", count=10, size=32, seed=1) == cases
     assert cases[0].image.stat().st_mtime_ns == stamp
     with pytest.raises(InputError, match="something else"):
-        index_dataset("phantom", tmp_path / "p", count=20, size=32)
+        create_dataset("phantom", tmp_path / "p", count=20, size=32)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from segdistill.data.case import Case
-from segdistill.data.datasets import index_dataset
+from segdistill.data.datasets import create_dataset
 from segdistill.data.duplicates import Fingerprint, find_duplicates, find_pairs, fingerprint, group_duplicates
 from segdistill.data.leaks import leaks
 from segdistill.data.phantom import draw_phantom
@@ -72,7 +72,7 @@ def test_identical_pixels_whatever_the_file(tmp_path: Path) -> None:
 
 
 def test_real_busi(data_root: Path) -> None:
-    cases = index_dataset("busi", data_root / "busi")
+    cases = create_dataset("busi", data_root / "busi")
     pairs = find_duplicates(cases)
     found = {(pair.first, pair.second): pair for pair in pairs}
     identical = [pair for pair in pairs if pair.kind == "identical"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segdistill.data.case import Case, reference_mask
-from segdistill.data.datasets import index_dataset
+from segdistill.data.datasets import create_dataset
 from segdistill.data.splits import hold_out, k_fold
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
@@ -42,7 +42,7 @@ def by_id(cases: list[Case]) -> dict[str, Case]:
 @pytest.mark.parametrize("above", [0, 1, 2])
 def test_frames_of_a_scan_are_in_order_and_in_one_group(tmp_path: Path, above: int) -> None:
     root = mbud(tmp_path / "x" / "y" / "MBUD")
-    cases = index_dataset("frames", [root, *root.parents][above])
+    cases = create_dataset("frames", [root, *root.parents][above])
     assert [case.id for case in cases[:3]] == [f"Benign/a/050_IM9 video_{n}" for n in (1, 2, 10)]
     assert [case.group for case in cases] == [g for g in ("Benign/a", "Benign/b") for _ in range(3)] + [
         g for g in ("Malignant/c", "Malignant/d") for _ in range(3)
@@ -55,7 +55,7 @@ def test_no_split_tears_a_scan_apart(tmp_path: Path) -> None:
     for k in range(8):
         label = "benign" if k % 2 else "malignant"
         scan(tmp_path / label / f"scan {k}", *range(k, k + 5), seed=k)
-    cases = index_dataset("frames", tmp_path)
+    cases = create_dataset("frames", tmp_path)
     for divided in (hold_out(cases, {"train": 0.5, "test": 0.5}), k_fold(cases, 4, 2), k_fold(cases, 3, 1)):
         where = {(case.image.parent, case.split) for case in divided}
         assert len(where) == 8
@@ -70,7 +70,7 @@ def test_masks_beside_their_frames_or_in_a_tree_of_their_own(tmp_path: Path) -> 
     save(beside / "benign" / "s" / "0002_mask.png", square())
     save(apart / "masks" / "benign" / "s" / "0002.png", square())
     for root in (beside, apart):
-        cases = by_id(index_dataset("frames", root))
+        cases = by_id(create_dataset("frames", root))
         assert len(cases) == 6
         assert [name for name, case in cases.items() if case.masks] == ["benign/s/0002"]
         assert np.array_equal(reference_mask(cases["benign/s/0002"], (48, 40)), square() > 0)
@@ -78,11 +78,11 @@ def test_masks_beside_their_frames_or_in_a_tree_of_their_own(tmp_path: Path) -> 
     (beside / "benign" / "s" / "0002.png").unlink()
     for root in (beside, apart):
         with pytest.raises(InputError, match="mask without image"):
-            index_dataset("frames", root)
+            create_dataset("frames", root)
     save(tmp_path / "more" / "s1" / "1.png", noise(0))
     save(tmp_path / "more" / "masks" / "s2" / "1.png", square())
     with pytest.raises(InputError, match=r"mask without image: .*s2"):
-        index_dataset("frames", tmp_path / "more")
+        create_dataset("frames", tmp_path / "more")
 
 
 def test_tables_say_class_patient_and_boxes(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_tables_say_class_patient_and_boxes(tmp_path: Path) -> None:
     table(tmp_path, "video,type,patient\nIM1,B,p7\nim2,Benign,p7\nIM3,M,\n")
     boxes = "scan;frame;box\nIM1;105;5:6:20:30\nIM1;2;0:0:0:0\nIM3;050_IM9 video_1.png;1 2 3 4\n"
     table(tmp_path, boxes, "boxes.csv")
-    cases = by_id(index_dataset("frames", tmp_path))
+    cases = by_id(create_dataset("frames", tmp_path))
     assert [case.group for case in cases.values()] == ["p7"] * 6 + ["IM3"] * 3
     assert [case.label for case in cases.values()] == ["benign"] * 6 + ["malignant"] * 3
     boxed = {name: case.box for name, case in cases.items() if case.has_reference}
@@ -103,7 +103,7 @@ def test_a_mask_says_more_than_a_box(tmp_path: Path) -> None:
     save(tmp_path / "s" / "1.png", noise(0))
     save(tmp_path / "s" / "1_mask.png", square())
     table(tmp_path, "scan,frame,box\ns,1,1 1 2 2\n")
-    (case,) = index_dataset("frames", tmp_path)
+    (case,) = create_dataset("frames", tmp_path)
     assert case.box is None
     assert len(case.masks) == 1
 
@@ -158,7 +158,7 @@ def test_other_layouts_and_tables_are_refused_in_one_line(
     if text:
         table(tmp_path / "data", text)
     with pytest.raises(InputError, match=message) as caught:
-        index_dataset("frames", tmp_path / "data")
+        create_dataset("frames", tmp_path / "data")
     assert "\n" not in str(caught.value)
     answer = segdistill("data", "index", "frames", tmp_path / "data", "-o", tmp_path / "t.csv")
     assert answer.code == 2

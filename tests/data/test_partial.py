@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segdistill.data.case import Case
-from segdistill.data.datasets import index_dataset
+from segdistill.data.datasets import create_dataset
 from segdistill.data.duplicates import find_duplicates, group_duplicates
 from segdistill.data.leaks import leaks
 from segdistill.data.splits import hold_out_counts, keep_locations
@@ -84,7 +84,7 @@ def test_counts_that_cannot_be_met() -> None:
 
 @pytest.mark.slow
 def test_la_net_s_counts_of_busi_without_a_leak(data_root: Path) -> None:
-    cases = index_dataset("busi", data_root / "busi")
+    cases = create_dataset("busi", data_root / "busi")
     pairs = find_duplicates(cases)
     drawn = hold_out_counts(group_duplicates(cases, pairs), {"benign": 41, "malignant": 41})
     counts = Counter((case.split, case.label) for case in drawn)

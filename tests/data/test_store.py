@@ -11,7 +11,7 @@ from PIL import Image
 
 from segdistill.data import store as module
 from segdistill.data.case import Case, reference_mask
-from segdistill.data.datasets import index_dataset
+from segdistill.data.datasets import create_dataset
 from segdistill.data.store import prepare_store
 from segdistill.errors import InputError
 from segdistill.imaging.preprocess import Preprocess, prepare_mask
@@ -53,7 +53,7 @@ def test_colour(tmp_path: Path) -> None:
 
 
 def test_built_once_and_again_when_content_changes(tmp_path: Path) -> None:
-    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    cases = create_dataset("folder", make_folder(tmp_path / "in"))
     calls: list[tuple[int, int]] = []
     first = prepare_store(cases, PREPROCESS, tmp_path / "s", lambda *at: calls.append(at))
     again = prepare_store(cases, PREPROCESS, tmp_path / "s", lambda *at: calls.append(at))
@@ -69,7 +69,7 @@ def test_built_once_and_again_when_content_changes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "index", "empty index"])
 def test_a_damaged_store_is_rebuilt(tmp_path: Path, damage: str) -> None:
-    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    cases = create_dataset("folder", make_folder(tmp_path / "in"))
     store = prepare_store(cases, PREPROCESS, tmp_path / "s")
     expected = np.array(store.image(2))
     images, index = store.folder / "images.npy", store.folder / "index.json"
@@ -92,7 +92,7 @@ def test_a_damaged_store_is_rebuilt(tmp_path: Path, damage: str) -> None:
 
 
 def test_a_failure_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
-    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    cases = create_dataset("folder", make_folder(tmp_path / "in"))
     (tmp_path / "in" / "images" / "3.png").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"3\.png"):
         prepare_store(cases, PREPROCESS, tmp_path / "s")
@@ -102,7 +102,7 @@ def test_a_failure_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    cases = create_dataset("folder", make_folder(tmp_path / "in"))
     prepare = Preprocess.prepare
     count = 0
 
@@ -120,14 +120,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch:
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    cases = create_dataset("folder", make_folder(tmp_path / "in"))
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="cannot write the prepared store"):
         prepare_store(cases, PREPROCESS, tmp_path / "file" / "s")
 
 
 def test_several_builders_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cases = index_dataset("folder", make_folder(tmp_path / "in"))
+    cases = create_dataset("folder", make_folder(tmp_path / "in"))
     meet = threading.Barrier(3)
     publish = module._publish
 

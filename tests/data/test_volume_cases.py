@@ -12,7 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 from segdistill.data.case import Case, file_hash, select, table_hash
 from segdistill.data.check import run_check
 from segdistill.data.contact_sheet import contact_sheet
-from segdistill.data.datasets import index_dataset
+from segdistill.data.datasets import create_dataset
 from segdistill.data.opened import open_case
 from segdistill.data.pack import pack_cases
 from segdistill.data.splits import hold_out
@@ -237,7 +237,7 @@ def test_a_failing_volume_names_its_file_and_leaves_nothing(tmp_path: Path) -> N
 def test_real_promise12_in_the_store(data_root: Path, tmp_path: Path) -> None:
     cases = [
         case
-        for case in index_dataset("promise12", data_root / "promise12")
+        for case in create_dataset("promise12", data_root / "promise12")
         if case.id in ("Case13", "Case27")
     ]
     preprocess = Preprocess(size=(64, 64), channels=1, intensity=MR)
@@ -250,7 +250,7 @@ def test_real_promise12_in_the_store(data_root: Path, tmp_path: Path) -> None:
 
 
 def test_real_spleen_window(data_root: Path, tmp_path: Path) -> None:
-    (case,) = index_dataset("decathlon", data_root / "spleen")
+    (case,) = create_dataset("decathlon", data_root / "spleen")
     store = prepare_store([case], Preprocess(size=(64, 64), intensity=CT), tmp_path)
     assert len(store) == 32
     spleen = np.concatenate([store.image(row)[..., 0][store.mask(row) > 0] for row in range(32)])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from segdistill.data.case import reference_mask
 from segdistill.data.check import run_check
-from segdistill.data.datasets import DATASETS, index_dataset
+from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.opened import open_case
 from segdistill.errors import InputError
 from tests.data.pictures import noise, save, square
@@ -26,19 +26,19 @@ def test_promise12(tmp_path: Path) -> None:
     for number in (0, 1, 10):
         write_itk(tmp_path / "TrainingData" / f"Case{number:02}.mhd", blocks(), compress=number == 1)
         write_itk(tmp_path / "TrainingData" / f"Case{number:02}_segmentation.mhd", organ(), compress=True)
-    cases = index_dataset("promise12", tmp_path)
+    cases = create_dataset("promise12", tmp_path)
     assert [case.id for case in cases] == ["Case00", "Case01", "Case10"]
     assert all(case.site == "" and case.masks[0].stem == f"{case.id}_segmentation" for case in cases)
     assert np.array_equal(open_case(cases[1]).reference, organ() > 0)
     (tmp_path / "sites.csv").write_text("case,site\nCase00,UCL\nCase01,RUNMC\n")
     with pytest.raises(InputError, match=r"Case10\.mhd: not listed in sites\.csv"):
-        index_dataset("promise12", tmp_path)
+        create_dataset("promise12", tmp_path)
     with open(tmp_path / "sites.csv", "a") as file:
         file.write("Case10,UCL\n")
-    assert [case.site for case in index_dataset("promise12", tmp_path)] == ["UCL", "RUNMC", "UCL"]
+    assert [case.site for case in create_dataset("promise12", tmp_path)] == ["UCL", "RUNMC", "UCL"]
     (tmp_path / "TrainingData" / "Case10.mhd").unlink()
     with pytest.raises(InputError, match="mask without image"):
-        index_dataset("promise12", tmp_path)
+        create_dataset("promise12", tmp_path)
 
 
 def test_prostate_multisite(tmp_path: Path) -> None:
@@ -47,14 +47,14 @@ def test_prostate_multisite(tmp_path: Path) -> None:
         for number in (0, 1):
             write_itk(root / site / f"Case{number:02}.nii.gz", blocks())
             write_itk(root / site / f"Case{number:02}_{word}.nii.gz", organ() * (1 + number))
-    cases = index_dataset("prostate_multisite", tmp_path)
+    cases = create_dataset("prostate_multisite", tmp_path)
     assert [case.id for case in cases][:3] == ["RUNMC/Case00", "RUNMC/Case01", "BMC/Case00"]
     assert Counter(case.site for case in cases) == sizes({"RUNMC": 2, "BMC": 2, "HK": 2})
     for case in cases:  # two zones are one prostate
         assert np.array_equal(open_case(case).reference, organ() > 0)
     (root / "HK" / "Case00.nii.gz").unlink()
     with pytest.raises(InputError, match="mask without image"):
-        index_dataset("prostate_multisite", tmp_path)
+        create_dataset("prostate_multisite", tmp_path)
 
 
 def test_nci_isbi(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_nci_isbi(tmp_path: Path) -> None:
         write_series(tmp_path / "Images" / patient / "1.2.study" / "1.2.series", blocks())
         write_itk(tmp_path / "Training" / f"{patient}{end}.nrrd", organ(), origin=(-10.0, 5.0, 20.0))
     write_itk(tmp_path / "Training" / "ProstateDx-01-0003.nrrd", organ() * 0)
-    cases = index_dataset("nci_isbi", tmp_path)
+    cases = create_dataset("nci_isbi", tmp_path)
     assert {case.id: case.site for case in cases} == {
         "Prostate3T-01-0001": "RUNMC",
         "ProstateDx-01-0003": "BMC",
@@ -82,11 +82,11 @@ def test_nci_isbi_takes_one_series_per_patient(tmp_path: Path) -> None:
     for patient in (first, second):
         write_series(tmp_path / "Images" / patient / "study" / "a", blocks())
         write_itk(tmp_path / "Training" / f"{patient}.nrrd", organ(), origin=(-10.0, 5.0, 20.0))
-    assert [case.id for case in index_dataset("nci_isbi", tmp_path)] == [first, second]
+    assert [case.id for case in create_dataset("nci_isbi", tmp_path)] == [first, second]
     write_series(tmp_path / "Images" / first / "study" / "b", blocks())
     write_series(tmp_path / "More" / second / "c", blocks())
     with pytest.raises(InputError) as refused:
-        index_dataset("nci_isbi", tmp_path)
+        create_dataset("nci_isbi", tmp_path)
     targets = str(refused.value)
     assert targets.startswith(
         f"{first} has 2 series for one mask (in all 2 patients have several): Images/{first}/study/a, "
@@ -94,11 +94,11 @@ def test_nci_isbi_takes_one_series_per_patient(tmp_path: Path) -> None:
     assert "\n" not in targets
     shutil.rmtree(tmp_path / "Images" / first / "study" / "b")
     with pytest.raises(InputError, match=f"^{second} has 2 series for one mask: .*More/{second}/c"):
-        index_dataset("nci_isbi", tmp_path)
+        create_dataset("nci_isbi", tmp_path)
     shutil.rmtree(tmp_path / "More")
     shutil.rmtree(tmp_path / "Images" / second / "study")
     with pytest.raises(InputError, match=r"mask without image: .*ProstateDx-03-0002\.nrrd"):
-        index_dataset("nci_isbi", tmp_path)
+        create_dataset("nci_isbi", tmp_path)
 
 
 def test_i2cvb(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_i2cvb(tmp_path: Path) -> None:
         for k in (1, 2, 3):
             mask = dicom_slice(organ()[k], 20.0 + 3 * k, series="8.8")
             mask.save_as(folder / "GT" / "prostate" / f"{k}.dcm", enforce_file_format=True)
-    cases = index_dataset("i2cvb", tmp_path)
+    cases = create_dataset("i2cvb", tmp_path)
     assert [(case.id, case.site) for case in cases] == [
         ("GE/Patient 383", "GE"),
         ("Siemens/Patient 799", "Siemens"),
@@ -129,7 +129,7 @@ def decathlon(root: Path) -> Path:
 
 def test_decathlon(tmp_path: Path) -> None:
     root = decathlon(tmp_path / "Task09_Spleen")
-    cases = index_dataset("decathlon", tmp_path)
+    cases = create_dataset("decathlon", tmp_path)
     assert [case.id for case in cases] == ["spleen_2", "spleen_10"]
     assert all(case.site == "Task09_Spleen" and len(case.masks) == 1 and case.classes == 0 for case in cases)
     names = [
@@ -137,7 +137,7 @@ def test_decathlon(tmp_path: Path) -> None:
     ]
     declared = {"labels": {"0": "background", "1": "spleen"}, "training": names}
     (root / "dataset.json").write_text(json.dumps(declared))
-    cases = index_dataset("decathlon", root)
+    cases = create_dataset("decathlon", root)
     assert [(case.id, case.classes) for case in cases] == [("spleen_2", 2), ("spleen_10", 2)]
     write_itk(root / "labelsTr" / "spleen_2.nii.gz", organ() * 2)
     with pytest.raises(InputError, match=r"spleen_2\.nii\.gz: holds the label 2, but 2 classes are declared"):
@@ -145,15 +145,15 @@ def test_decathlon(tmp_path: Path) -> None:
     declared["training"] = [*names, {"image": "./imagesTr/spleen_3.nii.gz"}]
     (root / "dataset.json").write_text(json.dumps(declared))
     with pytest.raises(InputError, match=r"spleen_3\.nii\.gz: listed in dataset\.json, but not there"):
-        index_dataset("decathlon", root)
+        create_dataset("decathlon", root)
     (root / "dataset.json").write_text("{")
     with pytest.raises(InputError, match=r"dataset\.json: is damaged"):
-        index_dataset("decathlon", root)
+        create_dataset("decathlon", root)
     (root / "dataset.json").unlink()
     decathlon(tmp_path / "Task05_Prostate")
     with pytest.raises(InputError, match=r"2 folders in it hold a Decathlon task.*give one of them"):
-        index_dataset("decathlon", tmp_path)
-    assert len(index_dataset("decathlon", tmp_path, task="Task05")) == 2
+        create_dataset("decathlon", tmp_path)
+    assert len(create_dataset("decathlon", tmp_path, task="Task05")) == 2
 
 
 def test_duke_spleen(tmp_path: Path) -> None:
@@ -162,18 +162,18 @@ def test_duke_spleen(tmp_path: Path) -> None:
         write_series(
             tmp_path / patient / series / "masks", organ(), SeriesInstanceUID="7.7", RescaleIntercept=-1024
         )
-    cases = index_dataset("duke_spleen", tmp_path)
+    cases = create_dataset("duke_spleen", tmp_path)
     assert [(case.id, case.group, case.site) for case in cases] == [
         ("0001/1", "0001", "Duke"),
         ("0001/2", "0001", "Duke"),
     ]
     assert np.array_equal(open_case(cases[0]).reference, organ() > 0)
-    assert len(index_dataset("duke_spleen", tmp_path, modality="")) == 3
+    assert len(create_dataset("duke_spleen", tmp_path, modality="")) == 3
     with pytest.raises(InputError, match="no series of modality XA: there are CT, MR"):
-        index_dataset("duke_spleen", tmp_path, modality="XA")
+        create_dataset("duke_spleen", tmp_path, modality="XA")
     write_itk(tmp_path / "0003" / "masks" / "spleen.nii.gz", organ())
     write_series(tmp_path / "0003" / "images", blocks())
-    third = index_dataset("duke_spleen", tmp_path)[-1]
+    third = create_dataset("duke_spleen", tmp_path)[-1]
     assert (third.id, third.masks[0].name) == ("0003", "spleen.nii.gz")
     assert np.array_equal(open_case(third).reference, organ() > 0)
 
@@ -182,16 +182,16 @@ def test_coronary(tmp_path: Path) -> None:
     for number in (1, 2, 10):
         save(tmp_path / "Database_134_Angiograms" / f"{number}.pgm", noise(number))
         save(tmp_path / "Database_134_Angiograms" / f"{number}_gt.pgm", square())
-    cases = index_dataset("coronary", tmp_path)
+    cases = create_dataset("coronary", tmp_path)
     assert [case.id for case in cases] == ["1", "2", "10"]
     assert [case.masks[0].name for case in cases] == ["1_gt.pgm", "2_gt.pgm", "10_gt.pgm"]
     for name in ("p1_1", "p1_2", "p2_1"):
         save(tmp_path / "clinic" / f"{name}.png", noise(0))
         save(tmp_path / "clinic" / f"{name}_gt.png", square())
-    assert [case.group_key for case in index_dataset("coronary", tmp_path / "clinic")] == ["p1", "p1", "p2"]
+    assert [case.group_key for case in create_dataset("coronary", tmp_path / "clinic")] == ["p1", "p1", "p2"]
     (tmp_path / "clinic" / "p2_1.png").unlink()
     with pytest.raises(InputError, match="mask without image"):
-        index_dataset("coronary", tmp_path / "clinic")
+        create_dataset("coronary", tmp_path / "clinic")
 
 
 def test_drive(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_drive(tmp_path: Path) -> None:
             save(tmp_path / word / "images" / f"{number:02}_{word}.tif", noise(number))
             save(tmp_path / word / "mask" / f"{number:02}_{word}_mask.gif", square())
             save(tmp_path / word / "1st_manual" / f"{number:02}_manual1.gif", square())
-    cases = index_dataset("drive", tmp_path)
+    cases = create_dataset("drive", tmp_path)
     assert [(case.id, case.split) for case in cases] == [
         ("21_training", "train"),
         ("22_training", "train"),
@@ -217,22 +217,22 @@ def test_chase_db1(tmp_path: Path) -> None:
         Image.fromarray(np.stack([noise(1)] * 3, axis=-1)).save(tmp_path / "CHASEDB1" / f"{name}.jpg")
         save(tmp_path / "CHASEDB1" / f"{name}_1stHO.png", square(), mode="1")
         save(tmp_path / "CHASEDB1" / f"{name}_2ndHO.png", square(top=4), mode="1")
-    cases = index_dataset("chase_db1", tmp_path)
+    cases = create_dataset("chase_db1", tmp_path)
     assert [(case.id, case.group) for case in cases] == [
         ("Image_01L", "child 01"),
         ("Image_01R", "child 01"),
         ("Image_02L", "child 02"),
     ]
     assert np.array_equal(reference_mask(cases[0], (48, 40)), square() > 0)
-    second = index_dataset("chase_db1", tmp_path, observer="2nd")
+    second = create_dataset("chase_db1", tmp_path, observer="2nd")
     assert np.array_equal(reference_mask(second[0], (48, 40)), square(top=4) > 0)
 
 
 def test_real_collections(data_root: Path) -> None:
-    cases = index_dataset("promise12", data_root / "promise12")
+    cases = create_dataset("promise12", data_root / "promise12")
     assert Counter(case.site for case in cases) == sizes({"BIDMC": 12, "UCL": 12, "RUNMC": 13})
     assert all(len(case.masks) == 1 for case in cases)
-    assert len(index_dataset("coronary", data_root / "coronary")) == 40
-    (case,) = index_dataset("decathlon", data_root / "spleen")
+    assert len(create_dataset("coronary", data_root / "coronary")) == 40
+    (case,) = create_dataset("decathlon", data_root / "spleen")
     assert (case.id, case.site) == ("spleen_8", "Task09_Spleen")
     assert set(DATASETS) >= {"nci_isbi", "i2cvb", "duke_spleen", "drive", "chase_db1", "prostate_multisite"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from segdistill.config.schema import Recipe, parse_recipe
 from segdistill.data.case import Case
 from segdistill.data.phantom import draw_phantom, write_phantom
 from segdistill.data.table import write_cases
-from segdistill.models.registry import find
+from segdistill.models.registry import NETWORKS, network_facts
 from tests.imaging.volumes import write_itk
 
 SIDE = 64  # the least that every network takes, and divisible by 32
@@ -50,10 +49,9 @@ def reduced(model: dict[str, Any]) -> dict[str, Any]:
     """Options that make a network small, where it has such options."""
     if model["name"] == "feature_autoencoder":
         return {"size": 8, "hidden": 8}
-    entry = find(model["name"])
-    options = inspect.signature(entry.build()).parameters
+    options = NETWORKS[model["name"]].options
     found: dict[str, Any] = {"base": 8, "middle": 1}
-    if "depth" not in entry.options:
+    if "depth" not in network_facts(model["name"]).fixed:
         found["depth"] = 18
     if "widths" in options:
         widths = model.get("widths") or options["widths"].default

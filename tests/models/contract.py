@@ -11,8 +11,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.models import Output, create_model, find
-from segdistill.models.network import Network
+from segdistill.models.network import Network, Output
+from segdistill.models.registry import create_network, network_facts
 
 
 class LogitsOnly(nn.Module):
@@ -49,7 +49,7 @@ class ModelContract:
 
     def build(self, in_channels: int = 3, classes: int = 2) -> Network:
         torch.manual_seed(0)
-        model = create_model(self.name, in_channels, classes, **self.options)
+        model = create_network(self.name, in_channels, classes, **self.options)
         assert isinstance(model, Network)
         return model
 
@@ -60,7 +60,7 @@ class ModelContract:
         return torch.rand(batch, channels, height or self.size, width or self.size, generator=generator)
 
     def check_output(self, output: Output, batch: int, classes: int, size: tuple[int, int]) -> None:
-        kind = find(self.name).kind
+        kind = network_facts(self.name).kind
         if kind in ("segmenter", "joint"):
             assert output.logits is not None
             assert output.logits.shape == (batch, classes, *size)
@@ -136,7 +136,7 @@ class ModelContract:
         model = self.build().train()
         model(self.image())  # moves the running statistics
         torch.manual_seed(5)
-        other = create_model(self.name, 3, 2, **self.options)
+        other = create_network(self.name, 3, 2, **self.options)
         other.load_state_dict(load(save({k: v.contiguous() for k, v in model.state_dict().items()})))
         image = self.image()
         with torch.no_grad():

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from segdistill.config.load import load_recipe
 from segdistill.config.schema import Recipe
-from segdistill.data.datasets import index_dataset
+from segdistill.data.datasets import create_dataset
 from segdistill.data.store import prepare_store
 from segdistill.distillation.layers import declared_layers
 from segdistill.experiment.cases import load_cases
 from segdistill.imaging.patches import PatchGrid
-from segdistill.models import create_model
 from segdistill.models.network import FeatureInfo
+from segdistill.models.registry import create_network
 
 STUDENTS = {"enet": "enet", "espnet": "espnet", "mobilenet": "mobilenet_v2"}
 AMTD_METHODS = [
@@ -136,7 +136,7 @@ def test_the_coronary_pairs_are_halved_with_duplicates_whole(data_root: Path, tm
 def test_every_site_of_promise12_trains_and_tests(data_root: Path, tmp_path: Path) -> None:
     recipe = load_recipe("amtd/cpu")
     found = load_cases(recipe.data, data_root / "promise12", tmp_path)
-    assert len(found.cases) == len(index_dataset("promise12", data_root / "promise12")) == 37
+    assert len(found.cases) == len(create_dataset("promise12", data_root / "promise12")) == 37
     for split in ("train", "test"):
         assert {case.site for case in found.cases if case.split == split} == {"RUNMC", "UCL", "BIDMC"}
 
@@ -151,7 +151,7 @@ def test_lightvessels_comparators_read_its_pair(name: str) -> None:
         assert [part.options["layers"] for part in stages[f"{method}@2"].methods.values()] == [layers]
     with torch.device("meta"):
         for model, channels in (("sk_unet", 256), ("mobilenet_v2_unet", 24)):
-            found = declared_layers(create_model(model, in_channels=1), [encoder, decoder])
+            found = declared_layers(create_network(model, in_channels=1), [encoder, decoder])
             assert found[encoder] == FeatureInfo("pair_encoder", channels, 4)
             assert found[decoder].stride == 4
 
@@ -167,7 +167,7 @@ def test_lightvessels_comparators_read_its_pair(name: str) -> None:
 def test_comparators_have_the_published_size(recipe: str, stage: str, parameters: float) -> None:
     model = load_recipe(recipe).stages[stage].model
     with torch.device("meta"):
-        network = create_model(model.name, 1, 1, **model.options)
+        network = create_network(model.name, 1, 1, **model.options)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     assert millions == pytest.approx(parameters, abs=0.005)
 
@@ -194,7 +194,7 @@ def test_amtds_comparators_have_a_teacher_per_set(name: str, sites: list[list[st
 
 def test_the_real_spleen_is_windowed_and_stored_slice_by_slice(data_root: Path, tmp_path: Path) -> None:
     """Against the file itself, read here without the package."""
-    (case,) = index_dataset("decathlon", data_root / "spleen")
+    (case,) = create_dataset("decathlon", data_root / "spleen")
     assert (case.id, case.site) == ("spleen_8", "Task09_Spleen")
     recipe = load_recipe("amtd/spleen_cpu")
     preprocess = recipe.data.preprocess()

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from segdistill.metrics.cases import CaseResult
 from segdistill.metrics.base import METRICS
+from segdistill.metrics.cases import CaseResult
 from segdistill.records import Cost
 from segdistill.report.context import make_context
 from segdistill.report.data import DataReport, Report, StageReport, TrainingReport

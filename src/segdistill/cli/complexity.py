@@ -31,18 +31,18 @@ def complexity(
     """Report a network's parameters, multiply-accumulates and size, beside the published figures."""
     with needs("counting", "train"):
         import torch  # noqa: F401 - the networks are built
-    from segdistill.models import MODELS
+    from segdistill.models.registry import NETWORKS
 
     image = parse_input(input)
-    if name not in MODELS and Path(name).exists():
+    if name not in NETWORKS and Path(name).exists():
         raise InputError(
-            f"{name} is a file or folder: give the name of a network (segdistill list models); what a trained network "
+            f"{name} is a file or folder: give the name of a network (segdistill list networks); what a trained network "
             "costs stands in the report of its run, or of segdistill evaluate -o"
         )
     if name == "all":
         if preset is not None:
             raise InputError("--preset belongs to one network: give its name instead of 'all'")
-        found = [measure(each, _shape_for(each, image), classes, mode=mode) for each in MODELS]
+        found = [measure(each, _shape_for(each, image), classes, mode=mode) for each in NETWORKS]
         print(json.dumps(found, indent=2) if as_json else _table(found))
     else:
         one = measure(name, image, classes, preset=preset, mode=mode)
@@ -124,9 +124,9 @@ def _compare(row: PublishedCost) -> dict[str, Any]:
 
 def _shape_for(name: str, image: tuple[int, int, int]) -> tuple[int, int, int]:
     """The image's shape, but one channel for a discriminator: it sees probability maps."""
-    from segdistill.models import find
+    from segdistill.models.registry import network_facts
 
-    return (1, *image[1:]) if find(name).kind == "discriminator" else image
+    return (1, *image[1:]) if network_facts(name).kind == "discriminator" else image
 
 
 HEAD = (

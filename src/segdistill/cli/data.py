@@ -62,7 +62,7 @@ def index(
 ) -> None:
     """Turn a dataset into a case table; every file is checked first, and errors stop it (exit code 2)."""
     from segdistill.data.check import run_check
-    from segdistill.data.datasets import index_dataset
+    from segdistill.data.datasets import create_dataset
     from segdistill.data.duplicates import group_duplicates
     from segdistill.data.table import write_cases
     from segdistill.errors import InputError
@@ -71,7 +71,7 @@ def index(
         raise InputError(f"unknown split '{split}': use {', '.join(_METHODS)}")
     if out.suffix.lower() != ".csv":  # also lest a slip of the keyboard replaces a picture
         raise InputError(f"the case table is a CSV, so its name must end in .csv: {out}")
-    cases = index_dataset(dataset, path)
+    cases = create_dataset(dataset, path)
     with progress_bar("checking") as progress:
         result = run_check(cases, progress, require_reference=not unlabelled)
     if result.errors and as_json:

@@ -109,7 +109,7 @@ def _metrics(text: str) -> list[str]:
 def _cases(table: Path, split: str) -> tuple[list[Case], list[Case], str]:
     """All cases of the table, those to evaluate, and their split: all where the table has none."""
     from segdistill.data.case import SPLITS, select
-    from segdistill.data.datasets import index_dataset
+    from segdistill.data.datasets import create_dataset
     from segdistill.data.table import read_cases
     from segdistill.errors import InputError
     from segdistill.registry import near_names
@@ -118,7 +118,7 @@ def _cases(table: Path, split: str) -> tuple[list[Case], list[Case], str]:
         raise InputError(f"--split: unknown split '{split}': {near_names(split, [*SPLITS, 'all'])}")
     if not table.exists():
         raise InputError(f"no such case table or folder: {table}")
-    cases = index_dataset("folder", table) if table.is_dir() else read_cases(table)
+    cases = create_dataset("folder", table) if table.is_dir() else read_cases(table)
     splits = {case.split for case in cases}
     if splits == {""} and split != "all":
         note = "no split in this table: every case is measured, also any that the model was trained on"

@@ -29,9 +29,9 @@ def _names(kind: str) -> dict[str, str]:
     from segdistill.errors import InputError
 
     if kind == "models":
-        from segdistill.models.registry import MODELS
+        from segdistill.models.registry import NETWORKS
 
-        return {name: entry.summary for name, entry in MODELS.items()}
+        return {name: entry.summary for name, entry in NETWORKS.items()}
     if kind == "datasets":
         from segdistill.data.datasets import DATASETS
 

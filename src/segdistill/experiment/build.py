@@ -28,8 +28,8 @@ from segdistill.errors import InputError
 from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.stage import build_network, load_stage, read_stage
 from segdistill.losses import create_loss
-from segdistill.models import find
-from segdistill.registry import build
+from segdistill.models.registry import network_facts
+from segdistill.registry import call
 from segdistill.training.adversarial import Adversarial, make_discriminators, make_loss, stage_shapes
 from segdistill.training.checkpoint import load_part, load_weights
 from segdistill.training.distillation import Distillation
@@ -46,13 +46,14 @@ def build_autoencoders(model: ModelRecipe, network: nn.Module, name: str) -> Fea
     Raises:
         InputError: an unknown option, or a feature that the network does not have.
 
-    >>> from segdistill.models import create_model
-    >>> unet = create_model("unet", widths=[2, 4, 4])
+    >>> from segdistill.models.registry import create_network
+    >>> unet = create_network("unet", widths=[2, 4, 4])
     >>> build_autoencoders(ModelRecipe(name="feature_autoencoder", layers=[2], size=8), unet, "teacher").layers
     ('enc@2', 'dec@2')
     """
-    parts = {AUTOENCODER: partial(feature_autoencoder, network, name)}
-    return build("network", parts, model.name, model.options)
+    if model.name != AUTOENCODER:
+        raise InputError(f"'{model.name}' has no auto-encoders: use model: {{name: {AUTOENCODER}}}")
+    return call(f"network '{AUTOENCODER}'", partial(feature_autoencoder, network, name), model.options)
 
 
 def load_autoencoders(folder: Path, network: nn.Module, name: str) -> FeatureAutoEncoders:
@@ -109,8 +110,8 @@ def labelled_model(stage: StageRecipe) -> ModelRecipe:
     joint, model = stage.joint_settings, stage.model
     if joint is None:
         return model
-    kind, name = find(model.name).kind, model.name
-    if kind == "segmenter" and name != "external" and ":" not in name:
+    kind, name = network_facts(model.name).kind, model.name
+    if kind == "segmenter":
         raise InputError(
             f"{name} does not classify images: use a classifier or a network such as lanet_resnet18"
         )
@@ -162,7 +163,7 @@ def require_joint(stage: StageRecipe, name: str, cases: list[Case]) -> None:
     joint = stage.joint_settings
     if joint is None:
         return
-    segments = find(stage.model.name).kind != "classifier" or stage.task != "joint"
+    segments = network_facts(stage.model.name).kind != "classifier" or stage.task != "joint"
     if joint.uses_location and segments and not any(c.is_located for c in cases):
         raise InputError(
             f"stage {name}: no training case has a mask or a box: add some, or set joint.location: none"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segdistill.config.schema import DataRecipe, SplitRecipe
 from segdistill.data.case import Case, select
-from segdistill.data.datasets import DATASETS, index_dataset
+from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.duplicates import Pair, find_duplicates, group_duplicates
 from segdistill.data.leaks import Leak, leaks, require_no_leaks
 from segdistill.data.phantom import write_phantom
@@ -136,7 +136,7 @@ def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, lis
             "folder holds with --set dataset=folder"
         )
     name = data.dataset or "folder"
-    cases = index_dataset(name, source)
+    cases = create_dataset(name, source)
     for case in cases:
         if not case.has_reference:
             raise InputError(

@@ -16,9 +16,9 @@ from segdistill.experiment.build import build_autoencoders, labelled_model, make
 from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.stage import build_network, encoder_of
 from segdistill.losses import create_loss
-from segdistill.models import find
 from segdistill.models.discriminator import RECEPTIVE_FIELD
 from segdistill.models.pretrained import require_encoder_weights
+from segdistill.models.registry import network_facts
 from segdistill.stats.verdict import SEEDS
 from segdistill.training.adversarial import make_discriminators, seen_sizes, stage_shapes
 from segdistill.training.distillation import connect
@@ -71,10 +71,10 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
         return without_weights(of, recipe.data.channels)
 
     segments = stage.task != "autoencoder" and stage.joint_settings is None
-    if segments and (kind := find(stage.model.name).kind) in ("classifier", "discriminator"):
+    if segments and (kind := network_facts(stage.model.name).kind) in ("classifier", "discriminator"):
         raise InputError(
             f"{stage.model.name} is a {kind}, but a stage with task: {stage.task} needs a network that segments: "
-            "segdistill list models"
+            "segdistill list networks"
         )
     classes = stage.model.options.get("classes", 2)
     if stage.task not in ("autoencoder", "joint") and classes not in (1, 2):

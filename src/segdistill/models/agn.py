@@ -20,6 +20,7 @@ from segdistill.models.network import (
     require_positive,
     require_widths,
 )
+from segdistill.models.registry import register_network
 from segdistill.models.u2net import enlarge_like
 
 CONVOLUTIONS = (3, 3, 3, 2, 2)
@@ -51,6 +52,7 @@ class GridAttention(nn.Module):
         return (x * weight).sum(dim=(2, 3)), weight
 
 
+@register_network("agn", "AG-Sononet: a classifier that shows what it attended to", kind="joint")
 class AGN(Network):
     """Five stages, attention on the third and fourth guided by the fifth, three linear classifiers averaged.
 

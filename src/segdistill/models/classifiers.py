@@ -6,8 +6,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from monai.networks.nets.efficientnet import EfficientNetBN
-from monai.networks.nets.vit import ViT
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
@@ -20,9 +18,12 @@ from segdistill.models.network import (
     require_positive,
     require_share,
 )
+from segdistill.models.registry import register_network
 from segdistill.models.resnet import ResNet
 
 
+@register_network("resnet18", "ResNet-18", kind="classifier", fixed={"depth": 18})
+@register_network("resnet50", "ResNet-50", kind="classifier", fixed={"depth": 50})
 class ResNetClassifier(Network):
     """ResNet, average pooling, one linear layer.
 
@@ -67,6 +68,7 @@ NORM = ("batch", {"eps": 1e-3, "momentum": 0.1})
 """MONAI's momentum of 0.01 needs hundreds of steps until evaluation agrees with training."""
 
 
+@register_network("efficientnet_b0", "EfficientNet-B0, from MONAI", kind="classifier", cpu_precision="fp32")
 class EfficientNetB0(Network):
     """MONAI's EfficientNet-B0 with a new classifier.
 
@@ -83,6 +85,8 @@ class EfficientNetB0(Network):
     """
 
     def __init__(self, in_channels: int = 3, classes: int = 2, *, dropout: float = 0.25) -> None:
+        from monai.networks.nets.efficientnet import EfficientNetBN  # takes seconds
+
         super().__init__(in_channels, classes, size_divisor=32)
         require_share(dropout=dropout)
         self.feature_info = pyramid_info([(width, 2 ** (i + 1)) for i, width in enumerate(CHANNELS)])
@@ -111,6 +115,7 @@ class EfficientNetB0(Network):
 PATCH = 16
 
 
+@register_network("vit_b16", "vision transformer on 16 x 16 patches, from MONAI", kind="classifier")
 class VisionTransformer(Network):
     """ViT-B/16: patches of 16 x 16 pixels, twelve transformer blocks, a linear layer on the class token.
 
@@ -142,6 +147,8 @@ class VisionTransformer(Network):
         layers: int = 12,
         heads: int = 12,
     ) -> None:
+        from monai.networks.nets.vit import ViT  # takes seconds
+
         super().__init__(in_channels, classes, size_divisor=PATCH)
         require_positive(image_size=image_size, width=width, layers=layers, heads=heads)
         if image_size % PATCH:

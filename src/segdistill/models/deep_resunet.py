@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import PointwiseConv
 from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_widths
+from segdistill.models.registry import register_network
 
 
 class PreActUnit(nn.Module):
@@ -55,6 +56,11 @@ class PreActUnit(nn.Module):
         return out
 
 
+@register_network(
+    "deep_resunet",
+    "U-Net of pre-activation residual units",
+    presets={"port": {"projection": 3, "decoder_up": "deconv2"}},
+)
 class DeepResUNet(Network):
     """Residual units at 64, 128, 256 channels and a bridge of 512, then up-sample, join, unit.
 

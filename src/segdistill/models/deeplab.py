@@ -11,6 +11,7 @@ from segdistill.errors import InputError
 from segdistill.models.blocks import ConvNormAct, PointwiseConv
 from segdistill.models.image_pooling import PooledMap, PooledNetwork
 from segdistill.models.network import Output, levels_of, pyramid, pyramid_info, require_positive
+from segdistill.models.registry import register_network
 from segdistill.models.resnet import ResNet
 from segdistill.models.u2net import enlarge_like
 
@@ -158,6 +159,9 @@ class Xception65(nn.Module):
         return [first, low, current, self.last(self.exit(current))]
 
 
+@register_network(
+    "deeplabv3_resnet50", "dilated ResNet-50 and an atrous pyramid: LA-Net's localisation baseline"
+)
 class DeepLabV3(PooledNetwork):
     """ResNet-50 at an eighth of the size, atrous pyramid pooling, a 3x3 convolution, a 1x1 head.
 
@@ -195,6 +199,17 @@ class DeepLabV3(PooledNetwork):
         return Output(enlarge_like(self.head(decoded), image), features)
 
 
+@register_network(
+    "deeplabv3plus_resnet50",
+    "dilated ResNet-50, atrous pyramid, decoder: AMTD's teacher as its text says",
+    fixed={"backbone": "resnet50"},
+)
+@register_network(
+    "deeplabv3plus_xception65",
+    "Xception-65, atrous pyramid, decoder: AMTD's teacher as its table counts",
+    fixed={"backbone": "xception65"},
+    presets={"published": {"unused_layers": True}},
+)
 class DeepLabV3Plus(PooledNetwork):
     """Atrous pyramid pooling, brought back to a quarter of the size and joined with a low-level map.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segdistill.errors import InputError
 from segdistill.models.network import require_positive
+from segdistill.models.registry import register_network
 
 LAYERS = ((7, 2, 3), (5, 2, 2), (4, 2, 1), (4, 2, 1), (4, 1, 1))
 """Kernel, stride and padding of the five convolutions."""
@@ -53,6 +54,7 @@ class PatchDiscriminator(nn.Sequential):
         super().__init__(*layers)
 
 
+@register_network("multi_scale_discriminator", "one patch critic per stage: US-SEG's", kind="discriminator")
 class MultiScaleDiscriminator(nn.Module):
     """Separate patch discriminators, one per stage, each seeing that stage's map at full resolution.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segdistill.errors import InputError
 from segdistill.models.blocks import MaxUnpool, repeat_channels, stem_channels
 from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_share
+from segdistill.models.registry import register_network
 
 Dialect = Literal["lightvessel", "amtd"]
 Act = Callable[[], nn.Module]
@@ -133,6 +134,15 @@ class Up(nn.Module):
         return out
 
 
+@register_network(
+    "enet",
+    "thin dilated bottlenecks, unpooling by index: a student of AMTD and LightVessel",
+    presets={
+        "lightvessel": {"dialect": "lightvessel"},
+        "amtd": {"dialect": "amtd", "repeat_grey": True},
+        "amtd_published": {"dialect": "amtd", "repeat_grey": True, "unused_layers": True},
+    },
+)
 class ENet(Network):
     """ENet: early down-sampling, thin dilated bottlenecks, a small decoder that unpools by index.
 

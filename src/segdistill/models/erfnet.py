@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from segdistill.errors import InputError
 from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_share
+from segdistill.models.registry import register_network
 
 EPS = 1e-3
 DILATIONS = (2, 4, 8, 16) * 2
@@ -81,6 +82,11 @@ class Up(nn.Module):
         return out
 
 
+@register_network(
+    "erfnet",
+    "factorised residual convolutions: a student of LightVessel",
+    presets={"published": {"unused_layers": True}},
+)
 class ERFNet(Network):
     """Down-sampling blocks, factorised residual blocks with dilations 2 to 16, transposed convolutions.
 

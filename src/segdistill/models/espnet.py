@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import repeat_channels, stem_channels
 from segdistill.models.network import Network, Output, pyramid, pyramid_info
+from segdistill.models.registry import register_network
 
 DILATIONS = (1, 2, 4, 8, 16)
 WIDTHS = (16, 64, 128)
@@ -60,6 +61,11 @@ class SpatialPyramid(nn.Module):
         return out
 
 
+@register_network(
+    "espnet",
+    "spatial pyramids of thin dilated convolutions: a student of AMTD",
+    presets={"amtd": {"repeat_grey": True}},
+)
 class ESPNet(Network):
     """Pyramids at a quarter and an eighth of the size, which see the image again, and a thin decoder.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Network, Output, require_positive
+from segdistill.models.registry import register_network
 from segdistill.models.u2net import enlarge_like
 from segdistill.registry import near_names
 
@@ -22,6 +23,7 @@ NAMES = {
 """What others call the two numbers that we know; filled in where the target has such a parameter."""
 
 
+@register_network("external", "any nn.Module by its import path, module:callable", kind="external")
 class External(Network):
     """Wraps the nn.Module that `target` makes: hooks give its named features, its answer becomes an `Output`.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from segdistill.models.lesion_map import enlarge_probability, lesion_probability, maps_for, two_sided
 from segdistill.models.network import Network, Output, levels_of, pyramid, pyramid_info, require_positive
+from segdistill.models.registry import register_network
 from segdistill.models.resnet import ResNet
 from segdistill.models.u2net import enlarge_like
 
@@ -72,6 +73,20 @@ class CBAM(nn.Sequential):
         super().__init__(*parts)
 
 
+@register_network(
+    "lanet_resnet18",
+    "ResNet-18 whose attention localises a lesion and guides the classifier",
+    kind="joint",
+    fixed={"depth": 18},
+    presets={"original": {"sam": "original", "squeeze": 1}},
+)
+@register_network(
+    "lanet_resnet50",
+    "ResNet-50 whose attention localises a lesion and guides the classifier",
+    kind="joint",
+    fixed={"depth": 50},
+    presets={"original": {"sam": "original", "squeeze": 1}},
+)
 class LANet(Network):
     """ResNet, CBAM on each stage, one map per stage, fused to a lesion map that weighs the last stage.
 

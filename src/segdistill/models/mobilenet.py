@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from segdistill.errors import InputError
 from segdistill.models.blocks import ConvNormAct, Decoder, repeat_channels, stem_channels
 from segdistill.models.network import Network, Output, levels_of, pyramid, pyramid_info
+from segdistill.models.registry import register_network
 
 Conv6 = partial(ConvNormAct, bias=False, act=nn.ReLU6)
 """Convolution without bias, batch normalisation, ReLU6."""
@@ -106,6 +107,11 @@ LEVELS = (2, 5, 7)
 """The encoder's maps that end a size: of the second, fifth and seventh stage."""
 
 
+@register_network(
+    "mobilenet_v2",
+    "MobileNetV2 at an eighth of the size with a 1x1 head: a student of AMTD",
+    presets={"amtd": {"repeat_grey": True}, "published": {"repeat_grey": True, "unused_layers": True}},
+)
 class MobileNetV2Segmenter(Network):
     """MobileNetV2 with two strides removed, a 1x1 convolution to the classes, bilinear up-sampling by 8.
 
@@ -159,6 +165,7 @@ NECK = 3
 """Channels between the two convolutions of the head (more where there are more classes)."""
 
 
+@register_network("mobilenet_v2_unet", "U-Net of inverted residuals: LightVessel's student")
 class MobileNetV2UNet(Network):
     """MobileNetV2, four decoder levels of a 4x4 transposed convolution and an inverted residual.
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import Decoder, DoubleConv, Encoder
 from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_widths
+from segdistill.models.registry import register_network
 
 
 class MultiScaleBlock(nn.Module):
@@ -28,6 +29,7 @@ class MultiScaleBlock(nn.Module):
         return fused
 
 
+@register_network("msu_net", "U-Net of parallel 3x3 and 7x7 double convolutions")
 class MSUNet(Network):
     """U-Net of 32 to 512 channels with multi-scale blocks and 2x2 transposed convolutions.
 

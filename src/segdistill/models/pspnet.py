@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from segdistill.models.blocks import ConvNormAct, repeat_channels, stem_channels
 from segdistill.models.image_pooling import PooledMap, PooledNetwork
 from segdistill.models.network import Output, levels_of, pyramid, pyramid_info, require_share
+from segdistill.models.registry import register_network
 from segdistill.models.resnet import ResNet
 from segdistill.models.u2net import enlarge_like
 
@@ -15,6 +16,11 @@ BINS = (1, 2, 3, 6)
 """Cells per side of the pooled maps."""
 
 
+@register_network(
+    "pspnet_resnet50",
+    "dilated ResNet-50 and a pyramid of pooled maps: a teacher of AMTD",
+    presets={"amtd": {"repeat_grey": True}},
+)
 class PSPNet(PooledNetwork):
     """ResNet-50 with a three-convolution stem at an eighth of the size, pooled to 1, 2, 3 and 6 cells a side.
 

@@ -8,12 +8,17 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import Decoder
 from segdistill.models.network import Network, Output, levels_of, pyramid, pyramid_info
+from segdistill.models.registry import register_network
 from segdistill.models.resnet import ResNet
 
 PUBLISHED_GATES = (32, 64, 256, 512)
 """Gate widths at depth 101, finest first, as its counts settle them: the second is not half its skip."""
 
 
+@register_network("resnet_attention_unet", "ResNet encoder, gated skips: LightBTSeg's teacher")
+@register_network(
+    "resnet101_attention_unet", "LightBTSeg's teacher at its published depth", fixed={"depth": 101}
+)
 class ResNetAttentionUNet(Network):
     """ResNet encoder, four decoder levels as wide as their skips, an attention gate on each skip.
 

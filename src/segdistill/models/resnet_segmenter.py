@@ -8,12 +8,22 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import ConvNormAct
 from segdistill.models.network import Network, Output, levels_of, pyramid, pyramid_info
+from segdistill.models.registry import register_network
 from segdistill.models.resnet import ResNet
 from segdistill.models.u2net import enlarge_like
 
 CLASSES_OF_THE_UNUSED_HEAD = 21
 
 
+@register_network(
+    "fcn_resnet101",
+    "dilated ResNet-101 with a 3x3 head: a teacher of AMTD",
+    presets={
+        "standard": {"head": "standard"},
+        "counted": {"head": "single"},
+        "published": {"head": "single", "unused_layers": True},
+    },
+)
 class FCNResNet101(Network):
     """ResNet-101 at an eighth of the size, a 3x3 convolution to a quarter of the channels, a 1x1 head.
 
@@ -70,6 +80,7 @@ class FCNResNet101(Network):
         return Output(logits, pyramid(maps, [decoded], low=maps[0], high=maps[-1]))
 
 
+@register_network("resnext101_32x8d", "ResNeXt-101 with a 1x1 head at stride 32: a teacher of AMTD")
 class ResNeXt101(Network):
     """ResNeXt-101 32x8d at a thirty-second of the size and a 1x1 head, enlarged by 32.
 

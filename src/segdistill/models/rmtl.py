@@ -10,12 +10,19 @@ from torch import Tensor, nn
 from segdistill.errors import InputError
 from segdistill.models.lesion_map import maps_for, two_sided
 from segdistill.models.network import Network, Output, levels_of, pyramid, pyramid_info, require_positive
+from segdistill.models.registry import register_network
 from segdistill.models.resnet import ResNet
 
 STRIDES = (16, 4)
 """Strides of the first two maps of the mask head; the third has the image's size."""
 
 
+@register_network(
+    "rmtl_resnet18", "ResNet-18 with a mask head beside the classifier", kind="joint", fixed={"depth": 18}
+)
+@register_network(
+    "rmtl_resnet50", "ResNet-50 with a mask head beside the classifier", kind="joint", fixed={"depth": 50}
+)
 class RMTL(Network):
     """A mask head (three times 3x3 convolution, ReLU6, resize, batch norm) and a classifier on a ResNet.
 

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import ConvNormAct, MaxUnpool
 from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_widths
+from segdistill.models.registry import register_network
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
 """Convolutions per VGG16 stage, finest first."""
 
 
+@register_network("segnet", "VGG16 encoder, mirrored decoder that unpools by index")
 class SegNet(Network):
     """Thirteen convolutions down, thirteen up, max-unpooling by the encoder's indices; from 32 x 32 on.
 

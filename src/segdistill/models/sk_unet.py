@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segdistill.models.blocks import Block, ConvNormAct, Decoder, DoubleConv, Encoder
 from segdistill.models.image_pooling import PooledNetwork
 from segdistill.models.network import Output, pyramid, pyramid_info, require_positive, require_widths
+from segdistill.models.registry import register_network
 
 
 class SelectiveKernel(nn.Module):
@@ -88,6 +89,15 @@ DECODERS: dict[str, Block] = {
 """What follows each join, by the decoder's name."""
 
 
+@register_network(
+    "sk_unet",
+    "U-Net whose encoder chooses between kernel sizes: LightVessel's teacher",
+    presets={
+        "counted": {"decoder": "counted", "reduction": 4},
+        "A": {"decoder": "plain", "reduction": 2},
+        "B": {"decoder": "light", "reduction": 2},
+    },
+)
 class SKUNet(PooledNetwork):
     """Four stages of two selective-kernel blocks, and a decoder that the paper leaves open.
 

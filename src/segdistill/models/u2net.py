@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import ConvNormAct
 from segdistill.models.network import Network, Output, pyramid, pyramid_info
+from segdistill.models.registry import register_network
 
 
 def enlarge_like(x: Tensor, like: Tensor, *, corners: bool = False) -> Tensor:
@@ -81,6 +82,11 @@ DECODERS = {
 }
 
 
+@register_network(
+    "u2net",
+    "U of residual U-blocks, supervised at six scales",
+    presets={"full": {"scale": "full"}, "small": {"scale": "small"}},
+)
 class U2Net(Network):
     """Six residual U-blocks down, five up, a logit map at each decoder scale, fused by a 1x1 convolution.
 

@@ -9,11 +9,13 @@ from segdistill.errors import InputError
 from segdistill.models.blocks import Decoder, Encoder
 from segdistill.models.lesion_map import lesion_probability
 from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_positive, require_widths
+from segdistill.models.registry import register_network
 
 FULL = (64, 128, 256, 512, 1024)
 QUARTER = (16, 32, 64, 128, 256)
 
 
+@register_network("unet", "U-Net, nearest up-sampling with 3x3 convolutions")
 class UNet(Network):
     """U-Net: double convolutions, max-pooling, nearest up-sampling with a 3x3 convolution, joined skips.
 
@@ -54,6 +56,7 @@ class UNet(Network):
         return Output(self.head(decoded[0]), pyramid(encoded, decoded))
 
 
+@register_network("simplified_unet", "U-Net, quarter width: LightBTSeg's student")
 class SimplifiedUNet(UNet):
     """The LightBTSeg student, a U-Net of a quarter of the width: 16.429 GMAC at 3 x 512 x 512.
 
@@ -65,6 +68,7 @@ class SimplifiedUNet(UNet):
         super().__init__(in_channels, classes, widths=widths)
 
 
+@register_network("attention_unet", "U-Net with an attention gate on each skip")
 class AttentionUNet(UNet):
     """U-Net with an attention gate on each skip, driven by the up-sampled decoder map.
 
@@ -82,6 +86,11 @@ class AttentionUNet(UNet):
         return [max(1, width // 2) for width in widths[:-1]]
 
 
+@register_network(
+    "us_unet",
+    "U-Net with a head on every decoder stage: US-SEG's generator",
+    presets={"published": {"stages": 1}},
+)
 class USUNet(UNet):
     """U-Net with 2x2 transposed convolutions and deep-supervision heads.
 
@@ -124,6 +133,7 @@ class USUNet(UNet):
         return output._replace(deep=deep)
 
 
+@register_network("simplified_unet_joint", "U-Net, quarter width, with a class for the image", kind="joint")
 class SimplifiedUNetJoint(SimplifiedUNet):
     """Mask and class in one network: the deepest map, weighed by the mask as in LA-Net, pooled, one linear layer.
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import ConvNormAct, Encoder
 from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_widths
+from segdistill.models.registry import register_network
 from segdistill.models.unet import FULL
 
 
@@ -46,6 +47,7 @@ class FullScaleLevel(nn.Module):
         return fused
 
 
+@register_network("unet_3plus", "U-Net whose decoder levels see every scale")
 class UNet3Plus(Network):
     """U-Net encoder with full-scale skip connections.
 

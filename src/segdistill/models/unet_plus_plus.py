@@ -7,9 +7,18 @@ from torch import Tensor, nn
 
 from segdistill.models.blocks import DoubleConv
 from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_widths
+from segdistill.models.registry import register_network
 from segdistill.models.unet import FULL
 
 
+@register_network(
+    "unet_plus_plus",
+    "U-Net with nested skip paths",
+    presets={
+        "lightbtseg": {"widths": (64, 128, 256, 512, 1024)},
+        "usseg": {"widths": (32, 64, 128, 256, 512)},
+    },
+)
 class UNetPlusPlus(Network):
     """Node X(i, j): a double convolution of the nodes before it at level i and up-sampled X(i + 1, j - 1).
 

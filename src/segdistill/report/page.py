@@ -17,7 +17,7 @@ from segdistill.report.data import Report, StageReport, count_cases
 from segdistill.report.examples import choose_examples, choose_slices, predict_shown, read_shown
 from segdistill.report.opening import opening
 from segdistill.report.render import render
-from segdistill.report.sections import SECTIONS
+from segdistill.report.sections import REPORT_SECTIONS
 
 PICTURED = 8
 """Variants whose predictions are shown as pictures where trainings were repeated."""
@@ -33,8 +33,8 @@ def render_report(context: Context) -> str:
     True
     """
     sections: list[dict[str, Any]] = []
-    for name in sorted(SECTIONS, key=lambda name: int(SECTIONS[name].facts["order"])):
-        part = SECTIONS[name]
+    for name in sorted(REPORT_SECTIONS, key=lambda name: int(REPORT_SECTIONS[name].facts["order"])):
+        part = REPORT_SECTIONS[name]
         values = part.build(context)
         if values is not None:  # not every experiment has sites or slices
             content = render(part.facts["template"], **values, context=context)

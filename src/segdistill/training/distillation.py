@@ -199,8 +199,8 @@ def connect(
             that declare nothing are taken at their outputs' word.
 
     >>> from segdistill.distillation import create_method
-    >>> from segdistill.models import create_model
-    >>> pair = [create_model("simplified_unet", widths=[4, 8]) for _ in range(2)]
+    >>> from segdistill.models.registry import create_network
+    >>> pair = [create_network("simplified_unet", widths=[4, 8]) for _ in range(2)]
     >>> connect(pair[0], {"t": pair[1]}, {"at": (1.0, create_method("attention_transfer", layers=["enc3"]))})
     Traceback (most recent call last):
     segdistill.errors.InputError: at: the student has no feature 'enc3': it has enc1 (stride 1), enc2 (stride 2), ...

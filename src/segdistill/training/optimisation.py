@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
-from segdistill.models.registry import MODELS
+from segdistill.models.registry import NETWORKS, network_facts
 from segdistill.training.settings import OptimizerSettings, ScheduleSettings
 
 
@@ -92,6 +92,6 @@ def choose_precision(setting: str, device: torch.device, network: str | None = N
     """
     if setting == "auto":
         setting = "bf16" if has_fast_bf16(device) else "fp32"
-        if setting == "bf16" and device.type == "cpu" and network in MODELS:
-            setting = MODELS[network].cpu_precision
+        if setting == "bf16" and device.type == "cpu" and network is not None and network in NETWORKS:
+            setting = network_facts(network).cpu_precision
     return {"fp32": "32-true", "bf16": "bf16-mixed"}[setting]

@@ -27,7 +27,7 @@ from segdistill.data.datasets.sysu import SYSU
 from segdistill.errors import InputError
 from segdistill.registry import near_names
 
-__all__ = ["DATASETS", "Dataset", "index_dataset"]
+__all__ = ["DATASETS", "Dataset", "create_dataset"]
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
@@ -52,7 +52,7 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
-def index_dataset(name: str, path: str | Path, **options: Any) -> list[Case]:
+def create_dataset(name: str, path: str | Path, **options: Any) -> list[Case]:
     """Turns a dataset as published, in the folder `path` (or one or two levels above it), into cases.
 
     Args:
@@ -66,7 +66,7 @@ def index_dataset(name: str, path: str | Path, **options: Any) -> list[Case]:
             without images.
 
     >>> import tempfile
-    >>> len(index_dataset("phantom", Path(tempfile.mkdtemp()) / "new"))
+    >>> len(create_dataset("phantom", Path(tempfile.mkdtemp()) / "new"))
     120
     """
     if name not in DATASETS:

@@ -2,7 +2,7 @@
 
 A section from outside of this package is added in the same way, with the text of its template:
 
-    @register_section("fastest", "Fastest network", template="<p>{{ name }}</p>", order=95)
+    @register_report_section("fastest", "Fastest network", template="<p>{{ name }}</p>", order=95)
     def fastest(context: Context) -> Values:
         timed = [n for n in context.trainings if n.stage.cost.ms is not None]
         return {"name": min(timed, key=lambda n: n.stage.cost.ms).name} if timed else None
@@ -20,10 +20,11 @@ Values = Mapping[str, Any] | None
 """What a template shows; None leaves the section out of the report."""
 Section = Callable[[Context], Values]
 
-SECTIONS: Registry[Values] = Registry("report section", "segdistill.report.sections", "report")
+REPORT_SECTIONS: Registry[Values] = Registry("report section", "segdistill.report.sections", "report")
+create_report_section, list_report_sections = REPORT_SECTIONS.create, REPORT_SECTIONS.names
 
 
-def register_section(name: str, title: str, *, template: str, order: int) -> Callable[[Section], Section]:
+def register_report_section(name: str, title: str, *, template: str, order: int) -> Callable[[Section], Section]:
     """Decorator that adds a section to every report.
 
     Args:
@@ -36,8 +37,8 @@ def register_section(name: str, title: str, *, template: str, order: int) -> Cal
     Raises:
         InputError: another section has that name.
 
-    >>> @register_section("example-count", "Count", template="{{ count }} networks", order=999)
+    >>> @register_report_section("example-count", "Count", template="{{ count }} networks", order=999)
     ... def count(context):
     ...     return {"count": len(context.trainings)} if context.trainings else None
     """
-    return SECTIONS.register(name, title, template=template, order=order)
+    return REPORT_SECTIONS.register(name, title, template=template, order=order)

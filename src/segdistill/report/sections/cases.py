@@ -10,7 +10,7 @@ from segdistill.report.context import Context, Network
 from segdistill.report.data import Report
 from segdistill.report.examples import Example, choose_examples
 from segdistill.report.panels import PREDICTION, REFERENCE, are_thin, choose_window, draw_case, png_data_uri
-from segdistill.report.sections import Values, register_section
+from segdistill.report.sections import Values, register_report_section
 from segdistill.stats.text import number
 
 _LARGE = 420  # longer side in pixels where structures are thin
@@ -105,7 +105,7 @@ def _any_thin(examples: Iterable[Example]) -> bool:
     return are_thin(example.reference for example in examples)
 
 
-@register_section("cases", "Worst, median and best cases", template="cases.html", order=60)
+@register_report_section("cases", "Worst, median and best cases", template="cases.html", order=60)
 def cases(context: Context) -> Values:
     """Worst, median and best cases by the headline network's Dice, the same image of every network side by side."""
     left = example_ids(context.report)
@@ -125,7 +125,7 @@ def cases(context: Context) -> Values:
     }
 
 
-@register_section("slices", "Worst slices", template="slices.html", order=70)
+@register_report_section("slices", "Worst slices", template="slices.html", order=70)
 def slices(context: Context) -> Values:
     """The worst slices of volumes by the headline network, the same slice of every network side by side."""
     examples = [example for network in context.trainings for example in network.stage.worst_slices]

@@ -8,12 +8,12 @@ from typing import Any
 from segdistill.metrics.classification import LOCATION, SCORES, file_stem
 from segdistill.report.charts import class_reliability_chart, roc_chart
 from segdistill.report.context import REPEATED, TESTED, Classes, Context, Network
-from segdistill.report.sections import Values, register_section
+from segdistill.report.sections import Values, register_report_section
 
 Found = list[tuple[Network, Classes]]
 
 
-@register_section("classes", "Classes of images", template="classification.html", order=30)
+@register_report_section("classes", "Classes of images", template="classification.html", order=30)
 def classification(context: Context) -> Values:
     """Tables and charts of the networks that classify."""
     found = [(network, network.classes) for network in context.trainings if network.classes is not None]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from segdistill.report.context import Context
-from segdistill.report.sections import Values, register_section
+from segdistill.report.sections import Values, register_report_section
 
 
-@register_section("cost", "Cost", template="cost.html", order=110)
+@register_report_section("cost", "Cost", template="cost.html", order=110)
 def cost(context: Context) -> Values:
     """Size and speed of every network, and what its training took."""
     costs = [network.stage.cost for network in context.trainings]
@@ -16,7 +16,7 @@ def cost(context: Context) -> Values:
     }
 
 
-@register_section("data", "Data and split", template="data.html", order=120)
+@register_report_section("data", "Data and split", template="data.html", order=120)
 def data(context: Context) -> Values:
     """Counts per class and split, leaks, near-duplicates, findings of the check, the hash, and who taught whom.
 
@@ -35,13 +35,13 @@ def data(context: Context) -> Values:
     }
 
 
-@register_section("settings", "Settings", template="settings.html", order=130)
+@register_report_section("settings", "Settings", template="settings.html", order=130)
 def settings(context: Context) -> Values:
     """What the recipe sets, as given; or the metadata of a model file."""
     return {"text": context.report.settings.rstrip("\n")}
 
 
-@register_section("environment", "Environment", template="environment.html", order=140)
+@register_report_section("environment", "Environment", template="environment.html", order=140)
 def environment(context: Context) -> Values:
     """Versions, machine, threads, seed and date; and what each network was trained on, where that was recorded."""
     recorded = [network for network in context.trainings if network.stage.environment]
@@ -56,7 +56,7 @@ def environment(context: Context) -> Values:
     return {"recorded": recorded, "different": [name for name in names if differs(name)]}
 
 
-@register_section("limits", "Limits", template="limits.html", order=150)
+@register_report_section("limits", "Limits", template="limits.html", order=150)
 def limits(context: Context) -> Values:
     """The limits as a list."""
     return {"lines": context.limits}

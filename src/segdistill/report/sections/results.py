@@ -6,11 +6,11 @@ from segdistill.metrics.cases import CaseResult, columns_of
 from segdistill.metrics.pooled import POOLED
 from segdistill.report.charts import dice_distribution, training_curves
 from segdistill.report.context import Context
-from segdistill.report.sections import Values, register_section
+from segdistill.report.sections import Values, register_report_section
 from segdistill.report.sections.cases import example_ids
 
 
-@register_section("results", "Results", template="results.html", order=20)
+@register_report_section("results", "Results", template="results.html", order=20)
 def results(context: Context) -> Values:
     """One table per class, all cases first: every metric with its interval; then pooled scores and normal images."""
     return {
@@ -20,14 +20,14 @@ def results(context: Context) -> Values:
     }
 
 
-@register_section("sites", "Site by site", template="sites.html", order=40)
+@register_report_section("sites", "Site by site", template="sites.html", order=40)
 def sites(context: Context) -> Values:
     """Every metric site by site, one table each; left away where there are fewer than two sites."""
     names = list(dict.fromkeys(site for network in context.variants for site in network.summary.sites))
     return {"names": names} if names else None
 
 
-@register_section("distribution", "Distribution of Dice", template="distribution.html", order=50)
+@register_report_section("distribution", "Distribution of Dice", template="distribution.html", order=50)
 def distribution(context: Context) -> Values:
     """One chart per class: every case a dot, one line per network."""
     found = {n.name: [r for r in n.stage.results if not r.normal] for n in context.variants}
@@ -43,7 +43,7 @@ def distribution(context: Context) -> Values:
     return {"charts": charts}
 
 
-@register_section("curves", "Training curves", template="curves.html", order=100)
+@register_report_section("curves", "Training curves", template="curves.html", order=100)
 def curves(context: Context) -> Values:
     """Loss and its parts, validation Dice and learning rate, network by network; left away for a model file."""
     if context.report.settings_of == "model file":  # it holds none
@@ -53,7 +53,7 @@ def curves(context: Context) -> Values:
     }
 
 
-@register_section("table", "All cases", template="table.html", order=90)
+@register_report_section("table", "All cases", template="table.html", order=90)
 def table(context: Context) -> Values:
     """Every case in one table that sorts by a click on a head; a case with a stored picture opens it."""
     scored = [network for network in context.variants if network.stage.results]

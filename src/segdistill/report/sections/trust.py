@@ -10,10 +10,10 @@ from typing import Any
 from segdistill.report.charts import bland_altman, reliability_chart, robustness_chart
 from segdistill.report.context import SHOWN, Context, Network
 from segdistill.report.data import StageReport
-from segdistill.report.sections import Values, register_section
+from segdistill.report.sections import Values, register_report_section
 
 
-@register_section("trust", "Agreement, subgroups, calibration", template="trust.html", order=80)
+@register_report_section("trust", "Agreement, subgroups, calibration", template="trust.html", order=80)
 def trust(context: Context) -> Values:
     """What of the four was measured; left away where nothing was."""
     parts = {

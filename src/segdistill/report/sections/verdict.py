@@ -8,12 +8,12 @@ from typing import Any
 
 from segdistill.report.charts import forest_plot
 from segdistill.report.context import Context
-from segdistill.report.sections import Values, register_section
+from segdistill.report.sections import Values, register_report_section
 from segdistill.stats.comparison import family_of
 from segdistill.stats.verdict import KINDS, LEVEL, SEEDS, Verdict
 
 
-@register_section("verdict", "Did distillation help?", template="verdict.html", order=10)
+@register_report_section("verdict", "Did distillation help?", template="verdict.html", order=10)
 def verdict(context: Context) -> Values:
     """All students against the same networks without teachers."""
     if not context.is_distilled:
