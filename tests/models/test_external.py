@@ -143,19 +143,19 @@ def test_it_teaches_and_learns() -> None:
     ours = create_network("simplified_unet", 3, widths=[4, 8])
     image = torch.rand(2, 3, 32, 32)
     target = (torch.rand(2, 32, 32) > 0.5).long()
-    methods = SoftPrediction()
+    method = SoftPrediction()
     for teacher, student in ((monai, ours), (ours, monai)):
         with torch.no_grad():
-            told = methods.extract(teacher.eval()(image), target)
+            taught = method.targets(teacher.eval()(image), target)
         optimiser = torch.optim.SGD(student.parameters(), 0.1)
-        gaps = []
+        losses = []
         for _ in range(5):
             optimiser.zero_grad()
-            gap = methods.gap(methods.extract(student.train()(image), target), told).mean()
-            gap.backward()
+            loss = method(method.targets(student.train()(image), target), taught).mean()
+            loss.backward()
             optimiser.step()
-            gaps.append(float(gap.detach()))
-        assert gaps[-1] < gaps[0]
+            losses.append(float(loss.detach()))
+        assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize(
