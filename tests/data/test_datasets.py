@@ -17,8 +17,8 @@ from tests.data.pictures import make_folder, noise, save, square
 def test_every_adapter_refuses_what_is_not_its_dataset(name: str, tmp_path: Path) -> None:
     dataset = DATASETS[name]
     assert dataset.name == name
-    assert dataset.title
-    assert dataset.how_to_get
+    assert dataset.summary
+    assert dataset.facts["how_to_get"]
     (tmp_path / "notes.txt").write_text("no pictures here")
     (tmp_path / "deep" / "er").mkdir(parents=True)
     with pytest.raises(InputError) as caught:
@@ -67,7 +67,7 @@ def test_busi_mask_without_image(tmp_path: Path) -> None:
 
 def test_real_busi_as_published(data_root: Path) -> None:
     cases = create_dataset("busi", data_root / "busi")
-    assert Counter(case.label for case in cases) == dict(DATASETS["busi"].published)
+    assert Counter(case.label for case in cases) == dict(DATASETS["busi"].facts["published"])
     assert sum(len(case.masks) for case in cases) == 798
     assert sum(len(case.masks) > 1 for case in cases) == 17
     assert len({case.id for case in cases}) == 780

@@ -19,7 +19,6 @@ from segdistill.data.phantom import write_phantom
 from segdistill.data.splits import hold_out, hold_out_counts, k_fold, leave_one_out, unstratified
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
-from segdistill.registry import near_names
 
 VARIABLE = "SEGDISTILL_DATA"
 
@@ -110,8 +109,8 @@ def _divide(cases: list[Case], split: SplitRecipe, method: str) -> tuple[list[Ca
 
 
 def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, list[Case]]:
-    if data.dataset is not None and data.dataset not in DATASETS:
-        raise InputError(f"unknown dataset '{data.dataset}': {near_names(data.dataset, DATASETS)}")
+    if data.dataset is not None:
+        DATASETS.find(data.dataset)  # an unknown name is the first thing to report
     if source is None and data.dataset == "phantom":
         # drawn again in every run: the same seed gives the same files
         return "phantom", write_phantom(
@@ -143,7 +142,7 @@ def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, lis
                 f"{case.image}: image without mask: add the mask, label it normal if there is nothing to find, or give "
                 f"a table made by 'segdistill data index {name} {source} --unlabelled'"
             )
-    return DATASETS[name].title, cases
+    return DATASETS[name].summary, cases
 
 
 def _phantom_folder(data: DataRecipe, folder: Path) -> Path:

@@ -1,84 +1,68 @@
-"""Published datasets: one adapter per file, all listed here."""
+"""Datasets as published: each adapter turns a folder into cases; built by name with `create_dataset`."""
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from segdistill.data.case import Case, require_unique
-from segdistill.data.datasets.base import Dataset
-from segdistill.data.datasets.busi import BUSI
-from segdistill.data.datasets.chase_db1 import CHASE_DB1
-from segdistill.data.datasets.coronary import CORONARY
-from segdistill.data.datasets.dataset_b import DATASET_B
-from segdistill.data.datasets.decathlon import DECATHLON
-from segdistill.data.datasets.drive import DRIVE
-from segdistill.data.datasets.duke_spleen import DUKE_SPLEEN
-from segdistill.data.datasets.folder import FOLDER
-from segdistill.data.datasets.frames import FRAMES
-from segdistill.data.datasets.i2cvb import I2CVB
-from segdistill.data.datasets.nci_isbi import NCI_ISBI
-from segdistill.data.datasets.phantom import PHANTOM
-from segdistill.data.datasets.promise12 import PROMISE12
-from segdistill.data.datasets.prostate_multisite import PROSTATE_MULTISITE
-from segdistill.data.datasets.stu import STU
-from segdistill.data.datasets.sysu import SYSU
 from segdistill.errors import InputError
-from segdistill.registry import near_names
+from segdistill.registry import Registry, fit_options
 
-__all__ = ["DATASETS", "Dataset", "create_dataset"]
+B = TypeVar("B", bound=Callable[..., list[Case]])
 
-DATASETS: dict[str, Dataset] = {
-    dataset.name: dataset
-    for dataset in (
-        FOLDER,
-        FRAMES,
-        BUSI,
-        DATASET_B,
-        STU,
-        SYSU,
-        PROMISE12,
-        PROSTATE_MULTISITE,
-        NCI_ISBI,
-        I2CVB,
-        DECATHLON,
-        DUKE_SPLEEN,
-        CORONARY,
-        DRIVE,
-        CHASE_DB1,
-        PHANTOM,
-    )
-}
+DATASETS: Registry[list[Case]] = Registry("dataset", "segdistill.data.datasets")
+list_datasets = DATASETS.names
+
+
+def register_dataset(
+    name: str, title: str, *, how_to_get: str = "", published: Mapping[str, int] | None = None
+) -> Callable[[B], B]:
+    """Decorator that registers a function from a dataset's folder, and options, to its cases in natural order.
+
+    The function raises InputError when the folder is something else.
+
+    Args:
+        name: on the command line and in recipes.
+        title: its full name.
+        how_to_get: where it comes from, what it looks like, and its terms.
+        published: counts by label as published ("" for images without label), to compare with what was found.
+
+    Raises:
+        InputError: another dataset has that name.
+
+    >>> @register_dataset("mine", "My pictures")
+    ... def mine(path: Path) -> list[Case]:
+    ...     return [Case(file.stem, file) for file in sorted(path.glob("*.png"))]
+    >>> create_dataset("mine", ".")
+    []
+    """
+    return DATASETS.register(name, title, how_to_get=how_to_get, published=dict(published or {}))
 
 
 def create_dataset(name: str, path: str | Path, **options: Any) -> list[Case]:
     """Turns a dataset as published, in the folder `path` (or one or two levels above it), into cases.
 
     Args:
-        name: one of DATASETS.
+        name: one of `list_datasets()`.
         path: the dataset's folder.
         options: of this dataset; `phantom` has count, size and seed, `decathlon` task, `duke_spleen` modality,
             `chase_db1` observer.
 
     Raises:
-        InputError: unknown dataset or option, a folder that is not it (names what was looked for), or masks
+        InputError: unknown dataset or option, a folder that is not it (says what was looked for), or masks
             without images.
 
     >>> import tempfile
-    >>> len(create_dataset("phantom", Path(tempfile.mkdtemp()) / "new"))
-    120
+    >>> len(create_dataset("phantom", Path(tempfile.mkdtemp()) / "new", count=4, size=32))
+    4
     """
-    if name not in DATASETS:
-        raise InputError(f"unknown dataset '{name}': {near_names(name, DATASETS)}")
-    known = list(inspect.signature(DATASETS[name].index).parameters)[1:]
-    for option in options:
-        if option not in known:
-            raise InputError(
-                f"dataset '{name}' has no option '{option}': it has {', '.join(known) or 'none'}"
-            )
+    part = DATASETS.find(name)
+    known = {option: parameter.annotation for option, parameter in list(part.options.items())[1:]}
+    given = fit_options(f"dataset '{name}'", options, known)
     try:
-        cases = DATASETS[name].index(Path(path), **options)
+        cases = part.build(Path(path), **given)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}): check the folder and its permissions"

@@ -1,37 +1,15 @@
-"""What a published dataset's adapter is, and what adapters share."""
+"""What the adapters of datasets share."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from segdistill.data.case import Case
 from segdistill.errors import InputError
 from segdistill.imaging.dicom_series import series_files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".dcm")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """An adapter that turns a dataset, as published, into cases.
-
-    Attributes:
-        name: how it is called on the command line.
-        title: its full name.
-        index: from the folder (and options, where there are any) to cases in natural order; raises InputError
-            when the folder is something else.
-        published: counts by label as published ("" for unlabelled images), to compare with what was found.
-        how_to_get: where it comes from, what it looks like, and its terms.
-    """
-
-    name: str
-    title: str
-    index: Callable[..., list[Case]]
-    how_to_get: str
-    published: Mapping[str, int] = field(default_factory=dict)
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

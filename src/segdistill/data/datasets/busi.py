@@ -8,13 +8,24 @@ import re
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, list_images, require_pairs
+from segdistill.data.datasets import register_dataset
+from segdistill.data.datasets.base import find_root, list_images, require_pairs
 from segdistill.errors import InputError
 
 LABELS = ("benign", "malignant", "normal")
 _MASK = re.compile(r"^(?P<image>.+?)_mask(_\d+)?$")
 
 
+@register_dataset(
+    "busi",
+    "BUSI, Breast Ultrasound Images (Al-Dhabyani et al. 2020)",
+    how_to_get=(
+        "Download Dataset_BUSI_with_GT (linked from the paper, DOI 10.1016/j.dib.2019.104863) "
+        "and unpack it. "
+        "Terms differ between mirrors; cite the paper."
+    ),
+    published={"benign": 437, "malignant": 210, "normal": 133},
+)
 def index(path: Path) -> list[Case]:
     """Cases of BUSI; several masks of an image are joined, a normal image has an empty reference.
 
@@ -45,16 +56,3 @@ def index(path: Path) -> list[Case]:
         cases += [Case(file.stem, file, tuple(masks.pop(file.stem, ())), label=label) for file in images]
         require_pairs([file for files in masks.values() for file in files])
     return cases
-
-
-BUSI = Dataset(
-    name="busi",
-    title="BUSI, Breast Ultrasound Images (Al-Dhabyani et al. 2020)",
-    index=index,
-    how_to_get=(
-        "Download Dataset_BUSI_with_GT (linked from the paper, DOI 10.1016/j.dib.2019.104863) "
-        "and unpack it. "
-        "Terms differ between mirrors; cite the paper."
-    ),
-    published={"benign": 437, "malignant": 210, "normal": 133},
-)

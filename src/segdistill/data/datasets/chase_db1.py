@@ -6,12 +6,22 @@ import re
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, natural_key, require_pairs
+from segdistill.data.datasets import register_dataset
+from segdistill.data.datasets.base import find_root, natural_key, require_pairs
 
 _IMAGE = re.compile(r"^image_(?P<child>\d+)(?P<eye>[lr])$", re.IGNORECASE)
 _MASK = re.compile(r"^image_(?P<child>\d+)(?P<eye>[lr])_(?P<observer>1st|2nd)ho$", re.IGNORECASE)
 
 
+@register_dataset(
+    "chase_db1",
+    "CHASE_DB1, retinal vessels (Fraz et al. 2012)",
+    how_to_get=(
+        "Download CHASEDB1.zip from Kingston University's research data repository and unpack it. "
+        "Cite the paper."
+    ),
+    published={"": 28},
+)
 def index(path: Path, observer: str = "1st") -> list[Case]:
     """Cases of CHASE_DB1: Image_01L.jpg with Image_01L_1stHO.png, in one folder or in images/ and masks/ below it.
 
@@ -58,15 +68,3 @@ def _files(folder: Path) -> list[Path]:
         if file.suffix.lower() in (".jpg", ".jpeg", ".png", ".tif") and file.name[0] != "."
     ]
     return sorted(kept, key=lambda file: natural_key(file.name))
-
-
-CHASE_DB1 = Dataset(
-    name="chase_db1",
-    title="CHASE_DB1, retinal vessels (Fraz et al. 2012)",
-    index=index,
-    how_to_get=(
-        "Download CHASEDB1.zip from Kingston University's research data repository and unpack it. "
-        "Cite the paper."
-    ),
-    published={"": 28},
-)

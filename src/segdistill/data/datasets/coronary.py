@@ -6,11 +6,21 @@ import re
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, list_images, require_pairs
+from segdistill.data.datasets import register_dataset
+from segdistill.data.datasets.base import find_root, list_images, require_pairs
 
 _MASK = re.compile(r"^(?P<image>.+)_gt$", re.IGNORECASE)
 
 
+@register_dataset(
+    "coronary",
+    "X-ray coronary angiograms with vessel masks (CIMAT, DCA1)",
+    how_to_get=(
+        "Download DCA1 (134 angiograms, Cervantes-Sanchez et al. 2019, linked from DOI 10.3390/app9245507), or put "
+        "your own pairs N.png and N_gt.png into one folder. Cite the paper."
+    ),
+    published={"": 134},
+)
 def index(path: Path) -> list[Case]:
     """Cases of a folder of angiograms with their masks beside them: N.png with N_gt.png, N.pgm with N_gt.pgm.
 
@@ -35,15 +45,3 @@ def index(path: Path) -> list[Case]:
         cases.append(Case(file.stem, file, (mask,) if mask else (), group=group))
     require_pairs(list(masks.values()))
     return cases
-
-
-CORONARY = Dataset(
-    name="coronary",
-    title="X-ray coronary angiograms with vessel masks (CIMAT, DCA1)",
-    index=index,
-    how_to_get=(
-        "Download DCA1 (134 angiograms, Cervantes-Sanchez et al. 2019, linked from DOI 10.3390/app9245507), or put "
-        "your own pairs N.png and N_gt.png into one folder. Cite the paper."
-    ),
-    published={"": 134},
-)

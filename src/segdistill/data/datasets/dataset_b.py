@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, list_images, natural_key, subfolder
+from segdistill.data.datasets import register_dataset
+from segdistill.data.datasets.base import find_root, list_images, natural_key, subfolder
 from segdistill.data.datasets.folder import pair
 from segdistill.data.datasets.pairs import plain_name, table_labels
 from segdistill.errors import InputError
@@ -16,6 +17,16 @@ from segdistill.errors import InputError
 _IMAGES, _MASKS, _CLASSES = ("original", "originals", "images"), ("gt", "masks"), ("benign", "malignant")
 
 
+@register_dataset(
+    "dataset_b",
+    "Dataset B / UDIAT (Yap et al. 2018)",
+    how_to_get=(
+        "Ask the authors for it (a release agreement is signed) and unpack: BUS/original, "
+        "BUS/GT, DatasetB.xlsx. "
+        "Research use; cite the paper."
+    ),
+    published={"benign": 110, "malignant": 53},
+)
 def index(path: Path) -> list[Case]:
     """Cases of Dataset B: original/000001.png with GT/000001.png, labels from DatasetB.xlsx (or a .csv)
     beside them.
@@ -67,16 +78,3 @@ def _has_pair(folder: Path) -> bool:
 def _class_folders(folder: Path) -> list[tuple[str, Path]]:
     found = [(label, subfolder(folder, [label])) for label in _CLASSES]
     return [(label, child) for label, child in found if child is not None and _has_pair(child)]
-
-
-DATASET_B = Dataset(
-    name="dataset_b",
-    title="Dataset B / UDIAT (Yap et al. 2018)",
-    index=index,
-    how_to_get=(
-        "Ask the authors for it (a release agreement is signed) and unpack: BUS/original, "
-        "BUS/GT, DatasetB.xlsx. "
-        "Research use; cite the paper."
-    ),
-    published={"benign": 110, "malignant": 53},
-)

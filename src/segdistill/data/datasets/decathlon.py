@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, natural_key, require_pairs
+from segdistill.data.datasets import register_dataset
+from segdistill.data.datasets.base import find_root, natural_key, require_pairs
 from segdistill.errors import InputError
 
 
+@register_dataset(
+    "decathlon",
+    "Medical Segmentation Decathlon, one task (Antonelli et al. 2022)",
+    how_to_get=(
+        "Download a task with images of one channel, such as Task09_Spleen.tar (41 labelled CT), from "
+        "medicaldecathlon.com and unpack it. CC BY-SA 4.0; cite the paper."
+    ),
+    published={"": 41},
+)
 def index(path: Path, task: str = "") -> list[Case]:
     """Cases of one task: imagesTr/*.nii.gz with labelsTr/*.nii.gz of the same names.
 
@@ -77,15 +87,3 @@ def _declared(path: Path) -> tuple[list[str], int] | None:
     if any(".." in Path(name).parts or Path(name).is_absolute() for name in names):
         raise InputError(f"{path}: lists files outside of its folder: unpack the task again")
     return sorted(names, key=natural_key), classes
-
-
-DECATHLON = Dataset(
-    name="decathlon",
-    title="Medical Segmentation Decathlon, one task (Antonelli et al. 2022)",
-    index=index,
-    how_to_get=(
-        "Download a task with images of one channel, such as Task09_Spleen.tar (41 labelled CT), from "
-        "medicaldecathlon.com and unpack it. CC BY-SA 4.0; cite the paper."
-    ),
-    published={"": 41},
-)

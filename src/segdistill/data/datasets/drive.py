@@ -6,11 +6,21 @@ import re
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, natural_key
+from segdistill.data.datasets import register_dataset
+from segdistill.data.datasets.base import find_root, natural_key
 
 _SUFFIXES = (".tif", ".tiff", ".png", ".gif", ".jpg")
 
 
+@register_dataset(
+    "drive",
+    "DRIVE, retinal vessels (Staal et al. 2004)",
+    how_to_get=(
+        "Download DRIVE from drive.grand-challenge.org (registration) and unpack training and test. "
+        "Research use; cite the paper."
+    ),
+    published={"": 40},
+)
 def index(path: Path) -> list[Case]:
     """Cases of DRIVE: training/ and test/ with images/NN_training.tif and 1st_manual/NN_manual1.gif.
 
@@ -44,15 +54,3 @@ def _files(folder: Path) -> list[Path]:
 
 def _number(file: Path) -> str:
     return re.split(r"[_.]", file.name)[0].lstrip("0")
-
-
-DRIVE = Dataset(
-    name="drive",
-    title="DRIVE, retinal vessels (Staal et al. 2004)",
-    index=index,
-    how_to_get=(
-        "Download DRIVE from drive.grand-challenge.org (registration) and unpack training and test. "
-        "Research use; cite the paper."
-    ),
-    published={"": 40},
-)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from segdistill.data.case import Case
+from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import (
-    Dataset,
     find_root,
     first_header,
     natural_key,
@@ -20,6 +20,15 @@ _MASKS = ("masks", "mask", "segmentation", "segmentations", "labels", "label")
 _VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mhd", ".mha")
 
 
+@register_dataset(
+    "duke_spleen",
+    "Duke Spleen Data Set (Wang et al. 2023)",
+    how_to_get=(
+        "Ask for the Duke Spleen Data Set on Zenodo (linked from arXiv 2305.05732) and unpack it; each volume in a "
+        "folder with images/ and masks/. Terms on request; cite the paper."
+    ),
+    published={"": 69},
+)
 def index(path: Path, modality: str = "CT") -> list[Case]:
     """Cases of the Duke Spleen Data Set: folders with images/ (a DICOM series) and masks/ (a DICOM series or a volume).
 
@@ -72,15 +81,3 @@ def _one(folder: Path) -> Path:
     if len(found) != 1:
         raise InputError(f"{folder}: holds {len(found)} volumes where one is expected: keep one")
     return found[0]
-
-
-DUKE_SPLEEN = Dataset(
-    name="duke_spleen",
-    title="Duke Spleen Data Set (Wang et al. 2023)",
-    index=index,
-    how_to_get=(
-        "Ask for the Duke Spleen Data Set on Zenodo (linked from arXiv 2305.05732) and unpack it; each volume in a "
-        "folder with images/ and masks/. Terms on request; cite the paper."
-    ),
-    published={"": 69},
-)

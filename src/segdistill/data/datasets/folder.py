@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 from segdistill.data.case import Case
+from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import (
-    Dataset,
     find_root,
     list_images,
     natural_key,
@@ -96,6 +96,15 @@ def pair(images: list[Path], masks: list[Path]) -> dict[Path, tuple[Path, ...]]:
     return {image: tuple(files) for image, files in found.items()}
 
 
+@register_dataset(
+    "folder",
+    "Your own images: a folder with images/ and masks/",
+    how_to_get=(
+        "Put pictures into images/ and masks of the same names into masks/ (several masks: "
+        "7_mask.png, "
+        "7_mask_1.png); sub-folders of both become labels."
+    ),
+)
 def index(path: Path) -> list[Case]:
     """Cases of a folder, in one of these layouts (each also inside train/, val/, test/, which then fill
     `split`):
@@ -183,15 +192,3 @@ def _cases(images: list[Path], masks: list[Path], prefix: str, split: str, label
         names[image.stem] = image
     pairs = pair(images, masks)
     return [Case(prefix + image.stem, image, pairs[image], label=label, split=split) for image in images]
-
-
-FOLDER = Dataset(
-    name="folder",
-    title="Your own images: a folder with images/ and masks/",
-    index=index,
-    how_to_get=(
-        "Put pictures into images/ and masks of the same names into masks/ (several masks: "
-        "7_mask.png, "
-        "7_mask_1.png); sub-folders of both become labels."
-    ),
-)

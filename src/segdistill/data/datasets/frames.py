@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.data.case import Case
+from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import (
-    Dataset,
     find_root,
     list_images,
     natural_key,
@@ -187,6 +187,14 @@ class _Scan:
         return self.folder.name.lower()
 
 
+@register_dataset(
+    "frames",
+    "Frames of videos: a folder of pictures per scan (layout of sets like MBUD, Fan et al. 2023)",
+    how_to_get=(
+        "Your own: one folder per scan with numbered frames, inside a folder per class or with a table "
+        "(scan, label, patient; scan, frame, box). MBUD itself is private."
+    ),
+)
 def index(path: Path) -> list[Case]:
     """One case per frame, scan by scan in the order of their numbers; all frames of a scan, or of a patient where a
     table names patients, share a group, so that no split tears them apart.
@@ -323,14 +331,3 @@ def _require_scans(masks: Path, scans: list[_Scan]) -> None:
     for folder in sorted(path for path in masks.rglob("*") if path.is_dir() and path not in used):
         require_pairs(list_images(folder))
     require_pairs(list_images(masks))
-
-
-FRAMES = Dataset(
-    name="frames",
-    title="Frames of videos: a folder of pictures per scan (layout of sets like MBUD, Fan et al. 2023)",
-    index=index,
-    how_to_get=(
-        "Your own: one folder per scan with numbered frames, inside a folder per class or with a table "
-        "(scan, label, patient; scan, frame, box). MBUD itself is private."
-    ),
-)

@@ -5,9 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, natural_key, subfolder
+from segdistill.data.datasets import register_dataset
+from segdistill.data.datasets.base import find_root, natural_key, subfolder
 
 
+@register_dataset(
+    "i2cvb",
+    "I2CVB prostate MR (Lemaitre et al. 2015)",
+    how_to_get=(
+        "Download the multi-parametric MR of I2CVB (i2cvb.github.io, on Zenodo) and unpack it: folders 'Patient N' "
+        "with T2W and GT/prostate, in GE/ and Siemens/ for both scanners. CC BY; cite the paper."
+    ),
+    published={"": 19},
+)
 def index(path: Path) -> list[Case]:
     """Cases of I2CVB: `Patient 383/T2W` with the masks in `Patient 383/GT/prostate`, both DICOM series.
 
@@ -38,15 +48,3 @@ def _patients(folder: Path) -> list[Path]:
     places = [*children, *(patient for scanner in scanners for patient in scanner.iterdir())]
     found = [place for place in places if place.is_dir() and subfolder(place, ["t2w"])]
     return sorted(found, key=lambda place: natural_key(str(place.relative_to(folder))))
-
-
-I2CVB = Dataset(
-    name="i2cvb",
-    title="I2CVB prostate MR (Lemaitre et al. 2015)",
-    index=index,
-    how_to_get=(
-        "Download the multi-parametric MR of I2CVB (i2cvb.github.io, on Zenodo) and unpack it: folders 'Patient N' "
-        "with T2W and GT/prostate, in GE/ and Siemens/ for both scanners. CC BY; cite the paper."
-    ),
-    published={"": 19},
-)

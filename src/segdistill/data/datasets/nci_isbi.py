@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, natural_key, require_pairs, series_folders
+from segdistill.data.datasets import register_dataset
+from segdistill.data.datasets.base import find_root, natural_key, require_pairs, series_folders
 from segdistill.errors import InputError
 
 SITES = {"prostate3t": "RUNMC", "prostatedx": "BMC"}
@@ -17,6 +18,16 @@ _MASK = re.compile(
 )
 
 
+@register_dataset(
+    "nci_isbi",
+    "NCI-ISBI 2013 prostate MR (Bloch et al. 2015)",
+    how_to_get=(
+        "Download the images of the collections Prostate-3T and PROSTATE-DIAGNOSIS that the challenge lists, "
+        "one series per patient, and its masks (NRRD), from The Cancer Imaging Archive into one folder. CC BY 3.0; "
+        "cite the collections."
+    ),
+    published={"": 80},
+)
 def index(path: Path) -> list[Case]:
     """Cases of NCI-ISBI 2013: folders Prostate3T-.. and ProstateDx-.. with one DICOM series each, masks as NRRD.
 
@@ -66,16 +77,3 @@ def _series(root: Path) -> dict[str, list[Path]]:
         if folder.is_dir() and _PATIENT.match(folder.name):
             found.setdefault(folder.name, {}).update(dict.fromkeys(series_folders(folder)))
     return {patient: list(found[patient]) for patient in sorted(found, key=natural_key) if found[patient]}
-
-
-NCI_ISBI = Dataset(
-    name="nci_isbi",
-    title="NCI-ISBI 2013 prostate MR (Bloch et al. 2015)",
-    index=index,
-    how_to_get=(
-        "Download the images of the collections Prostate-3T and PROSTATE-DIAGNOSIS that the challenge lists, "
-        "one series per patient, and its masks (NRRD), from The Cancer Imaging Archive into one folder. CC BY 3.0; "
-        "cite the collections."
-    ),
-    published={"": 80},
-)

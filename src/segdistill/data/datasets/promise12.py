@@ -7,13 +7,23 @@ import re
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, natural_key, require_pairs
+from segdistill.data.datasets import register_dataset
+from segdistill.data.datasets.base import find_root, natural_key, require_pairs
 from segdistill.errors import InputError
 
 _IMAGE = re.compile(r"^case\d+\.mhd$", re.IGNORECASE)
 _MASK = re.compile(r"^(?P<image>case\d+)_segmentation\.mhd$", re.IGNORECASE)
 
 
+@register_dataset(
+    "promise12",
+    "PROMISE12, prostate MR (Litjens et al. 2014)",
+    how_to_get=(
+        "Download TrainingData from promise12.grand-challenge.org (registration) and unpack it. Put a sites.csv "
+        "(columns case, site) beside it to divide by hospital. Research use; cite the paper."
+    ),
+    published={"": 50},
+)
 def index(path: Path) -> list[Case]:
     """Cases of PROMISE12: CaseNN.mhd with CaseNN_segmentation.mhd; their voxels lie beside them (.raw or .zraw).
 
@@ -61,15 +71,3 @@ def _sites(root: Path) -> dict[str, str]:
             raise InputError(f"{table}: needs the columns case and site")
         return {(row["case"] or "").strip().lower(): (row["site"] or "").strip() for row in rows}
     return {}
-
-
-PROMISE12 = Dataset(
-    name="promise12",
-    title="PROMISE12, prostate MR (Litjens et al. 2014)",
-    index=index,
-    how_to_get=(
-        "Download TrainingData from promise12.grand-challenge.org (registration) and unpack it. Put a sites.csv "
-        "(columns case, site) beside it to divide by hospital. Research use; cite the paper."
-    ),
-    published={"": 50},
-)

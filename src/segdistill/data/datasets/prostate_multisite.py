@@ -6,12 +6,22 @@ import re
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, natural_key, require_pairs
+from segdistill.data.datasets import register_dataset
+from segdistill.data.datasets.base import find_root, natural_key, require_pairs
 
 SITES = ("RUNMC", "BMC", "I2CVB", "UCL", "BIDMC", "HK")
 _MASK = re.compile(r"^(?P<image>.+?)_segmentation(?P<end>\.nii(\.gz)?)$", re.IGNORECASE)
 
 
+@register_dataset(
+    "prostate_multisite",
+    "Multi-site prostate MR of six hospitals (Liu et al. 2020)",
+    how_to_get=(
+        "Download the collection from the authors' project page (SAML) and unpack it: folders RUNMC, BMC, I2CVB, UCL, "
+        "BIDMC and HK. Research use; cite the paper and the three sources."
+    ),
+    published={"": 116},
+)
 def index(path: Path) -> list[Case]:
     """Cases of the collection: SITE/CaseNN.nii.gz with SITE/CaseNN_segmentation.nii.gz, one folder per site.
 
@@ -55,15 +65,3 @@ def _images(folder: Path) -> list[Path]:
         and file.name[0] != "."
     ]
     return sorted(files, key=lambda file: natural_key(file.name))
-
-
-PROSTATE_MULTISITE = Dataset(
-    name="prostate_multisite",
-    title="Multi-site prostate MR of six hospitals (Liu et al. 2020)",
-    index=index,
-    how_to_get=(
-        "Download the collection from the authors' project page (SAML) and unpack it: folders RUNMC, BMC, I2CVB, UCL, "
-        "BIDMC and HK. Research use; cite the paper and the three sources."
-    ),
-    published={"": 116},
-)

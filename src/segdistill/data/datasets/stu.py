@@ -6,12 +6,23 @@ import re
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets.base import Dataset, find_root, list_images, require_pairs
+from segdistill.data.datasets import register_dataset
+from segdistill.data.datasets.base import find_root, list_images, require_pairs
 
 _IMAGE = re.compile(r"^Test_Image_(\d+)$", re.IGNORECASE)
 _MASK = re.compile(r"^mask_(\d+)$", re.IGNORECASE)
 
 
+@register_dataset(
+    "stu",
+    "STU-Hospital (Zhuang et al. 2019)",
+    how_to_get=(
+        "Download the folder Hospital of the authors' public repository STU-Hospital (linked "
+        "from the paper, DOI "
+        "10.1371/journal.pone.0221535). Cite the paper."
+    ),
+    published={"": 42},
+)
 def index(path: Path) -> list[Case]:
     """Cases of STU-Hospital: Hospital/Test_Image_N.png with mask_N.png.
 
@@ -38,16 +49,3 @@ def index(path: Path) -> list[Case]:
         cases.append(Case(file.stem, file, files, site="STU", resize_mask=True))
     require_pairs(list(masks.values()))
     return cases
-
-
-STU = Dataset(
-    name="stu",
-    title="STU-Hospital (Zhuang et al. 2019)",
-    index=index,
-    how_to_get=(
-        "Download the folder Hospital of the authors' public repository STU-Hospital (linked "
-        "from the paper, DOI "
-        "10.1371/journal.pone.0221535). Cite the paper."
-    ),
-    published={"": 42},
-)

@@ -13,13 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from segdistill.data.case import Case
-from segdistill.data.datasets import folder
-from segdistill.data.datasets.base import Dataset, find_root, natural_key, subfolder
+from segdistill.data.datasets import folder, register_dataset
+from segdistill.data.datasets.base import find_root, natural_key, subfolder
 from segdistill.data.datasets.pairs import plain_label
 
 _CLASSES = ("benign", "malignant")
 
 
+@register_dataset(
+    "sysu",
+    "SYSU, Sun Yat-sen University Cancer Center (Huang et al. 2020)",
+    how_to_get=(
+        "Ask the authors of the paper (DOI 10.1016/j.media.2020.101657); commonly described "
+        "as 320 images. Put "
+        "images and masks into images/ and masks/."
+    ),
+)
 def index(path: Path) -> list[Case]:
     """Cases of SYSU in one of the layouts of this module's description; labels from folder names.
 
@@ -46,15 +55,3 @@ def index(path: Path) -> list[Case]:
 def _class_folders(place: Path) -> list[tuple[str, Path]]:
     found = [(label, subfolder(place, [label])) for label in _CLASSES]
     return [(label, child) for label, child in found if child is not None and folder.is_plain(child)]
-
-
-SYSU = Dataset(
-    name="sysu",
-    title="SYSU, Sun Yat-sen University Cancer Center (Huang et al. 2020)",
-    index=index,
-    how_to_get=(
-        "Ask the authors of the paper (DOI 10.1016/j.media.2020.101657); commonly described "
-        "as 320 images. Put "
-        "images and masks into images/ and masks/."
-    ),
-)
