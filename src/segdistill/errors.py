@@ -1,6 +1,9 @@
-"""The few ways in which segdistill stops: each carries one line for the user and the exit code of the command line."""
+"""The errors of segdistill: each has one line for the user and the exit code of the command line."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class SegdistillError(Exception):
@@ -14,9 +17,9 @@ class SegdistillError(Exception):
 
 
 class InputError(SegdistillError):
-    """Something that the user gave cannot be used: says what is wrong and what to do.
+    """Unusable input: the message states the value, the rule and the fix.
 
-    >>> InputError("unknown model 'unett': did you mean 'unet'?").exit_code
+    >>> InputError("unknown network 'unett': did you mean 'unet'?").exit_code
     2
     """
 
@@ -38,6 +41,23 @@ class MissingExtra(InputError):
         super().__init__(f"{what} needs the extra '{extra}': pip install 'segdistill[{extra}]'")
 
 
+@contextmanager
+def needs(what: str, extra: str) -> Iterator[None]:
+    """Turns a missing module inside the block into one line that names the extra to install; no extra: lets it pass.
+
+    >>> with needs("training", "train"):
+    ...     import nothing_of_this_name
+    Traceback (most recent call last):
+    segdistill.errors.MissingExtra: training needs the extra 'train': pip install 'segdistill[train]'
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if not extra or (error.name or "").startswith("segdistill"):
+            raise
+        raise MissingExtra(what, extra) from error
+
+
 class CasesFailed(SegdistillError):
     """Some cases of several could not be processed; the others were."""
 
@@ -56,4 +76,4 @@ def first_line(error: BaseException) -> str:
     >>> first_line(ValueError("no such layer\nmore"))
     'ValueError: no such layer'
     """
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].removesuffix(": ").rstrip(":")
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from segdistill.errors import InputError, MissingExtra
+from segdistill.errors import InputError, needs
 from segdistill.registry import Registry, near_names
 
 
@@ -44,12 +44,8 @@ class Kind:
         >>> "phantom" in KINDS["dataset"].registry()
         True
         """
-        try:
+        with needs(f"a {self.name}", self.extra):
             registry: Registry[Any] = getattr(importlib.import_module(self.module), self.plural.upper())
-        except ModuleNotFoundError as error:
-            if not self.extra or (error.name or "").startswith("segdistill"):
-                raise
-            raise MissingExtra(f"a {self.name}", self.extra) from error
         return registry
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from segdistill.errors import InputError, MissingExtra
+from segdistill.errors import InputError, needs
 from segdistill.options import fit_option, options_of, type_name
 from segdistill.plugins import load_installed
 
@@ -168,14 +168,10 @@ class Registry(Mapping[str, Part[T]]):
     def _complete(self) -> None:
         if self._is_complete:
             return
-        try:
+        with needs(f"a {self.kind}", self.extra):
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
                 importlib.import_module(module.name)
-        except ModuleNotFoundError as error:
-            if not self.extra or (error.name or "").startswith("segdistill"):
-                raise
-            raise MissingExtra(f"a {self.kind}", self.extra) from error
         self._is_complete = True
 
     def __getitem__(self, name: str) -> Part[T]:

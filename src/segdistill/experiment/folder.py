@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from segdistill.errors import InputError
 from segdistill.experiment.environment import ENVIRONMENT
 
 LOCK = ".lock"
 OWN = ("cases.csv", "recipe.yaml", "report.html", "model.onnx", "model.json", "model_card.md", "run.json")
-"""Files of a run, which all come after its environment.json."""
-# as files.atomic_write names what it has not finished
+"""Files of a run; all are written after its environment.json."""
+# as files.atomic_write names unfinished files
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 
 
@@ -40,20 +39,26 @@ def only_writer(folder: Path) -> Iterator[None]:
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     _require_own(folder)
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(folder)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"another run is writing to {folder}: wait for it or choose another --out"
+        ) from error
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}: choose another --out") from error
-    with lock:
-        try:
-            sweep(folder)
-            yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)
-            with suppress(OSError):
-                for path in made:
-                    path.rmdir()
+    try:
+        sweep(folder)
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            if not (folder / ENVIRONMENT).exists():  # in the folder of a run it stays: the next run may wait for it
+                (folder / LOCK).unlink(missing_ok=True)
+            for path in made:
+                path.rmdir()
 
 
 def _require_own(folder: Path) -> None:
@@ -67,23 +72,6 @@ def _require_own(folder: Path) -> None:
                 raise InputError(
                     f"{folder / name} would be replaced, and no run has written it: choose another --out"
                 )
-
-
-def _acquire(folder: Path) -> IO[str]:
-    """The locked file; tried again when the run that held it removed it in between."""
-    while True:
-        lock = open(folder / LOCK, "w")  # noqa: SIM115 - closed by the caller
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise InputError(
-                f"another run is writing to {folder}: wait for it or choose another --out"
-            ) from error
-        with suppress(FileNotFoundError):
-            if os.stat(folder / LOCK).st_ino == os.fstat(lock.fileno()).st_ino:
-                return lock
-        lock.close()
 
 
 def sweep(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from segdistill.errors import InputError
+from segdistill.errors import InputError, first_line
 from segdistill.models.network import FeatureInfo, Network, Output, require_positive
 from segdistill.models.registry import register_network
 from segdistill.models.u2net import enlarge_like
@@ -130,7 +130,7 @@ class External(Network):
         except Exception as error:
             raise InputError(
                 f"{self.target} fails on an image of {self.in_channels} x {size} x {size} "
-                f"({_first_line(error)}): check arguments, in_channels and probe"
+                f"({first_line(error)}): check arguments, in_channels and probe"
             ) from error
         for module in training:
             module.training = True
@@ -185,7 +185,7 @@ def _make(target: str, arguments: dict[str, Any], known: dict[str, int]) -> nn.M
     try:
         network = factory(**arguments)
     except Exception as error:
-        raise InputError(f"{target} cannot be built with {arguments}: {_first_line(error)}") from error
+        raise InputError(f"{target} cannot be built with {arguments}: {first_line(error)}") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"{target} makes a {type(network).__name__}, not a torch.nn.Module")
     return network
@@ -199,7 +199,7 @@ def _import(target: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module)
     except Exception as error:  # another's module may fail in any way
         raise InputError(
-            f"cannot import {module} ({_first_line(error)}): install it, or put its folder on PYTHONPATH"
+            f"cannot import {module} ({first_line(error)}): install it, or put its folder on PYTHONPATH"
         ) from error
     for part in path.split("."):
         if not hasattr(found, part):
@@ -216,7 +216,3 @@ def _like(level: Any, logits: Any) -> bool:
 
 def _spell(value: Any) -> str:
     return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

@@ -1,1 +1,1 @@
-"""The model file in use: needs numpy, Pillow and onnxruntime, and never torch."""
+"""Uses a model file: needs numpy, Pillow and onnxruntime, never torch."""

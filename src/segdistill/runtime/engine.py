@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segdistill.errors import InputError
+from segdistill.errors import InputError, first_line
 from segdistill.runtime.model_file import INPUT_NAME, LABEL_NAME, OUTPUT_NAME, ModelInfo, read_info
 
 
 class Engine:
-    """One loaded model file; not tied to a thread, `run` may be called from several.
+    """One loaded model file; several threads may call `run` at the same time.
 
     Args:
         path: the model file.
@@ -38,7 +38,7 @@ class Engine:
         self.info: ModelInfo = read_info(path)
         onnxruntime = _onnxruntime()
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # its errors reach the user as one line of ours
+        options.log_severity_level = 4  # we show its errors, as one line
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         try:
@@ -46,16 +46,15 @@ class Engine:
                 str(path), sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own exceptions share no base
-            raise InputError(f"not a segdistill model file: {path}: {_first_line(error)}") from error
+            raise InputError(f"not a segdistill model file: {path}: {first_line(error)[:200]}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if [value.name for value in inputs] != [INPUT_NAME] or OUTPUT_NAME not in [
-            value.name for value in outputs
-        ]:
+        names = [value.name for value in outputs]
+        if [value.name for value in inputs] != [INPUT_NAME] or OUTPUT_NAME not in names:
             raise InputError(
                 f"not a segdistill model file: {path} has no input 'image' and output 'probability'"
             )
-        if self.info.labels and LABEL_NAME not in [value.name for value in outputs]:
-            raise InputError(f"not a segdistill model file: {path} names classes and has no output 'label'")
+        if self.info.labels and LABEL_NAME not in names:
+            raise InputError(f"not a segdistill model file: {path} has classes and no output 'label'")
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalised images (B, C, H, W) -> probabilities (B, K, H, W), both float32.
@@ -78,29 +77,24 @@ class Engine:
             )
         try:
             wanted = [OUTPUT_NAME, LABEL_NAME] if self.info.labels else [OUTPUT_NAME]
-            answer, *label = self._session.run(wanted, {INPUT_NAME: np.ascontiguousarray(batch)})
+            mask, *label = self._session.run(wanted, {INPUT_NAME: np.ascontiguousarray(batch)})
         except Exception as error:
             raise InputError(
-                f"{self.path}: the network does not run on {batch.shape}: {_first_line(error)}"
+                f"{self.path}: the network does not run on {batch.shape}: {first_line(error)[:200]}"
             ) from error
-        if not isinstance(answer, np.ndarray) or answer.ndim != 4 or len(answer) != len(batch):
-            raise InputError(f"not a segdistill model file: {self.path} does not give (B, K, H, W)")
+        if not isinstance(mask, np.ndarray) or mask.ndim != 4 or len(mask) != len(batch):
+            raise InputError(f"not a segdistill model file: {self.path} does not return (B, K, H, W)")
         if label and np.shape(label[0]) != (len(batch), len(self.info.labels)):
             raise InputError(
-                f"not a segdistill model file: {self.path} does not give the classes that it names"
+                f"not a segdistill model file: {self.path} does not return {len(self.info.labels)} classes"
             )
-        return answer.astype(np.float32, copy=False), label[0].astype(
-            np.float32, copy=False
-        ) if label else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        classes = label[0].astype(np.float32, copy=False) if label else None
+        return mask.astype(np.float32, copy=False), classes
 
 
 def _onnxruntime() -> ModuleType:
-    """ONNX Runtime with its telemetry off: since 1.31 it keeps a device id and a log to send below the home folder, and
-    its own switch for that does not stop the files.
+    """ONNX Runtime without telemetry: since 1.31 it writes a device id and a log below the home folder, whatever its
+    own setting for that is.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -110,9 +104,7 @@ def _onnxruntime() -> ModuleType:
 
 
 def milliseconds_per_image(engine: Engine) -> float:
-    """Median time of five runs of the network on one image of its own input size, after one run to warm up.
-
-    Reading, pre-processing and post-processing are not in it.
+    """Median time of five runs on one image of the network's input size, after one to warm up; no pre-processing.
 
     Raises:
         InputError: the network does not run.

@@ -1,4 +1,4 @@
-"""The machine that something was measured on, and the versions of what ran there."""
+"""The machine that something was measured on, and the versions of the software."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def machine() -> dict[str, str]:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Version of each package as it is installed, or "not installed".
+    """Version of each installed package, or "not installed".
 
     >>> versions(["no-package-of-this-name"])
     {'no-package-of-this-name': 'not installed'}

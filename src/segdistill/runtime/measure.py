@@ -38,11 +38,11 @@ def measure(mask: NDArray[Any], spacing: Spacing | None = None) -> Measurement:
     """Measures a mask.
 
     Components are 8-connected; of equally large ones the first in raster order counts. Pixels are squares, so
-    a single pixel is sqrt(2) long. In mm the axes are found anew: with unequal spacing they lie elsewhere.
+    a single pixel is sqrt(2) long. In mm the axes are computed separately: unequal spacing changes them.
 
     Args:
         mask: (H, W), foreground where not zero.
-        spacing: size of a pixel; where it does not hold for the whole mask, nothing is given in mm.
+        spacing: size of a pixel; where it does not hold for the whole mask, there are no values in mm.
 
     >>> size = measure(np.ones((3, 4), bool), Spacing(0.5, 0.5, "PixelSpacing"))
     >>> size.area_px, size.long_px, size.short_px, size.area_mm2, size.long_mm

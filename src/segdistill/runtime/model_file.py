@@ -1,4 +1,4 @@
-"""What a model file says about itself: JSON in the ONNX file's metadata, written by export."""
+"""The record in a model file: JSON in the ONNX file's metadata, written by export."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LABEL_NAME = "label"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Everything that is needed to use a model file and to know where it comes from.
+    """Everything needed to use a model file and to trace its origin.
 
     Attributes:
         name: shown to users.
         input_channels: channels of the network's input; those of `preprocess`.
-        classes: names of the labels, background first; those of `postprocess`.
+        classes: names of the mask's classes, background first; those of `postprocess`.
         preprocess: from pixels to the network's input.
-        postprocess: from probabilities to labels.
+        postprocess: from probabilities to a mask.
         provenance: hashes of data, recipe and weights, teachers, versions (JSON types).
         metrics: what was measured on the test split (JSON types).
         labels: classes of the whole image, in the order of the output "label"; empty: the network only segments.
@@ -64,7 +64,7 @@ class ModelInfo:
 
 
 def dump_info(info: ModelInfo) -> str:
-    """The JSON text that a model file holds under `METADATA_KEY`.
+    """The JSON text in a model file, under `METADATA_KEY`.
 
     >>> info = ModelInfo("demo", 3, ("background", "lesion"), Preprocess((64, 64)), Postprocess())
     >>> parse_info(dump_info(info)) == info
@@ -124,7 +124,7 @@ def parse_info(text: str) -> ModelInfo:
 
 
 def read_info(path: str | Path) -> ModelInfo:
-    """What a model file says about itself, without loading its network.
+    """The record in a model file, without loading its network.
 
     Raises:
         InputError: the file is missing, damaged, not ours, or of a newer version.

@@ -1,7 +1,7 @@
-"""Looks into an ONNX file without onnx or onnxruntime, and refuses what could reach beyond the file.
+"""Checks an ONNX file without onnx or onnxruntime, and refuses references to anything outside the file.
 
-An ONNX file is a protobuf message; only its framing is walked here (source: the protobuf encoding guide and
-onnx.proto), nothing is copied but the metadata.
+An ONNX file is a protobuf message. Only its framing is parsed (source: the protobuf encoding guide and onnx.proto), and
+only the metadata is copied.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _INSIDE = {
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """Checks an ONNX file and gives its metadata.
+    """Checks an ONNX file and returns its metadata.
 
-    Checked: a regular file within `MAX_BYTES`, intact framing, no weights in other files, no operators from
-    outside of ONNX and ONNX Runtime.
+    Checked: a regular file within `MAX_BYTES`, intact framing, no weights in other files, no operators
+    other than those of ONNX and ONNX Runtime.
 
     Raises:
         InputError: the file is missing or a check fails.
@@ -80,7 +80,7 @@ def _scan_model(data: mmap.mmap, path: Path) -> dict[str, str]:
 
 
 def _scan(data: mmap.mmap, begin: int, end: int, kind: str, path: Path, depth: int) -> None:
-    """Walks one message for operators and tensors that must not be there."""
+    """Looks for operators and tensors that are not allowed in one message."""
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     inside = _INSIDE[kind]

@@ -1,30 +1,36 @@
-"""From a picture, or a volume, to its mask with one model file."""
+"""From a picture, or a volume, to its mask with one network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segdistill.errors import InputError
 from segdistill.imaging.boxes import Box, tight_box
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Pixels
+from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
 from segdistill.imaging.volume import Volume
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import ModelInfo
 
+Image = Pixels | str | Path
+"""uint8 pixels (H, W) or (H, W, 3), or the path of a picture."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A mask and how sure the network is, at the picture's own size.
+    """A mask with its probabilities, at the picture's own size.
 
     Attributes:
-        mask: labels, uint8 (H, W), 0 for background.
+        mask: class indices, uint8 (H, W), 0 for background.
         probability: that a pixel is not background, float32 (H, W).
         classes: name -> probability of the whole image's classes, of several patches their mean; empty where the
             network only segments.
@@ -59,8 +65,8 @@ class VolumePrediction:
 
     Attributes:
         volume: what was segmented, as stored.
-        mask: labels, uint8 (D, H, W), 0 for background.
-        mean_probability: inside of the mask; None when it is empty.
+        mask: class indices, uint8 (D, H, W), 0 for background.
+        mean_probability: inside the mask; None when it is empty.
     """
 
     volume: Volume
@@ -69,7 +75,7 @@ class VolumePrediction:
 
     @property
     def voxels(self) -> int:
-        """Voxels of foreground."""
+        """Number of foreground voxels."""
         return int(np.count_nonzero(self.mask))
 
     @property
@@ -79,38 +85,118 @@ class VolumePrediction:
         return None if spacing is None else self.voxels * float(np.prod(spacing)) / 1000
 
 
-def predict_volume(
-    segment: Callable[[Pixels], Prediction],
-    intensity: Intensity | None,
-    volume: Volume,
-    progress: Callable[[int, int], None] | None = None,
-) -> VolumePrediction:
-    """Segments every slice of a volume.
+class Runs(Protocol):
+    """A network with its pre- and post-processing: `Engine` for a model file, `TorchEngine` for a stage of a run."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Processing, classes and provenance."""
+
+    def run_both(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """See `Engine.run_both`."""
+
+
+class Predictor:
+    """Segments pictures and volumes with one network; `segdistill.load_model` makes it from a model file.
 
     Args:
-        segment: says what it sees in one slice (`Predictor.predict_pixels`).
-        intensity: how its training made 8 bits of a volume's values; None for the default.
-        volume: as stored (`read_volume(path, turn=False)`): the network sees it turned as in its training, and the
-            answer is turned back.
-        progress: called with (done, total) after every slice.
+        network: a model file, or an engine.
+        threads: CPU threads for a model file; None leaves the choice to ONNX Runtime (all cores).
+        threshold: replaces that of the network.
+
+    Attributes:
+        engine: runs the network.
+        postprocess: from its probabilities to the mask.
+
+    Raises:
+        InputError: not a model file of ours, or a threshold outside of 0..1.
+
+    >>> Predictor("absent.onnx")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: no such model file: absent.onnx
     """
-    turned = volume.turned()
-    levels = slice_levels(intensity, turned)
-    mask = np.zeros(volume.voxels.shape, np.uint8)
-    into = as_turned(mask, volume)
-    total, inside = 0.0, 0
-    for k in range(len(into)):
-        answer = segment(levels(k))
-        into[k] = answer.mask
-        found = answer.probability[answer.mask != 0]
-        total, inside = total + float(found.sum(dtype=np.float64)), inside + found.size
-        if progress is not None:
-            progress(k + 1, len(into))
-    return VolumePrediction(volume, mask, total / inside if inside else None)
+
+    def __init__(
+        self, network: str | Path | Runs, threads: int | None = None, threshold: float | None = None
+    ) -> None:
+        self.engine: Runs = Engine(network, threads) if isinstance(network, (str, Path)) else network
+        self.postprocess: Postprocess = self.info.postprocess
+        if threshold is not None:
+            self.postprocess = replace(self.postprocess, threshold=threshold)
+
+    @property
+    def info(self) -> ModelInfo:
+        """Processing, classes and provenance of the network."""
+        return self.engine.info
+
+    @overload
+    def predict(self, images: Image) -> Prediction: ...
+
+    @overload
+    def predict(self, images: list[Any]) -> list[Prediction]: ...
+
+    def predict(self, images: Image | list[Any]) -> Prediction | list[Prediction]:
+        """Segments one picture, or each of a list.
+
+        Args:
+            images: uint8 (H, W) or (H, W, 3), or a path; or a list of these.
+
+        Returns:
+            A prediction, at the picture's own size, or a list of them.
+
+        Raises:
+            InputError: an array of another shape or type, or a file that cannot be read (UnreadableImage).
+        """
+        if isinstance(images, (str, Path)):
+            return self.predict_pixels(read_picture(images).pixels)
+        if isinstance(images, np.ndarray):
+            return self.predict_pixels(images)
+        return [self.predict(image) for image in images]
+
+    def predict_pixels(self, pixels: Pixels) -> Prediction:
+        """Segments uint8 pixels (H, W) or (H, W, 3); the result has their size.
+
+        Raises:
+            InputError: an array of another shape or type.
+        """
+        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
+            raise InputError(
+                f"an image is uint8 (height, width) or (height, width, 3), got {pixels.dtype} {pixels.shape}: convert "
+                "it"
+            )
+        size = (pixels.shape[0], pixels.shape[1])
+        preprocess = self.info.preprocess
+        outputs = [self.engine.run_both(image[None]) for image in preprocess.inputs(pixels)]
+        probability = preprocess.join(np.stack([mask[0] for mask, _ in outputs]), size)
+        labels = [label[0] for _, label in outputs if label is not None]
+        classes = dict(zip(self.info.labels, np.mean(labels, axis=0).tolist(), strict=True)) if labels else {}
+        foreground = self.postprocess.foreground(probability, size)
+        if len(probability) <= 2:
+            return Prediction(self.postprocess.above(foreground), foreground, classes)
+        return Prediction(self.postprocess.mask(probability, size), foreground, classes)
+
+    def predict_volume(self, path: str | Path) -> VolumePrediction:
+        """Segments every slice of a volume: turned as in training, and the mask is turned back.
+
+        Raises:
+            UnreadableImage: the file cannot be read.
+        """
+        volume = read_volume(path, turn=False)
+        turned = volume.turned()
+        levels = slice_levels(self.info.preprocess.intensity, turned)
+        mask = np.zeros(volume.voxels.shape, np.uint8)
+        into = as_turned(mask, volume)
+        total, inside = 0.0, 0
+        for k in range(len(into)):
+            found = self.predict_pixels(levels(k))
+            into[k] = found.mask
+            chosen = found.probability[found.mask != 0]
+            total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
+        return VolumePrediction(volume, mask, total / inside if inside else None)
 
 
 def slice_levels(intensity: Intensity | None, turned: Volume) -> Callable[[int], Pixels]:
-    """A function from the number of a slice to its 8 bits, as the network was trained with."""
+    """A function from the number of a slice to its 8 bits, as in training."""
     to_eight_bits = (intensity or Intensity()).levels(turned.voxels)
     return lambda k: to_eight_bits(np.asarray(turned.voxels[k]))
 
@@ -133,56 +219,3 @@ def as_turned(stored: NDArray[np.uint8], volume: Volume) -> NDArray[np.uint8]:
     view = stored.swapaxes(1, 2) if swap else stored
     turned: NDArray[np.uint8] = view[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
     return turned
-
-
-class Predictor:
-    """A model file, ready to segment pictures and volumes.
-
-    Args:
-        path: the model file.
-        threads: as `Engine`.
-        threshold: in place of the one that the model file holds.
-
-    Attributes:
-        engine: what runs its network.
-
-    Raises:
-        InputError: not a model file of ours, or a threshold outside of 0..1.
-
-    >>> Predictor("absent.onnx")
-    Traceback (most recent call last):
-    segdistill.errors.InputError: no such model file: absent.onnx
-    """
-
-    def __init__(self, path: str | Path, threads: int | None = None, threshold: float | None = None) -> None:
-        self.engine = Engine(path, threads)
-        self._postprocess = self.engine.info.postprocess
-        if threshold is not None:
-            self._postprocess = replace(self._postprocess, threshold=threshold)
-
-    @property
-    def info(self) -> ModelInfo:
-        """What the model file says about itself."""
-        return self.engine.info
-
-    def predict_pixels(self, pixels: Pixels) -> Prediction:
-        """Segments uint8 pixels (H, W) or (H, W, 3); the result has their size."""
-        size = (pixels.shape[0], pixels.shape[1])
-        preprocess = self.engine.info.preprocess
-        teacher_targets = [self.engine.run_both(image[None]) for image in preprocess.inputs(pixels)]
-        probability = preprocess.join(np.stack([answer[0] for answer, _ in teacher_targets]), size)
-        known = [label[0] for _, label in teacher_targets if label is not None]
-        classes = dict(zip(self.info.labels, np.mean(known, axis=0).tolist(), strict=True)) if known else {}
-        foreground = self._postprocess.foreground(probability, size)
-        if len(probability) <= 2:
-            return Prediction(self._postprocess.above(foreground), foreground, classes)
-        return Prediction(self._postprocess.mask(probability, size), foreground, classes)
-
-    def predict(self, path: str | Path) -> Prediction:
-        """Reads a file and segments it; UnreadableImage when it cannot be read."""
-        return self.predict_pixels(read_picture(path).pixels)
-
-    def predict_volume(self, path: str | Path) -> VolumePrediction:
-        """Reads a volume (`read_volume`) and segments it slice by slice; UnreadableImage when it cannot be read."""
-        intensity = self.info.preprocess.intensity
-        return predict_volume(self.predict_pixels, intensity, read_volume(path, turn=False))

@@ -1,23 +1,24 @@
-"""Predictions as files: a mask and an overlay per picture, one table. Each is whole or absent."""
+"""Predictions as files: a mask and an overlay per picture or volume, one table. Each is whole or absent."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from segdistill.errors import InputError
 from segdistill.files import atomic_write, write_text
 from segdistill.imaging.contours import Rgb, draw_overlay
-from segdistill.imaging.picture import Picture
+from segdistill.imaging.nifti import save_nifti
+from segdistill.imaging.picture import Picture, Pixels
 from segdistill.runtime.measure import measure
-from segdistill.runtime.predictor import Prediction
+from segdistill.runtime.predictor import Prediction, VolumePrediction, as_turned
 
 COLUMNS = (
     "file",
@@ -32,13 +33,28 @@ COLUMNS = (
     "seconds",
 )
 VOLUME_COLUMNS = ("slices", "voxels", "volume_ml")
-"""Columns of a table that holds volumes."""
+"""Further columns of a table that holds volumes."""
 _COLOURS = (
     (255, 176, 0),
     (0, 200, 255),
     (255, 64, 160),
     (120, 220, 80),
-)  # told apart by colour-blind readers
+)  # colour-blind readers can distinguish them
+
+_TILES, _COLUMNS = 12, 4  # of a volume's overlay
+_TILE = 256  # pixels of a tile's longer side
+_CAPTION, _GAP = 14, 4
+
+
+def output_paths(stem: str, folder: str | Path, volume: bool = False) -> tuple[Path, Path]:
+    """Where the mask and the overlay of `stem` are written.
+
+    >>> [path.name for path in output_paths("case.1", "out")]
+    ['case.1.png', 'case.1_overlay.png']
+    >>> output_paths("case.1", "out", volume=True)[0].name
+    'case.1.nii.gz'
+    """
+    return Path(folder) / f"{stem}{'.nii.gz' if volume else '.png'}", Path(folder) / f"{stem}_overlay.png"
 
 
 def write_prediction(
@@ -46,7 +62,7 @@ def write_prediction(
 ) -> tuple[Path, Path]:
     """Writes STEM.png, the mask, and STEM_overlay.png, its outline over the picture.
 
-    The mask is 0 and 255 for one foreground class; with more it holds the labels themselves.
+    The mask is 0 and 255 for one foreground class; with more it holds the class indices.
 
     Returns:
         Paths of the mask and of the overlay.
@@ -60,38 +76,89 @@ def write_prediction(
     >>> [path.name for path in write_prediction(prediction, picture, "a", tempfile.mkdtemp())]
     ['a.png', 'a_overlay.png']
     """
-    mask_path, overlay_path = output_paths(stem, folder)
-    for path in (mask_path, overlay_path):
-        if path.exists() and picture.source.exists() and path.samefile(picture.source):
-            raise InputError(f"{path} would replace its own picture: choose another output folder")
+    mask_path, overlay_path = paths = output_paths(stem, folder)
+    _keep(picture.source, paths, "picture")
     scale = np.uint8(255 if prediction.mask.max(initial=0) <= 1 else 1)
     _write_png(mask_path, prediction.mask * scale)
-    _write_png(overlay_path, draw_overlay(picture.pixels, layers_of(prediction.mask)))
-    return mask_path, overlay_path
+    _write_png(overlay_path, draw_overlay(picture.pixels, _layers(prediction.mask)))
+    return paths
 
 
-def layers_of(labels: NDArray[np.uint8]) -> list[tuple[NDArray[np.bool_], Rgb]]:
-    """The mask of every label (H, W) above 0 with its colour, for `draw_overlay`.
+def write_volume(
+    prediction: VolumePrediction, levels: Callable[[int], Pixels], stem: str, folder: str | Path
+) -> tuple[Path, Path]:
+    """Writes STEM.nii.gz, the mask with the volume's own geometry, and STEM_overlay.png, a few slices with outlines.
 
-    >>> [colour for _, colour in layers_of(np.array([[0, 2]], np.uint8))]
-    [(255, 176, 0), (0, 200, 255)]
+    Args:
+        prediction: of a volume.
+        levels: slice number, of the volume turned for display -> its 8 bits.
+        stem: of both files.
+        folder: to write to.
+
+    Raises:
+        InputError: the folder cannot be written, or a file would replace the volume itself.
     """
-    count = int(labels.max(initial=0))
-    return [(labels == n, _COLOURS[(n - 1) % len(_COLOURS)]) for n in range(1, count + 1)]
+    volume = prediction.volume
+    mask_path, overlay_path = paths = output_paths(stem, folder, volume=True)
+    _keep(volume.source, paths, "volume")
+    save_nifti(prediction.mask, volume.geometry, mask_path, volume.spacing is not None)
+    _write_png(overlay_path, draw_sheet(as_turned(prediction.mask, volume), levels))
+    return paths
 
 
-def output_paths(stem: str, folder: str | Path) -> tuple[Path, Path]:
-    """Where the mask and the overlay of `stem` go.
-
-    >>> [path.name for path in output_paths("case.1", "out")]
-    ['case.1.png', 'case.1_overlay.png']
-    """
-    return Path(folder) / f"{stem}.png", Path(folder) / f"{stem}_overlay.png"
+def _keep(source: Path, paths: Sequence[Path], what: str) -> None:
+    for path in paths:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise InputError(f"{path} would replace its own {what}: choose another output folder")
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     with atomic_write(path) as temporary:
         Image.fromarray(pixels).save(temporary, "PNG", compress_level=2)
+
+
+def _layers(mask: NDArray[np.uint8]) -> list[tuple[NDArray[np.bool_], Rgb]]:
+    """The mask of every class (H, W) above 0 with its colour, for `draw_overlay`."""
+    count = int(mask.max(initial=0))
+    return [(mask == n, _COLOURS[(n - 1) % len(_COLOURS)]) for n in range(1, count + 1)]
+
+
+def shown_slices(mask: NDArray[np.uint8], count: int = _TILES) -> list[int]:
+    """At most `count` slices, evenly over those with foreground; over the whole volume where there is none.
+
+    >>> mask = np.zeros((9, 1, 1), np.uint8)
+    >>> mask[3:6] = 1
+    >>> shown_slices(mask), shown_slices(mask * 0, 3)
+    ([3, 4, 5], [0, 4, 8])
+    """
+    found = np.flatnonzero(mask.any(axis=(1, 2)))
+    first, last = (int(found[0]), int(found[-1])) if found.size else (0, len(mask) - 1)
+    count = min(count, last - first + 1)
+    return [first + round(k * (last - first) / max(count - 1, 1)) for k in range(count)]
+
+
+def draw_sheet(mask: NDArray[np.uint8], levels: Callable[[int], Pixels]) -> Pixels:
+    """Slices with the outlines of their classes, and their numbers from 1: uint8 (h, w, 3).
+
+    >>> draw_sheet(np.zeros((1, 8, 8), np.uint8), lambda k: np.zeros((8, 8), np.uint8)).shape
+    (270, 256, 3)
+    """
+    slices = shown_slices(mask)
+    height, width = mask.shape[1:]
+    scale = _TILE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    columns = min(_COLUMNS, len(slices))
+    rows = -(-len(slices) // columns)
+    width, height = columns * (size[0] + _GAP) - _GAP, rows * (size[1] + _CAPTION)
+    sheet = Image.new("RGB", (width, height), (24, 24, 24))
+    draw = ImageDraw.Draw(sheet)
+    for number, k in enumerate(slices):
+        left, top = number % columns * (size[0] + _GAP), number // columns * (size[1] + _CAPTION)
+        pixels = np.asarray(Image.fromarray(levels(k)).resize(size, Image.Resampling.BILINEAR))
+        labels = np.asarray(Image.fromarray(mask[k]).resize(size, Image.Resampling.NEAREST))
+        sheet.paste(Image.fromarray(draw_overlay(pixels, _layers(labels))), (left, top))
+        draw.text((left + 2, top + size[1]), f"{k + 1} of {len(mask)}", fill=(220, 220, 220))
+    return np.asarray(sheet)
 
 
 def unique_stems(paths: Sequence[str | Path]) -> list[str]:
@@ -116,7 +183,7 @@ def unique_stems(paths: Sequence[str | Path]) -> list[str]:
 
 
 def _stem(path: Path) -> str:
-    if path.is_dir() or path.suffix[1:].isdecimal():  # a folder is named as it is, "series.1" has no suffix
+    if path.is_dir() or path.suffix[1:].isdecimal():  # a folder has its whole name, "series.1" has no suffix
         return path.name
     return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
 
@@ -131,7 +198,6 @@ def prediction_row(prediction: Prediction, picture: Picture, seconds: float) -> 
     """
     size = measure(prediction.mask, picture.spacing)
     known = picture.spacing is not None and size.area_mm2 is not None
-    mean = prediction.mean_probability
     return {
         "file": str(picture.source),
         "area_px": size.area_px,
@@ -141,7 +207,7 @@ def prediction_row(prediction: Prediction, picture: Picture, seconds: float) -> 
         "long_mm": _rounded(size.long_mm),
         "short_mm": _rounded(size.short_mm),
         "spacing_source": picture.spacing.source if known and picture.spacing else None,
-        "mean_probability": None if mean is None else round(mean, 6),
+        "mean_probability": _rounded(prediction.mean_probability, 6),
         "seconds": round(seconds, 4),
         **_class_columns(prediction),
     }
@@ -156,8 +222,22 @@ def _class_columns(prediction: Prediction) -> dict[str, Any]:
     return {"class": max(prediction.classes, key=prediction.classes.__getitem__), **chances, "box": box}
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+def volume_row(prediction: VolumePrediction, seconds: float) -> dict[str, Any]:
+    """One row of predictions.csv as plain values; None where something is not known."""
+    size = prediction.millilitres
+    return {
+        "file": str(prediction.volume.source),
+        "slices": len(prediction.mask),
+        "voxels": prediction.voxels,
+        "volume_ml": _rounded(size),
+        "spacing_source": None if size is None else "header",
+        "mean_probability": _rounded(prediction.mean_probability, 6),
+        "seconds": round(seconds, 4),
+    }
+
+
+def _rounded(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:

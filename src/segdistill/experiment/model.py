@@ -1,0 +1,89 @@
+"""A trained network in use: a model file, or a stage of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from segdistill.errors import InputError, needs
+from segdistill.plugins import load_plugins
+from segdistill.runtime.predict import Predictions, predict_files
+from segdistill.runtime.predictor import Predictor
+
+
+def load_model(
+    path: str | Path,
+    stage: str | None = None,
+    *,
+    threads: int | None = None,
+    threshold: float | None = None,
+    plugins: Sequence[str] = (),
+) -> Predictor:
+    """Loads a trained network; without torch where it is a model file.
+
+    Args:
+        path: a model file (.onnx), the folder of a run, or that of a stage.
+        stage: of the run; by default the one that its recipe exports.
+        threads: CPU threads for a model file; by default all cores.
+        threshold: probability above which a pixel is foreground; by default that of the network.
+        plugins: files and modules to run first, because the stage's network comes from them.
+
+    Raises:
+        InputError: it cannot be loaded, or it names code outside segdistill that `plugins` does not.
+        MissingExtra: torch is not installed, and it is a stage.
+
+    >>> load_model("absent.onnx")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: no such model file: absent.onnx
+
+    >>> model = load_model("model.onnx")  # doctest: +SKIP
+    >>> model.predict("picture.png").mask  # doctest: +SKIP
+    """
+    load_plugins(plugins)
+    if Path(path).suffix == ".onnx":
+        if stage is not None:
+            raise InputError(f"{path} is a model file and has no stages: leave the stage out")
+        return Predictor(path, threads, threshold)
+    with needs("a stage of a run", "train"):
+        from segdistill.experiment.result import Stage
+        from segdistill.experiment.stage import find_stage
+    return Stage(find_stage(path, stage), threshold)
+
+
+def predict(
+    model: str | Path | Predictor,
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path = "predictions",
+    *,
+    stage: str | None = None,
+    threads: int | None = None,
+    threshold: float | None = None,
+    plugins: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Segments pictures and volumes, and writes masks, overlays and one table of measurements.
+
+    A picture gives NAME.png and NAME_overlay.png; a volume NAME.nii.gz with its own geometry, and an overlay of a few
+    slices. The table is predictions.csv.
+
+    Args:
+        model: see `load_model`, or what it returned.
+        inputs: pictures, volumes, DICOM series, or folders that are searched for them.
+        out: folder to write to.
+        stage: see `load_model`, and so are threads, threshold and plugins.
+        progress: called with (done, total) after every file.
+
+    Returns:
+        One row per file, and those that failed.
+
+    Raises:
+        InputError: no input, none that can be used, or a file would be replaced that no prediction has written.
+
+    >>> predict("absent.onnx", "picture.png")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: no such model file: absent.onnx
+    """
+    if not isinstance(model, Predictor):
+        model = load_model(model, stage, threads=threads, threshold=threshold, plugins=plugins)
+    files = [inputs] if isinstance(inputs, (str, Path)) else inputs
+    return predict_files(model, files, Path(out), progress)
