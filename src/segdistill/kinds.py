@@ -53,7 +53,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("network", "networks", "segdistill.models.registry", "train"),
-        Kind("loss", "losses", "segdistill.losses", "train"),
+        Kind("loss", "losses", "segdistill.losses.base", "train"),
         Kind("method", "methods", "segdistill.distillation.base", "train"),
         Kind("weighting", "weightings", "segdistill.distillation.weighting", "train"),
         Kind("metric", "metrics", "segdistill.metrics.base"),

@@ -1,52 +1,56 @@
-"""`segdistill complexity`: what a network costs, beside what the papers print."""
+"""segdistill complexity: what a network costs, beside what the papers print."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from segdistill.cli.progress import needs
-from segdistill.errors import InputError
-
-if TYPE_CHECKING:
-    from segdistill.papers.costs import PublishedCost
+from segdistill.cli.shared import AsJson, Plugins, print_json
+from segdistill.errors import InputError, needs
 
 DEFAULT_INPUT = "3x512x512"
 
 
 def complexity(
-    name: Annotated[str, typer.Argument(help="A network's name, or 'all'.")],
-    input: Annotated[str, typer.Option(help="Channels x height x width of one image.")] = DEFAULT_INPUT,
-    classes: Annotated[int, typer.Option(help="Channels of the logits.")] = 2,
-    preset: Annotated[str | None, typer.Option(help="Preset, where the name means several networks.")] = None,
+    name: Annotated[str, typer.Argument(help="a network (segdistill list networks), or all")],
+    size: Annotated[str, typer.Option("--input", help="channels x height x width of one image")] = DEFAULT_INPUT,
+    classes: Annotated[int, typer.Option(help="channels of the logits")] = 2,
+    preset: Annotated[str | None, typer.Option(help="preset, where the name means several networks")] = None,
     mode: Annotated[
-        str, typer.Option(help="Counting rule: mac, torchstat, torchstat_sync, ptflops2 or thop.")
+        str, typer.Option(help="counting rule: mac, torchstat, torchstat_sync, ptflops2 or thop")
     ] = "mac",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    plugins: Plugins = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Report a network's parameters, multiply-accumulates and size, beside the published figures."""
-    with needs("counting", "train"):
-        import torch  # noqa: F401 - the networks are built
-    from segdistill.models.registry import NETWORKS
+    """Count a network's parameters and multiply-accumulates.
 
-    image = parse_input(input)
+    Published figures stand beside ours, each counted by the paper's own rule.
+    """
+    from segdistill.plugins import load_plugins, require_named
+
+    with needs("counting", "train"):
+        from segdistill.models.registry import NETWORKS, network_facts
+        from segdistill.papers.costs import measure_cost
+    load_plugins(plugins or [])
+    image = parse_input(size)
     if name not in NETWORKS and Path(name).exists():
         raise InputError(
-            f"{name} is a file or folder: give the name of a network (segdistill list networks); what a trained network "
-            "costs stands in the report of its run, or of segdistill evaluate -o"
+            f"{name} is a file or folder: give the name of a network (segdistill list networks); the cost of a "
+            "trained network stands in the report of its run, or of segdistill evaluate -o"
         )
-    if name == "all":
-        if preset is not None:
-            raise InputError("--preset belongs to one network: give its name instead of 'all'")
-        found = [measure(each, _shape_for(each, image), classes, mode=mode) for each in NETWORKS]
-        print(json.dumps(found, indent=2) if as_json else _table(found))
+    if name == "all" and preset is not None:
+        raise InputError("--preset belongs to one network: give its name instead of 'all'")
+    if ":" in name:
+        require_named(name, "the command line")
+    chosen = [each for each in NETWORKS if network_facts(each).kind != "external"] if name == "all" else [name]
+    found = [measure_cost(each, image, classes, preset=preset, mode=mode) for each in chosen]
+    if as_json:
+        print_json(found if name == "all" else found[0])
     else:
-        one = measure(name, image, classes, preset=preset, mode=mode)
-        print(json.dumps(one, indent=2) if as_json else _table([one]))
+        print(_table(found))
 
 
 def parse_input(text: str) -> tuple[int, int, int]:
@@ -63,70 +67,6 @@ def parse_input(text: str) -> tuple[int, int, int]:
         raise InputError(f"--input {text!r} is not CHANNELSxHEIGHTxWIDTH: write it like {DEFAULT_INPUT}")
     channels, height, width = map(int, match.groups())
     return channels, height, width
-
-
-def measure(
-    name: str, image: tuple[int, int, int], classes: int, *, preset: str | None = None, mode: str = "mac"
-) -> dict[str, Any]:
-    """One network's cost as JSON types, and its published rows, each counted at the row's own setting.
-
-    >>> measure("simplified_unet", (3, 512, 512), 2)["parameters"]
-    2162146
-    """
-    from segdistill.models.complexity import complexity as count
-    from segdistill.papers.costs import rows
-
-    cost = count(name, image, mode, classes=classes, preset=preset)
-    return {
-        "name": name,
-        "preset": preset,
-        "input": list(image),
-        "classes": classes,
-        "mode": cost.mode,
-        "parameters": cost.parameters,
-        "macs": cost.macs,
-        "size_mb": round(cost.size_mb, 3),
-        "unused_parameters": cost.unused,
-        "published": [_compare(row) for row in rows(name) if preset in (None, row.preset)],
-    }
-
-
-def _compare(row: PublishedCost) -> dict[str, Any]:
-    from segdistill.models.complexity import complexity as count
-    from segdistill.papers.costs import difference
-
-    image = (row.channels, row.size, row.size)
-    settings = {"classes": row.classes, "preset": row.preset, **row.options}
-    plain = count(row.name, image, **settings)
-    own = plain if row.mode == "mac" else count(row.name, image, row.mode, **settings)
-    printed_parameters = None if row.printed_parameters is None else row.printed_parameters * 1e6
-    printed_cost = None if row.printed_cost is None else row.printed_cost * 1e9
-    return {
-        "paper": row.paper,
-        "preset": row.preset,
-        "options": dict(row.options),
-        "input": list(image),
-        "classes": row.classes,
-        "parameters": plain.parameters,
-        "published_parameters": printed_parameters,
-        "parameters_difference": difference(plain.parameters, printed_parameters),
-        "macs": plain.macs,
-        "mode": row.mode,
-        "cost": own.macs,
-        "published_cost": printed_cost,
-        "cost_difference": difference(own.macs, printed_cost),
-        "size_mb": round(plain.size_mb, 3),
-        "published_size_mb": row.printed_mb,
-        "size_difference": difference(plain.size_mb, row.printed_mb),
-        "note": row.note,
-    }
-
-
-def _shape_for(name: str, image: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The image's shape, but one channel for a discriminator: it sees probability maps."""
-    from segdistill.models.registry import network_facts
-
-    return (1, *image[1:]) if network_facts(name).kind == "discriminator" else image
 
 
 HEAD = (

@@ -1,55 +1,37 @@
-"""segdistill data: list, index, check, show and pack case tables."""
+"""segdistill data: index, check, show and pack case tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from segdistill.cli.progress import progress_bar
+from segdistill.cli.shared import AsJson, Plugins, add_command, print_json, progress_bar
 
 if TYPE_CHECKING:
     from segdistill.data.case import Case
     from segdistill.data.check import Finding
 
-app = typer.Typer(help="Turn images into case tables, check them, look at them.", no_args_is_help=True)
+HELP = "Turn images into case tables, check them, draw them."
+app = typer.Typer(help=HELP, no_args_is_help=True)
 
-_AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
-_Table = Annotated[Path, typer.Argument(help="the case table, cases.csv")]
-_METHODS = ("none", "hold-out", "k-fold", "paper")
-_SHOWN = 5
-"""Errors that an index tells before it stops; --json has them all."""
-
-
-@app.command("list")
-def list_datasets(as_json: _AsJson = False) -> None:
-    """List the datasets that can be indexed, with their published counts and where they come from."""
-    from segdistill.data.datasets import DATASETS
-
-    if as_json:
-        rows = {
-            name: {"title": item.title, "published": dict(item.published), "how_to_get": item.how_to_get}
-            for name, item in DATASETS.items()
-        }
-        _print_json(rows)
-        return
-    for name, item in DATASETS.items():
-        counts = ", ".join(f"{count} {label}".strip() for label, count in item.published.items())
-        typer.echo(f"{name:10} {item.title}{f' ({counts})' if counts else ''}")
-        typer.echo(f"{'':10} {item.how_to_get}")
+Table = Annotated[Path, typer.Argument(help="the case table, cases.csv")]
+Unlabelled = Annotated[bool, typer.Option(help="allow cases without masks")]
+SPLITS = ("none", "hold-out", "k-fold", "paper")
+SHOWN = 5
+"""Errors that an index prints before it stops; --json has them all."""
 
 
-@app.command()
 def index(
     dataset: Annotated[
-        str, typer.Argument(help="folder (your own images), busi, dataset_b, stu, sysu or phantom")
+        str, typer.Argument(help="a dataset, see 'segdistill list datasets'; 'folder' for your own images")
     ],
     path: Annotated[Path, typer.Argument(help="the dataset's folder")],
     out: Annotated[Path, typer.Option("-o", "--out", help="the case table to write")] = Path("cases.csv"),
     split: Annotated[
-        str, typer.Option("--split", "--method", help=f"split to write: {', '.join(_METHODS)}")
+        str, typer.Option("--split", "--method", help=f"split to write: {', '.join(SPLITS)}")
     ] = "none",
     test: Annotated[float, typer.Option(help="share of test cases")] = 0.15,
     val: Annotated[float, typer.Option(help="share of validation cases")] = 0.15,
@@ -57,40 +39,42 @@ def index(
     fold: Annotated[int, typer.Option(help="the fold to test, from 1")] = 1,
     seed: Annotated[int, typer.Option(help="another seed gives another split")] = 0,
     group: Annotated[bool, typer.Option(help="put copies of one picture into one group")] = True,
-    unlabelled: Annotated[bool, typer.Option(help="allow images without mask")] = False,
-    as_json: _AsJson = False,
+    unlabelled: Unlabelled = False,
+    plugins: Plugins = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Turn a dataset into a case table; every file is checked first, and errors stop it (exit code 2)."""
+    """Turn a dataset into a case table.
+
+    Every file is checked first; with errors nothing is written (exit code 2).
+    """
     from segdistill.data.check import run_check
     from segdistill.data.datasets import create_dataset
     from segdistill.data.duplicates import group_duplicates
     from segdistill.data.table import write_cases
     from segdistill.errors import InputError
+    from segdistill.plugins import load_plugins
 
-    if split not in _METHODS:
-        raise InputError(f"unknown split '{split}': use {', '.join(_METHODS)}")
-    if out.suffix.lower() != ".csv":  # also lest a slip of the keyboard replaces a picture
+    load_plugins(plugins or [])
+    if split not in SPLITS:
+        raise InputError(f"unknown split '{split}': use {', '.join(SPLITS)}")
+    if out.suffix.lower() != ".csv":  # a slip of the keyboard must not replace a picture
         raise InputError(f"the case table is a CSV, so its name must end in .csv: {out}")
     cases = create_dataset(dataset, path)
     with progress_bar("checking") as progress:
         result = run_check(cases, progress, require_reference=not unlabelled)
-    if result.errors and as_json:
-        _report(result.findings, as_json, cases=len(cases), table=None)
-        raise typer.Exit(2)
     if result.errors:
-        _refuse(result.errors, len(cases))
+        _refuse(result.findings, len(cases), as_json)
     if group:
         cases = group_duplicates(cases, result.pairs)
     cases = _split(cases, split, test, val, folds, fold, seed)
     former = out.read_bytes() if out.is_file() else None
     write_cases(cases, out)
     _keep(former, out)
-    findings = [item for item in result.findings if not (group and "in different groups" in item.message)]
-    _report(findings, as_json, cases=len(cases), table=out)
+    _report([item for item in result.findings if not (group and item.is_grouping)], as_json, len(cases), out)
 
 
 def _keep(former: bytes | None, table: Path) -> None:
-    """Another table that was there before is not lost: somebody may have written labels or splits into it."""
+    """Keeps another table that was there before: it may hold labels or splits that were written by hand."""
     from segdistill.files import atomic_write
 
     if former is None or former == table.read_bytes():
@@ -101,34 +85,28 @@ def _keep(former: bytes | None, table: Path) -> None:
     typer.echo(f"{table} held another table before, which is kept as {kept}", err=True)
 
 
-@app.command()
-def check(
-    table: _Table,
-    unlabelled: Annotated[bool, typer.Option(help="allow images without mask")] = False,
-    as_json: _AsJson = False,
-) -> None:
-    """Look at every file of a table and say what is wrong; exit code 2 if there are errors."""
+def check(table: Table, unlabelled: Unlabelled = False, as_json: AsJson = False) -> None:
+    """Check every file of a case table; exit code 2 if there are errors."""
     from segdistill.data.check import run_check
     from segdistill.data.table import read_cases
 
     cases = read_cases(table)
     with progress_bar("checking") as progress:
         result = run_check(cases, progress, require_reference=not unlabelled)
-    _report(result.findings, as_json, cases=len(cases), table=table)
+    _report(result.findings, as_json, len(cases), table)
     if result.errors:
         raise typer.Exit(2)
 
 
-@app.command()
 def show(
-    table: _Table,
+    table: Table,
     out: Annotated[Path, typer.Option("-o", "--out", help="the PNG to write")] = Path("sheet.png"),
     split: Annotated[str | None, typer.Option(help="only this split")] = None,
     label: Annotated[str | None, typer.Option(help="only this label")] = None,
     columns: Annotated[int, typer.Option(help="pictures in a row")] = 8,
-    limit: Annotated[int, typer.Option(help="at most so many pictures")] = 64,
+    limit: Annotated[int, typer.Option(help="largest number of pictures")] = 64,
 ) -> None:
-    """Draw a contact sheet with the contours of the references."""
+    """Draw a contact sheet with the contours of the masks."""
     from segdistill.data.case import select
     from segdistill.data.contact_sheet import contact_sheet
     from segdistill.data.table import read_cases
@@ -155,19 +133,22 @@ def show(
     typer.echo(f"{out}: {count} cases")
 
 
-@app.command()
 def pack(
-    table: _Table,
+    table: Table,
     size: Annotated[int, typer.Option(help="longest side of the packed pictures in pixels")],
     out: Annotated[Path, typer.Option("-o", "--out", help="the folder to make")],
 ) -> None:
-    """Make a compact copy: smaller pictures, 1-bit masks, and a table that can be moved with them."""
+    """Copy a case table with smaller pictures and 1-bit masks."""
     from segdistill.data.pack import pack_cases
     from segdistill.data.table import read_cases
 
     with progress_bar("packing") as progress:
         cases = pack_cases(read_cases(table), out, size, progress)
     typer.echo(f"{out}: {len(cases)} cases")
+
+
+for each in (index, check, show, pack):
+    add_command(app, each)
 
 
 def _split(
@@ -195,7 +176,7 @@ def _report(findings: Sequence[Finding], as_json: bool, cases: int, table: Path 
         rows = [
             {"level": item.level, "cases": list(item.cases), "message": item.message} for item in findings
         ]
-        _print_json({"table": str(table) if table else None, "cases": cases, **counts, "findings": rows})
+        print_json({"table": table, "cases": cases, **counts, "findings": rows})
         return
     for item in findings:
         typer.echo(f"{item.level}: {item.message}", err=item.level == "error")
@@ -203,22 +184,20 @@ def _report(findings: Sequence[Finding], as_json: bool, cases: int, table: Path 
     typer.echo(f"{table}: {_counted(cases, 'case')}, {found}")
 
 
-def _refuse(errors: Sequence[Finding], cases: int) -> NoReturn:
-    """The first errors in a line each, then the one line that ends the command."""
+def _refuse(findings: Sequence[Finding], cases: int, as_json: bool) -> NoReturn:
+    """Ends the command after the first errors, a line each."""
     from segdistill.errors import InputError
 
-    for item in errors[:_SHOWN]:
+    if as_json:
+        _report(findings, as_json, cases, None)
+        raise typer.Exit(2)
+    errors = [item for item in findings if item.level == "error"]
+    for item in errors[:SHOWN]:
         typer.echo(f"error: {' '.join(item.message.split())}", err=True)
-    more = f" (the first {_SHOWN}; --json lists all)" if len(errors) > _SHOWN else ""
+    more = f" (the first {SHOWN}; --json lists all)" if len(errors) > SHOWN else ""
     found = f"{_counted(cases, 'case')}, {_counted(len(errors), 'error')}"
-    raise InputError(f"nothing written: {found}: repair what is named above{more}")
+    raise InputError(f"nothing written: {found}: repair the files named above{more}")
 
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

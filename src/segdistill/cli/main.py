@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, NoReturn
+import warnings
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from segdistill import __version__
-from segdistill.cli import data, listing
+from segdistill.cli import data
 from segdistill.cli.compare import compare
 from segdistill.cli.complexity import complexity
 from segdistill.cli.demo import demo
 from segdistill.cli.evaluate import evaluate
 from segdistill.cli.export import export
+from segdistill.cli.listing import listing
 from segdistill.cli.predict import predict
 from segdistill.cli.reproduce import reproduce
 from segdistill.cli.run import run
+from segdistill.cli.shared import add_command
 from segdistill.errors import InputError, SegdistillError
+from segdistill.plugins import PluginWarning, use_installed
 
 INTERRUPTED = "interrupted; run the same command again to continue"
 
@@ -29,7 +33,7 @@ app = typer.Typer(
 )
 
 
-def _tell_version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"segdistill {__version__}")
         raise typer.Exit
@@ -37,26 +41,37 @@ def _tell_version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="print the version")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
     ] = False,
 ) -> None:
     """Distil big medical-image segmentation networks into small ones that run anywhere."""
+    context.with_resource(use_installed(False))
 
 
-app.add_typer(data.app, name="data")
-for command in (demo, run, evaluate, compare, export, predict, complexity, reproduce):
-    app.command()(command)
-app.command(name="list")(listing.listing)
+app.add_typer(data.app, name="data", short_help=data.HELP)
+for each in (demo, run, evaluate, compare, export, predict, complexity, reproduce):
+    add_command(app, each)
+add_command(app, listing, "list")
 
 
 def main() -> None:
     """Entry point: an error that a user can cause is one line on stderr and an exit code, never a traceback."""
+    show = warnings.showwarning
+
+    def show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        if issubclass(category, PluginWarning):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            show(message, category, *rest)
+
+    warnings.showwarning = show_warning
     try:
         app()
     except SegdistillError as error:
         _stop(str(error), error.exit_code)
-    except OSError as error:  # the machine refused: a full disk, a missing permission
+    except OSError as error:  # refused by the system: a full disk, a missing permission
         place = f"{error.filename}: " if error.filename else ""
         _stop(f"{place}{error.strerror or error}", InputError.exit_code)
     except RuntimeError as error:
@@ -66,7 +81,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _stop(INTERRUPTED, 130)
     except SystemExit as stop:
-        if stop.code == 130:  # typer's answer to Ctrl-C
+        if stop.code == 130:  # typer's exit code for Ctrl-C
             _stop(INTERRUPTED, 130)
         raise
 

@@ -21,11 +21,19 @@ LEVELS = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found: `level` is "error" (cannot be used), "warning" (look at it) or "note"."""
+    """One line about some cases.
+
+    Attributes:
+        level: "error" (cannot be used), "warning" (look at it) or "note".
+        cases: ids.
+        message: names the files and what to do.
+        is_grouping: no finding any more once the cases are in one group.
+    """
 
     level: str
     cases: tuple[str, ...]
     message: str
+    is_grouping: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,9 +190,8 @@ def _copies(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
             )
             findings.append(Finding("warning", both, message))
         if first.group_key != second.group_key:
-            findings.append(
-                Finding("warning", both, f"{pair.what} in different groups: {files}: give them one group")
-            )
+            message = f"{pair.what} in different groups: {files}: give them one group"
+            findings.append(Finding("warning", both, message, is_grouping=True))
     return findings
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from segdistill.models.complexity import complexity
+from segdistill.models.registry import network_facts
+
 
 @dataclass(frozen=True)
 class PublishedCost:
@@ -272,3 +275,66 @@ def difference(value: float, published: float | None) -> float | None:
     -0.1
     """
     return None if published is None else (value - published) / published
+
+
+def measure_cost(
+    name: str, image: tuple[int, int, int], classes: int, *, preset: str | None = None, mode: str = "mac"
+) -> dict[str, Any]:
+    """One network's cost as plain types, beside its published rows, each counted at the row's own setting.
+
+    Args:
+        name: of a network.
+        image: (channels, height, width); a discriminator sees probability maps, so it has one channel instead.
+        classes: channels of the logits.
+        preset: of the network; only its rows are compared.
+        mode: see `complexity.MODES`.
+
+    Raises:
+        InputError: as `complexity`.
+
+    >>> measure_cost("simplified_unet", (3, 512, 512), 2)["parameters"]
+    2162146
+    """
+    if network_facts(name).kind == "discriminator":
+        image = (1, *image[1:])
+    cost = complexity(name, image, mode, classes=classes, preset=preset)
+    return {
+        "name": name,
+        "preset": preset,
+        "input": list(image),
+        "classes": classes,
+        "mode": cost.mode,
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "size_mb": round(cost.size_mb, 3),
+        "unused_parameters": cost.unused,
+        "published": [_compare(row) for row in rows(name) if preset in (None, row.preset)],
+    }
+
+
+def _compare(row: PublishedCost) -> dict[str, Any]:
+    image = (row.channels, row.size, row.size)
+    settings = {"classes": row.classes, "preset": row.preset, **row.options}
+    plain = complexity(row.name, image, **settings)
+    own = plain if row.mode == "mac" else complexity(row.name, image, row.mode, **settings)
+    printed_parameters = None if row.printed_parameters is None else row.printed_parameters * 1e6
+    printed_cost = None if row.printed_cost is None else row.printed_cost * 1e9
+    return {
+        "paper": row.paper,
+        "preset": row.preset,
+        "options": dict(row.options),
+        "input": list(image),
+        "classes": row.classes,
+        "parameters": plain.parameters,
+        "published_parameters": printed_parameters,
+        "parameters_difference": difference(plain.parameters, printed_parameters),
+        "macs": plain.macs,
+        "mode": row.mode,
+        "cost": own.macs,
+        "published_cost": printed_cost,
+        "cost_difference": difference(own.macs, printed_cost),
+        "size_mb": round(plain.size_mb, 3),
+        "published_size_mb": row.printed_mb,
+        "size_difference": difference(plain.size_mb, row.printed_mb),
+        "note": row.note,
+    }

@@ -57,7 +57,7 @@ def find_root(path: Path, fits: Callable[[Path], bool], what: str, depth: int = 
             names = ", ".join(folder.name for folder in found[:3])
             raise InputError(
                 f"{path}: {len(found)} folders in it hold {what} ({names}): give one of them, or the name of the "
-                "published dataset that they belong to (segdistill data list)"
+                "published dataset that they belong to (segdistill list datasets)"
             )
         if found:
             return found[0]
