@@ -16,7 +16,9 @@ DEFAULT_INPUT = "3x512x512"
 
 def complexity(
     name: Annotated[str, typer.Argument(help="a network (segdistill list networks), or all")],
-    size: Annotated[str, typer.Option("--input", help="channels x height x width of one image")] = DEFAULT_INPUT,
+    size: Annotated[
+        str, typer.Option("--input", help="channels x height x width of one image")
+    ] = DEFAULT_INPUT,
     classes: Annotated[int, typer.Option(help="channels of the logits")] = 2,
     preset: Annotated[str | None, typer.Option(help="preset, where the name means several networks")] = None,
     mode: Annotated[
@@ -45,7 +47,9 @@ def complexity(
         raise InputError("--preset belongs to one network: give its name instead of 'all'")
     if ":" in name:
         require_named(name, "the command line")
-    chosen = [each for each in NETWORKS if network_facts(each).kind != "external"] if name == "all" else [name]
+    chosen = (
+        [each for each in NETWORKS if network_facts(each).kind != "external"] if name == "all" else [name]
+    )
     found = [measure_cost(each, image, classes, preset=preset, mode=mode) for each in chosen]
     if as_json:
         print_json(found if name == "all" else found[0])

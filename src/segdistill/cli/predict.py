@@ -12,7 +12,9 @@ from segdistill.errors import CasesFailed
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="model file (.onnx), or the folder of a run", metavar="MODEL|RUN")],
+    model: Annotated[
+        str, typer.Argument(help="model file (.onnx), or the folder of a run", metavar="MODEL|RUN")
+    ],
     inputs: Annotated[
         list[Path], typer.Argument(help="images, volumes, DICOM series, or folders with any of these")
     ],
@@ -21,7 +23,8 @@ def predict(
         str | None, typer.Option(help="stage of the run; by default the one that its recipe exports")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="probability above which a pixel is foreground; by default the model's own")
+        float | None,
+        typer.Option(help="probability above which a pixel is foreground; by default the model's own"),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads for a model file; by default all cores")

@@ -55,7 +55,9 @@ def only_writer(folder: Path) -> Iterator[None]:
     finally:
         lock.release()
         with suppress(OSError):
-            if not (folder / ENVIRONMENT).exists():  # in the folder of a run it stays: the next run may wait for it
+            if not (
+                folder / ENVIRONMENT
+            ).exists():  # in the folder of a run it stays: the next run may wait for it
                 (folder / LOCK).unlink(missing_ok=True)
             for path in made:
                 path.rmdir()

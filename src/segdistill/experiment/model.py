@@ -70,7 +70,10 @@ def predict(
         model: see `load_model`, or what it returned.
         inputs: pictures, volumes, DICOM series, or folders that are searched for them.
         out: folder to write to.
-        stage: see `load_model`, and so are threads, threshold and plugins.
+        stage: see `load_model`.
+        threads: see `load_model`.
+        threshold: see `load_model`.
+        plugins: see `load_model`.
         progress: called with (done, total) after every file.
 
     Returns:

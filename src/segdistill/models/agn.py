@@ -1,4 +1,4 @@
-"""AG-Sononet: a VGG-like classifier whose attention maps show what it looked at."""
+"""AG-Sononet: a VGG-like classifier whose attention maps show which pixels decide."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ class GridAttention(nn.Module):
         return (x * weight).sum(dim=(2, 3)), weight
 
 
-@register_network("agn", "AG-Sononet: a classifier that shows what it attended to", kind="joint")
+@register_network("agn", "AG-Sononet: a classifier with attention maps", kind="joint")
 class AGN(Network):
     """Five stages, attention on the third and fourth guided by the fifth, three linear classifiers averaged.
 
-    Schlemper et al. 2019, with the widths of their ultrasound set-up (64 to 512, divided by 8). `label` says
-    what the image shows. `logits` localises it as LA-Net's comparison does: both attention maps enlarged,
+    Schlemper et al. 2019, with the widths of their ultrasound set-up (64 to 512, divided by 8). `label` is
+    the class of the image. `logits` localises it as LA-Net's comparison does: both attention maps enlarged,
     each stretched to [0, 1], averaged. Nothing supervises them unless a loss on the logits does.
 
     Args:
         in_channels: channels of the image.
-        classes: channels of the logits: 1 or 2, attention knows no kinds of lesions.
+        classes: channels of the logits: 1 or 2, attention does not distinguish kinds of lesions.
         labels: classes of the whole image.
         aggregation: "mean" of three classifiers' logits, or "concat": one classifier on all vectors.
         widths: channels per stage, finest first.
@@ -88,7 +88,9 @@ class AGN(Network):
         super().__init__(in_channels, classes, size_divisor=16)
         require_positive(labels=labels)
         if classes > 2:
-            raise InputError(f"classes is {classes}: attention tells lesion from background, use 1 or 2")
+            raise InputError(
+                f"classes is {classes}: attention separates only lesion from background, use 1 or 2"
+            )
         levels = [(width, 2**level) for level, width in enumerate(widths)]
         self.feature_info = [
             *pyramid_info(levels, [(1, 4)]),
@@ -116,13 +118,13 @@ class AGN(Network):
         vectors = [third, fourth, maps[4].mean(dim=(2, 3))]
         if len(self.classifiers) == 1:
             vectors = [torch.cat(vectors, dim=1)]
-        voices = [classifier(vector) for classifier, vector in zip(self.classifiers, vectors, strict=True)]
+        scores = [classifier(vector) for classifier, vector in zip(self.classifiers, vectors, strict=True)]
         both = _stretched(enlarge_like(weight3, image)) + _stretched(enlarge_like(weight4, image))
         features = pyramid(maps, [weight3]) | {"attention3": weight3, "attention4": weight4}
         return Output(
             two_sided(torch.logit(both / 2, eps=EPSILON), self.classes),
             features,
-            label=torch.stack(voices).mean(dim=0),
+            label=torch.stack(scores).mean(dim=0),
         )
 
 

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 class PointwiseConv(nn.Conv2d):
     """A 1x1 convolution of any stride: takes every stride-th pixel first, then convolves without a stride.
 
-    The same parameters, values and cost as `nn.Conv2d(inputs, outputs, 1, stride)`. Not left to torch, whose
-    CPU kernel (seen in 2.13, oneDNN) writes past its memory in the backward pass of just that convolution when the
-    tensor is channels_last and has fewer than 16 channels.
+    The same parameters, values and cost as `nn.Conv2d(inputs, outputs, 1, stride)`. That one is
+    not used: its CPU kernel (seen in torch 2.13, oneDNN) writes past its memory in the backward pass when the tensor is
+    channels_last and has fewer than 16 channels.
 
     >>> import torch
     >>> PointwiseConv(4, 8, stride=2)(torch.zeros(2, 4, 5, 5)).shape
@@ -35,7 +35,7 @@ class PointwiseConv(nn.Conv2d):
 
 
 def stem_channels(in_channels: int, repeat_grey: bool) -> int:
-    """Channels of the first convolution: three for a grey image that is to be repeated.
+    """Channels of the first convolution: three for a grey image that is repeated.
 
     >>> stem_channels(1, repeat_grey=True), stem_channels(1, repeat_grey=False), stem_channels(3, True)
     (3, 1, 3)
@@ -150,7 +150,7 @@ class MaxUnpool(nn.Module):
 
 
 class AttentionGate(nn.Module):
-    """Additive attention on a skip connection (Attention U-Net): the decoder says where the skip matters.
+    """Additive attention on a skip connection (Attention U-Net), computed from the decoder's map.
 
     skip * sigmoid(BN(psi(ReLU(BN(W_g gate) + BN(W_x skip))))), all convolutions 1x1 with bias.
 
@@ -166,7 +166,7 @@ class AttentionGate(nn.Module):
         self.psi = nn.Sequential(nn.Conv2d(inner, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid())
 
     def forward(self, gate: Tensor, skip: Tensor) -> Tensor:
-        """Weighs `skip` (B, skip, H, W) by what `gate` (B, gate, H, W), of the same size, looks for."""
+        """Weights `skip` (B, skip, H, W) by `gate` (B, gate, H, W), of the same size."""
         weight: Tensor = self.psi(self.relu(self.gate(gate) + self.skip(skip)))
         return skip * weight
 
@@ -193,7 +193,7 @@ class Encoder(nn.Module):
 
 
 class DecoderLevel(nn.Module):
-    """Up-sample, gate the skip if asked, concatenate (skip first), block.
+    """Up-sample, gate the skip where `gate` is given, concatenate (skip first), block.
 
     >>> DecoderLevel(8, 4, 4)(torch.zeros(1, 8, 2, 2), torch.zeros(1, 4, 4, 4)).shape
     torch.Size([1, 4, 4, 4])

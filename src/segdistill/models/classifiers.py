@@ -1,4 +1,4 @@
-"""ResNet as a classifier of whole images."""
+"""Classifiers of whole images: ResNet, EfficientNet-B0 and a vision transformer."""
 
 from __future__ import annotations
 

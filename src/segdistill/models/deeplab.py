@@ -201,12 +201,12 @@ class DeepLabV3(PooledNetwork):
 
 @register_network(
     "deeplabv3plus_resnet50",
-    "dilated ResNet-50, atrous pyramid, decoder: AMTD's teacher as its text says",
+    "dilated ResNet-50, atrous pyramid, decoder: AMTD's teacher as in its text",
     fixed={"backbone": "resnet50"},
 )
 @register_network(
     "deeplabv3plus_xception65",
-    "Xception-65, atrous pyramid, decoder: AMTD's teacher as its table counts",
+    "Xception-65, atrous pyramid, decoder: AMTD's teacher as in its table",
     fixed={"backbone": "xception65"},
     presets={"published": {"unused_layers": True}},
 )
@@ -214,7 +214,7 @@ class DeepLabV3Plus(PooledNetwork):
     """Atrous pyramid pooling, brought back to a quarter of the size and joined with a low-level map.
 
     With Xception-65 54,746,962 parameters and 136.239 GMAC at 1 x 384 x 384 with two classes: the row that
-    AMTD's table prints, though its text says ResNet-50. Preset `published` declares the 2,049,000 of an
+    AMTD's table prints, though its text has ResNet-50. Preset `published` declares the 2,049,000 of an
     image classifier that never runs. With ResNet-50 at three channels 40,347,298 parameters and 102.651 GMAC
     (38.894 at output stride 16). Chen et al. 2018. Any size works.
 
@@ -228,7 +228,7 @@ class DeepLabV3Plus(PooledNetwork):
         unused_layers: declares the image classifier, which never runs.
 
     Besides the common names, features are "low" (the first convolution's map) and "high" (the encoder's end),
-    as AMTD layers them.
+    which AMTD reads.
 
     >>> DeepLabV3Plus(1, 2, base=4).eval()(torch.zeros(1, 1, 20, 32)).logits.shape
     torch.Size([1, 2, 20, 32])

@@ -32,7 +32,7 @@ def receptive_field(layers: Sequence[tuple[int, int, int]]) -> int:
 
 
 RECEPTIVE_FIELD = receptive_field(LAYERS)
-"""Pixels behind one logit; on smaller maps every logit sees the edge's padding, and most of the map."""
+"""Pixels behind one logit; on smaller maps every logit depends on the padding and on most of the map."""
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -56,12 +56,12 @@ class PatchDiscriminator(nn.Sequential):
 
 @register_network("multi_scale_discriminator", "one patch critic per stage: US-SEG's", kind="discriminator")
 class MultiScaleDiscriminator(nn.Module):
-    """Separate patch discriminators, one per stage, each seeing that stage's map at full resolution.
+    """Separate patch discriminators, one per stage, each on that stage's map at full resolution.
 
     2,840,321 parameters each at one channel (Li et al., US-SEG; the widths follow SegAN's critic).
 
     Args:
-        in_channels: channels of what it sees, see `critic_input`.
+        in_channels: channels of its input, see `critic_input`.
         levels: number of discriminators.
         width: channels of the first convolution.
 
@@ -82,7 +82,7 @@ class MultiScaleDiscriminator(nn.Module):
     def forward(self, maps: Sequence[Tensor] | Tensor) -> list[Tensor]:
         """One (B, in_channels, H, W) map per level, finest first (or one for all) -> a logit (B,) per level.
 
-        A logit says "this is a reference, not a prediction"; it is the mean over patches.
+        A positive logit means reference, a negative one prediction; it is the mean over patches.
         """
         if isinstance(maps, Tensor):
             maps = [maps] * len(self.levels)
@@ -100,7 +100,7 @@ class MultiScaleDiscriminator(nn.Module):
 def critic_input(
     probability: Tensor, image: Tensor, condition: Literal["map", "masked_image", "concat"] = "map"
 ) -> Tensor:
-    """What a discriminator sees of a probability map (B, 1, H, W) and its image (B, C, H, W).
+    """The input of a discriminator from a probability map (B, 1, H, W) and its image (B, C, H, W).
 
     Args:
         probability: a predicted probability, or the reference as 0 and 1.

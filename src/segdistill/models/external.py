@@ -1,4 +1,4 @@
-"""Anybody's network, named by its import path, under the contract of ours."""
+"""A network of another package, named by its import path, under the contract of `network.Network`."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ NAMES = {
     "in_channels": ("in_channels", "in_chans", "input_channels", "n_channels"),
     "classes": ("classes", "num_classes", "out_channels", "n_classes"),
 }
-"""What others call the two numbers that we know; filled in where the target has such a parameter."""
+"""Usual names of the two numbers that are known; passed where the target has such a parameter."""
 
 
 @register_network("external", "any nn.Module by its import path, module:callable", kind="external")
 class External(Network):
-    """Wraps the nn.Module that `target` makes: hooks give its named features, its answer becomes an `Output`.
+    """Wraps the nn.Module that `target` makes: hooks give its named features, its output becomes an `Output`.
 
-    The answer may be (B, classes, H, W) logits (at another size they are enlarged bilinearly), a (B, classes)
-    label, a sequence of logits (the first is `logits`, the others `deep`), or a dict with "out" or "logits". Made for
-    MONAI, segmentation_models_pytorch, timm and a user's own file; the target runs with the rights of whoever
-    starts it, so name only code that you trust.
+    That output may be (B, classes, H, W) logits (at another size they are resized bilinearly), a (B, classes) label, a
+    sequence of logits (the first is `logits`, the others `deep`), or a dict with "out" or "logits". Made for MONAI,
+    segmentation_models_pytorch, timm and a user's own file. The target runs with your rights: name only code that you
+    trust.
 
     Args:
-        in_channels: channels of the image; handed to the target where it has a parameter of a usual name (see
-            `NAMES`) that `arguments` leaves open.
-        classes: channels of the logits or of the label; handed on likewise.
+        in_channels: channels of the image; passed to the target where it has a parameter of a usual name (see
+            `NAMES`) that `arguments` does not set.
+        classes: channels of the logits or of the label; passed likewise.
         target: "module:callable", for instance "monai.networks.nets:BasicUNet".
         arguments: keyword arguments for the callable.
         features: name -> path of a submodule whose (B, channels, h, w) output is that feature, as
             `named_modules` spells it; use the names "encoder" and "decoder" for the usual two.
         size_divisor: what heights and widths must be multiples of.
-        probe: height (= width) in pixels of the image that is tried once to learn channels and strides.
+        probe: height (= width) in pixels of an image that is run once, for the channels and strides of the features.
 
     Raises:
-        InputError: no such module, callable or feature, or an answer that fits none of the forms above.
+        InputError: no such module, callable or feature, or an output in none of these forms.
 
     >>> arguments = {"spatial_dims": 2, "features": [4, 4, 4, 4, 4, 4]}
     >>> net = External(1, 2, target="monai.networks.nets:BasicUNet", arguments=arguments,
@@ -82,37 +82,37 @@ class External(Network):
         self.feature_info = self._probe(probe)
 
     def forward(self, image: Tensor) -> Output:
-        """(B, in_channels, H, W) -> what the wrapped network says, with the features that were asked for."""
+        """(B, in_channels, H, W) -> the output of the wrapped network, with the named features."""
         self.check(image)
         self.layers.maps.clear()
-        answer = self.network(image)
+        raw = self.network(image)
         features = {name: self.layers.maps[name] for name in self.names}
         self.layers.maps.clear()
-        return self._output(answer, image)._replace(features=features)
+        return self._output(raw, image)._replace(features=features)
 
-    def _output(self, answer: Any, image: Tensor) -> Output:
-        if isinstance(answer, Output):
-            return answer
-        if isinstance(answer, dict):
-            answer = answer.get("out", answer.get("logits"))
+    def _output(self, raw: Any, image: Tensor) -> Output:
+        if isinstance(raw, Output):
+            return raw
+        if isinstance(raw, dict):
+            raw = raw.get("out", raw.get("logits"))
         deep: Sequence[Any] = ()
-        if isinstance(answer, (list, tuple)) and answer:
-            answer, deep = answer[0], [level for level in answer[1:] if _like(level, answer[0])]
-        if not isinstance(answer, Tensor) or answer.ndim not in (2, 4):
+        if isinstance(raw, (list, tuple)) and raw:
+            raw, deep = raw[0], [level for level in raw[1:] if _like(level, raw[0])]
+        if not isinstance(raw, Tensor) or raw.ndim not in (2, 4):
             raise InputError(
-                f"{self.target} answers {_spell(answer)}: it must give logits (batch, classes, height, width) "
+                f"{self.target} returns {_spell(raw)}: it must return logits (batch, classes, height, width) "
                 "or a label (batch, classes)"
             )
-        if answer.shape[1] != self.classes:
+        if raw.shape[1] != self.classes:
             raise InputError(
-                f"{self.target} gives {answer.shape[1]} channels for classes={self.classes}: "
+                f"{self.target} returns {raw.shape[1]} channels for classes={self.classes}: "
                 "set its number of classes in arguments"
             )
-        if answer.ndim == 2:
-            return Output(None, {}, label=answer)
-        if answer.shape[2:] != image.shape[2:]:
-            answer = enlarge_like(answer, image)
-        return Output(answer, {}, deep=deep)
+        if raw.ndim == 2:
+            return Output(None, {}, label=raw)
+        if raw.shape[2:] != image.shape[2:]:
+            raw = enlarge_like(raw, image)
+        return Output(raw, {}, deep=deep)
 
     def _probe(self, size: int) -> list[FeatureInfo]:
         device = next((value.device for value in self.parameters()), torch.get_default_device())
@@ -140,7 +140,7 @@ class External(Network):
         if map_.ndim != 4 or map_.shape[2] != map_.shape[3] or map_.shape[2] > size or size % map_.shape[2]:
             raise InputError(
                 f"feature '{name}' of {self.target} is {tuple(map_.shape)} for an image of {size} x {size}: "
-                "name a submodule that gives (batch, channels, height, width) of a whole stride"
+                "name a submodule whose output is (batch, channels, height, width) at a whole stride"
             )
         if map_._version != self.layers.versions[name]:
             raise InputError(
@@ -150,7 +150,7 @@ class External(Network):
 
 
 class _Layers:
-    """The maps of the run in progress by feature name, and how often each had been changed in place."""
+    """The maps of the current pass by feature name, and how often each was changed in place."""
 
     def __init__(self) -> None:
         self.maps: dict[str, Tensor] = {}
@@ -166,7 +166,9 @@ class _Layer:
     def __call__(self, module: nn.Module, given: Any, out: Any) -> None:
         map_ = out[0] if isinstance(out, (list, tuple)) and out else out
         if not isinstance(map_, Tensor):
-            raise InputError(f"feature '{self.name}' is {_spell(map_)}: name a submodule that gives a tensor")
+            raise InputError(
+                f"feature '{self.name}' is {_spell(map_)}: name a submodule whose output is a tensor"
+            )
         self.layers.maps[self.name] = map_
         if not (torch.compiler.is_compiling() or map_.is_inference()):
             self.layers.versions[self.name] = map_._version
@@ -194,10 +196,12 @@ def _make(target: str, arguments: dict[str, Any], known: dict[str, int]) -> nn.M
 def _import(target: str) -> Callable[..., Any]:
     module, _, path = target.partition(":")
     if not module or not path:
-        raise InputError(f"target {target!r} is no import path: write module:callable, as in torch.nn:Conv2d")
+        raise InputError(
+            f"target {target!r} is not an import path: write module:callable, as in torch.nn:Conv2d"
+        )
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:  # another's module may fail in any way
+    except Exception as error:  # the module may fail in any way
         raise InputError(
             f"cannot import {module} ({first_line(error)}): install it, or put its folder on PYTHONPATH"
         ) from error

@@ -1,4 +1,4 @@
-"""LA-Net: a lesion map out of all ResNet stages, which tells the classifier where to look."""
+"""LA-Net: a lesion map from all ResNet stages, which guides the classifier."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Spatial = Literal["three_3x3", "original", "off"]
 
 
 class ChannelAttention(nn.Module):
-    """Weighs channels by what their mean and maximum say through one shared two-layer perceptron.
+    """Weights channels by a shared two-layer perceptron of their mean and their maximum.
 
     >>> ChannelAttention(32)(torch.zeros(2, 32, 4, 4)).shape
     torch.Size([2, 32, 4, 4])
@@ -36,7 +36,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Weighs positions by what the maximum and mean over channels say; convolutions without bias, batch norm.
+    """Weights positions by convolutions of the maximum and mean over channels; no bias, batch norm.
 
     >>> SpatialAttention("original")(torch.zeros(2, 32, 4, 4)).shape
     torch.Size([2, 32, 4, 4])
@@ -60,7 +60,7 @@ class SpatialAttention(nn.Module):
 
 
 class CBAM(nn.Sequential):
-    """Channel attention, then spatial attention, either of which may be left out.
+    """Channel attention, then spatial attention; each is optional.
 
     >>> len(CBAM(32, channel=False, spatial="off"))
     0
@@ -88,15 +88,15 @@ class CBAM(nn.Sequential):
     presets={"original": {"sam": "original", "squeeze": 1}},
 )
 class LANet(Network):
-    """ResNet, CBAM on each stage, one map per stage, fused to a lesion map that weighs the last stage.
+    """ResNet, CBAM on each stage, one map per stage, fused to a lesion map that weights the last stage.
 
     At three channels and two classes 11,234,065 parameters (ResNet-18) and 24,250,437 (ResNet-50), of which
     56,527 and 738,307 are LA-Net's; preset `original` (7x7 spatial attention, 1x1 squeeze): 11,223,481 and
     24,216,813, 2.370 and 5.342 GMAC at 3 x 256 x 256 (Fan et al. 2023). Any size works.
 
-    `label` says what the image shows. `deep[0]` is the lesion map at a thirty-second of the size, which is
+    `label` is the class of the image. `deep[0]` is the lesion map at a thirty-second of the size, which is
     what the paper's loss compares with the reduced mask; `logits` is that map's probability, bilinearly
-    enlarged. One or two classes share one map; more have one each, and all but the first attract the classifier.
+    enlarged. One or two classes share one map; more have one each, and all but the first guide the classifier.
 
     Args:
         in_channels: channels of the image.
@@ -104,7 +104,7 @@ class LANet(Network):
         labels: classes of the whole image.
         depth: 18, 34, 50 or 101.
         cam: channel attention on each stage.
-        sam: spatial attention on each stage, see `cbam.Spatial`.
+        sam: spatial attention on each stage, see `Spatial`.
         mam: mask attention: the classifier sees f + f x map instead of f.
         squeeze: kernel of the convolutions that bring a stage to one map.
         base: planes of the encoder's first stage, 64 in the literature.

@@ -1,4 +1,4 @@
-"""One map that says "lesion here", as the logits of one, two or more classes."""
+"""One lesion map as the logits of one, two or more classes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def two_sided(maps: Tensor, classes: int) -> Tensor:
 
 
 def lesion_probability(maps: Tensor) -> Tensor:
-    """Predicted maps (B, 1 or more than 2, H, W) -> the probability (B, 1, H, W) of being no background.
+    """Predicted maps (B, 1 or more than 2, H, W) -> the probability (B, 1, H, W) of foreground.
 
     >>> lesion_probability(torch.zeros(1, 4, 2, 2))[0, 0, 0, 0].item()
     0.75

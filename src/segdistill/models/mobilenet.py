@@ -1,4 +1,4 @@
-"""LightVessel's student: a U-Net on MobileNetV2 whose decoder is of inverted residuals too."""
+"""MobileNetV2: AMTD's student, and a U-Net whose decoder has inverted residuals too, LightVessel's student."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class MobileNetV2Segmenter(Network):
         unused_layers: declares the image classifier, which never runs.
 
     Besides the common names, features are "low" (the stem) and "high" (the last 1x1, which is "decoder" too),
-    as AMTD layers them; "encoder" is the last stage.
+    which AMTD reads; "encoder" is the last stage.
 
     >>> import torch
     >>> MobileNetV2Segmenter(1, 2)(torch.zeros(2, 1, 16, 16)).logits.shape

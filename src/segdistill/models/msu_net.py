@@ -1,4 +1,4 @@
-"""MSU-Net: a U-Net whose blocks look through two kernel sizes at once."""
+"""MSU-Net: a U-Net whose blocks convolve with two kernel sizes in parallel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of every network here: what it declares, and how it refuses an image that does not fit."""
+"""The base of every network: its declared features, its output, and the check of its input."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def levels_of(encoder: _HasLevels) -> list[tuple[int, int]]:
 
 
 def pyramid(encoder: Sequence[T], decoder: Sequence[T] = (), **further: T) -> dict[str, T]:
-    """Names per-level values the way all networks do: enc1.., dec1.. (finest first), "encoder" and "decoder".
+    """Names per-level values as all networks do: enc1.., dec1.. (finest first), "encoder" and "decoder".
 
     Args:
         encoder: one value per level, finest first; the last becomes "encoder" too.
         decoder: one value per level, finest first; the first becomes "decoder" too. A classifier has none.
-        further: values with names of their own, such as the "low" and "high" that AMTD layers.
+        further: values with names of their own, such as "low" and "high", which AMTD reads.
 
     >>> pyramid(["a", "b"], ["c"])
     {'enc1': 'a', 'enc2': 'b', 'dec1': 'c', 'encoder': 'b', 'decoder': 'c'}
@@ -104,7 +104,7 @@ class Network(nn.Module):
     >>> Network(in_channels=1, classes=2, size_divisor=4).check(torch.zeros(1, 1, 10, 12))
     Traceback (most recent call last):
     ...
-    segdistill.errors.InputError: height 10 is not divisible by 4: pad to 12
+    segdistill.errors.InputError: height 10 is not a multiple of 4: pad to 12
     """
 
     feature_info: list[FeatureInfo]
@@ -122,7 +122,7 @@ class Network(nn.Module):
         """Refuses a batch that the network cannot take; silent while the network is exported or compiled.
 
         Raises:
-            InputError: not four axes, another number of channels, a size that is too small or cannot be divided,
+            InputError: not four axes, another number of channels, a size that is too small or not a multiple of `size_divisor`,
                 or (in training) one image so small that batch normalisation has a single value.
         """
         if torch.compiler.is_compiling():
@@ -139,10 +139,10 @@ class Network(nn.Module):
         for axis, size in (("height", int(image.shape[2])), ("width", int(image.shape[3]))):
             if size % self.size_divisor:
                 fits = -(-size // self.size_divisor) * self.size_divisor
-                raise InputError(f"{axis} {size} is not divisible by {self.size_divisor}: pad to {fits}")
+                raise InputError(f"{axis} {size} is not a multiple of {self.size_divisor}: pad to {fits}")
             if size < self.smallest:
                 raise InputError(
-                    f"{axis} {size} is too small: this network takes {self.smallest} pixels and more"
+                    f"{axis} {size} is too small: this network needs at least {self.smallest} pixels"
                 )
         if self.training and image.shape[0] == 1 and self.feature_info:
             deepest = max(info.stride for info in self.feature_info)

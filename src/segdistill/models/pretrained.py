@@ -25,7 +25,7 @@ def load_encoder_weights(
 ) -> None:
     """Loads weights whose names and shapes equal the encoder's, such as torchvision's for our ResNets.
 
-    A classifier (`fc.*` or `classifier.*`) in the file is left out; a three-channel first convolution is
+    A classifier (`fc.*` or `classifier.*`) in the file is ignored; a three-channel first convolution is
     summed over its channels when the encoder takes one.
 
     Args:
@@ -58,7 +58,7 @@ def require_encoder_weights(encoder: nn.Module, source: str, sha256: str | None 
 
     Args:
         encoder: on any device, meta included: names and shapes decide.
-        source: a file is read; of a URL only the hash is asked for.
+        source: a file is read; of a URL only the hash is checked.
         sha256: as for `load_encoder_weights`.
 
     Raises:
@@ -96,12 +96,12 @@ def _read(file: Path) -> dict[str, Tensor]:
             weights = load_file(file)
         else:
             weights = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # what is no such file makes the readers fail in any way, IndexError included
+    except Exception as error:  # the readers raise anything on another kind of file, IndexError included
         raise InputError(f"{file} is damaged or no file of plain weights (.safetensors or .pth)") from error
     if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
         weights = weights["state_dict"]
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError(f"{file} holds no dictionary of tensors: save a state_dict")
+        raise InputError(f"{file} is not a dictionary of tensors: save a state_dict")
     return {key: value for key, value in weights.items() if not key.startswith(("fc.", "classifier."))}
 
 
@@ -148,8 +148,8 @@ def _download(url: str, sha256: str | None, cache: Path) -> Path:
         return kept
     with atomic_write(kept) as temporary:
         try:
-            with urllib.request.urlopen(url, timeout=60) as answer, open(temporary, "wb") as out:
-                shutil.copyfileobj(answer, out)
+            with urllib.request.urlopen(url, timeout=60) as response, open(temporary, "wb") as out:
+                shutil.copyfileobj(response, out)
         except (urllib.error.URLError, TimeoutError, ValueError) as error:
             raise InputError(f"cannot download {url}: {getattr(error, 'reason', error)}") from error
         if not sha256_file(temporary).startswith(expected):

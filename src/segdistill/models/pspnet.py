@@ -35,7 +35,7 @@ class PSPNet(PooledNetwork):
         base: planes of the encoder's first stage, 64 in the literature; the pyramid is 8 times as wide.
 
     Besides the common names, features are "low" (the first convolution's map) and "high" (the encoder's end),
-    as AMTD layers them.
+    which AMTD reads.
 
     >>> PSPNet(1, 2, base=4).eval()(torch.zeros(1, 1, 20, 32)).logits.shape
     torch.Size([1, 2, 20, 32])

@@ -54,7 +54,10 @@ def register_network(
     Args:
         name: in recipes.
         summary: one line for lists; by default the first line of the docstring.
-        kind: as in `NetworkFacts`, and so are fixed, presets and cpu_precision.
+        kind: see `NetworkFacts`.
+        fixed: see `NetworkFacts`.
+        presets: see `NetworkFacts`.
+        cpu_precision: see `NetworkFacts`.
 
     Raises:
         InputError: another network has that name.

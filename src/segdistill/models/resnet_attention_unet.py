@@ -31,7 +31,7 @@ class ResNetAttentionUNet(Network):
         classes: channels of the logits.
         depth: 18, 34, 50 or 101.
         decoder_up: "upsample" (nearest, then 3x3 convolution, as counted in the paper), or "deconv3" (3x3
-            transposed convolution, as the paper's text says: a quarter fewer MACs).
+            transposed convolution, as in the paper's text: a quarter fewer MACs).
         base: planes of the encoder's first stage; less than 64 for tests and tiny teachers.
 
     >>> import torch

@@ -1,4 +1,4 @@
-"""RMTL: one ResNet trunk, a lesion mask and an image label side by side."""
+"""RMTL: one ResNet trunk, a lesion mask and an image label."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RMTL(Network):
     """A mask head (three times 3x3 convolution, ReLU6, resize, batch norm) and a classifier on a ResNet.
 
     At three channels and two classes the mask head has 1,328,643 parameters on ResNet-18 and 4,867,587 on
-    ResNet-50 (Rasaee and Rivaz 2021, as LA-Net's authors rebuilt it). `label` says what the image shows.
+    ResNet-50 (Rasaee and Rivaz 2021, as LA-Net's authors rebuilt it). `label` is the class of the image.
 
     Args:
         in_channels: channels of the image.

@@ -15,7 +15,7 @@ from segdistill.models.registry import register_network
 
 
 class SelectiveKernel(nn.Module):
-    """A 5x5 and a 3x3 branch, weighed per channel by what the pooled sum of both says.
+    """A 5x5 and a 3x3 branch, weighted per channel from the pooled sum of both.
 
     >>> SelectiveKernel(8, reduction=2)(torch.zeros(2, 8, 4, 4)).shape
     torch.Size([2, 8, 4, 4])
@@ -99,7 +99,7 @@ DECODERS: dict[str, Block] = {
     },
 )
 class SKUNet(PooledNetwork):
-    """Four stages of two selective-kernel blocks, and a decoder that the paper leaves open.
+    """Four stages of two selective-kernel blocks, and a decoder that the paper does not define.
 
     26,478,114 parameters and 80.280 GMAC at 1 x 256 x 256 with two classes (Dang et al., LightVessel: 26.489
     M). The encoder alone has 98.7 % of the printed parameters, so the decoder is inferred from the counts:

@@ -1,4 +1,4 @@
-"""U-Net as LightBTSeg counted it, and its quarter-width student, the simplified U-Net."""
+"""U-Net and its variants: LightBTSeg's student, attention gates, US-SEG's generator, mask and class in one."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class USUNet(UNet):
 
 @register_network("simplified_unet_joint", "U-Net, quarter width, with a class for the image", kind="joint")
 class SimplifiedUNetJoint(SimplifiedUNet):
-    """Mask and class in one network: the deepest map, weighed by the mask as in LA-Net, pooled, one linear layer.
+    """Mask and class in one network: the deepest map, weighted by the mask as in LA-Net, pooled, one linear layer.
 
     2,162,660 parameters at three channels and two labels, 514 more than the simplified U-Net.
 

@@ -1,4 +1,4 @@
-"""U-Net 3+: every decoder level sees every scale."""
+"""U-Net 3+: every decoder level reads every scale."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ class FullScaleLevel(nn.Module):
             elif i == level:
                 self.resize.append(nn.Identity())
             else:
-                self.resize.append(
-                    nn.Upsample(scale_factor=2 ** (i - level), mode="bilinear", align_corners=False)
-                )
+                self.resize.append(_enlarge(i - level))
         self.convs = nn.ModuleList(ConvNormAct(channels, each) for channels in inputs)
         self.fuse = ConvNormAct(each * len(inputs), each * len(inputs))
 
@@ -47,7 +45,7 @@ class FullScaleLevel(nn.Module):
         return fused
 
 
-@register_network("unet_3plus", "U-Net whose decoder levels see every scale")
+@register_network("unet_3plus", "U-Net whose decoder levels read every scale")
 class UNet3Plus(Network):
     """U-Net encoder with full-scale skip connections.
 
@@ -90,9 +88,7 @@ class UNet3Plus(Network):
         self.heads = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(channels, classes, 3, padding=1),
-                nn.Upsample(scale_factor=2**level, mode="bilinear", align_corners=False)
-                if level
-                else nn.Identity(),
+                _enlarge(level) if level else nn.Identity(),
             )
             for level, channels in enumerate(heads)
         )
