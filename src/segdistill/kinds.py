@@ -62,6 +62,16 @@ KINDS = {
     )
 }
 
+FUNCTIONS = {
+    "run": ("segdistill.experiment.run", "train"),
+    "evaluate": ("segdistill.experiment.evaluate", ""),
+    "compare": ("segdistill.experiment.compare", ""),
+    "predict": ("segdistill.experiment.model", ""),
+    "load_model": ("segdistill.experiment.model", ""),
+    **{function: (kind.module, kind.extra) for kind in KINDS.values() for function in kind.functions},
+}
+"""The front door: name of a function -> its module, and the extra that this needs."""
+
 
 def find_kind(plural: str, more: tuple[str, ...] = ()) -> Kind:
     """The kind that a command names in the plural.

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from segdistill.cli.predict import predict
 from segdistill.errors import CasesFailed, InputError
-from segdistill.runtime.inputs import find_inputs
+from segdistill.runtime.predict import find_inputs
 from tests.runtime.small_model import save
 
 app = typer.Typer()
@@ -92,19 +92,19 @@ def test_a_failing_case_is_listed_and_the_rest_go_on(tmp_path: Path, model: Path
 def test_an_interrupted_prediction_can_be_repeated(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from segdistill.cli import predict as command
+    from segdistill.runtime import predict as module
 
-    folder, out, one = tmp_path / "in", tmp_path / "out", command._one
+    folder, out, one = tmp_path / "in", tmp_path / "out", module._predict_file
     for name in ("a", "b", "c"):
         picture(folder / f"{name}.png")
 
-    def until_c(predictor: object, file: Path, *rest: object) -> None:
+    def until_c(predictor: object, file: Path, *rest: object) -> object:
         if file.stem == "c":
             raise KeyboardInterrupt
-        one(predictor, file, *rest)  # type: ignore[arg-type]
+        return one(predictor, file, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(command, "_one", until_c)
+        interrupted.setattr(module, "_predict_file", until_c)
         assert run(model, folder, "-o", out).exit_code != 0
     assert run(model, folder, "-o", out).exit_code == 0
     with open(out / "predictions.csv", newline="") as file:
@@ -129,7 +129,6 @@ def test_usage_errors(tmp_path: Path, model: Path) -> None:
     cases: list[tuple[list[object], str]] = [
         ([image, image, "-o", out], "not a segdistill model file"),
         ([tmp_path / "absent.onnx", image, "-o", out], "no such model file"),
-        ([model, image, "-o", out, "--format", "gif"], "unknown format 'gif': choose png"),
         ([model, image, "-o", out, "--threshold", "2"], "threshold"),
         ([model, image, "-o", out, "--threads", "0"], "threads"),
         ([model, image, "-o", image.parent], "is an input and would be replaced"),
@@ -170,7 +169,7 @@ def test_no_torch_and_no_open_socket_on_the_way(tmp_path: Path, model: Path) -> 
         "from pathlib import Path\n"
         "from segdistill.cli.predict import predict\n"
         "model, image, out = map(Path, sys.argv[1:])\n"
-        "predict(model, [image], out)\n"
+        "predict(str(model), [image], out)\n"
         "heavy = {'torch', 'scipy', 'onnx', 'pydicom', 'nibabel', 'matplotlib', 'yaml'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )

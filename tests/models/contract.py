@@ -95,10 +95,10 @@ class ModelContract:
                 self.check_output(model(self.image(3, height, width)), 2, 2, (height, width))
                 return
             fits = -(-height // model.size_divisor) * model.size_divisor
-            expected = f"height {height} is not divisible by {model.size_divisor}: pad to {fits}"
+            expected = f"height {height} is not a multiple of {model.size_divisor}: pad to {fits}"
             with pytest.raises(InputError, match=f"^{expected}$"):
                 model(self.image(3, height, self.size))
-            with pytest.raises(InputError, match=f"^width {width} is not divisible"):
+            with pytest.raises(InputError, match=f"^width {width} is not a multiple"):
                 model(self.image(3, self.size, width))
             fits_wide = self.size + model.size_divisor
             self.check_output(model(self.image(3, self.size, fits_wide)), 2, 2, (self.size, fits_wide))

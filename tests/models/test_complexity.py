@@ -160,7 +160,7 @@ def test_the_deconvolution_reading_of_the_teacher_costs_a_quarter_less() -> None
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(InputError, match="unknown way of counting 'flops': choose from mac"):
         complexity("unet", mode="flops")
-    with pytest.raises(InputError, match="height 500 is not divisible by 16: pad to 512"):
+    with pytest.raises(InputError, match="height 500 is not a multiple of 16: pad to 512"):
         complexity("unet", (3, 500, 512))
     with pytest.raises(InputError, match="is not"):
         complexity("unet", (0, 512, 512))

@@ -161,7 +161,7 @@ def test_it_teaches_and_learns() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("external", {}, "target '' is no import path: write module:callable"),
+        ("external", {}, "target '' is not an import path: write module:callable"),
         ("no_such_module:Net", {}, r"cannot import no_such_module \(ModuleNotFoundError"),
         ("torch.nn:Conv2", {}, "torch.nn has no 'Conv2': did you mean 'Conv2d'"),
         ("torch:pi", {}, "torch:pi is a float: name a class or a function"),
@@ -186,7 +186,7 @@ def test_it_teaches_and_learns() -> None:
         (
             "torch.nn:Conv2d",
             {"arguments": {"kernel_size": 1, "out_channels": 5}},
-            "gives 5 channels for classes=2: set its number of classes in arguments",
+            "returns 5 channels for classes=2: set its number of classes in arguments",
         ),
         (
             "monai.networks.nets:BasicUNet",
@@ -204,8 +204,8 @@ def test_wrong_arguments_say_what_is_wrong(name: str, options: dict[str, Any], m
 @pytest.mark.parametrize(
     ("form", "features", "message"),
     [
-        ("text", {}, "answers a str: it must give logits"),
-        ("flat", {}, r"answers a tensor \(2048,\): it must give logits"),
+        ("text", {}, "returns a str: it must return logits"),
+        ("flat", {}, r"returns a tensor \(2048,\): it must return logits"),
         ("tensor", {"x": "never"}, "feature 'x' of .*: that submodule did not run"),
     ],
 )
@@ -219,5 +219,5 @@ def test_a_feature_must_be_a_map_that_stays_as_it_was() -> None:
         create_network(f"{HERE}:InPlace", features={"a": "conv"})
     arguments = {"in_channels": 3, "img_size": 64, "patch_size": 16, "spatial_dims": 2, "hidden_size": 12}
     arguments |= {"num_layers": 1, "num_heads": 2, "mlp_dim": 12, "classification": True}
-    with pytest.raises(InputError, match="name a submodule that gives"):
+    with pytest.raises(InputError, match="name a submodule whose output"):
         create_network("monai.networks.nets:ViT", arguments=arguments, features={"encoder": "norm"})

@@ -38,5 +38,5 @@ def test_widths_that_make_no_network_are_refused(widths: tuple[int, ...], messag
 def test_the_issue_s_example_of_a_size() -> None:
     import torch
 
-    with pytest.raises(InputError, match=r"^height 500 is not divisible by 16: pad to 512$"):
+    with pytest.raises(InputError, match=r"^height 500 is not a multiple of 16: pad to 512$"):
         create_network("simplified_unet")(torch.zeros(1, 3, 500, 512))

@@ -18,8 +18,7 @@ from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.imaging.read_volume import read_volume
 from segdistill.runtime.predictor import Predictor, slice_levels
-from segdistill.runtime.write import unique_stems
-from segdistill.runtime.write_volume import draw_sheet, shown_slices, volume_row, write_volume
+from segdistill.runtime.write import draw_sheet, shown_slices, unique_stems, volume_row, write_volume
 from tests.experiment.tiny import segdistill
 from tests.imaging.volumes import dicom_slice, write_itk, write_series
 from tests.runtime.small_model import INFO, build, save
@@ -209,11 +208,9 @@ def test_voxels_of_unknown_size_are_told_in_one_line(tmp_path: Path, model: Path
     assert alone.code == 0, alone.err
     assert json.loads(alone.out)["predictions"][0]["volume_ml"] is None
     (line,) = alone.err.splitlines()
-    assert line.startswith(
-        f"note: {lost} does not say how large a voxel is: its size is given in voxels alone"
-    )
+    assert line.startswith(f"note: {lost} has no voxel size in its header: volumes are given in voxels only")
     assert "write the true spacing into the header" in line
     both = segdistill("predict", model, lost, known, tmp_path / "p.png", "-o", tmp_path / "b")
     (line,) = both.err.splitlines()
-    assert line.startswith(f"note: 1 of 2 volumes, such as {lost}, do not say how large a voxel is")
+    assert line.startswith(f"note: 1 of 2 volumes ({lost}, ...) have no voxel size in their headers")
     assert segdistill("predict", model, known, tmp_path / "p.png", "-o", tmp_path / "c").err == ""

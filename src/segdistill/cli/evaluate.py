@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from segdistill.cli.progress import needs, progress_bar
+from segdistill.cli.shared import progress_bar
+from segdistill.errors import needs
 
 if TYPE_CHECKING:
     from segdistill.data.case import Case

@@ -48,15 +48,16 @@ def _summaries(kind: str) -> dict[str, str]:
 
 def _recipe(name: str) -> dict[str, Any]:
     from segdistill.config.load import bundled_recipes, recipe_file
-    from segdistill.errors import InputError
-    from segdistill.registry import near_names
 
-    found = bundled_recipes()
-    if name not in found:
-        raise InputError(f"unknown recipe '{name}': {near_names(name, found)}")
     path = recipe_file(name)
     text = path.read_text(encoding="utf-8")
-    return {"kind": "recipe", "name": name, "summary": found[name], "source": str(path), "text": text}
+    return {
+        "kind": "recipe",
+        "name": name,
+        "summary": bundled_recipes()[name],
+        "source": str(path),
+        "text": text,
+    }
 
 
 def _print_part(part: dict[str, Any]) -> None:

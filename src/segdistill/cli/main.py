@@ -58,32 +58,31 @@ add_command(app, listing, "list")
 
 def main() -> None:
     """Entry point: an error that a user can cause is one line on stderr and an exit code, never a traceback."""
-    show = warnings.showwarning
-
-    def show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-        if issubclass(category, PluginWarning):
-            print(f"warning: {message}", file=sys.stderr)
-        else:
-            show(message, category, *rest)
-
-    warnings.showwarning = show_warning
-    try:
-        app()
-    except SegdistillError as error:
-        _stop(str(error), error.exit_code)
-    except OSError as error:  # refused by the system: a full disk, a missing permission
-        place = f"{error.filename}: " if error.filename else ""
-        _stop(f"{place}{error.strerror or error}", InputError.exit_code)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for this
-            raise
-        _stop("the device has too little memory: lower batch_size (and raise accumulate) or size", 2)
-    except KeyboardInterrupt:
-        _stop(INTERRUPTED, 130)
-    except SystemExit as stop:
-        if stop.code == 130:  # typer's exit code for Ctrl-C
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            app()
+        except SegdistillError as error:
+            _stop(str(error), error.exit_code)
+        except OSError as error:  # refused by the system: a full disk, a missing permission
+            place = f"{error.filename}: " if error.filename else ""
+            _stop(f"{place}{error.strerror or error}", InputError.exit_code)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for this
+                raise
+            _stop("the device has too little memory: lower batch_size (and raise accumulate) or size", 2)
+        except KeyboardInterrupt:
             _stop(INTERRUPTED, 130)
-        raise
+        except SystemExit as stop:
+            if stop.code == 130:  # typer's exit code for Ctrl-C
+                _stop(INTERRUPTED, 130)
+            raise
+
+
+def _show_warning(message: Warning | str, category: type[Warning], file: str, line: int, *_: Any) -> None:
+    is_ours = issubclass(category, PluginWarning)
+    text = f"warning: {message}" if is_ours else warnings.formatwarning(message, category, file, line)
+    print(text.rstrip(), file=sys.stderr)
 
 
 def _stop(message: str, code: int) -> NoReturn:

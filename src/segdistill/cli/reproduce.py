@@ -7,19 +7,22 @@ from typing import Annotated
 
 import typer
 
+from segdistill.cli.shared import AsJson, print_json
+
 RUNS = Path("runs")
 
 
 def reproduce(
-    paper: Annotated[str | None, typer.Argument(help="such as lightbtseg; none lists what there is")] = None,
+    paper: Annotated[str | None, typer.Argument(help="such as lightbtseg; none lists them all")] = None,
     table: Annotated[str | None, typer.Option(help="only this table, such as 1")] = None,
     runs: Annotated[Path, typer.Option(help="folder with the runs to compare")] = RUNS,
-    everything: Annotated[bool, typer.Option("--all", help="also the tables that no run fills")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print as JSON")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="also the tables without a run of ours")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Print a paper's tables, our results, the difference, and the commands for what has not been run."""
-    import json
+    """Print a paper's tables beside our results.
 
+    With the differences, and the commands for the runs that are missing.
+    """
     from segdistill.errors import InputError
     from segdistill.papers.reproduce import compare_with_paper, render
     from segdistill.papers.tables import published_papers, read_paper
@@ -30,7 +33,7 @@ def reproduce(
             name: {"title": content.title, "tables": list(content.tables)} for name, content in found.items()
         }
         if as_json:
-            print(json.dumps(known, indent=2))
+            print_json(known)
             return
         for name, facts in known.items():
             print(f"{name:14}{facts['title']}: tables {', '.join(facts['tables'])}")
@@ -38,4 +41,7 @@ def reproduce(
     if not runs.is_dir() and (runs.exists() or runs != RUNS):
         raise InputError(f"{runs}: no such folder: give the folder with the runs to compare")
     tables = compare_with_paper(paper, runs, table)
-    print(json.dumps(tables, indent=2) if as_json else render(tables, everything or table is not None))
+    if as_json:
+        print_json(tables)
+    else:
+        print(render(tables, everything or table is not None))

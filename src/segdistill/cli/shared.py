@@ -6,9 +6,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Plugins = Annotated[
@@ -47,17 +51,34 @@ def names(text: str | None) -> list[str]:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function of (done, total) that moves a bar; without a terminal it shows nothing.
+    """As `progress_bars`, with one bar.
 
     >>> with progress_bar("checking") as progress:
     ...     progress(1, 2)
     """
+    with progress_bars() as show:
+        yield partial(show, what)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Gives a function of (what, done, total) that moves a bar per `what`; without a terminal it shows nothing.
+
+    >>> with progress_bars() as progress:
+    ...     progress("checking", 1, 2)
+    """
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda what, done, total: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield show

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from segdistill.config.folds import expand_folds
 from segdistill.config.matrix import expand_matrix, expand_seeds
 from segdistill.config.schema import Recipe, RecipeFile, merge, parse_recipe
 from segdistill.errors import InputError
+from segdistill.plugins import load_plugins
 from segdistill.registry import near_names, nearest
 
 # what users change most -> its place in the recipe
@@ -61,23 +63,34 @@ def bundled_recipes() -> dict[str, str]:
     return found
 
 
-def load_recipe(name: str, changes: list[str] | None = None) -> Recipe:
-    """Reads a recipe by its bundled name or from a file.
+def load_recipe(
+    source: str | Path | Mapping[str, Any], changes: Sequence[str] | Mapping[str, Any] = ()
+) -> Recipe:
+    """Reads a recipe and runs its plugins: call it only for a recipe that the user wants to run.
 
     Args:
-        name: such as "lightbtseg/cpu", or a path that ends in .yaml.
-        changes: "key=value" with dotted keys or the short names of SHORTCUTS; values are YAML.
+        source: a bundled name such as "lightbtseg/cpu", a path that ends in .yaml, or the content of a recipe.
+        changes: dotted key, or short name of SHORTCUTS -> value; or "key=value" each, where the value is YAML.
 
     Raises:
-        InputError: no such recipe, not YAML, an unknown key or a wrong type.
+        InputError: no such recipe, not YAML, an unknown key, a wrong type, or a plugin that fails.
 
     >>> load_recipe("distill", ["epochs=3"]).fit.epochs
     3
+    >>> load_recipe("distill", {"epochs": 3, "stages.student.about": "small"}).stages["student"].about
+    'small'
     """
-    content = _resolve(name, Path(), seen=())
-    for change in changes or []:
-        content = _apply(content, change)
-    content = _with_table_in(Path(), _with_size_of_patches(content, changes or []))
+    name = "recipe" if isinstance(source, Mapping) else str(source)
+    content = (
+        _with_base({"name": name, **source}, Path(), ())
+        if isinstance(source, Mapping)
+        else _resolve(name, Path(), ())
+    )
+    given = changes if isinstance(changes, Mapping) else parse_changes(changes)
+    for key, value in given.items():
+        content = _apply(content, key, value)
+    content = _in_folder(Path(), _with_size_of_patches(content, given))
+    load_plugins(_plugins(content, name))
     try:
         content = expand_seeds(expand_folds(expand_matrix(content)))
     except InputError as error:
@@ -85,23 +98,51 @@ def load_recipe(name: str, changes: list[str] | None = None) -> Recipe:
     return parse_recipe(content, name)
 
 
-def _with_size_of_patches(content: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+def _plugins(content: dict[str, Any], name: str) -> list[str]:
+    """Checked here, because plugins run before the recipe is: they may register what it names."""
+    plugins = content.get("plugins", [])
+    if not isinstance(plugins, list) or not all(isinstance(plugin, str) for plugin in plugins):
+        raise InputError(f"{name}: plugins: give a list of files and modules, not {plugins!r}")
+    return plugins
+
+
+def _with_size_of_patches(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Where the network sees patches, a change of `size` alone is also that of `data.patches.size`."""
-    given = {SHORTCUTS.get(key, key): text for key, _, text in (change.partition("=") for change in changes)}
+    given = {SHORTCUTS.get(key, key): value for key, value in changes.items()}
     data = content.get("data")
     if "data.size" not in given or not isinstance(data, dict) or not isinstance(data.get("patches"), dict):
         return content
-    if "data.patches.size" in given or "size" in given.get("data.patches", ""):
+    if "data.patches.size" in given or "size" in (given.get("data.patches") or ()):
         return content
     return merge(content, {"data": {"patches": {"size": data["size"]}}})
 
 
-def _with_table_in(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """A case table is named relative to the folder of its recipe, on the command line relative to where it is run."""
-    data = content.get("data")
-    if not isinstance(data, dict) or not isinstance(data.get("table"), str):
-        return content
-    return content | {"data": data | {"table": str((folder / data["table"]).absolute())}}
+def _in_folder(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Case table and plugin files are relative to the folder of their recipe; those of `--set` to the current one."""
+    data, plugins = content.get("data"), content.get("plugins")
+    if isinstance(data, dict) and isinstance(data.get("table"), str):
+        content = content | {"data": data | {"table": str((folder / data["table"]).absolute())}}
+    if isinstance(plugins, list):
+        places = [
+            str((folder / each).absolute()) if str(each).endswith(".py") else each for each in plugins
+        ]
+        content = content | {"plugins": places}
+    return content
+
+
+def recipe_file(name: str) -> Path:
+    """The file of a bundled recipe.
+
+    Raises:
+        InputError: unknown name, with the near ones.
+
+    >>> recipe_file("demo").name
+    'demo.yaml'
+    """
+    bundled = _bundled_paths()
+    if name not in bundled:
+        raise InputError(f"unknown recipe '{name}': {near_names(name, bundled)}")
+    return bundled[name]
 
 
 def _bundled_paths() -> dict[str, Path]:
@@ -120,11 +161,17 @@ def _resolve(name: str, near: Path, seen: tuple[str, ...]) -> dict[str, Any]:
         raise InputError(
             f"{name}: recipes are based on each other in a circle: {' -> '.join([*seen, place])}"
         )
-    content = _with_table_in(path.parent, _read_yaml(path))
+    return _with_base(_read_yaml(path), path.parent, (*seen, place))
+
+
+def _with_base(content: dict[str, Any], folder: Path, seen: tuple[str, ...]) -> dict[str, Any]:
+    content = _in_folder(folder, content)
     base = content.pop("base", None)
     if base is None:
         return content
-    return merge(_resolve(str(base), path.parent, (*seen, place)), content)
+    below = _resolve(str(base), folder, seen)
+    both = {key: [*below[key], *content[key]] for key in ("plugins",) if key in below and key in content}
+    return merge(below, content | both)
 
 
 def _instead_of(name: str, near: Path, bundled: dict[str, Path]) -> str:
@@ -159,16 +206,31 @@ def _where(error: yaml.YAMLError) -> str:
     return place + " ".join(str(problem or error).split())
 
 
-def _apply(content: dict[str, Any], change: str) -> dict[str, Any]:
-    key, equals, text = change.partition("=")
-    if not equals or not key:
-        raise InputError(
-            f"--set {change}: write key=value, such as epochs=20 or stages.student.model.name=unet"
-        )
-    try:
-        value = yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {change}: the value is not YAML") from error
+def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Key -> value of texts "key=value", where the value is YAML.
+
+    Raises:
+        InputError: another form.
+
+    >>> parse_changes(["lr=1e-3"])
+    {'lr': 0.001}
+    """
+    found = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise InputError(
+                f"--set {change}: write key=value, such as epochs=20 or stages.student.model.name=unet"
+            )
+        try:
+            found[key] = yaml.load(text, _Loader)  # a SafeLoader
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {change}: the value is not YAML") from error
+    return found
+
+
+def _apply(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    change = f"{key}={value}"
     key = SHORTCUTS.get(key, key)
     if "." not in key and key not in RecipeFile.model_fields:
         raise InputError(

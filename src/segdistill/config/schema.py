@@ -588,6 +588,11 @@ class Recipe(Strict):
     only_folds: list[int] = Field(
         default_factory=list, description="The folds of the cross-validation to run, from 1; empty for all."
     )
+    plugins: list[str] = Field(
+        default_factory=list,
+        description="Files and modules that register parts of your own; a run executes them. Files are relative to "
+        "the file of the recipe.",
+    )
 
     @field_validator("name")
     @classmethod

@@ -40,9 +40,9 @@ def load_model(
     >>> model.predict("picture.png").mask  # doctest: +SKIP
     """
     load_plugins(plugins)
-    if Path(path).suffix == ".onnx":
+    if not Path(path).is_dir():
         if stage is not None:
-            raise InputError(f"{path} is a model file and has no stages: leave the stage out")
+            raise InputError(f"{path} is not the folder of a run, so it has no stages: leave the stage out")
         return Predictor(path, threads, threshold)
     with needs("a stage of a run", "train"):
         from segdistill.experiment.result import Stage

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ import torch
 import yaml
 from lightning_fabric import Fabric
 
+from segdistill.config.load import load_recipe, parse_changes
 from segdistill.config.schema import Recipe
 from segdistill.data.case import normal_note, select, table_hash
 from segdistill.data.store import Store, prepare_store
@@ -24,18 +26,20 @@ from segdistill.errors import CasesFailed, InputError
 from segdistill.experiment.cases import LoadedCases, absolute, load_cases, removing_phantoms_on_error
 from segdistill.experiment.check import check_parts, recipe_warnings, require_cases
 from segdistill.experiment.environment import ENVIRONMENT, differences, environment
-from segdistill.experiment.events import Event
+from segdistill.experiment.events import Event, show_events
 from segdistill.experiment.export import export_stage
 from segdistill.experiment.folder import only_writer
 from segdistill.experiment.folds import run_folds
 from segdistill.experiment.inputs import TEACHERS_FILE, StageInputs, precision_of, write_teachers
 from segdistill.experiment.machine import Machine, is_first_process, make_fabric
+from segdistill.experiment.result import REPORT, RunResult
 from segdistill.experiment.results import read_json
 from segdistill.experiment.stage import goes_on, is_finished, load_stage
 from segdistill.experiment.stage_evaluation import evaluate_stage, report_run, stated
 from segdistill.experiment.train import keep_threshold, measure_equal_time, still_stands, train_stage
 from segdistill.files import write_json, write_text
 from segdistill.imaging.preprocess import Preprocess
+from segdistill.plugins import load_plugins, name_code, use_installed
 from segdistill.records import RunRecord
 from segdistill.training.checkpoint import TrainingStopped
 from segdistill.training.curves import read_curves
@@ -123,6 +127,69 @@ class _Run:
         return precision_of(self.recipe, name, fabric.device)
 
 
+def run(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    set: Sequence[str] | Mapping[str, Any] = (),  # noqa: A002 - as on the command line
+    stages: Sequence[str] | None = None,
+    device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    plugins: Sequence[str] = (),
+    progress: bool = True,
+    **shortcuts: Any,
+) -> RunResult:
+    """Trains the stages of a recipe, evaluates them, and writes report and model file; called again, it continues.
+
+    Args:
+        recipe: the name of one that comes with segdistill (`segdistill list recipes`), a YAML file, its content, or a
+            `Recipe`.
+        data: cases.csv, or a folder with images/ and masks/; by default what the recipe names.
+        out: folder of the run; by default runs/NAME.
+        set: changes of the recipe, {"stages.student.model.name": "unet"}.
+        stages: names of those to train (their teachers are included); by default those that the recipe chooses.
+        device: "auto", "cpu" or "gpu".
+        devices: number of devices per node.
+        nodes: number of nodes.
+        plugins: files and modules to run first, because they register parts of your own.
+        progress: show on stderr what is done.
+        shortcuts: changes of the recipe by a short name or a key without dots, such as size=256, epochs=40.
+
+    Returns:
+        What the run left. Where some trainings failed that may fail, `failed` names them.
+
+    Raises:
+        InputError: recipe, data or folder cannot be used.
+        TrainingStopped: a loss was NaN or infinite.
+        CasesFailed: all trainings failed.
+
+    >>> import segdistill
+    >>> result = segdistill.run("distill", data="my-images", size=256, epochs=40)  # doctest: +SKIP
+    >>> result.student.predict("picture.png").mask, result.report, result.verdict  # doctest: +SKIP
+    """
+    if isinstance(recipe, Recipe):
+        recipe = recipe.model_dump(mode="json", exclude_unset=True)
+    changes = {**(set if isinstance(set, Mapping) else parse_changes(set)), **shortcuts}
+    failed = ""
+    with use_installed(True):
+        load_plugins(plugins)
+        loaded = load_recipe(recipe, changes)
+        folder = Path("runs") / loaded.name if out is None else Path(out)
+        source = None if data is None else Path(data)
+        events = run_recipe(
+            loaded, source, folder, Machine(device, devices, nodes), None if stages is None else list(stages)
+        )
+        try:
+            show_events(events) if progress else deque(events, maxlen=0)
+        except CasesFailed as error:
+            if not (folder / REPORT).exists():
+                raise
+            failed = str(error)
+    return RunResult(folder, failed)
+
+
 def run_recipe(
     recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None = None
 ) -> Iterator[Event]:
@@ -142,11 +209,20 @@ def run_recipe(
         InputError: data, recipe or folder cannot be used.
         TrainingStopped: a loss was not finite.
     """
+    name_code(_import_paths(recipe))
     if recipe.folds is not None:
         events = run_folds(recipe, source, folder, machine, stages, _run)
     else:
         events = _run(recipe, source, folder, machine, stages)
     return (event for event in chain(_look(recipe, stages), events) if is_first_process())
+
+
+def _import_paths(recipe: Recipe) -> Iterator[str]:
+    """Networks of other packages that the recipe names, as "module:callable"."""
+    for stage in recipe.stages.values():
+        path = str(stage.model.options.get("target", stage.model.name))
+        if ":" in path:
+            yield path
 
 
 def _look(recipe: Recipe, stages: list[str] | None) -> Iterator[Event]:

@@ -122,8 +122,8 @@ class Network(nn.Module):
         """Refuses a batch that the network cannot take; silent while the network is exported or compiled.
 
         Raises:
-            InputError: not four axes, another number of channels, a size that is too small or not a multiple of `size_divisor`,
-                or (in training) one image so small that batch normalisation has a single value.
+            InputError: not four axes, another number of channels, a size that is too small or not a multiple of
+                `size_divisor`, or (in training) one image so small that batch normalisation has a single value.
         """
         if torch.compiler.is_compiling():
             return
