@@ -1,4 +1,4 @@
-"""The house: rooms import from rooms above them, the torch-free ones stay so, and every part is described."""
+"""The house: rooms import from rooms above them, the torch-free ones stay so, and everything public is described."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ ROOMS = (
     "server",
     "cli",
 )
-GROUND = {"errors", "files", "options", "registry"}  # below all rooms
+GROUND = {"errors", "files", "options", "plugins", "registry", "kinds", "records"}  # below all rooms
+OPTIONAL = {"server", "records"}  # come with a later version
+FRONT_DOOR = "__init__"  # names functions of all rooms, for the type checker alone
 TORCH_FREE = {"imaging", "runtime", "data", "metrics", "stats", "report", "server"}
 MAY_USE_TORCH = {"data/views.py"}
 TORCH = {"torch", "lightning_fabric", "monai", "albumentations", "safetensors"}
@@ -51,7 +53,7 @@ def room(path: Path) -> str:
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, module) of every import, wherever it stands; relative ones spelt out."""
+    """(line, module) of every import, also within functions; relative ones in full."""
     package = ["segdistill", *path.relative_to(SOURCE).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -67,6 +69,8 @@ def test_rooms_import_only_from_rooms_above() -> None:
     wrong = []
     for path in FILES:
         here = room(path)
+        if here == FRONT_DOOR:
+            continue
         allowed = GROUND | set(ROOMS[: ROOMS.index(here) + 1]) if here in ROOMS else GROUND
         for line, module in imported(path):
             parts = module.split(".")
@@ -77,7 +81,7 @@ def test_rooms_import_only_from_rooms_above() -> None:
 
 
 def test_no_files_import_one_another_in_a_circle() -> None:
-    """Whatever stands within functions or for the type checker alone counts, too."""
+    """Imports within functions and for the type checker count, too."""
     files = {"segdistill." + place(path).removesuffix(".py").replace("/", "."): path for path in FILES}
     graph = {name: {module for _, module in imported(path)} & files.keys() for name, path in files.items()}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the files
@@ -85,8 +89,8 @@ def test_no_files_import_one_another_in_a_circle() -> None:
 
 def test_every_folder_is_a_room() -> None:
     folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
-    assert folders <= set(ROOMS)
-    assert {path.stem for path in SOURCE.glob("*.py")} == GROUND | {"__init__"}
+    assert set(ROOMS) - OPTIONAL <= folders <= set(ROOMS) | {"recipes"}
+    assert GROUND - OPTIONAL <= {path.stem for path in SOURCE.glob("*.py")} - {FRONT_DOOR} <= GROUND
 
 
 def test_torch_free_rooms_never_import_torch() -> None:
@@ -164,8 +168,9 @@ def test_no_file_names_this_machine_or_a_package_index() -> None:
     assert wrong == []
 
 
-def test_the_command_line_starts_light() -> None:
-    code = "import segdistill.cli.main, sys, json; print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+@pytest.mark.parametrize("module", ["segdistill", "segdistill.cli.main"])
+def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
+    code = f"import {module}, sys, json; print(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

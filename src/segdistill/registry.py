@@ -162,7 +162,7 @@ class Registry(Mapping[str, Part[T]]):
                 | ({} if parameter.default is parameter.empty else {"default": parameter.default})
                 for option, parameter in part.options.items()
             },
-            **part.facts,
+            "facts": dict(part.facts),
         }
 
     def _complete(self) -> None:
