@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from segdistill.errors import InputError, first_line
 
@@ -128,14 +129,35 @@ def require_named(code: str, where: str) -> None:
     Raises:
         InputError: neither the callable nor its module was given to `name_code`.
 
-    >>> require_named("subprocess:getoutput", "stage.json")
+    >>> require_named("subprocess:getoutput", "stage.json")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    segdistill.errors.InputError: stage.json names code outside segdistill, subprocess:getoutput, which was not run: \
-if you trust it, name it with --plugins subprocess
+    segdistill.errors.InputError: stage.json names code that is not part of segdistill, subprocess:getoutput: ...
     """
     module = code.partition(":")[0]
     if _named.isdisjoint((code, module)):
         raise InputError(
-            f"{where} names code outside segdistill, {code}, which was not run: if you trust it, name it with "
-            f"--plugins {module}"
+            f"{where} names code that is not part of segdistill, {code}: if you trust it, add --plugins {module}"
         )
+
+
+def require_plugin(part: str, where: str, plugins: object) -> NoReturn:
+    """Refuses a part that is not registered and that a file names.
+
+    Args:
+        part: such as "network 'mine'".
+        where: the file.
+        plugins: what the recipe of its run names, as read from another file; anything.
+
+    Raises:
+        InputError: always; names the modules that may register it.
+
+    >>> require_plugin("network 'mine'", "stage.json", ["mine.py"])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    segdistill.errors.InputError: stage.json names the network 'mine', which is not part of segdistill: ...
+    """
+    named = [str(each) for each in plugins] if isinstance(plugins, list) else []
+    known = dict.fromkeys([*named, *installed_plugins().values()])
+    raise InputError(
+        f"{where} names the {part}, which is not part of segdistill: if you trust its code, add --plugins "
+        f"{' or '.join(known) or 'FILE or MODULE'}"
+    )

@@ -7,52 +7,46 @@ from typing import Annotated
 
 import typer
 
+from segdistill.cli.shared import AsJson, Plugins, names, print_json
+
 
 def compare(
     runs: Annotated[
         list[str], typer.Argument(help="run folders, RUN:STAGE, or folders of segdistill evaluate -o")
     ],
     stages: Annotated[
-        str | None, typer.Option(help="only these methods (comma between); without: every student")
+        str | None, typer.Option(help="comma-separated variants to compare; by default every student")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="what they are compared with; without: the stages with role baseline")
+        str | None, typer.Option(help="compare with this one; by default the stages with the role baseline")
     ] = None,
     metric: Annotated[str, typer.Option(help="a column of metrics.csv")] = "dice",
     margin: Annotated[
-        float | None, typer.Option(help="accepted loss, stated beforehand; without: that of the recipe")
+        float | None,
+        typer.Option(help="accepted loss, stated before training; by default that of the recipe"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="folder for comparison.csv, forest.svg and report.html")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the comparison as JSON")] = False,
+    plugins: Plugins = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Compare methods case by case, seeds averaged: helps, hurts, or no evidence (docs/concepts/verdicts.md)."""
-    import json
+    """Compare trained networks: helps, hurts, or no evidence.
 
-    from segdistill.errors import InputError
-    from segdistill.experiment.compare import choose_pairs, read_trainings, stated_margin
-    from segdistill.report.comparison import comparison_text, write_comparison
-    from segdistill.stats.comparison import compare_variants, group_variants, require_seeds
+    Case by case, averaged over seeds; the rule: docs/concepts/verdicts.md.
+    """
+    import segdistill
+    from segdistill.report.comparison import comparison_text
 
-    margin = stated_margin(runs) if margin is None else margin
-    if margin is not None and not 0 < margin < float("inf"):
-        raise InputError(f"--margin must be above 0, not {margin:g}: it is the loss that would be accepted")
-    variants, notes = group_variants(read_trainings(runs))
-    pairs = choose_pairs(variants, [s.strip() for s in stages.split(",")] if stages else [], baseline)
-    require_seeds(list({id(v): v for pair in pairs for v in pair}.values()))
-    found = compare_variants(pairs, metric, margin)
-    for note in notes:
+    found = segdistill.compare(
+        runs, names(stages), baseline=baseline, metric=metric, margin=margin, out=out, plugins=plugins or []
+    )
+    for note in found.notes:
         typer.echo(f"note: {note}", err=True)
-    if out is not None:
-        write_comparison(found, pairs, out, f"Comparison of {', '.join(Path(run).name for run in runs)}")
     if as_json:
-        print(
-            json.dumps(
-                {"metric": metric, "margin": margin, "comparisons": [c.to_dict() for c in found]}, indent=2
-            )
-        )
-    else:
-        print(comparison_text(found))
-        if out is not None:
-            print(f"report      {out / 'report.html'}")
+        comparisons = [verdict.to_dict() for verdict in found.verdicts]
+        print_json({"metric": metric, "margin": found.margin, "comparisons": comparisons})
+        return
+    print(comparison_text(found.verdicts))
+    if found.report is not None:
+        print(f"report      {found.report}")

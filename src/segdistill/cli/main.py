@@ -79,9 +79,16 @@ def main() -> None:
             raise
 
 
-def _show_warning(message: Warning | str, category: type[Warning], file: str, line: int, *_: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: Any = None,
+) -> None:
     is_ours = issubclass(category, PluginWarning)
-    text = f"warning: {message}" if is_ours else warnings.formatwarning(message, category, file, line)
+    text = f"warning: {message}" if is_ours else warnings.formatwarning(message, category, filename, lineno)
     print(text.rstrip(), file=sys.stderr)
 
 

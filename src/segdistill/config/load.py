@@ -123,9 +123,7 @@ def _in_folder(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     if isinstance(data, dict) and isinstance(data.get("table"), str):
         content = content | {"data": data | {"table": str((folder / data["table"]).absolute())}}
     if isinstance(plugins, list):
-        places = [
-            str((folder / each).absolute()) if str(each).endswith(".py") else each for each in plugins
-        ]
+        places = [str((folder / each).absolute()) if str(each).endswith(".py") else each for each in plugins]
         content = content | {"plugins": places}
     return content
 

@@ -10,16 +10,91 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.config.matrix import map_stages, needed_stages
-from segdistill.errors import InputError
+from segdistill.errors import InputError, needs
 from segdistill.experiment.results import read_recipe
 from segdistill.files import sha256_text
 from segdistill.metrics.cases import METRICS_FILE, read_metrics_csv
+from segdistill.plugins import load_plugins
 from segdistill.records import EvaluationRecord, RunRecord, StageRecord
 from segdistill.registry import near_names
-from segdistill.stats.comparison import Training, Variant, own_baselines
+from segdistill.stats.comparison import (
+    Training,
+    Variant,
+    compare_variants,
+    group_variants,
+    own_baselines,
+    require_seeds,
+)
+from segdistill.stats.verdict import Verdict
 
 _NO_SETTINGS = {"checkpoint_seconds", "workers"}
 _NO_FACTS = {"seed", "variant", "about", "role", "fit", "may_fail", "cache_limit_gb"}
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What `compare` found.
+
+    Attributes:
+        verdicts: one per variant and baseline.
+        metric: that was compared.
+        margin: the accepted loss; None: not stated.
+        notes: trainings that were ignored, one line each.
+        report: None where none was written.
+    """
+
+    verdicts: list[Verdict]
+    metric: str
+    margin: float | None = None
+    notes: Sequence[str] = ()
+    report: Path | None = None
+
+
+def compare(
+    runs: str | Path | Sequence[str | Path],
+    stages: Sequence[str] = (),
+    *,
+    baseline: str | None = None,
+    metric: str = "dice",
+    margin: float | None = None,
+    out: str | Path | None = None,
+    plugins: Sequence[str] = (),
+) -> ComparisonResult:
+    """Compares students with their baselines, case by case, averaged over seeds: helps, hurts, or no evidence.
+
+    Args:
+        runs: run folders, "RUN:STAGE", and folders that `evaluate` has written; of one experiment.
+        stages: names of the variants; by default every student.
+        baseline: what they are compared with; by default the stages with the role baseline.
+        metric: a column of metrics.csv.
+        margin: accepted loss, stated before training; by default that of the recipe.
+        out: folder for comparison.csv, forest.svg and report.html.
+        plugins: files and modules to run first, because the metric comes from them.
+
+    Raises:
+        InputError: no such run, stage or metric, no baseline, or different test cases.
+
+    >>> compare(["nowhere"])
+    Traceback (most recent call last):
+    segdistill.errors.InputError: nowhere: no such folder: give a run, RUN:STAGE, or a folder of segdistill evaluate -o
+    """
+    load_plugins(plugins)
+    words = [str(runs)] if isinstance(runs, (str, Path)) else [str(run) for run in runs]
+    margin = stated_margin(words) if margin is None else margin
+    if margin is not None and not 0 < margin < float("inf"):
+        raise InputError(f"margin is {margin:g}: it is the accepted loss, so give a number above 0")
+    variants, notes = group_variants(read_trainings(words))
+    pairs = choose_pairs(variants, stages, baseline)
+    require_seeds(list({id(each): each for pair in pairs for each in pair}.values()))
+    verdicts, report = compare_variants(pairs, metric, margin), None
+    if out is not None:
+        with needs("a report", "report"):
+            from segdistill.report.comparison import write_comparison
+        write_comparison(
+            verdicts, pairs, Path(out), f"Comparison of {', '.join(Path(word).name for word in words)}"
+        )
+        report = Path(out) / "report.html"
+    return ComparisonResult(verdicts, metric, margin, notes, report)
 
 
 @dataclass(frozen=True)

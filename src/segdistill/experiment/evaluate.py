@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from segdistill.data.case import Case, table_hash
+from segdistill.data.case import SPLITS, Case, select, table_hash
 from segdistill.data.check import run_check
+from segdistill.data.datasets import create_dataset
 from segdistill.data.leaks import leaks
-from segdistill.errors import InputError
+from segdistill.data.table import read_cases
+from segdistill.errors import InputError, MissingExtra, needs
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Picture
+from segdistill.metrics.base import METRICS
 from segdistill.metrics.calibration import Calibration
 from segdistill.metrics.cases import (
     METRICS_FILE,
@@ -28,7 +32,9 @@ from segdistill.metrics.cases import (
 )
 from segdistill.metrics.pooled import Pool
 from segdistill.metrics.robustness import STRENGTHS, disturbed
+from segdistill.plugins import load_plugins
 from segdistill.records import Cost, Disturbance, EvaluationRecord, Weights
+from segdistill.registry import near_names
 from segdistill.report.data import DataReport, Report, StageReport
 from segdistill.report.page import finish_report
 from segdistill.runtime.engine import milliseconds_per_image
@@ -40,6 +46,140 @@ from segdistill.stats.summary import summarise
 
 REPORT_FILE = "report.html"
 PACKAGES = ("onnxruntime", "numpy", "Pillow")
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What `evaluate` measured.
+
+    Attributes:
+        record: means with intervals, and which cases were skipped or failed.
+        results: one per case with a reference.
+        report: None where none was written.
+        notes: one line each, about the cases that were chosen and the files that were written.
+    """
+
+    record: EvaluationRecord
+    results: Results
+    report: Path | None = None
+    notes: Sequence[str] = ()
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """One row per case: case, group, label, site, and the metrics by name."""
+        return [
+            {"case": row.case, "group": row.group, "label": row.label, "site": row.site} | row.metrics
+            for row in self.results
+        ]
+
+
+def evaluate(
+    model: str | Path,
+    table: str | Path | None = None,
+    *,
+    stage: str | None = None,
+    split: str | None = None,
+    out: str | Path | None = None,
+    metrics: Sequence[str] = (),
+    pooled: bool = False,
+    calibration: bool = False,
+    robustness: bool = False,
+    plugins: Sequence[str] = (),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> EvaluationResult:
+    """Measures a model on cases: Dice, IoU, precision, recall and accuracy with bootstrap 95 % intervals.
+
+    Args:
+        model: a model file (.onnx), which needs no torch; or the folder of a run or of a stage.
+        table: cases.csv, or a folder with images/ and masks/; by default the table of the run.
+        stage: of the run; by default the one that its recipe exports.
+        split: "test", "train", "val" or "all"; by default test, or all where the table has no test case.
+        out: folder for metrics.csv, evaluation.json and report.html.
+        metrics: names of metrics besides those that are always measured.
+        pooled: also accuracy, sensitivity, F1, mIoU and AUC over all pixels of the set.
+        calibration: also whether the probabilities are calibrated.
+        robustness: also Dice under gamma, speckle and blur: ten more passes.
+        plugins: files and modules to run first, because the stage's network or a metric comes from them.
+        progress: called with (what, done, total).
+
+    Raises:
+        InputError: model, table, split or metric cannot be used, or no case could be measured.
+        MissingExtra: torch is not installed, and the model is a stage.
+
+    >>> evaluate("absent.onnx", "cases.csv")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: no such case table or folder: cases.csv
+    """
+    load_plugins(plugins)
+    names, show = METRICS.asked(metrics), progress or (lambda what, done, total: None)
+    place = _table_of(model, table)
+    cases, chosen, split, notes = _choose(place, split)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        require_own_folder(folder)
+    needs_scores = pooled or calibration or any(METRICS.create(name).needs_probability for name in names)
+    subject = _open(model, stage, needs_scores)
+    found = Evaluation(subject, names, pooled, calibration)
+    for done in found.measure(chosen, keep_going=True):
+        show("evaluating", done, len(chosen))
+    if not found.results:
+        reason = next(iter(found.results.failed.values()), "none of them has a reference mask")
+        raise InputError(f"no case could be evaluated: {reason}")
+    if robustness:
+        for done in found.disturb(chosen):
+            show("disturbing", done, sum(map(len, STRENGTHS.values())))
+    record, report = found.record(split), None
+    if folder is not None:
+        write_scores(folder, found.results, record)
+        try:
+            write_report_of(folder, found, record, cases, place.name, partial(show, "looking for leaks"))
+            report = folder / REPORT_FILE
+        except MissingExtra as error:
+            notes.append(f"no report.html: {error}")
+    return EvaluationResult(record, found.results, report, notes)
+
+
+def _table_of(model: str | Path, table: str | Path | None) -> Path:
+    """The case table, or the folder of images."""
+    if table is None:
+        folder = Path(model)
+        places = [folder / "cases.csv", folder.absolute().parents[1] / "cases.csv"]  # of a run, of a stage
+        table = next((place for place in places if folder.is_dir() and place.is_file()), None)
+    if table is None:
+        raise InputError(
+            f"no cases to evaluate {model} on: give a cases.csv, or a folder with images/ and masks/"
+        )
+    if not Path(table).exists():
+        raise InputError(f"no such case table or folder: {table}")
+    return Path(table)
+
+
+def _choose(table: Path, split: str | None) -> tuple[list[Case], list[Case], str, list[str]]:
+    """All cases of the table, those to evaluate, their split, and notes."""
+    if split is not None and split not in (*SPLITS, "all"):
+        raise InputError(f"unknown split '{split}': {near_names(split, [*SPLITS, 'all'])}")
+    cases = create_dataset("folder", table) if table.is_dir() else read_cases(table)
+    splits = {case.split for case in cases}
+    if split is None and "test" not in splits:
+        note = f"{table} has no test case: every case is measured, also any that the model was trained on"
+        return cases, cases, "all", [note]
+    split = split or "test"
+    chosen = cases if split == "all" else select(cases, split=split)
+    if not chosen:
+        known = ", ".join(sorted(splits - {""})) or "none"
+        raise InputError(f"{table} has no case in split '{split}' (its splits: {known}): use --split all")
+    return cases, chosen, split, []
+
+
+def _open(model: str | Path, stage: str | None, scores: bool) -> Subject:
+    if not Path(model).is_dir():
+        if stage is not None:
+            raise InputError(f"{model} is not the folder of a run, so it has no stages: leave the stage out")
+        return open_model_file(Path(model), scores)
+    with needs("evaluating a stage of a run", "train"):
+        from segdistill.experiment.stage import find_stage
+        from segdistill.experiment.stage_evaluation import open_stage
+    return open_stage(find_stage(model, stage), scores)
 
 
 @dataclass(frozen=True)
@@ -152,34 +292,6 @@ class Evaluation:
         )
 
 
-def evaluate_subject(
-    cases: Iterable[Case],
-    subject: Subject,
-    metrics: Sequence[str] = (),
-    pooled: bool = False,
-    calibrated: bool = False,
-) -> Evaluation:
-    """Measures a model case by case; a case that cannot be measured is noted as failed, and the others are measured.
-
-    Args:
-        cases: rows of the case table.
-        subject: the model.
-        metrics: names of metrics besides those that are always measured.
-        pooled: also measure over all pixels of the set.
-        calibrated: also measure calibration.
-
-    Raises:
-        InputError: no case could be measured.
-    """
-    evaluation = Evaluation(subject, metrics, pooled, calibrated)
-    for _ in evaluation.measure(cases, keep_going=True):
-        pass
-    if not evaluation.results:
-        reason = next(iter(evaluation.results.failed.values()), "none of them has a reference mask")
-        raise InputError(f"no case could be evaluated: {reason}")
-    return evaluation
-
-
 def require_own_folder(folder: Path) -> None:
     """Refuses a folder in which an evaluation would replace another file of the user, such as a run's report.
 
@@ -256,7 +368,9 @@ def write_report_of(
     if subject.data_hash and subject.data_hash == data.hash:
         data = replace(data, trained_on="this table")
         if split in ("train", "all"):
-            warning = "Cases that the network was trained on are among those evaluated: scores are optimistically biased."
+            warning = (
+                "Cases that the network was trained on are among these: scores are optimistically biased."
+            )
     else:
         known = f"another table, hash {subject.data_hash}" if subject.data_hash else "not recorded"
         data = replace(data, trained_on=known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,18 +17,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from segdistill.data.case import Case
+from segdistill.data.case import Case, select
 from segdistill.data.opened import fullest_slice, open_case
+from segdistill.data.table import read_cases
 from segdistill.errors import GateFailed, InputError
 from segdistill.experiment.results import read_json
-from segdistill.experiment.stage import TrainedStage, load_stage
+from segdistill.experiment.stage import TrainedStage, find_stage, load_stage
 from segdistill.files import atomic_write, sha256_file, sha256_text, write_json
 from segdistill.imaging.postprocess import Postprocess, resize_probability
 from segdistill.imaging.preprocess import Preprocess
+from segdistill.plugins import load_plugins
 from segdistill.records import EvaluationRecord, RunRecord
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import LABEL_NAME, METADATA_KEY, OUTPUT_NAME, ModelInfo, dump_info
-from segdistill.training.inference import MaskAndClass, Probability
+from segdistill.training.inference import MaskAndClass, Probability, TorchEngine
 
 OPSET = 20
 UNDECIDED = 1e-4
@@ -75,15 +77,14 @@ def measure_agreement(
         UnreadableImage: a case cannot be read.
     """
     engine = Engine(model_file)
-    both = (MaskAndClass if engine.info.labels else Probability)(network).eval().cpu()
+    ours = TorchEngine(network, engine.info)
     count = differing_cases = differing = undecided = differing_classes = 0
     largest = largest_class = 0.0
     for case in cases:
         opened = open_case(case, preprocess.intensity)
         size = opened.size
         images = preprocess.inputs(opened.pixels(fullest_slice(opened.reference)))
-        with torch.inference_mode():
-            known = [_arrays(both(torch.from_numpy(image[None]))) for image in images]
+        known = [ours.run_both(image[None]) for image in images]
         given = [engine.run_both(image[None]) for image in images]
         expected = preprocess.join(np.stack([mask[0] for mask, _ in known]), size)
         exported = preprocess.join(np.stack([mask[0] for mask, _ in given]), size)
@@ -98,15 +99,6 @@ def measure_agreement(
         differing += int(wrong.sum())
         differing_cases += bool(wrong.any())
     return Agreement(count, differing_cases, differing, undecided, largest, differing_classes, largest_class)
-
-
-Arrays = tuple[NDArray[np.float32], NDArray[np.float32] | None]
-
-
-def _arrays(output: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> Arrays:
-    if isinstance(output, tuple):
-        return output[0].numpy(), output[1].numpy()
-    return output.numpy(), None
 
 
 def _compare_classes(
@@ -205,6 +197,34 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
+def export_run(
+    run: str | Path, target: Path, stage: str | None = None, plugins: Sequence[str] = ()
+) -> Agreement:
+    """Writes a stage of a run as a model file; it is kept only if its masks on the run's test cases equal torch's.
+
+    Args:
+        run: the folder of a run, or that of a stage.
+        target: the model file.
+        stage: of the run; by default the one that its recipe exports.
+        plugins: files and modules to run first, because the stage's network comes from them.
+
+    Raises:
+        GateFailed: masks differ.
+        InputError: no such stage, or the file cannot be written.
+
+    >>> export_run("nowhere", Path("model.txt"))
+    Traceback (most recent call last):
+    segdistill.errors.InputError: the name of a model file ends in .onnx: model.txt
+    """
+    if target.suffix != ".onnx":
+        raise InputError(f"the name of a model file ends in .onnx: {target}")
+    load_plugins(plugins)
+    folder = find_stage(run, stage)
+    table = folder.parent.parent / "cases.csv"
+    cases = select(read_cases(table), split="test") if table.exists() else []
+    return export_stage(folder, target, cases)
+
+
 def export_stage(
     folder: Path, target: Path, cases: list[Case], load: Callable[[Path], TrainedStage] = load_stage
 ) -> Agreement:
@@ -227,7 +247,7 @@ def export_stage(
         raise InputError(
             f"stage {stage.name} is a classifier without a mask: export a stage that segments or a joint network"
         )
-    info = _describe(stage)
+    info = model_info(stage)
     known = read_json(target.with_suffix(".json"))
     inputs = sha256_text(stage.record.weights_sha256 + dump_info(info))
     if known.get("inputs") == inputs and target.exists() and sha256_file(target) == known.get("model_sha256"):
@@ -241,7 +261,7 @@ def export_stage(
     return agreement
 
 
-def _describe(stage: TrainedStage) -> ModelInfo:
+def model_info(stage: TrainedStage) -> ModelInfo:
     """The metadata of the model file: processing, provenance, measured metrics."""
     folder, run = stage.folder, stage.folder.parent.parent
     record = RunRecord.find(run) or RunRecord(recipe="")

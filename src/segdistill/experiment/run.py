@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -43,6 +43,7 @@ from segdistill.plugins import load_plugins, name_code, use_installed
 from segdistill.records import RunRecord
 from segdistill.training.checkpoint import TrainingStopped
 from segdistill.training.curves import read_curves
+from segdistill.training.loop import Progress
 from segdistill.training.optimisation import choose_precision
 from segdistill.training.saturation import new_warnings
 
@@ -132,8 +133,8 @@ def run(
     *,
     data: str | Path | None = None,
     out: str | Path | None = None,
-    set: Sequence[str] | Mapping[str, Any] = (),  # noqa: A002 - as on the command line
-    stages: Sequence[str] | None = None,
+    set: Sequence[str] | Mapping[str, Any] = (),
+    stages: Sequence[str] | Literal["all"] | None = None,
     device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
@@ -149,7 +150,7 @@ def run(
         data: cases.csv, or a folder with images/ and masks/; by default what the recipe names.
         out: folder of the run; by default runs/NAME.
         set: changes of the recipe, {"stages.student.model.name": "unet"}.
-        stages: names of those to train (their teachers are included); by default those that the recipe chooses.
+        stages: names of those to train (their teachers are included), or "all"; by default the recipe's choice.
         device: "auto", "cpu" or "gpu".
         devices: number of devices per node.
         nodes: number of nodes.
@@ -178,9 +179,8 @@ def run(
         loaded = load_recipe(recipe, changes)
         folder = Path("runs") / loaded.name if out is None else Path(out)
         source = None if data is None else Path(data)
-        events = run_recipe(
-            loaded, source, folder, Machine(device, devices, nodes), None if stages is None else list(stages)
-        )
+        names = list(loaded.stages) if stages in ("all", ["all"]) else list(stages) if stages else None
+        events = run_recipe(loaded, source, folder, Machine(device, devices, nodes), names)
         try:
             show_events(events) if progress else deque(events, maxlen=0)
         except CasesFailed as error:
@@ -334,18 +334,21 @@ def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
         if isinstance(progress, Filling):
             yield Event(f"stage {name}: {progress.text}", progress.done, progress.total)
             continue
-        done = progress.epoch * progress.steps + progress.step
-        detail = f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.parts['loss']:.4f}"
-        if "val_dice" in progress.validation:
-            detail += f"  val dice {progress.validation['val_dice']:.4f}"
-        if "val_accuracy" in progress.validation:
-            detail += f"  val accuracy {progress.validation['val_accuracy']:.4f}"
-        yield Event(f"stage {name}", done, progress.epochs * progress.steps, detail)
+        yield _training_event(name, progress)
         if progress.validation:
-            # the file is read at the first end of an epoch alone: an earlier call may have written to it
+            # the file is read only at the first end of an epoch: an earlier call may have written to it
             rows = [*rows, progress.validation] if rows else read_curves(inputs.folder / "curves.csv")
             for warning in new_warnings(rows):
                 yield Event(f"warning: stage {name}: {warning}")
+
+
+def _training_event(name: str, progress: Progress) -> Event:
+    detail = f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.parts['loss']:.4f}"
+    for column, words in (("val_dice", "val dice"), ("val_accuracy", "val accuracy")):
+        if column in progress.validation:
+            detail += f"  {words} {progress.validation[column]:.4f}"
+    done = progress.epoch * progress.steps + progress.step
+    return Event(f"stage {name}", done, progress.epochs * progress.steps, detail)
 
 
 def _conclude(run: _Run, chosen: list[str], fabric: Fabric, failed: dict[str, str]) -> Iterator[Event]:

@@ -9,12 +9,13 @@ from torch import nn
 
 from segdistill.config.schema import AUTOENCODER, ModelRecipe
 from segdistill.errors import InputError
-from segdistill.experiment.results import FOLDS_FILE
+from segdistill.experiment.results import FOLDS_FILE, read_recipe
 from segdistill.files import sha256_file
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.models.pretrained import load_encoder_weights
-from segdistill.models.registry import create_network, network_facts
+from segdistill.models.registry import NETWORKS, create_network, network_facts
+from segdistill.plugins import require_named, require_plugin
 from segdistill.records import EvaluationRecord, RunRecord, StageRecord
 from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import BEST, STATE, WEIGHTS
@@ -157,7 +158,7 @@ def load_stage(folder: Path) -> TrainedStage:
     if record is None and (folder / StageRecord.FILE).exists():
         raise InputError(f"{folder / StageRecord.FILE} is damaged: {again}")
     if record is None:
-        raise InputError(f"{folder} holds no trained stage: give RUN, RUN:STAGE or a model file")
+        raise InputError(f"{folder} holds no trained stage: give the folder of a run or of a stage")
     if not record.is_finished:
         raise InputError(f"stage {folder.name} is not finished: run its recipe again to continue")
     if record.network.get("name") == AUTOENCODER:
@@ -168,6 +169,7 @@ def load_stage(folder: Path) -> TrainedStage:
         model = ModelRecipe.model_validate({**record.network, "pretrained": None})
     except (KeyError, TypeError, ValueError, InputError) as error:
         raise InputError(f"{folder / StageRecord.FILE} is damaged: {again}") from error
+    _require_ours(model, folder)
     network = build_network(model, preprocess.channels, len(record.classes))
     try:
         load_weights(folder / WEIGHTS, network)
@@ -176,29 +178,43 @@ def load_stage(folder: Path) -> TrainedStage:
     return TrainedStage(record.name, folder, network.eval(), preprocess, postprocess, record)
 
 
-def find_stage(model: str) -> Path:
-    """The folder of "RUN:STAGE", of a stage's own folder, or of "RUN", which means the exported stage.
+def find_stage(run: str | Path, stage: str | None = None) -> Path:
+    """The folder of a stage.
+
+    Args:
+        run: the folder of a run, or that of a stage.
+        stage: of the run; by default the one that its recipe exports, or its only one.
 
     Raises:
-        InputError: there is no such run or stage; the stages that exist are listed.
+        InputError: there is no such run or stage; the message lists the stages.
     """
-    run, colon, stage = ("", "", "") if Path(model).is_dir() else model.rpartition(":")
-    folder = Path(run if colon else model)
-    if (folder / StageRecord.FILE).exists():
+    folder = Path(run)
+    if (folder / StageRecord.FILE).exists() and stage is None:
         return folder
     stages = folder / "stages"
     if (folder / FOLDS_FILE).exists() and not stages.is_dir():
-        raise InputError(f"{folder} holds folds: give one of them, such as {folder / 'fold-1'}:STAGE")
+        raise InputError(f"{folder} holds folds: give one of them, such as {folder / 'fold-1'}")
     if not stages.is_dir():
-        raise InputError(f"{folder} is neither a run nor a stage nor a model file (.onnx)")
+        raise InputError(f"{folder} is neither the folder of a run nor of a stage nor a model file (.onnx)")
     names = sorted(path.parent.name for path in stages.glob(f"*/{StageRecord.FILE}"))
-    if not colon:
+    if stage is None:
         record = RunRecord.find(folder)
         stage = (record and record.export) or (names[0] if len(names) == 1 else "")
     if stage not in names:
+        found = f"has no trained stage '{stage}'" if stage else "exports no stage"
         raise InputError(
-            f"{folder} has no trained stage '{stage}': give {folder}:STAGE with one of {', '.join(names)}"
-            if stage
-            else f"{folder} has several stages: give {folder}:STAGE with one of {', '.join(names)}"
+            f"{folder} {found}: choose one with --stage: {', '.join(names) or 'none is trained'}"
         )
     return stages / stage
+
+
+def _require_ours(model: ModelRecipe, folder: Path) -> None:
+    """Refuses a network that is not part of segdistill and that the user has not named: a folder chooses no code."""
+    code = str(model.options.get("target", "")) if model.name == "external" else model.name
+    where = str(folder / StageRecord.FILE)
+    if ":" in code:
+        require_named(code, where)
+    elif model.name not in NETWORKS:
+        require_plugin(
+            f"network '{model.name}'", where, read_recipe(folder.absolute().parents[1]).get("plugins")
+        )

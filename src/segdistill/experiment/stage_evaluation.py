@@ -26,7 +26,7 @@ from segdistill.experiment.evaluate import Evaluation, Subject, write_scores
 from segdistill.experiment.events import Event
 from segdistill.experiment.inputs import count_taught
 from segdistill.experiment.results import read_json, read_recipe
-from segdistill.experiment.stage import TrainedStage, find_stage, load_stage
+from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.files import atomic_write, sha256_text
 from segdistill.imaging.contours import draw_overlay
 from segdistill.imaging.postprocess import resize_probability
@@ -182,17 +182,17 @@ def _subject(stage: TrainedStage, scores: bool, device: torch.device) -> Subject
     )
 
 
-def open_stage(model: str, scores: bool = False) -> Subject:
+def open_stage(folder: Path, scores: bool = False) -> Subject:
     """A stage of a run on the CPU, ready to be evaluated.
 
     Args:
-        model: RUN, RUN:STAGE or a stage's folder.
+        folder: of the stage.
         scores: give probabilities beside the masks.
 
     Raises:
         InputError: no such stage, or one that does not segment.
     """
-    stage, device = load_stage(find_stage(model)), torch.device("cpu")
+    stage, device = load_stage(folder), torch.device("cpu")
     if not stage.segments:
         raise InputError(
             f"stage {stage.name} classifies whole images and gives no mask: its scores are in the report of its run"
@@ -204,7 +204,7 @@ def open_stage(model: str, scores: bool = False) -> Subject:
         known = stage_report(stage.folder)
         cost = known.cost if known.cost != Cost() else stage_cost(stage, device)
         return Report(
-            title=f"Evaluation of {model}",
+            title=f"Evaluation of {run.name}, stage {stage.name}",
             stages=[
                 replace(known, cost=cost, teachers=(), classes=None)
             ],  # its teachers are not in this report

@@ -7,13 +7,24 @@ import statistics
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError, first_line
 from segdistill.runtime.model_file import INPUT_NAME, LABEL_NAME, OUTPUT_NAME, ModelInfo, read_info
+
+
+class Runs(Protocol):
+    """A network with its pre- and post-processing: `Engine` for a model file, `TorchEngine` for a stage of a run."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Processing, classes and provenance."""
+
+    def run_both(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Normalised images (B, C, H, W) -> probabilities (B, K, H, W) and, of a classifier, (B, labels)."""
 
 
 class Engine:
@@ -103,7 +114,7 @@ def _onnxruntime() -> ModuleType:
     return module
 
 
-def milliseconds_per_image(engine: Engine) -> float:
+def milliseconds_per_image(engine: Runs) -> float:
     """Median time of five runs on one image of the network's input size, after one to warm up; no pre-processing.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
 from segdistill.imaging.volume import Volume
-from segdistill.runtime.engine import Engine
+from segdistill.runtime.engine import Engine, Runs
 from segdistill.runtime.model_file import ModelInfo
 
 Image = Pixels | str | Path
@@ -83,17 +83,6 @@ class VolumePrediction:
         """Size of the foreground; None where the size of a voxel is not known."""
         spacing = self.volume.spacing
         return None if spacing is None else self.voxels * float(np.prod(spacing)) / 1000
-
-
-class Runs(Protocol):
-    """A network with its pre- and post-processing: `Engine` for a model file, `TorchEngine` for a stage of a run."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """Processing, classes and provenance."""
-
-    def run_both(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """See `Engine.run_both`."""
 
 
 class Predictor:

@@ -19,6 +19,7 @@ from segdistill.imaging.read import Picture
 from segdistill.losses import probabilities
 from segdistill.metrics.cases import Scored
 from segdistill.models.network import Output
+from segdistill.runtime.model_file import ModelInfo
 
 
 class Probability(nn.Module):
@@ -46,6 +47,26 @@ class MaskAndClass(Probability):
         mask = probabilities(output.logits)
         mask = mask[:, 1:] if output.logits.shape[1] == 1 else mask
         return mask, output.label.float().softmax(dim=1)
+
+
+class TorchEngine:
+    """A network in torch as `runtime.predictor.Predictor` needs it: on the CPU, in float32.
+
+    Args:
+        network: is moved to the CPU and set to eval mode.
+        info: its pre- and post-processing, and the names of its classes.
+    """
+
+    def __init__(self, network: nn.Module, info: ModelInfo) -> None:
+        self.info = info
+        self._both = (MaskAndClass if info.labels else Probability)(network).eval().cpu()
+
+    def run_both(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Normalised images (B, C, H, W) -> probabilities (B, K, H, W) and (B, labels), or None without labels."""
+        with torch.inference_mode():
+            found = self._both(torch.from_numpy(batch))
+        mask, label = found if isinstance(found, tuple) else (found, None)
+        return mask.numpy(), None if label is None else label.numpy()
 
 
 def mask_predictor(
