@@ -204,4 +204,4 @@ class MetricRegistry(Registry[Metric]):
 
 
 METRICS = MetricRegistry("metric", "segdistill.metrics")
-register_metric = METRICS.register
+create_metric, register_metric, list_metrics = METRICS.create, METRICS.register, METRICS.names
