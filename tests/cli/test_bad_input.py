@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from segdistill.data.phantom import write_phantom
+from segdistill.experiment.folder import LOCK
 from tests.experiment.tiny import Answer, process, segdistill, snapshot, write_recipe
 from tests.runtime.small_model import save
 
@@ -122,8 +123,14 @@ def test_damaged_files_stop_an_index(damage: str, own: Path, tmp_path: Path) -> 
         (("run", "{recipe}", "--out", "{recipe}"), "choose another --out"),
         (("run", "{recipe}", "--out", "{recipe}/deep/down"), "choose another --out"),
         (("run", "{tmp}/none.yaml"), "no recipe file"),
-        (("evaluate", "{tmp}", "{own}"), "is neither a run nor a stage nor a model file"),
-        (("evaluate", "{recipe}", "{own}"), "is neither a run nor a stage nor a model file"),
+        (("evaluate", "{tmp}", "{own}"), "is neither the folder of a run nor of a stage"),
+        (("evaluate", "{recipe}", "{own}"), "not a segdistill model file"),
+        (("evaluate", "{model}"), "no cases to evaluate {model} on: give a cases.csv"),
+        (("evaluate", "{model}", "{own}", "--stage", "student"), "has no stages: leave the stage out"),
+        (
+            ("evaluate", "{model}", "{own}", "--metrics", "hd59"),
+            "unknown metric 'hd59': did you mean 'hd95'?",
+        ),
         (("evaluate", "{tmp}/none.onnx", "{own}"), "no such model file"),
         (("evaluate", "{fake}", "{own}"), "not a segdistill model file"),
         (("evaluate", "{model}", "{tmp}/none.csv"), "no such case table"),
@@ -132,7 +139,10 @@ def test_damaged_files_stop_an_index(damage: str, own: Path, tmp_path: Path) -> 
         (("predict", "{fake}", "{own}"), "not a segdistill model file"),
         (("predict", "{model}", "{tmp}/none.png"), "none.png"),
         (("predict", "{model}", "{own}", "-o", "{recipe}/deep/x"), "{recipe}"),
-        (("list", "modles"), "one of models"),
+        (
+            ("list", "modles"),
+            "unknown kind 'modles': known: datasets, losses, methods, metrics, networks, recipes",
+        ),
         (("reproduce", "lightbtsg"), "did you mean 'lightbtseg'"),
         (("reproduce", "lightbtseg", "--table", "9"), "it has 1, 2, 3"),
         (("data", "index", "busi", "{own}", "-o", "{tmp}/t.csv"), "benign"),
@@ -141,7 +151,7 @@ def test_damaged_files_stop_an_index(damage: str, own: Path, tmp_path: Path) -> 
         (("run", "{own}"), "for data there is --data {own}"),
         (("run", "tiny", "--data", "{own}"), "did you mean tiny.yaml?"),
         (("run", "nothing-like-it"), "segdistill list recipes shows the names"),
-        (("run", "{recipe}", "--stages", ""), "--stages names none"),
+        (("run", "{recipe}", "--stages", ""), "--stages is empty"),
         (("run", "{recipe}", "--set", "only_folds=[1]"), "set their number, such as folds=5"),
         (
             ("run", "{recipe}", "--set", "student=resnet18"),
@@ -157,7 +167,7 @@ def test_damaged_files_stop_an_index(damage: str, own: Path, tmp_path: Path) -> 
         ),
         (
             ("evaluate", "{model}", "{own}", "--split", "tset"),
-            "--split: unknown split 'tset': did you mean 'test'",
+            "unknown split 'tset': did you mean 'test'",
         ),
         (("predict", "{model}", "{own}/images", "-o", "{own}/masks"), "and no prediction has written it"),
         (("predict", "{tmp}/some-run", "{own}"), "give {tmp}/some-run/model.onnx"),
@@ -262,7 +272,7 @@ def small_disk(kilobytes: int) -> Iterator[None]:
 def whole(folder: Path) -> None:
     """Every file that is there can be read, and no temporary one is left."""
     for path in folder.rglob("*"):
-        assert not path.name.startswith("."), path
+        assert not path.name.startswith(".") or path.name == LOCK, path
         if path.suffix == ".json":
             json.loads(path.read_text())
         if path.suffix == ".png":
@@ -334,8 +344,9 @@ def test_without_the_extra_for_training(own: Path, tmp_path: Path, run_folder: P
         ["evaluate", model, table],
         ["data", "index", "folder", str(own), "-o", str(tmp_path / "t.csv")],
         ["list", "recipes"],
-        ["list", "networks"],
+        ["list", "metrics"],
         ["reproduce", "lightbtseg"],
+        ["list", "networks"],
         ["run", "distill", "--data", str(own)],
         ["demo"],
         ["export", str(run_folder)],
@@ -355,7 +366,7 @@ def test_without_the_extra_for_training(own: Path, tmp_path: Path, run_folder: P
     codes = [line.split()[1:] for line in done.stderr.splitlines() if line.startswith("code ")]
     assert codes == [[one[0], "0" if i < 6 else "2"] for i, one in enumerate(words)], done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("segdistill: ")]
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert all(line.endswith("needs the extra 'train': pip install 'segdistill[train]'") for line in lines)
     assert not (tmp_path / "runs").exists()
 

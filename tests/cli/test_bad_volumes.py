@@ -106,7 +106,7 @@ def test_damaged_volumes_stop_a_run(damage: str, tmp_path: Path) -> None:
         ),
         ({"sites": ["D"]}, "stage teacher_a: no training case of site 'D' has a mask (training cases: A: 2"),
         ({"methods": {"attention_transfer": {"layers": ["enc4"]}}}, "enc4"),
-        ({"data": {"size": 24, "channels": 1, "patches": {"count": 2, "size": 16}}}, "leave size out"),
+        ({"data": {"size": 24, "channels": 1, "patches": {"count": 2, "size": 16}}}, "or remove size"),
         (
             {"data": {"channels": 1, "patches": {"count": 1, "size": 16}}},
             "1 patches of 16 do not cover a side of 24",
@@ -130,7 +130,7 @@ def test_recipes_that_do_not_fit_the_volumes(change: dict[str, Any], message: st
 
 def test_a_teacher_without_the_feature_says_what_it_has(tmp_path: Path) -> None:
     recipe = volume_recipe()
-    recipe["stages"]["student"]["methods"] = [{"name": "attention_transfer", "layers": ["bottom"]}]
+    recipe["stages"]["student"]["methods"] = {"attention_transfer": {"layers": ["bottom"]}}
     answer = segdistill(
         "run", write(tmp_path, recipe), "--data", volumes(tmp_path / "data"), "--out", tmp_path / "r"
     )

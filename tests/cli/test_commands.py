@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from segdistill.cli.listing import LISTS
 from segdistill.config.load import bundled_recipes
 from segdistill.data.phantom import write_phantom
 from segdistill.records import EvaluationRecord, Interval, RunRecord, Summary
-from tests.experiment.tiny import segdistill
+from tests.experiment.tiny import process, segdistill
 
 METRICS = {"dice", "iou", "precision", "recall", "accuracy"}
 
@@ -32,6 +33,21 @@ def test_evaluate_as_json(run_folder: Path) -> None:
     assert "30 cases" in whole.out
 
 
+def test_evaluate_takes_the_table_of_the_run_and_all_cases_of_one_without_test(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    own = segdistill("evaluate", run_folder, "--json")
+    assert own.code == 0, own.err
+    table = segdistill("evaluate", run_folder, run_folder / "cases.csv", "--json")
+    assert json.loads(own.out) == json.loads(table.out)
+    write_phantom(tmp_path / "own", 4, size=32)
+    answer = segdistill("evaluate", run_folder, tmp_path / "own" / "cases.csv", "--json")
+    assert json.loads(answer.out)["split"] == "all"
+    assert "has no test case: every case is measured" in answer.err
+    asked = segdistill("evaluate", run_folder, tmp_path / "own" / "cases.csv", "--split", "test")
+    assert asked.line.endswith("has no case in split 'test' (its splits: none): use --split all")
+
+
 def test_evaluate_lists_cases_that_fail(run_folder: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     write_phantom(own, 4, size=32)
@@ -49,14 +65,15 @@ def test_version() -> None:
 
 
 def test_a_stage_has_several_names(run_folder: Path) -> None:
-    table = run_folder / "cases.csv"
-    names = (f"{run_folder}:teacher", run_folder / "stages" / "teacher")
-    by_name = [segdistill("evaluate", name, table, "--json") for name in names]
+    by_name = [
+        segdistill("evaluate", *words, "--json")
+        for words in ((run_folder, "--stage", "teacher"), (run_folder / "stages" / "teacher",))
+    ]
     assert by_name[0].code == 0
     assert by_name[0].out == by_name[1].out
-    unknown = segdistill("evaluate", f"{run_folder}:techer", table)
+    unknown = segdistill("evaluate", run_folder, "--stage", "techer")
     assert unknown.code == 2
-    assert "one of student, teacher" in unknown.line
+    assert unknown.line.endswith("has no trained stage 'techer': choose one with --stage: student, teacher")
 
 
 def test_a_run_on_own_images_with_several_changes_after_one_set(tmp_path: Path) -> None:
@@ -80,7 +97,7 @@ def test_a_run_on_own_images_with_several_changes_after_one_set(tmp_path: Path) 
         } or "cases" in line, line  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["models", "losses", "methods", "datasets", "recipes"])
+@pytest.mark.parametrize("kind", LISTS)
 def test_lists(kind: str) -> None:
     found = json.loads(segdistill("list", kind, "--json").out)
     assert found
@@ -114,7 +131,7 @@ def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
     tables = json.loads(
         segdistill("reproduce", "lightbtseg", "--runs", tmp_path, "--table", "1", "--json").out
     )
-    assert [table["run"] for table in tables] == ["lightbtseg/busi (512x512) on BUSI", None]
+    assert [table["run"] for table in tables] == ["lightbtseg/busi (512x512) on busi", None]
     by_name = {row["name"]: row for row in tables[0]["rows"]}
     assert by_name["Student"]["difference"]["dice"] == 0.01
     assert by_name["Student"]["published"]["dice"] == 0.8359
@@ -138,8 +155,8 @@ def test_runs_of_a_derived_recipe_stand_beside_under_their_own_name(tmp_path: Pa
         segdistill("reproduce", "lightbtseg", "--runs", tmp_path, "--table", "3", "--json").out
     )
     assert [table["run"] for table in tables] == [
-        "lightbtseg/busi (512x512) on BUSI",
-        "lightbtseg/cpu (128x128) on BUSI",
+        "lightbtseg/busi (512x512) on busi",
+        "lightbtseg/cpu (128x128) on busi",
         None,
     ]
 
@@ -189,3 +206,39 @@ def test_evaluate_calibration_and_robustness(run_folder: Path, tmp_path: Path) -
     plain = json.loads(segdistill(*words[:3], "--pooled", "--calibration", "--json").out)
     assert plain["calibration"] == found["calibration"]
     assert set(plain["pooled"]) >= {"auc", "miou"}
+
+
+def test_help_has_one_whole_line_per_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the 80 columns of a plain terminal, and nothing is cut at 40 either."""
+    from segdistill.cli import main
+
+    names = [each.name or each.callback.__name__ for each in main.app.registered_commands if each.callback]
+    lines = commands_in_help(monkeypatch, 80)
+    assert sorted(line.split()[0] for line in lines) == sorted([*names, "data"])
+    assert all(len(line) <= 80 and line.endswith(".") and not line.endswith("...") for line in lines)
+    narrow = " ".join(commands_in_help(monkeypatch, 40))
+    assert " ".join(narrow.split()) == " ".join(" ".join(lines).split())
+
+
+def commands_in_help(monkeypatch: pytest.MonkeyPatch, columns: int) -> list[str]:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    answer = process("--help")
+    assert answer.code == 0, answer.err
+    return answer.out.split("Commands:\n")[1].rstrip().splitlines()
+
+
+def test_one_part_of_a_list() -> None:
+    found = json.loads(segdistill("list", "networks", "u2net", "--json").out)
+    assert found["source"] == "segdistill.models.u2net"
+    assert found["options"]["scale"] == {"type": "full or small or tiny", "default": "full"}
+    assert found["facts"]["presets"]["small"] == {"scale": "small"}
+    text = segdistill("list", "networks", "u2net").out
+    assert "source: segdistill.models.u2net" in text
+    assert "  scale        full or small or tiny  default 'full'" in text
+    assert "Qin et al. 2020" in text
+    assert "437" in segdistill("list", "datasets", "busi").out
+    assert segdistill("list", "networks", "u3net").line.startswith(
+        "unknown network 'u3net': did you mean 'u2net'"
+    )
+    assert "stages:" in segdistill("list", "recipes", "demo").out
+    assert segdistill("list", "recipes", "demp").line == "unknown recipe 'demp': did you mean 'demo'?"

@@ -95,7 +95,7 @@ def test_refusals_are_one_line(run: Path, tmp_path: Path) -> None:
         "no metric 'dise'": (run, "--metric", "dise"),
         "has one seed": (uneven,),
         "no such folder": (tmp_path / "absent",),
-        "--margin must be above 0": (run, "--margin", "0"),
+        "margin is 0: it is the accepted loss, so give a number above 0": (run, "--margin", "0"),
     }
     for message, words in refused.items():
         out = tmp_path / "never"

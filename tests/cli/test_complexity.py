@@ -43,7 +43,7 @@ def test_json_has_the_issue_s_keys_and_counts(name: str, parameters: int, gmac: 
 
 def test_all_lists_every_network_once() -> None:
     found = json.loads(run("all", "--json", "--input", "1x64x64"))
-    assert [one["name"] for one in found] == list(NETWORKS)
+    assert [one["name"] for one in found] == [name for name in NETWORKS if name != "external"]
     assert all(one["macs"] > 0 for one in found)
 
 

@@ -108,7 +108,7 @@ def test_check_reports_errors_with_code_2_and_as_json(folder: Path, tmp_path: Pa
     text = run("index", "folder", folder, "-o", tmp_path / "again.csv", code=2)
     assert "image without mask" in text
     assert "--unlabelled" in text
-    assert text.splitlines()[-1] == "nothing written: 120 cases, 2 errors: repair what is named above"
+    assert text.splitlines()[-1] == "nothing written: 120 cases, 2 errors: repair the files named above"
     assert not (tmp_path / "again.csv").exists()
     Image.open(folder / "images" / "phantom_0002.png").save(folder / "images" / "phantom_0003.png")
     assert "119 masks" in run("index", "folder", folder, "-o", tmp_path / "again.csv", "--unlabelled")
@@ -125,7 +125,7 @@ def test_of_many_errors_the_first_are_told(folder: Path, tmp_path: Path) -> None
         f"phantom_00{number}.png" in line for number, line in zip(range(10, 15), lines[:5], strict=True)
     ] == [True] * 5
     assert lines[5].endswith(
-        "120 cases, 7 errors: repair what is named above (the first 5; --json lists all)"
+        "120 cases, 7 errors: repair the files named above (the first 5; --json lists all)"
     )
     found = json.loads(run("index", "folder", folder, "-o", tmp_path / "t.csv", "--json", code=2))
     assert sum(finding["level"] == "error" for finding in found["findings"]) == 7
@@ -163,12 +163,6 @@ def test_bad_requests_are_one_line(folder: Path, tmp_path: Path, words: tuple[st
     assert message
     assert "\n" not in message
     assert not (tmp_path / "t.csv").exists()
-
-
-def test_list(tmp_path: Path) -> None:
-    assert "437 benign" in run("list")
-    found = json.loads(run("list", "--json"))
-    assert found["busi"]["published"] == {"benign": 437, "malignant": 210, "normal": 133}
 
 
 def test_nothing_of_the_room_needs_torch() -> None:

@@ -64,7 +64,7 @@ def test_a_model_file(run_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_stage_has_what_the_report_of_its_run_has(run_folder: Path, tmp_path: Path) -> None:
-    page = evaluate(f"{run_folder}:teacher", run_folder / "cases.csv", tmp_path / "out")
+    page = evaluate(run_folder, run_folder / "cases.csv", tmp_path / "out", "--stage", "teacher")
     evaluated = json.loads((run_folder / "stages" / "teacher" / "evaluation.json").read_text())
     cost, dice = evaluated["cost"], evaluated["summary"]["all"]["dice"]["mean"]
     assert f"{cost['parameters']:,}" in page

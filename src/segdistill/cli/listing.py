@@ -21,7 +21,7 @@ def listing(
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """List networks, losses, methods, datasets, recipes, ..."""
+    """List networks, losses, datasets, recipes and other parts."""
     from segdistill.plugins import load_plugins
 
     load_plugins(plugins or [])

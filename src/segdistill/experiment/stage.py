@@ -195,7 +195,10 @@ def find_stage(run: str | Path, stage: str | None = None) -> Path:
     if (folder / FOLDS_FILE).exists() and not stages.is_dir():
         raise InputError(f"{folder} holds folds: give one of them, such as {folder / 'fold-1'}")
     if not stages.is_dir():
-        raise InputError(f"{folder} is neither the folder of a run nor of a stage nor a model file (.onnx)")
+        hint = f": give {folder / 'model.onnx'}" if (folder / "model.onnx").is_file() else ""
+        raise InputError(
+            f"{folder} is neither the folder of a run nor of a stage nor a model file (.onnx){hint}"
+        )
     names = sorted(path.parent.name for path in stages.glob(f"*/{StageRecord.FILE}"))
     if stage is None:
         record = RunRecord.find(folder)
