@@ -114,7 +114,7 @@ def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
     tables = json.loads(
         segdistill("reproduce", "lightbtseg", "--runs", tmp_path, "--table", "1", "--json").out
     )
-    assert [table["run"] for table in tables] == ["lightbtseg/busi (512x512) on BUSI", None]
+    assert [table["run"] for table in tables] == ["lightbtseg/busi (512x512) on busi", None]
     by_name = {row["name"]: row for row in tables[0]["rows"]}
     assert by_name["Student"]["difference"]["dice"] == 0.01
     assert by_name["Student"]["published"]["dice"] == 0.8359
@@ -138,8 +138,8 @@ def test_runs_of_a_derived_recipe_stand_beside_under_their_own_name(tmp_path: Pa
         segdistill("reproduce", "lightbtseg", "--runs", tmp_path, "--table", "3", "--json").out
     )
     assert [table["run"] for table in tables] == [
-        "lightbtseg/busi (512x512) on BUSI",
-        "lightbtseg/cpu (128x128) on BUSI",
+        "lightbtseg/busi (512x512) on busi",
+        "lightbtseg/cpu (128x128) on busi",
         None,
     ]
 
