@@ -102,7 +102,7 @@ RECIPES: dict[str, Small] = {
         "enet_alone,espnet_alone,mobilenet_alone,enet_one,espnet_one,mobilenet_one,"
         "enet_multi,espnet_multi,mobilenet_multi,enet_uniform,espnet_uniform",
         [
-            *(*GIVEN, "epochs=3", "evaluation.metrics=[voe_emkd, voe, hd95, msd]"),
+            *(*GIVEN, "epochs=3", "evaluation.metrics=[voe, voe_emkd, hd95, msd]"),
             *each("t1,t2,t3", "fit.epochs=8"),
             *each("t1,t2", "model.widths=[8, 8, 16, 16]"),
             *each("t3", "model.base=8"),
@@ -344,7 +344,7 @@ def leaves(content: Any) -> list[str]:
 def summary(file: Path) -> Values:
     """Part -> count and hash of what was measured of a stage as a whole; the size of its network."""
     content = json.loads(file.read_text(encoding="utf-8"))
-    texts = {part: leaves(content[part]) for part in PARTS if part in content}
+    texts = {part: leaves(content[part]) for part in PARTS if content.get(part)}
     costs = {name: f"1 {content['cost'][name]}" for name in COSTS if name in content.get("cost", {})}
     return {part: f"{len(said)} {sha(said)}" for part, said in texts.items()} | costs
 

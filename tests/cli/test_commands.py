@@ -136,7 +136,7 @@ def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
     assert by_name["Student"]["difference"]["dice"] == 0.01
     assert by_name["Student"]["published"]["dice"] == 0.8359
     assert by_name["U-Net"]["ours"] is None
-    assert by_name["Student alone (not in the paper)"]["published"] is None
+    assert by_name["Baseline: the student without teachers (not in the paper)"]["published"] is None
     text = segdistill("reproduce", "lightbtseg", "--runs", tmp_path).out
     assert "+0.0100" in next(row for row in text.splitlines() if row.startswith("Student "))
 

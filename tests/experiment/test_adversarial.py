@@ -234,6 +234,7 @@ def test_table_3_reads_evaluations_on_other_datasets(tmp_path: Path) -> None:
         (run / "recipe.yaml").write_text("data: {dataset: busi, size: 512}")
         scores = {name: Interval(mean, None, None, 42) for name, mean in (("dice", dice), ("rmse_map", 0.2))}
         EvaluationRecord(model="student", summary=Summary(scores)).write(run / "external" / "stu")
+    (tmp_path / "usseg" / "folds.json").write_text(json.dumps({"recipe": "usseg/busi", "folds": 2}))
     (table,) = compare_with_paper("usseg", tmp_path, "3")
     first, second = table["rows"]
     assert first["published"]["dice"] == 0.8135

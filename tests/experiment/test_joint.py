@@ -153,7 +153,7 @@ def test_one_model_file_says_mask_box_and_class(joint_run: Path) -> None:
     model = joint_run / "model.onnx"
     engine, predictor = Engine(model), Predictor(model)
     assert engine.info.labels == ("malignant", "benign")
-    assert engine.info.metrics["classification"]["accuracy"]["n"] > 0
+    assert engine.info.metrics["classification"]["scores"]["accuracy"]["n"] > 0
     case = next(c for c in read_cases(joint_run / "cases.csv") if c.split == "test")
     pixels = read_picture(case.image).pixels
     image = stage.preprocess(pixels)[None]
@@ -199,7 +199,7 @@ def test_a_classifier_is_no_model_file_of_masks(joint_run: Path, tmp_path: Path)
     assert answer.line.startswith("stage plain is a classifier without a mask")
     answer = segdistill("evaluate", f"{joint_run}:plain", joint_run / "cases.csv")
     assert answer.code == 2
-    assert answer.line.startswith("stage plain is a classifier without a mask")
+    assert answer.line.startswith("stage plain classifies whole images and gives no mask")
 
 
 def run_on(cases: list[Case], folder: Path, *stages: str, **changes: Any) -> str:

@@ -275,8 +275,8 @@ def test_weights_of_another_architecture_are_named(copy: Path) -> None:
     with pytest.raises(InputError, match="not a readable safetensors file"):
         load_stage(weights.parent)
     for text, message in (
-        ("{}", "holds no trained stage"),
-        ("[1]", "holds no trained stage"),
+        ("{}", "is damaged"),
+        ("[1]", "is damaged"),
         ('{"weights_sha256": 1}', "is damaged"),
     ):
         (weights.parent / "stage.json").write_text(text)

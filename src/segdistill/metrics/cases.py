@@ -252,7 +252,7 @@ def _measure(
     values = {metric.name: float(metric.function(pair)) for metric in metrics}
     for name, value in values.items():
         if not np.isfinite(value):
-            raise InputError(f"case {case.id}: metric {name} is {value}: a metric must give a finite number")
+            raise InputError(f"case {case.id}: metric {name} is {value}: a metric must give a number")
     lengths = any(metric.unit == LENGTH for metric in metrics)
     worst = worst_slice(predicted, reference) if opened.is_volume else -1
     return CaseResult(

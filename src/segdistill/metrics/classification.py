@@ -40,29 +40,6 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return ratio
 
 
-def _hits(tables: Floats) -> Floats:
-    return np.diagonal(tables, axis1=-2, axis2=-1)
-
-
-def _accuracy(tables: Floats) -> Floats:
-    return _ratio(_hits(tables).sum(axis=-1), tables.sum(axis=(-2, -1)))
-
-
-def _precision(tables: Floats) -> Floats:
-    mean: Floats = _ratio(_hits(tables), tables.sum(axis=-2)).mean(axis=-1)
-    return mean
-
-
-def _recall(tables: Floats) -> Floats:
-    mean: Floats = _ratio(_hits(tables), tables.sum(axis=-1)).mean(axis=-1)
-    return mean
-
-
-def _f1(tables: Floats) -> Floats:
-    mean: Floats = _ratio(2 * _hits(tables), tables.sum(axis=-2) + tables.sum(axis=-1)).mean(axis=-1)
-    return mean
-
-
 def _weighted_auc(truth: NDArray[np.bool_], score: Floats, weight: Floats) -> Floats:
     """AUC for each row of weights (R, N): how often a positive scores above a negative; NaN without one of them."""
     levels, place = np.unique(score, return_inverse=True)
@@ -83,10 +60,18 @@ def _auc(truth: NDArray[np.intp], probability: Floats, weight: Floats) -> Floats
     return mean
 
 
+def _hits(tables: Floats) -> Floats:
+    return np.diagonal(tables, axis1=-2, axis2=-1)
+
+
+def _f1(tables: Floats) -> Any:
+    return _ratio(2 * _hits(tables), tables.sum(axis=-2) + tables.sum(axis=-1)).mean(axis=-1)
+
+
 _OF_TABLES = (
-    Metric("accuracy", _accuracy, True, "Accuracy"),
-    Metric("precision", _precision, True, "Precision"),
-    Metric("recall", _recall, True, "Recall"),
+    Metric("accuracy", lambda t: _ratio(_hits(t).sum(axis=-1), t.sum(axis=(-2, -1))), True, "Accuracy"),
+    Metric("precision", lambda t: _ratio(_hits(t), t.sum(axis=-2)).mean(axis=-1), True, "Precision"),
+    Metric("recall", lambda t: _ratio(_hits(t), t.sum(axis=-1)).mean(axis=-1), True, "Recall"),
     Metric("f1", _f1, True, "F1"),
 )
 SCORES = {m.name: m for m in (*_OF_TABLES, Metric("auc", _auc, True, "AUC"))}

@@ -49,26 +49,14 @@ def _ratio(numerator: int, denominator: int) -> float:
     return numerator / denominator if denominator else 1.0
 
 
-def _accuracy(c: Counts) -> float:
-    return _ratio(c.tp + c.tn, sum(c))
-
-
-def _sensitivity(c: Counts) -> float:
-    return _ratio(c.tp, c.tp + c.fn)
-
-
-def _f1(c: Counts) -> float:
-    return _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)
-
-
 def _miou(c: Counts) -> float:
     return (_ratio(c.tp, c.tp + c.fp + c.fn) + _ratio(c.tn, c.tn + c.fp + c.fn)) / 2
 
 
 _FROM_COUNTS = (
-    Metric("accuracy", _accuracy, True, "Accuracy", digits=4),
-    Metric("sensitivity", _sensitivity, True, "Sensitivity", digits=4),
-    Metric("f1", _f1, True, "F1", digits=4),
+    Metric("accuracy", lambda c: _ratio(c.tp + c.tn, sum(c)), True, "Accuracy", digits=4),
+    Metric("sensitivity", lambda c: _ratio(c.tp, c.tp + c.fn), True, "Sensitivity", digits=4),
+    Metric("f1", lambda c: _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn), True, "F1", digits=4),
     Metric("miou", _miou, True, "mIoU of two classes", digits=4),
 )
 POOLED = {

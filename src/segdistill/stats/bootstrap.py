@@ -114,7 +114,7 @@ def bootstrap_mean(
     own group.
 
     Raises:
-        ValueError: lengths differ or a value is not finite.
+        ValueError: lengths differ, or a value is NaN or infinite.
 
     >>> result = bootstrap_mean([0.7, 0.8, 0.9, 0.8], ["a", "a", "b", "c"])
     >>> round(result.mean, 3), result.n, result.low < result.mean < result.high
@@ -162,7 +162,7 @@ def paired_difference(
     """Mean of a - b over the same cases in the same order, with interval; p where scipy is installed.
 
     Raises:
-        ValueError: lengths differ or a value is not finite.
+        ValueError: lengths differ, or a value is NaN or infinite.
 
     >>> result = paired_difference([0.8, 0.9, 0.7], [0.7, 0.8, 0.6])
     >>> round(result.mean, 3), result.n, round(result.low, 3)
