@@ -31,7 +31,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 
 # Old name -> new name, applied to the recorded side. Patterns (re.sub) are applied one after the other.
-STAGES: dict[str, str] = {"student_alone": "baseline"}
+STAGES: dict[str, str] = {"student_alone": "baseline"} | {
+    f"{network}_alone": f"{network}_baseline" for network in ("enet", "espnet", "mobilenet", "erfnet")
+}
 COLUMNS: dict[str, str] = {}  # of metrics.csv and classification.csv, and parts of evaluation.json
 CURVES: list[tuple[str, str]] = []  # patterns in the columns of curves.csv, which hold names of stages
 TENSORS: list[tuple[str, str]] = []  # patterns in the names of parameters
@@ -99,7 +101,7 @@ RECIPES: dict[str, Small] = {
     "amtd/cpu": Small(
         "amtd/cpu",
         "volumes",
-        "enet_alone,espnet_alone,mobilenet_alone,enet_one,espnet_one,mobilenet_one,"
+        "enet_baseline,espnet_baseline,mobilenet_baseline,enet_one,espnet_one,mobilenet_one,"
         "enet_multi,espnet_multi,mobilenet_multi,enet_uniform,espnet_uniform",
         [
             *(*GIVEN, "epochs=3", "evaluation.metrics=[voe, voe_emkd, hd95, msd]"),
