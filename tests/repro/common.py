@@ -262,7 +262,7 @@ def model_proto(
     weight = np.zeros((2, 3, 1, 1), np.float32)
     weight[1] = 20 / 3
     plain = [numpy_helper.from_array(np.array([0, -10], np.float32), "b")]
-    last = ("Softmax", {"axis": 1}) if softmax else ("Identity", {})
+    last: tuple[str, dict[str, Any]] = ("Softmax", {"axis": 1}) if softmax else ("Identity", {})
 
     def value(name: str, channels: int) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", channels, "height", "width"])
@@ -343,7 +343,8 @@ def nifti(
 
     path, matrix = Path(path), np.asarray(affine, float)
     path.parent.mkdir(parents=True, exist_ok=True)
-    image: Any = nibabel.Nifti1Image(voxels, np.diag(matrix) if matrix.ndim == 1 else matrix)
+    make: Any = nibabel.Nifti1Image
+    image = make(voxels, np.diag(matrix) if matrix.ndim == 1 else matrix)
     image.header.set_xyzt_units("mm")
     nibabel.save(image, path)
     return path
