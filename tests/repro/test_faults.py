@@ -1,0 +1,111 @@
+"""Every fault script gives the verdict that is known of it: still open, or mended.
+
+A fault is `OPEN` while the product has it: its script must print FAULT, for the reason that its first lines give.
+Whoever mends it writes `MENDED`: from then on the script must print OK. Both count only where the script's control
+succeeds, which it checks itself (exit code 3). Slow ones take more than five seconds of processor time.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SCRIPTS = {int(path.name.split("_")[1]): path for path in sorted(HERE.glob("fault_*.py"))}
+OPEN, MENDED = "open", "mended"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is known of one script.
+
+    Attributes:
+        state: OPEN or MENDED.
+        reason: what an open fault's line must match.
+        slow: whether it runs by `make test-slow` alone.
+    """
+
+    state: str
+    reason: str
+    slow: bool = False
+
+
+FAULTS = {
+    1: Fault(OPEN, "0 of 224 lesion px are foreground, and 64 of 64 px of the rim"),
+    2: Fault(OPEN, "25 px of foreground"),
+    3: Fault(OPEN, "4096 of 4096 px are foreground"),
+    4: Fault(OPEN, "masks of 90 % foreground .* right: a warning"),
+    5: Fault(OPEN, "of 0..1.0: 256, of 0..1.004: 2;"),
+    6: Fault(OPEN, "orientation 6: refused without the reason; orientation 3: mask beside its lesion"),
+    7: Fault(OPEN, "3 cases, 0 errors, 0 warnings"),
+    8: Fault(OPEN, r"split \[''\], label \['train', 'val'\]"),
+    9: Fault(OPEN, "8 of 8 patients are on several sides"),
+    10: Fault(OPEN, "mask without image: .*; right: one case, or the reason"),
+    11: Fault(OPEN, "traceback of index, run, predict", slow=True),
+    12: Fault(OPEN, "mask without image: .*p1_lesion_0.png"),
+    13: Fault(OPEN, "a mask 30 mm beside its image"),
+    14: Fault(OPEN, r"header of \d+ bytes: is not an NRRD file"),
+    15: Fault(OPEN, "it holds fractions"),
+    16: Fault(OPEN, "differs from the image's in the qform, the codes"),
+    17: Fault(OPEN, r"lies 7\.2 mm from \(0, 0, 21\)"),
+    18: Fault(OPEN, "wrong reason given for a single slice, a series, a series in a table"),
+    19: Fault(OPEN, "misleading: float64 TIFF, dataset.json of nnU-Net, folder of volumes"),
+    20: Fault(OPEN, "5 of 12 lesions are empty masks at 256 x 256, told: False", slow=True),
+    21: Fault(OPEN, "'test': 0}, told before: False", slow=True),
+    22: Fault(OPEN, "exit code 1, traceback: True: .*can't allocate memo", slow=True),
+    23: Fault(OPEN, r"masks written \d\d+, rows 1; .* from the first picture: True", slow=True),
+    24: Fault(OPEN, "names the mask files: False; masks in the folder: 3 for 2 pictures"),
+    25: Fault(OPEN, "weights of the finished teacher gone: True, told: False", slow=True),
+    26: Fault(OPEN, "should be a valid string, not 4", slow=True),
+    27: Fault(OPEN, "no help with: capitals, empty rows, windows-1252"),
+    28: Fault(OPEN, "two volumes of one kind: 12 and 40"),
+    29: Fault(OPEN, "left out silently: patient7.nii.gz and scan.png"),
+    30: Fault(OPEN, "1 groups with margins, 24 without; both runs train: False", slow=True),
+    31: Fault(OPEN, "executed by: evaluate, export, run", slow=True),
+    32: Fault(OPEN, "read from another file by: function, tags"),
+    33: Fault(OPEN, "checksum is wrong were segmented: nii.gz, nrrd, mha"),
+    34: Fault(OPEN, r"exit code 1, traceback: True, masks written: \['a.nii.gz'\], rows: 1"),
+    35: Fault(OPEN, "still busy after 45 seconds", slow=True),
+    36: Fault(OPEN, "reach the terminal from: predict, data check, data index"),
+    37: Fault(OPEN, "taken as results: nan, logits"),
+    38: Fault(OPEN, "changed weights were used by: evaluate, export", slow=True),
+    39: Fault(OPEN, "stands in: run.json and the model file; told: False", slow=True),
+    40: Fault(OPEN, "4 of 4 end in a traceback", slow=True),
+    41: Fault(OPEN, r"four times the pictures take (9|\d\d)[\d.]* times as long", slow=True),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the scripts limit and interrupt processes as POSIX does")
+@pytest.mark.parametrize(
+    "number", [pytest.param(n, marks=[pytest.mark.slow] * fault.slow) for n, fault in FAULTS.items()]
+)
+def test_verdict(number: int) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS[number])], capture_output=True, text=True, timeout=280, check=False
+    )
+    lines = done.stdout.splitlines() or [""]
+    fault, shown = FAULTS[number], f"{done.stdout}\n{done.stderr}"
+    if fault.state == MENDED:
+        assert lines[-1].startswith("OK: "), shown
+        assert done.returncode == 0, shown
+        return
+    assert re.match(f"FAULT: .*{fault.reason}", lines[-1]), shown
+    assert done.returncode == 1, shown
+
+
+def test_every_script_is_in_the_table() -> None:
+    assert sorted(SCRIPTS) == sorted(FAULTS)
+    assert {fault.state for fault in FAULTS.values()} <= {OPEN, MENDED}
+
+
+def test_first_lines_say_what_is_right() -> None:
+    for path in SCRIPTS.values():
+        words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        assert "right: " in words.lower(), path
+        assert "Never: " in words or "must not" in words, path
