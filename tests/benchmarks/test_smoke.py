@@ -30,6 +30,7 @@ TINY = {
         "fitnet",
     ],
     "matrix_cost": ["--size", "32", "--images", "40", "--epochs", "1", "--views", "1"],
+    "calls": [],
     "cold_start": ["--rounds", "1", "--size", "32", "--image-size", "64"],
 }
 LOOP = [

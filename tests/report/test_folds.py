@@ -3,13 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from segdistill.records import Interval, Summary
 from segdistill.report.folds import mean_and_spread, over_folds, render_folds
 
 
-def summary(**metrics: float | None) -> dict[str, dict[str, dict[str, float | None]]]:
-    return {
-        "all": {name: {"mean": value, "low": None, "high": None, "n": 4} for name, value in metrics.items()}
-    }
+def summary(**metrics: float | None) -> Summary:
+    return Summary({name: Interval(value, None, None, 4) for name, value in metrics.items()})
 
 
 def test_against_numpy() -> None:

@@ -148,7 +148,7 @@ def test_every_training_is_folded_away() -> None:
         assert {"kd@0", "kd@1", "kd@2", "baseline@2"} <= set(folded)
     assert re.search(r"<summary>kd: 3 trainings</summary>", html)
     assert "On 40 test cases, “kd”" in Page(html).text
-    assert "Numbers are means over 3 trainings with other seeds." in Page(html).text
+    assert "All numbers are means over 3 seeds." in Page(html).text
 
 
 def test_several_students_name_their_own_baseline() -> None:

@@ -67,7 +67,7 @@ def test_every_method_against_both_baselines() -> None:
         "Against baseline at equal steps",
         "Against baseline_equal_time at equal wall-clock",
         "after Holm over 3",
-        "Margin: 0.05",
+        "a loss of 0.05",
     ):
         assert words in page.text, words
     assert not any("trained once" in line for line in make_context(report).limits)

@@ -171,6 +171,7 @@ def _evaluation(folder: Path) -> Training:
         stage=name,
         run=folder.resolve().parent.name,
         source=str(folder),
+        weights=str(record.weights or "") if record is not None else "",
     )
 
 
@@ -192,6 +193,7 @@ def _training(source: Source, name: str) -> Training:
         steps=record.steps,
         seconds=record.seconds or None,
         equal_time_to=record.equal_time_to,
+        weights=str(record.weights or ""),
     )
 
 

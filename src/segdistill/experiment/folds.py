@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from segdistill.experiment.events import Event
 from segdistill.experiment.machine import Machine, is_first_process
 from segdistill.experiment.results import FOLDS_FILE, fold_folder
 from segdistill.files import write_json, write_text
-from segdistill.records import EvaluationRecord, RunRecord
+from segdistill.records import EvaluationRecord, RunRecord, Summary
 from segdistill.report.folds import over_folds, render_folds
 
 EXTERNAL = "external"
@@ -117,6 +117,7 @@ def conclude_folds(recipe: Recipe, folder: Path) -> None:
     runs = {fold: RunRecord.read(fold_folder(folder, fold)) for fold in range(1, count + 1)}
     finished = {fold: run.stages for fold, run in runs.items() if run is not None and run.stages}
     stages: dict[str, Any] = {}
+    weights: list[str] = []
     for name in recipe.stages:
         folders = {
             f: fold_folder(folder, f) / "stages" / name for f, names in finished.items() if name in names
@@ -124,22 +125,14 @@ def conclude_folds(recipe: Recipe, folder: Path) -> None:
         found = {fold: EvaluationRecord.read(place) for fold, place in folders.items()}
         evaluated = {fold: one for fold, one in found.items() if one is not None}
         if evaluated:
-            summary = over_folds({fold: _scores(one) for fold, one in evaluated.items()})
+            summary = over_folds({fold: one.summary for fold, one in evaluated.items()})
+            weights += [str(one.weights or "not recorded") for one in evaluated.values()]
             stages[name] = {"summary": summary, "cost": asdict(next(iter(evaluated.values())).cost)}
     external = _external(folder, list(finished))
     write_json(folder / FOLDS_FILE, _facts(recipe, list(finished), stages, external))
     shown = {name: stage["summary"] for name, stage in stages.items()}
-    page = render_folds(recipe.name, recipe.about, count, list(finished), shown, external)
+    page = render_folds(recipe.name, recipe.about, count, list(finished), shown, external, weights)
     write_text(folder / "report.html", page)
-
-
-def _scores(evaluation: EvaluationRecord) -> dict[str, dict[str, Any]]:
-    """Group of cases -> metric -> mean with interval."""
-    summary = evaluation.summary
-    groups = summary.named() | ({"normal": summary.normal} if summary.normal else {})
-    return {
-        name: {metric: asdict(value) for metric, value in scores.items()} for name, scores in groups.items()
-    }
 
 
 def _facts(
@@ -152,9 +145,9 @@ def _facts(
 
 def _external(folder: Path, finished: list[int]) -> dict[str, Any]:
     """Evaluations on other datasets that were written into the folds' folders, over folds."""
-    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    found: dict[str, dict[int, Summary]] = {}
     for fold in finished:
         for path in sorted((fold_folder(folder, fold) / EXTERNAL).glob(f"*/{EvaluationRecord.FILE}")):
             if (record := EvaluationRecord.read(path.parent)) is not None:
-                found.setdefault(path.parent.name, {})[fold] = _scores(record)
+                found.setdefault(path.parent.name, {})[fold] = record.summary
     return {name: over_folds(by_fold) for name, by_fold in sorted(found.items())}

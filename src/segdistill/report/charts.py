@@ -413,7 +413,10 @@ def reliability_chart(facts: Mapping[str, Any], title: str) -> str:
 
 
 def robustness_chart(
-    rows: Mapping[str, Sequence[Disturbance]], kind: str, undisturbed: Mapping[str, Interval]
+    rows: Mapping[str, Sequence[Disturbance]],
+    kind: str,
+    undisturbed: Mapping[str, Interval],
+    colours: Sequence[str] = COLOURS,
 ) -> str:
     """Mean Dice over the strength of one disturbance, one line per network, the undisturbed images included.
 
@@ -421,13 +424,14 @@ def robustness_chart(
         rows: network -> its Dice under each disturbance.
         kind: which disturbance.
         undisturbed: network -> Dice on the images as they are.
+        colours: of the networks.
 
     Raises:
         MissingExtra: matplotlib is not installed.
     """
 
     def paint(axes: Any) -> None:
-        for position, (name, colour) in enumerate(zip(rows, COLOURS, strict=False)):
+        for position, (name, colour) in enumerate(zip(rows, colours, strict=False)):
             points = [(row.strength, row.score) for row in rows[name] if row.kind == kind]
             if name in undisturbed:
                 points.append((_UNDISTURBED.get(kind, 0.0), undisturbed[name]))

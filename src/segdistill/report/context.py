@@ -227,8 +227,7 @@ def make_context(report: Report) -> Context:
 
 
 def _columns(networks: Sequence[Network]) -> list[Column]:
-    found = [n.summary.groups() | n.summary.sites for n in networks]
-    keys = [key for groups in found for scores in groups.values() for key in scores]
+    keys = [key for n in networks for scores in n.summary.named().values() for key in scores]
     return [find_column(key) for key in dict.fromkeys([*METRICS.always(), *keys])]
 
 

@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from segdistill.metrics.cases import find_column
+from segdistill.records import Summary
 from segdistill.report.render import render
 from segdistill.stats.text import number
 
@@ -17,41 +18,43 @@ FoldSummary = dict[str, dict[str, dict[str, Any]]]
 NORMAL_HEADS = {"false_positive_rate": "Share with any false positive", "area": "Share of the image marked"}
 
 
-def over_folds(summaries: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> FoldSummary:
-    """Mean and sample standard deviation over folds of every group and metric.
+def over_folds(summaries: Mapping[int, Summary]) -> FoldSummary:
+    """Mean and sample standard deviation over folds of every group of cases and metric.
 
     Args:
-        summaries: fold, counted from 1 -> its summary (results.summarise).
+        summaries: fold, counted from 1 -> its summary.
 
     Returns:
-        Per group and metric {"mean", "sd", "n", "folds"}: the mean of the folds' means (each fold counts alike), its
-        standard deviation (None for one fold), the cases of all folds, and the value of each fold. A fold that has no
-        value is left out.
+        Per group ("all", classes, "site NAME", "normal") and metric {"mean", "sd", "n", "folds"}: the mean of the folds'
+        means (every fold has the same weight), its standard deviation (None for one fold), the cases of all folds, and
+        the value of each fold that has one.
 
-    >>> made = {k: {"all": {"dice": {"mean": value, "n": 10}}} for k, value in ((1, 0.7), (2, 0.8))}
+    >>> made = {k: Summary({"dice": Interval(value, None, None, 10)}) for k, value in ((1, 0.7), (2, 0.8))}
     >>> found = over_folds(made)["all"]["dice"]
     >>> round(found["mean"], 3), round(found["sd"], 4), found["n"], found["folds"]
     (0.75, 0.0707, 20, {'1': 0.7, '2': 0.8})
     """
+    groups = {
+        fold: one.named() | ({"normal": one.normal} if one.normal else {}) for fold, one in summaries.items()
+    }
     places = dict.fromkeys(
-        (group, metric) for one in summaries.values() for group, metrics in one.items() for metric in metrics
+        (group, metric) for one in groups.values() for group, scores in one.items() for metric in scores
     )
     found: FoldSummary = {}
     for group, metric in places:
-        values = {fold: one.get(group, {}).get(metric, {}) for fold, one in summaries.items()}
-        known = {fold: value for fold, value in values.items() if value.get("mean") is not None}
-        means = [float(value["mean"]) for value in known.values()]
+        values = {fold: one[group][metric] for fold, one in groups.items() if metric in one.get(group, {})}
+        means = {str(fold): value.mean for fold, value in values.items() if value.mean is not None}
         found.setdefault(group, {})[metric] = {
-            "mean": fmean(means) if means else None,
-            "sd": stdev(means) if len(means) > 1 else None,
-            "n": sum(int(value.get("n", 0)) for value in known.values()),
-            "folds": {str(fold): float(value["mean"]) for fold, value in known.items()},
+            "mean": fmean(means.values()) if means else None,
+            "sd": stdev(means.values()) if len(means) > 1 else None,
+            "n": sum(value.n for value in values.values() if value.mean is not None),
+            "folds": means,
         }
     return found
 
 
 def mean_and_spread(value: Mapping[str, Any], digits: int = 3) -> str:
-    """Both in a few characters.
+    """Mean and standard deviation in a few characters.
 
     >>> mean_and_spread({"mean": 0.75, "sd": 0.0707}), mean_and_spread({})
     ('0.750 ± 0.071', '—')

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from segdistill.files import write_text
 from segdistill.metrics.pooled import POOLED
-from segdistill.records import Scores
 from segdistill.report.context import Context
 from segdistill.report.opening import ratio_sentence, sentence
 from segdistill.report.render import render
@@ -23,16 +22,14 @@ def render_model_card(context: Context) -> str:
     >>> render_model_card(make_context(Report("demo"))).splitlines()[0]
     '# Model card: demo'
     """
-    network, groups = context.trained, dict[str, Scores]()
-    if network is not None:
-        sites = {f"site {name}": scores for name, scores in network.summary.sites.items()}
-        groups = {name: s for name, s in (network.summary.groups() | sites).items() if "dice" in s}
+    network = context.trained
+    named = network.summary.named() if network is not None else {}
     return render(
         "model_card.md",
         context=context,
         summary=f"{sentence(context, network)} {ratio_sentence(network, context.teachers)}",
         verdicts=[str(verdict) for verdict in context.headline_verdicts],
-        groups=groups,
+        groups={name: scores for name, scores in named.items() if "dice" in scores},
         pooled=POOLED,
     )
 

@@ -20,22 +20,22 @@ def trust(context: Context) -> Values:
         "agreement": _agreement(context),
         "subgroups": list(dict.fromkeys(part.kind for part in context.by_subgroup if part.kind != "site")),
         "calibration": _calibration(context),
-        "robustness": _robustness(context.trainings),
+        "robustness": _robustness(context),
     }
     return parts if any(parts.values()) else None
 
 
+def _first(context: Context, measured: list[Network]) -> tuple[list[Network], list[Network]]:
+    """The networks that are shown first, all or, where there are many, a few; and the others."""
+    chosen = [n for n in measured if len(measured) <= SHOWN or n in context.shown]
+    return chosen, [n for n in measured if n not in chosen]
+
+
 def _agreement(context: Context) -> Mapping[str, Any]:
-    """Bias and limits of agreement of the area: tables of all networks, a chart of a few."""
-    measured = [network for network in context.trainings if network.agreement is not None]
-    if not measured:
-        return {}
-    few = len(measured) <= 2 * SHOWN
-    return {
-        "charts": [bland_altman(n.agreement, n.name, n.colour) for n in context.shown if n.agreement],
-        "first": [network for network in measured if few or network in context.shown],
-        "others": [network for network in measured if not few and network not in context.shown],
-    }
+    """Bias and limits of agreement of the area: a chart and a table of a few networks, a table of the others."""
+    first, others = _first(context, [n for n in context.trainings if n.agreement is not None])
+    charts = [bland_altman(n.agreement, n.name, n.colour) for n in context.shown if n.agreement]
+    return {"charts": charts, "first": first, "others": others} if first else {}
 
 
 def _calibration(context: Context) -> Mapping[str, Any]:
@@ -64,13 +64,16 @@ def _mean_calibration(trainings: Sequence[StageReport]) -> list[float | None]:
     return means
 
 
-def _robustness(networks: Sequence[Network]) -> Mapping[str, Any]:
-    """Dice on disturbed images against undisturbed ones."""
-    rows = {network.name: network.stage.robustness for network in networks if network.stage.robustness}
-    undisturbed = {network.name: network.undisturbed for network in networks if network.undisturbed}
-    kinds = dict.fromkeys(row.kind for found in rows.values() for row in found)
-    return (
-        {"charts": [robustness_chart(rows, kind, undisturbed) for kind in kinds], "rows": rows}
-        if rows
-        else {}
-    )
+def _robustness(context: Context) -> Mapping[str, Any]:
+    """Dice on disturbed images against undisturbed ones: charts and a table of a few networks, a table of the others."""
+    first, others = _first(context, [n for n in context.trainings if n.stage.robustness])
+    if not first:
+        return {}
+    rows = {network.name: network.stage.robustness for network in first}
+    undisturbed = {network.name: network.undisturbed for network in first if network.undisturbed}
+    colours = [network.colour for network in first]
+    kinds = list(dict.fromkeys(row.kind for found in rows.values() for row in found))
+    return {
+        "charts": [robustness_chart(rows, kind, undisturbed, colours) for kind in kinds],
+        "networks": [first, others] if others else [first],
+    }
