@@ -1,9 +1,9 @@
 """How much of the package a run goes through: distinct functions, and how often a verdict and a network are computed.
 
-A run of three stages (teacher, student, baseline) on synthetic images, from the command to the model file. The figure is
-how often the verdicts are computed. `networks` counts how often a network is built, and by which function: `with_values`,
-and `shapes_only` on the meta device. Training builds each network, a student loads its teacher, and whatever comes after
-training (evaluation, report, model file) should load each network once: 7 in all.
+A run of three stages (teacher, student, baseline) on synthetic images, from the command to the model file. The figure
+is how often the verdicts are computed. `networks` counts how often a network is built, and by which function:
+`with_values`, and `shapes_only` on the meta device. Training builds each network, a student loads its teacher, and
+whatever comes after training (evaluation, report, model file) should load each network once: 7 in all.
 """
 
 from __future__ import annotations

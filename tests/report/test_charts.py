@@ -84,9 +84,10 @@ def test_a_case_shows_both_contours_at_one_thickness() -> None:
     assert green.any()
     assert orange[40, 40] or orange[40, 41]  # left edge of the prediction, column 10 of 30
     assert orange[40, 38:44].sum() == 2
-    plain = draw_case(shown.pixels, None, None)
+    nothing = np.zeros_like(shown.prediction)
+    plain = draw_case(shown.pixels, nothing, nothing)
     assert (plain[..., 0] == plain[..., 1]).all()
-    assert not (draw_case(shown.pixels, None, shown.prediction) == REFERENCE).all(axis=-1).any()
+    assert not (draw_case(shown.pixels, nothing, shown.prediction) == REFERENCE).all(axis=-1).any()
 
 
 def test_data_uri_keeps_contours_exact_and_greys_close() -> None:

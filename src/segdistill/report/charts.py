@@ -119,7 +119,7 @@ def _beside(axes: Any, words: str, y: float, **style: Any) -> None:
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Epochs and finite values of one key, of the rows that have it."""
+    """Epochs and values of one column, without NaN and infinity."""
     points = []
     for position, row in enumerate(rows, 1):
         value = row.get(key)
@@ -205,13 +205,12 @@ def _mark_best(axes: Any, x: list[float], y: list[float], colour: str) -> None:
     axes.annotate(f"{y[top]:.3f}", (x[top], y[top]), place, textcoords="offset points", ha="center")
 
 
-def dice_distribution(values: Mapping[str, Sequence[float]], title: str, metric: str = "Dice") -> str:
+def dice_distribution(values: Mapping[str, Sequence[float]], title: str) -> str:
     """One line per stage that has values: every case as a dot, the box of quartiles, and the median.
 
     Args:
-        values: stage -> one value in [0, 1] per case.
+        values: stage -> Dice of each case.
         title: which cases, such as the class.
-        metric: name of what is shown.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -230,9 +229,9 @@ def dice_distribution(values: Mapping[str, Sequence[float]], title: str, metric:
             _box(axes, v, row, colour)
         _rows(axes, [_safe(stage) for stage in shown])
         axes.set_xlim(-0.02, 1.02)
-        _head(axes, _safe(title), metric)
+        _head(axes, _safe(title), "Dice")
 
-    return _draw(3.9, 0.85 + 0.42 * max(1, len(shown)), f"{metric} per case, {title}", paint)
+    return _draw(3.9, 0.85 + 0.42 * max(1, len(shown)), f"Dice per case, {title}", paint)
 
 
 def _box(axes: Any, values: Any, row: int, colour: str) -> None:

@@ -100,25 +100,16 @@ def _by_subgroup(metric: str, pairs: Pairs, seed: int) -> list[tuple[str, list[S
 
 def comparison_text(comparisons: Sequence[Verdict]) -> str:
     """The table for the terminal, and what is missing where there is no evidence."""
-    heads = (
-        "variant",
-        "baseline",
-        "difference",
-        "95 % interval",
-        "with trainings",
-        "seeds",
-        "spread",
-        "p (Holm)",
-    )
-    rows = [heads, *(_text_row(c) for c in comparisons)]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(heads))]
-    lines = []
-    for row, words in zip(rows, ["verdict", *(c.words for c in comparisons)], strict=True):
-        cells = [
-            cell.ljust(w) if k < 2 else cell.rjust(w)
-            for k, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join([*cells, words]))
+    heads = "variant,baseline,difference,95 % interval,with trainings,seeds,spread,p (Holm),verdict"
+    rows = [heads.split(","), *(_text_row(c) for c in comparisons)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = "<<>>>>>><"  # words to the left, numbers to the right
+    lines = [
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
     first = comparisons[0]
     margin = "no margin was stated" if first.margin is None else f"margin {first.margin:g}"
     better = "" if first.higher_is_better else ", smaller is better"
@@ -132,9 +123,9 @@ def comparison_text(comparisons: Sequence[Verdict]) -> str:
     return "\n".join(lines)
 
 
-def _text_row(c: Verdict) -> tuple[str, ...]:
+def _text_row(c: Verdict) -> list[str]:
     of = c.difference
-    return (
+    return [
         c.variant,
         f"{c.baseline} ({c.kind})" if c.kind else c.baseline,
         "-" if of.mean is None else f"{of.mean:+.4f}",
@@ -143,7 +134,8 @@ def _text_row(c: Verdict) -> tuple[str, ...]:
         str(c.seeds) if c.seeds == c.baseline_seeds else f"{c.seeds}/{c.baseline_seeds}",
         "-" if c.spread is None else f"{c.spread:.4f}",
         "-" if c.corrected is None else "<0.001" if c.corrected < 0.001 else f"{c.corrected:.3f}",
-    )
+        c.words,
+    ]
 
 
 def _range(low: float | None, high: float | None) -> str:

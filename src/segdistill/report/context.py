@@ -22,7 +22,7 @@ from segdistill.stats.bootstrap import bootstrap_mean
 from segdistill.stats.classification import summarise_classification
 from segdistill.stats.comparison import Variant, find_verdicts
 from segdistill.stats.repetitions import Repeated, better_p, repeated
-from segdistill.stats.subgroups import subgroups
+from segdistill.stats.subgroups import Subgroup, subgroups
 from segdistill.stats.summary import summarise
 from segdistill.stats.verdict import Verdict
 
@@ -103,23 +103,6 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Subgroup:
-    """Cases that share something, and the Dice of the shown networks on them.
-
-    Attributes:
-        kind: "class", "site" or "size"; name: which.
-        cases, groups: how many.
-        scores: one for each network of `Context.shown`; None where it was not measured.
-    """
-
-    kind: str
-    name: str
-    cases: int
-    groups: int
-    scores: Sequence[Interval | None]
-
-
-@dataclass(frozen=True)
 class Repetitions:
     """Repeated trainings of a network that classifies, as LA-Net reports them.
 
@@ -141,7 +124,7 @@ class Context:
 
     Attributes:
         report: what was handed over.
-        variants: a row per variant, means over seeds; trainings: a row per training. The same where nothing was repeated.
+        variants: a row per variant, means over seeds; trainings: a row per training. The same if nothing was repeated.
         headline: the variant that the report is about; trained: the training of it that is shown and exported.
         teachers: of the headline.
         is_distilled: whether a student with teachers is reported.
@@ -149,7 +132,7 @@ class Context:
         missing: what the headline lacks for a verdict, as from next_steps; missing_for: the variant.
         columns: the metrics of all summaries, those that are always measured first.
         shown: the trainings in charts that hold one network each.
-        by_subgroup: Dice of `shown`.
+        by_subgroup: subgroups of the cases, and the Dice of each of `shown` on them (None: not measured).
         repetitions: of variants that classify and were trained more than once.
         limits: in words, "research use only" first.
     """
@@ -167,7 +150,7 @@ class Context:
     missing_for: str = ""
     columns: Sequence[Column] = ()
     shown: Sequence[Network] = ()
-    by_subgroup: Sequence[Subgroup] = ()
+    by_subgroup: Sequence[tuple[Subgroup, Sequence[Interval | None]]] = ()
     repetitions: Sequence[Repetitions] = ()
     limits: Sequence[str] = ()
 
@@ -301,14 +284,12 @@ def _missing(
     return variant.name, next_steps(report, student, {c.kind for c in made}, seeds)
 
 
-def _subgroups(shown: Sequence[Network], seed: int) -> list[Subgroup]:
-    """Of the first network's cases; a part that another network was not tested on has no score there."""
+def _subgroups(shown: Sequence[Network], seed: int) -> list[tuple[Subgroup, list[Interval | None]]]:
     found = [{(part.kind, part.name): part for part in subgroups(network.stage.results)} for network in shown]
-    rows = []
-    for key, part in found[0].items() if found else ():
-        scores = [own[key].score("dice", seed) if key in own else None for own in found]
-        rows.append(Subgroup(part.kind, part.name, len(part.cases), part.groups, scores))
-    return rows
+    return [
+        (part, [own[key].score("dice", seed) if key in own else None for own in found])
+        for key, part in (found[0].items() if found else ())
+    ]
 
 
 def _repetitions(

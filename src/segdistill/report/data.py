@@ -58,16 +58,15 @@ class StageReport:
 
     Attributes:
         name: of the stage in the recipe, e.g. "student"; names are unique in a report.
-        role: "teacher", "student" (distilled), "baseline" (the same student without teachers) or "comparator" (any other
-            network).
+        role: as in `records.Role`.
         task: one line on what was trained, e.g. "simplified_unet, distilled from benign and malignant".
         variant: shared by trainings that differ by their seed only, e.g. "kd" of "kd@1"; "": the name.
         seed: of such a training.
         weights: which weights were judged, e.g. "last epoch"; "": not recorded.
         summary: as from stats.summary.summarise; None: computed from `results`.
         results: per case of the evaluated split; the same cases in every stage, so that they can be paired.
-        curves: one dict per epoch: "epoch" (number), "loss", "val_dice", "lr"; every other number is drawn as a part of the
-            loss, except names that start with "val_" and bookkeeping (step, seconds, ...: charts.py).
+        curves: one dict per epoch: "epoch" (number), "loss", "val_dice", "lr"; every other number is drawn as a part of
+            the loss, except names that start with "val_" and bookkeeping (step, seconds, ...: charts.py).
         cost: of the network. training: what its training took.
         examples: images to show with contours; ideally of the same cases in every stage.
         teachers: names of the stages that taught this one; (): every teacher in the report.
@@ -219,7 +218,8 @@ class Report:
     def cells(self) -> list[list[StageReport]]:
         """The stages, those that differ by their seed only together, in order of appearance.
 
-        >>> stages = [StageReport(f"{v}@{k}", "student", variant=v, seed=k) for v, k in (("kd", 0), ("at", 0), ("kd", 1))]
+        >>> names = (("kd", 0), ("at", 0), ("kd", 1))
+        >>> stages = [StageReport(f"{name}@{seed}", "student", "", name, seed) for name, seed in names]
         >>> [[stage.name for stage in trainings] for trainings in Report("r", stages).cells()]
         [['kd@0', 'kd@1'], ['at@0']]
         """

@@ -38,9 +38,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Example:
-    """One image with its masks, to be shown: pixels uint8 (H, W) or (H, W, 3), masks bool (H, W) of the same size;
-    `slice` and `depth` as in `Shown`.
-    """
+    """One image to show: pixels uint8 (H, W) or (H, W, 3), masks bool (H, W); `slice` and `depth` as in `Shown`."""
 
     case: str
     pixels: NDArray[np.uint8]
@@ -58,8 +56,7 @@ class Example:
 def choose_examples(
     results: Iterable[CaseResult], count: int = 3, metric: str = "dice"
 ) -> dict[str, list[str]]:
-    """Ids of the `count` best, median and worst cases by one metric; no case twice, ties by id; normal
-    images left out.
+    """Ids of the `count` best, median and worst cases by one metric; no case twice, ties by id; no normal images.
 
     >>> made = [CaseResult(str(k), str(k), metrics={"dice": k / 10}, reference_area=0.1) for k in range(7)]
     >>> choose_examples(made, 1)
@@ -75,8 +72,7 @@ def choose_examples(
 
 
 def choose_slices(results: Iterable[CaseResult], count: int = 6) -> dict[str, int]:
-    """Case id -> slice, the worst of its volume, for the volumes whose worst slice is worst; of several alike those of
-    lower Dice.
+    """Case id -> worst slice, of the volumes whose worst slice has the lowest Dice; ties by the Dice of the volume.
 
     >>> made = [CaseResult(c, c, metrics={"dice": 0.5}, depth=9, worst_slice=2, worst_dice=d) for c, d in
     ...         (("a", 0.2), ("b", 0.1), ("c", 0.3))]
@@ -98,7 +94,7 @@ def read_shown(
     """The named cases, in the order of `ids`; of a volume the slice in `slices`, else the one of most foreground.
 
     Args:
-        cases: of the table; ids that are not among them are left out.
+        cases: of the table; other ids are ignored.
         ids: of cases.
         intensity: that of the network's preprocessing.
         slices: case id -> slice.
@@ -114,15 +110,8 @@ def read_shown(
     for case in (by_id[i] for i in ids if i in by_id):
         opened = open_case(case, intensity)
         k = (slices or {}).get(case.id, fullest_slice(opened.reference))
-        shown.append(
-            Shown(
-                case.id,
-                opened.picture(k),
-                opened.reference[k],
-                k if opened.is_volume else -1,
-                len(opened),
-            )
-        )
+        place = k if opened.is_volume else -1
+        shown.append(Shown(case.id, opened.picture(k), opened.reference[k], place, len(opened)))
     return shown
 
 

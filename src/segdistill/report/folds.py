@@ -25,10 +25,11 @@ def over_folds(summaries: Mapping[int, Summary]) -> FoldSummary:
         summaries: fold, counted from 1 -> its summary.
 
     Returns:
-        Per group ("all", classes, "site NAME", "normal") and metric {"mean", "sd", "n", "folds"}: the mean of the folds'
-        means (every fold has the same weight), its standard deviation (None for one fold), the cases of all folds, and
-        the value of each fold that has one.
+        Per group ("all", classes, "site NAME", "normal") and metric {"mean", "sd", "n", "folds"}: the mean of the
+        folds' means (every fold has the same weight), its standard deviation (None for one fold), the cases of all
+        folds, and the value of each fold that has one.
 
+    >>> from segdistill.records import Interval
     >>> made = {k: Summary({"dice": Interval(value, None, None, 10)}) for k, value in ((1, 0.7), (2, 0.8))}
     >>> found = over_folds(made)["all"]["dice"]
     >>> round(found["mean"], 3), round(found["sd"], 4), found["n"], found["folds"]

@@ -105,8 +105,7 @@ def finish_report(
 
 
 def pictured_stages(report: Report) -> list[StageReport]:
-    """The stages whose predictions are shown as pictures: all that segment; where there are several seeds, one of each
-    variant, and at most PICTURED.
+    """The stages with pictures: all that segment; where there are several seeds, one of each variant, PICTURED at most.
 
     >>> pictured_stages(Report("none"))
     []

@@ -1,7 +1,7 @@
 """One small picture per case: the image with the contours of the reference and of a prediction.
 
-Where the structure is thin, as vessels are, a whole picture at this size would be all contour: a part of it is drawn
-larger instead, and the whole picture stands beside it once.
+A whole picture of thin structures, such as vessels, would be all contour at this size: a part of it is drawn larger,
+and the whole picture once beside it.
 """
 
 from __future__ import annotations
@@ -73,20 +73,19 @@ def choose_window(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) -
 
 def draw_case(
     pixels: NDArray[np.uint8],
-    reference: NDArray[np.bool_] | None,
-    prediction: NDArray[np.bool_] | None,
+    reference: NDArray[np.bool_],
+    prediction: NDArray[np.bool_],
     longest: int = 320,
     window: Window | None = None,
     line: int = 2,
     box: Window | None = None,
 ) -> NDArray[np.uint8]:
-    """Contours of the reference (green) and of the prediction (orange, on top) on an image whose longest
-    side is `longest`.
+    """An image with the contours of the reference (green) and of the prediction (orange, on top).
 
     Args:
         pixels: uint8 (H, W) or (H, W, 3).
-        reference: bool (H, W), or None: not drawn.
-        prediction: the same.
+        reference: bool (H, W).
+        prediction: bool (H, W).
         longest: longer side of the result, in pixels.
         window: only this part is drawn.
         line: thickness of the contours, in pixels of the result; they lie inside of the masks.
@@ -95,27 +94,22 @@ def draw_case(
     Returns:
         uint8 (h, w, 3); contours are drawn after scaling, so that they are equally thick on every image.
 
-    >>> draw_case(np.zeros((8, 16), np.uint8), np.ones((8, 16), bool), None, longest=32).shape
+    >>> draw_case(np.zeros((8, 16), np.uint8), np.ones((8, 16), bool), np.zeros((8, 16), bool), 32).shape
     (16, 32, 3)
     """
     if window is not None:
         part = (slice(window[0], window[2]), slice(window[1], window[3]))
-        pixels = pixels[part]
-        reference, prediction = (None if mask is None else mask[part] for mask in (reference, prediction))
+        pixels, reference, prediction = pixels[part], reference[part], prediction[part]
     height, width = pixels.shape[:2]
     scale = longest / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-    contours = [
-        (_resize(np.asarray(mask, dtype=np.uint8), size, Image.Resampling.NEAREST) > 0, colour)
-        for mask, colour in ((reference, REFERENCE), (prediction, PREDICTION))
-        if mask is not None
-    ]
     layers = []
-    for mask, colour in contours:
+    for mask, colour in ((reference, REFERENCE), (prediction, PREDICTION)):
+        inside = _resize(mask.astype(np.uint8), size, Image.Resampling.NEAREST) > 0
         for _ in range(line):  # each line inside the one before
-            layers.append((mask, colour))
-            mask = mask & ~outline(mask)
+            layers.append((inside, colour))
+            inside = inside & ~outline(inside)
     drawn: NDArray[np.uint8] = draw_overlay(_resize(np.ascontiguousarray(pixels), size, how), layers)
     if box is not None:
         top, left, bottom, right = (round(edge * scale) for edge in box)
@@ -126,8 +120,7 @@ def draw_case(
 
 
 def png_data_uri(pixels: NDArray[np.uint8]) -> str:
-    """A PNG of uint8 (H, W, 3) as data URI; grey levels are thinned to 64 so that speckle does not swell
-    the page.
+    """A PNG of uint8 (H, W, 3) as data URI, with 64 grey levels: speckle would make the page large.
 
     >>> png_data_uri(np.zeros((2, 2, 3), np.uint8))[:22]
     'data:image/png;base64,'
@@ -145,4 +138,9 @@ def png_data_uri(pixels: NDArray[np.uint8]) -> str:
         picture = Image.fromarray(pixels)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_uri(buffer.getvalue())
+
+
+def data_uri(png: bytes) -> str:
+    """The bytes of a PNG file as data URI."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -1,4 +1,4 @@
-"""Templates filled with values. Everything is escaped: for HTML in pages, for Markdown in model cards."""
+"""Templates filled with values, all of them escaped: for HTML in pages, for Markdown in model cards."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from segdistill.metrics.cases import CaseResult
-from segdistill.records import Interval, Scores, Summary
+from segdistill.records import Scores, Summary
 from segdistill.report.data import Report, StageReport
 from segdistill.stats.summary import summarise
 
@@ -68,9 +68,7 @@ def _mean_summary(trainings: Sequence[StageReport], seed: int) -> Summary:
     pooled = summarise([result for t in trainings for result in t.results], seed)
 
     def once(scores: Scores) -> Scores:  # each case counts once
-        return {
-            name: Interval(v.mean, v.low, v.high, round(v.n / len(trainings))) for name, v in scores.items()
-        }
+        return {name: replace(value, n=round(value.n / len(trainings))) for name, value in scores.items()}
 
     classes, sites = (
         {name: once(scores) for name, scores in part.items()} for part in (pooled.classes, pooled.sites)

@@ -30,8 +30,8 @@ def register_report_section(name: str, title: str, *, template: str, order: int)
     Args:
         name: unique; also the anchor in the page.
         title: above the section, and in the list of sections.
-        template: the text of a Jinja2 template, or the name of a file in report/templates. Besides the returned values it
-            has `context` (report/context.py) and `ui`, the macros `table(Table)`, `chart(svg)` and `network(Network)`.
+        template: the text of a Jinja2 template, or the name of a file in report/templates. Besides the returned values
+            it has `context` (report/context.py), `ui` (the macros of macros.html) and the filters of report/render.py.
         order: place in the report. The package's own sections have 10, 20, ... 150.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from segdistill.metrics.cases import CaseResult
@@ -34,10 +34,6 @@ def _panels(context: Context, case: str, field: Literal["examples", "worst_slice
     return [(n, e) for n in context.trainings for e in getattr(n.stage, field) if e.case == case]
 
 
-def _result(network: Network, case: str) -> CaseResult | None:
-    return next((r for r in network.stage.results if r.case == case), None)
-
-
 def _score(result: CaseResult | None) -> str:
     if result is None:
         return ""
@@ -50,14 +46,10 @@ def _score(result: CaseResult | None) -> str:
 
 
 def _slice_score(example: Example) -> str:
+    marked = bool(example.prediction.any())
     if not example.reference.any():
-        return (
-            "something marked, and nothing is there"
-            if example.prediction.any()
-            else "nothing marked, correctly"
-        )
-    missed = "" if example.prediction.any() else ", nothing marked"
-    return f"Dice of the slice {number(example.dice)}{missed}"
+        return "marked, but there is nothing" if marked else "nothing marked, correctly"
+    return f"Dice of the slice {number(example.dice)}{'' if marked else ', nothing marked'}"
 
 
 def _figures(context: Context, panels: Panels, scores: Sequence[str], thin: bool) -> list[dict[str, Any]]:
@@ -91,7 +83,7 @@ def _place(example: Example) -> str:
 
 def _case_block(context: Context, case: str, anchor: str, thin: bool) -> dict[str, Any]:
     panels = _panels(context, case, "examples")
-    results = [_result(network, case) for network, _ in panels]
+    results = [next((r for r in n.stage.results if r.case == case), None) for n, _ in panels]
     known = next((result for result in results if result is not None), None)
     parts = [case, *((known.label, known.site) if known else ()), _place(panels[0][1])]
     scores = [
@@ -101,16 +93,12 @@ def _case_block(context: Context, case: str, anchor: str, thin: bool) -> dict[st
     return _block(context, " · ".join(part for part in parts if part), panels, scores, thin, anchor)
 
 
-def _any_thin(examples: Iterable[Example]) -> bool:
-    return are_thin(example.reference for example in examples)
-
-
 @register_report_section("cases", "Worst, median and best cases", template="cases.html", order=60)
 def cases(context: Context) -> Values:
     """Worst, median and best cases by the headline network's Dice, the same image of every network side by side."""
     left = example_ids(context.report)
     examples = [example for network in context.trainings for example in network.stage.examples]
-    thin = _any_thin(examples)
+    thin = are_thin(example.reference for example in examples)
     chosen = choose_examples(context.trained.stage.results if context.trained else [])
     kinds = []
     for kind in ("worst", "median", "best"):
@@ -131,7 +119,7 @@ def slices(context: Context) -> Values:
     examples = [example for network in context.trainings for example in network.stage.worst_slices]
     if not examples or context.trained is None:
         return None
-    thin, blocks = _any_thin(examples), []
+    thin, blocks = are_thin(example.reference for example in examples), []
     for case in dict.fromkeys(example.case for example in examples):
         panels = _panels(context, case, "worst_slices")
         scores = [_slice_score(example) for _, example in panels]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from segdistill.metrics.classification import LOCATION, SCORES, file_stem
 from segdistill.report.charts import class_reliability_chart, roc_chart
 from segdistill.report.context import REPEATED, TESTED, Classes, Context, Network
+from segdistill.report.panels import data_uri
 from segdistill.report.sections import Values, register_report_section
 
 Found = list[tuple[Network, Classes]]
@@ -52,6 +52,5 @@ def _activations(own: Classes) -> list[dict[str, Any]]:
     for case, picture in own.report.pictures.items():
         if row := by_case.get(case):
             predicted = own.report.classes[row.probability.index(max(row.probability))]
-            source = "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
-            found.append({"row": row, "predicted": predicted, "picture": source})
+            found.append({"row": row, "predicted": predicted, "picture": data_uri(picture)})
     return found

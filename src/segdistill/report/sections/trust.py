@@ -18,7 +18,7 @@ def trust(context: Context) -> Values:
     """What of the four was measured; left away where nothing was."""
     parts = {
         "agreement": _agreement(context),
-        "subgroups": list(dict.fromkeys(part.kind for part in context.by_subgroup if part.kind != "site")),
+        "subgroups": list(dict.fromkeys(part.kind for part, _ in context.by_subgroup if part.kind != "site")),
         "calibration": _calibration(context),
         "robustness": _robustness(context),
     }
@@ -65,7 +65,7 @@ def _mean_calibration(trainings: Sequence[StageReport]) -> list[float | None]:
 
 
 def _robustness(context: Context) -> Mapping[str, Any]:
-    """Dice on disturbed images against undisturbed ones: charts and a table of a few networks, a table of the others."""
+    """Dice on disturbed and undisturbed images: charts and a table of a few networks, a table of the others."""
     first, others = _first(context, [n for n in context.trainings if n.stage.robustness])
     if not first:
         return {}

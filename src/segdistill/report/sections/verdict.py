@@ -31,8 +31,7 @@ def verdict_values(comparisons: Sequence[Verdict]) -> dict[str, Any]:
         title = f"Against {', '.join(names)}"
         title += f" {KINDS[shown[0].kind]}" if same_student and len(kinds) == 1 and kinds != {""} else ""
         chart = forest_plot(shown, title, headed=False)
-        several, mixed = len(names) > 1, len(kinds) > 1
-        families.append({"title": title, "chart": chart, "rows": shown, "several": several, "mixed": mixed})
+        families.append({"title": title, "chart": chart, "rows": shown})
     return {
         "families": families,
         "kinds": KINDS,
