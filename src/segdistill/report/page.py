@@ -37,7 +37,7 @@ def render_report(context: Context) -> str:
         part = REPORT_SECTIONS[name]
         values = part.build(context)
         if values is not None:  # not every experiment has sites or slices
-            content = render(part.facts["template"], **values, context=context)
+            content = render(part.facts["template"], **{**values, "context": context})
             sections.append({"name": name, "title": part.summary, "content": content})
     return render("report.html", **opening(context), context=context, sections=sections)
 

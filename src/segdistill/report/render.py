@@ -62,7 +62,7 @@ FILTERS = {
 }
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, /, **values: Any) -> str:
     """A template filled with values, all of them escaped.
 
     Args:
