@@ -136,7 +136,7 @@ def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
     assert by_name["Student"]["difference"]["dice"] == 0.01
     assert by_name["Student"]["published"]["dice"] == 0.8359
     assert by_name["U-Net"]["ours"] is None
-    assert by_name["Student alone (not in the paper)"]["published"] is None
+    assert by_name["Baseline: the student without teachers (not in the paper)"]["published"] is None
     text = segdistill("reproduce", "lightbtseg", "--runs", tmp_path).out
     assert "+0.0100" in next(row for row in text.splitlines() if row.startswith("Student "))
 
@@ -238,7 +238,7 @@ def test_one_part_of_a_list() -> None:
     assert "Qin et al. 2020" in text
     assert "437" in segdistill("list", "datasets", "busi").out
     assert segdistill("list", "networks", "u3net").line.startswith(
-        "unknown network 'u3net': did you mean 'u2net'"
+        "unknown network 'u3net': did you mean 'unet', 'u2net'"
     )
     assert "stages:" in segdistill("list", "recipes", "demo").out
     assert segdistill("list", "recipes", "demp").line == "unknown recipe 'demp': did you mean 'demo'?"

@@ -24,7 +24,9 @@ REPORT_SECTIONS: Registry[Values] = Registry("report section", "segdistill.repor
 create_report_section, list_report_sections = REPORT_SECTIONS.create, REPORT_SECTIONS.names
 
 
-def register_report_section(name: str, title: str, *, template: str, order: int) -> Callable[[Section], Section]:
+def register_report_section(
+    name: str, title: str, *, template: str, order: int
+) -> Callable[[Section], Section]:
     """Decorator that adds a section to every report.
 
     Args:
