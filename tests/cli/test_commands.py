@@ -238,7 +238,7 @@ def test_one_part_of_a_list() -> None:
     assert "Qin et al. 2020" in text
     assert "437" in segdistill("list", "datasets", "busi").out
     assert segdistill("list", "networks", "u3net").line.startswith(
-        "unknown network 'u3net': did you mean 'u2net'"
+        "unknown network 'u3net': did you mean 'unet', 'u2net'"
     )
     assert "stages:" in segdistill("list", "recipes", "demo").out
     assert segdistill("list", "recipes", "demp").line == "unknown recipe 'demp': did you mean 'demo'?"

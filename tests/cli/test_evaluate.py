@@ -88,7 +88,7 @@ def test_a_run_without_its_recipe_can_still_be_evaluated(run_folder: Path, tmp_p
     assert "The recipe was not recorded." in evaluate(run, run / "cases.csv", tmp_path / "a")
     (run / "run.json").unlink()
     (run / "recipe.yaml").unlink(missing_ok=True)
-    evaluate(f"{run}:student", run / "cases.csv", tmp_path / "b")
+    evaluate(run, run / "cases.csv", tmp_path / "b", "--stage", "student")
 
 
 def test_leaks_and_near_duplicates_of_the_table(run_folder: Path, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_leaks_and_near_duplicates_of_the_table(run_folder: Path, tmp_path: Path
 
 
 def test_cases_that_were_trained_on_are_told_first(run_folder: Path, tmp_path: Path) -> None:
-    words = "Cases that the network was trained on are among those evaluated"
+    words = "Cases that the network was trained on are among these"
     page = evaluate(run_folder / "model.onnx", run_folder / "cases.csv", tmp_path / "out", "--split", "all")
     assert page.index(words) < page.index("Results")
     assert "Evaluated on all cases" in page

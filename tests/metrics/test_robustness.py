@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from segdistill.data.case import Case
 from segdistill.errors import InputError
-from segdistill.experiment.evaluate import Evaluation, Subject
+from segdistill.experiment.evaluation import Evaluation, Subject
 from segdistill.imaging.picture import Picture
 from segdistill.metrics.robustness import PERTURBATIONS, STRENGTHS, blur, disturbed, gamma, speckle
 

@@ -14,7 +14,7 @@ from segdistill.errors import InputError, needs
 from segdistill.experiment.results import read_recipe
 from segdistill.files import sha256_text
 from segdistill.metrics.cases import METRICS_FILE, read_metrics_csv
-from segdistill.plugins import load_plugins
+from segdistill.plugins import load_plugins, use_installed
 from segdistill.records import EvaluationRecord, RunRecord, StageRecord
 from segdistill.registry import near_names
 from segdistill.stats.comparison import (
@@ -50,6 +50,7 @@ class ComparisonResult:
     report: Path | None = None
 
 
+@use_installed(False)
 def compare(
     runs: str | Path | Sequence[str | Path],
     stages: Sequence[str] = (),

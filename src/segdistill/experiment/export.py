@@ -26,7 +26,7 @@ from segdistill.experiment.stage import TrainedStage, find_stage, load_stage
 from segdistill.files import atomic_write, sha256_file, sha256_text, write_json
 from segdistill.imaging.postprocess import Postprocess, resize_probability
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.plugins import load_plugins
+from segdistill.plugins import load_plugins, use_installed
 from segdistill.records import EvaluationRecord, RunRecord
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import LABEL_NAME, METADATA_KEY, OUTPUT_NAME, ModelInfo, dump_info
@@ -197,6 +197,7 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
+@use_installed(False)
 def export_run(
     run: str | Path, target: Path, stage: str | None = None, plugins: Sequence[str] = ()
 ) -> Agreement:

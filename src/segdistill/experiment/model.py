@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segdistill.errors import InputError, needs
-from segdistill.plugins import load_plugins
+from segdistill.plugins import load_plugins, use_installed
 from segdistill.runtime.predict import Predictions, predict_files
 from segdistill.runtime.predictor import Predictor
 
 
+@use_installed(False)
 def load_model(
     path: str | Path,
     stage: str | None = None,
@@ -50,6 +51,7 @@ def load_model(
     return Stage(find_stage(path, stage), threshold)
 
 
+@use_installed(False)
 def predict(
     model: str | Path | Predictor,
     inputs: str | Path | Sequence[str | Path],

@@ -17,7 +17,7 @@ import yaml
 from lightning_fabric import Fabric
 
 from segdistill.config.load import load_recipe, parse_changes
-from segdistill.config.schema import Recipe
+from segdistill.config.schema import AUTOENCODER, Recipe
 from segdistill.data.case import normal_note, select, table_hash
 from segdistill.data.store import Store, prepare_store
 from segdistill.data.table import write_cases
@@ -39,7 +39,8 @@ from segdistill.experiment.stage_evaluation import evaluate_stage, report_run, s
 from segdistill.experiment.train import keep_threshold, measure_equal_time, still_stands, train_stage
 from segdistill.files import write_json, write_text
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.plugins import load_plugins, name_code, use_installed
+from segdistill.kinds import KINDS
+from segdistill.plugins import load_installed, load_plugins, name_code, use_installed
 from segdistill.records import RunRecord
 from segdistill.training.checkpoint import TrainingStopped
 from segdistill.training.curves import read_curves
@@ -179,7 +180,10 @@ def run(
         loaded = load_recipe(recipe, changes)
         folder = Path("runs") / loaded.name if out is None else Path(out)
         source = None if data is None else Path(data)
-        names = list(loaded.stages) if stages in ("all", ["all"]) else list(stages) if stages else None
+        if not _has_all_parts(loaded):
+            load_installed()
+    names = list(loaded.stages) if stages in ("all", ["all"]) else list(stages) if stages else None
+    with use_installed(False):  # from here on files of the folder are read: they choose no code
         events = run_recipe(loaded, source, folder, Machine(device, devices, nodes), names)
         try:
             show_events(events) if progress else deque(events, maxlen=0)
@@ -188,6 +192,17 @@ def run(
                 raise
             failed = str(error)
     return RunResult(folder, failed)
+
+
+def _has_all_parts(recipe: Recipe) -> bool:
+    """Whether every part that the recipe names is registered; metrics are, since the recipe has been checked."""
+    named = [("dataset", recipe.data.dataset)]
+    for stage in recipe.stages.values():
+        network = stage.model.name
+        named += [("loss", stage.loss.name), ("weighting", stage.weighting.name)]
+        named += [("network", network)] if ":" not in network and network != AUTOENCODER else []
+        named += [("method", method.method) for method in stage.methods.values()]
+    return all(name is None or name in KINDS[kind].registry() for kind, name in named)
 
 
 def run_recipe(

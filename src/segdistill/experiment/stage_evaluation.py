@@ -22,7 +22,7 @@ from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
 from segdistill.experiment.cases import LoadedCases
 from segdistill.experiment.environment import ENVIRONMENT, environment
-from segdistill.experiment.evaluate import Evaluation, Subject, write_scores
+from segdistill.experiment.evaluation import Evaluation, Subject, write_scores
 from segdistill.experiment.events import Event
 from segdistill.experiment.inputs import count_taught
 from segdistill.experiment.results import read_json, read_recipe
