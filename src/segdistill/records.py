@@ -25,7 +25,7 @@ Role = Literal["teacher", "student", "baseline", "comparator"]
 _VERSION = "schema_version"
 
 
-class _Damaged(InputError):
+class DamagedRecord(InputError):
     """A file that is no record of this version, and no newer one."""
 
 
@@ -59,17 +59,17 @@ class Record:
         'demo'
         >>> RunRecord.from_json('{"schema_version": 1}', "run.json")
         Traceback (most recent call last):
-        segdistill.errors.InputError: run.json: recipe: Field required: delete the file and write it again
+        segdistill.records.DamagedRecord: run.json: recipe: Field required: delete the file and write it again
         """
         from pydantic import ValidationError
 
         try:
             content = json.loads(text)
         except ValueError as error:
-            raise _Damaged(f"{source} is damaged ({error}): delete it and write it again") from error
+            raise DamagedRecord(f"{source} is damaged ({error}): delete it and write it again") from error
         version = content.pop(_VERSION, None) if isinstance(content, dict) else None
         if type(version) is not int:
-            raise _Damaged(f"{source} has no {_VERSION}: it is not a {cls.FILE} that segdistill wrote")
+            raise DamagedRecord(f"{source} has no {_VERSION}: it is not a {cls.FILE} that segdistill wrote")
         if version > cls.VERSION:
             raise InputError(
                 f"{source} has schema version {version}, and this segdistill reads up to {cls.VERSION}: "
@@ -80,7 +80,7 @@ class Record:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
-            raise _Damaged(
+            raise DamagedRecord(
                 f"{source}: {place}: {first['msg']}: delete the file and write it again"
             ) from error
         return record
@@ -101,7 +101,9 @@ class Record:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except UnicodeDecodeError as error:
-            raise _Damaged(f"{path} is damaged ({error.reason}): delete it and write it again") from error
+            raise DamagedRecord(
+                f"{path} is damaged ({error.reason}): delete it and write it again"
+            ) from error
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from error
         return cls.from_json(text, path)
@@ -118,7 +120,7 @@ class Record:
         """
         try:
             return cls.read(folder)
-        except _Damaged:
+        except DamagedRecord:
             return None
 
     def write(self, folder: Path) -> None:
