@@ -185,7 +185,7 @@ def test_metaimage_headers_that_cannot_be_followed(tmp_path: Path) -> None:
         ("a.raw", "/etc/passwd", "outside of its own folder"),
         ("a.raw", "LIST", "several files"),
         ("a.raw", "a%03d.raw 1 5 1", "several files"),
-        ("MET_SHORT", "MET_STRANGE", "type MET_STRANGE"),
+        ("MET_SHORT", "MET_STRANGE", "type 'MET_STRANGE'"),
         ("DimSize = 10 12 5", "DimSize = 10 x 5", "DimSize holds no numbers"),
         ("DimSize = 10 12 5", "DimSize = 10 12", "NDims and DimSize disagree"),
         ("DimSize = 10 12 5", "DimSize = 0 12 5", "claims 5 x 12 x 0 voxels"),

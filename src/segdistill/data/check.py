@@ -129,6 +129,7 @@ def _look(case: Case, require_reference: bool) -> _Seen:
             volume = read_volume(case.image)
             seen.geometry = volume.geometry
             seen.print = volume_fingerprint(volume)
+            del volume  # it is read once more, with its mask
         else:
             pixels = read_picture(case.image).pixels
             seen.print = fingerprint(pixels)

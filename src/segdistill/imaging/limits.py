@@ -1,4 +1,4 @@
-"""What is decoded: files of a known kind, no larger than allowed (a few bytes can ask for more memory than there is)."""
+"""What is decoded: files of a known kind, and none that asks for more memory than is allowed."""
 
 from __future__ import annotations
 

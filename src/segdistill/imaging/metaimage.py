@@ -63,7 +63,7 @@ def read_metaimage(path: Path, max_bytes: int, trust_unit_spacing: bool = False)
         raise InputError("holds several channels: a volume has one; save each one apart")
     name = header.get("elementtype", "").upper()
     if name not in _TYPES:
-        raise InputError(f"holds voxels of type {name[:20] or '(none)'}, which is not read")
+        raise InputError(f"holds voxels of type {name[:20]!r}, which is not read")
     order = ">" if _flag(header, "BinaryDataByteOrderMSB") or _flag(header, "ElementByteOrderMSB") else "<"
     dtype = np.dtype(order + _TYPES[name])
     shape = check_size(tuple(int(size) for size in reversed(sizes)), dtype.itemsize, max_bytes)

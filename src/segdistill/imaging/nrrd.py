@@ -104,14 +104,14 @@ def _stored(header: dict[str, str]) -> tuple[np.dtype[np.generic], bool]:
             raise InputError(f"has a '{key}' before its voxels, which is not read: save it again without")
     kind = next((code for code, names in _TYPES.items() if header.get("type", "").lower() in names), "")
     if not kind:
-        stated = header.get("type", "")[:20] or "(none)"
+        stated = header.get("type", "")[:20]
         raise InputError(
-            f"holds voxels of type '{stated}', which is not read: save them as whole or real numbers"
+            f"holds voxels of type {stated!r}, which is not read: save them as whole or real numbers"
         )
     encoding = header.get("encoding", "").lower()
     if encoding not in ("raw", "gzip", "gz"):
         raise InputError(
-            f"holds voxels in encoding '{encoding[:20]}', which is not read: save them raw or gzip"
+            f"holds voxels in encoding {encoding[:20]!r}, which is not read: save them raw or gzip"
         )
     order = ">" if header.get("endian", "little").lower() == "big" else "<"
     return np.dtype(order + kind), encoding != "raw"

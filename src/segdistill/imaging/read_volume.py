@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,7 +138,9 @@ def _reasons(path: Path) -> Iterator[None]:
             raise UnreadableImage("is not a regular file")
         if path.is_file() and path.stat().st_size == 0:
             raise UnreadableImage("is empty (0 bytes): restore the file")
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # decoders warn of what is an error here, and quote patient tags
+            yield
     except InputError as error:
         text = str(error)
         raise UnreadableImage(text if text.startswith(str(path)) else f"{path}: {text}") from error

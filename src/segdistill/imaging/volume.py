@@ -23,6 +23,7 @@ TOLERANCE = 1e-3
 
 _FAR = 0.1  # voxels that any voxel of a mask may lie beside its image's: small differences of steps add up
 _TOLD = 1e-6  # voxels; smaller differences come from single precision
+_LARGEST = 1e9  # mm
 _PLANES = ("sagittal", "coronal", "axial")
 
 
@@ -39,7 +40,7 @@ class Geometry:
         placed: whether the file states the origin; one of exactly 0 0 0 counts as lost.
 
     Raises:
-        InputError: numbers that are NaN or infinite, a step of 0, or axes in one plane.
+        InputError: numbers that are NaN, infinite or absurd, a step of 0, or axes in one plane.
 
     >>> Geometry((2, 3, 4), (3.0, 0.5, 0.5)).turned()[1]
     ()
@@ -52,11 +53,9 @@ class Geometry:
     placed: bool = True
 
     def __post_init__(self) -> None:
-        numbers = np.concatenate([self.step_mm, *self.axes, self.origin])
-        if not (np.isfinite(numbers).all() and min(self.step_mm) > 0):
-            raise InputError(
-                "has a damaged header: a spacing or position that is no number, or an axis without length"
-            )
+        numbers = np.abs(np.concatenate([self.step_mm, *self.axes, self.origin]))
+        if not (numbers.max() < _LARGEST and min(self.step_mm) > 1 / _LARGEST):  # False for NaN
+            raise InputError("has a damaged header: a spacing or position that cannot be, or an axis without length")
         if abs(np.linalg.det(self.axes)) < 1e-2:
             raise InputError("has a damaged header: its axes lie in one plane")
         object.__setattr__(self, "placed", self.placed and any(self.origin))
