@@ -241,7 +241,7 @@ def _tilts(volumes: Sequence[tuple[Case, Geometry, list[Misfit]]]) -> list[Findi
     if not tilted:
         return []
     message = (
-        f"{len(tilted)} volumes have slices that follow each other aslant (a gantry tilt), such as {tilted[0][0].image} "
+        f"{len(tilted)} volumes have slices that follow each other aslant (gantry tilt), such as {tilted[0][0].image} "
         f"by {tilted[0][1]:.1f} degrees: their masks are written with a sheared sform"
     )
     return [Finding("note", tuple(case.id for case, _ in tilted), message)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

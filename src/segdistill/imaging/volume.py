@@ -55,7 +55,9 @@ class Geometry:
     def __post_init__(self) -> None:
         numbers = np.abs(np.concatenate([self.step_mm, *self.axes, self.origin]))
         if not (numbers.max() < _LARGEST and min(self.step_mm) > 1 / _LARGEST):  # False for NaN
-            raise InputError("has a damaged header: a spacing or position that cannot be, or an axis without length")
+            raise InputError(
+                "has a damaged header: a spacing or position that cannot be, or an axis without length"
+            )
         if abs(np.linalg.det(self.axes)) < 1e-2:
             raise InputError("has a damaged header: its axes lie in one plane")
         object.__setattr__(self, "placed", self.placed and any(self.origin))
@@ -338,9 +340,8 @@ def check_size(shape: tuple[int, ...], itemsize: int, max_bytes: int) -> tuple[i
     (3, 4, 5)
     """
     if len(shape) != 3:
-        raise InputError(
-            f"has {len(shape)} dimensions, {_times(shape)}: a volume has three; save each one apart"
-        )
+        fix = "save each one apart" if len(shape) > 3 else "save it as a picture, or as a volume of one slice"
+        raise InputError(f"has {len(shape)} dimensions, {_times(shape)}: a volume has three; {fix}")
     if min(shape) < 1:
         raise InputError(f"claims {_times(shape)} voxels")
     size = shape[0] * shape[1] * shape[2] * max(itemsize, 4)
@@ -353,8 +354,11 @@ def check_size(shape: tuple[int, ...], itemsize: int, max_bytes: int) -> tuple[i
 
 
 def check_finite(voxels: NDArray[Any]) -> None:
-    """InputError when a voxel is NaN or infinite."""
-    if np.issubdtype(voxels.dtype, np.floating) and not all(np.isfinite(values).all() for values in voxels):
+    """InputError when a voxel is NaN, infinite or beyond single precision."""
+    if not np.issubdtype(voxels.dtype, np.floating):
+        return
+    largest = float(np.finfo(np.float32).max)
+    if not all(-largest <= float(values.min()) and float(values.max()) <= largest for values in voxels):
         raise InputError("has voxels that are NaN or infinite")
 
 
