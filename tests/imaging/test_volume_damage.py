@@ -20,7 +20,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from segdistill.errors import UnreadableImage
 from segdistill.imaging import read_volume as module
-from segdistill.imaging.limits import is_dicom
+from segdistill.imaging.limits import dicom_start
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume, read_volume_mask
 from segdistill.imaging.volume import Geometry, Volume, check_size, label_mask
@@ -328,25 +328,26 @@ def test_a_scaled_label_map(tmp_path: Path) -> None:
 # DICOM
 
 
-def bare(name: str, folder: Path, meta: bool = False) -> Path:
-    """One of pydicom's files without the preamble and, with `meta` False, without the group that follows it."""
+def bare(name: str, folder: Path, meta: bool = False, start: bytes = b"") -> Path:
+    """One of pydicom's files with `start` for the preamble, and with `meta` False without the group that follows it."""
     source = Path(pydicom.data.get_testdata_file(name, download=False))
     data = source.read_bytes()
     assert data[128:132] == b"DICM"
-    start = 132
+    begin = 132
     if not meta:
-        start += 12 + int(pydicom.dcmread(source).file_meta.FileMetaInformationGroupLength)
+        begin += 12 + int(pydicom.dcmread(source).file_meta.FileMetaInformationGroupLength)
     target = folder / f"{source.stem}-{meta}.dcm"
-    target.write_bytes(data[start:])
+    target.write_bytes(start + data[begin:])
     return target
 
 
 @pytest.mark.parametrize("meta", [False, True])
+@pytest.mark.parametrize("start", [b"", b"DICM", bytes(128)])
 @pytest.mark.parametrize(
     "name", ["CT_small.dcm", "MR_small.dcm", "MR_small_implicit.dcm", "MR_small_bigendian.dcm"]
 )
-def test_dicom_without_preamble(tmp_path: Path, name: str, meta: bool) -> None:
-    path = bare(name, tmp_path, meta)
+def test_dicom_without_preamble(tmp_path: Path, name: str, meta: bool, start: bytes) -> None:
+    path = bare(name, tmp_path, meta, start)
     whole = Path(pydicom.data.get_testdata_file(name, download=False))
     assert np.array_equal(read_picture(path).pixels, read_picture(whole).pixels)
     folder = tmp_path / "series"
@@ -383,7 +384,7 @@ def test_what_is_no_dicom(tmp_path: Path) -> None:
         bytes(200),
         b"\x00\x08\x00\x05\xff\xff\xff\xff",
     ):
-        assert is_dicom(start) == (start == b"\x08\x00\x05\x00CS")
+        assert dicom_start(start) == (0 if start == b"\x08\x00\x05\x00CS" else None)
     folder = write_series(tmp_path / "s", blocks())
     (folder / "IM0000.dcm").write_bytes(b"hello world" * 20)
     refuse(folder, "IM0000.dcm: is not a DICOM file")

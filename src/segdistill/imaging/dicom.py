@@ -23,7 +23,7 @@ from pydicom.pixels.utils import pixel_array
 
 from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging.intensity import stretch
-from segdistill.imaging.limits import check_budget, is_dicom
+from segdistill.imaging.limits import HEAD, check_budget, dicom_start
 from segdistill.imaging.picture import Picture, Pixels, Spacing
 from segdistill.imaging.volume import check_finite
 
@@ -194,20 +194,26 @@ def dicom_size(file: IO[bytes], max_pixels: int) -> tuple[int, int]:
     return int(header.Rows), int(header.Columns)
 
 
-def read_tags(file: IO[bytes] | Path, tags: list[str] | None = None) -> pydicom.Dataset:
-    """The header of a DICOM file, with or without the preamble; raises whatever pydicom raises.
+def read_tags(path: Path, tags: list[str]) -> pydicom.Dataset:
+    """Some tags of a DICOM file, with or without the preamble; raises whatever pydicom raises."""
+    with open(path, "rb") as file:
+        stream = _data_set(file)
+        return pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(tags), force=True)
 
-    Args:
-        file: the file.
-        tags: the only ones to be read; None: all before the pixels.
-    """
-    return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)  # type: ignore[arg-type]
+
+def _data_set(file: IO[bytes]) -> BinaryIO:
+    """The file, or its content from the data set on, where a part of the preamble is missing."""
+    file.seek(0)
+    start = dicom_start(file.read(HEAD))
+    if start is None:
+        raise UnreadableImage("is not a DICOM file")
+    file.seek(start)
+    return io.BytesIO(file.read()) if start else cast(BinaryIO, file)
 
 
 def _decoded(file: IO[bytes]) -> tuple[pydicom.Dataset, NDArray[Any]]:
     """The whole data set and its pixels. Without a transfer syntax the encoding is that of its tags."""
-    file.seek(0)
-    data = pydicom.dcmread(file, force=True)
+    data = pydicom.dcmread(_data_set(file), force=True)
     syntax = str(data.file_meta.get("TransferSyntaxUID", ""))
     if not syntax:
         if data["PixelData"].is_undefined_length:
@@ -223,10 +229,7 @@ def _decoded(file: IO[bytes]) -> tuple[pydicom.Dataset, NDArray[Any]]:
 def _header(file: IO[bytes], max_pixels: int) -> pydicom.Dataset:
     """Everything before the pixels, checked. A deflated file is refused before it can inflate."""
     try:
-        if not is_dicom(file.read(132)):
-            raise UnreadableImage("is not a DICOM file")
-        file.seek(0)
-        stream = cast(BinaryIO, file)
+        stream = _data_set(file)
         read_preamble(stream, force=True)
         syntax = str(_read_file_meta_info(stream).get("TransferSyntaxUID", ""))
         if syntax and syntax not in _SYNTAXES:
@@ -235,8 +238,8 @@ def _header(file: IO[bytes], max_pixels: int) -> pydicom.Dataset:
             raise UnreadableImage(
                 f"uses DICOM transfer syntax {name!r}: convert it to Explicit VR Little Endian"
             )
-        file.seek(0)
-        header = read_tags(file)
+        stream.seek(0)
+        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
         frames = int(header.get("NumberOfFrames") or 1)
         rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
         samples, bits = int(header.get("SamplesPerPixel") or 0), int(header.get("BitsAllocated") or 0)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging import dicom
-from segdistill.imaging.limits import is_dicom
+from segdistill.imaging.limits import HEAD, dicom_start
 from segdistill.imaging.read import MAX_PIXELS
 from segdistill.imaging.volume import (
     TOLERANCE,
@@ -66,7 +66,7 @@ def series_files(folder: Path) -> list[Path]:
 def _is_dicom(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
-            return is_dicom(file.read(132))
+            return dicom_start(file.read(HEAD)) is not None
     except OSError:
         return False
 

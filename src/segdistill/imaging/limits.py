@@ -24,16 +24,32 @@ _FIRST_TAGS = (
 _FIRST_VR = (b"UL", b"OB", b"UI", b"CS", b"SH", b"LO", b"DA", b"TM", b"DT", b"ST", b"LT", b"PN", b"SQ", b"AE")
 
 
-def is_dicom(head: bytes) -> bool:
-    """Whether a file that begins with these bytes (132 or more) is DICOM, with or without the preamble and "DICM".
+HEAD = 144  # bytes of a file from which its kind is told
 
-    >>> is_dicom(bytes(128) + b"DICM"), is_dicom(bytes.fromhex("080005000a000000") + b"ISO_IR 100"), is_dicom(b"BM")
-    (True, True, False)
+
+def dicom_start(head: bytes) -> int | None:
+    """Where the data set of a DICOM file begins that lacks the preamble, the word "DICM" or both; 0 for a whole file.
+
+    Args:
+        head: the first `HEAD` bytes of a file.
+
+    Returns:
+        the position, or None where it is no DICOM file.
+
+    >>> bare = bytes.fromhex("080005000a000000") + b"ISO_IR 100"
+    >>> dicom_start(bytes(128) + b"DICM"), dicom_start(b"DICM" + bare), dicom_start(bare), dicom_start(b"BM")
+    (0, 4, 0, None)
     """
     if head[128:132] == b"DICM":
-        return True
+        return 0
+    starts = [0, 4 if head[:4] == b"DICM" else 0, 128]
+    return next((start for start in starts if _is_data_set(head[start : start + 8])), None)
+
+
+def _is_data_set(head: bytes) -> bool:
+    """Whether bytes look like the tag, value representation and length of a first element."""
     length = int.from_bytes(head[4:8], "little")
-    implicit = len(head) >= 8 and head[:2] != b"\x00\x08" and 0 < length <= 1024 and head[3] < 0x20
+    implicit = len(head) == 8 and head[:2] != b"\x00\x08" and 0 < length <= 1024 and head[3] < 0x20
     return head[:2] in _FIRST_TAGS and (head[4:6] in _FIRST_VR or implicit)
 
 

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from segdistill.errors import UnreadableImage
 from segdistill.imaging.intensity import to_eight_bits
-from segdistill.imaging.limits import check_budget, is_dicom
+from segdistill.imaging.limits import HEAD, check_budget, dicom_start
 from segdistill.imaging.picture import Picture, Pixels, Spacing
 
 __all__ = ["MAX_PIXELS", "READABLE_SUFFIXES", "Picture", "Spacing", "image_size", "read_picture"]
@@ -118,10 +118,10 @@ def _readable(path: Path, gif: bool = False) -> Iterator[tuple[IO[bytes], str]]:
             raise UnreadableImage(f"{path}: is empty (0 bytes): restore the file")
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decoders warn of what is an error here, and quote patient tags
-            head = file.read(132)
+            head = file.read(HEAD)
             file.seek(0)
             kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
-            if head[128:132] == b"DICM" or (not kind and is_dicom(head)):
+            if head[128:132] == b"DICM" or (not kind and dicom_start(head) is not None):
                 kind = "DICOM"
             if gif and head.startswith(_GIF):
                 from PIL import GifImagePlugin  # noqa: F401
