@@ -25,7 +25,7 @@ from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging.intensity import stretch
 from segdistill.imaging.limits import HEAD, check_budget, dicom_start
 from segdistill.imaging.picture import Picture, Pixels, Spacing
-from segdistill.imaging.volume import check_finite
+from segdistill.imaging.volume import check_numbers
 
 _TWO_D, _TISSUE, _CM = 1, 1, 3
 _PROJECTION = ("XA", "RF", "DX", "CR", "MG", "PX", "IO")
@@ -174,7 +174,7 @@ def read_stored(file: IO[bytes], max_pixels: int) -> tuple[pydicom.Dataset, NDAr
         if (slope, intercept) != (1.0, 0.0):
             kind = np.int32 if slope.is_integer() and intercept.is_integer() else np.float32
             values = values.astype(kind) * kind(slope) + kind(intercept)
-        check_finite(values[None])
+        check_numbers(values[None])
     except InputError:
         raise
     except Exception as error:  # its text may quote tags

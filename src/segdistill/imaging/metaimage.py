@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 from segdistill.imaging.limits import Inflating, inflate_into, map_voxels
-from segdistill.imaging.volume import Geometry, Vector, Volume, check_finite, check_size
+from segdistill.imaging.volume import Geometry, Vector, Volume, check_numbers, check_size
 
 _PART = 1 << 16  # bytes of a header that are read at a time
 _HEADER = 1 << 24  # bytes that a header may have
@@ -71,7 +71,7 @@ def read_metaimage(path: Path, max_bytes: int, trust_unit_spacing: bool = False)
         raise InputError("holds voxels as text, which is not read: save them binary")
     source = _data_file(path, header)
     voxels = _voxels(source, header, dtype, shape, end if source == path else 0)
-    check_finite(voxels)
+    check_numbers(voxels)
     spacing = _spacing(header)
     known = trust_unit_spacing or spacing != (1.0, 1.0, 1.0)
     return Volume(voxels, spacing if known else None, path, _geometry(header, shape, spacing))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
 from segdistill.imaging.limits import Converter, Inflating, inflate_into, map_voxels
-from segdistill.imaging.volume import TOLERANCE, Geometry, Vector, Volume, check_finite, check_size, vector
+from segdistill.imaging.volume import TOLERANCE, Geometry, Vector, Volume, check_numbers, check_size, vector
 
 _MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _PLACE = (
@@ -69,7 +69,7 @@ def read_nifti(path: Path, max_bytes: int, trust_unit_spacing: bool = False) -> 
             voxels = np.empty(shape, kept)
             inflate_into(voxels, dtype, stream, scale)
             stream.finish()
-    check_finite(voxels)
+    check_numbers(voxels)
     geometry, second, unit = _geometry(header, shape)
     spacing = _rounded(geometry.spacing)
     known = trust_unit_spacing or unit or spacing != (1.0, 1.0, 1.0)

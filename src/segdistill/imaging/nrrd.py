@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 from segdistill.imaging.limits import Inflating, inflate_into, map_voxels
-from segdistill.imaging.volume import Geometry, Volume, check_finite, check_size, vector
+from segdistill.imaging.volume import Geometry, Volume, check_numbers, check_size, vector
 
 _PART = 1 << 16  # bytes of a line that are read at a time
 _HEADER = 1 << 26  # bytes that a header may have: 3D Slicer writes about 700 per segment
@@ -69,7 +69,7 @@ def read_nrrd(path: Path, max_bytes: int, trust_unit_spacing: bool = False) -> V
             stream.finish()
         else:
             voxels = map_voxels(path, dtype, file.tell(), shape)
-    check_finite(voxels)
+    check_numbers(voxels)
     known = trust_unit_spacing or geometry.step_mm != (1.0, 1.0, 1.0)
     return Volume(voxels, geometry.spacing if known else None, path, geometry)
 

@@ -353,7 +353,7 @@ def check_size(shape: tuple[int, ...], itemsize: int, max_bytes: int) -> tuple[i
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
-def check_finite(voxels: NDArray[Any]) -> None:
+def check_numbers(voxels: NDArray[Any]) -> None:
     """InputError when a voxel is NaN, infinite or beyond single precision."""
     if not np.issubdtype(voxels.dtype, np.floating):
         return
