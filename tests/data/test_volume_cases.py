@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from segdistill.data.case import Case, file_hash, select, table_hash
-from segdistill.data.check import run_check
+from segdistill.data.check import Finding, run_check
 from segdistill.data.contact_sheet import contact_sheet
 from segdistill.data.datasets import create_dataset
 from segdistill.data.opened import open_case
@@ -24,7 +24,7 @@ from segdistill.imaging.intensity import CT, MR
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess, prepare_mask
 from tests.data.pictures import noise, save, square
-from tests.imaging.volumes import blocks, organ, write_itk, write_series
+from tests.imaging.volumes import blocks, dicom_slice, organ, write_itk, write_series
 
 PREPROCESS = Preprocess(size=(16, 8), intensity=MR)
 
@@ -217,6 +217,78 @@ def test_check_looks_at_volumes(tmp_path: Path) -> None:
     assert [(pair.first, pair.second, pair.kind) for pair in pairs if pair.kind == "identical"] == [
         ("Case00", "same_student", "identical")
     ]
+
+
+def findings(cases: list[Case], level: str, word: str) -> list[Finding]:
+    return [found for found in run_check(cases).findings if found.level == level and word in found.message]
+
+
+def test_check_tells_masks_that_hardly_or_perhaps_do_not_fit(tmp_path: Path) -> None:
+    cases = volume_cases(tmp_path)
+    assert findings(cases, "note", "voxel beside") == findings(cases, "warning", "origin") == []
+    near = [
+        replace(
+            case,
+            masks=(
+                write_itk(tmp_path / f"{k}.mhd", organ((4 + k, 12, 10)), origin=(-10.0 + beside, 5.0, 20.0)),
+            ),
+        )
+        for k, (case, beside) in enumerate(zip(cases, (1e-8, 1e-4, 4e-4), strict=True))
+    ]
+    (note,) = findings(near, "note", "voxel beside")
+    assert note.cases == ("Case01", "Case02")
+    assert "2 masks lie less than a thousandth of a voxel" in note.message
+    assert "0.0008 voxels apart" in note.message
+    assert run_check(near).errors == []
+    lost = replace(
+        cases[0], masks=(write_itk(tmp_path / "l.mhd", organ((4, 12, 10)), origin=(0.0, 0.0, 0.0)),)
+    )
+    (warning,) = findings([lost, *cases[1:]], "warning", "lost their origin")
+    assert warning.cases == ("Case00",)
+    assert "l.mhd" in warning.message
+    away = replace(
+        cases[0], masks=(write_itk(tmp_path / "a.mhd", organ((4, 12, 10)), origin=(-10.0, 5.0, 50.0)),)
+    )
+    (error,) = run_check([away, *cases[1:]]).errors
+    assert "30 mm apart" in error.message
+
+
+AXIAL = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+MIRRORED = (-1, 0, 0, 0, 1, 0, 0, 0, 1)
+SAGITTAL = (0, 0, -1, 1, 0, 0, 0, -1, 0)
+SAGITTAL_UPSIDE_DOWN = (0, 0, -1, 1, 0, 0, 0, 1, 0)
+CORONAL = (1, 0, 0, 0, 0, 1, 0, -1, 0)
+
+
+@pytest.mark.parametrize(
+    ("directions", "words"),
+    [
+        ([AXIAL, AXIAL, MIRRORED], ""),  # axial volumes are turned alike
+        ([SAGITTAL, SAGITTAL, SAGITTAL], ""),
+        ([AXIAL, AXIAL, SAGITTAL], "slices of different planes: 2 axial"),
+        ([AXIAL, CORONAL, SAGITTAL], "slices of different planes: 1 axial"),
+        ([SAGITTAL, SAGITTAL, SAGITTAL_UPSIDE_DOWN], "slices of one plane, turned or mirrored"),
+    ],
+)
+def test_check_warns_of_slices_that_lie_differently(
+    tmp_path: Path, directions: list[tuple[int, ...]], words: str
+) -> None:
+    cases = [
+        Case(str(k), write_itk(tmp_path / f"{k}.nii.gz", blocks(seed=k), direction=direction), label="normal")
+        for k, direction in enumerate(directions)
+    ]
+    found = findings(cases, "warning", "slice by slice")
+    assert [words in one.message for one in found] == [True] * bool(words)
+
+
+def test_check_tells_a_gantry_tilt(tmp_path: Path) -> None:
+    series = tmp_path / "ct"
+    series.mkdir()
+    for k, values in enumerate(blocks()):
+        place = {"ImagePositionPatient": [0.0, 0.6 * k, 3.0 * k]}
+        dicom_slice(values, 0.0, **place).save_as(series / f"{k}.dcm", enforce_file_format=True)
+    (note,) = findings([Case("ct", series, label="normal")], "note", "gantry tilt")
+    assert "by 11.3 degrees" in note.message
 
 
 def test_sheet_and_pack(tmp_path: Path) -> None:

@@ -156,6 +156,94 @@ def test_decathlon(tmp_path: Path) -> None:
     assert len(create_dataset("decathlon", tmp_path, task="Task05")) == 2
 
 
+def nnunet(root: Path, content: object, channels: int = 1, ending: str = ".nii.gz") -> Path:
+    for name in ("case_2", "case_10"):
+        for channel in range(channels):
+            write_itk(root / "imagesTr" / f"{name}_{channel:04}{ending}", blocks())
+        write_itk(root / "labelsTr" / f"{name}{ending}", organ())
+    (root / "dataset.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return root
+
+
+NNUNET = {
+    "channel_names": {"0": "CT"},
+    "labels": {"background": 0, "organ": 1, "both": [1, 2]},
+    "numTraining": 2,
+    "file_ending": ".nii.gz",
+}
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_nnunet(tmp_path: Path, ending: str) -> None:
+    root = nnunet(tmp_path / "Dataset001_Organ", NNUNET | {"file_ending": ending}, ending=ending)
+    cases = index_dataset("decathlon", tmp_path)
+    assert [(case.id, case.image.name) for case in cases] == [
+        ("case_2", f"case_2_0000{ending}"),
+        ("case_10", f"case_10_0000{ending}"),
+    ]
+    assert all(case.masks == (root / "labelsTr" / f"{case.id}{ending}",) for case in cases)
+    assert all(case.classes == 3 and case.site == "Dataset001_Organ" for case in cases)
+    assert run_check(cases).errors == []
+    (root / "dataset.json").unlink()
+    assert [(case.id, case.classes) for case in index_dataset("decathlon", root)] == [
+        ("case_2", 0),
+        ("case_10", 0),
+    ]
+
+
+def test_nnunet_of_the_first_version_lists_images_without_channel(tmp_path: Path) -> None:
+    listed = [
+        {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+        for name in ("case_2", "case_10")
+    ]
+    content = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "organ"}, "training": listed}
+    root = nnunet(tmp_path, content)
+    assert [(case.id, case.image.name, case.classes) for case in index_dataset("decathlon", root)] == [
+        ("case_2", "case_2_0000.nii.gz", 2),
+        ("case_10", "case_10_0000.nii.gz", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "channels", "reason"),
+    [
+        (NNUNET | {"channel_names": {"0": "T1", "1": "T2"}}, 2, r"declares 2 channels \(T1, T2\)"),
+        ({"modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background"}}, 1, "declares 2 channels"),
+        (NNUNET, 2, "_0001.nii.gz: is channel 2 of a case: images of one channel are read"),
+        (NNUNET | {"labels": {"background": 0, "organ": 1, "ignore": 2}}, 1, "declares a label 'ignore'"),
+        (NNUNET | {"labels": {"background": 0, "organ": 1.5}}, 1, "labels must be whole numbers"),
+        (NNUNET | {"labels": {"background": 0, "organ": -1}}, 1, "labels must be whole numbers"),
+        (NNUNET | {"labels": {"background": 0, "organ": "9" * 5000}}, 1, "labels must be whole numbers"),
+        (
+            NNUNET | {"labels": ["background", "organ"]},
+            1,
+            "neither the Decathlon's dataset.json nor nnU-Net's",
+        ),
+        ({"name": "x"}, 1, "neither the Decathlon's dataset.json nor nnU-Net's"),
+        ([], 1, "neither the Decathlon's dataset.json nor nnU-Net's"),
+        (NNUNET | {"training": 3}, 1, 'its list "training" must hold'),
+        (NNUNET | {"training": [{"label": "x"}]}, 1, 'its list "training" must hold'),
+        (NNUNET | {"training": [{"image": "../x.nii"}]}, 1, "outside of its folder"),
+        ("[" * 100_000, 1, r"is damaged \(RecursionError\)"),
+        ("{", 1, "is damaged"),
+    ],
+)
+def test_a_dataset_json_that_is_not_read(tmp_path: Path, content: object, channels: int, reason: str) -> None:
+    root = nnunet(tmp_path, content, channels)
+    with pytest.raises(InputError, match=reason) as caught:
+        index_dataset("decathlon", root)
+    assert str(root) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_end_in_four_digits_are_no_channels(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_itk(tmp_path / "imagesTr" / f"patient_{number:04}.nii.gz", blocks())
+    write_itk(tmp_path / "labelsTr" / "patient_0001.nii.gz", organ())
+    cases = index_dataset("decathlon", tmp_path)
+    assert [(case.id, len(case.masks)) for case in cases] == [("patient_0001", 1), ("patient_0002", 0)]
+
+
 def test_duke_spleen(tmp_path: Path) -> None:
     for patient, series, kind in (("0001", "1", "CT"), ("0001", "2", "CT"), ("0002", "1", "MR")):
         write_series(tmp_path / patient / series / "images", blocks(), Modality=kind)

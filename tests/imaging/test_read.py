@@ -136,6 +136,39 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
     refuse(tmp_path / "a.png\0b", "cannot be read")
 
 
+def write_tiff(path: Path, bits: int, kind: int) -> Path:
+    """Eight by eight pixels of a kind that Pillow does not write; `kind` is the tag SampleFormat."""
+    short, long, size = 3, 4, 8 * bits
+    tags = [
+        (256, long, 8),
+        (257, long, 8),
+        (258, short, bits),
+        (259, short, 1),
+        (262, short, 1),
+        (273, long, 8),
+    ]
+    tags += [(277, short, 1), (278, long, 8), (279, long, size), (339, short, kind)]
+    entries = b"".join(struct.pack("<HHII", tag, of, 1, value) for tag, of, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8 + size) + bytes(size)
+    path.write_bytes(head + struct.pack("<H", len(tags)) + entries + bytes(4))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "words"),
+    [(64, 3, "64-bit real"), (64, 1, "64-bit whole"), (16, 3, "16-bit real"), (64, 6, "complex")],
+)
+def test_kinds_of_tiff_that_are_not_read(tmp_path: Path, bits: int, kind: int, words: str) -> None:
+    with pytest.raises(
+        UnreadableImage, match=f"is a TIFF of 1 x .*{words}.*: save it with 8 or 16 bits"
+    ) as caught:
+        read_picture(write_tiff(tmp_path / "a.tif", bits, kind))
+    assert "restore" not in str(caught.value)
+    (tmp_path / "b.tif").write_bytes(b"II*\0" + bytes(3))
+    with pytest.raises(UnreadableImage, match="damaged TIFF header"):
+        read_picture(tmp_path / "b.tif")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_without_permission(tmp_path: Path) -> None:
     path = save(tmp_path, GREY, ".png")

@@ -15,8 +15,10 @@ from segdistill.data.opened import open_volume
 from segdistill.errors import InputError
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
+from segdistill.imaging.volume import Geometry, Misfit
 
 LEVELS = ("error", "warning", "note")
+_TILTED = 0.1  # degrees
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Check:
 class _Seen:
     print: Fingerprint | None = None
     findings: list[Finding] = field(default_factory=list)
+    geometry: Geometry | None = None  # of a volume, turned as the network sees it
+    misfits: list[Misfit] = field(default_factory=list)
 
 
 def check_cases(
@@ -78,7 +82,8 @@ def run_check(
     mask that is a photo; a volume's mask of another geometry or with labels beyond those declared; a series with
     missing or double slices; a repeated id; a leak between train, val and test. Warnings: an empty mask in a
     labelled class other than "normal"; an empty box; copies of one picture that are not grouped, or whose labels
-    differ. Notes: counts.
+    differ; volumes whose slices lie in different planes; a volume's mask that does not state where it lies. Notes:
+    counts; masks that lie less than a thousandth of a voxel beside their volume; tilted series.
 
     Args:
         cases: the table.
@@ -89,6 +94,7 @@ def run_check(
     findings = _repeated_ids(cases)
     names: list[str] = []
     prints: list[Fingerprint] = []
+    volumes: list[tuple[Case, Geometry, list[Misfit]]] = []
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         looks = pool.map(lambda case: _look(case, require_reference), cases)
         for done, (case, seen) in enumerate(zip(cases, looks, strict=True), start=1):
@@ -96,8 +102,11 @@ def run_check(
             if seen.print is not None:
                 names.append(case.id)
                 prints.append(seen.print)
+            if seen.geometry is not None:
+                volumes.append((case, seen.geometry, seen.misfits))
             if progress is not None:
                 progress(done, len(cases))
+    findings += [*_planes(volumes), *_tilts(volumes), *_misfits(volumes)]
     pairs = find_pairs(names, prints)
     findings += _copies(cases, pairs)
     found_leaks = leaks(cases, pairs)
@@ -117,7 +126,10 @@ def _look(case: Case, require_reference: bool) -> _Seen:
 
     try:
         if case.is_volume:
-            seen.print = volume_fingerprint(read_volume(case.image))
+            volume = read_volume(case.image)
+            seen.geometry = volume.geometry
+            seen.print = volume_fingerprint(volume)
+            del volume  # it is read once more, with its mask
         else:
             pixels = read_picture(case.image).pixels
             seen.print = fingerprint(pixels)
@@ -134,7 +146,7 @@ def _look(case: Case, require_reference: bool) -> _Seen:
         return seen
     try:
         mask = (
-            open_volume(case)[1]
+            open_volume(case, seen.misfits)[1]
             if case.is_volume
             else reference_mask(case, (pixels.shape[0], pixels.shape[1]))
         )
@@ -192,6 +204,79 @@ def _copies(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
         if first.group_key != second.group_key:
             message = f"{pair.what} in different groups: {files}: give them one group"
             findings.append(Finding("warning", both, message, is_grouping=True))
+    return findings
+
+
+_SIDES = {"R": "right", "L": "left", "A": "front", "P": "back", "I": "feet", "S": "head"}
+
+
+def _planes(volumes: Sequence[tuple[Case, Geometry, list[Misfit]]]) -> list[Finding]:
+    """A warning where the slices that a network sees are not of one plane, or lie otherwise within it."""
+    ways: dict[tuple[str, tuple[str, str]], list[Case]] = {}
+    for case, geometry, _ in volumes:
+        ways.setdefault((geometry.plane, (geometry.letters[1], geometry.letters[2])), []).append(case)
+    if len(ways) < 2:
+        return []
+    several = len({plane for plane, _ in ways}) > 1
+    counts = ", ".join(
+        f"{len(cases)} {plane} with rows to the {_SIDES[rows]} and columns to the {_SIDES[columns]} (such as "
+        f"{cases[0].image})"
+        for (plane, (rows, columns)), cases in sorted(ways.items(), key=lambda item: -len(item[1]))
+    )
+    fewest = min(ways.values(), key=len)
+    what = (
+        "slices of different planes"
+        if several
+        else "slices of one plane, turned or mirrored against each other"
+    )
+    message = (
+        f"volumes with {what}: {counts}: a network sees them slice by slice: store all with the same order of axes, or "
+        "make a table of each orientation"
+    )
+    return [Finding("warning", tuple(case.id for case in fewest), message)]
+
+
+def _tilts(volumes: Sequence[tuple[Case, Geometry, list[Misfit]]]) -> list[Finding]:
+    tilted = [(case, geometry.tilt) for case, geometry, _ in volumes if geometry.tilt > _TILTED]
+    if not tilted:
+        return []
+    message = (
+        f"{len(tilted)} volumes have slices that follow each other aslant (gantry tilt), such as {tilted[0][0].image} "
+        f"by {tilted[0][1]:.1f} degrees: their masks are written with a sheared sform"
+    )
+    return [Finding("note", tuple(case.id for case, _ in tilted), message)]
+
+
+_MISFITS = {  # what -> level and words; the words of the worst case follow
+    "rounding": (
+        "note",
+        "lie less than a thousandth of a voxel beside their image, as rounded headers do",
+        "",
+    ),
+    "origin": (
+        "warning",
+        "have lost their origin, or their image has, so that only size, spacing and orientation could be compared",
+        ": look at them together, and write the image's origin into the mask",
+    ),
+    "transform": (
+        "warning",
+        "state two places in their header, of which one is not that of the image",
+        ": write the image's qform and sform into the mask",
+    ),
+}
+
+
+def _misfits(volumes: Sequence[tuple[Case, Geometry, list[Misfit]]]) -> list[Finding]:
+    """One finding for every kind of misfit, with the worst case."""
+    findings = []
+    for kind, (level, words, advice) in _MISFITS.items():
+        found = [(case, misfit) for case, _, all_ in volumes for misfit in all_ if misfit.what == kind]
+        if found:
+            case, worst = max(found, key=lambda item: item[1].voxels)
+            message = (
+                f"{len(found)} masks {words}, such as {worst.mask} and {case.image}: {worst.words}{advice}"
+            )
+            findings.append(Finding(level, tuple(case.id for case, _ in found), message))
     return findings
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segdistill.data.case import Case, file_hash
-from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.intensity import stretch
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
 from segdistill.imaging.volume import Volume
@@ -86,11 +86,12 @@ def volume_fingerprint(volume: Volume) -> Fingerprint:
     """The fingerprint of a volume: a hash of all its voxels, and the thumbnail of its middle slice."""
     voxels = volume.voxels
     digest = hashlib.sha256(repr(voxels.shape).encode())
-    for values in voxels:  # whole numbers compare alike in whatever type they were stored
-        digest.update(np.ascontiguousarray(values, dtype=np.float32).tobytes())
+    with np.errstate(over="ignore"):  # whole numbers compare alike in whatever type they were stored
+        for values in voxels:
+            digest.update(np.ascontiguousarray(values, dtype=np.float32).tobytes())
     middle = np.asarray(voxels[len(voxels) // 2])
     low, high = np.percentile(middle, [0.5, 99.5])
-    shown = Intensity("window", float(low), float(max(high, low + 1e-6)))(middle[None])[0]
+    shown = stretch(middle, float(low), float(high))
     return Fingerprint(digest.hexdigest(), fingerprint(shown).thumbnail)
 
 

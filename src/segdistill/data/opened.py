@@ -15,7 +15,7 @@ from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Mask, Picture, Pixels, Spacing
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume, read_volume_mask
-from segdistill.imaging.volume import Vector, Volume
+from segdistill.imaging.volume import Misfit, Vector, Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +76,20 @@ def open_case(case: Case, intensity: Intensity | None = None) -> OpenedCase:
     return _open_volume(case, intensity or Intensity()) if case.is_volume else _open_picture(case)
 
 
-def open_volume(case: Case) -> tuple[Volume, Mask]:
-    """A volume case in its own numbers and its reference (D, H, W), turned as DICOM shows them."""
+def open_volume(case: Case, misfits: list[Misfit] | None = None) -> tuple[Volume, Mask]:
+    """A volume case in its own numbers and its reference (D, H, W), turned as DICOM shows them.
+
+    Args:
+        case: a volume.
+        misfits: what is noticed of masks that are accepted is added to it (`require_same_geometry`).
+
+    Raises:
+        InputError: a file that cannot be read, a mask on another grid, or one that is no mask.
+    """
     if case.box is not None:
         raise InputError(f"case '{case.id}': a box belongs to a picture, not to a volume: give a mask")
     stored = read_volume(case.image, turn=False)
-    mask = read_volume_mask(case.masks, stored, case.classes)
+    mask = read_volume_mask(case.masks, stored, case.classes, misfits)
     reference = Volume(mask, None, case.image, stored.geometry).turned()
     return stored.turned(), np.ascontiguousarray(reference.voxels)
 

@@ -9,7 +9,7 @@ import io
 import logging
 import math
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom._uid_dict import UID_dictionary
 from pydicom.encaps import get_frame
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_voi
 from pydicom.pixels.utils import pixel_array
 
-from segdistill.errors import UnreadableImage
+from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging.intensity import stretch
-from segdistill.imaging.limits import check_budget
+from segdistill.imaging.limits import HEAD, check_budget, dicom_start
 from segdistill.imaging.picture import Picture, Pixels, Spacing
+from segdistill.imaging.volume import check_numbers
 
 _TWO_D, _TISSUE, _CM = 1, 1, 3
 _PROJECTION = ("XA", "RF", "DX", "CR", "MG", "PX", "IO")
@@ -116,6 +117,11 @@ _SYNTAXES = {  # transfer syntax -> the decoder of pydicom that may touch it; py
     "1.2.840.10008.1.2.4.90": _PILLOW,
     "1.2.840.10008.1.2.4.91": _PILLOW,
 }
+_PLAIN = {  # (implicit value representations, little-endian) -> transfer syntax
+    (True, True): "1.2.840.10008.1.2",
+    (False, True): "1.2.840.10008.1.2.1",
+    (False, False): "1.2.840.10008.1.2.2",
+}
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 
@@ -138,12 +144,8 @@ def read_dicom(file: IO[bytes], path: Path, max_pixels: int) -> Picture:
     """
     header = _header(file, max_pixels)
     try:
-        file.seek(0)
-        data = pydicom.dcmread(file)
-        syntax = str(data.file_meta.TransferSyntaxUID)
-        if _SYNTAXES[syntax] == _PILLOW:
-            _check_frame(data)
-        pixels = _render(pixel_array(data, index=0, decoding_plugin=_SYNTAXES[syntax]), data)
+        data, values = _decoded(file)
+        pixels = _render(values, data)
     except UnreadableImage:
         raise
     except Exception as error:  # its text may quote tags
@@ -167,17 +169,13 @@ def read_stored(file: IO[bytes], max_pixels: int) -> tuple[pydicom.Dataset, NDAr
     if str(header.PhotometricInterpretation) not in _GREY:
         raise UnreadableImage("is a picture in colour, not a slice of a volume")
     try:
-        file.seek(0)
-        data = pydicom.dcmread(file)
-        syntax = str(data.file_meta.TransferSyntaxUID)
-        if _SYNTAXES[syntax] == _PILLOW:
-            _check_frame(data)
-        values = pixel_array(data, index=0, decoding_plugin=_SYNTAXES[syntax])
+        data, values = _decoded(file)
         slope, intercept = float(data.get("RescaleSlope") or 1), float(data.get("RescaleIntercept") or 0)
         if (slope, intercept) != (1.0, 0.0):
             kind = np.int32 if slope.is_integer() and intercept.is_integer() else np.float32
             values = values.astype(kind) * kind(slope) + kind(intercept)
-    except UnreadableImage:
+        check_numbers(values[None])
+    except InputError:
         raise
     except Exception as error:  # its text may quote tags
         raise UnreadableImage(f"holds damaged or unsupported DICOM pixels ({type(error).__name__})") from None
@@ -196,18 +194,52 @@ def dicom_size(file: IO[bytes], max_pixels: int) -> tuple[int, int]:
     return int(header.Rows), int(header.Columns)
 
 
+def read_tags(path: Path, tags: list[str]) -> pydicom.Dataset:
+    """Some tags of a DICOM file, with or without the preamble; raises whatever pydicom raises."""
+    with open(path, "rb") as file:
+        stream = _data_set(file)
+        return pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(tags), force=True)
+
+
+def _data_set(file: IO[bytes]) -> BinaryIO:
+    """The file, or its content from the data set on, where a part of the preamble is missing."""
+    file.seek(0)
+    start = dicom_start(file.read(HEAD))
+    if start is None:
+        raise UnreadableImage("is not a DICOM file")
+    file.seek(start)
+    return io.BytesIO(file.read()) if start else cast(BinaryIO, file)
+
+
+def _decoded(file: IO[bytes]) -> tuple[pydicom.Dataset, NDArray[Any]]:
+    """The whole data set and its pixels. Without a transfer syntax the encoding is that of its tags."""
+    data = pydicom.dcmread(_data_set(file), force=True)
+    syntax = str(data.file_meta.get("TransferSyntaxUID", ""))
+    if not syntax:
+        if data["PixelData"].is_undefined_length:
+            raise UnreadableImage("has compressed pixels, but no transfer syntax that names the compression")
+        implicit, little = data.original_encoding
+        syntax = _PLAIN[bool(implicit), bool(little)]
+        data.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    if _SYNTAXES[syntax] == _PILLOW:
+        _check_frame(data)
+    return data, pixel_array(data, index=0, decoding_plugin=_SYNTAXES[syntax])
+
+
 def _header(file: IO[bytes], max_pixels: int) -> pydicom.Dataset:
     """Everything before the pixels, checked. A deflated file is refused before it can inflate."""
     try:
-        syntax = str(read_file_meta_info(file.name).get("TransferSyntaxUID", ""))
-        if syntax not in _SYNTAXES:
+        stream = _data_set(file)
+        read_preamble(stream, force=True)
+        syntax = str(_read_file_meta_info(stream).get("TransferSyntaxUID", ""))
+        if syntax and syntax not in _SYNTAXES:
             # only a name from the dictionary is shown: what a damaged file holds here may be anything
             name = UID_dictionary[syntax][0] if syntax in UID_dictionary else "unknown"
             raise UnreadableImage(
                 f"uses DICOM transfer syntax {name!r}: convert it to Explicit VR Little Endian"
             )
-        file.seek(0)
-        header = pydicom.dcmread(file, stop_before_pixels=True)
+        stream.seek(0)
+        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
         frames = int(header.get("NumberOfFrames") or 1)
         rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
         samples, bits = int(header.get("SamplesPerPixel") or 0), int(header.get("BitsAllocated") or 0)

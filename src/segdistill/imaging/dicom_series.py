@@ -11,15 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging import dicom
+from segdistill.imaging.limits import HEAD, dicom_start
 from segdistill.imaging.read import MAX_PIXELS
-from segdistill.imaging.volume import Geometry, Vector, Volume, check_voxels, label_mask
+from segdistill.imaging.volume import (
+    TOLERANCE,
+    Geometry,
+    Misfit,
+    Vector,
+    Volume,
+    check_size,
+    label_mask,
+    vector,
+)
 
 _UNEVEN = 0.05  # share of the usual distance by which the distance of two slices may differ
+_ASIDE = 0.1  # pixels by which a slice may lie beside the straight line on which all begin
+_AHEAD = 0.25  # slices by which it may lie before or behind its place on that line
+_STRAIGHT = 0.01  # pixels by which the last slice of a stack that is not tilted lies beside the first
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +58,17 @@ def series_files(folder: Path) -> list[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
             continue
-        with open(path, "rb") as file:
-            if file.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
-                found.append(path)
+        if path.suffix.lower() in (".dcm", ".dicom") or _is_dicom(path):
+            found.append(path)
     return found
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return dicom_start(file.read(HEAD)) is not None
+    except OSError:
+        return False
 
 
 def is_series(folder: Path) -> bool:
@@ -62,76 +81,98 @@ def is_series(folder: Path) -> bool:
         return False
     tags = ["SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient"]
     try:
-        first, second = (pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags) for file in files)
+        first, second = (dicom.read_tags(file, tags) for file in files)
         placed = all("ImagePositionPatient" in one for one in (first, second))
         return placed and first.get("SeriesInstanceUID") == second.get("SeriesInstanceUID")
     except Exception:  # pydicom raises whatever a damaged file leads to
         return False
 
 
-def read_series(folder: Path, max_voxels: int) -> Volume:
+def read_series(folder: Path, max_bytes: int) -> Volume:
     """One series as a volume: slices ordered along their normal, values rescaled (HU for CT).
+
+    Slices that follow each other along another direction than their normal, as with a gantry tilt, make a sheared
+    volume. A single slice without thickness has no known spacing.
 
     Raises:
         InputError: no series or several, mixed sizes, spacings or orientations, two slices in one place, a slice
-            that is missing, a slice without position, or a file that cannot be read.
+            that is missing, a slice without position, slices that do not begin on a straight line, or a file that
+            cannot be read.
     """
-    slices = _slices(folder, max_voxels)
+    slices = _slices(folder, max_bytes)
     first = slices[0]
-    step = _even(slices) if len(slices) > 1 else 0.0
-    if not step:
-        step = _thickness(first.file) or 1.0
+    step, along = _even(slices) if len(slices) > 1 else (_thickness(first.file), first.normal)
     geometry = Geometry(
         (len(slices), *_shape(first)),
-        (step, *first.step_mm),
-        (_vector(first.normal), *first.axes),
+        (step or 1.0, *first.step_mm),
+        (vector(along), *first.axes),
         first.position,
     )
-    voxels = np.stack([item.values for item in slices])
-    return Volume(voxels, geometry.step_mm, folder, geometry)
+    positions = np.array([item.position for item in slices])
+    _require_line(slices, geometry, positions)
+    voxels = np.empty(geometry.shape, np.result_type(*{item.values.dtype for item in slices}))
+    for k in reversed(range(len(slices))):
+        voxels[k] = slices.pop().values  # a slice is given up as soon as it is copied
+    return Volume(voxels, geometry.spacing if step else None, folder, geometry, positions=positions)
 
 
-def read_series_mask(folder: Path, image: Volume, max_voxels: int) -> NDArray[np.bool_]:
+def read_series_mask(folder: Path, image: Volume, max_bytes: int) -> tuple[NDArray[np.bool_], Misfit | None]:
     """The foreground of a DICOM series of labels on the grid of its image, which must not be turned yet.
 
-    Slices that have no mask file are empty; each mask must lie on a slice of the image.
+    Slices that have no mask file are empty; each mask must lie on a slice of the image, to `TOLERANCE`.
+
+    Returns:
+        the mask (D, H, W), and by how much it lies beside its image; None where it does not.
 
     Raises:
         InputError: as `read_series`, or a mask that lies elsewhere.
     """
-    slices = _slices(folder, max_voxels)
-    geometry, first = image.geometry, slices[0]
+    slices = _slices(folder, max_bytes)
+    grid, first = image.geometry, slices[0]
     plane = Geometry(
-        (geometry.shape[0], *_shape(first)),
-        (geometry.step_mm[0], *first.step_mm),
-        (_vector(first.normal), *first.axes),
+        (grid.shape[0], *_shape(first)),
+        (grid.step_mm[0], *first.step_mm),
+        (grid.axes[0], *first.axes),
+        grid.origin,
     )
-    if difference := geometry.differs(plane):
-        raise InputError(f"lies otherwise than its image {image.source}: image and mask have {difference}")
-    start = float(np.dot(first.normal, geometry.origin))
-    mask = np.zeros(geometry.shape, np.bool_)
+    if difference := grid.differs(plane):
+        raise InputError(
+            f"does not lie on its image {image.source}: image and mask have {difference}: "
+            "resample the mask onto the image"
+        )
+    places = image.positions
+    if places is None:
+        places = np.asarray(grid.origin) + np.outer(
+            np.arange(len(image.voxels)), np.multiply(grid.axes[0], grid.step_mm[0])
+        )
+    mask, worst = np.zeros(grid.shape, np.bool_), grid.offset(plane)
     for item in slices:
-        place = (item.depth - start) / geometry.step_mm[0]
-        row = round(place)
-        if abs(place - row) > 0.25 or not 0 <= row < len(mask):
+        beside = np.abs(grid.in_voxels(np.subtract(item.position, places)))
+        row = int(beside[:, 0].argmin())
+        if beside[row].max() > TOLERANCE:
+            slices_off, rows, columns = beside[row]
             raise InputError(
-                f"{item.file.name} lies {abs(place - row):.2f} slices beside those of {image.source}"
+                f"{item.file.name} lies {slices_off:.2f} slices, {rows:.2f} rows and {columns:.2f} columns beside "
+                f"those of {image.source}: resample the mask onto the image"
             )
-        labels = Volume(item.values[None], None, item.file, geometry)
+        worst = max(worst, float(beside[row].max()))
+        labels = Volume(item.values[None], None, item.file, grid)
         mask[row] = label_mask(labels)[0] if item.values.max() <= 255 else item.values > 0
-    return mask
+    return mask, Misfit.rounding(folder, worst)
 
 
-def _slices(folder: Path, max_voxels: int) -> list[_Slice]:
+def _slices(folder: Path, max_bytes: int) -> list[_Slice]:
     """All slices, checked and in order."""
     files = series_files(folder)
     if not files:
         raise InputError("holds no DICOM files")
     slices: list[_Slice] = []
+    itemsize = 0
     for file in files:
         slices.append(_read(file))
         _require_alike(slices[0], slices[-1])
-        check_voxels((len(slices), *_shape(slices[0])), max_voxels)
+        itemsize = max(itemsize, slices[-1].values.itemsize)
+        check_size((len(slices), *_shape(slices[0])), itemsize, max_bytes)
     slices.sort(key=lambda item: item.depth)
     for one, other in pairwise(slices):
         if other.depth - one.depth < 1e-3:
@@ -153,20 +194,22 @@ def _read(file: Path) -> _Slice:
             )
         columns = _unit([float(value) for value in orientation[:3]])
         rows = _unit([float(value) for value in orientation[3:]])
+        if abs(np.dot(columns, rows)) > _ASIDE:
+            raise UnreadableImage("has a damaged ImageOrientationPatient")
         step = (float(steps[0]), float(steps[1]))
         if not all(np.isfinite(step)) or min(step) <= 0:
             raise UnreadableImage("has a damaged PixelSpacing")
-        return _Slice(
-            file,
-            values,
-            _vector([float(v) for v in position]),
-            (rows, columns),
-            step,
-            str(header.get("SeriesInstanceUID")),
-        )
-    except UnreadableImage as error:
+        place = vector([float(v) for v in position])
+        if not np.isfinite(place).all():
+            raise UnreadableImage("has a damaged ImagePositionPatient")
+        return _Slice(file, values, place, (rows, columns), step, str(header.get("SeriesInstanceUID")))
+    except InputError as error:
         raise UnreadableImage(f"{file.name}: {error}") from error
-    except (ValueError, TypeError) as error:  # pydicom parses a damaged tag on first access
+    except OSError as error:
+        raise UnreadableImage(f"{file.name}: cannot be read ({error.strerror})") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom parses a damaged tag on first access
         raise UnreadableImage(f"{file.name}: has a damaged DICOM header") from error
 
 
@@ -187,8 +230,8 @@ def _require_alike(first: _Slice, other: _Slice) -> None:
         )
 
 
-def _even(slices: list[_Slice]) -> float:
-    """The distance between slices; InputError where one is missing."""
+def _even(slices: list[_Slice]) -> tuple[float, NDArray[np.float64]]:
+    """From each slice to the next: how far, and along which unit vector; InputError where one is missing."""
     steps = np.diff([item.depth for item in slices])
     usual = float(np.median(steps))
     if len(steps) == 2:
@@ -201,11 +244,31 @@ def _even(slices: list[_Slice]) -> float:
                 f"{what} between {one.file.name} and {other.file.name} ({step:.2f} mm apart, usually {usual:.2f}): "
                 "restore them"
             )
-    return float(steps.mean())
+    first, last = slices[0], slices[-1]
+    way = np.subtract(last.position, first.position)
+    aside = [float(np.dot(way, axis)) / step for axis, step in zip(first.axes, first.step_mm, strict=True)]
+    if max(map(abs, aside)) <= _STRAIGHT:
+        return float(steps.mean()), first.normal
+    length = float(np.linalg.norm(way))
+    return length / len(steps), way / length
+
+
+def _require_line(slices: list[_Slice], geometry: Geometry, positions: NDArray[np.float64]) -> None:
+    """InputError when the slices do not begin on a straight line: one affine transform cannot place them all."""
+    along = np.outer(np.arange(len(slices)), np.multiply(geometry.axes[0], geometry.step_mm[0]))
+    beside = np.abs(geometry.in_voxels(positions - geometry.origin - along))
+    share = beside / (_AHEAD, _ASIDE, _ASIDE)
+    worst = int(share.max(axis=1).argmax())
+    if share[worst].max() > 1:
+        apart = float(np.linalg.norm(positions[worst] - geometry.origin - along[worst]))
+        raise InputError(
+            f"{slices[worst].file.name} lies {apart:.2f} mm beside the straight line on which the slices begin: "
+            "remove it, or resample the series"
+        )
 
 
 def _thickness(file: Path) -> float:
-    value = pydicom.dcmread(file, stop_before_pixels=True).get("SliceThickness")
+    value = dicom.read_tags(file, ["SliceThickness"]).get("SliceThickness")
     return float(value) if value else 0.0
 
 
@@ -218,8 +281,3 @@ def _unit(values: list[float]) -> Vector:
     if len(values) != 3 or not 0.9 < length < 1.1:
         raise UnreadableImage("has a damaged ImageOrientationPatient")
     return values[0] / length, values[1] / length, values[2] / length
-
-
-def _vector(values: Any) -> Vector:
-    first, second, third = (float(value) for value in values)
-    return first, second, third

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from segdistill.errors import InputError
 from segdistill.imaging.picture import Pixels
 
+_AT_ONCE = 2**26  # voxels
 _DEPTHS = (8, 10, 12, 14, 16)
 
 
@@ -63,6 +64,15 @@ def _round(values: NDArray[Any]) -> Pixels:
     return rounded
 
 
+def _moments(voxels: NDArray[Any]) -> tuple[float, float]:
+    """Mean and standard deviation; of a volume whose copy in double precision might not fit, slice by slice."""
+    if voxels.size <= _AT_ONCE:
+        return float(voxels.mean(dtype=np.float64)), float(voxels.std(dtype=np.float64))
+    mean = float(voxels.mean(dtype=np.float64))
+    squares = sum(float(np.square(values - mean, dtype=np.float64).sum()) for values in voxels)
+    return mean, math.sqrt(squares / voxels.size)
+
+
 KINDS = ("window", "z_score", "range")
 
 
@@ -102,7 +112,7 @@ class Intensity:
         if self.kind == "range":
             low, high = float(voxels.min()), float(voxels.max())
         elif self.kind == "z_score":
-            mean, deviation = float(voxels.mean(dtype=np.float64)), float(voxels.std(dtype=np.float64))
+            mean, deviation = _moments(voxels)
             low, high = mean + low * deviation, mean + high * deviation
         return lambda values: stretch(values, low, high)
 

@@ -5,6 +5,7 @@ Source: the MetaIO documentation of ITK. Values are checked against SimpleITK in
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError
-from segdistill.imaging.limits import inflate
-from segdistill.imaging.volume import Geometry, Vector, Volume, check_finite, check_voxels
+from segdistill.imaging.limits import Inflating, inflate_into, map_voxels
+from segdistill.imaging.volume import Geometry, Vector, Volume, check_numbers, check_size
 
-_HEADER = 1 << 16  # bytes that a header may have
+_PART = 1 << 16  # bytes of a header that are read at a time
+_HEADER = 1 << 24  # bytes that a header may have
 _TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
@@ -39,14 +41,14 @@ def data_file(path: Path) -> Path:
     return _data_file(path, _header(path)[0])
 
 
-def read_metaimage(path: Path, max_voxels: int, trust_unit_spacing: bool = False) -> Volume:
+def read_metaimage(path: Path, max_bytes: int, trust_unit_spacing: bool = False) -> Volume:
     """Reads a volume; uncompressed voxels are mapped from the file.
 
     A header of exactly (1, 1, 1) mm is what remains when the spacing was lost: it counts as unknown.
 
     Args:
         path: the .mhd or .mha file.
-        max_voxels: more are refused from the header alone.
+        max_bytes: larger volumes are refused from the header alone.
         trust_unit_spacing: (1, 1, 1) really means one millimetre.
 
     Raises:
@@ -55,21 +57,21 @@ def read_metaimage(path: Path, max_voxels: int, trust_unit_spacing: bool = False
     header, end = _header(path)
     dimensions = int(_numbers(header, "NDims", (3,))[0])
     sizes = _numbers(header, "DimSize", ())
-    if len(sizes) != dimensions:
+    if len(sizes) != dimensions or not all(size.is_integer() for size in sizes):
         raise InputError("has a damaged header: NDims and DimSize disagree")
-    shape = check_voxels(tuple(int(size) for size in reversed(sizes)), max_voxels)
     if int(_numbers(header, "ElementNumberOfChannels", (1,))[0]) != 1:
         raise InputError("holds several channels: a volume has one; save each one apart")
     name = header.get("elementtype", "").upper()
     if name not in _TYPES:
-        raise InputError(f"holds voxels of type {name[:20] or '(none)'}, which is not read")
+        raise InputError(f"holds voxels of type {name[:20]!r}, which is not read")
     order = ">" if _flag(header, "BinaryDataByteOrderMSB") or _flag(header, "ElementByteOrderMSB") else "<"
     dtype = np.dtype(order + _TYPES[name])
+    shape = check_size(tuple(int(size) for size in reversed(sizes)), dtype.itemsize, max_bytes)
     if header.get("binarydata", "true").lower() == "false":
         raise InputError("holds voxels as text, which is not read: save them binary")
     source = _data_file(path, header)
     voxels = _voxels(source, header, dtype, shape, end if source == path else 0)
-    check_finite(voxels)
+    check_numbers(voxels)
     spacing = _spacing(header)
     known = trust_unit_spacing or spacing != (1.0, 1.0, 1.0)
     return Volume(voxels, spacing if known else None, path, _geometry(header, shape, spacing))
@@ -79,40 +81,37 @@ def _voxels(
     source: Path, header: dict[str, str], dtype: np.dtype[Any], shape: tuple[int, int, int], start: int
 ) -> NDArray[Any]:
     count = int(np.prod(shape)) * dtype.itemsize
-    try:
-        available = source.stat().st_size
-        if _flag(header, "CompressedData"):
-            with open(source, "rb") as file:
-                file.seek(start)
-                flat = np.frombuffer(inflate(file, count), dtype)
-            return flat.reshape(shape)
-        skip = int(_numbers(header, "HeaderSize", (0,))[0])
-        offset = available - count if skip == -1 else start + skip
-        if offset < 0 or available - offset < count:
-            raise InputError(f"is cut off: {source.name} holds {available} of {count} bytes")
-        return np.memmap(source, dtype, "r", offset, shape)
-    except FileNotFoundError:
-        raise InputError(f"its voxels are missing: there is no {source.name} beside it") from None
+    if not source.is_file():
+        raise InputError(f"its voxels are missing: there is no {source.name} beside it")
+    if _flag(header, "CompressedData"):
+        voxels = np.empty(shape, dtype)
+        with open(source, "rb") as file:
+            file.seek(start)
+            stream = Inflating(file)
+            inflate_into(voxels, dtype, stream)
+            stream.finish()
+        return voxels
+    skip = int(_numbers(header, "HeaderSize", (0,))[0])
+    offset = source.stat().st_size - count if skip == -1 else start + skip
+    if offset < 0:
+        raise InputError(f"is cut off: {source.name} holds fewer than {count} bytes: restore the file")
+    return map_voxels(source, dtype, offset, shape)
 
 
 def _header(path: Path) -> tuple[dict[str, str], int]:
     """Keys in lower case, and where the header ends."""
-    with open(path, "rb") as file:
-        start = file.read(_HEADER)
     header: dict[str, str] = {}
-    position = 0
-    while position < len(start):
-        stop = start.find(b"\n", position)
-        stop = len(start) if stop < 0 else stop
-        key, equals, value = start[position:stop].decode("latin-1").partition("=")
-        position = stop + 1
-        if not equals:
-            if key.strip():
+    beginning = True  # of a line; long lines come in parts
+    with open(path, "rb") as file:
+        while file.tell() < _HEADER and (line := file.readline(_PART)):
+            key, equals, value = line.decode("latin-1").partition("=")
+            if beginning and not equals and key.strip():
                 break
-            continue
-        header[key.strip().lower()] = value.strip()
-        if key.strip().lower() == "elementdatafile":
-            return header, position
+            if beginning:
+                header[key.strip().lower()] = value.strip()
+            if beginning and key.strip().lower() == "elementdatafile":
+                return header, file.tell()
+            beginning = line.endswith(b"\n")
     raise InputError("is not a MetaImage header: it names no ElementDataFile")
 
 
@@ -144,20 +143,25 @@ def _geometry(header: dict[str, str], shape: tuple[int, int, int], spacing: Vect
     )
     if len(matrix) != 9 or len(origin) != 3:
         raise InputError("has a damaged header: TransformMatrix and Offset need nine and three numbers")
-    columns, rows, slices = matrix[0:3], matrix[3:6], matrix[6:9]
-    axes = (_unit(slices), _unit(rows), _unit(columns))
+    signs = _numbers(header, _spacing_key(header), (1.0, 1.0, 1.0))  # a negative spacing turns its axis round
+    columns, rows, slices = (_unit(matrix[3 * k : 3 * k + 3], signs[k]) for k in range(3))
+    axes = (slices, rows, columns)
     return Geometry(shape, spacing, axes, (origin[0], origin[1], origin[2]))
 
 
-def _unit(values: tuple[float, ...]) -> Vector:
-    length = float(np.linalg.norm(values))
-    if not length > 0:
+def _unit(values: tuple[float, ...], sign: float) -> Vector:
+    length = math.copysign(float(np.linalg.norm(values)), sign)
+    if not abs(length) > 0:
         raise InputError("has a damaged header: TransformMatrix holds an axis without direction")
     return values[0] / length, values[1] / length, values[2] / length
 
 
+def _spacing_key(header: dict[str, str]) -> str:
+    return "ElementSpacing" if "elementspacing" in header else "ElementSize"
+
+
 def _spacing(header: dict[str, str]) -> Vector:
-    key = "ElementSpacing" if "elementspacing" in header else "ElementSize"
+    key = _spacing_key(header)
     values = tuple(abs(value) for value in _numbers(header, key, (1.0, 1.0, 1.0)))
     if len(values) != 3 or not all(0 < value < float("inf") for value in values):
         raise InputError(f"has a damaged header: {key} must be three positive numbers")

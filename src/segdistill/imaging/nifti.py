@@ -7,24 +7,38 @@ from __future__ import annotations
 
 import gzip
 import io
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
-from segdistill.imaging.limits import inflate
-from segdistill.imaging.volume import Geometry, Vector, Volume, check_finite, check_voxels
+from segdistill.imaging.limits import Converter, Inflating, inflate_into, map_voxels
+from segdistill.imaging.volume import TOLERANCE, Geometry, Vector, Volume, check_numbers, check_size, vector
 
 _MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+_PLACE = (
+    "qform_code",
+    "sform_code",
+    "quatern_b",
+    "quatern_c",
+    "quatern_d",
+    "qoffset_x",
+    "qoffset_y",
+    "qoffset_z",
+)
+_ROWS = ("srow_x", "srow_y", "srow_z")
+_PAIR = 0.1  # voxels by which a qform, which cannot shear, may differ from the sform beside it
 
 
-def read_nifti(path: Path, max_voxels: int, trust_unit_spacing: bool = False) -> Volume:
+def read_nifti(path: Path, max_bytes: int, trust_unit_spacing: bool = False) -> Volume:
     """Reads a volume of three dimensions; an uncompressed one is mapped from the file.
 
-    A spacing of exactly (1, 1, 1) without a unit counts as unknown.
+    The sform counts where the file states one, else the qform; a second one is kept as `Volume.second`. A spacing
+    of exactly (1, 1, 1) without a unit counts as unknown.
 
     Raises:
         InputError: four dimensions, over the budget, damaged or cut off, or a voxel type that is not real.
@@ -32,99 +46,139 @@ def read_nifti(path: Path, max_voxels: int, trust_unit_spacing: bool = False) ->
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        start = inflate(file, 540, exact=False) if packed else file.read(540)
-    header, size = _header(start)
-    dimensions = tuple(int(side) for side in header.get_data_shape())
-    while len(dimensions) > 3 and dimensions[-1] == 1:
-        dimensions = dimensions[:-1]
-    columns, rows, slices = check_voxels(dimensions, max_voxels)
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise InputError(f"holds voxels of type {dtype}, which is not read")
-    if str(header["magic"].item().decode("latin-1"))[:2] not in ("n+",):
-        raise InputError("is half of a .hdr/.img pair: save it as one .nii file")
-    offset = max(int(header["vox_offset"]), size)
-    if offset > 1 << 24:
-        raise InputError(f"claims {offset} bytes of header")
-    count = columns * rows * slices * dtype.itemsize
-    voxels = _voxels(path, packed, dtype, offset, count).reshape(slices, rows, columns)
-    slope, intercept = header.get_slope_inter()
-    if slope not in (None, 1.0) or intercept not in (None, 0.0):
-        voxels = voxels.astype(np.float32) * np.float32(slope or 1) + np.float32(intercept or 0)
-    check_finite(voxels)
-    geometry, unit = _geometry(header, (slices, rows, columns))
-    known = trust_unit_spacing or unit or geometry.step_mm != (1.0, 1.0, 1.0)
-    return Volume(voxels, geometry.step_mm if known else None, path, geometry)
+        stream = Inflating(file) if packed else None
+        header, size = _header(stream or file)
+        dimensions = tuple(int(side) for side in header.get_data_shape())
+        while len(dimensions) > 3 and dimensions[-1] == 1:
+            dimensions = dimensions[:-1]
+        dtype = header.get_data_dtype()
+        if dtype.kind not in "iuf" or dtype.itemsize > 8:
+            raise InputError(
+                f"holds voxels of type {dtype}, which is not read: save it as whole or real numbers"
+            )
+        scale = _scale(header)
+        kept = dtype if scale is None else np.dtype(np.float32)
+        columns, rows, slices = check_size(dimensions, kept.itemsize, max_bytes)
+        shape = (slices, rows, columns)
+        offset = _offset(header, size)
+        if stream is None:
+            voxels = map_voxels(path, dtype, offset, shape)
+            voxels = voxels if scale is None else scale(voxels)
+        else:
+            stream.skip(offset - size)
+            voxels = np.empty(shape, kept)
+            inflate_into(voxels, dtype, stream, scale)
+            stream.finish()
+    check_numbers(voxels)
+    geometry, second, unit = _geometry(header, shape)
+    spacing = _rounded(geometry.spacing)
+    known = trust_unit_spacing or unit or spacing != (1.0, 1.0, 1.0)
+    return Volume(voxels, spacing if known else None, path, geometry, second, header)
 
 
-def _voxels(path: Path, packed: bool, dtype: np.dtype[Any], offset: int, count: int) -> NDArray[Any]:
-    if packed:
-        with open(path, "rb") as file:
-            return np.frombuffer(inflate(file, offset + count), dtype, offset=offset)
-    available = path.stat().st_size - offset
-    if available < count:
-        raise InputError(f"is cut off: {max(available, 0)} of {count} bytes are there")
-    return np.memmap(path, dtype, "r", offset, (count // dtype.itemsize,))
-
-
-def _header(start: bytes) -> tuple[Any, int]:
+def _header(file: Inflating | IO[bytes]) -> tuple[Any, int]:
+    """The header and its size; the stream then stands behind it."""
     import nibabel
 
-    kind: Any
+    start = file.read(348, exact=False) if isinstance(file, Inflating) else file.read(348)
+    kind: Any = nibabel.Nifti1Header
+    if int.from_bytes(start[:4], "little") in (540, 469893120):
+        kind = nibabel.Nifti2Header
+        start += file.read(540 - 348)
     try:
-        kind = (
-            nibabel.Nifti2Header
-            if int.from_bytes(start[:4], "little") in (540, 469893120)
-            else nibabel.Nifti1Header
-        )
-        size = 540 if kind is nibabel.Nifti2Header else 348
-        header = kind.from_fileobj(io.BytesIO(start[:size]), check=False)
+        size = 348 if kind is nibabel.Nifti1Header else 540
+        header = kind.from_fileobj(io.BytesIO(start), check=False)
         if int(header["sizeof_hdr"]) != size or not 1 <= int(header["dim"][0]) <= 7:
             raise ValueError("sizes")
         header.get_data_dtype(), header.get_data_shape()
     except Exception as error:  # nibabel raises whatever a damaged field leads to
-        raise InputError("has a damaged NIfTI header") from error
+        raise InputError("has a damaged NIfTI header: restore the file") from error
+    magic = header["magic"].item()[:2]
+    if magic == b"ni":
+        raise InputError("is half of a .hdr/.img pair: save it as one .nii file")
+    if magic != b"n+":
+        raise InputError("has a header of Analyze 7.5, not of NIfTI, or a damaged one: save it as NIfTI")
     return header, size
 
 
-def _geometry(header: Any, shape: tuple[int, int, int]) -> tuple[Geometry, bool]:
-    """The geometry in millimetres, and whether the header names their unit."""
+def _scale(header: Any) -> Converter | None:
+    """Applies the slope and the intercept; None where there is nothing to apply."""
+    try:
+        slope, intercept = header.get_slope_inter()
+    except Exception as error:
+        raise InputError("has a damaged NIfTI header: scl_slope or scl_inter is no number") from error
+    if slope in (None, 1.0) and intercept in (None, 0.0):
+        return None
+    factor, summand = np.float32(slope or 1), np.float32(intercept or 0)
+
+    def scaled(values: NDArray[Any]) -> NDArray[Any]:
+        found = values.astype(np.float32)
+        found *= factor
+        found += summand
+        return found
+
+    return scaled
+
+
+def _offset(header: Any, size: int) -> int:
+    """Where the voxels begin: behind the header and its extensions."""
+    stated = float(header["vox_offset"])
+    if not 0 <= stated < 2**31:
+        raise InputError("has a damaged NIfTI header: vox_offset is no place in the file")
+    return max(int(stated), size)
+
+
+def _geometry(header: Any, shape: tuple[int, int, int]) -> tuple[Geometry, Geometry | None, bool]:
+    """The geometry in millimetres, the one by a second transform, and whether the header names the unit."""
     try:
         space = str(header.get_xyzt_units()[0])
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(header.get_best_affine(), float)
+        scale = _MM.get(space, 1.0)
+        first = header.get_sform(coded=True)[0]
+        if first is None:
+            first = header.get_qform(coded=True)[0]
+        stated = first is not None
+        geometry = _grid((first if stated else header.get_base_affine()) * scale, shape, stated)
+    except InputError:
+        raise
     except Exception as error:
-        raise InputError("has a damaged NIfTI header") from error
-    affine = affine * _MM.get(space, 1.0)
+        raise InputError("has a damaged NIfTI header: its qform or sform is no transform") from error
+    second = None
+    with suppress(Exception):  # the sform counts, whatever the qform beside it holds
+        qform = header.get_qform(coded=True)[0]
+        second = None if qform is None else _grid(qform * scale, shape, True)
+    apart = second is not None and geometry.offset(second) > TOLERANCE
+    return geometry, second if apart else None, space != "unknown"
+
+
+def _grid(affine: Any, shape: tuple[int, int, int], placed: bool) -> Geometry:
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, float)
     steps = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (np.isfinite(affine).all() and (steps > 0).all()):
-        raise InputError("has a damaged NIfTI header: an axis without length")
-    axes = (affine[:3, :3] / steps).T
-    geometry = Geometry(
+    axes = (affine[:3, :3] / np.where(steps > 0, steps, 1)).T
+    return Geometry(
         shape,
-        (_plain(steps[2]), _plain(steps[1]), _plain(steps[0])),
-        (_vector(axes[2]), _vector(axes[1]), _vector(axes[0])),
-        _vector(affine[:3, 3]),
+        vector(steps[::-1]),
+        (vector(axes[2]), vector(axes[1]), vector(axes[0])),
+        vector(affine[:3, 3]),
+        placed,
     )
-    return geometry, space != "unknown"
 
 
-def _plain(value: Any) -> float:
-    return round(float(value), 6)  # the header holds single precision
+def _rounded(steps: Vector) -> Vector:
+    """The header holds single precision."""
+    return vector([round(step, 6 if step > 0.01 else 10) for step in steps])
 
 
-def _vector(values: Any) -> Vector:
-    first, second, third = (float(value) for value in values)
-    return first, second, third
+def save_nifti(labels: NDArray[np.uint8], volume: Volume, path: Path) -> None:
+    """Writes a mask as .nii.gz, whole or not at all; the same labels give the same bytes.
 
-
-def save_nifti(labels: NDArray[np.uint8], geometry: Geometry, path: Path, unit_known: bool = True) -> None:
-    """Writes a .nii.gz file, whole or not at all; the same labels give the same bytes.
+    The mask of a NIfTI volume carries its qform and sform with their codes, its voxel sizes and its units, as they are.
+    Of other formats the sform is written, and the qform where it can express the same: not for a sheared volume
+    (gantry tilt).
 
     Args:
         labels: uint8 (D, H, W).
-        geometry: how they lie in space.
+        volume: as stored (`read_volume(path, turn=False)`), on whose grid they lie.
         path: ends in .nii.gz.
-        unit_known: whether the geometry is in millimetres; else the header states no unit.
 
     Raises:
         InputError: the file cannot be written.
@@ -132,19 +186,34 @@ def save_nifti(labels: NDArray[np.uint8], geometry: Geometry, path: Path, unit_k
     >>> import tempfile
     >>> from segdistill.imaging.read_volume import read_volume
     >>> path = Path(tempfile.mkdtemp()) / "mask.nii.gz"
-    >>> save_nifti(np.ones((2, 3, 4), np.uint8), Geometry((2, 3, 4), (3.0, 0.5, 0.4)), path)
+    >>> voxels, spacing = np.ones((2, 3, 4), np.uint8), (3.0, 0.5, 0.4)
+    >>> save_nifti(voxels, Volume(voxels, spacing, path, Geometry((2, 3, 4), spacing)), path)
     >>> read_volume(path).spacing
     (3.0, 0.5, 0.4)
     """
     import nibabel
 
-    make: Any = nibabel.Nifti1Image
-    image = make(labels.transpose(2, 1, 0), affine_of(geometry))
-    image.header.set_xyzt_units("mm" if unit_known else "unknown")
-    image.set_sform(image.affine, code="scanner")
-    image.set_qform(image.affine, code="scanner")
+    large = max(labels.shape) > 32767
+    kind: Any = type(volume.header) if volume.header is not None else nibabel.Nifti1Header
+    header = (nibabel.Nifti2Header if large else kind)()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(labels.shape[::-1])
+    if volume.header is not None:
+        header["pixdim"][:4] = volume.header["pixdim"][:4]
+        for field in (*_PLACE, *_ROWS):
+            header[field] = volume.header[field]
+        header["xyzt_units"] = volume.header["xyzt_units"]
+    else:
+        affine = affine_of(volume.geometry)
+        header.set_xyzt_units("mm" if volume.spacing is not None else "unknown")
+        header.set_sform(affine, code="scanner")
+        header.set_qform(affine, code="scanner")
+        if volume.geometry.offset(_grid(header.get_qform(), volume.geometry.shape, True)) > _PAIR:
+            header.set_qform(None)
+    header["vox_offset"] = header.single_vox_offset
+    image = header.binaryblock + bytes(4) + labels.tobytes()
     with atomic_write(path) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
+        temporary.write_bytes(gzip.compress(image, compresslevel=6, mtime=0))
 
 
 def affine_of(geometry: Geometry) -> NDArray[np.float64]:

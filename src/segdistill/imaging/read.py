@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from segdistill.errors import UnreadableImage
 from segdistill.imaging.intensity import to_eight_bits
-from segdistill.imaging.limits import check_budget
+from segdistill.imaging.limits import HEAD, check_budget, dicom_start
 from segdistill.imaging.picture import Picture, Pixels, Spacing
 
 __all__ = ["MAX_PIXELS", "READABLE_SUFFIXES", "Picture", "Spacing", "image_size", "read_picture"]
@@ -118,10 +118,10 @@ def _readable(path: Path, gif: bool = False) -> Iterator[tuple[IO[bytes], str]]:
             raise UnreadableImage(f"{path}: is empty (0 bytes): restore the file")
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decoders warn of what is an error here, and quote patient tags
-            head = file.read(132)
+            head = file.read(HEAD)
             file.seek(0)
             kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
-            if head[128:132] == b"DICM":
+            if head[128:132] == b"DICM" or (not kind and dicom_start(head) is not None):
                 kind = "DICOM"
             if gif and head.startswith(_GIF):
                 from PIL import GifImagePlugin  # noqa: F401
@@ -146,12 +146,39 @@ def _readable(path: Path, gif: bool = False) -> Iterator[tuple[IO[bytes], str]]:
 def _open(file: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
     if kind == "TIFF":
         from PIL import TiffImagePlugin  # noqa: F401  (registers the format; Pillow does so only for a few)
-    image = Image.open(file, formats=[kind])
+    try:
+        image = Image.open(file, formats=[kind])
+    except UnidentifiedImageError:
+        raise UnreadableImage(
+            _tiff_kind(file) if kind == "TIFF" else f"has a damaged {kind} header"
+        ) from None
     check_budget(image.height, image.width, max_pixels)
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
         raise UnreadableImage(f"holds {frames} frames: save each one as a file of its own")
     return image
+
+
+_SAMPLES = {1: "whole", 2: "signed whole", 3: "real", 5: "complex whole", 6: "complex real"}  # SampleFormat
+
+
+def _tiff_kind(file: IO[bytes]) -> str:
+    """Why a TIFF is not read: which numbers it holds, where its tags can be read."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    try:
+        file.seek(0)
+        start = file.read(16)
+        tags = ImageFileDirectory_v2(start[: 16 if start[2] == 43 or start[3] == 43 else 8])
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kinds = tags.get(258, (1,)), tags.get(339, (1,))
+        return (
+            f"is a TIFF of {len(bits)} x {int(bits[0])}-bit {_SAMPLES[int(kinds[0])]} numbers per pixel, which is not "
+            "read: save it with 8 or 16 bits, or as 32-bit real numbers"
+        )
+    except Exception:  # Pillow raises whatever a damaged tag leads to
+        return "has a damaged TIFF header: restore the file"
 
 
 def _upright(image: Image.Image) -> Image.Image:

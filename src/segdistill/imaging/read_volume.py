@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError, UnreadableImage
-from segdistill.imaging.volume import MAX_VOXELS, Volume, label_mask, require_same_geometry
+from segdistill.imaging.volume import MAX_BYTES, Misfit, Volume, label_mask, require_same_geometry
 
-__all__ = ["MAX_VOXELS", "VOLUME_SUFFIXES", "is_volume", "read_volume", "read_volume_mask", "volume_files"]
+__all__ = ["MAX_BYTES", "VOLUME_SUFFIXES", "is_volume", "read_volume", "read_volume_mask", "volume_files"]
 
 VOLUME_SUFFIXES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
 """Endings (lower case) of files that hold a volume; a folder is taken for a DICOM series."""
@@ -46,18 +47,19 @@ def volume_files(path: Path) -> list[Path]:
 
 
 def read_volume(
-    path: str | Path, max_voxels: int = MAX_VOXELS, turn: bool = True, trust_unit_spacing: bool = False
+    path: str | Path, max_bytes: int = MAX_BYTES, turn: bool = True, trust_unit_spacing: bool = False
 ) -> Volume:
     """Decodes a MetaImage, NIfTI or NRRD file, or a folder with one DICOM series.
 
     Args:
         path: the file or folder.
-        max_voxels: larger volumes are refused, from their header where they have one.
+        max_bytes: larger volumes are refused, from their header; a voxel counts its bytes in memory, at least four.
         turn: axial volumes are turned as DICOM shows them (`Geometry.turned`); False: as stored.
         trust_unit_spacing: a header of exactly (1, 1, 1) means one millimetre; else it counts as unknown.
 
     Raises:
-        UnreadableImage: missing, damaged, cut off, over the budget, four dimensions, or an incomplete series.
+        UnreadableImage: missing, damaged, cut off, over the budget, four dimensions, or an incomplete series. Nothing
+            else is raised, whatever a decoder meets.
 
     >>> read_volume("nowhere.nii")
     Traceback (most recent call last):
@@ -68,14 +70,14 @@ def read_volume(
         if path.is_dir():
             from segdistill.imaging.dicom_series import read_series
 
-            volume = read_series(path, max_voxels)
+            volume = read_series(path, max_bytes)
         else:
-            volume = _reader(path)(path, max_voxels, trust_unit_spacing)
+            volume = _reader(path)(path, max_bytes, trust_unit_spacing)
     return volume.turned() if turn else volume
 
 
 def read_volume_mask(
-    paths: list[Path] | tuple[Path, ...], image: Volume, classes: int = 0
+    paths: list[Path] | tuple[Path, ...], image: Volume, classes: int = 0, misfits: list[Misfit] | None = None
 ) -> NDArray[np.bool_]:
     """The mask files of a volume, joined: every label above 0 is foreground.
 
@@ -83,6 +85,7 @@ def read_volume_mask(
         paths: one or several files or folders.
         image: the volume as stored (`turn=False`) on whose grid they must lie.
         classes: how many classes are declared, background included; 0: any number.
+        misfits: what is noticed of masks that are accepted is added to it (`require_same_geometry`).
 
     Returns:
         bool (D, H, W), as stored.
@@ -92,15 +95,18 @@ def read_volume_mask(
     """
     joined = np.zeros(image.geometry.shape, np.bool_)
     for path in paths:
-        if path.is_dir():
-            from segdistill.imaging.dicom_series import read_series_mask
+        with _reasons(path):
+            if path.is_dir():
+                from segdistill.imaging.dicom_series import read_series_mask
 
-            with _reasons(path):
-                joined |= read_series_mask(path, image, MAX_VOXELS)
-            continue
-        mask = read_volume(path, turn=False)
-        require_same_geometry(image, mask)
-        joined |= label_mask(mask, classes)
+                found, misfit = read_series_mask(path, image, MAX_BYTES)
+            else:
+                mask = read_volume(path, turn=False)
+                misfit = require_same_geometry(image, mask)
+                found = label_mask(mask, classes)
+            joined |= found
+        if misfit is not None and misfits is not None:
+            misfits.append(misfit)
     return joined
 
 
@@ -127,14 +133,20 @@ def _reasons(path: Path) -> Iterator[None]:
     try:
         if not path.exists():
             raise UnreadableImage("no such file")
+        if not path.is_dir() and not path.is_file():
+            raise UnreadableImage("is not a regular file")
         if path.is_file() and path.stat().st_size == 0:
             raise UnreadableImage("is empty (0 bytes): restore the file")
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # decoders warn of what is an error here, and quote patient tags
+            yield
     except InputError as error:
         text = str(error)
         raise UnreadableImage(text if text.startswith(str(path)) else f"{path}: {text}") from error
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+    except MemoryError as error:
+        raise UnreadableImage(f"{path}: does not fit into memory: crop it, or free memory") from error
+    except (
+        Exception
+    ) as error:  # decoders raise whatever damage leads to: OSError, ValueError, RecursionError, ...
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise UnreadableImage(f"{path}: cannot be read ({reason}): restore the file") from error
-    except (ValueError, OverflowError, MemoryError) as error:
-        raise UnreadableImage(f"{path}: cannot be read ({type(error).__name__}): restore the file") from error

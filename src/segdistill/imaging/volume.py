@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,16 @@ from segdistill.errors import InputError
 
 Vector = tuple[float, float, float]
 
-MAX_VOXELS = 2**29
-"""Largest volume that is decoded by default: 537 million voxels (2048 slices of 512 x 512)."""
+MAX_BYTES = 2**31
+"""Largest volume that is decoded by default: 2 GiB, where a voxel counts its bytes in memory, at least four."""
 
-_AXIS_TOLERANCE = 1e-2  # of unit vectors: about half a degree
-_STEP_TOLERANCE = 1e-3  # relative: headers round
+TOLERANCE = 1e-3
+"""How far, in voxels, a mask's first voxel and each of its steps may lie from its image's."""
+
+_FAR = 0.1  # voxels that any voxel of a mask may lie beside its image's: small differences of steps add up
+_TOLD = 1e-6  # voxels; smaller differences come from single precision
+_LARGEST = 1e9  # mm
+_PLANES = ("sagittal", "coronal", "axial")
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,14 @@ class Geometry:
 
     Attributes:
         shape: (D, H, W).
-        step_mm: distance between slices, rows and columns, from the header.
+        step_mm: from a voxel to the next along slices, rows and columns, in mm.
         axes: unit vectors along which slices, rows and columns count up, in patient coordinates (to the left,
-            to the back, to the head).
+            to the back, to the head). They need not be at right angles: a gantry tilt shears a volume.
         origin: centre of the first voxel, in mm.
+        placed: whether the file states the origin; one of exactly 0 0 0 counts as lost.
+
+    Raises:
+        InputError: numbers that are NaN, infinite or absurd, a step of 0, or axes in one plane.
 
     >>> Geometry((2, 3, 4), (3.0, 0.5, 0.5)).turned()[1]
     ()
@@ -39,9 +50,65 @@ class Geometry:
     step_mm: Vector
     axes: tuple[Vector, Vector, Vector] = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
     origin: Vector = (0.0, 0.0, 0.0)
+    placed: bool = True
+
+    def __post_init__(self) -> None:
+        numbers = np.abs(np.concatenate([self.step_mm, *self.axes, self.origin]))
+        if not (numbers.max() < _LARGEST and min(self.step_mm) > 1 / _LARGEST):  # False for NaN
+            raise InputError(
+                "has a damaged header: a spacing or position that cannot be, or an axis without length"
+            )
+        if abs(np.linalg.det(self.axes)) < 1e-2:
+            raise InputError("has a damaged header: its axes lie in one plane")
+        object.__setattr__(self, "placed", self.placed and any(self.origin))
+
+    @property
+    def spacing(self) -> Vector:
+        """(slice, row, column) in mm, of which the first is the distance between the planes of two slices.
+
+        >>> tilted = Geometry((2, 1, 1), (2.0, 1.0, 1.0), ((0.0, 0.6, 0.8), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)))
+        >>> round(tilted.spacing[0], 6)
+        1.6
+        """
+        height = abs(float(np.linalg.det(self.axes)))
+        first = self.step_mm[0] if height > 1 - 1e-5 else self.step_mm[0] * height  # headers round
+        return first, self.step_mm[1], self.step_mm[2]
+
+    @property
+    def tilt(self) -> float:
+        """Angle in degrees between the direction in which slices follow each other and their normal."""
+        normal = np.cross(self.axes[1], self.axes[2])
+        along = abs(float(np.dot(normal, self.axes[0]))) / float(np.linalg.norm(normal))
+        return math.degrees(math.acos(min(along, 1.0)))
+
+    @property
+    def plane(self) -> str:
+        """The anatomical plane that the slices are nearest to: axial, coronal or sagittal.
+
+        >>> Geometry((2, 3, 4), (3.0, 0.5, 0.5)).plane
+        'axial'
+        """
+        return _PLANES[int(np.abs(np.cross(self.axes[1], self.axes[2])).argmax())]
+
+    @property
+    def letters(self) -> str:
+        """Where slices, rows and columns run to, such as SPL: to the head (S), the back (P) and the left (L)."""
+        names = (("R", "L"), ("A", "P"), ("I", "S"))
+        main = np.abs(np.asarray(self.axes)).argmax(axis=1)
+        return "".join(names[k][int(axis[k] > 0)] for axis, k in zip(self.axes, main, strict=True))
+
+    def in_voxels(self, millimetres: Any) -> NDArray[np.float64]:
+        """Vectors (..., 3) of patient coordinates as (slices, rows, columns) of this grid."""
+        with np.errstate(over="ignore"):
+            steps = np.asarray(millimetres, float) @ np.linalg.inv(self.axes) / self.step_mm
+        found: NDArray[np.float64] = np.asarray(steps, np.float64)
+        return found
 
     def differs(self, other: Geometry) -> str:
-        """What differs between two geometries, in words; "" when voxels of both coincide but for a shift.
+        """What differs between two grids, in words; "" when their voxels coincide.
+
+        Spacing, orientation and origin may differ by `TOLERANCE`, and no voxel may lie further than a tenth of
+        a voxel beside its own. An origin that one of both has lost is not compared.
 
         >>> one = Geometry((2, 3, 4), (3.0, 0.5, 0.5))
         >>> one.differs(Geometry((2, 3, 5), (3.0, 0.5, 0.5)))
@@ -49,11 +116,34 @@ class Geometry:
         """
         if self.shape != other.shape:
             return f"{_times(self.shape)} against {_times(other.shape)} voxels"
-        if not np.allclose(self.step_mm, other.step_mm, rtol=_STEP_TOLERANCE, atol=1e-4):
+        if np.abs(np.divide(other.step_mm, self.step_mm) - 1).max() > TOLERANCE:
             return f"a spacing of {_times(self.step_mm)} against {_times(other.step_mm)} mm"
-        if not np.allclose(self.axes, other.axes, rtol=0, atol=_AXIS_TOLERANCE):
-            return f"an orientation of {_names(self)} against {_names(other)}"
+        turn = np.subtract(other.axes, self.axes) * np.asarray(self.step_mm)[:, None]
+        if np.abs(self.in_voxels(turn)).max() > TOLERANCE:
+            if self.letters != other.letters:
+                return f"an orientation of {self.letters} against {other.letters}"
+            chord = float(np.linalg.norm(np.subtract(other.axes, self.axes), axis=1).max())
+            return f"an orientation that differs by {math.degrees(2 * math.asin(min(chord / 2, 1.0))):.3g} degrees"
+        if self.placed and other.placed and self._shift(other) > TOLERANCE:
+            apart = float(np.linalg.norm(np.subtract(other.origin, self.origin)))
+            return f"an origin of {_places(self, other)} mm, {apart:.6g} mm apart"
+        if (far := self.offset(other)) > _FAR:
+            return f"a spacing or orientation that adds up to {far:.2g} voxels at the far end"
         return ""
+
+    def _shift(self, other: Geometry) -> float:
+        """How far, in voxels, the first voxels of two grids lie apart."""
+        return float(np.abs(self.in_voxels(np.subtract(other.origin, self.origin))).max())
+
+    def offset(self, other: Geometry) -> float:
+        """How far, in voxels, the corners of two grids of one size lie apart at most; the origin counts unless lost."""
+        corners = np.array(list(product(*((0, side - 1) for side in self.shape))), float)
+
+        def places(geometry: Geometry) -> NDArray[np.float64]:
+            found: NDArray[np.float64] = (corners * geometry.step_mm) @ np.asarray(geometry.axes)
+            return found + geometry.origin if self.placed and other.placed else found
+
+        return float(np.abs(self.in_voxels(places(other) - places(self))).max())
 
     def turned(self) -> tuple[Geometry, tuple[Any, ...]]:
         """The geometry as radiologists look at it, and how to get there: swaps rows and columns, flips axes.
@@ -81,9 +171,10 @@ class Geometry:
                 axes[k] = -axes[k]
         turned = Geometry(
             (int(shape[0]), int(shape[1]), int(shape[2])),
-            _vector(steps),
-            (_vector(axes[0]), _vector(axes[1]), _vector(axes[2])),
-            _vector(origin),
+            vector(steps),
+            (vector(axes[0]), vector(axes[1]), vector(axes[2])),
+            vector(origin),
+            self.placed,
         )
         return turned, (swap, tuple(flips))
 
@@ -94,9 +185,12 @@ class Volume:
 
     Attributes:
         voxels: (D, H, W) in the file's own numbers; may be mapped from the file, read slice by slice.
-        spacing: (slice, row, column) in mm, None when unknown.
+        spacing: (slice, row, column) in mm, None when unknown; their product is the size of a voxel.
         source: the file, or the folder of a series.
-        geometry: size, spacing and orientation from the header.
+        geometry: size, spacing and place from the header.
+        second: the same grid by the other transform of a NIfTI file that states two; None when there is none.
+        header: the NIfTI header, as the file holds it; None of other formats, and of a volume that was turned.
+        positions: of the first voxel of every slice of a DICOM series, (D, 3); None otherwise.
 
     >>> volume = Volume(np.zeros((2, 3, 4)), None, Path("a.mhd"), Geometry((2, 3, 4), (1.0, 1.0, 1.0)))
     >>> volume.size, volume.spacing is None
@@ -107,6 +201,9 @@ class Volume:
     spacing: Vector | None
     source: Path
     geometry: Geometry
+    second: Geometry | None = None
+    header: Any = None
+    positions: NDArray[np.float64] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -130,37 +227,80 @@ class Volume:
         spacing = self.spacing and (
             (self.spacing[0], self.spacing[2], self.spacing[1]) if swap else self.spacing
         )
-        return replace(self, voxels=voxels, spacing=spacing, geometry=geometry)
+        return Volume(voxels, spacing, self.source, geometry)
 
 
-def require_same_geometry(image: Volume, mask: Volume) -> None:
-    """Raises InputError when a mask does not lie on its image's grid; names what differs.
+@dataclass(frozen=True)
+class Misfit:
+    """A mask that is accepted, though it lies a little beside its image, or does not state where it lies.
 
-    Size, spacing and orientation are compared; the origin is not, because many tools lose it.
+    Attributes:
+        mask: the file.
+        what: "rounding" (within `TOLERANCE`), "origin" (one of both has lost it) or "transform" (one of the two
+            transforms of a NIfTI file lies elsewhere).
+        voxels: how far apart, in voxels.
+        words: what differs.
     """
-    difference = image.geometry.differs(mask.geometry)
-    if difference:
+
+    mask: Path
+    what: str
+    voxels: float
+    words: str
+
+    @classmethod
+    def rounding(cls, mask: Path, voxels: float) -> Misfit | None:
+        """A mask that lies this far beside its image; None below the precision of headers."""
+        return cls(mask, "rounding", voxels, f"{voxels:.2g} voxels apart") if voxels > _TOLD else None
+
+
+def require_same_geometry(image: Volume, mask: Volume) -> Misfit | None:
+    """Compares a mask's grid with its image's: size, spacing, orientation and origin, to `TOLERANCE`.
+
+    Where a NIfTI image states two transforms, the mask may lie on either of both.
+
+    Returns:
+        what differs although the mask is accepted; None where nothing does.
+
+    Raises:
+        InputError: the mask does not lie on its image's grid; names what differs.
+    """
+    grids = [image.geometry, *([image.second] if image.second else [])]
+    grid = next((grid for grid in grids if not grid.differs(mask.geometry)), None)
+    if grid is None:
         raise InputError(
-            f"{mask.source}: lies otherwise than its image {image.source}: image and mask have {difference}: "
-            "resample the mask onto the image"
+            f"{mask.source}: does not lie on its image {image.source}: image and mask have "
+            f"{image.geometry.differs(mask.geometry)}: resample the mask onto the image"
         )
+    if grid.placed != mask.geometry.placed and (shift := grid._shift(mask.geometry)) > TOLERANCE:
+        return Misfit(mask.source, "origin", shift, f"an origin of {_places(grid, mask.geometry)} mm")
+    if mask.second and (words := _all_differ(grids, mask.second)):
+        return Misfit(mask.source, "transform", grid.offset(mask.second), f"{words} by its qform")
+    return Misfit.rounding(mask.source, grid.offset(mask.geometry))
+
+
+def _all_differ(grids: list[Geometry], other: Geometry) -> str:
+    """What differs from the first grid where none of them fits; "" where one does."""
+    found = [grid.differs(other) for grid in grids]
+    return found[0] if all(found) else ""
 
 
 def label_mask(volume: Volume, classes: int = 0) -> NDArray[np.bool_]:
     """The foreground of a volume of labels: every label above 0; InputError when it is none.
+
+    Labels within 1e-3 of a whole number count as whole: resampling and scaling leave such.
 
     Args:
         volume: whole numbers from 0.
         classes: how many classes are declared, background included; 0: any number.
 
     >>> geometry = Geometry((1, 1, 3), (1.0, 1.0, 1.0))
-    >>> label_mask(Volume(np.array([[[0, 1, 2]]]), None, Path("m.nii"), geometry)).tolist()
+    >>> label_mask(Volume(np.array([[[0, 1, 1.9999]]]), None, Path("m.nii"), geometry)).tolist()
     [[[False, True, True]]]
     """
     voxels = volume.voxels
-    if np.issubdtype(voxels.dtype, np.floating) and not np.array_equal(voxels, np.rint(voxels)):
-        raise InputError(f"{volume.source}: is not a mask: it holds fractions; a mask holds whole numbers")
-    low, high = float(voxels.min()), float(voxels.max())
+    if np.issubdtype(voxels.dtype, np.floating):
+        _check_whole(voxels, volume.source)
+    low, high = (float(np.rint(value)) for value in (voxels.min(), voxels.max()))
     if low < 0:
         raise InputError(f"{volume.source}: is not a mask: it holds negative values, down to {low:g}")
     if classes and high >= classes and not (classes == 2 and high == 255 and _two_valued(voxels)):
@@ -170,51 +310,72 @@ def label_mask(volume: Volume, classes: int = 0) -> NDArray[np.bool_]:
         )
     if not classes and high > 255:
         raise InputError(f"{volume.source}: is not a mask: it holds values up to {high:g}; labels go to 255")
-    found: NDArray[np.bool_] = np.asarray(voxels > 0)
+    found: NDArray[np.bool_] = np.asarray(voxels > (0.5 if voxels.dtype.kind == "f" else 0))
     return found
 
 
-def check_voxels(shape: tuple[int, ...], max_voxels: int) -> tuple[int, int, int]:
-    """The shape of a volume, or InputError when it is none or over the budget.
+_WHOLE = 1e-3 + 2e-5  # single precision rounds labels up to 255 by as much
 
-    >>> check_voxels((3, 4, 5), 100)
+
+def _check_whole(voxels: NDArray[Any], source: Path) -> None:
+    for values in voxels:  # a slice at a time: a copy of a large volume need not fit into memory
+        beside = np.abs(values - np.rint(values))
+        if values.size and beside.max() > _WHOLE:
+            example = float(values.flat[int(beside.argmax())])
+            raise InputError(
+                f"{source}: is not a mask: it holds fractions, such as {example:.6g}; a mask holds whole numbers: "
+                "resample it without interpolation, or cut probabilities at a threshold"
+            )
+
+
+def check_size(shape: tuple[int, ...], itemsize: int, max_bytes: int) -> tuple[int, int, int]:
+    """The shape of a volume, or InputError when it is none or would take more memory than is allowed.
+
+    Args:
+        shape: as the header claims it.
+        itemsize: bytes of a voxel in memory; at least four count, since masks and copies lie beside the voxels.
+        max_bytes: largest volume.
+
+    >>> check_size((3, 4, 5), 2, 240)
     (3, 4, 5)
     """
     if len(shape) != 3:
-        raise InputError(
-            f"has {len(shape)} dimensions, {_times(shape)}: a volume has three; save each one apart"
-        )
+        fix = "save each one apart" if len(shape) > 3 else "save it as a picture, or as a volume of one slice"
+        raise InputError(f"has {len(shape)} dimensions, {_times(shape)}: a volume has three; {fix}")
     if min(shape) < 1:
         raise InputError(f"claims {_times(shape)} voxels")
-    if shape[0] * shape[1] * shape[2] > max_voxels:
-        raise InputError(f"claims {_times(shape)} voxels, more than the {max_voxels} that are allowed")
+    size = shape[0] * shape[1] * shape[2] * max(itemsize, 4)
+    if size > max_bytes:
+        raise InputError(
+            f"claims {_times(shape)} voxels of {itemsize} bytes, more than the {max_bytes} bytes that are allowed: "
+            "crop it, or save it with fewer bytes per voxel"
+        )
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
-def check_finite(voxels: NDArray[Any]) -> None:
-    """InputError when a voxel is NaN or infinite."""
-    if np.issubdtype(voxels.dtype, np.floating) and not np.isfinite(voxels).all():
+def check_numbers(voxels: NDArray[Any]) -> None:
+    """InputError when a voxel is NaN, infinite or beyond single precision."""
+    if not np.issubdtype(voxels.dtype, np.floating):
+        return
+    largest = float(np.finfo(np.float32).max)
+    if not all(-largest <= float(values.min()) and float(values.max()) <= largest for values in voxels):
         raise InputError("has voxels that are NaN or infinite")
 
 
 def _two_valued(voxels: NDArray[Any]) -> bool:
-    return bool(((voxels == 0) | (voxels == 255)).all())
+    return all(bool(np.isin(np.rint(values), (0, 255)).all()) for values in voxels)
 
 
-def _vector(values: Any) -> Vector:
+def vector(values: Any) -> Vector:
+    """Three numbers as a tuple of floats."""
     first, second, third = (float(value) for value in values)
     return first, second, third
 
 
 def _times(values: tuple[float, ...]) -> str:
-    return " x ".join(f"{value:.6g}" for value in values)
+    return " x ".join(f"{min(value, 1e18):.6g}" for value in values)
 
 
-def _names(geometry: Geometry) -> str:
-    """Where slices, rows and columns run to, such as SPL; oblique directions are called oblique."""
-    letters = (("R", "L"), ("A", "P"), ("I", "S"))
-    axes = np.asarray(geometry.axes)
-    main = np.abs(axes).argmax(axis=1)
-    text = "".join(letters[k][int(axis[k] > 0)] for axis, k in zip(axes, main, strict=True))
-    tilt = float(np.degrees(np.arccos(np.clip(np.abs(axes[0]).max(), -1, 1))))
-    return f"{text} tilted by {tilt:.1f} degrees" if tilt > 0.5 else text
+def _places(one: Geometry, other: Geometry) -> str:
+    """Both origins; no minus zeros."""
+    return " against ".join(" ".join(f"{v + 0.0:.6g}" for v in grid.origin) for grid in (one, other))

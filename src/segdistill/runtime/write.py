@@ -101,7 +101,7 @@ def write_volume(
     volume = prediction.volume
     mask_path, overlay_path = paths = output_paths(stem, folder, volume=True)
     _keep(volume.source, paths, "volume")
-    save_nifti(prediction.mask, volume.geometry, mask_path, volume.spacing is not None)
+    save_nifti(prediction.mask, volume, mask_path)
     _write_png(overlay_path, draw_sheet(as_turned(prediction.mask, volume), levels))
     return paths
 

@@ -89,14 +89,10 @@ def first_header(folder: Path, tag: str) -> str:
     >>> first_header(Path(tempfile.mkdtemp()), "Modality")
     ''
     """
-    import pydicom
+    from segdistill.imaging.dicom import read_tags
 
     files = series_files(folder)
     try:
-        return (
-            str(pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=[tag]).get(tag, ""))
-            if files
-            else ""
-        )
+        return str(read_tags(files[0], [tag]).get(tag, "")) if files else ""
     except Exception:  # pydicom raises whatever a damaged header leads to; reading the series reports it
         return ""

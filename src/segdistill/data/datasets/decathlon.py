@@ -1,8 +1,12 @@
-"""A task of the Medical Segmentation Decathlon (Antonelli et al., Nature Communications 13, 2022)."""
+"""A task of the Medical Segmentation Decathlon (Antonelli et al., Nature Communications 13, 2022), or a dataset in
+the layout of nnU-Net (Isensee et al., Nature Methods 18, 2021), which follows it.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +14,36 @@ from segdistill.data.case import Case
 from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import find_root, natural_key, require_pairs
 from segdistill.errors import InputError
+from segdistill.imaging.read import READABLE_SUFFIXES
+from segdistill.imaging.read_volume import VOLUME_SUFFIXES
+
+_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+_SUFFIXES = (*VOLUME_SUFFIXES, *sorted(READABLE_SUFFIXES))
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What dataset.json states: the number of classes, 0 when unknown; the training images, where it lists them."""
+
+    classes: int = 0
+    images: tuple[str, ...] = ()
 
 
 @register_dataset(
     "decathlon",
-    "Medical Segmentation Decathlon, one task (Antonelli et al. 2022)",
+    "Medical Segmentation Decathlon, one task (Antonelli et al. 2022), or a dataset of nnU-Net",
     how_to_get=(
         "Download a task with images of one channel, such as Task09_Spleen.tar (41 labelled CT), from "
-        "medicaldecathlon.com and unpack it. CC BY-SA 4.0; cite the paper."
+        "medicaldecathlon.com and unpack it. CC BY-SA 4.0; cite the paper. Or give a folder of nnU-Net with imagesTr, "
+        "labelsTr and dataset.json."
     ),
     published={"": 41},
 )
 def index(path: Path, task: str = "") -> list[Case]:
-    """Cases of one task: imagesTr/*.nii.gz with labelsTr/*.nii.gz of the same names.
+    """Cases of one task: imagesTr/NAME.nii.gz with labelsTr/NAME.nii.gz, or nnU-Net's imagesTr/NAME_0000.nii.gz.
 
-    With dataset.json beside them the listed pairs are taken, and a label beyond its classes becomes an error when
+    dataset.json beside them may be the Decathlon's (labels as value: name, and a list of the training pairs, of
+    which only those are taken) or nnU-Net's (labels as name: value). A label beyond its classes becomes an error when
     the mask is read. Images of the test set have no labels and are skipped. Every label above 0 is foreground.
 
     Args:
@@ -32,7 +51,8 @@ def index(path: Path, task: str = "") -> list[Case]:
         task: the start of the folder's name where there are several, such as "Task09".
 
     Raises:
-        InputError: not a task, several tasks, a listed file that is missing, or a mask without image.
+        InputError: not a task, several tasks, images of several channels, a dataset.json that is neither, a listed
+            file that is missing, or a mask without image.
     """
 
     def fits(folder: Path) -> bool:
@@ -41,49 +61,146 @@ def index(path: Path, task: str = "") -> list[Case]:
         )
 
     root = find_root(
-        path, fits, "a Decathlon task with imagesTr and labelsTr" + (f" named {task}" if task else "")
+        path,
+        fits,
+        "a Decathlon task or an nnU-Net dataset with imagesTr and labelsTr"
+        + (f" named {task}" if task else ""),
     )
-    masks = {file.name.lower(): file for file in _files(root / "labelsTr")}
     declared = _declared(root / "dataset.json")
-    if declared is None:
-        images, classes = _files(root / "imagesTr"), 0
-    else:
-        images, classes = [root / name for name in declared[0]], declared[1]
-        missing = [image for image in images if not image.is_file()]
-        if missing:
-            raise InputError(
-                f"{missing[0]}: listed in dataset.json, but not there ({len(missing)} of {len(images)} are missing): "
-                "unpack the whole task, or remove dataset.json"
-            )
+    masks = {_stem(file).lower(): file for file in _files(root / "labelsTr")}
+    images = _images(root / "imagesTr", masks)
+    if declared.images:
+        images = _listed(root, declared.images, images)
     cases = []
-    for image in images:
-        mask = masks.pop(image.name.lower(), None)
-        name = image.name[: image.name.lower().index(".nii")]
-        cases.append(Case(name, image, (mask,) if mask else (), site=root.name, classes=classes))
-    if declared is None:
+    for name, image in images.items():
+        mask = masks.pop(name.lower(), None)
+        cases.append(Case(name, image, (mask,) if mask else (), site=root.name, classes=declared.classes))
+    if not declared.images:
         require_pairs(list(masks.values()))
     return cases
+
+
+def _images(folder: Path, masks: dict[str, Path]) -> dict[str, Path]:
+    """Name of the case -> its image; where masks are named without it, a number of four digits is nnU-Net's channel."""
+    files = {_stem(file): file for file in _files(folder)}
+    if not files:
+        raise InputError(f"{folder}: holds no images that are read: {', '.join(_SUFFIXES)}")
+    matches = {stem: _CHANNEL.match(stem) for stem in files}
+    if not any(
+        match and stem.lower() not in masks and match["case"].lower() in masks
+        for stem, match in matches.items()
+    ):
+        return files
+    images: dict[str, Path] = {}
+    for stem, file in files.items():
+        match = matches[stem]
+        if match is None or stem.lower() in masks:
+            images[stem] = file
+        elif match["channel"] != "0000":
+            raise InputError(
+                f"{file}: is channel {int(match['channel']) + 1} of a case: images of one channel are read: keep "
+                "the files that end in _0000, or choose one channel and name it so"
+            )
+        else:
+            images[match["case"]] = file
+    return images
+
+
+def _listed(root: Path, listed: tuple[str, ...], images: dict[str, Path]) -> dict[str, Path]:
+    """The images that dataset.json lists; nnU-Net's first version lists them without the channel's number."""
+    found: dict[str, Path] = {}
+    missing: list[Path] = []
+    for name in listed:
+        file = root / name
+        stem = _stem(file)
+        place = file if file.is_file() else images.get(stem)
+        if place is None:
+            missing.append(file)
+        else:
+            found[stem] = place
+    if missing:
+        raise InputError(
+            f"{missing[0]}: listed in dataset.json, but not there ({len(missing)} of {len(listed)} are missing): "
+            "unpack the whole task, or remove dataset.json"
+        )
+    return found
 
 
 def _files(folder: Path) -> list[Path]:
     files = [
         file
         for file in folder.iterdir()
-        if file.name.lower().endswith((".nii", ".nii.gz")) and not file.name.startswith(".")
+        if file.name.lower().endswith(_SUFFIXES) and not file.name.startswith(".")
     ]
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
-def _declared(path: Path) -> tuple[list[str], int] | None:
-    """Training images and the number of classes as dataset.json lists them; None without it."""
+def _stem(file: Path) -> str:
+    """The name without the ending of an image.
+
+    >>> _stem(Path("imagesTr/a.b_0000.nii.gz"))
+    'a.b_0000'
+    """
+    ending = max((end for end in _SUFFIXES if file.name.lower().endswith(end)), key=len, default="")
+    return file.name[: len(file.name) - len(ending)]
+
+
+def _declared(path: Path) -> _Declared:
+    """What dataset.json states, in the Decathlon's form or in nnU-Net's; nothing without it."""
     if not path.is_file():
-        return None
+        return _Declared()
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
-        names = [str(item["image"]).removeprefix("./") for item in content["training"]]
-        classes = 1 + max(int(label) for label in content["labels"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is damaged ({type(error).__name__}): unpack the task again") from error
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: is damaged ({type(error).__name__}): restore the file, or remove it"
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
+        raise InputError(
+            f"{path}: is neither the Decathlon's dataset.json nor nnU-Net's, since it states no labels: add "
+            '"labels": {"background": 0, "organ": 1}, or remove the file'
+        )
+    channels = content.get("channel_names", content.get("modality", {}))
+    if isinstance(channels, (dict, list)) and len(channels) > 1:
+        names = ", ".join(
+            str(name) for name in (channels.values() if isinstance(channels, dict) else channels)
+        )
+        raise InputError(
+            f"{path}: declares {len(channels)} channels ({names[:80]}): images of one channel are read: make a dataset "
+            "of one of them"
+        )
+    return _Declared(_classes(content["labels"], path), _training(content, path))
+
+
+def _classes(labels: dict[str, Any], path: Path) -> int:
+    """How many classes, background included: 1 + the largest value, which is a key (Decathlon) or a value (nnU-Net)."""
+    if all(str(key).isdecimal() for key in labels):
+        return 1 + max((int(key) for key in labels), default=0)
+    if "ignore" in labels:
+        raise InputError(
+            f"{path}: declares a label 'ignore', which would count as foreground: remove it from the masks (0), then "
+            "from dataset.json"
+        )
+    values = [
+        str(value) for entry in labels.values() for value in (entry if isinstance(entry, list) else [entry])
+    ]  # a list is one of nnU-Net's regions
+    if not all(value.isdecimal() and int(value[:4]) <= 255 for value in values):
+        raise InputError(
+            f'{path}: labels must be whole numbers from 0 to 255, as in "organ": 1: correct them'
+        )
+    return 1 + max((int(value) for value in values), default=0)
+
+
+def _training(content: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """The images of the list `training`; none where there is no list."""
+    listed = content.get("training", [])
+    entries = listed if isinstance(listed, list) else [None]
+    names = [str(entry["image"]) for entry in entries if isinstance(entry, dict) and "image" in entry]
+    if len(names) < len(entries):
+        raise InputError(
+            f'{path}: its list "training" must hold entries such as {{"image": "./imagesTr/a.nii.gz", "label": '
+            '"./labelsTr/a.nii.gz"}: correct it, or remove the list'
+        )
     if any(".." in Path(name).parts or Path(name).is_absolute() for name in names):
         raise InputError(f"{path}: lists files outside of its folder: unpack the task again")
-    return sorted(names, key=natural_key), classes
+    return tuple(sorted((name.removeprefix("./") for name in names), key=natural_key))
