@@ -187,9 +187,9 @@ def test_running_again_retries_what_failed_and_nothing_else(finished: tuple[Path
 
 def test_the_teacher_is_asked_once_for_all_cells(finished: tuple[Path, Any]) -> None:
     path, answer = finished
-    told = [line for line in answer.err.splitlines() if "method cache" in line]
+    told = [line for line in answer.err.splitlines() if "teacher cache" in line]
     assert len(told) == 1
-    assert told[0].startswith("stage kd@0: method cache: ")
+    assert told[0].startswith("stage kd@0: teacher cache: ")
     assert len(list((path.parent / "runs" / ".cache").iterdir())) == 1
 
 

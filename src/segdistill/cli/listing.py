@@ -47,5 +47,5 @@ def _names(kind: str) -> dict[str, str]:
             from segdistill.distillation import METHODS
             from segdistill.losses import LOSSES
         registry = LOSSES if kind == "losses" else METHODS
-        return {name: (part.__doc__ or "").strip().splitlines()[0] for name, part in registry.items()}
+        return {name: part.summary for name, part in registry.items()}
     raise InputError(f"unknown kind '{kind}': one of {', '.join(KINDS)}")

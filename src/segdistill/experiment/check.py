@@ -10,7 +10,8 @@ from torch import nn
 from segdistill.config.schema import Recipe, StageRecipe
 from segdistill.data.augment import make_augment
 from segdistill.data.case import Case
-from segdistill.distillation import FeatureAutoEncoders, create_weighting
+from segdistill.distillation import create_weighting
+from segdistill.distillation.methods.lightvessel import FeatureAutoEncoders
 from segdistill.errors import InputError
 from segdistill.experiment.build import build_autoencoders, labelled_model, make_methods, require_joint
 from segdistill.experiment.inputs import stage_cases
@@ -22,7 +23,7 @@ from segdistill.models.pretrained import require_encoder_weights
 from segdistill.stats.comparison import split_name
 from segdistill.stats.verdict import SEEDS
 from segdistill.training.adversarial import make_discriminators, seen_sizes, stage_shapes
-from segdistill.training.distillation import connect
+from segdistill.training.distillation import build_learned_parts
 
 
 def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
@@ -104,7 +105,7 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
         return build_autoencoders(learned.model, network(recipe.stages[source]), source)
 
     weighting = create_weighting(stage.weighting.name, **stage.weighting.options)
-    connect(student, teachers, make_methods(stage, codes), weighting, stage.combine)
+    build_learned_parts(student, teachers, make_methods(stage, codes), weighting, stage.combine)
 
 
 def without_weights(stage: StageRecipe, channels: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Attention transfer: where a network looks, as one map per layer, whatever its channels."""
+"""Attention transfer: one map of attention per layer, whatever its channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
+from segdistill.distillation.base import STUDENT, DistillationMethod, Targets, register_method
 from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import resize
 from segdistill.models.network import Output
@@ -45,7 +45,7 @@ def attention_transfer_loss(student: Tensor, teacher: Tensor, norm: Norm = "l2")
         (B,).
 
     >>> left, right = torch.tensor([[[3.0, 0.0]]]), torch.tensor([[[0.0, 5.0]]])
-    >>> attention_transfer_loss(left, right).tolist()  # nothing in common
+    >>> attention_transfer_loss(left, right).tolist()  # no overlap
     [2.0]
     """
     student = resize(student[:, None], teacher.shape[1:])[:, 0]
@@ -62,40 +62,42 @@ def _unit(attention: Tensor) -> Tensor:
     return F.normalize(flat / torch.where(largest > 0, largest, 1), dim=1)
 
 
+@register_method("attention_transfer")
 class AttentionTransfer(DistillationMethod):
     """Attention transfer (Zagoruyko and Komodakis 2017) as AMTD uses it: the sum over layers of `attention_transfer_loss`.
 
     AMTD's Eq. 3 prints the norm of (a_s - a_t) / |a_s - a_t|, which is at least 1 wherever the maps differ and
-    undefined where they agree: a misprint of the form here, in which each map is normalised, not their difference.
+    undefined where they agree. That is a misprint of the form here, which normalises each map, not their difference.
 
     Args:
         exponent: p of |F|^p: 1 (AMTD's text, and LightVessel's group), 2 (the original), 4 (EMKD's code). Sum or mean
             over channels makes no difference after the normalisation.
         norm: see `attention_transfer_loss`. The original code takes the mean over positions of squared differences
             with weight 1000; here that is weight 1000 / (h w).
-        layers: "enc_dec" (AMTD's text), "emkd" (its code), or features one by one: see layers.py.
+        layers: "enc_dec" (AMTD's text), "emkd" (its code), or a list of features: see layers.py.
 
-    >>> methods = AttentionTransfer(layers=["encoder"])
-    >>> targets = methods.extract(Output(logits=None, features={"encoder": torch.rand(2, 8, 4, 4)}))
-    >>> methods.loss(targets, targets).tolist()
+    >>> method = AttentionTransfer(layers=["encoder"])
+    >>> targets = method.targets(Output(logits=None, features={"encoder": torch.rand(2, 8, 4, 4)}))
+    >>> method(targets, targets).tolist()
     [0.0, 0.0]
     """
 
-    compares = ("norm",)
+    loss_options = ("norm",)
 
     def __init__(
         self, exponent: Exponent = 1, norm: Norm = "l2", layers: str | Sequence[str] = "enc_dec"
     ) -> None:
+        super().__init__()
         fit_option("attention_transfer: exponent", exponent, Exponent)
         fit_option("attention_transfer: norm", norm, Norm)
         self.exponent, self.norm = exponent, norm
         self.features = parse_layers("attention_transfer", layers)
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """One attention map (B, h, w) per layer."""
         return {layer: attention_map(output.features[layer], self.exponent) for layer in self.features}
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) sum over layers."""
         losses = [
             attention_transfer_loss(student[layer], teacher[layer], self.norm) for layer in self.features
