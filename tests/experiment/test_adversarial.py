@@ -127,15 +127,15 @@ def test_two_processes_train_against_each_other(tmp_path: Path) -> None:
 
 
 def test_a_sure_discriminator_is_told_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segdistill.training.saturation.SURE", 0.0)
+    monkeypatch.setattr("segdistill.training.saturation.PERFECT", 0.0)
     path = recipe(tmp_path, fit=RECIPE["fit"] | {"epochs": 4}, stages={"teacher": ADVERSARIAL}, export=None)
     folder = tmp_path / "runs" / "tiny"
     answer = segdistill("run", path, "--device", "cpu", "--out", folder)
     assert answer.code == 0, answer.err
-    line = "warning: stage teacher: discriminator 1 tells every map in epochs 1 to 3: "
+    line = "warning: stage teacher: discriminator 1 is perfect in epochs 1 to 3: "
     assert answer.err.count(line) == 1
     assert (
-        "teacher: discriminator 2 tells every map in epochs 1 to 4: " in (folder / "report.html").read_text()
+        "teacher: discriminator 2 is perfect in epochs 1 to 4: " in (folder / "report.html").read_text()
     )
 
 

@@ -12,7 +12,7 @@ def rows(*accuracies: float, stage: int = 1) -> list[dict[str, float]]:
 def test_a_sure_discriminator_is_named_with_its_epochs() -> None:
     found = find_saturation(rows(0.7, 1.0, 0.995, 1.0, 1.0, 0.8, 1.0, 1.0, stage=3))
     assert [(warning.first, warning.last) for warning in found] == [(2, 5)]
-    assert str(found[0]).startswith("discriminator 3 tells every map in epochs 2 to 5: ")
+    assert str(found[0]).startswith("discriminator 3 is perfect in epochs 2 to 5: ")
     assert "non_saturating" in str(found[0])
 
 

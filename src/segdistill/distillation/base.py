@@ -99,6 +99,22 @@ class DistillationMethod(nn.Module, ABC):
         raise NotImplementedError
 
 
+def trained_with_student(module: nn.Module) -> list[nn.Module]:
+    """The largest submodules of a method (or it itself) that hold no critics: these train with the student.
+
+    >>> from segdistill.distillation.methods.fitnet import FitNet
+    >>> method = FitNet()
+    >>> trained_with_student(method) == [method]
+    True
+    """
+    critics = [each.critics for each in module.modules() if isinstance(each, DistillationMethod)]
+    if not any(len(each) for each in critics):
+        return [module]
+    return [
+        part for child in module.children() if child not in critics for part in trained_with_student(child)
+    ]
+
+
 def module_key(teacher: str, layer: str = "") -> str:
     """A key for the part of a teacher, or of a teacher and a layer, in an `nn.ModuleDict`.
 
@@ -183,7 +199,7 @@ class Composed(DistillationMethod):
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) weighted sum of the terms' losses."""
-        losses = [
+        losses: list[Tensor] = [
             self.weights[term] * method(term_targets(student, term), term_targets(teacher, term), network)
             for term, method in self.methods.items()
         ]

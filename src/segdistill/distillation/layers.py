@@ -17,8 +17,8 @@ PAIRS: dict[str, tuple[str, str]] = {
     "enc_dec": ("encoder", "decoder"),
     "emkd": ("low|enc1", "high|encoder"),
 }
-"""AMTD's layers: `enc_dec`, the ends of encoder and decoder, as in the paper; `emkd`, the first convolution block and the
-end of the backbone, as in the code that its experiments are based on."""
+"""AMTD's layers: `enc_dec`, the ends of encoder and decoder, as in the paper; `emkd`, the first convolution block and
+the end of the backbone, as in the code that its experiments are based on."""
 
 
 def parse_layers(method: str, layers: str | Sequence[str]) -> tuple[str, ...]:

@@ -134,7 +134,7 @@ class Uniform(Weighting):
 
 
 class _ByScore(Weighting):
-    """Weights from each teacher's soft Dice on the sample; the recipe's weights only decide which teachers are active."""
+    """Weights from each teacher's soft Dice on the sample; the recipe's only decide which teachers are active."""
 
     reads_logits = True
 

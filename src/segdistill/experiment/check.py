@@ -22,7 +22,7 @@ from segdistill.models.discriminator import RECEPTIVE_FIELD
 from segdistill.models.pretrained import require_encoder_weights
 from segdistill.stats.comparison import split_name
 from segdistill.stats.verdict import SEEDS
-from segdistill.training.adversarial import make_discriminators, seen_sizes, stage_shapes
+from segdistill.training.adversarial import make_discriminators, discriminator_sizes, stage_shapes
 from segdistill.training.distillation import build_learned_parts
 
 
@@ -171,7 +171,7 @@ def _small_maps(recipe: Recipe, stages: list[str]) -> list[str]:
             continue
         with torch.device("meta"):
             shapes = stage_shapes(without_weights(stage, channels), channels, size)
-        sizes = seen_sizes(stage.adversarial_settings, shapes, size)
+        sizes = discriminator_sizes(stage.adversarial_settings, shapes, size)
         smallest = min(sizes, key=min, default=None)
         if smallest is not None and min(smallest) < RECEPTIVE_FIELD:
             small[name] = smallest

@@ -1,60 +1,51 @@
-"""Adversaries of the student: critics that take their turn on what student and teachers said in the student's."""
+"""Critics: adversaries of the student, which train in turns with it on the targets of the student's turn."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from segdistill.distillation import DistillationMethod, WithCritics, flat
-from segdistill.distillation.base import Targets
-from segdistill.errors import InputError
+from segdistill.distillation import DistillationMethod
+from segdistill.distillation.base import Targets, module_key, weighted_terms
 from segdistill.training.task import Batch, Trainee
 
 
 class CriticTrainee(Trainee):
-    """A critic's turn, as one forward pass: its loss may take gradients of its own on the way.
+    """A critic as a player. Its forward pass is its loss, which may compute gradients itself.
 
     Args:
         critic: the network.
-        method: the method whose critic it is.
+        method: the method that it belongs to.
 
-    >>> from segdistill.distillation import Holistic
+    >>> from segdistill.distillation.methods.skd import Holistic
     >>> CriticTrainee(nn.Identity(), Holistic()).network
     Identity()
     """
 
-    def __init__(self, critic: nn.Module, method: WithCritics) -> None:
+    def __init__(self, critic: nn.Module, method: DistillationMethod) -> None:
         super().__init__(critic, lr=method.critic_lr)
-        self.method = method
+        self.loss = method.critic_loss  # not the method: it would become a submodule
 
     def forward(self, student: Targets, teacher: Targets) -> Tensor:  # type: ignore[override]
-        """The scalar loss of what both said."""
+        """The critic's scalar loss, from targets without a graph."""
         with torch.enable_grad():
-            return self.method.critic_loss(self.network, student, teacher)
-
-
-@dataclass(frozen=True)
-class _Critic:
-    methods: str
-    part: str  # of a method with several terms; "" for a method of one
-    teacher: int
+            return self.loss(self.network, student, teacher)
 
 
 class Critics:
-    """The critics of a distillation's method.
+    """All critics of the methods of a stage.
 
-    Within a step the student's turn comes first: what was said of a batch is remembered, without a graph, until the
-    last critic has had its turn on it; between steps nothing is.
+    The student's turn comes first in a step. Its targets of a batch are kept, without a graph, until the last critic
+    has had its turn on them; nothing is kept between steps.
 
     Args:
-        methods: name -> (weight, method), connected.
+        methods: name -> (weight, method), built.
         teachers: names of the teachers.
 
     Attributes:
-        players: `method/teacher` -> the critic's player.
+        players: `method/teacher`, or `method/term/teacher` -> the critic's player.
 
     >>> Critics({}, ["t"]).players
     {}
@@ -64,42 +55,33 @@ class Critics:
         self, methods: Mapping[str, tuple[float, DistillationMethod]], teachers: Sequence[str]
     ) -> None:
         self.players: dict[str, nn.Module] = {}
-        self._critics: dict[str, _Critic] = {}
         for name, (weight, whole) in methods.items():
-            for part, (_, method) in flat(weight, whole).items():
-                if not isinstance(method, WithCritics):
-                    continue
-                for j, teacher in enumerate(teachers):
-                    player = "/".join(filter(None, (name, part, teacher)))
-                    if teacher not in method.critics:
-                        raise InputError(f"{name} has no critic for teacher '{teacher}'")
-                    self.players[player] = CriticTrainee(method.critics[teacher], method)
-                    self._critics[player] = _Critic(name, part, j)
-        self._heard: dict[int, dict[str, tuple[Targets, Targets]]] = {}
+            for term, (_, method) in weighted_terms(weight, whole).items():
+                for teacher in teachers if len(method.critics) else ():
+                    critic = method.critics[module_key(teacher)]
+                    self.players["/".join(filter(None, (name, term, teacher)))] = CriticTrainee(
+                        critic, method
+                    )
+        self._targets: dict[int, dict[str, tuple[Targets, Targets]]] = {}
 
-    def hear(
-        self, batch: Batch, methods: str, part: str, teacher: int, own: Targets, theirs: Targets
-    ) -> None:
-        """Remembers what was said of a batch, if a critic is to judge it."""
-        for player, critic in self._critics.items():
-            if (critic.methods, critic.part, critic.teacher) == (methods, part, teacher):
-                pair = tuple(
-                    {name: value.detach() for name, value in targets.items()} for targets in (own, theirs)
-                )
-                self._heard.setdefault(id(batch), {})[player] = (pair[0], pair[1])
+    def keep(self, batch: Batch, player: str, student: Targets, teacher: Targets) -> None:
+        """Keeps the targets of a batch for a critic, if there is one of that name."""
+        if player in self.players:
+            student, teacher = (
+                {name: value.detach() for name, value in each.items()} for each in (student, teacher)
+            )
+            self._targets.setdefault(id(batch), {})[player] = (student, teacher)
 
     def losses(self, batch: Batch, player: str, network: nn.Module) -> dict[str, Tensor] | None:
-        """The loss of a critic on what was heard; none where its teacher was silent.
+        """The loss of a critic on the kept targets; None if its teacher had no active row.
 
         Args:
-            batch: the very one of the student's turn.
+            batch: the same object as in the student's turn.
             player: the critic's.
             network: the critic's player, or its distributed wrapper.
         """
-        evidence = self._heard.get(id(batch), {})
-        pair = evidence.pop(player, None)
-        if not evidence:
-            self._heard.pop(id(batch), None)
-        if pair is None:
-            return None
-        return {"loss": network(*pair)}
+        kept = self._targets.get(id(batch), {})
+        pair = kept.pop(player, None)
+        if not kept:
+            self._targets.pop(id(batch), None)
+        return None if pair is None else {"loss": network(*pair)}

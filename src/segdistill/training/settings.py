@@ -1,4 +1,4 @@
-"""How a stage is trained: plain settings that refuse unknown keys and wrong types."""
+"""Settings of training; unknown keys and wrong types are refused."""
 
 from __future__ import annotations
 
@@ -21,25 +21,20 @@ class _Settings(BaseModel):
 class OptimizerSettings(_Settings):
     """Optimiser of every player.
 
-    `weight_decay` is coupled L2 for adam and sgd, decoupled for adamw.
-
     >>> OptimizerSettings().name
     'adamw'
     """
 
-    name: Literal["adam", "adamw", "sgd"] = "adamw"
-    lr: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    name: Literal["adam", "adamw", "sgd"] = Field(default="adamw", description="optimiser")
+    lr: float = Field(default=2e-3, gt=0, description="learning rate; the highest one of a schedule")
+    weight_decay: float = Field(
+        default=1e-2, ge=0, description="coupled L2 for adam and sgd, decoupled for adamw"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
 
 
 class ScheduleSettings(_Settings):
     """Learning-rate schedule.
-
-    `plateau` multiplies the rate by `factor` after `patience` epochs without a lower loss (validation loss if there
-    is one); `one_cycle` warms up over `warm_up` of all steps and anneals to nearly zero; `constant` does nothing.
-    `cyclic` goes up from `lowest` to the optimiser's rate in `steps_up` steps and down again in as many, over and over
-    (AMTD: 1e-6, 1e-2, 2000); `polynomial` is lr (1 - t/T)^`power` over all T steps (LightVessel: 0.9).
 
     >>> ScheduleSettings(name="plateau").patience
     3
@@ -47,17 +42,24 @@ class ScheduleSettings(_Settings):
     ['factor', 'name', 'patience', 'power', 'warm_up']
     """
 
-    name: Literal["constant", "plateau", "one_cycle", "cyclic", "polynomial"] = "one_cycle"
-    factor: float = Field(default=0.1, gt=0, lt=1)
-    patience: int = Field(default=3, ge=0)
-    warm_up: float = Field(default=0.3, gt=0, lt=1)
-    lowest: float = Field(default=1e-6, gt=0)
-    steps_up: int = Field(default=2000, ge=1)
-    power: float = Field(default=0.9, gt=0)
+    name: Literal["constant", "plateau", "one_cycle", "cyclic", "polynomial"] = Field(
+        default="one_cycle",
+        description=(
+            "constant; plateau: times factor after patience epochs without a lower (validation) loss; one_cycle: up "
+            "during warm_up, then down to nearly zero; cyclic: up and down between lowest and lr, over and over; "
+            "polynomial: lr (1 - t/T)^power over all T steps"
+        ),
+    )
+    factor: float = Field(default=0.1, gt=0, lt=1, description="of plateau")
+    patience: int = Field(default=3, ge=0, description="epochs, of plateau")
+    warm_up: float = Field(default=0.3, gt=0, lt=1, description="share of all steps, of one_cycle")
+    lowest: float = Field(default=1e-6, gt=0, description="lowest rate, of cyclic (AMTD: 1e-6)")
+    steps_up: int = Field(default=2000, ge=1, description="steps from lowest to lr, of cyclic (AMTD: 2000)")
+    power: float = Field(default=0.9, gt=0, description="of polynomial (LightVessel: 0.9)")
 
     @model_serializer(mode="wrap")
     def _only_what_it_reads(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out the numbers of other, later schedules: a finished run is known by a hash of its settings."""
+        """Without the numbers of other, later schedules: a finished run is identified by a hash of its settings."""
         content: dict[str, Any] = dump(self)
         reads = {"cyclic": {"lowest", "steps_up"}, "polynomial": {"power"}}.get(self.name, set())
         for name in {"lowest", "steps_up", "power"} - reads:
@@ -70,44 +72,57 @@ ENDS_AT_ZERO = ("one_cycle", "polynomial")
 
 
 class FitSettings(_Settings):
-    """Everything that the loop needs to know beside the task and the data.
+    """Settings of the training loop, apart from task and data.
 
-    Attributes:
-        epochs: passes over the training cases.
-        steps: optimiser steps in all, in place of `epochs`: the last pass may end early.
-        batch_size: images per forward pass over all devices; an optimiser step takes `accumulate` of them.
-        accumulate: batches per optimiser step.
-        precision: `auto` takes bf16 where the processor computes in it, else fp32.
-        channels_last: memory format of networks and images.
-        clip_norm: largest norm of a player's gradient; None for no clipping.
-        early_stop: epochs without improvement after which training ends; None for never.
-        select: keep the weights of the "best" epoch by validation Dice, or the "last" ones; "auto" takes the last ones
-            where the learning rate has come down to zero by then: those of an epoch in the middle of such a schedule
-            have not settled (benchmarks/selection.py). Without validation cases the last ones are kept.
-        views: number of different augmentations of a case; None for a new one in every epoch.
-        augment: name of an augmentation preset (data/views.py).
-        checkpoint_seconds: at most this much work is lost by a kill; a checkpoint is also written after each epoch.
-        workers: threads that prepare batches; None takes the cores that the network's own threads leave free.
+    `select: auto` takes the last weights where the learning rate has fallen to zero by then: weights of an epoch in the
+    middle of such a schedule have not settled (benchmarks/selection.py).
 
     >>> FitSettings(epochs=20).batch_size
     8
     """
 
-    epochs: int = Field(default=40, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    accumulate: int = Field(default=1, ge=1)
-    optimizer: OptimizerSettings = OptimizerSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    channels_last: bool = True
-    clip_norm: float | None = Field(default=None, gt=0)
-    early_stop: int | None = Field(default=None, ge=1)
-    select: Literal["auto", "best", "last"] = "auto"
-    views: int | None = Field(default=None, ge=1)
-    augment: str = "light"
-    checkpoint_seconds: float = Field(default=60.0, ge=0)
-    workers: int | None = Field(default=None, ge=0)
+    epochs: int = Field(default=40, ge=1, description="passes over the training cases")
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="optimiser steps in all, in place of epochs; the last pass may end early",
+    )
+    batch_size: int = Field(default=8, ge=1, description="images per forward pass, over all devices")
+    accumulate: int = Field(default=1, ge=1, description="batches per optimiser step")
+    optimizer: OptimizerSettings = Field(
+        default=OptimizerSettings(), description="optimiser of every network"
+    )
+    schedule: ScheduleSettings = Field(default=ScheduleSettings(), description="learning-rate schedule")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="of computation; auto is bf16 where the processor computes in it, else fp32",
+    )
+    channels_last: bool = Field(default=True, description="memory format of networks and images")
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="largest norm of a gradient; none for no clipping"
+    )
+    early_stop: int | None = Field(
+        default=None, ge=1, description="epochs without improvement after which training ends; none for never"
+    )
+    select: Literal["auto", "best", "last"] = Field(
+        default="auto",
+        description=(
+            "which weights are kept: of the best epoch by validation Dice, or of the last; auto is last for schedules "
+            "that end at zero without early_stop, else best. Without validation cases the last are kept"
+        ),
+    )
+    views: int | None = Field(
+        default=None, ge=1, description="number of augmentations of a case; none for a new one in every epoch"
+    )
+    augment: str = Field(default="light", description="augmentation preset")
+    checkpoint_seconds: float = Field(
+        default=60.0, ge=0, description="time between checkpoints; one is also written after each epoch"
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="threads that prepare batches; none for the cores that the network leaves idle",
+    )
 
     @property
     def keeps_best(self) -> bool:
@@ -121,9 +136,9 @@ class FitSettings(_Settings):
         return self.early_stop is not None or self.schedule.name not in ENDS_AT_ZERO
 
     def validates(self, epoch: int, epochs: int) -> bool:
-        """Whether epoch `epoch` of `epochs`, from 0, ends with a look at the validation cases.
+        """Whether epoch `epoch` of `epochs`, from 0, ends with validation.
 
-        Every epoch does where something is decided by it; else at most ten of them and the last one, for the curves.
+        Every epoch does if something is decided by it; else at most ten of them and the last one, for the curves.
 
         >>> [epoch for epoch in range(40) if FitSettings().validates(epoch, 40)]
         [3, 7, 11, 15, 19, 23, 27, 31, 35, 39]
@@ -137,7 +152,7 @@ class FitSettings(_Settings):
         return (epoch + 1) % every == 0 or epoch + 1 == epochs
 
     def length(self, steps: int) -> tuple[int, int]:
-        """(epochs, optimiser steps in all) where an epoch has `steps`.
+        """(epochs, optimiser steps in all), if an epoch has `steps`.
 
         >>> FitSettings(epochs=2).length(10), FitSettings(steps=25).length(10)
         ((2, 20), (3, 25))
@@ -148,81 +163,104 @@ class FitSettings(_Settings):
 
     @model_serializer(mode="wrap")
     def _only_what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out what came after the first runs, where it is not used: a finished run stays finished."""
+        """Without `steps` if it is not set: a finished run is identified by a hash of its settings."""
         content: dict[str, Any] = dump(self)
         if self.steps is None:
             content.pop("steps", None)
         return content
 
 
-class AdversarialSettings(BaseModel):
+class AdversarialSettings(_Settings):
     """US-SEG's loss and discriminators (Li et al., Eq. 1 and 2); stage 1 is the finest, the network's own logits.
-
-    Attributes:
-        gan: the generator's adversarial term, "minimax" as printed or "non_saturating".
-        condition: what a discriminator sees: the map alone (as printed), the image times the map, or both.
-        native: compare and judge each stage at its own size instead of the image's.
-        alpha, beta: weights of Dice and of the adversarial term per stage; those of further stages are not read.
-        dice_stages, adv_stages: how many stages have a Dice and a discriminator, from the finest on; None for all that
-            the network has. Without discriminators (0) it is plain deep supervision.
-        width: channels of a discriminator's first convolution.
 
     >>> AdversarialSettings(adv_stages=0).alpha
     [1.0, 0.1, 0.1, 0.1]
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    gan: Literal["minimax", "non_saturating"] = "minimax"
-    condition: Literal["map", "masked_image", "concat"] = "map"
-    native: bool = False
-    alpha: list[float] = Field(default=[1.0, 0.1, 0.1, 0.1], min_length=1)
-    beta: list[float] = [0.05, 0.05, 0.05, 0.05]
-    dice_stages: int | None = Field(default=None, ge=1)
-    adv_stages: int | None = Field(default=None, ge=0)
-    width: int = Field(default=64, ge=1)
+    gan: Literal["minimax", "non_saturating"] = Field(
+        default="minimax", description="the generator's adversarial term; minimax is printed"
+    )
+    condition: Literal["map", "masked_image", "concat"] = Field(
+        default="map",
+        description="input of a discriminator: the map (as printed), the image times the map, or both",
+    )
+    native: bool = Field(
+        default=False, description="compare and discriminate each stage at its own size, not the image's"
+    )
+    alpha: list[float] = Field(
+        default=[1.0, 0.1, 0.1, 0.1],
+        min_length=1,
+        description="weight of Dice per stage; further stages are not read",
+    )
+    beta: list[float] = Field(
+        default=[0.05, 0.05, 0.05, 0.05], description="weight of the adversarial term per stage"
+    )
+    dice_stages: int | None = Field(
+        default=None, ge=1, description="stages with a Dice, from the finest on; none for all"
+    )
+    adv_stages: int | None = Field(
+        default=None,
+        ge=0,
+        description="stages with a discriminator; none for all, 0 for plain deep supervision",
+    )
+    width: int = Field(default=64, ge=1, description="channels of a discriminator's first convolution")
 
     @model_validator(mode="after")
     def _no_weight_is_negative(self) -> AdversarialSettings:
         for name, weights in (("alpha", self.alpha), ("beta", self.beta)):
             if any(weight < 0 for weight in weights):
-                raise ValueError(f"{name} has a negative weight: use 0 to leave a stage out")
+                raise ValueError(f"{name} has a negative weight: use 0 to exclude a stage")
         return self
 
 
-class JointSettings(BaseModel):
-    """LA-Net's losses and their switches (Fan et al. 2023, Eq. 6 to 10); the defaults are its second stage.
-
-    Attributes:
-        classes: labels of cases in the order of the network's answers; the first is the one to be found.
-        balance: share of the classification loss; 0 trains the location alone (the first stage), 1 the class alone.
-        class_weights: of the cross-entropy, in the order of `classes`; None weighs all alike.
-        location: "map": binary cross-entropy on the network's own map at its own size, with pseudo labels; "loss": the
-            stage's segmentation loss at full size; "none": none (classifiers; AGN as published).
-        target: how a mask is brought to the size of the map.
-        pseudo: rule for images without a location, see `losses.pseudo_labels.locate`.
-        confidence: "max": of the predicted class, literally the paper; "given": of the class that is known.
-        tau, alpha: threshold and weight of pseudo labels.
-        labelled_only: leave out training images without a location.
-        judge: what selects the epoch: validation accuracy (LA-Net), Dice, or the mean of both.
+class JointSettings(_Settings):
+    """LA-Net's losses (Fan et al. 2023, Eq. 6 to 10); the defaults are its second stage.
 
     >>> JointSettings(balance=0.0).uses_class, JointSettings().classes
     (False, ['malignant', 'benign'])
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    classes: list[str] = Field(default=["malignant", "benign"], min_length=2)
-    balance: float = Field(default=0.5, ge=0, le=1)
-    class_weights: list[float] | None = None
-    location: Literal["map", "loss", "none"] = "map"
-    target: Literal["bilinear", "nearest", "area"] = "bilinear"
-    pseudo: Literal["paper", "release", "none"] = "paper"
-    confidence: Literal["max", "given"] = "max"
-    tau: float = Field(default=0.8, ge=0, le=1)
-    alpha: float = Field(default=0.1, ge=0)
-    labelled_only: bool = False
-    judge: Literal["accuracy", "dice", "both"] = "accuracy"
+    classes: list[str] = Field(
+        default=["malignant", "benign"],
+        min_length=2,
+        description="labels of cases in the order of the network's logits; the first is the positive one",
+    )
+    balance: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of the classification loss; 0 trains the location alone, 1 the class alone",
+    )
+    class_weights: list[float] | None = Field(
+        default=None, description="of the cross-entropy, in the order of classes; none for equal ones"
+    )
+    location: Literal["map", "loss", "none"] = Field(
+        default="map",
+        description=(
+            "map: binary cross-entropy on the network's own map at its size, with pseudo labels; loss: the stage's "
+            "segmentation loss at full size; none: no location (classifiers; AGN as published)"
+        ),
+    )
+    target: Literal["bilinear", "nearest", "area"] = Field(
+        default="bilinear", description="how a mask is resized to the map"
+    )
+    pseudo: Literal["paper", "release", "none"] = Field(
+        default="paper",
+        description=(
+            "target of images without a location. paper: the map at 0.5, if the class is more certain than tau; "
+            "release: the map at tau; none: no target"
+        ),
+    )
+    confidence: Literal["max", "given"] = Field(
+        default="max", description="probability of the predicted class (as in the paper), or of the known one"
+    )
+    tau: float = Field(default=0.8, ge=0, le=1, description="threshold of pseudo labels")
+    alpha: float = Field(default=0.1, ge=0, description="weight of pseudo labels")
+    labelled_only: bool = Field(default=False, description="exclude training images without a location")
+    judge: Literal["accuracy", "dice", "both"] = Field(
+        default="accuracy",
+        description="validation number that selects the epoch: accuracy (LA-Net), Dice, or their mean",
+    )
 
     @property
     def uses_class(self) -> bool:
@@ -236,7 +274,7 @@ class JointSettings(BaseModel):
 
     @property
     def score(self) -> tuple[str, ...]:
-        """The validation numbers whose mean selects the epoch, as far as there are any.
+        """Names of the validation numbers whose mean selects the epoch.
 
         >>> JointSettings(judge="both").score
         ('val_accuracy', 'val_dice')
@@ -247,7 +285,7 @@ class JointSettings(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> JointSettings:
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes: a label twice")
+            raise ValueError("classes lists a label twice")
         weights = self.class_weights
         if weights is not None and (len(weights) != len(self.classes) or min(weights) <= 0):
             raise ValueError(f"class_weights: give {len(self.classes)} positive numbers, one for each class")

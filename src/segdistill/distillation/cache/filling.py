@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from segdistill.models.network import Output
 SAVE_SECONDS = 10.0
 WAIT_SECONDS = 0.5
 GB = 1e9
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,8 @@ def fill(
                     yield from _fill(cache, slots, layouts, teacher, options)
     except OSError as error:
         raise InputError(
-            f"cannot write the teacher cache {cache.folder}: {error.strerror or error}: free some space, lower fit.views, or "
-            "set cache: false; records in it stay, and the same command continues from there"
+            f"cannot write the teacher cache {cache.folder}: {error.strerror or error}: free some space, lower "
+            "fit.views, or set cache: false; its records stay, and the same command continues from there"
         ) from error
 
 
@@ -100,9 +99,8 @@ def _layouts(cache: TargetCache, teachers: Sequence[Teacher], options: FillOptio
             image, mask = options.to_device(_views(cache.views, slot.wanted.rows[:2], 0))
             teacher = teachers[slot.wanted.teacher]
             output = teacher(image, slot.wanted.method.features)
-            layouts[slot.entry.folder] = _with_name(
-                slot, lambda: Layout.of(_targets(slot, output, mask, teacher))  # noqa: B023
-            )
+            with _naming(slot):
+                layouts[slot.entry.folder] = Layout.of(_targets(slot, output, mask, teacher))
     return layouts
 
 
@@ -203,9 +201,9 @@ def _append(
 ) -> None:
     known = max(0, appender.count - position)  # of an entry that has more records than the others
     if known < len(mask):
-        targets = _targets(slot, output, mask, teacher)
         assert slot.entry.layout is not None
-        appender.append(_with_name(slot, lambda: slot.entry.layout.pack(targets))[known:])  # type: ignore[union-attr]
+        with _naming(slot):
+            appender.append(slot.entry.layout.pack(_targets(slot, output, mask, teacher))[known:])
 
 
 def _views(views: Views, rows: NDArray[np.int64], number: int) -> Batch:
@@ -218,10 +216,11 @@ def _targets(slot: Slot, output: Output, mask: Tensor, teacher: Teacher) -> Targ
     return slot.wanted.method.to_cache(output, mask, teacher.name)
 
 
-def _with_name(slot: Slot, work: Callable[[], T]) -> T:
-    """Runs a function, and names the method in its errors."""
+@contextmanager
+def _naming(slot: Slot) -> Iterator[None]:
+    """Names the method in errors of its targets."""
     try:
-        return work()
+        yield
     except InputError as error:
         name = slot.wanted.name or "soft_prediction"
         raise InputError(f"method {name} cannot be cached: {error}: set cache: false") from error

@@ -64,7 +64,7 @@ def _unit(attention: Tensor) -> Tensor:
 
 @register_method("attention_transfer")
 class AttentionTransfer(DistillationMethod):
-    """Attention transfer (Zagoruyko and Komodakis 2017) as AMTD uses it: the sum over layers of `attention_transfer_loss`.
+    """Attention transfer (Zagoruyko and Komodakis 2017; AMTD): the sum over layers of `attention_transfer_loss`.
 
     AMTD's Eq. 3 prints the norm of (a_s - a_t) / |a_s - a_t|, which is at least 1 wherever the maps differ and
     undefined where they agree. That is a misprint of the form here, which normalises each map, not their difference.

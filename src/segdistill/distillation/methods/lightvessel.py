@@ -22,8 +22,8 @@ Latent = Literal["vector", "per_channel"]
 Pairs = str | Sequence[int] | Sequence[Sequence[str]]
 
 PAIR = ("pair_encoder|enc@4", "pair_decoder|dec@4")
-"""The symmetric pair at a quarter of the image's size that LightVessel's group uses: the pair that a network names after
-its paper, or else the ends of the encoder's and of the decoder's stride 4."""
+"""The symmetric pair at a quarter of the image's size that LightVessel's group uses: the pair that a network names
+after its paper, or else the ends of the encoder's and of the decoder's stride 4."""
 
 
 def parse_pairs(layers: Pairs) -> tuple[tuple[str, str], ...]:
@@ -170,7 +170,10 @@ def feature_autoencoder(
         network: declares its features; only their channels are read.
         name: of the network, for messages.
         layers: see `parse_pairs`.
-        latent, size, grid, hidden: see `AutoEncoder`.
+        latent: see `AutoEncoder`, as the next three.
+        size: of a latent vector.
+        grid: positions per side.
+        hidden: width of the hidden layer.
 
     Raises:
         InputError: the network does not declare these features.
@@ -250,9 +253,9 @@ def feature_similarity_loss(student: Tensor, teacher: Tensor, distance: Distance
 class FeatureSimilarity(DistillationMethod):
     """Feature-wise similarity distillation (FSD; LightVessel, Dang et al. 2023, section 3.2).
 
-    Encoder and decoder features become latents by auto-encoders, which are trained before, one set for each network: the
-    student's on the same architecture without distillation. They are frozen, and like a teacher no submodules;
-    gradients pass through the student's into the student.
+    Encoder and decoder features become latents by auto-encoders, which are trained before, one set for each network:
+    the student's on the same architecture without distillation. They are frozen and, like teachers, no submodules.
+    Gradients pass through the student's into the student.
 
     Args:
         layers: "pair" (default, one pair at a quarter of the size, as in the group's code), strides such as [2, 4], or
@@ -309,8 +312,8 @@ class FeatureSimilarity(DistillationMethod):
                 expected = codes.encoder(layer).channels
                 if layer in self.features and info.channels != expected:
                     raise InputError(
-                        f"feature_similarity: the auto-encoder of '{name}' takes {expected} channels at {layer}, but the "
-                        f"network has {info.channels}: train it on this network"
+                        f"feature_similarity: the auto-encoder of '{name}' takes {expected} channels at {layer}, but "
+                        f"the network has {info.channels}: train it on this network"
                     )
 
     def _codes(self, name: str) -> FeatureAutoEncoders:
@@ -377,8 +380,8 @@ def adversarial_similarity_loss(
 class AdversarialSimilarity(DistillationMethod):
     """Adversarial similarity distillation (LightVessel, Dang et al. 2023, Eq. 4 and 5); nothing in it is adversarial.
 
-    The distance of Eq. 4 is printed as a sum over the n positions, about 30 for 256 x 256: far more than a cross-entropy
-    of 0.05, and dependent on the image's size. Here it is divided by the root of n.
+    The distance of Eq. 4 is printed as a sum over the n positions, about 30 for 256 x 256: far more than a
+    cross-entropy of 0.05, and dependent on the image's size. Here it is divided by the root of n.
 
     Args:
         form: "image" compares one number per image (Eq. 4 and 5 literally); "pixel" compares the errors position by
