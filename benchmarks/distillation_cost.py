@@ -20,10 +20,10 @@ from common import alternate, arguments, machine, milliseconds, report, scratch,
 from segdistill.data.phantom import write_phantom
 from segdistill.data.store import prepare_store
 from segdistill.data.views import Views
-from segdistill.distillation import DistillationMethod, Teacher, create_method, flat
+from segdistill.distillation import DistillationMethod, Teacher, create_method
 from segdistill.distillation.cache.entry import RECORDS
-from segdistill.distillation.cache.filling import How, fill
-from segdistill.distillation.cache.reading import TargetCache, Wanted, extraction
+from segdistill.distillation.cache.filling import FillOptions, fill
+from segdistill.distillation.cache.reading import TargetCache, Wanted, cache_facts
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
@@ -94,21 +94,21 @@ class Bench:
         """Fills the cache of a method, and notes what that took; the task then reads it."""
         rows = np.arange(len(views))
         wanted = [
-            Wanted(j, name, term, inner, {"teacher": j, "precision": precision} | extraction(inner), rows)
+            Wanted(j, name, term, inner, {"teacher": j, "precision": precision} | cache_facts(inner), rows)
             for j in range(len(WEIGHTS))
             for term, (_, inner) in flat(1.0, method).items()
         ]
         cache = TargetCache(self.work / "cache", views, VIEWS, wanted)
         known = self._bytes()
         began = time.perf_counter()
-        how = How(torch.device("cpu"), self.args.batch_size, channels_last=True)
+        how = FillOptions(torch.device("cpu"), self.args.batch_size, channels_last=True)
         list(fill(cache, task.teachers, how, 1e12))
         self.filled[f"{name} {precision}"] = {
             "seconds": round(time.perf_counter() - began, 2),
             "mb": round((self._bytes() - known) / 1e6, 2),
         }
         cache.attach()
-        task.recall = cache.recall
+        task.read_cache = cache.read
 
     def _bytes(self) -> int:
         return sum(path.stat().st_size for path in (self.work / "cache").glob(f"*/{RECORDS}"))

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from common import arguments, machine, report, tell, two_cores
-from segdistill.distillation import METHODS, DistillationMethod, FeatureSimilarity, create_method
-from segdistill.distillation.methods.lightvessel import PAIR, FeatureAutoEncoders
+from segdistill.distillation import METHODS, DistillationMethod, create_method
+from segdistill.distillation.methods.lightvessel import PAIR, FeatureAutoEncoders, FeatureSimilarity
 from segdistill.losses import LOSSES, create_loss
 from segdistill.models.network import FeatureInfo, Output
 

@@ -207,5 +207,5 @@ def test_without_a_matrix_a_failure_stops_the_run(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(content))
     answer = segdistill("run", path, "--device", "cpu", "--out", tmp_path / "run")
     assert answer.code == 1
-    assert "became" in answer.line
+    assert "training stopped: " in answer.line
     assert not (tmp_path / "run" / "stages" / "other").exists()

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from segdistill.distillation import WEIGHTINGS, create_weighting, soft_dice_score
+from segdistill.distillation import WEIGHTINGS, create_weighting
+from segdistill.distillation.weighting import soft_dice_score
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 from tests.distillation.contract import Array
@@ -82,7 +83,7 @@ def test_who_does_not_speak_stays_silent(name: str, case: tuple[list[Array], np.
 def test_who_reads_no_predictions_needs_none(name: str) -> None:
     """A cache keeps none for them then."""
     weighting, student = create_weighting(name), {"encoder": FeatureInfo("encoder", 4, 4)}
-    weighting.connect(student, ["a", "b"])
+    weighting.build(student, ["a", "b"])
     given, target = torch.ones(3, 2), torch.zeros(3, 4, 4, dtype=torch.long)
     output = Output(None, {"encoder": torch.rand(3, 4, 2, 2)})
     if weighting.reads_logits:
@@ -116,7 +117,7 @@ def test_perfect_teachers_are_equal_as_printed() -> None:
 
 
 def test_bad_use_is_explained() -> None:
-    with pytest.raises(InputError, match="unknown weighting 'scores': did you mean 'score'"):
+    with pytest.raises(InputError, match="unknown teacher weighting 'scores': did you mean 'score'"):
         create_weighting("scores")
     with pytest.raises(InputError, match="temperature must be positive"):
         create_weighting("softmax", temperature=0)

@@ -187,9 +187,9 @@ def test_what_a_recipe_must_not_say(stage: dict[str, Any], message: str, tmp_pat
     [
         (
             ("data.size=16",),
-            "stage teacher: discriminator 1 would see maps of 16x16 and needs 32x32 at least",
+            "stage teacher: the maps of discriminator 1 are 16x16, but must be at least 32x32",
         ),
-        (("stages.teacher.adversarial.native=true",), "discriminator 2 would see maps of 16x16"),
+        (("stages.teacher.adversarial.native=true",), "the maps of discriminator 2 are 16x16"),
         (("stages.teacher.adversarial.adv_stages=3",), "has 2 supervised stages, and adversarial asks for 3"),
         (("stages.teacher.model.stages=1", "stages.teacher.adversarial.alpha=[]"), "alpha"),
     ],

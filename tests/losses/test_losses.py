@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from segdistill.errors import InputError
-from segdistill.losses import LOSSES, create_loss, dice_loss, iou_loss, lovasz_softmax
-from segdistill.losses.lovasz import _jaccard_steps
+from segdistill.losses import LOSSES, create_loss
+from segdistill.losses.dice import dice_loss
+from segdistill.losses.iou import iou_loss
+from segdistill.losses.lovasz import _jaccard_steps, lovasz_softmax
 
 
 def softmax(z: np.ndarray) -> np.ndarray:

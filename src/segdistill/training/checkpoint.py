@@ -182,7 +182,7 @@ def check_weights(networks: Mapping[str, nn.Module], epoch: int, step: int) -> N
     >>> check_weights({"net": nn.Linear(1, 1)}, 0, 0)
     """
     sums = {
-        f"weights of {name}": torch.stack([weight.detach().sum() for weight in network.parameters()]).sum()
+        f"a weight of {name}": torch.stack([weight.detach().sum() for weight in network.parameters()]).sum()
         for name, network in networks.items()
     }
     check_values(to_floats(sums), epoch, step)

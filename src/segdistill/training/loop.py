@@ -210,7 +210,7 @@ class Training:
     def check_weights(self) -> None:
         """Stops if a weight is NaN or infinite."""
         networks: dict[str, nn.Module] = {player.name: player.trainee for player in self.players}
-        check_weights(networks, self.position.epoch, self.position.step)
+        check_weights(networks, self.position.epoch, self.position.step - 1)
 
     def _mean_losses(self, steps: int) -> dict[str, float]:
         """Means over the epoch's steps and all processes, so that all processes come to the same decisions."""
