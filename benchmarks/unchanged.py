@@ -33,8 +33,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # Old name -> new name, applied to the recorded side. Patterns (re.sub) are applied one after the other.
 STAGES: dict[str, str] = {"student_alone": "baseline"}
 COLUMNS: dict[str, str] = {}  # of metrics.csv and classification.csv, and parts of evaluation.json
-CURVES: list[tuple[str, str]] = []  # patterns in the columns of curves.csv, which hold names of stages
-TENSORS: list[tuple[str, str]] = []  # patterns in the names of parameters
+# patterns in the columns of curves.csv, which hold names of stages
+CURVES: list[tuple[str, str]] = [("^mixture/", "combined/"), ("^weighing/", "weighting/")]
+# patterns in the names of parameters
+TENSORS: list[tuple[str, str]] = [(r"\.gather\.", ".join."), (r"\.scatter\.", ".split.")]
 INITIALISERS: list[tuple[str, str]] = []  # patterns in the names of a model file's tensors
 OUTPUTS: dict[str, str] = {}  # of a model file
 

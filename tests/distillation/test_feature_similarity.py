@@ -14,7 +14,6 @@ from segdistill.distillation.methods.lightvessel import (
     FeatureAutoEncoders,
     FeatureSimilarity,
     feature_autoencoder,
-    feature_similarity_loss,
     latent_similarity,
 )
 from segdistill.errors import InputError
@@ -55,7 +54,8 @@ def test_loss_over_pairs(distance: str) -> None:
     rng = np.random.default_rng(0)
     s, t = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
     expected = np.sqrt(((s - t) ** 2).sum(1)) if distance == "l2" else ((s - t) ** 2).mean(1)
-    got = feature_similarity_loss(torch.tensor(s), torch.tensor(t), distance)  # type: ignore[arg-type]
+    own, other = ({"similarity": torch.tensor(each)} for each in (s, t))
+    got = FeatureSimilarity(distance=distance)(own, other)  # type: ignore[arg-type]
     np.testing.assert_allclose(got.numpy(), expected)
 
 

@@ -50,13 +50,13 @@ def test_the_combination_is_the_weighted_sum_of_probabilities() -> None:
     targets = [method.targets(Output(None, {}, label=torch.from_numpy(z))) for z in logits]
     got = method.combine_targets(targets, torch.from_numpy(weights).float())["log_probability"].exp().numpy()
     p, q = (softmax(z, axis=1) for z in logits)
-    np.testing.assert_allclose(got, weights[:, :1] * p + weights[:, 1:] * q, rtol=1e-4)
+    np.testing.assert_allclose(got[..., 0], weights[:, :1] * p + weights[:, 1:] * q, rtol=1e-4)
 
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="needs networks that classify images"):
         SoftLabel().targets(Output(torch.zeros(1, 2, 2, 2), {}))
-    with pytest.raises(InputError, match="the student has 2 classes of images, its teacher 3"):
-        SoftLabel()({"log_probability": torch.zeros(1, 2)}, {"log_probability": torch.zeros(1, 3)})
+    with pytest.raises(InputError, match="the student has 2 classes, its teacher 3"):
+        SoftLabel()({"log_probability": torch.zeros(1, 2, 1)}, {"log_probability": torch.zeros(1, 3, 1)})
     with pytest.raises(InputError, match="temperature must be positive"):
         SoftLabel(temperature=0)

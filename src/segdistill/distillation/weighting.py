@@ -22,6 +22,9 @@ from segdistill.losses import one_hot, probabilities
 from segdistill.models.network import Output
 from segdistill.registry import Registry
 
+Logits = Sequence[Tensor | None]
+"""(B, C, ...) of each teacher; None for a classifier, or if they are not read."""
+
 
 class Weighting(nn.Module, ABC):
     """Weights of J teachers on each of B samples.
@@ -42,14 +45,12 @@ class Weighting(nn.Module, ABC):
         return
 
     @abstractmethod
-    def forward(
-        self, given: Tensor, logits: Sequence[Tensor | None], mask: Tensor, student: Output | None = None
-    ) -> Tensor:
+    def forward(self, given: Tensor, logits: Logits, mask: Tensor, student: Output | None = None) -> Tensor:
         """(B, J) weights; without a graph unless they are learned.
 
         Args:
             given: (B, J) weights of the recipe; where one is 0 the teacher is not active, and its weight stays 0.
-            logits: (B, C, ...) of each teacher; None for a classifier, or if `reads_logits` is False.
+            logits: of each teacher.
             mask: (B, ...) class indices.
             student: its output, for learned weights.
         """
@@ -111,9 +112,7 @@ class Fixed(Weighting):
     [[0.5, 0.25]]
     """
 
-    def forward(
-        self, given: Tensor, logits: Sequence[Tensor | None], mask: Tensor, student: Output | None = None
-    ) -> Tensor:
+    def forward(self, given: Tensor, logits: Logits, mask: Tensor, student: Output | None = None) -> Tensor:
         """(B, J), as given."""
         return given
 
@@ -126,9 +125,7 @@ class Uniform(Weighting):
     [[0.5, 0.5]]
     """
 
-    def forward(
-        self, given: Tensor, logits: Sequence[Tensor | None], mask: Tensor, student: Output | None = None
-    ) -> Tensor:
+    def forward(self, given: Tensor, logits: Logits, mask: Tensor, student: Output | None = None) -> Tensor:
         """(B, J), equal in each row."""
         return shares(torch.ones_like(given), given > 0)
 
@@ -138,9 +135,7 @@ class _ByScore(Weighting):
 
     reads_logits = True
 
-    def forward(
-        self, given: Tensor, logits: Sequence[Tensor | None], mask: Tensor, student: Output | None = None
-    ) -> Tensor:
+    def forward(self, given: Tensor, logits: Logits, mask: Tensor, student: Output | None = None) -> Tensor:
         """(B, J); a row sums to 1 if any teacher is active."""
         known = [each for each in logits if each is not None]
         if len(known) < len(logits):
@@ -249,9 +244,7 @@ class AdaptiveFactors(Weighting):
         """
         (layer,) = self.features
         if layer not in student:
-            raise InputError(
-                "weighting adaptive_factors needs a student that declares its features (feature_info)"
-            )
+            raise InputError("adaptive_factors needs a student that declares its features (feature_info)")
         channels = student[layer].channels
         # both of length about 1, whatever C is: the weights begin near 1 / J, and the penalty near 0.1 (1 + J)
         self.factors = nn.Parameter(torch.randn(len(teachers), channels) * channels**-0.5)
@@ -261,9 +254,7 @@ class AdaptiveFactors(Weighting):
     def _learns(self) -> bool:
         return not self.steps or int(self.taken) <= self.steps
 
-    def forward(
-        self, given: Tensor, logits: Sequence[Tensor | None], mask: Tensor, student: Output | None = None
-    ) -> Tensor:
+    def forward(self, given: Tensor, logits: Logits, mask: Tensor, student: Output | None = None) -> Tensor:
         """(B, J) with a graph while it learns; a row sums to 1 if any teacher is active."""
         assert student is not None
         if self.training:

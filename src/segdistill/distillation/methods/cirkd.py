@@ -290,11 +290,11 @@ class MemoryContrast(DistillationMethod):
         own = memory(resize(student["feature"], teacher["feature"].shape[2:]).flatten(2))
         if memory.training:
             memory.store(theirs, teacher["masks"], self.per_image)
-        losses = [
+        pixel, region = (
             weight * memory_loss(own, theirs, memory.draw(kind, self.drawn[kind]), self.temperature)
             for kind, weight in self.weights.items()
-        ]
-        return losses[0] + losses[1]
+        )
+        return pixel + region
 
 
 @register_method("cirkd")
@@ -328,24 +328,14 @@ class CIRKD(Composed):
         drawn_pixels: int = 4_096,
         drawn_regions: int = 1_024,
     ) -> None:
-        memory = MemoryContrast(
-            layers=layers,
-            pixel=memory_pixel,
-            region=memory_region,
-            classes=classes,
-            temperature=temperature,
-            pixels=pixels,
-            per_image=per_image,
-            regions=regions,
-            drawn_pixels=drawn_pixels,
-            drawn_regions=drawn_regions,
-            grid=grid,
-        )
+        weights, lengths = (memory_pixel, memory_region), (pixels, per_image, regions)
+        drawn = (drawn_pixels, drawn_regions)
+        memory = MemoryContrast(layers, *weights, classes, temperature, *lengths, *drawn, grid)
         super().__init__(
             "cirkd",
             {
                 "prediction": (prediction, SoftPrediction()),
                 "batch": (batch, CrossImage(layers, temperature, grid)),
-                "memory": (float(memory_pixel > 0 or memory_region > 0), memory),
+                "memory": (float(max(weights) > 0), memory),
             },
         )

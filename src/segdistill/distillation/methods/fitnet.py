@@ -21,19 +21,9 @@ from segdistill.models.network import Output
 from segdistill.options import fit_option
 
 
-def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over channels and positions of the squared difference: (B, C, ...) and (B, C, ...) to (B,).
-
-    >>> import torch
-    >>> hint_loss(torch.zeros(1, 2, 2, 2), torch.full((1, 2, 2, 2), 3.0)).tolist()
-    [9.0]
-    """
-    return (student - teacher).square().flatten(1).mean(1)
-
-
 @register_method("fitnet")
 class FitNet(DistillationMethod):
-    """Hints (FitNets, Romero et al. 2015): sum over layers of `hint_loss`(r(F_student), F_teacher).
+    """Hints (FitNets, Romero et al. 2015): sum over layers of the mean square of r(F_student) - F_teacher.
 
     r is a learned 1x1 convolution to the teacher's width, one per teacher and layer. Maps of another size are resized
     linearly to the teacher's.
@@ -103,5 +93,5 @@ class FitNet(DistillationMethod):
             own = fitted(self.projections, network, layer, student[layer], theirs)
             if self.normalise:
                 own, theirs = unit(own), unit(theirs)
-            losses.append(hint_loss(own, theirs))
+            losses.append((own - theirs).square().flatten(1).mean(1))
         return sum(losses[1:], losses[0])

@@ -94,22 +94,16 @@ class AutoEncoder(nn.Module):
     def encode(self, feature: Tensor) -> Tensor:
         """(B, C, h, w) -> latents (B, size) or (B, C, size), in float32 also under autocast."""
         with exact(feature):
-            return self._encode(self.pool(feature))
-
-    def _encode(self, pooled: Tensor) -> Tensor:
-        code: Tensor = self.squeeze(pooled)
-        if self.latent == "vector":
-            code = self.join(code.squeeze(2))
-        return code
+            code: Tensor = self.squeeze(self.pool(feature))
+            return self.join(code.squeeze(2)) if self.latent == "vector" else code
 
     def forward(self, feature: Tensor) -> Tensor:
         """(B,) mean absolute error of the reconstruction of (B, C, h, w)."""
         with exact(feature):
-            pooled = self.pool(feature)
-            latent = self._encode(pooled)
+            latent = self.encode(feature)
             code = self.split(latent)[..., None] if self.latent == "vector" else latent
-            rebuilt: Tensor = self.spread(code)
-            return (rebuilt - pooled).abs().mean((1, 2))
+            error: Tensor = self.spread(code) - self.pool(feature)
+            return error.abs().mean((1, 2))
 
 
 class FeatureAutoEncoders(nn.Module):
@@ -117,25 +111,19 @@ class FeatureAutoEncoders(nn.Module):
 
     Args:
         channels: layer -> channels of the feature.
-        latent, size, grid, hidden: see `AutoEncoder`.
+        latent: see `AutoEncoder`.
+        sizes: size, grid and hidden of `AutoEncoder`.
 
     >>> codes = FeatureAutoEncoders({"enc@4": 8, "dec@4": 8}, size=16)
     >>> sorted(codes({"enc@4": torch.zeros(2, 8, 4, 4), "dec@4": torch.zeros(2, 8, 4, 4)}))
     ['dec@4', 'enc@4']
     """
 
-    def __init__(
-        self,
-        channels: Mapping[str, int],
-        latent: Latent = "vector",
-        size: int = 512,
-        grid: int = 16,
-        hidden: int = 64,
-    ) -> None:
+    def __init__(self, channels: Mapping[str, int], latent: Latent = "vector", **sizes: int) -> None:
         super().__init__()
         self.latent = latent
         self.encoders = nn.ModuleDict(
-            {layer: AutoEncoder(count, latent, size, grid, hidden) for layer, count in channels.items()}
+            {layer: AutoEncoder(count, latent, **sizes) for layer, count in channels.items()}
         )
 
     @property
@@ -186,9 +174,8 @@ def feature_autoencoder(
     infos = declared_layers(network, wanted, name)
     if not infos:
         raise InputError(f"{name} declares no features (feature_info): auto-encoders need their channels")
-    return FeatureAutoEncoders(
-        {layer: info.channels for layer, info in infos.items()}, latent, size, grid, hidden
-    )
+    channels = {layer: info.channels for layer, info in infos.items()}
+    return FeatureAutoEncoders(channels, latent, size=size, grid=grid, hidden=hidden)
 
 
 Distance = Literal["l2", "mse"]
@@ -236,19 +223,6 @@ def _length(stack: Tensor) -> Tensor:
     return length[:, None, None]
 
 
-def feature_similarity_loss(student: Tensor, teacher: Tensor, distance: Distance = "l2") -> Tensor:
-    """(B,) distance between similarities (B, pairs): Euclidean over pairs (LightVessel Eq. 3), or mean of squares.
-
-    >>> feature_similarity_loss(torch.tensor([[0.25]]), torch.tensor([[0.5]])).tolist()
-    [0.25]
-    """
-    difference = student - teacher
-    if distance == "mse":
-        return difference.square().mean(1)
-    norm: Tensor = torch.linalg.vector_norm(difference, dim=1)
-    return norm
-
-
 @register_method("feature_similarity")
 class FeatureSimilarity(DistillationMethod):
     """Feature-wise similarity distillation (FSD; LightVessel, Dang et al. 2023, section 3.2).
@@ -261,7 +235,7 @@ class FeatureSimilarity(DistillationMethod):
         layers: "pair" (default, one pair at a quarter of the size, as in the group's code), strides such as [2, 4], or
             pairs such as [[enc2, dec2]]; the auto-encoders must have been trained for the same.
         outer: see `latent_similarity`.
-        distance: see `feature_similarity_loss`.
+        distance: between the similarities of all pairs: Euclidean (LightVessel Eq. 3), or "mse", the mean of squares.
         autoencoders: name of a network ("student" and each teacher) -> its trained auto-encoders.
 
     >>> codes = FeatureAutoEncoders({"e": 4, "d": 6}, size=8)
@@ -334,46 +308,14 @@ class FeatureSimilarity(DistillationMethod):
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) distance between the similarities."""
-        return feature_similarity_loss(student["similarity"], teacher["similarity"], self.distance)
+        difference = student["similarity"] - teacher["similarity"]
+        if self.distance == "mse":
+            return difference.square().mean(1)
+        norm: Tensor = torch.linalg.vector_norm(difference, dim=1)
+        return norm
 
 
 Form = Literal["image", "pixel"]
-
-
-def prediction_error(logits: Tensor, target: Tensor) -> Tensor:
-    """|p - g| of the foreground at every position: logits (B, C, ...), target (B, ...) -> (B, ...), in float32.
-
-    With more than two classes the foreground is all but class 0.
-
-    >>> prediction_error(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]])).tolist()
-    [[[0.5, 0.5]]]
-    """
-    return (probabilities(logits)[:, 1:].sum(1) - (target > 0).float()).abs()
-
-
-def adversarial_similarity_loss(
-    student: Tensor, teacher: Tensor, form: Form = "image", one_sided: bool = False
-) -> Tensor:
-    """Distance between the errors of student and teacher.
-
-    Args:
-        student: (B,) root mean squared error for form "image", (B, ...) absolute errors for "pixel".
-        teacher: of the same shape.
-        form: "image" is |e_s - e_t| (LightVessel Eq. 5), "pixel" the root of the mean over positions of (e_s - e_t)^2.
-        one_sided: count only differences where the student's error is larger.
-
-    Returns:
-        (B,).
-
-    >>> adversarial_similarity_loss(torch.tensor([0.1]), torch.tensor([0.3]), one_sided=True).tolist()
-    [0.0]
-    """
-    difference = student - teacher
-    if one_sided:
-        difference = difference.relu()
-    if form == "image":
-        return difference.abs()
-    return (difference.square().flatten(1).mean(1) + EPSILON).sqrt()
 
 
 @register_method("adversarial_similarity")
@@ -384,8 +326,8 @@ class AdversarialSimilarity(DistillationMethod):
     cross-entropy of 0.05, and dependent on the image's size. Here it is divided by the root of n.
 
     Args:
-        form: "image" compares one number per image (Eq. 4 and 5 literally); "pixel" compares the errors position by
-            position, as the text describes it ("pixel-wise", "spatial").
+        form: "image" compares one root mean square error per image (Eq. 4 and 5 literally); "pixel" is the root mean
+            square of the difference of errors at each position, as in the text ("pixel-wise", "spatial").
         one_sided: no loss for a student whose error is smaller than its teacher's; Eq. 5 would make it worse.
 
     >>> method = AdversarialSimilarity()
@@ -405,13 +347,18 @@ class AdversarialSimilarity(DistillationMethod):
         self.one_sided = one_sided
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """(B,) errors of images, or (B, ...) errors of positions."""
+        """(B,) errors of images, or (B, ...) errors |p - g| of the foreground, all but class 0, at each position."""
         logits = logits_of(output, "adversarial_similarity")
-        error = prediction_error(logits, mask_of(mask, "adversarial_similarity"))
+        reference = (mask_of(mask, "adversarial_similarity") > 0).float()
+        error = (probabilities(logits)[:, 1:].sum(1) - reference).abs()
         if self.form == "image":
             error = (error.square().flatten(1).mean(1) + EPSILON).sqrt()
         return {"error": error}
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) distance between the errors."""
-        return adversarial_similarity_loss(student["error"], teacher["error"], self.form, self.one_sided)
+        difference = student["error"] - teacher["error"]
+        difference = difference.relu() if self.one_sided else difference
+        if self.form == "image":
+            return difference.abs()
+        return (difference.square().flatten(1).mean(1) + EPSILON).sqrt()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,8 +42,39 @@ def soft_prediction_loss(
     return divergence.flatten(1).mean(1) * temperature**2
 
 
+class _Soft(DistillationMethod):
+    combinable = True
+    name: ClassVar[str]
+
+    def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise InputError(f"{self.name}: temperature must be positive, not {temperature}")
+        fit_option(f"{self.name}: direction", direction, Direction)
+        self.temperature, self.direction = temperature, direction
+
+    def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
+        """Log of sum_j w_j p_j, with weights (B, J) that sum to 1 (AMTD, section on adaptive weights)."""
+        together = torch.stack([each["log_probability"] for each in targets], dim=1)
+        share = weights.to(together).log().reshape(*weights.shape, *[1] * (together.ndim - 2))
+        return {"log_probability": torch.logsumexp(together + share, dim=1)}
+
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) divergence.
+
+        Raises:
+            InputError: the networks have different classes.
+        """
+        own, theirs = student["log_probability"], teacher["log_probability"]
+        if own.shape[1] != theirs.shape[1]:
+            raise InputError(
+                f"{self.name}: the student has {own.shape[1]} classes, its teacher {theirs.shape[1]}: make them equal"
+            )
+        return soft_prediction_loss(own, theirs, self.temperature, self.direction)
+
+
 @register_method("soft_prediction")
-class SoftPrediction(DistillationMethod):
+class SoftPrediction(_Soft):
     """Soft-prediction method (Hinton et al. 2015; LightBTSeg Eq. 8 and 9; AMTD Eq. 1 and 2).
 
     Args:
@@ -57,19 +88,12 @@ class SoftPrediction(DistillationMethod):
     torch.Size([2])
     """
 
-    combinable = True
+    name = "soft_prediction"
     cache_form = "soft_prediction"
-
-    def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
-        super().__init__()
-        if temperature <= 0:
-            raise InputError(f"soft_prediction: temperature must be positive, not {temperature}")
-        fit_option("soft_prediction: direction", direction, Direction)
-        self.temperature, self.direction = temperature, direction
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Log-probabilities (B, C, ...) at the temperature."""
-        return {"log_probability": log_probabilities(logits_of(output, "soft_prediction"), self.temperature)}
+        return {"log_probability": log_probabilities(logits_of(output, self.name), self.temperature)}
 
     def to_cache(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Of two classes the log-odds (B, 1, ...), of more the log-probabilities, at temperature 1.
@@ -77,7 +101,7 @@ class SoftPrediction(DistillationMethod):
         These determine the prediction at every temperature, in half the numbers. Rounding the log-odds changes each
         probability by a small relative error, however small it is.
         """
-        known = log_probabilities(logits_of(output, "soft_prediction"))
+        known = log_probabilities(logits_of(output, self.name))
         if known.shape[1] > 2:
             return {"log_probability": known}
         return {"log_odds": known[:, 1:] - known[:, :1]}
@@ -89,21 +113,9 @@ class SoftPrediction(DistillationMethod):
         odds = cached["log_odds"] / self.temperature
         return {"log_probability": torch.cat([F.logsigmoid(-odds), F.logsigmoid(odds)], dim=1)}
 
-    def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
-        """Log of sum_j w_j softmax(z_j / T), with weights (B, J) that sum to 1 (AMTD, section on adaptive weights)."""
-        together = torch.stack([each["log_probability"] for each in targets], dim=1)
-        share = weights.to(together).log().reshape(*weights.shape, *[1] * (together.ndim - 2))
-        return {"log_probability": torch.logsumexp(together + share, dim=1)}
-
-    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) divergence."""
-        return soft_prediction_loss(
-            student["log_probability"], teacher["log_probability"], self.temperature, self.direction
-        )
-
 
 @register_method("soft_label")
-class SoftLabel(DistillationMethod):
+class SoftLabel(_Soft):
     """Soft-label method (Hinton et al. 2015): KL of class probabilities of the image at temperature T, times T^2.
 
     As `SoftPrediction`, but of the image's classes: for classifiers and joint networks.
@@ -118,37 +130,15 @@ class SoftLabel(DistillationMethod):
     [0.0, 0.0]
     """
 
-    combinable = True
+    name = "soft_label"
     loss_options = ("direction",)
 
-    def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
-        super().__init__()
-        if temperature <= 0:
-            raise InputError(f"soft_label: temperature must be positive, not {temperature}")
-        fit_option("soft_label: direction", direction, Direction)
-        self.temperature, self.direction = temperature, direction
-
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Log-probabilities (B, K) of the image's classes at the temperature."""
+        """Log-probabilities (B, K, 1) of the image's classes at the temperature: an image is one position."""
         if output.label is None:
             raise InputError("soft_label needs networks that classify images, such as lanet_resnet18")
-        return {"log_probability": torch.log_softmax(output.label.float() / self.temperature, dim=1)}
-
-    def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
-        """Log of sum_j w_j p_j, with weights (B, J) that sum to 1."""
-        together = torch.stack([each["log_probability"] for each in targets], dim=1)
-        return {"log_probability": torch.logsumexp(together + weights.to(together).log()[:, :, None], dim=1)}
-
-    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) divergence."""
-        first, second = student["log_probability"], teacher["log_probability"]
-        if first.shape[1] != second.shape[1]:
-            raise InputError(
-                f"soft_label: the student has {first.shape[1]} classes of images, its teacher {second.shape[1]}: "
-                "they must be the same"
-            )
-        # an image is one position
-        return soft_prediction_loss(first[..., None], second[..., None], self.temperature, self.direction)
+        known = torch.log_softmax(output.label.float() / self.temperature, dim=1)
+        return {"log_probability": known[..., None]}
 
 
 class ElementMeanPrediction(SoftPrediction):
