@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segdistill.distillation import create_method
-from segdistill.distillation.methods.attention_transfer import AttentionTransfer, attention_transfer_loss
+from segdistill.distillation.methods.attention_transfer import AttentionTransfer
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 from tests.distillation.contract import Array, MethodContract, slope_of
@@ -86,12 +86,12 @@ def test_taps_are_summed(pair: tuple[Array, Array]) -> None:
 
 def test_only_the_pattern_counts_not_its_strength() -> None:
     a = torch.rand(2, 5, 5)
-    assert attention_transfer_loss(a * 1e-3, a * 1e30).abs().max() < 1e-6  # squares of it overflow
+    assert AttentionTransfer().layer_loss(a * 1e-3, a * 1e30).abs().max() < 1e-6  # squares of it overflow
 
 
 def test_a_dead_map_gives_a_finite_gap() -> None:
     dead = torch.zeros(1, 4, 4, requires_grad=True)
-    loss = attention_transfer_loss(dead, torch.rand(1, 4, 4))
+    loss = AttentionTransfer().layer_loss(dead, torch.rand(1, 4, 4))
     loss.sum().backward()
     assert loss.item() == pytest.approx(1.0)
     assert dead.grad is not None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segdistill.distillation import DistillationMethod, create_method
 from segdistill.distillation.base import module_key
-from segdistill.distillation.methods.cirkd import CIRKD, CrossImage, Memory, MemoryContrast, cross_image_loss
+from segdistill.distillation.methods.cirkd import CIRKD, CrossImage, Memory, MemoryContrast
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 from tests.distillation.contract import Array, MethodContract
@@ -258,7 +258,7 @@ def test_cirkd_is_the_sum_of_its_terms() -> None:
 def test_volumes_are_images_with_one_more_axis() -> None:
     pair = [torch.rand(2, 3, 4, 4), torch.rand(2, 5, 4, 4)]
     thick = [x[:, :, None].expand(-1, -1, 2, -1, -1) for x in pair]
-    torch.testing.assert_close(cross_image_loss(*thick), cross_image_loss(*pair))
+    torch.testing.assert_close(CrossImage().layer_loss(*thick), CrossImage().layer_loss(*pair))
     method, target = filled(drawn_pixels=40, drawn_regions=12), torch.randint(0, 2, (2, 4, 4))
     pair[0] = torch.rand(2, 5, 4, 4)
     thick[0] = pair[0][:, :, None].expand(-1, -1, 2, -1, -1)

@@ -99,6 +99,27 @@ class DistillationMethod(nn.Module, ABC):
         raise NotImplementedError
 
 
+class LayerMethod(DistillationMethod):
+    """A method with one target per layer of `features`; its loss is the sum over layers."""
+
+    @abstractmethod
+    def target(self, feature: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, ...) from a feature (B, C, ...) and the mask (B, H, W), if there is one."""
+
+    @abstractmethod
+    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B,) loss of one layer's target."""
+
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """One target per layer, under its name."""
+        return {layer: self.target(output.features[layer], mask) for layer in self.features}
+
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over layers."""
+        losses = [self.layer_loss(student[layer], teacher[layer]) for layer in self.features]
+        return sum(losses[1:], losses[0])
+
+
 def trained_with_student(module: nn.Module) -> list[nn.Module]:
     """The largest submodules of a method (or it itself) that hold no critics: these train with the student.
 

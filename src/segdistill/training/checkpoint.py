@@ -75,7 +75,7 @@ def contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def save_weights(path: Path, network: nn.Module, metadata: dict[str, str] | None = None) -> None:
+def save_weights(path: Path, network: nn.Module) -> None:
     """Writes a network's state_dict as safetensors, whole or not at all.
 
     Raises:
@@ -85,7 +85,7 @@ def save_weights(path: Path, network: nn.Module, metadata: dict[str, str] | None
         # clone: tied or sliced tensors share memory, which safetensors refuses
         tensors = {name: t.clone() for name, t in contiguous(network.state_dict()).items()}
         try:
-            save_file(tensors, temporary, metadata)
+            save_file(tensors, temporary)
         except SafetensorError as error:
             raise InputError(f"cannot write {path}: {error}") from error
 

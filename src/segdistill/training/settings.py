@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Settings(BaseModel):
@@ -38,8 +31,6 @@ class ScheduleSettings(_Settings):
 
     >>> ScheduleSettings(name="plateau").patience
     3
-    >>> sorted(ScheduleSettings(name="polynomial").model_dump())
-    ['factor', 'name', 'patience', 'power', 'warm_up']
     """
 
     name: Literal["constant", "plateau", "one_cycle", "cyclic", "polynomial"] = Field(
@@ -56,15 +47,6 @@ class ScheduleSettings(_Settings):
     lowest: float = Field(default=1e-6, gt=0, description="lowest rate, of cyclic (AMTD: 1e-6)")
     steps_up: int = Field(default=2000, ge=1, description="steps from lowest to lr, of cyclic (AMTD: 2000)")
     power: float = Field(default=0.9, gt=0, description="of polynomial (LightVessel: 0.9)")
-
-    @model_serializer(mode="wrap")
-    def _only_what_it_reads(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the numbers of other, later schedules: a finished run is identified by a hash of its settings."""
-        content: dict[str, Any] = dump(self)
-        reads = {"cyclic": {"lowest", "steps_up"}, "polynomial": {"power"}}.get(self.name, set())
-        for name in {"lowest", "steps_up", "power"} - reads:
-            content.pop(name, None)
-        return content
 
 
 ENDS_AT_ZERO = ("one_cycle", "polynomial")
@@ -160,14 +142,6 @@ class FitSettings(_Settings):
         if self.steps is None:
             return self.epochs, self.epochs * steps
         return -(-self.steps // steps), self.steps
-
-    @model_serializer(mode="wrap")
-    def _only_what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `steps` if it is not set: a finished run is identified by a hash of its settings."""
-        content: dict[str, Any] = dump(self)
-        if self.steps is None:
-            content.pop("steps", None)
-        return content
 
 
 class AdversarialSettings(_Settings):

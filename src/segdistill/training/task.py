@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -34,19 +34,6 @@ class Task(Protocol):
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """(B,) values per case of the first player: `loss`, and `dice` for cases with a reference."""
-
-
-class _Named(Protocol):
-    name: str
-
-
-Player = TypeVar("Player", bound=_Named)
-
-
-def in_turn(task: Task, players: Sequence[Player]) -> list[Player]:
-    """Players in the order of their turns on a batch."""
-    order = list(getattr(task, "turns", task.players))
-    return sorted(players, key=lambda player: order.index(player.name))
 
 
 def epoch_score(task: Task, row: Mapping[str, float]) -> float | None:

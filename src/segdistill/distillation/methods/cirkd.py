@@ -12,6 +12,7 @@ from segdistill.distillation.base import (
     STUDENT,
     Composed,
     DistillationMethod,
+    LayerMethod,
     Layers,
     Targets,
     module_key,
@@ -24,42 +25,13 @@ from segdistill.errors import InputError
 from segdistill.models.network import Output
 
 
-def cross_image_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1) -> Tensor:
-    """KL(teacher || student) between distributions of each position's similarity to the positions of each image.
-
-    For images i and j the similarities of the n positions of i to those of j are cosines; each row becomes a
-    distribution by softmax at the temperature. The mean is taken over rows and over j, so that the mean over i is that
-    over all pairs.
-
-    Args:
-        student: (B, C, ...) of n positions.
-        teacher: (B, D, ...) of n positions.
-        temperature: of the softmax.
-
-    Returns:
-        (B,); the samples of a batch depend on one another.
-
-    >>> feature = torch.rand(2, 3, 2, 2)
-    >>> cross_image_loss(feature, 5 * feature).abs().max().item() < 1e-5
-    True
-    """
-    own, theirs = (_similarities(each, temperature) for each in (student, teacher))
-    return (theirs.exp() * (theirs - own)).sum(3).mean((1, 2))
-
-
-def _similarities(feature: Tensor, temperature: float) -> Tensor:
-    """(B, n, B, n) log-distributions over the last axis."""
-    with exact(feature):
-        directions = unit(feature.flatten(2)).mT
-        cosine = torch.einsum("inc,jmc->injm", directions, directions)
-        return torch.log_softmax(cosine / temperature, dim=3)
-
-
 @register_method("cross_image")
-class CrossImage(DistillationMethod):
+class CrossImage(LayerMethod):
     """Mini-batch pixel-to-pixel method (CIRKD, Yang et al. 2022).
 
-    Widths need not match. In a batch of one, the image is compared with itself only.
+    For images i and j the similarities of the n positions of i to those of j are cosines; each row becomes a
+    distribution by softmax at the temperature. The divergence is averaged over rows and over j. Widths need not match.
+    In a batch of one, the image is compared with itself only.
 
     Args:
         layers: see layers.py; the original takes the last map before the head.
@@ -85,19 +57,21 @@ class CrossImage(DistillationMethod):
         self.features = parse_layers("cross_image", layers)
         self.temperature, self.grid = temperature, grid
 
-    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Features (B, C, ...), averaged down."""
-        return {layer: pool(output.features[layer].float(), self.grid) for layer in self.features}
+    def target(self, feature: Tensor, mask: Tensor | None) -> Tensor:
+        """The feature (B, C, ...), averaged down."""
+        return pool(feature.float(), self.grid)
 
-    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) sum over layers."""
-        losses = [
-            cross_image_loss(
-                resize(student[layer], teacher[layer].shape[2:]), teacher[layer], self.temperature
-            )
-            for layer in self.features
-        ]
-        return sum(losses[1:], losses[0])
+    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B,) KL(teacher || student), at the size of the teacher's feature; the samples depend on one another."""
+        own, theirs = (self._similarities(each) for each in (resize(student, teacher.shape[2:]), teacher))
+        return (theirs.exp() * (theirs - own)).sum(3).mean((1, 2))
+
+    def _similarities(self, feature: Tensor) -> Tensor:
+        """(B, n, B, n) log-distributions over the last axis."""
+        with exact(feature):
+            directions = unit(feature.flatten(2)).mT
+            cosine = torch.einsum("inc,jmc->injm", directions, directions)
+            return torch.log_softmax(cosine / self.temperature, dim=3)
 
 
 class Memory(nn.Module):
@@ -178,27 +152,6 @@ class Memory(nn.Module):
             chosen = torch.randperm(min(count, len(ring)))[: wanted // len(rings) + 1]
             drawn.append(ring[chosen.to(ring.device)])
         return torch.cat(drawn)
-
-
-def memory_loss(student: Tensor, teacher: Tensor, entries: Tensor, temperature: float = 0.1) -> Tensor:
-    """KL(teacher || student) between distributions of each position's similarity to the entries; mean over positions.
-
-    Args:
-        student: (B, D, n) directions.
-        teacher: (B, D, n) directions.
-        entries: (m, D) directions; with none the loss is 0.
-        temperature: of the softmax over the entries.
-
-    Returns:
-        (B,).
-
-    >>> directions = unit(torch.rand(2, 3, 5))
-    >>> memory_loss(directions, directions, torch.eye(3)).abs().max().item()
-    0.0
-    """
-    with exact(student):
-        own, theirs = (torch.log_softmax(entries @ each / temperature, dim=1) for each in (student, teacher))
-        return (theirs.exp() * (theirs - own)).sum(1).mean(1)
 
 
 @register_method("memory_contrast")
@@ -291,10 +244,18 @@ class MemoryContrast(DistillationMethod):
         if memory.training:
             memory.store(theirs, teacher["masks"], self.per_image)
         pixel, region = (
-            weight * memory_loss(own, theirs, memory.draw(kind, self.drawn[kind]), self.temperature)
+            weight * self._divergence(own, theirs, memory.draw(kind, self.drawn[kind]))
             for kind, weight in self.weights.items()
         )
         return pixel + region
+
+    def _divergence(self, student: Tensor, teacher: Tensor, entries: Tensor) -> Tensor:
+        """(B,) KL(teacher || student) of the similarities of directions (B, D, n) to entries (m, D), mean over n."""
+        with exact(student):
+            own, theirs = (
+                torch.log_softmax(entries @ each / self.temperature, dim=1) for each in (student, teacher)
+            )
+            return (theirs.exp() * (theirs - own)).sum(1).mean(1)
 
 
 @register_method("cirkd")

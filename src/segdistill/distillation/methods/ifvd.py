@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, Composed, DistillationMethod, Targets, register_method
+from segdistill.distillation.base import Composed, LayerMethod, register_method
 from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import (
     class_masks,
@@ -18,33 +18,11 @@ from segdistill.distillation.maps import (
 )
 from segdistill.distillation.methods.skd import Holistic
 from segdistill.distillation.methods.soft_prediction import ElementMeanPrediction
-from segdistill.models.network import Output
-
-
-def intra_class_map(feature: Tensor, target: Tensor, classes: int) -> Tensor:
-    """Cosine of the feature at each position with the mean feature of the position's class in the same image.
-
-    Args:
-        feature: (B, C, ...).
-        target: (B, ...) class indices at any size, brought to the feature's by the nearest position.
-        classes: their number.
-
-    Returns:
-        (B, 1, ...) in [-1, 1].
-
-    >>> import torch
-    >>> intra_class_map(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[0, 1]]]), 2).tolist()
-    [[[[1.0, 1.0]]]]
-    """
-    masks = class_masks(target, feature.shape[2:], classes)
-    means, _ = prototypes(feature, masks)
-    of_each = cosines(feature, means)
-    return (of_each * masks.reshape(of_each.shape)).sum(1, keepdim=True)
 
 
 @register_method("intra_class")
-class IntraClass(DistillationMethod):
-    """Intra-class feature variation (IFVD, Wang et al. 2020): mean squared difference of the maps.
+class IntraClass(LayerMethod):
+    """Intra-class feature variation (IFVD, Wang et al. 2020): how each position varies from its class's mean.
 
     Widths need not match; maps of another size are resized linearly to the teacher's.
 
@@ -53,6 +31,7 @@ class IntraClass(DistillationMethod):
         classes: K of the references; with one logit or two classes all but the background is one class.
 
     >>> import torch
+    >>> from segdistill.models.network import Output
     >>> method = IntraClass()
     >>> output = Output(None, {"decoder": torch.rand(1, 8, 4, 4)})
     >>> targets = method.targets(output, torch.zeros(1, 4, 4).long())  # no lesion at all
@@ -67,20 +46,16 @@ class IntraClass(DistillationMethod):
         require_classes(classes, "intra_class")
         self.features, self.classes = parse_layers("intra_class", layers), classes
 
-    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Maps (B, 1, ...)."""
-        reference = mask_of(mask, "intra_class")
-        return {
-            layer: intra_class_map(output.features[layer], reference, self.classes) for layer in self.features
-        }
+    def target(self, feature: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, 1, ...) cosines in [-1, 1] of each position's feature with the mean feature of its class in the image."""
+        masks = class_masks(mask_of(mask, "intra_class"), feature.shape[2:], self.classes)
+        means, _ = prototypes(feature, masks)
+        of_each = cosines(feature, means)
+        return (of_each * masks.reshape(of_each.shape)).sum(1, keepdim=True)
 
-    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) sum over layers."""
-        losses = [
-            (resize(student[layer], teacher[layer].shape[2:]) - teacher[layer]).square().flatten(1).mean(1)
-            for layer in self.features
-        ]
-        return sum(losses[1:], losses[0])
+    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B,) mean squared difference, at the size of the teacher's map."""
+        return (resize(student, teacher.shape[2:]) - teacher).square().flatten(1).mean(1)
 
 
 @register_method("ifvd")

@@ -21,25 +21,6 @@ from segdistill.distillation.methods.soft_prediction import ElementMeanPredictio
 from segdistill.models.network import Output
 
 
-def prototype_loss(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
-    """Mean over known classes, and over positions, of the squared difference of similarity maps.
-
-    Args:
-        student: (B, K, ...).
-        teacher: (B, K, ...).
-        known: (B, K) booleans.
-
-    Returns:
-        (B,); 0 if no class is known.
-
-    >>> maps = torch.tensor([[[[1.0]], [[9.0]]]])
-    >>> prototype_loss(maps, torch.zeros_like(maps), torch.tensor([[True, False]])).tolist()
-    [1.0]
-    """
-    of_classes = (student - teacher).square().flatten(2).mean(2)
-    return torch.where(known, of_classes, 0).sum(1) / known.sum(1).clamp(min=1)
-
-
 @register_method("prototypes")
 class Prototypes(DistillationMethod):
     """Prototype method (ProtoKD, Wang et al. 2023): similarity of every position to every class's mean.
@@ -77,15 +58,14 @@ class Prototypes(DistillationMethod):
         return targets
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) sum over layers; a class counts if both know it."""
-        losses = [
-            prototype_loss(
-                resize(student[layer], teacher[layer].shape[2:]),
-                teacher[layer],
-                student[f"{layer}/known"] & teacher[f"{layer}/known"],
-            )
-            for layer in self.features
-        ]
+        """(B,) sum over layers of the mean squared difference, over positions and classes that both know."""
+        losses = []
+        for layer in self.features:
+            theirs = teacher[layer]
+            own = resize(student[layer], theirs.shape[2:])
+            of_classes = (own - theirs).square().flatten(2).mean(2)
+            known = student[f"{layer}/known"] & teacher[f"{layer}/known"]
+            losses.append(torch.where(known, of_classes, 0).sum(1) / known.sum(1).clamp(min=1))
         return sum(losses[1:], losses[0])
 
 

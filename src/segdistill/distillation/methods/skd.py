@@ -14,6 +14,7 @@ from segdistill.distillation.base import (
     STUDENT,
     Composed,
     DistillationMethod,
+    LayerMethod,
     Layers,
     Targets,
     module_key,
@@ -196,24 +197,8 @@ class Holistic(DistillationMethod):
         return of_fake.mean() - of_real.mean() + self.penalty * (length - 1).square().mean()
 
 
-def similarities(nodes: Tensor, constant_norm: bool = True) -> Tensor:
-    """Cosine of every node with every other: (B, C, ...) of n nodes to (B, n, n).
-
-    Args:
-        nodes: features.
-        constant_norm: the lengths of the nodes are constants in the gradient, as in the official code.
-
-    >>> import torch
-    >>> similarities(torch.tensor([[[[3.0, 0.0]], [[0.0, 5.0]]]])).tolist()
-    [[[1.0, 0.0], [0.0, 1.0]]]
-    """
-    directions = unit(nodes.flatten(2), constant_norm=constant_norm)
-    with exact(nodes):
-        return directions.mT @ directions
-
-
 @register_method("pair_wise")
-class PairWise(DistillationMethod):
+class PairWise(LayerMethod):
     """Pair-wise similarity (SKD, Liu et al. 2019): mean over pairs of nodes of the squared loss of cosines.
 
     A node is the maximum of each channel over its part of the image. Widths need not match.
@@ -223,7 +208,7 @@ class PairWise(DistillationMethod):
         nodes: parts along each side: 2 x 2 by default (the official window is half the map).
         window: side of pooling windows in positions, in place of `nodes` (2: CIRKD's copy of SKD, a far finer graph of
             (h w / 4)^2 pairs); the student's nodes are resized to the teacher's if their number differs.
-        constant_norm: see `similarities`.
+        constant_norm: the lengths of the nodes are constants in the gradient, as in the official code.
 
     >>> import torch
     >>> method = PairWise()
@@ -247,25 +232,21 @@ class PairWise(DistillationMethod):
         self.features = parse_layers("pair_wise", layers)
         self.nodes, self.window, self.constant_norm = nodes, window, constant_norm
 
-    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """The nodes (B, C, ...) of each layer."""
-        return {layer: self._pooled(output.features[layer].float()) for layer in self.features}
-
-    def _pooled(self, feature: Tensor) -> Tensor:
+    def target(self, feature: Tensor, mask: Tensor | None) -> Tensor:
+        """The nodes (B, C, ...)."""
+        feature = feature.float()
         if self.window is None:
             return pool(feature, self.nodes, "max")
         pooling = F.max_pool2d if feature.ndim == 4 else F.max_pool3d
         pooled: Tensor = pooling(feature, self.window, ceil_mode=True)
         return pooled
 
-    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) sum over layers."""
-        losses = []
-        for layer in self.features:
-            own = resize(student[layer], teacher[layer].shape[2:])
-            own, theirs = (similarities(each, self.constant_norm) for each in (own, teacher[layer]))
-            losses.append((own - theirs).square().mean((1, 2)))
-        return sum(losses[1:], losses[0])
+    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B,) mean over pairs of nodes of the squared difference of their cosines."""
+        student = resize(student, teacher.shape[2:])
+        own, theirs = (unit(each.flatten(2), constant_norm=self.constant_norm) for each in (student, teacher))
+        with exact(student):
+            return (own.mT @ own - theirs.mT @ theirs).square().mean((1, 2))
 
 
 @register_method("skd")
