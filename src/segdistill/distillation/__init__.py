@@ -1,4 +1,4 @@
-"""Knowledge distillation: what student and teachers are compared by, and how much each teacher counts."""
+"""Knowledge distillation: methods, teachers, and how much each teacher counts."""
 
 from segdistill.distillation.base import (
     METHODS,
