@@ -1,4 +1,4 @@
-"""What every method must hold to; a test class per method inherits it and sets how the method is made."""
+"""What every method and every weighting must hold to; a test class for each inherits it and sets how it is made."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from segdistill.distillation import METHODS, DistillationMethod, create_method
+from segdistill.distillation import (
+    METHODS,
+    WEIGHTINGS,
+    DistillationMethod,
+    Weighting,
+    create_method,
+    create_weighting,
+)
 from segdistill.distillation.base import Targets, trained_with_student
 from segdistill.errors import InputError
-from segdistill.models.network import Output
+from segdistill.models.network import FeatureInfo, Output
 
 Array = NDArray[np.float64]
 
@@ -206,3 +213,64 @@ class MethodContract:
         assert all(torch.isfinite(slope).all() for slope in slopes)
         if seed:
             assert max(slope.abs().max() for slope in slopes) > 1e-6
+
+
+class WeightingContract:
+    """Inherit as `class TestX(WeightingContract)` and set `name`."""
+
+    name: ClassVar[str]
+    options: ClassVar[dict[str, Any]] = {}
+    normalised: ClassVar[bool] = True
+    """Whether the weights of the active teachers sum to 1."""
+
+    def make(self) -> Weighting:
+        torch.manual_seed(0)
+        weighting = create_weighting(self.name, **self.options)
+        weighting.build({layer: FeatureInfo(layer, 4, 4) for layer in weighting.features}, ["a", "b", "c"])
+        return weighting
+
+    def weights(self, given: Tensor) -> Tensor:
+        """Of three teachers on two images."""
+        generator = torch.Generator().manual_seed(0)
+        logits = [torch.randn(2, 2, 8, 8, generator=generator) for _ in range(3)]
+        mask = torch.randint(0, 2, (2, 8, 8), generator=generator)
+        weighting = self.make()
+        features = {layer: torch.rand(2, 4, 2, 2, generator=generator) for layer in weighting.features}
+        weights: Tensor = weighting(given, logits, mask, Output(None, features))
+        return weights
+
+    def test_is_registered_under_its_name(self) -> None:
+        part = WEIGHTINGS[self.name]
+        assert isinstance(part.build, type)
+        assert isinstance(self.make(), part.build)
+        assert part.summary
+
+    def test_one_weight_per_sample_and_teacher(self) -> None:
+        weights = self.weights(torch.tensor([[0.5, 0.2, 0.3], [0.5, 0.2, 0.3]]))
+        assert weights.shape == (2, 3)
+        assert weights.dtype == torch.float32
+        assert (weights > 0).all()
+        if self.normalised:
+            torch.testing.assert_close(weights.sum(1), torch.ones(2))
+
+    def test_inactive_teachers_stay_inactive(self) -> None:
+        weights = self.weights(torch.tensor([[0.5, 0.0, 0.2], [0.0, 0.0, 0.0]]))
+        assert (weights[:, 1] == 0).all()
+        assert (weights[1] == 0).all()
+        assert (weights[0, [0, 2]] > 0).all()
+
+    def test_a_graph_only_to_learned_parts(self) -> None:
+        learned = list(self.make().parameters())
+        assert self.weights(torch.ones(2, 3)).requires_grad == bool(learned)
+        penalty = self.make().penalty()
+        assert penalty is None or (penalty.ndim == 0 and penalty.requires_grad)
+
+    def test_reads_logits_as_declared(self) -> None:
+        weighting = self.make()
+        output = Output(None, {layer: torch.rand(2, 4, 2, 2) for layer in weighting.features})
+        given, mask = torch.ones(2, 3), torch.zeros(2, 8, 8, dtype=torch.long)
+        if weighting.reads_logits:
+            with pytest.raises(InputError, match="need teachers with logits"):
+                weighting(given, [None] * 3, mask, output)
+        else:
+            assert weighting(given, [None] * 3, mask, output).shape == (2, 3)

@@ -10,8 +10,36 @@ from scipy.special import softmax
 from segdistill.distillation import WEIGHTINGS, create_weighting
 from segdistill.distillation.weighting import soft_dice_score
 from segdistill.errors import InputError
-from segdistill.models.network import FeatureInfo, Output
-from tests.distillation.contract import Array
+from tests.distillation.contract import Array, WeightingContract
+
+
+class TestFixed(WeightingContract):
+    name = "fixed"
+    normalised = False
+
+
+class TestUniform(WeightingContract):
+    name = "uniform"
+
+
+class TestScore(WeightingContract):
+    name = "score"
+
+
+class TestPrinted(WeightingContract):
+    name = "printed"
+
+
+class TestSoftmax(WeightingContract):
+    name = "softmax"
+
+
+class TestAdaptiveFactors(WeightingContract):
+    name = "adaptive_factors"
+
+
+def test_every_weighting_is_under_contract() -> None:
+    assert {each.name for each in WeightingContract.__subclasses__()} >= set(WEIGHTINGS)
 
 
 @pytest.fixture
@@ -68,29 +96,6 @@ def test_the_better_teacher_weighs_more_but_as_printed_less(case: tuple[list[Arr
 def test_fixed_weights_are_left_as_they_are() -> None:
     given = torch.tensor([[0.5, 0.2], [0.0, 0.0]])
     assert create_weighting("fixed")(given, [], torch.zeros(2, 4, 4)) is given
-
-
-@pytest.mark.parametrize("name", ["uniform", "score", "printed", "softmax"])
-def test_who_does_not_speak_stays_silent(name: str, case: tuple[list[Array], np.ndarray]) -> None:
-    teacher_targets, masks = case
-    given = torch.tensor([[0.5, 0.0, 0.2]] * 4 + [[0.0, 0.0, 0.0]])
-    got = create_weighting(name)(given, [torch.tensor(z) for z in teacher_targets], torch.tensor(masks))
-    assert not got[:, 1].any()
-    np.testing.assert_allclose(got.sum(1).numpy(), [1, 1, 1, 1, 0], rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", WEIGHTINGS)
-def test_who_reads_no_predictions_needs_none(name: str) -> None:
-    """A cache keeps none for them then."""
-    weighting, student = create_weighting(name), {"encoder": FeatureInfo("encoder", 4, 4)}
-    weighting.build(student, ["a", "b"])
-    given, target = torch.ones(3, 2), torch.zeros(3, 4, 4, dtype=torch.long)
-    output = Output(None, {"encoder": torch.rand(3, 4, 2, 2)})
-    if weighting.reads_logits:
-        with pytest.raises(InputError, match="need teachers with logits"):
-            weighting(given, [None, None], target, output)
-    else:
-        assert weighting(given, [None, None], target, output).shape == (3, 2)
 
 
 def test_no_gradient_and_float32() -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import BaseFileLock, FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -198,35 +197,24 @@ class Entry:
         assert count <= self.count
         return np.memmap(self.folder / RECORDS, np.uint8, "r", shape=(count, self.layout.length))
 
-    @contextmanager
-    def appending(self) -> Iterator[Appender]:
-        """Gives an `Appender`; on leaving, even by an error, all records that were written whole are kept."""
-        appender = Appender(self)
-        try:
-            yield appender
-        finally:
-            appender.close()
-
 
 class Appender:
-    """Appends records to an entry: see `Entry.appending`."""
+    """Appends records to an entry that has begun, until `close`; all records that were written whole are kept.
+
+    Attributes:
+        count: the number of records, saved or not.
+    """
 
     def __init__(self, entry: Entry) -> None:
         assert entry.layout is not None
         self._entry, self._length = entry, entry.layout.length
-        self._count: int = entry.count
-        self._crc: int = entry.crc
+        self.count, self._crc = entry.count, entry.crc
         path = entry.folder / RECORDS
         if not entry.count:  # a new file: a process that has mapped the old one keeps it
             path.unlink(missing_ok=True)
         self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115 - closed by close
         self._file.truncate(entry.count * self._length)
         self._file.seek(0, os.SEEK_END)
-
-    @property
-    def count(self) -> int:
-        """The number of records, saved or not."""
-        return self._count
 
     def append(self, records: NDArray[np.uint8]) -> None:
         """Writes (B, length) records; they are valid after the next `save`.
@@ -238,16 +226,16 @@ class Appender:
         written = 0
         while written < len(content):  # plain writes: with a memory map a full disk would end the process
             written += self._file.write(content[written:])
-        self._count += len(records)
+        self.count += len(records)
         self._crc = zlib.crc32(content, self._crc)
 
     def save(self) -> None:
         """Makes the appended records valid."""
-        if self._count == self._entry.count:
+        if self.count == self._entry.count:
             return
         os.fsync(self._file.fileno())  # the count must not overtake the records
-        write_json(self._entry.folder / STATE, {"count": self._count, "crc32": self._crc})
-        self._entry.count, self._entry.crc = self._count, self._crc
+        write_json(self._entry.folder / STATE, {"count": self.count, "crc32": self._crc})
+        self._entry.count, self._entry.crc = self.count, self._crc
 
     def close(self) -> None:
         """Saves, and cuts off a record that did not fit."""
@@ -272,13 +260,11 @@ def _is_sound(path: Path, length: int, crc: int) -> bool:
     return value == crc and not left
 
 
-def try_lock(folder: Path) -> IO[str] | None:
-    """A lock on appending in a folder, held until the file is closed or the process ends; None if another holds it."""
+def try_lock(folder: Path) -> BaseFileLock | None:
+    """A lock on appending in a folder, until its release or the end of the process; None if another holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / LOCK, "w")  # noqa: SIM115 - closed by the caller
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        return None
-    return lock
+    lock = FileLock(folder / LOCK)
+    with suppress(Timeout):
+        lock.acquire(blocking=False)
+        return lock
+    return None

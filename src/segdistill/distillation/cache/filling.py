@@ -6,13 +6,13 @@ import math
 import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
+from filelock import BaseFileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -79,7 +79,7 @@ def fill(
             with ExitStack() as locks:
                 for folder in sorted(own):  # in order: two processes never wait for each other
                     if cache.missing(own[folder]):
-                        locks.enter_context((yield from _lock(folder)))
+                        locks.callback((yield from _lock(folder)).release)
                         own[folder].entry.refresh()
                 slots = [slot for slot in own.values() if cache.missing(slot)]
                 if slots:
@@ -138,7 +138,7 @@ def _size(count: float) -> str:
     return f"{count / GB:.2f} GB" if count >= GB else f"{count / 1e6:.1f} MB"
 
 
-def _lock(folder: Path) -> Generator[Filling, None, IO[str]]:
+def _lock(folder: Path) -> Generator[Filling, None, BaseFileLock]:
     waits = False
     while (lock := try_lock(folder)) is None:
         if not waits:
@@ -167,7 +167,7 @@ def _fill(
         return _views(cache.views, rows[part % len(rows)], int(part[0]) // len(rows))
 
     with ExitStack() as stack:
-        appending = [(slot, stack.enter_context(slot.entry.appending())) for slot in slots]
+        appending = [(slot, stack.enter_context(closing(Appender(slot.entry)))) for slot in slots]
         saved = time.monotonic()
         made = ahead(make, parts, options.workers) if options.workers else map(make, parts)
         for part, batch in zip(parts, made, strict=True):
