@@ -26,11 +26,11 @@ def make_model(path: Path, size: int) -> None:
     from segdistill.experiment.export import export_network
     from segdistill.imaging.postprocess import Postprocess
     from segdistill.imaging.preprocess import Preprocess
-    from segdistill.models import create_model
+    from segdistill.models.registry import create_network
     from segdistill.runtime.model_file import ModelInfo
 
     pre, post = Preprocess((size, size), "grey", 3), Postprocess()
-    export_network(create_model("simplified_unet"), ModelInfo("cold", 3, post.classes, pre, post), path)
+    export_network(create_network("simplified_unet"), ModelInfo("cold", 3, post.classes, pre, post), path)
 
 
 def make_image(path: Path, size: int) -> None:

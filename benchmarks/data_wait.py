@@ -22,7 +22,7 @@ from segdistill.experiment.cases import load_cases, training_cases
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.training.curves import read_curves
 from segdistill.training.loop import Training, fit
 from segdistill.training.optimisation import choose_precision
@@ -36,7 +36,7 @@ LABELS = ["benign", "malignant"]
 def task() -> Supervised:
     """The student against the reference."""
     torch.manual_seed(0)
-    return Supervised(create_model("simplified_unet"), create_loss("weight_balance"))
+    return Supervised(create_network("simplified_unet"), create_loss("weight_balance"))
 
 
 def step_without_data(train: Views, settings: FitSettings, rounds: int) -> dict[str, float]:

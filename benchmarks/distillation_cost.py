@@ -28,7 +28,7 @@ from segdistill.distillation.cache.reading import TargetCache, Wanted, cache_fac
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.training.distillation import Distillation
 from segdistill.training.optimisation import choose_precision
 from segdistill.training.settings import FitSettings
@@ -52,14 +52,14 @@ class Bench:
         store = prepare_store(cases, preprocess, work / "store")
         self.make_views = lambda: Views(store, store.ids, preprocess, "light", 0, VIEWS)
         self.networks = [
-            create_model("resnet_attention_unet", depth=args.depth).to(memory_format=torch.channels_last)
+            create_network("resnet_attention_unet", depth=args.depth).to(memory_format=torch.channels_last)
             for _ in WEIGHTS
         ]
         self.filled: dict[str, dict[str, float]] = {}
 
     def student(self) -> torch.nn.Module:
         torch.manual_seed(0)
-        return create_model("simplified_unet")
+        return create_network("simplified_unet")
 
     def step(self, task: Task, views: Views, precision: str) -> Callable[[], object]:
         settings = FitSettings(batch_size=self.args.batch_size, views=VIEWS, precision=precision)

@@ -19,7 +19,7 @@ from common import alternate, arguments, machine, milliseconds, report, two_core
 from segdistill.distillation import Teacher, create_method
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.losses import create_loss
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import Training
 from segdistill.training.optimisation import choose_precision
@@ -121,10 +121,10 @@ def main() -> None:
     chosen = choose_precision(args.precision, torch.device("cpu"))
     precision = "bf16" if chosen == "bf16-mixed" else "fp32"
     teachers = [
-        create_model("resnet_attention_unet", depth=args.depth).eval().to(memory_format=torch.channels_last)
+        create_network("resnet_attention_unet", depth=args.depth).eval().to(memory_format=torch.channels_last)
         for _ in TEACHER_WEIGHTS
     ]
-    student = create_model("simplified_unet")
+    student = create_network("simplified_unet")
     batches = make_batches(4, args.batch_size, args.size)
     plain = plain_step(copy.deepcopy(student), teachers, precision)
     ours = our_step(student, teachers, precision, args.batch_size)

@@ -32,7 +32,7 @@ def time_network(
     """Median milliseconds of a forward pass and of a training step, the variants interleaved."""
     import torch
 
-    from segdistill.models import create_model
+    from segdistill.models.registry import create_network
 
     torch.set_num_threads(threads)
     variants = {
@@ -43,7 +43,7 @@ def time_network(
     steps = {}
     for variant, (layout, low) in variants.items():
         torch.manual_seed(0)
-        network = create_model(name, in_channels=3)
+        network = create_network(name, in_channels=3)
         network.to(memory_format=layout)
         call = torch.compile(network) if compiled else network
         optimizer = torch.optim.AdamW(network.parameters(), 1e-4)

@@ -22,7 +22,7 @@ from segdistill.experiment.cases import load_cases, training_cases
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.training.loop import fit
 from segdistill.training.settings import FitSettings
 from segdistill.training.task import Supervised
@@ -42,7 +42,7 @@ def train(
 ) -> list[list[float]]:
     """Dice of each half after every epoch."""
     torch.manual_seed(seed)
-    network = create_model("simplified_unet", in_channels=3, classes=2)
+    network = create_network("simplified_unet", in_channels=3, classes=2)
     task = Supervised(network, create_loss("weight_balance"))
     fabric = make_fabric(Machine("cpu"), settings.precision)
     curve: list[list[float]] = []

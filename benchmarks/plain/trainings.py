@@ -29,7 +29,7 @@ from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
 from segdistill.metrics.cases import write_metrics_csv
 from segdistill.metrics.measuring import evaluate_cases
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.training.curves import read_curves
 from segdistill.training.inference import mask_predictor
 from segdistill.training.loop import fit
@@ -45,7 +45,7 @@ SKIPPED = 5  # the first steps of a process are slow
 def build(order: Order) -> nn.Module:
     """The student, with the same first weights on both sides."""
     torch.manual_seed(order["seed"])
-    return create_model("simplified_unet", in_channels=3, classes=2)
+    return create_network("simplified_unet", in_channels=3, classes=2)
 
 
 def train_plain(order: Order, cases: list[Case], length: int) -> tuple[nn.Module, dict[str, Any]]:

@@ -17,7 +17,7 @@ from segdistill.distillation.methods.lightvessel import (
     latent_similarity,
 )
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.models.network import FeatureInfo, Output
 from tests.distillation.contract import Array, MethodContract, slope_of
 
@@ -146,12 +146,12 @@ class TestTwoPairs(MethodContract):
 
 def test_layers_of_real_networks() -> None:
     """The published pair where a network names one, else a quarter of the size by stride."""
-    named = feature_autoencoder(create_model("enet"), size=8)
+    named = feature_autoencoder(create_network("enet"), size=8)
     assert [named.encoder(layer).channels for layer in PAIR] == [64, 64]
-    unet = feature_autoencoder(create_model("unet", widths=[2, 4, 6, 8]), size=8)
+    unet = feature_autoencoder(create_network("unet", widths=[2, 4, 6, 8]), size=8)
     assert [unet.encoder(layer).channels for layer in PAIR] == [6, 6]
     with pytest.raises(InputError, match=r"teacher has no feature 'pair_encoder\|enc@4': it has enc1"):
-        feature_autoencoder(create_model("unet", widths=[2, 4]), "teacher")
+        feature_autoencoder(create_network("unet", widths=[2, 4]), "teacher")
     with pytest.raises(InputError, match="declares no features"):
         feature_autoencoder(torch.nn.Identity())
 

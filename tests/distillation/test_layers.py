@@ -8,7 +8,7 @@ import torch
 from segdistill.distillation.layers import declared_layers, find_layer, parse_layers, pick
 from segdistill.distillation.methods.lightvessel import parse_pairs
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 
 STRIDES = {"enc1": 2, "enc2": 4, "enc3": 4, "dec1": 2, "dec2": 4, "dec3": 4, "encoder": 4, "decoder": 2}
 
@@ -28,7 +28,7 @@ def test_taps(layer: str, name: str) -> None:
 
 
 def test_a_missing_feature_lists_what_there_is() -> None:
-    network = create_model("simplified_unet", widths=[2, 4])
+    network = create_network("simplified_unet", widths=[2, 4])
     with pytest.raises(
         InputError, match=r"teacher 't' has no feature 'enc@8': it has enc1 \(stride 1\), enc2"
     ):
@@ -44,7 +44,7 @@ def test_what_is_no_tap(bad: str) -> None:
 
 def test_pick_finds_strides_by_the_sizes_themselves() -> None:
     image = torch.zeros(1, 3, 32, 48)
-    features = create_model("unet", widths=[2, 4, 4]).eval()(image).features
+    features = create_network("unet", widths=[2, 4, 4]).eval()(image).features
     assert pick(features, ["enc@4", "decoder"], image)["enc@4"] is features["enc3"]
 
 

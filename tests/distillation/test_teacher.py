@@ -8,12 +8,12 @@ from torch import nn
 
 from segdistill.distillation import Teacher, create_method, teacher_weights
 from segdistill.losses import create_loss
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.training.distillation import Distillation
 
 
 def small(name: str = "simplified_unet") -> nn.Module:
-    return create_model(name, widths=[4, 8, 8])
+    return create_network(name, widths=[4, 8, 8])
 
 
 @pytest.fixture

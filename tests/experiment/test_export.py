@@ -57,10 +57,10 @@ def test_any_batch_gives_torchs_probabilities(run_folder: Path, batch: int) -> N
 
 
 def test_one_logit_is_exported_with_a_sigmoid(tmp_path: Path, run_folder: Path) -> None:
-    from segdistill.models import create_model
+    from segdistill.models.registry import create_network
 
     info = read_info(run_folder / "model.onnx")
-    network = create_model("simplified_unet", in_channels=1, classes=1, widths=[2, 4, 4]).eval()
+    network = create_network("simplified_unet", in_channels=1, classes=1, widths=[2, 4, 4]).eval()
     export_network(network, info, tmp_path / "one.onnx")
     cases = select(read_cases(run_folder / "cases.csv"), split="test")
     agreement = measure_agreement(network, info.preprocess, info.postprocess, tmp_path / "one.onnx", cases)

@@ -25,7 +25,7 @@ from segdistill.experiment.machine import Machine
 from segdistill.experiment.run import run_recipe
 from segdistill.experiment.stage import load_stage
 from segdistill.imaging.read import read_picture
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.papers.reproduce import compare_with_paper
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.predictor import Predictor
@@ -89,7 +89,7 @@ def test_the_second_stage_begins_where_the_first_ended(joint_run: Path, fex: boo
     torch.manual_seed(7)
     started = start_network(made_inputs(recipe, joint_run, "lanet")).state_dict()
     torch.manual_seed(7)
-    fresh = create_model("lanet_resnet18", in_channels=1, base=4).state_dict()
+    fresh = create_network("lanet_resnet18", in_channels=1, base=4).state_dict()
     first = load_file(joint_run / "stages" / "locate" / WEIGHTS)
     inherited = {name for name, value in started.items() if torch.equal(value, first[name])}
     own = {name for name in started if name.startswith(("encoder.", "classifier."))}

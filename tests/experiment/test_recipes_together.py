@@ -19,7 +19,7 @@ from segdistill.experiment.build import labelled_model
 from segdistill.experiment.check import check_parts
 from segdistill.experiment.stage import load_stage
 from segdistill.imaging.read import read_picture
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.training.inference import mask_predictor
 from tests.experiment.tiny import RECIPE, segdistill, write_recipe
 
@@ -116,7 +116,7 @@ def test_la_net_and_its_comparators_take_both_sizes(size: int, side: int) -> Non
     for name in ("lanet_r18", "lanet_r50", "vit", "efficientnet", "agn", "rmtl_r18", "unet", "deeplabv3"):
         model = labelled_model(recipe.stages[name])
         with torch.device("meta"), torch.no_grad():
-            network = create_model(model.name, in_channels=3, **model.options).eval()
+            network = create_network(model.name, in_channels=3, **model.options).eval()
             output = network(torch.zeros(1, 3, size, size))
         if name not in ("unet", "deeplabv3"):
             assert output.label is not None

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.models import Output, create_model, find
+from segdistill.models import Output, create_network, find
 from segdistill.models.network import Network
 
 
@@ -49,7 +49,7 @@ class ModelContract:
 
     def build(self, in_channels: int = 3, classes: int = 2) -> Network:
         torch.manual_seed(0)
-        model = create_model(self.name, in_channels, classes, **self.options)
+        model = create_network(self.name, in_channels, classes, **self.options)
         assert isinstance(model, Network)
         return model
 
@@ -136,7 +136,7 @@ class ModelContract:
         model = self.build().train()
         model(self.image())  # moves the running statistics
         torch.manual_seed(5)
-        other = create_model(self.name, 3, 2, **self.options)
+        other = create_network(self.name, 3, 2, **self.options)
         other.load_state_dict(load(save({k: v.contiguous() for k, v in model.state_dict().items()})))
         image = self.image()
         with torch.no_grad():

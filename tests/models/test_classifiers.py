@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from tests.models.contract import DeepModelContract, ModelContract
 
 
@@ -32,7 +32,7 @@ class TestViT(ModelContract):
 
 
 def test_vit_takes_another_size_than_it_was_made_for() -> None:
-    model = create_model("vit_b16", image_size=32, width=16, layers=1, heads=2).eval()
+    model = create_network("vit_b16", image_size=32, width=16, layers=1, heads=2).eval()
     with torch.no_grad():
         output = model(torch.rand(2, 3, 64, 48))
     assert output.logits is None
@@ -48,4 +48,4 @@ def test_vit_takes_another_size_than_it_was_made_for() -> None:
 )
 def test_a_vit_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        create_model("vit_b16", **options)
+        create_network("vit_b16", **options)

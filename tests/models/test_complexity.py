@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segdistill.errors import InputError
-from segdistill.models import MODELS, create_model
+from segdistill.models import MODELS, create_network
 from segdistill.models.complexity import MODES, complexity
 from segdistill.papers.costs import PUBLISHED, PublishedCost, rows
 
@@ -51,7 +51,7 @@ COUNTED = [name for name, entry in MODELS.items() if entry.kind != "discriminato
 @pytest.mark.parametrize("name", COUNTED)
 def test_macs_are_half_of_torch_s_flops(name: str) -> None:
     with torch.device("meta"):
-        model, image = create_model(name).eval(), torch.zeros(1, 3, 64, 64)
+        model, image = create_network(name).eval(), torch.zeros(1, 3, 64, 64)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(image)
     counted, flops = 2 * complexity(name, (3, 64, 64)).macs, counter.get_total_flops()

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load, save
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.models.discriminator import (
     RECEPTIVE_FIELD,
     SMALLEST,
@@ -22,7 +22,7 @@ def maps(channels: int = 1, size: int = SMALLEST, count: int = 4) -> list[torch.
 
 def build(channels: int = 1) -> MultiScaleDiscriminator:
     torch.manual_seed(0)
-    model = create_model("multi_scale_discriminator", channels, width=4)
+    model = create_network("multi_scale_discriminator", channels, width=4)
     assert isinstance(model, MultiScaleDiscriminator)
     return model
 
@@ -101,7 +101,7 @@ def test_wrong_maps_are_refused() -> None:
     with pytest.raises(InputError, match="from 32 x 32"):
         build()(maps(size=SMALLEST - 1))
     with pytest.raises(InputError, match="unknown option 'depth'"):
-        create_model("multi_scale_discriminator", depth=1)
+        create_network("multi_scale_discriminator", depth=1)
 
 
 def test_conditions() -> None:

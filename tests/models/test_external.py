@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.models import create_model, find
+from segdistill.models.registry import create_network, find
 from tests.models.contract import ModelContract
 
 BASIC: dict[str, Any] = {
@@ -85,7 +85,7 @@ class TestToyFromTorchAlone(ModelContract):
 
 
 def toy(form: str = "tensor", classes: int = 2, **options: Any) -> nn.Module:
-    return create_model(
+    return create_network(
         f"{HERE}:Toy", 3, classes, arguments={"colours": 3, "kinds": 2, "form": form}, **options
     )
 
@@ -104,9 +104,9 @@ def test_every_usual_form_of_answer_is_understood() -> None:
 def test_ours_and_theirs_are_the_same_under_any_name() -> None:
     assert find("a.b:C") is find("external")
     torch.manual_seed(0)
-    short = create_model("torch.nn:Conv2d", 3, 2, arguments={"kernel_size": 1})
+    short = create_network("torch.nn:Conv2d", 3, 2, arguments={"kernel_size": 1})
     torch.manual_seed(0)
-    long = create_model("external", 3, 2, target="torch.nn:Conv2d", arguments={"kernel_size": 1})
+    long = create_network("external", 3, 2, target="torch.nn:Conv2d", arguments={"kernel_size": 1})
     image = torch.rand(1, 3, 8, 8)
     assert torch.equal(short.eval()(image).logits, long.eval()(image).logits)
 
@@ -126,7 +126,7 @@ def test_it_is_built_on_the_meta_device_and_counted() -> None:
     from segdistill.models.complexity import complexity
 
     with torch.device("meta"):
-        model = create_model("monai.networks.nets:BasicUNet", 1, **BASIC)
+        model = create_network("monai.networks.nets:BasicUNet", 1, **BASIC)
     found = complexity(model, (1, 64, 64))
     assert found.macs > 0
     assert found.unused == 0
@@ -139,8 +139,8 @@ def test_it_teaches_and_learns() -> None:
     from segdistill.distillation.methods.soft_prediction import SoftPrediction
 
     torch.manual_seed(0)
-    monai = create_model("monai.networks.nets:BasicUNet", 3, **BASIC)
-    ours = create_model("simplified_unet", 3, widths=[4, 8])
+    monai = create_network("monai.networks.nets:BasicUNet", 3, **BASIC)
+    ours = create_network("simplified_unet", 3, widths=[4, 8])
     image = torch.rand(2, 3, 32, 32)
     target = (torch.rand(2, 32, 32) > 0.5).long()
     methods = SoftPrediction()
@@ -197,7 +197,7 @@ def test_it_teaches_and_learns() -> None:
 )
 def test_wrong_arguments_say_what_is_wrong(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        create_model(name, **options)
+        create_network(name, **options)
     assert "\n" not in str(caught.value)
 
 
@@ -216,8 +216,8 @@ def test_wrong_answers_and_features_are_refused(form: str, features: dict[str, s
 
 def test_a_feature_must_be_a_map_that_stays_as_it_was() -> None:
     with pytest.raises(InputError, match=r"feature 'a' of .* is changed in place by a later layer"):
-        create_model(f"{HERE}:InPlace", features={"a": "conv"})
+        create_network(f"{HERE}:InPlace", features={"a": "conv"})
     arguments = {"in_channels": 3, "img_size": 64, "patch_size": 16, "spatial_dims": 2, "hidden_size": 12}
     arguments |= {"num_layers": 1, "num_heads": 2, "mlp_dim": 12, "classification": True}
     with pytest.raises(InputError, match="name a submodule that gives"):
-        create_model("monai.networks.nets:ViT", arguments=arguments, features={"encoder": "norm"})
+        create_network("monai.networks.nets:ViT", arguments=arguments, features={"encoder": "norm"})

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from tests.models.contract import DeepModelContract, ModelContract
 
 
@@ -41,7 +41,7 @@ class TestAGN(ModelContract):
     def test_one_and_several_classes(self, classes: int) -> None:
         super().test_one_and_several_classes(classes)
         with pytest.raises(InputError, match="classes is 4: attention tells lesion from background"):
-            create_model("agn", 1, 4)
+            create_network("agn", 1, 4)
 
 
 class TestAGNConcat(TestAGN):
@@ -55,10 +55,10 @@ def parameters(model: nn.Module) -> int:
 @pytest.mark.parametrize(("depth", "added", "total"), [(18, 56_527, 11_223_481), (50, 738_307, 24_216_813)])
 def test_la_net_adds_what_the_specification_counts(depth: int, added: int, total: int) -> None:
     with torch.device("meta"):
-        plain = create_model(f"resnet{depth}")
-        joint = create_model(f"lanet_resnet{depth}")
-        original = create_model(f"lanet_resnet{depth}", preset="original")
-        wide = create_model(f"lanet_resnet{depth}", sam="original")
+        plain = create_network(f"resnet{depth}")
+        joint = create_network(f"lanet_resnet{depth}")
+        original = create_network(f"lanet_resnet{depth}", preset="original")
+        wide = create_network(f"lanet_resnet{depth}", sam="original")
     assert parameters(joint) - parameters(plain) == added
     assert parameters(original) == total
     assert parameters(wide) - parameters(plain) == added - 2_904  # 53,623 and 735,403
@@ -67,14 +67,14 @@ def test_la_net_adds_what_the_specification_counts(depth: int, added: int, total
 @pytest.mark.parametrize(("depth", "head"), [(18, 1_328_643), (50, 4_867_587)])
 def test_rmtl_adds_its_mask_head(depth: int, head: int) -> None:
     with torch.device("meta"):
-        plain, joint = create_model(f"resnet{depth}"), create_model(f"rmtl_resnet{depth}")
+        plain, joint = create_network(f"resnet{depth}"), create_network(f"rmtl_resnet{depth}")
     assert parameters(joint) - parameters(plain) == head
 
 
 def test_modules_of_la_net_can_be_left_out() -> None:
     image = torch.rand(2, 3, 64, 64)
     torch.manual_seed(0)
-    model = create_model("lanet_resnet18", base=8, cam=False, sam="off", mam=False).eval()
+    model = create_network("lanet_resnet18", base=8, cam=False, sam="off", mam=False).eval()
     names = {type(module).__name__ for module in model.modules()}
     assert not names & {"ChannelAttention", "SpatialAttention"}
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_modules_of_la_net_can_be_left_out() -> None:
 
 def test_the_lesion_map_guides_the_classifier_of_la_net() -> None:
     image = torch.rand(2, 3, 64, 64)
-    model = create_model("lanet_resnet18", base=8).eval()
+    model = create_network("lanet_resnet18", base=8).eval()
     with torch.no_grad():
         before = model(image).label
         model.fuse[1].bias.add_(3.0)  # type: ignore[index, union-attr, operator]
@@ -97,7 +97,7 @@ def test_the_lesion_map_guides_the_classifier_of_la_net() -> None:
 def test_la_net_s_logits_are_the_enlarged_probability() -> None:
     image = torch.rand(2, 3, 96, 96)
     for classes in (1, 2):
-        model = create_model("lanet_resnet18", 3, classes, base=8).eval()
+        model = create_network("lanet_resnet18", 3, classes, base=8).eval()
         with torch.no_grad():
             output = model(image)
         small = output.deep[0][:, -1:].sigmoid()
@@ -109,7 +109,7 @@ def test_la_net_s_logits_are_the_enlarged_probability() -> None:
 
 def test_agn_s_attention_is_a_share_of_the_image() -> None:
     with torch.no_grad():
-        output = create_model("agn").eval()(torch.rand(2, 3, 64, 64))
+        output = create_network("agn").eval()(torch.rand(2, 3, 64, 64))
     for name, size in (("attention3", 16), ("attention4", 8)):
         weight = output.features[name]
         assert weight.shape == (2, 1, size, size)
@@ -135,4 +135,4 @@ def test_agn_s_attention_is_a_share_of_the_image() -> None:
 )
 def test_wrong_options_say_what_is_wrong(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        create_model(name, **options)
+        create_network(name, **options)

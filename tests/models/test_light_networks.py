@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.models.complexity import complexity
 from segdistill.models.mobilenet import MobileNetV2
 from segdistill.models.network import Network
@@ -51,7 +51,7 @@ class TestMobileNetV2UNet(ModelContract):
 def shapes(name: str, size: int, **options: Any) -> dict[str, tuple[int, ...]]:
     """Feature name -> (channels, height, width) for a one-channel image, which must be as declared."""
     with torch.device("meta"):
-        model = create_model(name, 1, 2, **options).eval()
+        model = create_network(name, 1, 2, **options).eval()
         features = model(torch.zeros(1, 1, size, size)).features
     assert isinstance(model, Network)
     assert {name: map_.shape[1:] for name, map_ in features.items()} == {
@@ -120,9 +120,9 @@ def test_published_presets_declare_what_never_runs(name: str, preset: str, unuse
 def test_a_grey_image_is_repeated_for_amtd() -> None:
     assert complexity("mobilenet_v2_unet", (3, 256, 256)).parameters == 4_682_899
     torch.manual_seed(0)
-    model = create_model("espnet", 1, preset="amtd").eval()
+    model = create_network("espnet", 1, preset="amtd").eval()
     torch.manual_seed(0)
-    colour = create_model("espnet", 3).eval()
+    colour = create_network("espnet", 3).eval()
     image = torch.rand(1, 1, 16, 16)
     with torch.no_grad():
         assert torch.equal(model(image).logits, colour(image.repeat(1, 3, 1, 1)).logits)
@@ -134,7 +134,7 @@ def test_mobilenet_takes_torchvision_s_names(tmp_path: Path) -> None:
     assert weights["features.2.conv.1.0.weight"].shape == (96, 1, 3, 3)
     file = tmp_path / "weights.pth"
     torch.save({**weights, "classifier.1.weight": torch.zeros(1000, 1280)}, file)
-    model = create_model("mobilenet_v2")
+    model = create_network("mobilenet_v2")
     load_encoder_weights(model.get_submodule("encoder"), file)
     assert torch.equal(model.state_dict()["encoder.features.18.0.weight"], weights["features.18.0.weight"])
 
@@ -151,7 +151,7 @@ def test_mobilenet_takes_torchvision_s_names(tmp_path: Path) -> None:
 )
 def test_options_that_make_no_network_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        create_model(name, **options)
+        create_network(name, **options)
 
 
 def test_strides_that_make_no_mobilenet_are_refused() -> None:

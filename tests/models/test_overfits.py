@@ -13,7 +13,7 @@ from torch import Tensor
 from segdistill.imaging.masks import read_mask
 from segdistill.imaging.preprocess import Preprocess, prepare_mask
 from segdistill.imaging.read import read_picture
-from segdistill.models import Output, create_model
+from segdistill.models import Output, create_network
 
 NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("unet", {"widths": (16, 32, 64, 128, 256)}),
@@ -136,7 +136,7 @@ def test_overfits_four_real_images(
     name: str, options: dict[str, Any], four: tuple[Tensor, Tensor], four_large: tuple[Tensor, Tensor]
 ) -> None:
     torch.manual_seed(0)
-    model = create_model(name, **options)
+    model = create_network(name, **options)
     (stride,) = [info.stride for info in model.feature_info if info.name == "decoder"]  # type: ignore[union-attr]
     images, masks = four_large if stride >= 8 or name.startswith("rmtl") else four
     optimiser = torch.optim.Adam(model.parameters(), RATES.get(name, RATE))
@@ -171,7 +171,7 @@ def test_classifies_four_real_images(name: str, options: dict[str, Any], four: t
     images, _ = four
     truth = torch.tensor([label == "malignant" for label, _ in FINE]).long()
     torch.manual_seed(0)
-    model = create_model(name, **options)
+    model = create_network(name, **options)
     optimiser = torch.optim.Adam(model.parameters(), 1e-3)
     for step in range(1, STEPS + 1):
         model.train()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segdistill.models.blocks import PointwiseConv
-from segdistill.models.registry import create_model
+from segdistill.models.registry import create_network
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -41,7 +41,7 @@ def test_keeps_channels_last() -> None:
     ],
 )
 def test_no_strided_pointwise_convolution_is_left_to_torch(name: str, arguments: dict[str, object]) -> None:
-    network = create_model(name, in_channels=1, classes=1, **arguments)
+    network = create_network(name, in_channels=1, classes=1, **arguments)
     left = [
         part
         for part, module in network.named_modules()

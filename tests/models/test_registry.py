@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from segdistill.errors import InputError
-from segdistill.models import MODELS, create_model, find
+from segdistill.models import MODELS, create_network, find
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from segdistill.models import MODELS, create_model, find
 )
 def test_wrong_arguments_say_what_is_wrong(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        create_model(**arguments)  # type: ignore[arg-type]
+        create_network(**arguments)  # type: ignore[arg-type]
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

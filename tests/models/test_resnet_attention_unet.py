@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from tests.models.contract import ModelContract
 
 
@@ -28,8 +28,8 @@ def test_gates_follow_the_paper_at_depth_101_and_are_halves_elsewhere() -> None:
     import torch
 
     with torch.device("meta"):
-        published = create_model("resnet101_attention_unet")
-        halves = create_model("resnet_attention_unet", depth=50)
+        published = create_network("resnet101_attention_unet")
+        halves = create_network("resnet_attention_unet", depth=50)
 
     def widths(model: torch.nn.Module) -> list[int]:
         levels = model.get_submodule("decoder.levels").children()
@@ -41,4 +41,4 @@ def test_gates_follow_the_paper_at_depth_101_and_are_halves_elsewhere() -> None:
 
 def test_a_depth_in_the_name_is_fixed() -> None:
     with pytest.raises(InputError, match="'depth' of resnet101_attention_unet is fixed by its name"):
-        create_model("resnet101_attention_unet", depth=18)
+        create_network("resnet101_attention_unet", depth=18)

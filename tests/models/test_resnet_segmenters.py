@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from tests.models.contract import DeepModelContract, ModelContract
 
 
@@ -70,7 +70,7 @@ def test_taps_are_those_of_amtd_at_384(
     name: str, options: dict[str, Any], encoder: object, decoder: object, low: object, high: object
 ) -> None:
     with torch.device("meta"):
-        model = create_model(name, 1, **options).eval()
+        model = create_network(name, 1, **options).eval()
         features = model(torch.zeros(1, 1, 384, 384)).features
     shapes = [tuple(features[layer].shape[1:]) for layer in ("encoder", "decoder", "low", "high")]
     assert [(channels, height) for channels, height, _ in shapes] == [encoder, decoder, low, high]
@@ -87,9 +87,9 @@ def test_only_the_published_preset_declares_what_never_runs(name: str, unused: i
 
 
 def test_a_grey_image_is_repeated_in_the_network() -> None:
-    model = create_model("pspnet_resnet50", 1, base=2, repeat_grey=True).eval()
+    model = create_network("pspnet_resnet50", 1, base=2, repeat_grey=True).eval()
     grey = torch.rand(1, 1, 32, 32)
-    plain = create_model("pspnet_resnet50", 3, base=2).eval()
+    plain = create_network("pspnet_resnet50", 3, base=2).eval()
     plain.load_state_dict(model.state_dict())
     with torch.no_grad():
         assert torch.equal(model(grey).logits, plain(grey.repeat(1, 3, 1, 1)).logits)
@@ -98,7 +98,7 @@ def test_a_grey_image_is_repeated_in_the_network() -> None:
 @pytest.mark.parametrize("name", ["pspnet_resnet50", "deeplabv3plus_resnet50", "deeplabv3_resnet50"])
 def test_one_image_cannot_train_the_branch_that_pools_it(name: str) -> None:
     with pytest.raises(InputError, match="train with at least two per batch"):
-        create_model(name, base=2)(torch.zeros(1, 3, 64, 64))
+        create_network(name, base=2)(torch.zeros(1, 3, 64, 64))
 
 
 @pytest.mark.parametrize(
@@ -111,4 +111,4 @@ def test_one_image_cannot_train_the_branch_that_pools_it(name: str) -> None:
 )
 def test_wrong_options_say_what_is_wrong(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        create_model(name, **options)
+        create_network(name, **options)

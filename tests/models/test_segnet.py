@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.models.blocks import MaxUnpool
 from tests.models.contract import ModelContract
 
@@ -19,13 +19,13 @@ class TestSegNet(ModelContract):
 
 def test_five_stages_are_required() -> None:
     with pytest.raises(InputError, match="widths has 2 levels: this network needs 5"):
-        create_model("segnet", widths=(4, 8))
+        create_network("segnet", widths=(4, 8))
 
 
 @pytest.mark.parametrize("size", [(31, 64), (64, 31), (1, 1)])
 def test_smaller_images_are_refused(size: tuple[int, int]) -> None:
     """Five poolings leave nothing of 31 pixels, and one pixel of 32."""
-    network = create_model("segnet", in_channels=1, widths=(4, 4, 8, 8, 8)).eval()
+    network = create_network("segnet", in_channels=1, widths=(4, 4, 8, 8, 8)).eval()
     with pytest.raises(InputError, match=r"\d is too small: this network takes 32 pixels and more"):
         network(torch.zeros(1, 1, *size))
     assert network(torch.zeros(1, 1, 32, 33)).logits.shape[2:] == (32, 33)

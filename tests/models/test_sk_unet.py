@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from tests.models.contract import ModelContract
 
 
@@ -36,13 +36,13 @@ class TestSKUNetLight(ModelContract):
 @pytest.mark.parametrize(("preset", "channels"), [("counted", 256), ("A", 256), ("B", 512)])
 def test_the_symmetric_pair_is_at_a_quarter(preset: str, channels: int) -> None:
     with torch.device("meta"):
-        features = create_model("sk_unet", 1, preset=preset).eval()(torch.zeros(1, 1, 256, 256)).features
+        features = create_network("sk_unet", 1, preset=preset).eval()(torch.zeros(1, 1, 256, 256)).features
     assert features["pair_encoder"].shape == (1, 256, 64, 64)
     assert features["pair_decoder"].shape == (1, channels, 64, 64)
 
 
 def test_one_image_cannot_train_the_pooled_normalisation() -> None:
-    model = create_model("sk_unet", 1, widths=(4, 8)).train()
+    model = create_network("sk_unet", 1, widths=(4, 8)).train()
     with pytest.raises(InputError, match="train with at least two per batch"):
         model(torch.zeros(1, 1, 32, 32))
     model.eval()(torch.zeros(1, 1, 32, 32))
@@ -50,4 +50,4 @@ def test_one_image_cannot_train_the_pooled_normalisation() -> None:
 
 def test_a_reduction_below_one_is_refused() -> None:
     with pytest.raises(InputError, match="reduction is 0: it must be at least 1"):
-        create_model("sk_unet", reduction=0)
+        create_network("sk_unet", reduction=0)

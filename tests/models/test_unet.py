@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from tests.models.contract import ModelContract
 
 
@@ -32,11 +32,11 @@ class TestAttentionUNet(ModelContract):
 )
 def test_widths_that_make_no_network_are_refused(widths: tuple[int, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        create_model("unet", widths=widths)
+        create_network("unet", widths=widths)
 
 
 def test_the_issue_s_example_of_a_size() -> None:
     import torch
 
     with pytest.raises(InputError, match=r"^height 500 is not divisible by 16: pad to 512$"):
-        create_model("simplified_unet")(torch.zeros(1, 3, 500, 512))
+        create_network("simplified_unet")(torch.zeros(1, 3, 500, 512))

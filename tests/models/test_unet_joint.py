@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from tests.models.contract import ModelContract
 
 
@@ -15,7 +15,7 @@ class TestSimplifiedUNetJoint(ModelContract):
 
 def test_it_is_light_and_adds_one_linear_layer() -> None:
     with torch.device("meta"):
-        plain, joint = (create_model(name) for name in ("simplified_unet", "simplified_unet_joint"))
+        plain, joint = (create_network(name) for name in ("simplified_unet", "simplified_unet_joint"))
     counts = [sum(value.numel() for value in model.parameters()) for model in (plain, joint)]
     assert counts[1] - counts[0] == 2 * (256 + 1)
     assert counts[1] < 3_000_000
@@ -25,7 +25,7 @@ def test_the_mask_guides_the_class_unless_switched_off() -> None:
     image = torch.rand(2, 3, 32, 32)
     for mam in (True, False):
         torch.manual_seed(0)
-        model = create_model("simplified_unet_joint", widths=[4, 8, 16], mam=mam).eval()
+        model = create_network("simplified_unet_joint", widths=[4, 8, 16], mam=mam).eval()
         with torch.no_grad():
             before = model(image).label
             model.head.bias[1] += 3.0  # type: ignore[union-attr, index, operator]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from tests.models.contract import ModelContract
 
 
@@ -73,7 +73,7 @@ class TestUSUNet(ModelContract):
 def test_deep_supervision_is_finest_first(
     name: str, options: dict[str, object], deep: list[tuple[int, int]]
 ) -> None:
-    model = create_model(name, widths=(4, 8, 16, 32), **options).eval()  # type: ignore[arg-type]
+    model = create_network(name, widths=(4, 8, 16, 32), **options).eval()  # type: ignore[arg-type]
     with torch.no_grad():
         given = [tuple(level.shape[2:]) for level in model(torch.zeros(1, 3, 8, 8)).deep]
     assert given == deep
@@ -81,4 +81,4 @@ def test_deep_supervision_is_finest_first(
 
 def test_stages_that_do_not_exist_are_refused() -> None:
     with pytest.raises(InputError, match="stages is 5: this network has 1 to 4 decoder stages"):
-        create_model("us_unet", stages=5)
+        create_network("us_unet", stages=5)

@@ -23,14 +23,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from segdistill.experiment.export import export_network
     from segdistill.imaging.postprocess import Postprocess
     from segdistill.imaging.preprocess import Preprocess
-    from segdistill.models import create_model
+    from segdistill.models.registry import create_network
     from segdistill.runtime.model_file import ModelInfo
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "model.onnx"
     classes = ("background", "lesion")
     info = ModelInfo("student", 3, classes, Preprocess((64, 64)), Postprocess(classes=classes))
-    export_network(create_model("simplified_unet"), info, path)
+    export_network(create_network("simplified_unet"), info, path)
     return path
 
 

@@ -18,7 +18,7 @@ from segdistill.data.store import prepare_store
 from segdistill.distillation.layers import declared_layers
 from segdistill.experiment.cases import load_cases
 from segdistill.imaging.patches import PatchGrid
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.models.network import FeatureInfo
 
 STUDENTS = {"enet": "enet", "espnet": "espnet", "mobilenet": "mobilenet_v2"}
@@ -150,7 +150,7 @@ def test_lightvessels_comparators_read_its_pair(name: str) -> None:
         assert [part.options["layers"] for part in stages[f"{method}@2"].methods] == [layers]
     with torch.device("meta"):
         for model, channels in (("sk_unet", 256), ("mobilenet_v2_unet", 24)):
-            found = declared_layers(create_model(model, in_channels=1), [encoder, decoder])
+            found = declared_layers(create_network(model, in_channels=1), [encoder, decoder])
             assert found[encoder] == FeatureInfo("pair_encoder", channels, 4)
             assert found[decoder].stride == 4
 
@@ -166,7 +166,7 @@ def test_lightvessels_comparators_read_its_pair(name: str) -> None:
 def test_comparators_have_the_published_size(recipe: str, stage: str, parameters: float) -> None:
     model = load_recipe(recipe).stages[stage].model
     with torch.device("meta"):
-        network = create_model(model.name, 1, 1, **model.options)
+        network = create_network(model.name, 1, 1, **model.options)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     assert millions == pytest.approx(parameters, abs=0.005)
 

@@ -19,7 +19,7 @@ from segdistill.distillation.methods.lightvessel import feature_autoencoder
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
 from segdistill.losses.adversarial import MultiStageLoss
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.models.network import Output
 from segdistill.training.adversarial import Adversarial
 from segdistill.training.distillation import Distillation
@@ -50,7 +50,7 @@ def fabric() -> Fabric:
 
 def network(seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return create_model("simplified_unet", in_channels=1, widths=[4, 8, 8])
+    return create_network("simplified_unet", in_channels=1, widths=[4, 8, 8])
 
 
 def supervised() -> Supervised:
@@ -114,7 +114,7 @@ def adaptive() -> Distillation:
 
 def small_resnet(seed: int) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return create_model("resnet_attention_unet", in_channels=1, depth=18, base=4)
+    return create_network("resnet_attention_unet", in_channels=1, depth=18, base=4)
 
 
 def reconstruction() -> Reconstruction:
@@ -129,8 +129,8 @@ def adversarial(
 ) -> Adversarial:
     """Two stages with a discriminator each; the images are as small as these can see."""
     torch.manual_seed(0)
-    generator = create_model("us_unet", in_channels=1, classes=1, widths=[4, 8, 8])
-    critics = create_model("multi_scale_discriminator", 1, levels=2, width=2)
+    generator = create_network("us_unet", in_channels=1, classes=1, widths=[4, 8, 8])
+    critics = create_network("multi_scale_discriminator", 1, levels=2, width=2)
     loss = loss or MultiStageLoss((1.0, 0.1), (0.05, 0.05))
     return Adversarial(generator, critics, loss, accumulate, precision)
 
@@ -138,7 +138,7 @@ def adversarial(
 def joint() -> Joint:
     """Classes of all images, locations of every third, in the training and in the validation cases."""
     torch.manual_seed(0)
-    student = create_model("simplified_unet_joint", in_channels=1, widths=[4, 8, 8])
+    student = create_network("simplified_unet_joint", in_channels=1, widths=[4, 8, 8])
     known = [CaseLabels(torch.arange(count) % 2, torch.arange(count) % 3 == 0) for count in (11, 3)]
     return Joint(student, JointLoss(JointSettings()), known[0], known[1])
 

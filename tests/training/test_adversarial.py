@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segdistill.data.views import Views, batch_indices
 from segdistill.errors import InputError
 from segdistill.losses.adversarial import MultiStageLoss
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.training.adversarial import (
     DISCRIMINATORS,
     GENERATOR,
@@ -223,7 +223,7 @@ def test_what_the_curves_say(batch: dict[str, Tensor]) -> None:
 
 
 def test_without_discriminators_there_is_one_player(batch: dict[str, Tensor]) -> None:
-    network = create_model("us_unet", in_channels=1, classes=1, widths=[4, 8, 8])
+    network = create_network("us_unet", in_channels=1, classes=1, widths=[4, 8, 8])
     task = Adversarial(network, None, MultiStageLoss((1.0, 0.1), ()))
     assert task.turns == tuple(task.players) == (GENERATOR,)
     assert {"loss", "dice_1", "dice_2"} <= set(task.losses(batch, GENERATOR))
@@ -234,7 +234,7 @@ def test_without_discriminators_there_is_one_player(batch: dict[str, Tensor]) ->
 def test_settings_fit_the_network() -> None:
     def shapes(name: str = "us_unet", size: int = 64, **options: object) -> list[tuple[int, int, int]]:
         with torch.device("meta"):
-            return stage_shapes(create_model(name, in_channels=3, **options), 3, (size, size))
+            return stage_shapes(create_network(name, in_channels=3, **options), 3, (size, size))
 
     four = shapes(classes=1)
     assert four == [(1, 64, 64), (1, 32, 32), (1, 16, 16), (1, 8, 8)]
@@ -260,7 +260,7 @@ def test_settings_fit_the_network() -> None:
 
 
 def test_a_network_without_deep_heads_has_one_stage(batch: dict[str, Tensor]) -> None:
-    network = create_model("simplified_unet", in_channels=1, classes=2, widths=[4, 8])
+    network = create_network("simplified_unet", in_channels=1, classes=2, widths=[4, 8])
     settings_of_one = AdversarialSettings(width=2)
     critics = make_discriminators(settings_of_one, [(2, 32, 32)], 1, (32, 32))
     task = Adversarial(network, critics, make_loss(settings_of_one, 1))
@@ -272,12 +272,12 @@ def test_a_network_without_deep_heads_has_one_stage(batch: dict[str, Tensor]) ->
 def test_the_generator_begins_as_the_same_network_without_discriminators() -> None:
     """Looking at its shapes on the meta device draws no random number, and discriminators are made after it."""
     torch.manual_seed(3)
-    alone = create_model("us_unet", in_channels=1, classes=1, widths=[4, 8, 8])
+    alone = create_network("us_unet", in_channels=1, classes=1, widths=[4, 8, 8])
     torch.manual_seed(3)
     with torch.device("meta"):
         shapes = stage_shapes(
-            create_model("us_unet", in_channels=1, classes=1, widths=[4, 8, 8]), 1, (32, 32)
+            create_network("us_unet", in_channels=1, classes=1, widths=[4, 8, 8]), 1, (32, 32)
         )
-    again = create_model("us_unet", in_channels=1, classes=1, widths=[4, 8, 8])
+    again = create_network("us_unet", in_channels=1, classes=1, widths=[4, 8, 8])
     assert len(shapes) == 2
     assert equal(state(alone), state(again))

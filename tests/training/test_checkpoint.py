@@ -10,23 +10,23 @@ import torch
 from torch import nn
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.training.checkpoint import load_optimizer, load_state, load_weights, save_state, save_weights
 
 
 def test_round_trip_from_channels_last(tmp_path: Path) -> None:
-    network = create_model("simplified_unet", widths=[4, 8]).to(memory_format=torch.channels_last)
+    network = create_network("simplified_unet", widths=[4, 8]).to(memory_format=torch.channels_last)
     save_weights(tmp_path / "w.safetensors", network)
-    other = create_model("simplified_unet", widths=[4, 8])
+    other = create_network("simplified_unet", widths=[4, 8])
     load_weights(tmp_path / "w.safetensors", other)
     for name, value in network.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)
 
 
 def test_another_architecture_names_what_differs(tmp_path: Path) -> None:
-    save_weights(tmp_path / "w.safetensors", create_model("simplified_unet", widths=[4, 8]))
+    save_weights(tmp_path / "w.safetensors", create_network("simplified_unet", widths=[4, 8]))
     with pytest.raises(InputError, match=r"another architecture: \d+ tensors differ \(\w+"):
-        load_weights(tmp_path / "w.safetensors", create_model("simplified_unet", widths=[4, 16]))
+        load_weights(tmp_path / "w.safetensors", create_network("simplified_unet", widths=[4, 16]))
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\xff" * 64])

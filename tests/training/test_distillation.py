@@ -15,7 +15,7 @@ from segdistill.distillation import Teacher, Weighting, create_method, create_we
 from segdistill.distillation.methods.lightvessel import FeatureSimilarity, feature_autoencoder
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.models.network import Output
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import STATE, WEIGHTS, fit
@@ -35,15 +35,15 @@ def real_teachers() -> dict[str, nn.Module]:
     """Encoders, decoders, strides and widths of three kinds."""
     torch.manual_seed(5)
     return {
-        "enet": create_model("enet", in_channels=1),
-        "unet": create_model("unet", in_channels=1, widths=[4, 6, 8, 8]),
-        "resnet": create_model("resnet_attention_unet", in_channels=1, depth=18, base=4),
+        "enet": create_network("enet", in_channels=1),
+        "unet": create_network("unet", in_channels=1, widths=[4, 6, 8, 8]),
+        "resnet": create_network("resnet_attention_unet", in_channels=1, depth=18, base=4),
     }
 
 
 def small_student() -> nn.Module:
     torch.manual_seed(6)
-    return create_model("simplified_unet", in_channels=1, widths=[4, 4, 8, 8])
+    return create_network("simplified_unet", in_channels=1, widths=[4, 4, 8, 8])
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_networks_of_other_classes_are_refused() -> None:
     methods = {"soft_prediction": (1.0, create_method("soft_prediction"))}
 
     def task(classes: int) -> Distillation:
-        teachers = [Teacher("t", create_model("unet", 1, classes, widths=[2, 4]))]
+        teachers = [Teacher("t", create_network("unet", 1, classes, widths=[2, 4]))]
         return Distillation(small_student(), create_loss("dice"), teachers, torch.ones(3, 1), methods)
 
     with pytest.raises(InputError, match="the student has 2 classes, teacher 't' has 3"):

@@ -14,7 +14,7 @@ from segdistill.data.case import Case
 from segdistill.distillation import Teacher, create_method
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.models.network import Output
 from segdistill.training.inference import grad_cam, share_inside
 from segdistill.training.joint import UNKNOWN, CaseLabels, Joint, JointDistillation, JointLoss, case_labels
@@ -185,8 +185,8 @@ def test_a_label_of_no_class_is_named() -> None:
 
 def test_a_joint_student_learns_mask_and_class_of_its_teacher() -> None:
     torch.manual_seed(0)
-    student = create_model("simplified_unet_joint", widths=[4, 8, 8])
-    teacher = Teacher("lanet", create_model("lanet_resnet18", base=4))
+    student = create_network("simplified_unet_joint", widths=[4, 8, 8])
+    teacher = Teacher("lanet", create_network("lanet_resnet18", base=4))
     known = CaseLabels(torch.tensor([0, 1]), torch.tensor([True, True]))
     methods = {name: (0.5, create_method(name)) for name in ("soft_prediction", "soft_label")}
     joint = JointLoss(JointSettings(location="loss"), create_loss("cross_entropy"))
@@ -236,4 +236,4 @@ def test_grad_cam_s_share_and_its_refusals() -> None:
     assert share_inside(maps, torch.tensor([[[0, 1], [1, 0]]])).item() == 0.5
     assert share_inside(torch.zeros(1, 2, 2), torch.ones(1, 2, 2)).isnan().all()
     with pytest.raises(InputError, match="needs a network with a label and a feature 'encoder'"):
-        grad_cam(create_model("simplified_unet", widths=[2, 4]), torch.zeros(1, 3, 8, 8))
+        grad_cam(create_network("simplified_unet", widths=[2, 4]), torch.zeros(1, 3, 8, 8))

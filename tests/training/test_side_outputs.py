@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from segdistill.config.schema import parse_recipe
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 from segdistill.models.network import Output
 from segdistill.training.task import Supervised
 
@@ -46,7 +46,7 @@ def test_the_loss_is_the_sum_over_all_outputs() -> None:
 
 def test_u2net_learns_from_seven_losses() -> None:
     torch.manual_seed(0)
-    network = create_model("u2net", 1, 1, scale="tiny")
+    network = create_network("u2net", 1, 1, scale="tiny")
     batch = {"image": torch.rand(2, 1, 32, 32), "mask": torch.randint(2, (2, 32, 32))}
     loss = create_loss("cross_entropy")
     with torch.no_grad():

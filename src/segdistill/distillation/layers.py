@@ -98,8 +98,8 @@ def declared_layers(
     Raises:
         InputError: it declares features, but not these.
 
-    >>> from segdistill.models import create_model
-    >>> declared_layers(create_model("simplified_unet", widths=[4, 8]), ["encoder"])["encoder"].channels
+    >>> from segdistill.models.registry import create_network
+    >>> declared_layers(create_network("simplified_unet", widths=[4, 8]), ["encoder"])["encoder"].channels
     8
     """
     infos = {info.name: info for info in getattr(network, "feature_info", [])}

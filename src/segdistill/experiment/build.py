@@ -45,8 +45,8 @@ def build_autoencoders(model: ModelRecipe, network: nn.Module, name: str) -> Fea
     Raises:
         InputError: an unknown option, or a feature that the network does not have.
 
-    >>> from segdistill.models import create_model
-    >>> unet = create_model("unet", widths=[2, 4, 4])
+    >>> from segdistill.models.registry import create_network
+    >>> unet = create_network("unet", widths=[2, 4, 4])
     >>> build_autoencoders(ModelRecipe(name="feature_autoencoder", layers=[2], size=8), unet, "teacher").layers
     ('enc@2', 'dec@2')
     """

@@ -14,7 +14,7 @@ from segdistill.experiment.results import FOLDS_FILE, RUN_FILE, SUMMARY_FILE, re
 from segdistill.files import sha256_file, write_json
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.models import create_model, find
+from segdistill.models.registry import create_network, find
 from segdistill.models.pretrained import load_encoder_weights
 from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import BEST, STATE, WEIGHTS
@@ -31,7 +31,7 @@ def build_network(model: ModelRecipe, channels: int, classes: int = 2) -> nn.Mod
     options = {"classes": classes, **model.options}
     if "in_channels" in options:
         raise InputError("in_channels is set by data.channels: leave it out of the model's options")
-    network = create_model(model.name, in_channels=channels, **options)
+    network = create_network(model.name, in_channels=channels, **options)
     if model.pretrained is not None:
         load_encoder_weights(encoder_of(network, model.name), model.pretrained, model.sha256)
     return network

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from segdistill.errors import InputError
-from segdistill.models import create_model
+from segdistill.models.registry import create_network
 
 Rule = Callable[[Any, Tensor, Tensor], int]
 """Cost of one run of a module: (module, its input, its output) -> count for the whole batch."""
@@ -160,7 +160,7 @@ def complexity(
         raise InputError(f"input {input} is not (channels, height, width), each at least 1")
     if isinstance(model, str):
         with torch.device("meta"):
-            model = create_model(model, input[0], **options)
+            model = create_network(model, input[0], **options)
     counts: dict[nn.Module, int] = {}
     with _counting(model, mode, counts), torch.no_grad():
         meta = {key: value.to("meta") for key, value in tensors(model)}

@@ -1,4 +1,4 @@
-"""Every network by name: a plain dict, and `create_model`, which checks what it is given."""
+"""Every network by name: a plain dict, and `create_network`, which checks what it is given."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ EXTERNAL = ModelEntry("external:External", "any network by its import path, see 
 """What "external", and every name with a colon, means; not in `MODELS`, because it is nothing without a target."""
 
 
-def create_model(
+def create_network(
     name: str, in_channels: int = 3, classes: int = 2, *, preset: str | None = None, **options: Any
 ) -> nn.Module:
     """Builds a network by its registry name.
@@ -228,9 +228,9 @@ def create_model(
     Raises:
         InputError: unknown name (with near names), preset or option, or an option of the wrong type.
 
-    >>> create_model("simplified_unet", in_channels=1, widths=[4, 8]).size_divisor
+    >>> create_network("simplified_unet", in_channels=1, widths=[4, 8]).size_divisor
     2
-    >>> create_model("vit_b17")
+    >>> create_network("vit_b17")
     Traceback (most recent call last):
     ...
     segdistill.errors.InputError: unknown network 'vit_b17': did you mean 'vit_b16'?

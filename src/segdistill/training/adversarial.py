@@ -31,9 +31,9 @@ def stage_shapes(network: nn.Module, in_channels: int, size: tuple[int, int]) ->
     Raises:
         InputError: the network does not segment.
 
-    >>> from segdistill.models import create_model
+    >>> from segdistill.models.registry import create_network
     >>> with torch.device("meta"):
-    ...     network = create_model("us_unet", in_channels=1, classes=1, widths=[2, 4, 4])
+    ...     network = create_network("us_unet", in_channels=1, classes=1, widths=[2, 4, 4])
     >>> stage_shapes(network, 1, (64, 64))
     [(1, 64, 64), (1, 32, 32)]
     """
@@ -163,9 +163,9 @@ class Adversarial:
     image that is predicted as foreground, and `area_spread`, its standard deviation within a batch (read by
     training/saturation.py).
 
-    >>> from segdistill.models import create_model
-    >>> network = create_model("us_unet", in_channels=1, classes=1, widths=[2, 4, 4])
-    >>> discriminators = create_model("multi_scale_discriminator", 1, levels=2, width=2)
+    >>> from segdistill.models.registry import create_network
+    >>> network = create_network("us_unet", in_channels=1, classes=1, widths=[2, 4, 4])
+    >>> discriminators = create_network("multi_scale_discriminator", 1, levels=2, width=2)
     >>> task = Adversarial(network, discriminators, MultiStageLoss(alpha=(1.0, 0.1), beta=(0.05, 0.05)))
     >>> task.turns
     ('discriminators', 'generator')

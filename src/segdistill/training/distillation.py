@@ -317,8 +317,8 @@ def build_learned_parts(
             declares nothing is checked in the first step, by its output.
 
     >>> from segdistill.distillation import create_method
-    >>> from segdistill.models import create_model
-    >>> pair = [create_model("simplified_unet", widths=[4, 8]) for _ in range(2)]
+    >>> from segdistill.models.registry import create_network
+    >>> pair = [create_network("simplified_unet", widths=[4, 8]) for _ in range(2)]
     >>> methods = {"at": (1.0, create_method("attention_transfer", layers=["enc3"]))}
     >>> build_learned_parts(pair[0], {"t": pair[1]}, methods)
     Traceback (most recent call last):

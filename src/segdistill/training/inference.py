@@ -111,8 +111,8 @@ def grad_cam(
     Raises:
         InputError: the network has no label or no such feature, or the label does not depend on it.
 
-    >>> from segdistill.models import create_model
-    >>> grad_cam(create_model("resnet18", base=4).eval(), torch.rand(1, 3, 64, 64)).shape
+    >>> from segdistill.models.registry import create_network
+    >>> grad_cam(create_network("resnet18", base=4).eval(), torch.rand(1, 3, 64, 64)).shape
     torch.Size([1, 64, 64])
     """
     with torch.enable_grad():

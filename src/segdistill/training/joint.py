@@ -155,10 +155,10 @@ class Joint:
     Attributes:
         score: names of the validation numbers that select the epoch.
 
-    >>> from segdistill.models import create_model
+    >>> from segdistill.models.registry import create_network
     >>> from segdistill.training.settings import JointSettings
     >>> labels = CaseLabels(torch.tensor([0, 1]), torch.tensor([True, False]))
-    >>> task = Joint(create_model("lanet_resnet18", base=4), JointLoss(JointSettings()), labels, labels)
+    >>> task = Joint(create_network("lanet_resnet18", base=4), JointLoss(JointSettings()), labels, labels)
     >>> batch = {"image": torch.zeros(2, 3, 64, 64), "mask": torch.zeros(2, 64, 64).long(), "index": torch.arange(2)}
     >>> list(task.losses(batch, "network"))
     ['loss', 'classification', 'location', 'pseudo']

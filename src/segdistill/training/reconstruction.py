@@ -32,8 +32,8 @@ class Reconstruction:
             distillation.
 
     >>> from segdistill.distillation.methods.lightvessel import feature_autoencoder
-    >>> from segdistill.models import create_model
-    >>> network = create_model("simplified_unet", widths=[2, 4, 4, 4])
+    >>> from segdistill.models.registry import create_network
+    >>> network = create_network("simplified_unet", widths=[2, 4, 4, 4])
     >>> task = Reconstruction(feature_autoencoder(network, size=8), Teacher("net", network))
     >>> list(task.losses({"image": torch.zeros(1, 3, 16, 16)}, "autoencoders"))
     ['loss', 'pair_encoder|enc@4', 'pair_decoder|dec@4']

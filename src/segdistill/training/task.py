@@ -115,8 +115,8 @@ class Supervised:
             None trains the network's output alone. Validation always measures that output.
 
     >>> from segdistill.losses import create_loss
-    >>> from segdistill.models import create_model
-    >>> task = Supervised(create_model("simplified_unet", widths=[2, 4, 4, 4, 4]), create_loss("dice"))
+    >>> from segdistill.models.registry import create_network
+    >>> task = Supervised(create_network("simplified_unet", widths=[2, 4, 4, 4, 4]), create_loss("dice"))
     >>> batch = {"image": torch.zeros(2, 3, 16, 16), "mask": torch.zeros(2, 16, 16, dtype=torch.long)}
     >>> list(task.losses(batch, "network"))
     ['loss']

@@ -166,8 +166,8 @@ def feature_autoencoder(
     Raises:
         InputError: the network does not declare these features.
 
-    >>> from segdistill.models import create_model
-    >>> feature_autoencoder(create_model("unet", widths=[2, 4, 8, 8]), size=32).layers
+    >>> from segdistill.models.registry import create_network
+    >>> feature_autoencoder(create_network("unet", widths=[2, 4, 8, 8]), size=32).layers
     ('pair_encoder|enc@4', 'pair_decoder|dec@4')
     """
     wanted = list(dict.fromkeys(chain.from_iterable(parse_pairs(layers))))
