@@ -50,7 +50,7 @@ def seconds(command: list[str]) -> float:
 
 
 def loaded(arguments: list[str]) -> list[str]:
-    """Which unwanted packages a command imports."""
+    """The unwanted packages that a command imports."""
     command = [sys.executable, "-X", "importtime", "-m", "segdistill.cli.main", *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found = set(re.findall(r"\|\s+(\w+)(?:\.[\w.]+)?$", done.stderr, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, timing, the machine, and the one object that each of them prints."""
+"""Shared by the benchmarks: arguments, timing, the machine, and the object that each of them prints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOAD_AT_START = os.getloadavg()[0]
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes."""
+    """A parser with the options of every benchmark."""
     first_line = (description or "").splitlines()[0]
     parser = argparse.ArgumentParser(description=first_line)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -44,13 +44,13 @@ def report(
     return result
 
 
-def tell(text: str) -> None:
-    """Progress, on stderr: stdout is for the result."""
+def log(text: str) -> None:
+    """Prints progress on stderr: stdout is for the result."""
     print(text, file=sys.stderr, flush=True)
 
 
 def machine(precision: str = "32-true") -> dict[str, str]:
-    """The processor, the versions, and how busy the machine was before the benchmark began."""
+    """The processor, the versions, and the load of the machine before the benchmark began."""
     import torch
 
     from segdistill.experiment.environment import environment
@@ -60,7 +60,7 @@ def machine(precision: str = "32-true") -> dict[str, str]:
 
 
 def two_cores() -> None:
-    """Keeps this process and its threads on two cores, where there are more; call before the first computation."""
+    """Restricts this process and its threads to two cores; call before the first computation."""
     import torch
 
     cores = sorted(os.sched_getaffinity(0))[:2]
@@ -69,7 +69,7 @@ def two_cores() -> None:
 
 
 def alternate(parts: Sequence[Callable[[], object]], rounds: int, warm_up: int = 3) -> list[list[float]]:
-    """Seconds of each part in every round; the order turns round after each, so that no part always goes first."""
+    """Seconds of each part in every round; the order is reversed after each, so that no part is always first."""
     times: list[list[float]] = [[] for _ in parts]
     order = list(range(len(parts)))
     for number in range(warm_up + rounds):

@@ -1,8 +1,8 @@
 """The share of training that the loop spends waiting for its data, on two cores at 128x128, batch 8.
 
 Read from curves.csv of a supervised training of the student on BUSI (on phantoms where SEGDISTILL_DATA is not set); the
-first epoch is left out. The details also tell how much slower a step is than one whose batch is already there: threads
-that prepare batches take time from the cores even where nobody waits for them.
+first epoch is excluded. The details also show how much slower a step is than one whose batch exists already: threads
+that prepare batches take time from the cores even if the loop does not wait for them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
 from segdistill.models.registry import create_network
-from segdistill.training import loop
 from segdistill.training.curves import read_curves
+from segdistill.training.loop import Training, fit
 from segdistill.training.optimisation import choose_precision
 from segdistill.training.settings import FitSettings
 from segdistill.training.task import Supervised
@@ -39,20 +39,18 @@ def task() -> Supervised:
     return Supervised(create_network("simplified_unet"), create_loss("weight_balance"))
 
 
-def step_alone(train: Views, settings: FitSettings, rounds: int) -> dict[str, float]:
-    """Milliseconds of the loop's step with a batch that is already there."""
+def step_without_data(train: Views, settings: FitSettings, rounds: int) -> dict[str, float]:
+    """Milliseconds of the loop's step with a batch that exists already."""
     fabric = make_fabric(Machine("cpu"), settings.precision)
-    work = task()
-    players = loop._set_up(work, settings, fabric, 10_000)
-    position = loop._Position()
+    training = Training(task(), settings, fabric, 10_000)
     batch = next(batches(train, settings.batch_size, 0, workers=0))
-    times = alternate([lambda: loop._step(work, players, [batch], settings, fabric, position)], rounds)
+    times = alternate([lambda: training.step(iter([batch]))], rounds)
     return milliseconds(times[0])
 
 
 def train_some(train: Views, settings: FitSettings, folder: Path) -> list[dict[str, float]]:
     """The rows of curves.csv after a training."""
-    for _ in loop.fit(task(), train, None, settings, folder, make_fabric(Machine("cpu"), settings.precision)):
+    for _ in fit(task(), train, None, settings, folder, make_fabric(Machine("cpu"), settings.precision)):
         pass
     return read_curves(folder / "curves.csv")
 
@@ -61,7 +59,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--phantoms", type=int, default=600, help="pictures to draw where there is no BUSI")
+    parser.add_argument("--phantoms", type=int, default=600, help="images to draw without BUSI")
     parser.add_argument("--augment", default="light")
     parser.add_argument("--dataset", choices=["busi", "phantom"])
     args = parser.parse_args()
@@ -79,15 +77,15 @@ def main() -> None:
         train = Views(store, [case.id for case in cases], preprocess, settings.augment)
         rows = train_some(train, settings, folder / "stage")[1:]
         steps = len(cases) // settings.batch_size + bool(len(cases) % settings.batch_size)
-        alone = step_alone(train, settings, max(5, steps // 2))
+        without_data = step_without_data(train, settings, max(5, steps // 2))
     seconds = sum(row["seconds"] for row in rows)
     share = sum(row["wait_share"] * row["seconds"] for row in rows) / seconds
-    beside_data = 1e3 * statistics.median(row["seconds"] / steps for row in rows)
+    with_data = 1e3 * statistics.median(row["seconds"] / steps for row in rows)
     details: dict[str, Any] = {
         "wait_share_per_epoch": [row["wait_share"] for row in rows],
-        "step_ms": round(beside_data, 3),
-        "step_ms_without_data": alone,
-        "slower_by": round(beside_data / alone["median"], 3),
+        "step_ms": round(with_data, 3),
+        "step_ms_without_data": without_data,
+        "slower_by": round(with_data / without_data["median"], 3),
         "dataset": dataset,
         "cases": len(cases),
         "size": args.size,

@@ -1,9 +1,9 @@
 """A distillation step relative to a step of the baseline, with two large teachers: online, and from the cache.
 
-Two ResNet-101 attention U-Nets teach the 2.2 M student at 128x128, batch 8. A step is what the training loop does with
-a batch, the batch's making included: augmentation, and reading the cache from its files. Everything takes turns in one
-process. The figure is that of soft predictions from the cache, in the precision that this machine trains in; what
-filling the cache costs is told apart, since it is paid once for all epochs, methods, students and seeds.
+Two ResNet-101 attention U-Nets teach the 2.2 M student at 128x128, batch 8. A step is the training loop's, including
+the preparation of the batch: augmentation, and reading the cache from its files. All take turns in one process. The
+figure is that of soft predictions from the cache, in the precision in which this machine trains. The cost of filling
+the cache is shown separately, since it is paid once for all epochs, methods, students and seeds.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import alternate, arguments, machine, milliseconds, report, scratch, tell, two_cores
+from common import alternate, arguments, log, machine, milliseconds, report, scratch, two_cores
 from segdistill.data.phantom import write_phantom
 from segdistill.data.store import prepare_store
 from segdistill.data.views import Views
-from segdistill.distillation import DistillationMethod, Teacher, create_method, flat
+from segdistill.distillation import DistillationMethod, Teacher, create_method
+from segdistill.distillation.base import weighted_terms
 from segdistill.distillation.cache.entry import RECORDS
-from segdistill.distillation.cache.filling import How, fill
-from segdistill.distillation.cache.reading import TargetCache, Wanted, extraction
+from segdistill.distillation.cache.filling import FillOptions, fill
+from segdistill.distillation.cache.reading import TargetCache, Wanted, cache_facts
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
@@ -64,7 +65,7 @@ class Bench:
         settings = FitSettings(batch_size=self.args.batch_size, views=VIEWS, precision=precision)
         return stepper(task, views, settings, make_fabric(Machine("cpu"), precision))
 
-    def alone(self, precision: str) -> Callable[[], object]:
+    def baseline(self, precision: str) -> Callable[[], object]:
         return self.step(
             Supervised(self.student(), create_loss("weight_balance")), self.make_views(), precision
         )
@@ -91,24 +92,24 @@ class Bench:
     def attach(
         self, task: Distillation, name: str, method: DistillationMethod, views: Views, precision: str
     ) -> None:
-        """Fills the cache of a method, and notes what that took; the task then reads it."""
+        """Fills the cache of a method, and records time and size; the task then reads it."""
         rows = np.arange(len(views))
         wanted = [
-            Wanted(j, name, term, inner, {"teacher": j, "precision": precision} | extraction(inner), rows)
+            Wanted(j, name, term, inner, {"teacher": j, "precision": precision} | cache_facts(inner), rows)
             for j in range(len(WEIGHTS))
-            for term, (_, inner) in flat(1.0, method).items()
+            for term, (_, inner) in weighted_terms(1.0, method).items()
         ]
         cache = TargetCache(self.work / "cache", views, VIEWS, wanted)
         known = self._bytes()
         began = time.perf_counter()
-        how = How(torch.device("cpu"), self.args.batch_size, channels_last=True)
-        list(fill(cache, task.teachers, how, 1e12))
+        options = FillOptions(torch.device("cpu"), self.args.batch_size, channels_last=True)
+        list(fill(cache, task.teachers, options, 1e12))
         self.filled[f"{name} {precision}"] = {
             "seconds": round(time.perf_counter() - began, 2),
             "mb": round((self._bytes() - known) / 1e6, 2),
         }
         cache.attach()
-        task.recall = cache.recall
+        task.read_cache = cache.read
 
     def _bytes(self) -> int:
         return sum(path.stat().st_size for path in (self.work / "cache").glob(f"*/{RECORDS}"))
@@ -116,13 +117,16 @@ class Bench:
 
 def compare(bench: Bench, precision: str, others: list[str]) -> dict[str, Any]:
     """Times of the baseline, of the headline online and cached, and of other methods from the cache."""
-    parts = {"baseline": bench.alone(precision), "online": bench.distilled(HEADLINE, precision, cached=False)}
+    parts = {
+        "baseline": bench.baseline(precision),
+        "online": bench.distilled(HEADLINE, precision, cached=False),
+    }
     for name in (HEADLINE, *others):
-        tell(f"{precision}: filling the cache for {name}")
+        log(f"{precision}: filling the cache for {name}")
         parts[f"cached {name}"] = bench.distilled(name, precision, cached=True)
-    tell(f"{precision}: {bench.args.rounds} rounds of {len(parts)} steps")
+    log(f"{precision}: {bench.args.rounds} rounds of {len(parts)} steps")
     times = alternate(list(parts.values()), bench.args.rounds)
-    # each round's own ratio: a neighbour on the machine then slows both sides of it
+    # a ratio for each round: other load on the machine slows both sides of it
     ratios = {
         name: float(np.median(np.divide(own, times[0]))) for name, own in zip(parts, times, strict=True)
     }
@@ -134,12 +138,12 @@ def compare(bench: Bench, precision: str, others: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=40, help="steps of each side that count")
+    parser.add_argument("--rounds", type=int, default=40, help="timed steps of each side")
     parser.add_argument("--depth", type=int, default=101, help="of the teachers' encoders")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--others", nargs="*", default=list(OTHERS), help="methods that are also told")
+    parser.add_argument("--others", nargs="*", default=list(OTHERS), help="further methods to time")
     parser.add_argument("--precisions", nargs="*", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     args = parser.parse_args()
     two_cores()

@@ -20,8 +20,8 @@ from segdistill.distillation import Teacher, create_method
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.losses import create_loss
 from segdistill.models.registry import create_network
-from segdistill.training import loop
 from segdistill.training.distillation import Distillation
+from segdistill.training.loop import Training
 from segdistill.training.optimisation import choose_precision
 from segdistill.training.settings import FitSettings
 from segdistill.training.task import Batch
@@ -33,7 +33,7 @@ TOTAL_STEPS = 10_000  # of the schedule: both sides stay in its warm-up
 
 
 def make_batches(count: int, batch_size: int, size: int) -> list[Batch]:
-    """Random images with a bright square each, which is the reference."""
+    """Random images with a bright square each; the square is the reference."""
     made = []
     for number in range(count):
         generator = torch.Generator().manual_seed(number)
@@ -49,29 +49,28 @@ def make_batches(count: int, batch_size: int, size: int) -> list[Batch]:
 def our_step(
     student: nn.Module, teachers: list[nn.Module], precision: str, batch_size: int
 ) -> Callable[[Batch], float]:
-    """What the training loop does with one batch."""
+    """The training loop's step for one batch."""
     settings = FitSettings()
     fabric = make_fabric(Machine("cpu"), precision)
     autocast = torch.bfloat16 if precision == "bf16" else None
-    spoken = [
+    frozen = [
         Teacher(f"teacher{i}", network, weight, precision=autocast)
         for i, (network, weight) in enumerate(zip(teachers, TEACHER_WEIGHTS, strict=True))
     ]
     task = Distillation(
         student,
         create_loss("weight_balance"),
-        spoken,
+        frozen,
         torch.tensor(TEACHER_WEIGHTS).repeat(batch_size, 1),
         {"soft_prediction": (1.0, create_method("soft_prediction"))},
         hard_weight=HARD,
     )
-    players = loop._set_up(task, settings, fabric, TOTAL_STEPS)
-    position = loop._Position()
-    return lambda batch: loop._step(task, players, [batch], settings, fabric, position)["loss"]
+    training = Training(task, settings, fabric, TOTAL_STEPS)
+    return lambda batch: training.step(iter([batch]))["loss"]
 
 
 def plain_step(student: nn.Module, teachers: list[nn.Module], precision: str) -> Callable[[Batch], float]:
-    """The same by hand."""
+    """The same step by hand."""
     student.train().to(memory_format=torch.channels_last)
     lr = FitSettings().optimizer.lr
     optimizer = torch.optim.AdamW(student.parameters(), lr, weight_decay=FitSettings().optimizer.weight_decay)
@@ -83,7 +82,7 @@ def plain_step(student: nn.Module, teachers: list[nn.Module], precision: str) ->
             with torch.no_grad():
                 targets = [teacher(image).logits for teacher in teachers]
             logits = student(image).logits
-        loss = plain_loss(logits.float(), [answer.float() for answer in targets], batch["mask"])
+        loss = plain_loss(logits.float(), [target.float() for target in targets], batch["mask"])
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -102,8 +101,8 @@ def plain_loss(logits: Tensor, targets: list[Tensor], target: Tensor, epsilon: f
     dice = 1 - ((2 * overlap + epsilon) / (student.square().sum(1) + size + epsilon)).mean()
     iou = -((overlap + epsilon) / (union + epsilon)).log().mean()
     total = HARD * (2 * F.nll_loss(log_student, target) + dice + iou)
-    for weight, answer in zip(TEACHER_WEIGHTS, targets, strict=True):
-        log_teacher = F.log_softmax(answer, 1)
+    for weight, teacher in zip(TEACHER_WEIGHTS, targets, strict=True):
+        log_teacher = F.log_softmax(teacher, 1)
         divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(1)
         total = total + weight * divergence.mean()
     return total
@@ -111,7 +110,7 @@ def plain_loss(logits: Tensor, targets: list[Tensor], target: Tensor, epsilon: f
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=100, help="steps of each side that count")
+    parser.add_argument("--rounds", type=int, default=100, help="timed steps of each side")
     parser.add_argument("--depth", type=int, default=18, help="of the teachers' encoders")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -144,8 +143,8 @@ def main() -> None:
         "plain_ms": medians[0],
         "ours_ms": medians[1],
         "rounds": args.rounds,
-        "first_loss_gap": loss,
-        "largest_loss_gap": max(abs(a - b) for a, b in zip(*losses.values(), strict=True)),
+        "first_loss_difference": loss,
+        "largest_loss_difference": max(abs(a - b) for a, b in zip(*losses.values(), strict=True)),
         "size": args.size,
         "batch_size": args.batch_size,
         "teacher_depth": args.depth,

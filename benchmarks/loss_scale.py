@@ -2,8 +2,8 @@
 
 One pattern of eight by eight blocks is drawn at every size, with features at half of it, for a student and a teacher;
 as a volume it is repeated along the third axis. A loss whose weight means the same at every size has the same value
-each time. The figure is the largest relative difference of any loss from its value at the smallest size; what a loss
-does not do by its definition is listed as left out, with the reason.
+each time. The figure is the largest relative difference of any loss from its value at the smallest size. Cases that a
+loss excludes by its definition are listed with the reason.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common import arguments, machine, report, tell, two_cores
-from segdistill.distillation import METHODS, DistillationMethod, FeatureSimilarity, create_method
-from segdistill.distillation.methods.lightvessel import PAIR, FeatureAutoEncoders
+from common import arguments, log, machine, report, two_cores
+from segdistill.distillation import METHODS, DistillationMethod, create_method
+from segdistill.distillation.methods.cirkd import Memory
+from segdistill.distillation.methods.lightvessel import PAIR, FeatureAutoEncoders, FeatureSimilarity
 from segdistill.losses import LOSSES, create_loss
 from segdistill.models.network import FeatureInfo, Output
 
@@ -35,15 +36,15 @@ OPTIONS: dict[str, dict[str, float]] = {
 """With every term that is off by default; the grid is that of the blocks, so that no average mixes two."""
 
 IMAGES_ONLY = {
-    "holistic": "its critic sees images",
-    "skd": "its critic sees images; without it the terms are pair_wise and soft_prediction",
-    "ifvd": "its critic sees images; without it the terms are intra_class and soft_prediction",
+    "holistic": "its critic takes images",
+    "skd": "its critic takes images; without it the terms are pair_wise and soft_prediction",
+    "ifvd": "its critic takes images; without it the terms are intra_class and soft_prediction",
     "feature_similarity": "its auto-encoders pool images",
 }
 
 
 def pattern(seed: int, size: int, volume: bool) -> tuple[Output, Tensor]:
-    """Answers and masks of one pattern at a size; features of every layer are the same."""
+    """Output and masks of one pattern at a size; features of every layer are the same."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(BATCH, CLASSES, BLOCKS, BLOCKS, generator=generator)
     feature = torch.randn(BATCH, CHANNELS, BLOCKS // 2, BLOCKS // 2, generator=generator)
@@ -71,34 +72,36 @@ class _Same(dict[str, Tensor]):
 
 
 def made(name: str) -> DistillationMethod:
-    """A distillation method that is connected, the same every time; what learns stands still."""
+    """A built method in eval mode, the same every time."""
     torch.manual_seed(0)
     if name == "feature_similarity":
-        codes = {who: FeatureAutoEncoders(dict.fromkeys(PAIR, CHANNELS), grid=4) for who in ("student", "t")}
+        codes = {
+            network: FeatureAutoEncoders(dict.fromkeys(PAIR, CHANNELS), grid=4)
+            for network in ("student", "t")
+        }
         return FeatureSimilarity(autoencoders=codes)
-    methods = create_method(name, **OPTIONS.get(name, {}))
-    info = {layer: FeatureInfo(layer, CHANNELS, 2) for layer in methods.features}
-    methods.connect(info, {"t": info})
-    for module in methods.modules.values():
-        module.eval()
-        if hasattr(module, "store"):
+    method = create_method(name, **OPTIONS.get(name, {}))
+    info = {layer: FeatureInfo(layer, CHANNELS, 2) for layer in method.features}
+    method.build(info, {"t": info})
+    for module in method.eval().modules():
+        if isinstance(module, Memory):
             entries = torch.nn.functional.normalize(torch.randn(BATCH, CHANNELS, 16), dim=1)
             module.store(entries, torch.ones(BATCH, CLASSES, 16), 16)
-    return methods
+    return method
 
 
-def gap_of(name: str, size: int, volume: bool) -> float:
-    """The mean loss of a student from a teacher."""
-    methods = made(name)
+def distillation_loss(name: str, size: int, volume: bool) -> float:
+    """The mean loss of a student against a teacher."""
+    method = made(name)
     targets = []
     for seed, network in ((1, "student"), (2, "t")):
         output, mask = pattern(seed, size, volume)
-        targets.append(methods.targets(output, mask, network))
+        targets.append(method.targets(output, mask, network))
     with torch.no_grad():
-        return methods.loss(targets[0], targets[1], "t").mean().item()
+        return method(targets[0], targets[1], "t").mean().item()
 
 
-def loss_of(name: str, size: int, volume: bool) -> float:
+def segmentation_loss(name: str, size: int, volume: bool) -> float:
     """The segmentation loss of a student."""
     output, mask = pattern(1, size, volume)
     assert output.logits is not None
@@ -112,17 +115,18 @@ def main() -> None:
     args = parser.parse_args()
     two_cores()
     found: dict[str, dict[str, float]] = {}
-    sides: dict[str, Callable[[str, int, bool], float]] = dict.fromkeys(METHODS, gap_of) | dict.fromkeys(
-        LOSSES, loss_of
-    )
-    held_out = {"soft_label": "it is of the whole image and has no positions"}
+    sides: dict[str, Callable[[str, int, bool], float]] = {
+        **dict.fromkeys(METHODS, distillation_loss),
+        **dict.fromkeys(LOSSES, segmentation_loss),
+    }
+    excluded = {"soft_label": "it is of the whole image and has no positions"}
     for name, measure in sides.items():
-        if name in held_out:
+        if name in excluded:
             continue
-        tell(f"{name} ...")
+        log(f"{name} ...")
         values = {f"{size}x{size}": measure(name, size, False) for size in args.sizes}
         if name in IMAGES_ONLY:
-            held_out[f"{name}, volumes"] = IMAGES_ONLY[name]
+            excluded[f"{name}, volumes"] = IMAGES_ONLY[name]
         else:
             values |= {f"{DEPTH}x{size}x{size}": measure(name, size, True) for size in args.volume_sizes}
         first = next(iter(values.values()))
@@ -130,7 +134,7 @@ def main() -> None:
         found[name] = {"value": first, "largest_difference": spread, **values}
     worst = max(found, key=lambda name: found[name]["largest_difference"])
     figure = found[worst]["largest_difference"]
-    details = {"worst": worst, "losses": found, "held_out": held_out, "bar": BAR, "machine": machine()}
+    details = {"worst": worst, "losses": found, "excluded": excluded, "bar": BAR, "machine": machine()}
     report(Path(__file__).stem, figure, BAR, figure <= BAR, details, args.json)
 
 

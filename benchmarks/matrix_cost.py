@@ -1,8 +1,8 @@
-"""A matrix of 3 students x 4 methods with one trained teacher, against 12 trainings of the students alone.
+"""A matrix of 3 students x 4 methods with one trained teacher, against 12 trainings of the baseline.
 
 Both are cells of one matrix recipe and take turns; the teacher is trained before. The figure is the wall-clock of the
-twelve distilled cells, filling the method cache included, over that of the twelve others, which take the same steps.
-Evaluation and report are left out on both sides. Images are synthetic; the times do not depend on what they show.
+twelve distilled cells, including filling the teacher cache, over that of the twelve others, which take the same steps.
+Evaluation and report are excluded on both sides. Images are synthetic; the times do not depend on their content.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from common import arguments, machine, report, scratch, tell, two_cores
+from common import arguments, log, machine, report, scratch, two_cores
 from segdistill.config.load import load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.experiment.events import Event
@@ -56,7 +56,7 @@ def make_recipe(args: Any) -> dict[str, Any]:
 
 
 def seconds(recipe: Recipe, folder: Path, stages: list[str] | None = None) -> dict[str, float]:
-    """What training each stage took, until the first evaluation."""
+    """Seconds of training of each stage, until the first evaluation."""
     took: dict[str, float] = defaultdict(float)
     began = time.perf_counter()
     events = run_recipe(recipe, None, folder, Machine("cpu"), stages)
@@ -87,9 +87,9 @@ def main() -> None:
     with scratch() as work:
         (work / "recipe.yaml").write_text(yaml.safe_dump(make_recipe(args), sort_keys=False))
         recipe = load_recipe(str(work / "recipe.yaml"))
-        tell("training the teacher")
+        log("training the teacher")
         seconds(recipe, work / "runs" / "m", ["teacher"])
-        tell(f"{len(recipe.stages) - 1} trainings of {args.epochs} epochs")
+        log(f"{len(recipe.stages) - 1} trainings of {args.epochs} epochs")
         took = seconds(recipe, work / "runs" / "m")
     cells = {recipe.variant(name): round(value, 2) for name, value in took.items() if name != "teacher"}
     baselines = {name: value for name, value in cells.items() if "baseline_" in name}

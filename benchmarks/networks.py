@@ -2,8 +2,8 @@
 
 Each network is timed in its own process, in turn as plain fp32, fp32 + channels_last and bf16 + channels_last. Batch 1
 is timed forward; a training step takes two images. What `precision: auto` chooses for a network on a CPU
-(`cpu_precision` in models/registry.py, always with channels_last) is judged: the figure is the worst ratio of its
-training step to that of plain fp32. The bar also asks 0.6 of `unet` and `simplified_unet`.
+(`cpu_precision` in models/registry.py, always with channels_last) decides the figure: the worst ratio of its training
+step to that of plain fp32. `unet` and `simplified_unet` must also be at most 0.6.
 
     python benchmarks/networks.py --json                       all networks, batch 1
     python benchmarks/networks.py --names unet,enet --threads 1,2
@@ -20,9 +20,9 @@ import sys
 import time
 from typing import Any
 
-from common import arguments, machine, report, tell
+from common import arguments, log, machine, report
 
-# small enough that a second thread may cost more than it gives
+# so small that a second thread may make them slower
 SMALL = ("simplified_unet", "enet", "erfnet", "espnet", "mobilenet_v2", "mobilenet_v2_unet")
 
 
@@ -61,8 +61,8 @@ def time_network(
             began = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=low):
                 output = call(torch.cat([image, image]) if batch == 1 else image)
-            answer = output.logits if output.logits is not None else output.label
-            answer.float().square().mean().backward()
+            logits = output.logits if output.logits is not None else output.label
+            logits.float().square().mean().backward()
             optimizer.step()
             optimizer.zero_grad()
             times[variant]["step"].append(time.perf_counter() - began)
@@ -76,7 +76,7 @@ def time_network(
 def in_process(
     name: str, options: argparse.Namespace, threads: int, compiled: bool = False
 ) -> dict[str, Any]:
-    """Times a network in a process of its own: thread pools and caches of one do not disturb the next."""
+    """Times a network in a process of its own: thread pools and caches of one do not affect the next."""
     command = [
         sys.executable,
         __file__,
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", default="2")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--compile", default="", help="networks to time compiled too, comma between")
+    parser.add_argument("--compile", default="", help="comma-separated networks to time compiled, too")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--compiled", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -125,11 +125,11 @@ def main() -> None:
         for count in threads if name in SMALL or name == "unet" else threads[-1:]:
             row = {"name": name, "threads": count, **in_process(name, options, count)}
             rows.append(row)
-            tell(json.dumps(row))
+            log(json.dumps(row))
         if name in options.compile.split(","):
             row = {"name": f"{name} (compiled)", "threads": threads[-1]}
             rows.append(row | in_process(name, options, threads[-1], compiled=True))
-            tell(json.dumps(rows[-1]))
+            log(json.dumps(rows[-1]))
     for row in rows:
         base = next(r for r in rows if r["name"] == "unet" and r["threads"] == row["threads"])
         if "error" in row or "error" in base:
@@ -142,9 +142,9 @@ def main() -> None:
         row["default"] = network_facts(row["name"].removesuffix(" (compiled)")).cpu_precision
         variant = "bf16" if row["default"] == "bf16" else "fp32_last"
         row["default_over_fp32_step"] = row[f"{variant}_over_fp32_step"]
-    judged = [r for r in rows if "default" in r and r["threads"] == threads[-1] and "(" not in r["name"]]
-    worst = max((row["default_over_fp32_step"] for row in judged), default=float("nan"))
-    plain = [r["default_over_fp32_step"] for r in judged if r["name"] in ("unet", "simplified_unet")]
+    counted = [r for r in rows if "default" in r and r["threads"] == threads[-1] and "(" not in r["name"]]
+    worst = max((row["default_over_fp32_step"] for row in counted), default=float("nan"))
+    plain = [r["default_over_fp32_step"] for r in counted if r["name"] in ("unet", "simplified_unet")]
     holds = worst <= 1.0 and all(ratio <= 0.6 for ratio in plain)
     details = {"size": options.size, "batch": options.batch, "rows": rows, "machine": machine("bf16-mixed")}
     report("networks", worst, 1.0, holds, details, options.json)

@@ -2,7 +2,7 @@
 
 Same cases, same group-whole split, same network and first weights, several seeds, trained in turns, each in a
 process of its own. The figure is the lower end of the 95 % interval of Dice(ours) - Dice(plain) over the test cases,
-each averaged over the seeds, resampled by groups. A killed call goes on where it stopped. `--choose` compares
+each averaged over the seeds, resampled by groups. A killed call continues where it stopped. `--choose` compares
 settings on the validation cases; the test cases are then never read.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import segdistill
-from common import arguments, machine, report, scratch, tell
+from common import arguments, log, machine, report, scratch
 from segdistill.config.schema import DataRecipe, SplitRecipe
 from segdistill.data.case import Case, select, table_hash
 from segdistill.data.table import read_cases, write_cases
@@ -36,14 +36,11 @@ from segdistill.training.settings import FitSettings
 LABELS = ["benign", "malignant"]
 BAR = -0.02
 MEASUREMENTS = 3
-TIME_LIMIT = 1.05  # what ours took, as a share of what the plain loop took: more is not a fair comparison
+TIME_LIMIT = 1.05  # our time over that of the plain loop: more is not a fair comparison
 OUR_CODE = [
-    *(
-        f"training/{name}.py"
-        for name in ("loop", "optimisation", "precision", "settings", "supervised", "task", "validation")
-    ),
+    *(f"training/{name}.py" for name in ("loop", "optimisation", "settings", "task", "validation")),
     *(f"data/{name}.py" for name in ("augment", "store", "views")),
-    *(f"losses/{name}.py" for name in ("cross_entropy", "dice", "iou", "probability", "weighted_sum")),
+    *(f"losses/{name}.py" for name in ("base", "cross_entropy", "dice", "iou", "weighted_sum")),
 ]
 HERE = Path(__file__).parent
 SIDES = ("plain", "ours")
@@ -63,7 +60,7 @@ CHOICES: list[tuple[str, dict[str, Any]]] = [
 
 
 class Bench:
-    """The cases of a call, and the trainings that it has made or finds done."""
+    """The cases of a call, and its trainings, made now or before."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.out = args, Path(args.out)
@@ -84,7 +81,7 @@ class Bench:
         self.code = {side: _code(side) for side in SIDES}
 
     def train(self, side: str, settings: dict[str, Any], seed: int, length: int, evaluate: str) -> Path:
-        """The result file of a training; made in a process of its own unless it is there."""
+        """The result file of a training, which runs in a process of its own unless the file exists."""
         order: dict[str, Any] = {
             "side": side,
             "settings": settings,
@@ -111,7 +108,7 @@ class Bench:
     def unit_seconds(self, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
         """Seconds of a step of each side, and of ours those of a validation with its checkpoint.
 
-        The sides take turns, and the shortest of three counts: a neighbour on the machine only ever adds time.
+        The sides take turns, and the shortest of three counts: other load on the machine only adds time.
         """
         length = {"plain": self.args.measure_steps + 5, "ours": 1 + self.args.measure_epochs}
         found: dict[str, list[dict[str, Any]]] = {side: [] for side in settings}
@@ -125,7 +122,7 @@ class Bench:
         }
 
     def epochs(self, settings: dict[str, Any], unit: dict[str, float]) -> tuple[int, float]:
-        """The most epochs of ours within the budget, and the seconds that they take."""
+        """The most epochs of ours within the budget, and their seconds."""
         fit = FitSettings.model_validate(settings["fit"])
         steps = len(batch_indices(len(self.shown("train")), fit.batch_size, 0, 0))
 
@@ -150,12 +147,12 @@ class Bench:
         step = units["plain"]["unit_s"]
         epochs, seconds = self.epochs(ours, units["ours"])
         lengths = {"plain": max(1, round(seconds / step)), "ours": epochs}
-        tell(f"step {step:.3f} s, of ours {units['ours']}: {lengths['plain']} steps, {epochs} epochs")
+        log(f"step {step:.3f} s, of ours {units['ours']}: {lengths['plain']} steps, {epochs} epochs")
         return lengths
 
 
 def _code(side: str) -> str:
-    """Hash of the code that decides what a training gives: what another code gave is not taken for it."""
+    """Hash of the code that decides the result of a training: results of other code are not reused."""
     package = Path(segdistill.__file__).parent
     own = [HERE / "plain" / "loop.py"] if side == "plain" else [package / name for name in OUR_CODE]
     shared = [package / "models" / name for name in ("unet.py", "blocks.py", "network.py")]
@@ -198,7 +195,7 @@ def compare(bench: Bench, plain: dict[str, Any], ours: dict[str, Any]) -> dict[s
             scores[side].append(read_metrics_csv(path.with_suffix(".csv")))
             kept = {key: value for key, value in found.items() if key not in ("order", "unit_s")}
             trainings.append({"side": side, "seed": seed, **kept})
-            tell(f"{side} seed {seed}: {found['train_s']:.1f} s, Dice {found['dice']:.4f}")
+            log(f"{side} seed {seed}: {found['train_s']:.1f} s, Dice {found['dice']:.4f}")
     per_case = {
         side: np.mean([[result.metrics["dice"] for result in run] for run in runs], axis=0)
         for side, runs in scores.items()
@@ -227,18 +224,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="pairs of trainings")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument(
-        "--test", type=float, default=0.3, help="share of the test cases: fewer blur the comparison"
+        "--test", type=float, default=0.3, help="share of the test cases: fewer make the comparison uncertain"
     )
-    parser.add_argument("--dataset", default="busi", help="busi, or phantom for a try")
+    parser.add_argument("--dataset", default="busi", help="busi, or phantom for a trial")
     parser.add_argument("--data", type=Path, help="its folder; by default that below $SEGDISTILL_DATA")
     parser.add_argument("--phantoms", type=int, default=120)
-    parser.add_argument("--out", default="runs/benchmarks/plain_loop", help="keeps what is done")
+    parser.add_argument("--out", default="runs/benchmarks/plain_loop", help="folder of finished trainings")
     parser.add_argument("--choose", action="store_true", help="compare settings on validation cases only")
     for side in SIDES:
         parser.add_argument(f"--{side}", type=json.loads, default={}, help="its settings, as JSON")
     parser.add_argument("--epochs", type=int, help="of ours, in place of --minutes")
     parser.add_argument(
-        "--steps", type=int, help="of the plain loop, with --epochs: nothing is measured before"
+        "--steps", type=int, help="of the plain loop, with --epochs: without measuring before"
     )
     parser.add_argument("--measure-steps", type=int, default=40, help=argparse.SUPPRESS)
     parser.add_argument("--measure-epochs", type=int, default=2, help=argparse.SUPPRESS)

@@ -1,9 +1,9 @@
-"""Which weights to keep: those of the best validation epoch, or the last ones? Decided without test cases.
+"""Which weights are better: those of the best validation epoch, or the last ones? Decided without test cases.
 
-The validation cases are halved by groups. The student is trained as plain_loop.py trains it; the epoch is selected on
-one half and judged on the other, where the last weights are judged too. The halves then change places, from the same
-training. The figure is the mean of Dice(last) - Dice(selected) over seeds and halves: above 0 the last ones are
-better, which is what FitSettings.select then means by `auto` for schedules that end at a learning rate of zero.
+The validation cases are halved by groups. The student is trained as in plain_loop.py; the epoch is selected on one half
+and evaluated on the other, and so are the last weights. Then the halves change places, for the same training. The
+figure is the mean of Dice(last) - Dice(selected) over seeds and halves. Above 0 the last weights are better, so that
+`auto` of FitSettings.select takes them for schedules that end at a learning rate of zero.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from common import arguments, machine, report, scratch, tell
+from common import arguments, log, machine, report, scratch
 from segdistill.config.schema import DataRecipe
 from segdistill.data.case import Case
 from segdistill.data.store import prepare_store
@@ -38,7 +38,7 @@ def halves(cases: list[Case]) -> list[list[Case]]:
 
 
 def train(
-    views: Views, held: list[Views], settings: FitSettings, seed: int, folder: Path
+    views: Views, halved: list[Views], settings: FitSettings, seed: int, folder: Path
 ) -> list[list[float]]:
     """Dice of each half after every epoch."""
     torch.manual_seed(seed)
@@ -46,15 +46,15 @@ def train(
     task = Supervised(network, create_loss("weight_balance"))
     fabric = make_fabric(Machine("cpu"), settings.precision)
     curve: list[list[float]] = []
-    for progress in fit(task, views, held[0], settings, folder, fabric):
+    for progress in fit(task, views, halved[0], settings, folder, fabric):
         if progress.validation:
-            other = validate(task, task.players["network"], held[1], settings, fabric)
+            other = validate(task, task.players["network"], halved[1], settings, fabric)
             curve.append([progress.validation["val_dice"], other["val_dice"]])
     return curve
 
 
-def judge(curve: list[list[float]], half: int) -> dict[str, Any]:
-    """Selected on `half`, judged on the other one."""
+def scores(curve: list[list[float]], half: int) -> dict[str, Any]:
+    """Dice on one half of the epoch selected on `half`, and of the last one."""
     best = max(range(len(curve)), key=lambda epoch: curve[epoch][half])
     return {
         "selected_epoch": best + 1,
@@ -79,13 +79,13 @@ def main() -> None:
         ).cases
         shown = {name: training_cases(cases, name, LABELS, "selection") for name in ("train", "val")}
         store = prepare_store([*shown["train"], *shown["val"]], preprocess, folder / "store")
-        held = [Views(store, [c.id for c in half], preprocess, "none") for half in halves(shown["val"])]
+        halved = [Views(store, [c.id for c in half], preprocess, "none") for half in halves(shown["val"])]
         for seed in range(args.seeds):
             ids = [case.id for case in shown["train"]]
             views = Views(store, ids, preprocess, settings.augment, seed)
-            curve = train(views, held, settings, seed, folder / f"seed{seed}")
-            rows += [{"seed": seed, "selected_on": half, **judge(curve, half)} for half in (0, 1)]
-            tell(str(rows[-2:]))
+            curve = train(views, halved, settings, seed, folder / f"seed{seed}")
+            rows += [{"seed": seed, "selected_on": half, **scores(curve, half)} for half in (0, 1)]
+            log(str(rows[-2:]))
     difference = sum(row["last"] - row["selected"] for row in rows) / len(rows)
     details = {"rows": rows, "epochs": args.epochs, "machine": machine(settings.precision)}
     report("selection", round(difference, 4), 0.0, difference > 0, details, args.json)

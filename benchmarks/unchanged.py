@@ -35,8 +35,10 @@ STAGES: dict[str, str] = {"student_alone": "baseline"} | {
     f"{network}_alone": f"{network}_baseline" for network in ("enet", "espnet", "mobilenet", "erfnet")
 }
 COLUMNS: dict[str, str] = {}  # of metrics.csv and classification.csv, and parts of evaluation.json
-CURVES: list[tuple[str, str]] = [(r"^mixture/", "combined/")]  # patterns in the columns of curves.csv, which hold names of stages
-TENSORS: list[tuple[str, str]] = []  # patterns in the names of parameters
+# patterns in the columns of curves.csv, which hold names of stages
+CURVES: list[tuple[str, str]] = [("^mixture/", "combined/"), ("^weighing/", "weighting/")]
+# patterns in the names of parameters
+TENSORS: list[tuple[str, str]] = [(r"\.gather\.", ".join."), (r"\.scatter\.", ".split.")]
 INITIALISERS: list[tuple[str, str]] = []  # patterns in the names of a model file's tensors
 OUTPUTS: dict[str, str] = {}  # of a model file
 

@@ -27,7 +27,7 @@ BLOCK = 20  # views per timing: one alone is too short to time
 
 
 def monai_view(size: int) -> Callable[[Any, Any], dict[str, Any]]:
-    """The preset `light` in MONAI's words, without the bookkeeping that it would not need."""
+    """The preset `light` with MONAI's transforms, without metadata."""
     from monai.data import set_track_meta
     from monai.transforms import Compose, RandAffined, RandFlipd, RandScaleIntensityd, RandShiftIntensityd
 

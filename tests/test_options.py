@@ -74,9 +74,9 @@ def test_what_a_builder_takes() -> None:
     "builder",
     [
         *(
-            pytest.param(made, id=name)
+            pytest.param(part.build, id=name)
             for each in (LOSSES, METHODS, WEIGHTINGS)
-            for name, made in each.items()
+            for name, part in each.items()
         ),
         *(pytest.param(part.build, id=name) for name, part in NETWORKS.items()),
     ],

@@ -1,6 +1,6 @@
-"""A plain PyTorch training loop, written with care and nothing else: what people have before they use segdistill.
+"""A plain PyTorch training loop, written with care: what people have before they use segdistill.
 
-Images lie in memory, augmentation runs in torch on whole batches, the last weights are the result.
+Images are in memory, augmentation runs in torch on whole batches, the last weights are the result.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def train(
     bf16: bool = True,
     vertical_flip: bool = False,
 ) -> list[float]:
-    """Trains in place; gives the time at the end of every step."""
+    """Trains in place; returns the time at the end of every step."""
     network.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, max(steps, 2))

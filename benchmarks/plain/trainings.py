@@ -1,6 +1,6 @@
 """One training of either side, in a process of its own: `python benchmarks/plain/trainings.py ORDER.json`.
 
-The order names the side, its settings, the cases, how long to train and where the result goes.
+The order has the side, its settings, the cases, the length of training and the file for the result.
 """
 
 from __future__ import annotations
@@ -87,16 +87,16 @@ def train_ours(order: Order, cases: list[Case], length: int) -> tuple[nn.Module,
     timing = {"prepared_s": started - began, "train_s": time.perf_counter() - started, "steps": len(ends)}
     if length > 1:
         first = next(k for k, (_, validated) in enumerate(ends) if validated)  # the first epoch warms up
-        losses = [(end - last, validated) for (last, _), (end, validated) in pairwise(ends[first:])]
-        timing["unit_s"] = fmean(loss for loss, validated in losses if not validated)
-        timing["validation_s"] = fmean(loss for loss, validated in losses if validated) - timing["unit_s"]
+        took = [(end - last, validated) for (last, _), (end, validated) in pairwise(ends[first:])]
+        timing["unit_s"] = fmean(each for each, validated in took if not validated)
+        timing["validation_s"] = fmean(each for each, validated in took if validated) - timing["unit_s"]
     curves = read_curves(folder / "stage" / "curves.csv")
     best = max(curves, key=lambda row: row.get("val_dice", 0.0))
     return network, timing | {"epochs": length, "best_epoch": int(best["epoch"])}
 
 
 def run(order: Order) -> None:
-    """Trains, evaluates where the order names a split, and writes the result, whole or not at all."""
+    """Trains, evaluates if the order has a split, and writes the result, whole or not at all."""
     cases = read_cases(order["cases"])
     train = {"plain": train_plain, "ours": train_ours}[order["side"]]
     load = os.getloadavg()[0]

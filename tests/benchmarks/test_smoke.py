@@ -75,7 +75,7 @@ def test_prints_one_object(name: str) -> None:
     found = result(name, *TINY[name])
     assert found["figure"] >= 0
     # the two sides of a distillation step compute the same
-    assert found["details"].get("largest_loss_gap", 0.0) < 1e-3
+    assert found["details"].get("largest_loss_difference", 0.0) < 1e-3
 
 
 @pytest.mark.slow  # ten processes, each of which imports torch

@@ -189,9 +189,9 @@ def test_running_again_retries_what_failed_and_nothing_else(finished: tuple[Path
 
 def test_the_teacher_is_asked_once_for_all_cells(finished: tuple[Path, Any]) -> None:
     path, answer = finished
-    told = [line for line in answer.err.splitlines() if "method cache" in line]
+    told = [line for line in answer.err.splitlines() if "teacher cache" in line]
     assert len(told) == 1
-    assert told[0].startswith("stage kd@0: method cache: ")
+    assert told[0].startswith("stage kd@0: teacher cache: ")
     assert len(list((path.parent / "runs" / ".cache").iterdir())) == 1
 
 
@@ -209,5 +209,5 @@ def test_without_a_matrix_a_failure_stops_the_run(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(content))
     answer = segdistill("run", path, "--device", "cpu", "--out", tmp_path / "run")
     assert answer.code == 1
-    assert "became" in answer.line
+    assert "training stopped: " in answer.line
     assert not (tmp_path / "run" / "stages" / "other").exists()

@@ -72,7 +72,9 @@ def assert_sound(cases: list[Case], divided: list[Case]) -> None:
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 9])
 def test_leaving_one_out_tests_every_group_once(count: int) -> None:
     cases = table(count, ("a", "b"), group=1)
-    tested = [case.id for fold in range(1, count + 1) for case in leave_one_out(cases, fold) if case.split == "test"]
+    tested = [
+        case.id for fold in range(1, count + 1) for case in leave_one_out(cases, fold) if case.split == "test"
+    ]
     assert sorted(tested) == sorted(case.id for case in cases)
     assert all(case.split != "val" for case in leave_one_out(cases, 1)), "too few to validate on"
 

@@ -176,7 +176,7 @@ NNUNET = {
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
 def test_nnunet(tmp_path: Path, ending: str) -> None:
     root = nnunet(tmp_path / "Dataset001_Organ", NNUNET | {"file_ending": ending}, ending=ending)
-    cases = index_dataset("decathlon", tmp_path)
+    cases = create_dataset("decathlon", tmp_path)
     assert [(case.id, case.image.name) for case in cases] == [
         ("case_2", f"case_2_0000{ending}"),
         ("case_10", f"case_10_0000{ending}"),
@@ -185,7 +185,7 @@ def test_nnunet(tmp_path: Path, ending: str) -> None:
     assert all(case.classes == 3 and case.site == "Dataset001_Organ" for case in cases)
     assert run_check(cases).errors == []
     (root / "dataset.json").unlink()
-    assert [(case.id, case.classes) for case in index_dataset("decathlon", root)] == [
+    assert [(case.id, case.classes) for case in create_dataset("decathlon", root)] == [
         ("case_2", 0),
         ("case_10", 0),
     ]
@@ -198,7 +198,7 @@ def test_nnunet_of_the_first_version_lists_images_without_channel(tmp_path: Path
     ]
     content = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "organ"}, "training": listed}
     root = nnunet(tmp_path, content)
-    assert [(case.id, case.image.name, case.classes) for case in index_dataset("decathlon", root)] == [
+    assert [(case.id, case.image.name, case.classes) for case in create_dataset("decathlon", root)] == [
         ("case_2", "case_2_0000.nii.gz", 2),
         ("case_10", "case_10_0000.nii.gz", 2),
     ]
@@ -231,7 +231,7 @@ def test_nnunet_of_the_first_version_lists_images_without_channel(tmp_path: Path
 def test_a_dataset_json_that_is_not_read(tmp_path: Path, content: object, channels: int, reason: str) -> None:
     root = nnunet(tmp_path, content, channels)
     with pytest.raises(InputError, match=reason) as caught:
-        index_dataset("decathlon", root)
+        create_dataset("decathlon", root)
     assert str(root) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -240,7 +240,7 @@ def test_names_that_end_in_four_digits_are_no_channels(tmp_path: Path) -> None:
     for number in (1, 2):
         write_itk(tmp_path / "imagesTr" / f"patient_{number:04}.nii.gz", blocks())
     write_itk(tmp_path / "labelsTr" / "patient_0001.nii.gz", organ())
-    cases = index_dataset("decathlon", tmp_path)
+    cases = create_dataset("decathlon", tmp_path)
     assert [(case.id, len(case.masks)) for case in cases] == [("patient_0001", 1), ("patient_0002", 0)]
 
 

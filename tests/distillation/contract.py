@@ -1,4 +1,4 @@
-"""What every method must hold to; a test class per method inherits it and says how it is made."""
+"""What every method and every weighting must hold to; a test class for each inherits it and sets how it is made."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from segdistill.distillation import METHODS, DistillationMethod, create_method
-from segdistill.distillation.base import Targets
-from segdistill.models.network import Output
+from segdistill.distillation import (
+    METHODS,
+    WEIGHTINGS,
+    DistillationMethod,
+    Weighting,
+    create_method,
+    create_weighting,
+)
+from segdistill.distillation.base import Targets, trained_with_student
+from segdistill.errors import InputError
+from segdistill.models.network import FeatureInfo, Output
 
 Array = NDArray[np.float64]
 
@@ -33,15 +41,36 @@ def slope_of(
     return float((function(up).sum() - function(down).sum()) / (2 * step))
 
 
+def hidden_parts(module: nn.Module) -> list[str]:
+    """Attributes that hold trainable modules or parameters without registering them."""
+
+    def trains(value: object) -> bool:
+        if isinstance(value, dict):
+            return any(trains(each) for each in value.values())
+        if isinstance(value, (list, tuple)):
+            return any(trains(each) for each in value)
+        tensors = value.parameters() if isinstance(value, nn.Module) else [value]
+        return any(isinstance(each, Tensor) and each.requires_grad for each in tensors)
+
+    own = set(vars(nn.Module()))
+    return [
+        name
+        for part in module.modules()
+        if isinstance(part, DistillationMethod)
+        for name, value in vars(part).items()
+        if name not in own and trains(value)
+    ]
+
+
 class MethodContract:
     """Inherit as `class TestX(MethodContract)` and set `name`."""
 
     name: ClassVar[str]
     options: ClassVar[dict[str, Any]] = {}
     floor: ClassVar[float] = 1e-6
-    """The largest loss to oneself."""
+    """The largest loss to itself."""
     numbers: ClassVar[int] = 2
-    """The most numbers that are extracted, in those of the image's positions."""
+    """The most numbers in the targets, per position of the image."""
 
     def make(self) -> DistillationMethod:
         return create_method(self.name, **self.options)
@@ -56,86 +85,192 @@ class MethodContract:
         }
         return Output(logits=logits.to(dtype), features=features)
 
-    def target(self, size: int = 16) -> Tensor:
+    def mask(self, size: int = 16) -> Tensor:
         generator = torch.Generator().manual_seed(9)
         return bigger(bigger(torch.randint(0, 2, (2, 4, 4), generator=generator), 2), size // 8)
 
-    def targets(self, methods: DistillationMethod, size: int = 16, seed: int = 0) -> Targets:
-        return methods.targets(self.output(size, seed), self.target(size))
+    def targets(self, method: DistillationMethod, size: int = 16, seed: int = 0) -> Targets:
+        return method.targets(self.output(size, seed), self.mask(size))
 
     def test_is_registered_under_its_name(self) -> None:
-        assert isinstance(self.make(), METHODS[self.name])
+        part = METHODS[self.name]
+        assert isinstance(part.build, type)
+        assert isinstance(self.make(), part.build)
+        assert part.summary
 
-    def test_nothing_to_learn_from_oneself(self) -> None:
-        methods = self.make()
-        targets = self.targets(methods)
-        assert methods.loss(targets, targets).abs().max() <= self.floor
+    def test_is_a_module_whose_learned_parts_are_submodules(self) -> None:
+        method = self.make()
+        assert isinstance(method, nn.Module)
+        assert hidden_parts(method) == []
+        shared = [id(weight) for part in trained_with_student(method) for weight in part.parameters()]
+        critics = [m.critics for m in method.modules() if isinstance(m, DistillationMethod)]
+        apart = [id(weight) for each in critics for weight in each.parameters()]
+        assert sorted(shared + apart) == sorted(id(weight) for weight in method.parameters())
+
+    def test_targets_do_not_depend_on_who_is_the_teacher(self) -> None:
+        method = self.make()
+        student = method.targets(self.output(), self.mask(), "student")
+        teacher = method.targets(self.output(), self.mask(), "t")
+        assert student.keys() == teacher.keys()
+        assert all(torch.equal(value, teacher[name]) for name, value in student.items())
+
+    def test_needs_mask_as_declared(self) -> None:
+        method = self.make()
+        if method.needs_mask:
+            with pytest.raises(InputError, match="needs the reference masks"):
+                method.targets(self.output(), None)
+            return
+        without = method.targets(self.output(), None)
+        assert all(torch.equal(value, without[name]) for name, value in self.targets(method).items())
+
+    def test_what_a_cache_keeps_gives_the_targets_back(self) -> None:
+        method = self.make()
+        kept = method.from_cache(method.to_cache(self.output(), self.mask(), "t"))
+        targets = self.targets(method)
+        assert kept.keys() == targets.keys()
+        for name, value in targets.items():
+            torch.testing.assert_close(kept[name], value)
+
+    def test_equal_teachers_combine_to_themselves(self) -> None:
+        method = self.make()
+        targets = self.targets(method)
+        if not method.combinable:
+            with pytest.raises(NotImplementedError):
+                method.combine_targets([targets, targets], torch.tensor([[0.5, 0.5], [0.2, 0.8]]))
+            return
+        combined = method.combine_targets([targets, targets], torch.tensor([[0.5, 0.5], [0.2, 0.8]]))
+        for name, value in targets.items():
+            torch.testing.assert_close(combined[name], value)
+
+    def test_no_loss_to_itself(self) -> None:
+        method = self.make()
+        targets = self.targets(method)
+        assert method(targets, targets).abs().max() <= self.floor
 
     def test_one_value_per_sample_not_negative(self) -> None:
-        methods = self.make()
-        loss = methods.loss(self.targets(methods), self.targets(methods, seed=1))
+        method = self.make()
+        loss = method(self.targets(method), self.targets(method, seed=1))
         assert loss.shape == (2,)
         assert (loss >= 0).all()
         assert loss.max() > 1e-3
         assert loss.dtype == torch.float32
 
-    def test_samples_do_not_know_of_each_other(self) -> None:
+    def test_samples_are_independent(self) -> None:
         """Weights and caches are per sample."""
-        methods = self.make()
-        student, teacher, target = self.output(), self.output(seed=1), self.target()
+        method = self.make()
+        student, teacher, mask = self.output(), self.output(seed=1), self.mask()
 
         def second(output: Output) -> Output:
             assert output.logits is not None
             return Output(output.logits[1:], {name: f[1:] for name, f in output.features.items()})
 
-        both = methods.loss(methods.targets(student, target), methods.targets(teacher, target))
-        alone = methods.loss(
-            methods.targets(second(student), target[1:]), methods.targets(second(teacher), target[1:])
-        )
+        both = method(method.targets(student, mask), method.targets(teacher, mask))
+        alone = method(method.targets(second(student), mask[1:]), method.targets(second(teacher), mask[1:]))
         torch.testing.assert_close(alone, both[1:])
 
-    def test_what_is_extracted_is_small(self) -> None:
-        """At most as many numbers as the image has positions, per layer or class: it can be kept.
+    def test_targets_are_small(self) -> None:
+        """At most as many numbers as the image has positions, per layer or class: they can be cached.
 
-        What is compared by its channels is not small: features as they are.
+        Features that are compared by their channels are not small.
         """
         targets = self.targets(self.make(), size=64)
         assert all(len(value) == 2 for value in targets.values())
         assert sum(value[0].numel() for value in targets.values()) <= self.numbers * 64 * 64
 
     def test_the_same_at_every_size(self) -> None:
-        methods = self.make()
-        losses = [methods.loss(self.targets(methods, s), self.targets(methods, s, seed=1)) for s in (8, 64)]
+        method = self.make()
+        losses = [method(self.targets(method, s), self.targets(method, s, seed=1)) for s in (8, 64)]
         torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-6)
 
     def test_float32_under_autocast(self) -> None:
-        methods = self.make()
-        plain = methods.loss(self.targets(methods), self.targets(methods, seed=1))
+        method = self.make()
+        plain = method(self.targets(method), self.targets(method, seed=1))
         with torch.autocast("cpu", torch.bfloat16):
-            low = methods.loss(self.targets(methods), self.targets(methods, seed=1))
+            low = method(self.targets(method), self.targets(method, seed=1))
         torch.testing.assert_close(low, plain)
 
-    def test_low_precision_answers_are_worked_in_float32(self) -> None:
-        methods, target = self.make(), self.target()
-        teacher_targets = [self.output(seed=seed, dtype=torch.bfloat16) for seed in (0, 1)]
+    def test_low_precision_outputs_are_computed_in_float32(self) -> None:
+        method, mask = self.make(), self.mask()
+        outputs = [self.output(seed=seed, dtype=torch.bfloat16) for seed in (0, 1)]
         widened = [
             Output(a.logits.float(), {n: f.float() for n, f in a.features.items()})  # type: ignore[union-attr]
-            for a in teacher_targets
+            for a in outputs
         ]
-        low = methods.loss(*(methods.targets(a, target) for a in teacher_targets))
-        torch.testing.assert_close(low, methods.loss(*(methods.targets(a, target) for a in widened)))
+        low = method(*(method.targets(a, mask) for a in outputs))
+        torch.testing.assert_close(low, method(*(method.targets(a, mask) for a in widened)))
 
     @pytest.mark.parametrize("seed", [0, 1])
     def test_gradients_are_finite_and_reach_the_student(self, seed: int) -> None:
-        """Also where student and teacher agree (seed 0), where a root has no slope."""
-        methods, target = self.make(), self.target()
+        """Also where student and teacher are equal (seed 0), where a root has no slope."""
+        method, mask = self.make(), self.mask()
         output = self.output(seed=0)
         assert output.logits is not None
         leaves = [leaf.requires_grad_() for leaf in (output.logits, *output.features.values())]
-        loss = methods.loss(methods.targets(output, target), self.targets(methods, seed=seed))
+        loss = method(method.targets(output, mask), self.targets(method, seed=seed))
         loss.sum().backward()
         slopes = [leaf.grad for leaf in leaves if leaf.grad is not None]
         assert slopes
         assert all(torch.isfinite(slope).all() for slope in slopes)
         if seed:
             assert max(slope.abs().max() for slope in slopes) > 1e-6
+
+
+class WeightingContract:
+    """Inherit as `class TestX(WeightingContract)` and set `name`."""
+
+    name: ClassVar[str]
+    options: ClassVar[dict[str, Any]] = {}
+    normalised: ClassVar[bool] = True
+    """Whether the weights of the active teachers sum to 1."""
+
+    def make(self) -> Weighting:
+        torch.manual_seed(0)
+        weighting = create_weighting(self.name, **self.options)
+        weighting.build({layer: FeatureInfo(layer, 4, 4) for layer in weighting.features}, ["a", "b", "c"])
+        return weighting
+
+    def weights(self, given: Tensor) -> Tensor:
+        """Of three teachers on two images."""
+        generator = torch.Generator().manual_seed(0)
+        logits = [torch.randn(2, 2, 8, 8, generator=generator) for _ in range(3)]
+        mask = torch.randint(0, 2, (2, 8, 8), generator=generator)
+        weighting = self.make()
+        features = {layer: torch.rand(2, 4, 2, 2, generator=generator) for layer in weighting.features}
+        weights: Tensor = weighting(given, logits, mask, Output(None, features))
+        return weights
+
+    def test_is_registered_under_its_name(self) -> None:
+        part = WEIGHTINGS[self.name]
+        assert isinstance(part.build, type)
+        assert isinstance(self.make(), part.build)
+        assert part.summary
+
+    def test_one_weight_per_sample_and_teacher(self) -> None:
+        weights = self.weights(torch.tensor([[0.5, 0.2, 0.3], [0.5, 0.2, 0.3]]))
+        assert weights.shape == (2, 3)
+        assert weights.dtype == torch.float32
+        assert (weights > 0).all()
+        if self.normalised:
+            torch.testing.assert_close(weights.sum(1), torch.ones(2))
+
+    def test_inactive_teachers_stay_inactive(self) -> None:
+        weights = self.weights(torch.tensor([[0.5, 0.0, 0.2], [0.0, 0.0, 0.0]]))
+        assert (weights[:, 1] == 0).all()
+        assert (weights[1] == 0).all()
+        assert (weights[0, [0, 2]] > 0).all()
+
+    def test_a_graph_only_to_learned_parts(self) -> None:
+        learned = list(self.make().parameters())
+        assert self.weights(torch.ones(2, 3)).requires_grad == bool(learned)
+        penalty = self.make().penalty()
+        assert penalty is None or (penalty.ndim == 0 and penalty.requires_grad)
+
+    def test_reads_logits_as_declared(self) -> None:
+        weighting = self.make()
+        output = Output(None, {layer: torch.rand(2, 4, 2, 2) for layer in weighting.features})
+        given, mask = torch.ones(2, 3), torch.zeros(2, 8, 8, dtype=torch.long)
+        if weighting.reads_logits:
+            with pytest.raises(InputError, match="need teachers with logits"):
+                weighting(given, [None] * 3, mask, output)
+        else:
+            assert weighting(given, [None] * 3, mask, output).shape == (2, 3)

@@ -66,7 +66,7 @@ def as_output(arrays: Arrays) -> Output:
 
 
 def hold_against(
-    methods: DistillationMethod,
+    method: DistillationMethod,
     reference: Callable[[Arrays], Array],
     own: Arrays,
     other: Arrays,
@@ -85,9 +85,9 @@ def hold_against(
     """
     target = None if mask is None else torch.tensor(mask)
     leaves = {name: torch.tensor(x, requires_grad=True) for name, x in own.items()}
-    loss = methods.loss(
-        methods.targets(as_output(leaves), target),  # type: ignore[arg-type]
-        methods.targets(as_output(other), target, network),
+    loss = method(
+        method.targets(as_output(leaves), target),  # type: ignore[arg-type]
+        method.targets(as_output(other), target, network),
         network,
     )
     expected = reference(own)

@@ -31,10 +31,10 @@ def test_equals_numpy(form: str, one_sided: bool) -> None:
     rng = np.random.default_rng(1)
     student, teacher = rng.normal(size=(4, 2, 6, 6)) * 2, rng.normal(size=(4, 2, 6, 6)) * 2
     masks = rng.integers(0, 2, (4, 6, 6))
-    methods = create_method("adversarial_similarity", form=form, one_sided=one_sided)
+    method = create_method("adversarial_similarity", form=form, one_sided=one_sided)
     leaf = torch.tensor(student, requires_grad=True)
-    own, wanted = (methods.targets(Output(z, {}), torch.tensor(masks)) for z in (leaf, torch.tensor(teacher)))
-    loss = methods.loss(own, wanted)
+    own, wanted = (method.targets(Output(z, {}), torch.tensor(masks)) for z in (leaf, torch.tensor(teacher)))
+    loss = method(own, wanted)
     expected = reference(student, teacher, masks, form, one_sided)
     np.testing.assert_allclose(loss.detach().numpy(), expected, rtol=1e-4, atol=1e-6)
     assert (expected > 1e-3).any()
@@ -51,8 +51,8 @@ def test_one_sided_leaves_a_better_student_alone() -> None:
     sure = torch.stack([torch.zeros(1, 4, 4), torch.full((1, 4, 4), 3.0)], 1)
     unsure = torch.zeros(1, 2, 4, 4)
     for one_sided in (True, False):
-        methods = create_method("adversarial_similarity", one_sided=one_sided)
-        loss = methods.loss(*(methods.targets(Output(z, {}), target) for z in (sure, unsure)))
+        method = create_method("adversarial_similarity", one_sided=one_sided)
+        loss = method(*(method.targets(Output(z, {}), target) for z in (sure, unsure)))
         assert (loss.item() == 0) == one_sided
 
 
@@ -70,9 +70,9 @@ def test_perfect_predictions_have_finite_gradients() -> None:
     logits = torch.stack([torch.full((1, 4, 4), -90.0), torch.full((1, 4, 4), 90.0)], 1).requires_grad_()
     target = torch.ones(1, 4, 4, dtype=torch.long)
     for form in ("image", "pixel"):
-        methods = create_method("adversarial_similarity", form=form)
-        own = methods.targets(Output(logits, {}), target)
-        methods.loss(own, {"error": own["error"].detach() + 0.1}).sum().backward()
+        method = create_method("adversarial_similarity", form=form)
+        own = method.targets(Output(logits, {}), target)
+        method(own, {"error": own["error"].detach() + 0.1}).sum().backward()
         assert logits.grad is not None
         assert torch.isfinite(logits.grad).all()
 

@@ -9,14 +9,9 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from segdistill.distillation import (
-    AMTML,
-    AdaptiveFactors,
-    DistillationMethod,
-    Relations,
-    create_method,
-    create_weighting,
-)
+from segdistill.distillation import create_method, create_weighting
+from segdistill.distillation.methods.amtml import AMTML, Relations
+from segdistill.distillation.weighting import AdaptiveFactors
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 from tests.distillation.contract import Array, MethodContract
@@ -29,29 +24,29 @@ INFO = {"encoder": FeatureInfo("encoder", 4, 2)}
 class TestRelations(MethodContract):
     name = "relations"
 
-    def test_samples_do_not_know_of_each_other(self) -> None:
+    def test_samples_are_independent(self) -> None:
         """They do: that is what relations are. Order does not matter, and alone there is nothing."""
-        methods = self.make()
-        targets = [methods.targets(Output(torch.randn(4, 2, 8, 8), {})) for _ in range(2)]
+        method = self.make()
+        targets = [method.targets(Output(torch.randn(4, 2, 8, 8), {})) for _ in range(2)]
         turned = [{name: x.flip(0) for name, x in each.items()} for each in targets]
-        torch.testing.assert_close(methods.loss(*turned), methods.loss(*targets).flip(0))
+        torch.testing.assert_close(method(*turned), method(*targets).flip(0))
         alone = [{name: x[:1] for name, x in each.items()} for each in targets]
-        assert methods.loss(*alone).tolist() == [0.0]
+        assert method(*alone).tolist() == [0.0]
 
     def test_one_value_per_sample_not_negative(self) -> None:
         """Of two images the mean distance is their distance, and there is no angle: it takes three."""
-        methods = self.make()
-        targets = [methods.targets(Output(torch.randn(4, 2, 8, 8), {})) for _ in range(2)]
-        loss = methods.loss(*targets)
+        method = self.make()
+        targets = [method.targets(Output(torch.randn(4, 2, 8, 8), {})) for _ in range(2)]
+        loss = method(*targets)
         assert loss.shape == (4,)
         assert (loss > 0).all()
 
     def test_gradients_are_finite_and_reach_the_student(self) -> None:
-        methods = self.make()
+        method = self.make()
         logits = torch.randn(4, 2, 8, 8, requires_grad=True)
-        same = methods.targets(Output(logits, {}))
+        same = method.targets(Output(logits, {}))
         for teacher in (Output(logits.detach(), {}), Output(torch.randn(4, 2, 8, 8), {})):
-            methods.loss(same, methods.targets(teacher)).sum().backward(retain_graph=True)
+            method(same, method.targets(teacher)).sum().backward(retain_graph=True)
             assert logits.grad is not None
             assert torch.isfinite(logits.grad).all()
         assert logits.grad.abs().max() > 0  # type: ignore[union-attr]
@@ -105,10 +100,10 @@ def test_relations_equal_numpy() -> None:
 
 
 def test_relations_of_a_mixture() -> None:
-    methods = Relations()
-    targets = [methods.targets(Output(torch.randn(3, 2, 8, 8), {})) for _ in range(2)]
+    method = Relations()
+    targets = [method.targets(Output(torch.randn(3, 2, 8, 8), {})) for _ in range(2)]
     share = torch.tensor([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]])
-    mixed = methods.combine_targets(targets, share)["points"]
+    mixed = method.combine_targets(targets, share)["points"]
     torch.testing.assert_close(mixed[0], 0.25 * targets[0]["points"][0] + 0.75 * targets[1]["points"][0])
     torch.testing.assert_close(mixed[1], targets[0]["points"][1])
 
@@ -117,7 +112,7 @@ def factors(teachers: int = 3, **options: float) -> AdaptiveFactors:
     torch.manual_seed(0)
     weighting = create_weighting("adaptive_factors", **options)
     assert isinstance(weighting, AdaptiveFactors)
-    weighting.connect(INFO, [f"t{j}" for j in range(teachers)])
+    weighting.build(INFO, [f"t{j}" for j in range(teachers)])
     return weighting
 
 
@@ -129,8 +124,8 @@ def answer(seed: int = 0) -> Output:
 def test_weights_and_penalty_equal_numpy() -> None:
     weighting, output = factors(), answer()
     got = weighting(torch.ones(2, 3), [], torch.zeros(2, 3, 3), output)
-    theta = weighting.adapter.factors.detach().double().numpy()
-    w = weighting.adapter.scorer.detach().double().numpy()
+    theta = weighting.factors.detach().double().numpy()
+    w = weighting.scorer.detach().double().numpy()
     beta = output.features["encoder"].detach().double().numpy().max((2, 3))
     scores = np.array(
         [[sum(w[c] * (row[c] * theta[k, c]) for c in range(4)) for k in range(3)] for row in beta]
@@ -143,7 +138,7 @@ def test_weights_and_penalty_equal_numpy() -> None:
 def test_weights_learn_and_the_student_does_not_choose() -> None:
     weighting, output = factors(), answer()
     (weighting(torch.ones(2, 3), [], torch.zeros(2, 3, 3), output)[:, 0]).sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in weighting.adapter.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in weighting.parameters())
     assert output.features["encoder"].grad is None
 
 
@@ -154,7 +149,7 @@ def test_who_does_not_speak_stays_silent_and_gradients_stay_finite() -> None:
     np.testing.assert_allclose(got.sum(1).detach().numpy(), [1, 0], rtol=1e-6)
     assert not got[:, 1].any()
     got[:, 0].sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in weighting.adapter.parameters())  # type: ignore[arg-type]
+    assert all(torch.isfinite(p.grad).all() for p in weighting.parameters())  # type: ignore[arg-type]
 
 
 def test_two_phases() -> None:
@@ -164,7 +159,7 @@ def test_two_phases() -> None:
         weights = weighting(torch.ones(2, 3), [], torch.zeros(2, 3, 3), answer())
         learned.append((weights.requires_grad, weighting.penalty().requires_grad))
     assert learned == [(True, True)] * 2 + [(False, False)] * 2
-    assert int(weighting.adapter.state_dict()["taken"]) == 4  # a resumed training knows its phase
+    assert int(weighting.state_dict()["taken"]) == 4  # a resumed training knows its phase
 
 
 def test_amtml_is_the_sum_of_its_terms() -> None:
@@ -173,10 +168,9 @@ def test_amtml_is_the_sum_of_its_terms() -> None:
     own, other = (
         {"logits": rng.normal(size=(2, 3, 4, 4)), "encoder": rng.normal(size=(2, 4, 2, 2))} for _ in range(2)
     )
-    methods = AMTML()
-    methods.connect(INFO, {"t": INFO})
-    (projection,) = methods.modules.values()
-    weight = projection.weight.detach().double().numpy()  # type: ignore[operator, union-attr]
+    method = AMTML()
+    method.build(INFO, {"t": INFO})
+    (weight,) = (each.detach().double().numpy() for each in method.parameters())
 
     def reference(arrays: Arrays) -> Array:
         t, s = (softmax(z["logits"] / 5, axis=1) for z in (other, arrays))
@@ -185,10 +179,9 @@ def test_amtml_is_the_sum_of_its_terms() -> None:
         pair = [x / np.sqrt((x * x).sum(1, keepdims=True)) for x in (hint, other["encoder"])]
         return soft + ((pair[0] - pair[1]) ** 2).mean((1, 2, 3))
 
-    hold_against(methods, reference, own, other)
-    terms: dict[str, DistillationMethod] = {name: term for name, (_, term) in methods.parts.items()}
-    assert not terms["hints"].weighed
-    assert sorted(AMTML(relations=1.0).parts) == ["hints", "prediction", "relations"]
+    hold_against(method, reference, own, other)
+    assert not method.methods["hints"].weighted
+    assert sorted(AMTML(relations=1.0).weights) == ["hints", "prediction", "relations"]
 
 
 def test_bad_use_is_explained() -> None:
@@ -197,4 +190,4 @@ def test_bad_use_is_explained() -> None:
     with pytest.raises(InputError, match="penalty and steps must not be negative"):
         create_weighting("adaptive_factors", steps=-1)
     with pytest.raises(InputError, match="needs a student that declares its features"):
-        create_weighting("adaptive_factors").connect({}, ["t"])
+        create_weighting("adaptive_factors").build({}, ["t"])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import AttentionTransfer, attention_transfer_loss, create_method
+from segdistill.distillation import create_method
+from segdistill.distillation.methods.attention_transfer import AttentionTransfer
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 from tests.distillation.contract import Array, MethodContract, slope_of
@@ -53,9 +54,9 @@ def test_equals_numpy_with_other_channels_and_sizes(
     pair: tuple[Array, Array], exponent: int, norm: str
 ) -> None:
     student, teacher = pair
-    methods = create_method("attention_transfer", exponent=exponent, norm=norm, layers=["encoder"])
+    method = create_method("attention_transfer", exponent=exponent, norm=norm, layers=["encoder"])
     leaf = torch.tensor(student, requires_grad=True)
-    loss = methods.loss(methods.targets(as_output(leaf)), methods.targets(as_output(torch.tensor(teacher))))
+    loss = method(method.targets(as_output(leaf)), method.targets(as_output(torch.tensor(teacher))))
     np.testing.assert_allclose(loss.detach().numpy(), reference(student, teacher, exponent, norm), rtol=1e-4)
     loss.sum().backward()
     for place in [(0, 0, 0, 0), (1, 2, 3, 5), (2, 3, 1, 2)]:
@@ -68,7 +69,7 @@ class TestAttentionTransfer(MethodContract):
     name = "attention_transfer"
 
 
-class TestSummedOverEveryTap(MethodContract):
+class TestSummedOverLayers(MethodContract):
     name = "attention_transfer"
     options = {"exponent": 4, "norm": "l1", "layers": "emkd"}  # noqa: RUF012
 
@@ -79,18 +80,18 @@ def test_taps_are_summed(pair: tuple[Array, Array]) -> None:
     one = AttentionTransfer(layers=["encoder"])
     targets = [both.targets(Output(None, {"encoder": f, "dec1": f})) for f in (student, teacher)]
     torch.testing.assert_close(
-        both.loss(*targets), 2 * one.loss(one.targets(as_output(student)), one.targets(as_output(teacher)))
+        both(*targets), 2 * one(one.targets(as_output(student)), one.targets(as_output(teacher)))
     )
 
 
 def test_only_the_pattern_counts_not_its_strength() -> None:
     a = torch.rand(2, 5, 5)
-    assert attention_transfer_loss(a * 1e-3, a * 1e30).abs().max() < 1e-6  # squares of it overflow
+    assert AttentionTransfer().layer_loss(a * 1e-3, a * 1e30).abs().max() < 1e-6  # squares of it overflow
 
 
 def test_a_dead_map_gives_a_finite_gap() -> None:
     dead = torch.zeros(1, 4, 4, requires_grad=True)
-    loss = attention_transfer_loss(dead, torch.rand(1, 4, 4))
+    loss = AttentionTransfer().layer_loss(dead, torch.rand(1, 4, 4))
     loss.sum().backward()
     assert loss.item() == pytest.approx(1.0)
     assert dead.grad is not None

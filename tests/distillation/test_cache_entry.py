@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import SoftPrediction, soft_prediction_loss
 from segdistill.distillation.cache.entry import Layout
+from segdistill.distillation.methods.soft_prediction import SoftPrediction, soft_prediction_loss
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 
@@ -59,25 +59,25 @@ def test_no_rows_at_all() -> None:
     assert found["few"].shape == (0, 3)
 
 
-def test_what_is_not_one_thing_per_sample_is_refused() -> None:
+def test_targets_without_one_value_per_sample_are_refused() -> None:
     for targets in ({"a": torch.zeros(2, 3), "b": torch.zeros(3, 3)}, {"a": torch.tensor(1.0)}):
-        with pytest.raises(InputError, match="one thing per sample"):
+        with pytest.raises(InputError, match="one value for each sample"):
             Layout.of(targets)
     layout = Layout.of({"a": torch.zeros(1, 100)})
     for wrong in (torch.nan, torch.inf):
-        with pytest.raises(InputError, match="not finite"):
+        with pytest.raises(InputError, match="contain NaN or infinity"):
             layout.pack({"a": torch.full((1, 100), wrong)})
 
 
 @pytest.mark.parametrize("classes", [1, 2, 4])
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 10.0])
-def test_a_soft_prediction_is_recalled_at_any_temperature(classes: int, temperature: float) -> None:
+def test_a_cached_soft_prediction_is_read_at_any_temperature(classes: int, temperature: float) -> None:
     """Also where the teacher is as good as certain: what matters of it is the small probability."""
     generator = torch.Generator().manual_seed(0)
     output = Output(torch.randn(2, classes, 12, 12, generator=generator) * 8, {})
     method = SoftPrediction(temperature)
     exact = method.targets(output)["log_probability"]
-    found = method.recall(there_and_back(method.keep(output)))["log_probability"]
+    found = method.from_cache(there_and_back(method.to_cache(output)))["log_probability"]
     assert (found.exp() - exact.exp()).abs().max() < 1.5e-3
     torch.testing.assert_close(found, exact, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(found.exp().sum(1), torch.ones(2, 12, 12))

@@ -7,15 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from segdistill.distillation import (
-    CIRKD,
-    CrossImage,
-    DistillationMethod,
-    MemoryContrast,
-    create_method,
-    cross_image_loss,
-)
-from segdistill.distillation.methods.cirkd import Memory
+from segdistill.distillation import DistillationMethod, create_method
+from segdistill.distillation.base import module_key
+from segdistill.distillation.methods.cirkd import CIRKD, CrossImage, Memory, MemoryContrast
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 from tests.distillation.contract import Array, MethodContract
@@ -28,22 +22,22 @@ class TestCrossImage(MethodContract):
     name = "cross_image"
     options = {"grid": 4}  # noqa: RUF012
 
-    def test_samples_do_not_know_of_each_other(self) -> None:
+    def test_samples_are_independent(self) -> None:
         """They do: an image is compared with the others of its batch. Its loss does not depend on their order."""
-        methods = self.make()
-        student, teacher = self.targets(methods), self.targets(methods, seed=1)
+        method = self.make()
+        student, teacher = self.targets(method), self.targets(method, seed=1)
         turned = [{layer: x.flip(0) for layer, x in targets.items()} for targets in (student, teacher)]
-        torch.testing.assert_close(methods.loss(*turned), methods.loss(student, teacher).flip(0))
+        torch.testing.assert_close(method(*turned), method(student, teacher).flip(0))
 
 
 def filled(network: str = "", **options: int) -> MemoryContrast:
     """Queues with something in them, which take in nothing more; a head that leaves directions as they are."""
     torch.manual_seed(0)
-    methods = MemoryContrast(**{"grid": 4, **SMALL, **options})
+    method = MemoryContrast(**{"grid": 4, **SMALL, **options})
     info = {"decoder": FeatureInfo("decoder", 5, 2)}
-    methods.connect(info, {network: info})
-    fill(methods.modules[network])
-    return methods
+    method.build(info, {network: info})
+    fill(method.memories[module_key(network)])
+    return method
 
 
 def fill(memory: torch.nn.Module) -> None:
@@ -74,11 +68,11 @@ class TestCIRKD(TestCrossImage):
     numbers = 3
 
     def make(self) -> DistillationMethod:
-        methods = create_method(self.name, **self.options)
+        method = create_method(self.name, **self.options)
         info = {"decoder": FeatureInfo("decoder", 5, 2)}
-        methods.connect(info, {"": info})
-        fill(methods.modules["memory/"])
-        return methods
+        method.build(info, {"": info})
+        fill(method.methods["memory"].memories[module_key("")])
+        return method
 
 
 def relation_maps(x: Array, temperature: float) -> Array:
@@ -107,8 +101,8 @@ def test_mini_batch_equals_numpy(sizes: tuple[tuple[int, int], tuple[int, int]])
 def test_large_maps_are_averaged_down() -> None:
     rng = np.random.default_rng(0)
     pair = [rng.normal(size=(2, c, 12, 8)) for c in (3, 5)]
-    methods = CrossImage(grid=4)
-    got = methods.loss(*(methods.targets(Output(None, {"decoder": torch.tensor(x)})) for x in pair))
+    method = CrossImage(grid=4)
+    got = method(*(method.targets(Output(None, {"decoder": torch.tensor(x)})) for x in pair))
     maps = [relation_maps(blocks(x, 4, np.mean), 0.1) for x in pair]
     np.testing.assert_allclose(got.numpy(), kl(maps[1], maps[0], 3).mean((1, 2)), rtol=1e-4)
 
@@ -117,11 +111,9 @@ def test_memory_equals_numpy() -> None:
     """All that the queues hold is drawn: what is left is the formula, through the whole head in eval mode."""
     rng = np.random.default_rng(0)
     own, other = {"decoder": rng.normal(size=(2, 3, 4, 4))}, {"decoder": rng.normal(size=(2, 5, 4, 4))}
-    methods = MemoryContrast(drawn_pixels=400, drawn_regions=400, grid=4)
-    methods.connect(
-        {"decoder": FeatureInfo("decoder", 3, 2)}, {"t": {"decoder": FeatureInfo("decoder", 5, 2)}}
-    )
-    memory = methods.modules["t"]
+    method = MemoryContrast(drawn_pixels=400, drawn_regions=400, grid=4)
+    method.build({"decoder": FeatureInfo("decoder", 3, 2)}, {"t": {"decoder": FeatureInfo("decoder", 5, 2)}})
+    memory = method.memories["t/"]
     assert isinstance(memory, Memory)
     memory.store(torch.nn.functional.normalize(torch.randn(2, 5, 6), dim=1), torch.ones(2, 2, 6), 3)
     memory(torch.randn(4, 3, 7))  # the batch norm sees something
@@ -156,7 +148,7 @@ def test_memory_equals_numpy() -> None:
         ]
         return 0.1 * losses[0].mean(1) + 0.1 * losses[1].mean(1)
 
-    hold_against(methods, reference, own, other, mask, step=1e-6)
+    hold_against(method, reference, own, other, mask, step=1e-6)
 
 
 def store_one(memory: Memory, value: float, c: int = 0) -> None:
@@ -200,18 +192,18 @@ def test_what_is_stored_is_the_teachers_and_of_its_class() -> None:
 
 
 def test_an_empty_queue_and_an_empty_class_are_nothing() -> None:
-    methods = MemoryContrast(**SMALL)
+    method = MemoryContrast(**SMALL)
     info = {"decoder": FeatureInfo("decoder", 3, 1)}
-    methods.connect(info, {"t": info})
-    memory = methods.modules["t"].eval()
+    method.build(info, {"t": info})
+    memory = method.memories["t/"].eval()
     feature = torch.rand(2, 3, 4, 4, requires_grad=True)
 
     def loss() -> Tensor:
         target = torch.zeros(2, 4, 4, dtype=torch.long)  # no lesion anywhere
         targets = [
-            methods.targets(Output(None, {"decoder": x}), target) for x in (feature, torch.rand(2, 3, 4, 4))
+            method.targets(Output(None, {"decoder": x}), target) for x in (feature, torch.rand(2, 3, 4, 4))
         ]
-        return methods.loss(*targets, "t")
+        return method(*targets, "t")
 
     assert loss().tolist() == [0.0, 0.0]  # in eval mode nothing is stored
     memory.train()
@@ -227,29 +219,29 @@ def test_state_is_all_there_is() -> None:
     """A memory with another's state, and the same random numbers, goes on as that one."""
     made = []
     for _ in range(2):
-        methods = MemoryContrast(**SMALL)
+        method = MemoryContrast(**SMALL)
         info = {"decoder": FeatureInfo("decoder", 3, 1)}
-        methods.connect(info, {"t": info})
-        made.append(methods)
+        method.build(info, {"t": info})
+        made.append(method)
     target = torch.randint(0, 2, (2, 4, 4))
     outputs = [Output(None, {"decoder": torch.rand(2, 3, 4, 4)}) for _ in range(2)]
 
-    def step(methods: MemoryContrast, seed: int) -> Tensor:
+    def step(method: MemoryContrast, seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return methods.loss(*(methods.targets(output, target) for output in outputs), "t").detach()
+        return method(*(method.targets(output, target) for output in outputs), "t").detach()
 
     step(made[0], 1)
-    made[1].modules["t"].load_state_dict(made[0].modules["t"].state_dict())
+    made[1].load_state_dict(made[0].state_dict())
     assert torch.equal(step(made[0], 2), step(made[1], 2))
 
 
 def test_cirkd_is_the_sum_of_its_terms() -> None:
-    assert {name: weight for name, (weight, _) in CIRKD().parts.items()} == {
+    assert CIRKD().weights == {
         "prediction": 1.0,
         "batch": 1.0,
         "memory": 1.0,
     }
-    methods = CIRKD(memory_pixel=0.0, memory_region=0.0)
+    method = CIRKD(memory_pixel=0.0, memory_region=0.0)
     rng = np.random.default_rng(0)
     own, other = (
         {"logits": rng.normal(size=(2, 3, 4, 4)), "decoder": rng.normal(size=(2, c, 2, 2))} for c in (3, 5)
@@ -260,19 +252,19 @@ def test_cirkd_is_the_sum_of_its_terms() -> None:
         batch = kl(theirs, relation_maps(arrays["decoder"], 0.1), 3).mean((1, 2))
         return kl(other["logits"], arrays["logits"], 1).mean((1, 2)) + batch
 
-    hold_against(methods, reference, own, other, step=1e-6)
+    hold_against(method, reference, own, other, step=1e-6)
 
 
 def test_volumes_are_images_with_one_more_axis() -> None:
     pair = [torch.rand(2, 3, 4, 4), torch.rand(2, 5, 4, 4)]
     thick = [x[:, :, None].expand(-1, -1, 2, -1, -1) for x in pair]
-    torch.testing.assert_close(cross_image_loss(*thick), cross_image_loss(*pair))
-    methods, target = filled(drawn_pixels=40, drawn_regions=12), torch.randint(0, 2, (2, 4, 4))
+    torch.testing.assert_close(CrossImage().layer_loss(*thick), CrossImage().layer_loss(*pair))
+    method, target = filled(drawn_pixels=40, drawn_regions=12), torch.randint(0, 2, (2, 4, 4))
     pair[0] = torch.rand(2, 5, 4, 4)
     thick[0] = pair[0][:, :, None].expand(-1, -1, 2, -1, -1)
 
     def loss(xs: list[Tensor], y: Tensor) -> Tensor:
-        return methods.loss(*(methods.targets(Output(None, {"decoder": x}), y) for x in xs))
+        return method(*(method.targets(Output(None, {"decoder": x}), y) for x in xs))
 
     torch.testing.assert_close(loss(thick, target[:, None].expand(-1, 2, -1, -1)), loss(pair, target))
 
@@ -280,7 +272,7 @@ def test_volumes_are_images_with_one_more_axis() -> None:
 def test_bad_use_is_explained() -> None:
     with pytest.raises(InputError, match="cross_image: temperature must be positive"):
         create_method("cross_image", temperature=0.0)
-    with pytest.raises(InputError, match="memory_contrast: one layer"):
+    with pytest.raises(InputError, match="memory_contrast needs one layer"):
         create_method("memory_contrast", layers=["encoder", "decoder"])
     with pytest.raises(InputError, match="memory_contrast needs networks that declare their features"):
-        create_method("cirkd").connect({}, {"t": {}})
+        create_method("cirkd").build({}, {"t": {}})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import CWD, ChannelWise, channel_wise_loss
+from segdistill.distillation.methods.cwd import CWD, ChannelWise, channel_wise_loss
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 from tests.distillation.contract import Array, MethodContract
@@ -68,27 +68,26 @@ def test_other_normalisations_equal_numpy(normalise: str) -> None:
 def test_features_of_other_width_and_size_equal_numpy() -> None:
     rng = np.random.default_rng(0)
     own, other = {"decoder": rng.normal(size=(2, 3, 8, 4))}, {"decoder": rng.normal(size=(2, 4, 4, 4))}
-    methods = CWD(logits=0.0, features=50.0)
-    methods.connect(
-        {"decoder": FeatureInfo("decoder", 3, 1)}, {"t": {"decoder": FeatureInfo("decoder", 4, 2)}}
-    )
-    assert list(methods.modules) == ["features/t/decoder"]
-    weight = methods.modules["features/t/decoder"].weight.detach().double().numpy()  # type: ignore[operator, union-attr]
+    method = CWD(logits=0.0, features=50.0)
+    method.build({"decoder": FeatureInfo("decoder", 3, 1)}, {"t": {"decoder": FeatureInfo("decoder", 4, 2)}})
+    ((name, learned),) = method.named_parameters()
+    assert name == "terms.features.projections.t/decoder.weight"
+    weight = learned.detach().double().numpy()
 
     def reference(arrays: Arrays) -> Array:
         s = resized(np.einsum("oc,bchw->bohw", weight, arrays["decoder"]), (4, 4))
         return 50 * kl(other["decoder"].reshape(2, 4, -1), s.reshape(2, 4, -1), 2).mean(1)
 
-    hold_against(methods, reference, own, other)
+    hold_against(method, reference, own, other)
 
 
 def test_one_logit_against_two_classes() -> None:
     """Both become the logit of the foreground, whichever side has one."""
     z, t = torch.randn(2, 2, 4, 4), torch.randn(2, 2, 4, 4)
-    methods = ChannelWise()
+    method = ChannelWise()
 
     def loss(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        return methods.loss(*(methods.targets(Output(x, {})) for x in (own, other)))
+        return method(*(method.targets(Output(x, {})) for x in (own, other)))
 
     one, other = (x[:, 1:] - x[:, :1] for x in (z, t))
     torch.testing.assert_close(loss(one, t), channel_wise_loss(one, other))

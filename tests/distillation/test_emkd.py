@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segdistill.distillation import EMKD
+from segdistill.distillation.methods.emkd import EMKD
 from segdistill.models.network import Output
 from tests.distillation.contract import Array, MethodContract
 from tests.distillation.numbers import Arrays, cosine, hold_against, kl, nearest
@@ -48,10 +48,10 @@ def test_equals_numpy() -> None:
 
 
 def test_terms_can_be_left_out() -> None:
-    methods = EMKD(importance=0.0, affinity=0.0)
-    assert list(methods.parts) == ["prediction"]
-    assert methods.features == ()
+    method = EMKD(importance=0.0, affinity=0.0)
+    assert list(method.terms) == ["prediction"]
+    assert method.features == ()
     import torch
 
-    targets = methods.targets(Output(torch.zeros(1, 2, 2, 2), {}))
+    targets = method.targets(Output(torch.zeros(1, 2, 2, 2), {}))
     assert list(targets) == ["prediction/log_probability"]

@@ -7,15 +7,15 @@ import pytest
 import torch
 from scipy.special import erf
 
-from segdistill.distillation import (
-    DistillationMethod,
+from segdistill.distillation import DistillationMethod, create_method
+from segdistill.distillation.methods.lightvessel import (
+    PAIR,
+    AutoEncoder,
     FeatureAutoEncoders,
     FeatureSimilarity,
-    create_method,
-    feature_similarity_loss,
+    feature_autoencoder,
     latent_similarity,
 )
-from segdistill.distillation.methods.lightvessel import PAIR, AutoEncoder, feature_autoencoder
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 from segdistill.models.registry import create_network
@@ -50,11 +50,12 @@ def test_similarity_of_products_without_building_them(channels: tuple[int, int] 
 
 
 @pytest.mark.parametrize("distance", ["l2", "mse"])
-def test_gap_over_pairs(distance: str) -> None:
+def test_loss_over_pairs(distance: str) -> None:
     rng = np.random.default_rng(0)
     s, t = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
     expected = np.sqrt(((s - t) ** 2).sum(1)) if distance == "l2" else ((s - t) ** 2).mean(1)
-    got = feature_similarity_loss(torch.tensor(s), torch.tensor(t), distance)  # type: ignore[arg-type]
+    own, other = ({"similarity": torch.tensor(each)} for each in (s, t))
+    got = FeatureSimilarity(distance=distance)(own, other)  # type: ignore[arg-type]
     np.testing.assert_allclose(got.numpy(), expected)
 
 
@@ -73,7 +74,7 @@ def latent(encoder: AutoEncoder, feature: Array) -> Array:
     g = encoder.grid
     pooled = feature.reshape(b, c, g, h // g, g, w // g).mean((3, 5)).reshape(b, c, g * g)
     code = layer(encoder.squeeze[2], gelu(layer(encoder.squeeze[0], pooled)))  # type: ignore[index]
-    return layer(encoder.gather, code[..., 0]) if encoder.latent == "vector" else code
+    return layer(encoder.join, code[..., 0]) if encoder.latent == "vector" else code
 
 
 @pytest.mark.parametrize("outer", [True, False])
@@ -83,7 +84,7 @@ def test_equals_numpy_with_gradient(kind: str, outer: bool) -> None:
         return
     layers = ("e", "d")
     mine, theirs = codes(layers, latent=kind, grid=4), codes(layers, channels=3, latent=kind, grid=4)
-    methods = FeatureSimilarity([layers], outer, "l2", {"student": mine, "t": theirs})
+    method = FeatureSimilarity([layers], outer, "l2", {"student": mine, "t": theirs})
     rng = np.random.default_rng(0)
     own = {layer: rng.normal(size=(2, 5, 8, 8)) for layer in layers}
     other = {layer: rng.normal(size=(2, 3, 4, 12)) for layer in layers}
@@ -96,9 +97,9 @@ def test_equals_numpy_with_gradient(kind: str, outer: bool) -> None:
         return np.abs(similarity(mine, own | {"d": x}) - similarity(theirs, other))
 
     leaf = torch.tensor(own["d"], requires_grad=True)
-    targets = methods.targets(Output(None, {"e": torch.tensor(own["e"]), "d": leaf}))
-    loss = methods.loss(
-        targets, methods.targets(Output(None, {n: torch.tensor(f) for n, f in other.items()}), None, "t")
+    targets = method.targets(Output(None, {"e": torch.tensor(own["e"]), "d": leaf}))
+    loss = method(
+        targets, method.targets(Output(None, {n: torch.tensor(f) for n, f in other.items()}), None, "t")
     )
     np.testing.assert_allclose(loss.detach().numpy(), reference(own["d"]), rtol=1e-3, atol=1e-5)
     loss.sum().backward()
@@ -128,7 +129,7 @@ class TestVector(MethodContract):
     name = "feature_similarity"
 
     def make(self) -> DistillationMethod:
-        return FeatureSimilarity(autoencoders={"student": codes(PAIR, **self.options)})
+        return FeatureSimilarity(autoencoders=dict.fromkeys(("student", "t"), codes(PAIR, **self.options)))
 
 
 class TestPerChannel(TestVector):
@@ -140,10 +141,10 @@ class TestTwoPairs(MethodContract):
 
     def make(self) -> DistillationMethod:
         layers = ("enc@2", "dec@2", "enc@4", "dec@4")
-        return FeatureSimilarity([2, 4], False, "mse", {"student": codes(layers)})
+        return FeatureSimilarity([2, 4], False, "mse", dict.fromkeys(("student", "t"), codes(layers)))
 
 
-def test_taps_of_real_networks() -> None:
+def test_layers_of_real_networks() -> None:
     """The published pair where a network names one, else a quarter of the size by stride."""
     named = feature_autoencoder(create_network("enet"), size=8)
     assert [named.encoder(layer).channels for layer in PAIR] == [64, 64]
@@ -159,15 +160,15 @@ def test_bad_use_is_explained() -> None:
     with pytest.raises(
         InputError, match=r"no auto-encoders for 'student' \(only for: none\).*task: autoencoder"
     ):
-        create_method("feature_similarity").connect({}, {})
+        create_method("feature_similarity").build({}, {})
     with pytest.raises(InputError, match="distance is 'l1': choose from l2, mse"):
         create_method("feature_similarity", distance="l1")
-    with pytest.raises(InputError, match="know enc@2, dec@2, not pair_encoder"):
+    with pytest.raises(InputError, match="were trained for enc@2, dec@2, not pair_encoder"):
         FeatureSimilarity(autoencoders={"student": codes(("enc@2", "dec@2"))})
     with pytest.raises(InputError, match="needs auto-encoders with latent: vector"):
         FeatureSimilarity(outer=False, autoencoders={"student": codes(PAIR, latent="per_channel")})
     with pytest.raises(InputError, match="all auto-encoders need the same latent"):
         FeatureSimilarity(autoencoders={"student": codes(PAIR), "t": codes(PAIR, latent="per_channel")})
     fits = FeatureSimilarity(autoencoders={"student": codes(PAIR)})
-    with pytest.raises(InputError, match=r"takes 5 channels at pair_encoder\|enc@4, the network has 6"):
-        fits.connect({PAIR[0]: FeatureInfo("enc3", 6, 4)}, {})
+    with pytest.raises(InputError, match=r"takes 5 channels at pair_encoder\|enc@4, but the network has 6"):
+        fits.build({PAIR[0]: FeatureInfo("enc3", 6, 4)}, {})

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segdistill.distillation import DistillationMethod, Holistic, create_method
-from segdistill.distillation.methods.skd import Critic, SelfAttention
+from segdistill.distillation import DistillationMethod, create_method
+from segdistill.distillation.methods.skd import Critic, Holistic, SelfAttention
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 from tests.distillation.contract import MethodContract
@@ -18,9 +18,9 @@ from tests.distillation.contract import MethodContract
 
 def connected(**options: int) -> Holistic:
     torch.manual_seed(0)
-    methods = Holistic(**{"width": 4, **options})  # type: ignore[arg-type]
-    methods.connect({}, {"": {}})
-    return methods
+    method = Holistic(**{"width": 4, **options})  # type: ignore[arg-type]
+    method.build({}, {"": {}})
+    return method
 
 
 class TestHolistic(MethodContract):
@@ -31,27 +31,27 @@ class TestHolistic(MethodContract):
 
     def test_one_value_per_sample_not_negative(self) -> None:
         """A difference of scores may be negative: the critic may be wrong."""
-        methods = self.make()
-        loss = methods.loss(self.targets(methods), self.targets(methods, seed=1))
+        method = self.make()
+        loss = method(self.targets(method), self.targets(method, seed=1))
         assert loss.shape == (2,)
         assert loss.dtype == torch.float32
         assert loss.abs().max() > 1e-5
 
     def test_gradients_are_finite_and_reach_the_student(self) -> None:
-        methods = self.make()
+        method = self.make()
         logits = torch.randn(2, 2, 16, 16, requires_grad=True)
-        methods.loss(methods.targets(Output(logits, {})), self.targets(methods)).sum().backward()
+        method(method.targets(Output(logits, {})), self.targets(method)).sum().backward()
         assert logits.grad is not None
         assert torch.isfinite(logits.grad).all()
         assert logits.grad.abs().max() > 0
 
     def test_float32_under_autocast(self) -> None:
         """The critic is a network: it runs in the precision of the training."""
-        methods = self.make()
-        targets = [self.targets(methods, seed=seed) for seed in (0, 1)]
-        plain = methods.loss(*targets)
+        method = self.make()
+        targets = [self.targets(method, seed=seed) for seed in (0, 1)]
+        plain = method(*targets)
         with torch.autocast("cpu", torch.bfloat16):
-            low = methods.loss(*targets)
+            low = method(*targets)
         assert low.dtype == torch.float32
         torch.testing.assert_close(low, plain, rtol=0.1, atol=0.02)
 
@@ -83,12 +83,12 @@ def test_the_critics_loss_is_wgan_gp() -> None:
 
 
 def test_the_students_turn_leaves_the_critic_alone() -> None:
-    methods = connected()
-    critic = methods.critics[""].train()
+    method = connected()
+    critic = method.critics["/"].train()
     before = copy.deepcopy(critic.state_dict())
     logits = torch.randn(2, 2, 16, 16, requires_grad=True)
-    targets = [methods.targets(Output(x, {})) for x in (logits, torch.randn(2, 2, 16, 16))]
-    loss = methods.loss(*targets)
+    targets = [method.targets(Output(x, {})) for x in (logits, torch.randn(2, 2, 16, 16))]
+    loss = method(*targets)
     loss.sum().backward()
     assert logits.grad is not None
     assert all(p.grad is None and p.requires_grad for p in critic.parameters())
@@ -100,18 +100,18 @@ def test_the_students_turn_leaves_the_critic_alone() -> None:
 
 
 def test_a_critic_learns_to_tell_them_apart_and_the_student_to_fool_it() -> None:
-    methods = connected()
-    critic = methods.critics[""].train()
+    method = connected()
+    critic = method.critics["/"].train()
     targets = [{"logits": torch.randn(8, 2, 64, 64) * 0.3 + shift} for shift in (-0.5, 0.5)]
     optimizer = torch.optim.Adam(critic.parameters(), 4e-3)
     for _ in range(15):
         optimizer.zero_grad()
-        methods.critic_loss(critic, *targets).backward()
+        method.critic_loss(critic, *targets).backward()
         optimizer.step()
     critic.eval()
     student, teacher = (critic(each["logits"]).label.mean() for each in targets)
     assert teacher > student
-    assert methods.loss(*targets).mean() > 0
+    assert method(*targets).mean() > 0
 
 
 def test_architecture() -> None:
@@ -156,9 +156,9 @@ def test_one_logit_is_two_classes() -> None:
 
 
 def test_bad_use_is_explained() -> None:
-    with pytest.raises(InputError, match="sees images, not volumes"):
+    with pytest.raises(InputError, match="takes images, not volumes"):
         Holistic().targets(Output(torch.zeros(1, 2, 4, 4, 4), {}))
-    with pytest.raises(InputError, match="the networks have 3 classes: set classes"):
+    with pytest.raises(InputError, match="classes is 2, but the networks have 3: set classes: 3"):
         Holistic().targets(Output(torch.zeros(1, 3, 4, 4), {}))
     with pytest.raises(InputError, match="width at least 1"):
         create_method("holistic", width=0)

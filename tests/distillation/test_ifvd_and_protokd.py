@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import IFVD, DistillationMethod, IntraClass, ProtoKD, Prototypes, create_method
+from segdistill.distillation import DistillationMethod, create_method
+from segdistill.distillation.methods.ifvd import IFVD, IntraClass
+from segdistill.distillation.methods.protokd import ProtoKD, Prototypes
 from segdistill.models.network import Output
 from tests.distillation.contract import Array, MethodContract
 from tests.distillation.numbers import Arrays, cosine, every, hold_against, kl, nearest, resized
@@ -109,12 +111,12 @@ def test_protokd_equals_numpy(classes: int, sizes: tuple[int, int]) -> None:
 @pytest.mark.parametrize("value", [0, 1])
 def test_one_class_alone_is_defined(make: type[DistillationMethod], value: int) -> None:
     """A mask without lesion, or with nothing else; and a teacher whose features are all zero."""
-    methods = make()
+    method = make()
     target = torch.full((2, 8, 8), value)
     feature = torch.randn(2, 3, 4, 4, requires_grad=True)
     for teacher in (torch.randn(2, 5, 4, 4), torch.zeros(2, 5, 4, 4)):
-        targets = methods.targets(Output(None, {"decoder": teacher}), target, "t")
-        loss = methods.loss(methods.targets(Output(None, {"decoder": feature}), target), targets, "t")
+        targets = method.targets(Output(None, {"decoder": teacher}), target, "t")
+        loss = method(method.targets(Output(None, {"decoder": feature}), target), targets, "t")
         loss.sum().backward()
         assert torch.isfinite(loss).all()
         assert feature.grad is not None
@@ -123,13 +125,13 @@ def test_one_class_alone_is_defined(make: type[DistillationMethod], value: int) 
 
 def test_a_class_counts_for_the_images_that_have_it() -> None:
     """The official ProtoKD leaves a class out of the whole batch; here each image stands for itself."""
-    methods = create_method("prototypes")
+    method = create_method("prototypes")
     both, none = torch.tensor([[0, 1], [0, 1]]), torch.zeros(2, 2, dtype=torch.long)
     features = [torch.rand(2, 3, 2, 2) for _ in range(2)]
 
     def loss(target: torch.Tensor, rows: slice) -> torch.Tensor:
         outputs = [Output(None, {"decoder": x[rows]}) for x in features]
-        return methods.loss(*(methods.targets(output, target) for output in outputs))
+        return method(*(method.targets(output, target) for output in outputs))
 
     mixed = loss(torch.stack([both, none]), slice(None))
     torch.testing.assert_close(mixed[:1], loss(both[None], slice(0, 1)))
@@ -145,11 +147,11 @@ def test_a_lesion_that_is_lost_at_the_features_size_is_absent() -> None:
 
 @pytest.mark.parametrize("make", [IntraClass, Prototypes])
 def test_volumes_are_images_with_one_more_axis(make: type[DistillationMethod]) -> None:
-    methods, target = make(), torch.randint(0, 2, (2, 4, 4))
+    method, target = make(), torch.randint(0, 2, (2, 4, 4))
     pair = [torch.rand(2, 3, 4, 4), torch.rand(2, 5, 4, 4)]
 
     def loss(xs: list[torch.Tensor], y: torch.Tensor) -> torch.Tensor:
-        return methods.loss(*(methods.targets(Output(None, {"decoder": x}), y) for x in xs))
+        return method(*(method.targets(Output(None, {"decoder": x}), y) for x in xs))
 
     thick = [x[:, :, None].expand(-1, -1, 3, -1, -1) for x in pair]
     torch.testing.assert_close(loss(thick, target[:, None].expand(-1, 3, -1, -1)), loss(pair, target))

@@ -1,4 +1,4 @@
-"""Options of another type, or of no meaning, are refused when a distillation method is made, not in the middle of a training."""
+"""Options of another type, or without meaning, are refused when a method is made, not in the middle of training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ import pytest
 from segdistill.distillation import METHODS, WEIGHTINGS, create_method, create_weighting
 from segdistill.errors import InputError
 
-OPTIONS = [
-    (name, option)
-    for name, builder in {**METHODS, **WEIGHTINGS}.items()
-    for option in inspect.signature(builder).parameters
-]
+OPTIONS = [(name, option) for name, part in {**METHODS, **WEIGHTINGS}.items() for option in part.options]
 
 
 def made(name: str, **options: Any) -> object:
@@ -31,8 +27,8 @@ def test_no_option_takes_just_anything(name: str, option: str) -> None:
 def test_every_default_is_of_its_own_type(name: str, option: str) -> None:
     if name == "feature_similarity":  # has no default for its auto-encoders
         return
-    builder = METHODS.get(name) or WEIGHTINGS[name]
-    made(name, **{option: inspect.signature(builder).parameters[option].default})
+    part = METHODS.get(name) or WEIGHTINGS[name]
+    made(name, **{option: inspect.signature(part.build).parameters[option].default})
 
 
 @pytest.mark.parametrize(

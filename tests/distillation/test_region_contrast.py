@@ -45,11 +45,11 @@ def test_equals_numpy_and_skips_samples_of_one_class(
     case: tuple[Array, Array, np.ndarray], form: str
 ) -> None:
     student, teacher, masks = case
-    methods = create_method("region_contrast", form=form, layers=["encoder"])
+    method = create_method("region_contrast", form=form, layers=["encoder"])
     target = torch.tensor(masks)
     leaf = torch.tensor(student, requires_grad=True)
-    own = methods.targets(Output(None, {"encoder": leaf}), target)
-    loss = methods.loss(own, methods.targets(Output(None, {"encoder": torch.tensor(teacher)}), target))
+    own = method.targets(Output(None, {"encoder": leaf}), target)
+    loss = method(own, method.targets(Output(None, {"encoder": torch.tensor(teacher)}), target))
     np.testing.assert_allclose(loss.detach().numpy(), reference(student, teacher, masks, form), rtol=1e-4)
     assert loss[1] == loss[2] == 0
     assert own["known"][:, 0].tolist() == [True, False, False, True]
@@ -64,9 +64,9 @@ def test_equals_numpy_and_skips_samples_of_one_class(
 def test_a_small_lesion_that_is_lost_at_the_size_of_the_feature_is_skipped() -> None:
     mask = torch.zeros(1, 16, 16, dtype=torch.long)
     mask[0, 3, 3] = 1
-    methods = create_method("region_contrast", layers=["fine", "coarse"])
+    method = create_method("region_contrast", layers=["fine", "coarse"])
     features = {"fine": torch.rand(1, 4, 16, 16), "coarse": torch.rand(1, 4, 4, 4)}
-    assert methods.targets(Output(None, features), mask)["known"].tolist() == [[True, False]]
+    assert method.targets(Output(None, features), mask)["known"].tolist() == [[True, False]]
 
 
 class TestRegionContrast(MethodContract):

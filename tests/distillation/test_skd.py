@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.distillation import PairWise, StructuredKnowledge, create_method
+from segdistill.distillation import create_method
+from segdistill.distillation.methods.skd import SKD, PairWise
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 from tests.distillation.contract import Array, MethodContract
@@ -71,15 +72,15 @@ def test_windows_as_in_cirkds_copy() -> None:
     """A node per window of 2 x 2 positions: (h w / 4)^2 pairs."""
     rng = np.random.default_rng(0)
     own, other = (rng.normal(size=(1, c, 4, 4)) for c in (3, 5))
-    methods = PairWise(window=2)
-    targets = [methods.targets(Output(None, {"encoder": torch.tensor(x)})) for x in (own, other)]
+    method = PairWise(window=2)
+    targets = [method.targets(Output(None, {"encoder": torch.tensor(x)})) for x in (own, other)]
     assert targets[0]["encoder"].shape == (1, 3, 2, 2)
     maps = [similar(nodes_of(x), lengths_of(nodes_of(x))) for x in (own, other)]
     expected = ((maps[0] - maps[1]) ** 2).mean((1, 2))
-    np.testing.assert_allclose(methods.loss(*targets).numpy(), expected, rtol=1e-5)
-    odd = methods.targets(Output(None, {"encoder": torch.rand(1, 3, 5, 7)}))
+    np.testing.assert_allclose(method(*targets).numpy(), expected, rtol=1e-5)
+    odd = method.targets(Output(None, {"encoder": torch.rand(1, 3, 5, 7)}))
     assert odd["encoder"].shape == (1, 3, 3, 4)
-    assert torch.isfinite(methods.loss(odd, targets[1])).all()  # brought to the teacher's nodes
+    assert torch.isfinite(method(odd, targets[1])).all()  # brought to the teacher's nodes
 
 
 def test_skd_is_the_sum_of_its_terms() -> None:
@@ -99,7 +100,7 @@ def test_skd_is_the_sum_of_its_terms() -> None:
         return 10 * pixel + 0.5 * pair
 
     hold_against(
-        StructuredKnowledge(),
+        SKD(),
         lambda arrays: loss(arrays, None),
         own,
         other,
@@ -109,10 +110,10 @@ def test_skd_is_the_sum_of_its_terms() -> None:
 
 def test_dead_features_have_no_direction_and_no_gradient() -> None:
     feature = torch.zeros(1, 4, 4, 4, requires_grad=True)
-    methods = PairWise(constant_norm=False)
-    loss = methods.loss(
-        methods.targets(Output(None, {"encoder": feature})),
-        methods.targets(Output(None, {"encoder": torch.rand(1, 4, 4, 4)})),
+    method = PairWise(constant_norm=False)
+    loss = method(
+        method.targets(Output(None, {"encoder": feature})),
+        method.targets(Output(None, {"encoder": torch.rand(1, 4, 4, 4)})),
     )
     loss.sum().backward()
     assert torch.isfinite(loss).all()
@@ -123,10 +124,10 @@ def test_dead_features_have_no_direction_and_no_gradient() -> None:
 def test_volumes_are_images_with_one_more_axis() -> None:
     pair = [torch.rand(1, 3, 4, 4), torch.rand(1, 5, 8, 8)]
     thick = [x[:, :, None].expand(-1, -1, 4, -1, -1) for x in pair]
-    for methods in (PairWise(), PairWise(window=2)):
+    for method in (PairWise(), PairWise(window=2)):
 
-        def loss(xs: list[torch.Tensor], methods: PairWise = methods) -> torch.Tensor:
-            return methods.loss(*(methods.targets(Output(None, {"encoder": x})) for x in xs))
+        def loss(xs: list[torch.Tensor], method: PairWise = method) -> torch.Tensor:
+            return method(*(method.targets(Output(None, {"encoder": x})) for x in xs))
 
         torch.testing.assert_close(loss(thick), loss(pair))
 
@@ -136,5 +137,5 @@ def test_bad_use_is_explained() -> None:
         create_method("pair_wise", nodes=1)
     with pytest.raises(InputError, match="skd: pixel must not be negative"):
         create_method("skd", pixel=-1.0)
-    with pytest.raises(InputError, match="skd: all of pixel, pair, holistic are 0"):
+    with pytest.raises(InputError, match="skd: the weights pixel, pair, holistic are all 0"):
         create_method("skd", pixel=0.0, pair=0.0)

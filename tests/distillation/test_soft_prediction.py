@@ -10,7 +10,8 @@ import pytest
 import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
-from segdistill.distillation import METHODS, SoftPrediction, create_method
+from segdistill.distillation import METHODS, create_method
+from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 from tests.distillation.contract import MethodContract
@@ -30,12 +31,12 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("direction", ["teacher_student", "student_teacher"])
 def test_equals_scipy(pair: tuple[np.ndarray, np.ndarray], temperature: float, direction: str) -> None:
     student, teacher = pair
-    methods = SoftPrediction(temperature, direction)  # type: ignore[arg-type]
+    method = SoftPrediction(temperature, direction)  # type: ignore[arg-type]
     p, q = softmax(teacher / temperature, axis=1), softmax(student / temperature, axis=1)
     if direction == "student_teacher":
         p, q = q, p
     expected = rel_entr(p, q).sum(1).mean((1, 2)) * temperature**2
-    got = methods.loss(methods.targets(output(student)), methods.targets(output(teacher)))
+    got = method(method.targets(output(student)), method.targets(output(teacher)))
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4)
 
 
@@ -44,18 +45,18 @@ def test_bernoulli_form_for_one_logit(pair: tuple[np.ndarray, np.ndarray]) -> No
     student, teacher = pair[0][:, :1], pair[1][:, :1]
     s, t = 1 / (1 + np.exp(-student)), 1 / (1 + np.exp(-teacher))
     expected = (t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))).mean((1, 2, 3))
-    methods = SoftPrediction()
-    got = methods.loss(methods.targets(output(student)), methods.targets(output(teacher)))
+    method = SoftPrediction()
+    got = method(method.targets(output(student)), method.targets(output(teacher)))
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-3)
 
 
 def test_gradient_with_respect_to_student_logits(pair: tuple[np.ndarray, np.ndarray]) -> None:
     """d KL(t || softmax(z)) / dz = softmax(z) - t, over the number of positions."""
     student, teacher = pair
-    methods = SoftPrediction()
+    method = SoftPrediction()
     z = torch.tensor(student, requires_grad=True)
-    targets = methods.targets(Output(logits=z, features={}))
-    methods.loss(targets, methods.targets(output(teacher))).sum().backward()
+    targets = method.targets(Output(logits=z, features={}))
+    method(targets, method.targets(output(teacher))).sum().backward()
     expected = (softmax(student, axis=1) - softmax(teacher, axis=1)) / 64
     np.testing.assert_allclose(z.grad.numpy(), expected, atol=1e-6)
 
@@ -75,10 +76,10 @@ def test_every_knowledge_inherits_the_contract() -> None:
 
 
 def test_mixture_is_the_weighted_sum_of_probabilities(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    methods = SoftPrediction(4.0)
+    method = SoftPrediction(4.0)
     weights = np.array([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]])
-    targets = [methods.targets(output(z)) for z in pair]
-    got = methods.combine_targets(targets, torch.tensor(weights, dtype=torch.float32))["log_probability"]
+    targets = [method.targets(output(z)) for z in pair]
+    got = method.combine_targets(targets, torch.tensor(weights, dtype=torch.float32))["log_probability"]
     p, q = (softmax(z / 4, axis=1) for z in pair)
     share = weights[:, :, None, None, None]
     np.testing.assert_allclose(got.exp().numpy(), share[:, 0] * p + share[:, 1] * q, rtol=1e-4)

@@ -95,9 +95,9 @@ def test_routing_by_class_silences_the_other_teacher(batch: dict[str, torch.Tens
     labels = ["benign", "malignant", "malignant"]  # of cases 0, 1, 2; the batch shows 2, 0, 1
     task = distillation(student, teachers, teacher_weights(teachers, labels, "by_class"), hard_weight=0.0)
     got = task.losses(batch, "student")["loss"].item()
-    methods = create_method("soft_prediction")
-    own = methods.targets(student(batch["image"]))
-    b, m = (methods.loss(own, methods.targets(t(batch["image"]))) for t in teachers)
+    method = create_method("soft_prediction")
+    own = method.targets(student(batch["image"]))
+    b, m = (method(own, method.targets(t(batch["image"]))) for t in teachers)
     expected = (0.2 * m[0] + 0.5 * b[1] + 0.2 * m[2]) / 3
     assert got == pytest.approx(expected.item(), rel=1e-5)
 

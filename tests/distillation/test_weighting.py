@@ -7,10 +7,39 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from segdistill.distillation import WEIGHTINGS, create_weighting, soft_dice_score
+from segdistill.distillation import WEIGHTINGS, create_weighting
+from segdistill.distillation.weighting import soft_dice_score
 from segdistill.errors import InputError
-from segdistill.models.network import FeatureInfo, Output
-from tests.distillation.contract import Array
+from tests.distillation.contract import Array, WeightingContract
+
+
+class TestFixed(WeightingContract):
+    name = "fixed"
+    normalised = False
+
+
+class TestUniform(WeightingContract):
+    name = "uniform"
+
+
+class TestScore(WeightingContract):
+    name = "score"
+
+
+class TestPrinted(WeightingContract):
+    name = "printed"
+
+
+class TestSoftmax(WeightingContract):
+    name = "softmax"
+
+
+class TestAdaptiveFactors(WeightingContract):
+    name = "adaptive_factors"
+
+
+def test_every_weighting_is_under_contract() -> None:
+    assert {each.name for each in WeightingContract.__subclasses__()} >= set(WEIGHTINGS)
 
 
 @pytest.fixture
@@ -69,29 +98,6 @@ def test_fixed_weights_are_left_as_they_are() -> None:
     assert create_weighting("fixed")(given, [], torch.zeros(2, 4, 4)) is given
 
 
-@pytest.mark.parametrize("name", ["uniform", "score", "printed", "softmax"])
-def test_who_does_not_speak_stays_silent(name: str, case: tuple[list[Array], np.ndarray]) -> None:
-    teacher_targets, masks = case
-    given = torch.tensor([[0.5, 0.0, 0.2]] * 4 + [[0.0, 0.0, 0.0]])
-    got = create_weighting(name)(given, [torch.tensor(z) for z in teacher_targets], torch.tensor(masks))
-    assert not got[:, 1].any()
-    np.testing.assert_allclose(got.sum(1).numpy(), [1, 1, 1, 1, 0], rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", WEIGHTINGS)
-def test_who_reads_no_predictions_needs_none(name: str) -> None:
-    """A cache keeps none for them then."""
-    weighting, student = create_weighting(name), {"encoder": FeatureInfo("encoder", 4, 4)}
-    weighting.connect(student, ["a", "b"])
-    given, target = torch.ones(3, 2), torch.zeros(3, 4, 4, dtype=torch.long)
-    output = Output(None, {"encoder": torch.rand(3, 4, 2, 2)})
-    if weighting.reads_logits:
-        with pytest.raises(InputError, match="need teachers with logits"):
-            weighting(given, [None, None], target, output)
-    else:
-        assert weighting(given, [None, None], target, output).shape == (3, 2)
-
-
 def test_no_gradient_and_float32() -> None:
     logits = [torch.randn(2, 2, 4, 4, requires_grad=True) for _ in range(2)]
     target = torch.ones(2, 4, 4, dtype=torch.long)
@@ -116,7 +122,7 @@ def test_perfect_teachers_are_equal_as_printed() -> None:
 
 
 def test_bad_use_is_explained() -> None:
-    with pytest.raises(InputError, match="unknown weighting 'scores': did you mean 'score'"):
+    with pytest.raises(InputError, match="unknown teacher weighting 'scores': did you mean 'score'"):
         create_weighting("scores")
     with pytest.raises(InputError, match="temperature must be positive"):
         create_weighting("softmax", temperature=0)

@@ -128,16 +128,14 @@ def test_two_processes_train_against_each_other(tmp_path: Path) -> None:
 
 
 def test_a_sure_discriminator_is_told_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segdistill.training.saturation.SURE", 0.0)
+    monkeypatch.setattr("segdistill.training.saturation.PERFECT", 0.0)
     path = recipe(tmp_path, fit=RECIPE["fit"] | {"epochs": 4}, stages={"teacher": ADVERSARIAL}, export=None)
     folder = tmp_path / "runs" / "tiny"
     answer = segdistill("run", path, "--device", "cpu", "--out", folder)
     assert answer.code == 0, answer.err
-    line = "warning: stage teacher: discriminator 1 tells every map in epochs 1 to 3: "
+    line = "warning: stage teacher: discriminator 1 is perfect in epochs 1 to 3: "
     assert answer.err.count(line) == 1
-    assert (
-        "teacher: discriminator 2 tells every map in epochs 1 to 4: " in (folder / "report.html").read_text()
-    )
+    assert "teacher: discriminator 2 is perfect in epochs 1 to 4: " in (folder / "report.html").read_text()
 
 
 def first_warnings(loaded: Recipe, folder: Path) -> list[str]:
@@ -191,9 +189,9 @@ def test_what_a_recipe_must_not_say(stage: dict[str, Any], message: str, tmp_pat
     [
         (
             ("data.size=16",),
-            "stage teacher: discriminator 1 would see maps of 16x16 and needs 32x32 at least",
+            "stage teacher: the maps of discriminator 1 are 16x16, but must be at least 32x32",
         ),
-        (("stages.teacher.adversarial.native_size=true",), "discriminator 2 would see maps of 16x16"),
+        (("stages.teacher.adversarial.native_size=true",), "the maps of discriminator 2 are 16x16"),
         (("stages.teacher.adversarial.adv_stages=3",), "has 2 supervised stages, and adversarial asks for 3"),
         (("stages.teacher.model.stages=1", "stages.teacher.adversarial.alpha=[]"), "alpha"),
     ],

@@ -58,12 +58,12 @@ def test_it_learns_what_it_would_without(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("brief")
 def test_other_teachers_views_and_images_have_entries_of_their_own(tmp_path: Path) -> None:
     recipe, runs = write(tmp_path), tmp_path / "runs"
-    assert any("method cache:" in text for text in run(runs / "a", recipe))
+    assert any("teacher cache:" in text for text in run(runs / "a", recipe))
     known = entries(runs)
     assert len(known) == 1
     same = [("fit.epochs=1",), ("stages.student.methods.soft_prediction.temperature=3.0",)]
     for number, changes in enumerate([(), ("stages.student.hard_weight=0.1",), *same[1:]]):
-        assert not any("method cache:" in text for text in run(runs / f"same{number}", recipe, *changes))
+        assert not any("teacher cache:" in text for text in run(runs / f"same{number}", recipe, *changes))
     assert entries(runs) == known
     for number, change in enumerate(
         [
@@ -75,7 +75,7 @@ def test_other_teachers_views_and_images_have_entries_of_their_own(tmp_path: Pat
             "stages.student.methods={soft_prediction: {method: attention_transfer}}",
         ]
     ):
-        assert any("method cache:" in text for text in run(runs / f"other{number}", recipe, change)), change
+        assert any("teacher cache:" in text for text in run(runs / f"other{number}", recipe, change)), change
         assert len(entries(runs)) == len(known) + number + 1, change
 
 

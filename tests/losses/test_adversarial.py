@@ -145,7 +145,7 @@ def test_stages_are_switched_apart() -> None:
         loss = MultiStageLoss(ALPHA[:dice], BETA[:adversarial])
         maps = loss.maps(z, (32, 32))
         assert len(maps) == max(dice, adversarial) == loss.stages
-        assert len(loss.seen(maps, torch.zeros(3, 1, 32, 32))) == adversarial
+        assert len(loss.inputs(maps, torch.zeros(3, 1, 32, 32))) == adversarial
         parts = loss.generator(maps, loss.references(y, maps), judged[:adversarial])
         assert sum(name.startswith("dice") for name in parts) == dice
         assert sum(name.startswith("adversarial") for name in parts) == adversarial
@@ -156,7 +156,7 @@ def test_stages_are_switched_apart() -> None:
         MultiStageLoss(())
 
 
-def test_what_a_discriminator_sees() -> None:
+def test_inputs_of_a_discriminator() -> None:
     rng = np.random.default_rng(3)
     image, p = rng.random((2, 3, 8, 8)), rng.random((2, 1, 8, 8))
     z = np.log(p / (1 - p))
@@ -164,14 +164,14 @@ def test_what_a_discriminator_sees() -> None:
     for condition, want in expected.items():
         loss = MultiStageLoss((1.0,), (0.1,), condition=condition)  # type: ignore[arg-type]
         maps = loss.maps(as_torch([z]), (8, 8))
-        (got,) = loss.seen(maps, torch.tensor(image, dtype=torch.float32))
+        (got,) = loss.inputs(maps, torch.tensor(image, dtype=torch.float32))
         np.testing.assert_allclose(got.numpy(), want, rtol=1e-5, atol=1e-6)
 
 
 def test_a_smaller_map_is_seen_with_the_mean_of_the_image_below_it() -> None:
     image = np.random.default_rng(4).random((1, 1, 8, 8))
     loss = MultiStageLoss((1.0,), (0.1,), condition="concat", native=True)
-    (got,) = loss.seen([torch.zeros(1, 1, 4, 4)], torch.tensor(image, dtype=torch.float32))
+    (got,) = loss.inputs([torch.zeros(1, 1, 4, 4)], torch.tensor(image, dtype=torch.float32))
     means = image.reshape(1, 1, 4, 2, 4, 2).mean((3, 5))
     np.testing.assert_allclose(got[:, :1].numpy(), means, rtol=1e-5)
 
@@ -187,7 +187,7 @@ def test_one_logit_two_and_four_classes() -> None:
     expected = np.mean([numpy_dice(p[:, k], g[:, k]) for k in range(3)])
     got = loss.generator(maps, references, [torch.zeros(3)])
     assert got["dice_1"].item() == pytest.approx(expected, rel=1e-5)
-    assert loss.seen(maps, torch.zeros(3, 2, 32, 32))[0].shape == (3, 6, 32, 32)
+    assert loss.inputs(maps, torch.zeros(3, 2, 32, 32))[0].shape == (3, 6, 32, 32)
     two = as_torch([np.stack([np.zeros_like(z[:, 0]), z[:, 0]], 1)])
     one = as_torch([z[:, :1]])
     torch.testing.assert_close(loss.maps(two, (32, 32))[0], loss.maps(one, (32, 32))[0])

@@ -13,8 +13,9 @@ from torch import Tensor
 from segdistill.data.phantom import write_phantom
 from segdistill.data.store import Store, prepare_store
 from segdistill.data.views import Views
-from segdistill.distillation import Teacher, create_method, create_weighting, feature_autoencoder
-from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets
+from segdistill.distillation import Teacher, create_method, create_weighting
+from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets, module_key
+from segdistill.distillation.methods.lightvessel import feature_autoencoder
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import create_loss
 from segdistill.losses.adversarial import MultiStageLoss
@@ -22,7 +23,7 @@ from segdistill.models.network import Output
 from segdistill.models.registry import create_network
 from segdistill.training.adversarial import Adversarial
 from segdistill.training.distillation import Distillation
-from segdistill.training.joint import Joint, JointLoss, Known
+from segdistill.training.joint import CaseLabels, Joint, JointLoss
 from segdistill.training.reconstruction import Reconstruction
 from segdistill.training.settings import JointSettings
 from segdistill.training.task import Supervised
@@ -75,18 +76,20 @@ class Adapted(DistillationMethod):
 
     features = ("encoder",)
 
-    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
+    def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
         width = student["encoder"].channels
-        self.modules = {
-            name: torch.nn.Conv2d(width, layers["encoder"].channels, 1, bias=False)
-            for name, layers in teachers.items()
-        }
+        self.projections = torch.nn.ModuleDict(
+            {
+                module_key(name): torch.nn.Conv2d(width, layers["encoder"].channels, 1, bias=False)
+                for name, layers in teachers.items()
+            }
+        )
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         return {"encoder": output.features["encoder"].float()}
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        difference = self.modules[network](student["encoder"]) - teacher["encoder"]
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        difference = self.projections[module_key(network)](student["encoder"]) - teacher["encoder"]
         return difference.square().mean((1, 2, 3))
 
 
@@ -136,7 +139,7 @@ def joint() -> Joint:
     """Classes of all images, locations of every third, in the training and in the validation cases."""
     torch.manual_seed(0)
     student = create_network("simplified_unet_joint", in_channels=1, widths=[4, 8, 8])
-    known = [Known(torch.arange(count) % 2, torch.arange(count) % 3 == 0) for count in (11, 3)]
+    known = [CaseLabels(torch.arange(count) % 2, torch.arange(count) % 3 == 0) for count in (11, 3)]
     return Joint(student, JointLoss(JointSettings()), known[0], known[1])
 
 

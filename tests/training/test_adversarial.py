@@ -227,7 +227,7 @@ def test_without_discriminators_there_is_one_player(batch: dict[str, Tensor]) ->
     task = Adversarial(network, None, MultiStageLoss((1.0, 0.1), ()))
     assert task.turns == tuple(task.players) == (GENERATOR,)
     assert {"loss", "dice_1", "dice_2"} <= set(task.losses(batch, GENERATOR))
-    with pytest.raises(InputError, match="belong together"):
+    with pytest.raises(InputError, match="one discriminator for each adversarial term"):
         Adversarial(network, None, MultiStageLoss((1.0, 0.1), (0.1,)))
 
 
@@ -246,15 +246,15 @@ def test_settings_fit_the_network() -> None:
         made = make_discriminators(AdversarialSettings(condition=condition, width=2), four, 3, (64, 64))  # type: ignore[arg-type]
         assert made is not None
         assert (made.in_channels, len(made.levels)) == (count, 4)
-    with pytest.raises(InputError, match="has 4 supervised stages, and adversarial asks for 5"):
+    with pytest.raises(InputError, match="adversarial uses 5 stages, but the network has 4"):
         make_loss(AdversarialSettings(dice_stages=5), 4)
     with pytest.raises(InputError, match=r"set model\.stages to 2"):
         make_loss(AdversarialSettings(dice_stages=1, adv_stages=2), 4)
     with pytest.raises(InputError, match=r"adversarial.alpha has 4 weights for 6 stages"):
         make_loss(AdversarialSettings(), 6)
-    with pytest.raises(InputError, match="discriminator 1 would see maps of 24x24 and needs 32x32"):
+    with pytest.raises(InputError, match="maps of discriminator 1 are 24x24, but must be at least 32x32"):
         make_discriminators(AdversarialSettings(), shapes(size=24 * 2, classes=1), 3, (24, 24))
-    with pytest.raises(InputError, match=r"discriminator 3 would see maps of 16x16 .* native_size: false"):
+    with pytest.raises(InputError, match=r"maps of discriminator 3 are 16x16, .* native_size: false"):
         make_discriminators(AdversarialSettings(native_size=True), four, 3, (64, 64))
     assert len(shapes("simplified_unet", widths=[4, 8])) == 1
 

@@ -1,4 +1,4 @@
-"""The cache says what the teachers would: every method, every view, to the rounding of half precision."""
+"""The cache gives the targets of the teachers: every method, every view, to the rounding of half precision."""
 
 from __future__ import annotations
 
@@ -16,18 +16,12 @@ from lightning_fabric import Fabric
 
 from segdistill.data.store import Store
 from segdistill.data.views import Views, batches
-from segdistill.distillation import (
-    METHODS,
-    DistillationMethod,
-    SoftPrediction,
-    Teacher,
-    create_method,
-    create_weighting,
-    flat,
-)
+from segdistill.distillation import METHODS, DistillationMethod, Teacher, create_method, create_weighting
+from segdistill.distillation.base import weighted_terms
 from segdistill.distillation.cache.entry import RECORDS, STATE
-from segdistill.distillation.cache.filling import Filling, How, fill
-from segdistill.distillation.cache.reading import LOGITS, TargetCache, Wanted, extraction
+from segdistill.distillation.cache.filling import Filling, FillOptions, fill
+from segdistill.distillation.cache.reading import LOGITS, TargetCache, Wanted, cache_facts
+from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
 from segdistill.training.distillation import Distillation
@@ -71,24 +65,24 @@ def make_cache(task: Distillation, views: Views, folder: Path, **facts: Any) -> 
     for j, teacher in enumerate(task.teachers):
         rows = np.flatnonzero((task.teacher_weights[:, j] > 0).numpy())
         known = {"teacher": teacher.name, **facts}
-        wanted.append(Wanted(j, LOGITS, "", SoftPrediction(), known | extraction(SoftPrediction()), rows))
+        wanted.append(Wanted(j, LOGITS, "", SoftPrediction(), known | cache_facts(SoftPrediction()), rows))
         for name, (_, method) in task.methods.items():
-            for term, (_, inner) in flat(1.0, method).items():
-                wanted.append(Wanted(j, name, term, inner, known | extraction(inner), rows))
+            for term, (_, inner) in weighted_terms(1.0, method).items():
+                wanted.append(Wanted(j, name, term, inner, known | cache_facts(inner), rows))
     return TargetCache(folder, views, VIEWS, wanted)
 
 
 def filled(task: Distillation, views: Views, folder: Path, **facts: Any) -> tuple[TargetCache, list[Filling]]:
     cache = make_cache(task, views, folder, **facts)
-    told = list(fill(cache, task.teachers, How(CPU, 4), GIGABYTE))
+    told = list(fill(cache, task.teachers, FillOptions(CPU, 4), GIGABYTE))
     return cache, told
 
 
 def attach(cache: TargetCache, task: Distillation) -> None:
     cache.attach()
-    task.recall = cache.recall
+    task.read_cache = cache.read
     for teacher in task.teachers:
-        teacher.network = torch.nn.Identity()  # whoever asks it now fails
+        teacher.network = torch.nn.Identity()  # running it fails now
 
 
 def losses(task: Distillation, views: Views, epochs: int = 3) -> list[dict[str, float]]:
@@ -121,7 +115,7 @@ def test_losses_are_those_of_the_teachers(name: str, store: Store, tmp_path: Pat
     assert len(online) == 9
 
 
-def test_adaptive_weights_and_mixtures_are_recalled(store: Store, tmp_path: Path) -> None:
+def test_adaptive_weights_and_combined_predictions_are_read(store: Store, tmp_path: Path) -> None:
     def make() -> Distillation:
         methods = {name: create_method(name) for name in ("soft_prediction", "attention_transfer")}
         return make_task(methods, torch.ones(11, 2), "score", combine="predictions")
@@ -135,7 +129,7 @@ def test_adaptive_weights_and_mixtures_are_recalled(store: Store, tmp_path: Path
     assert_alike(online, cached)
 
 
-def test_silent_teachers_are_neither_asked_nor_kept(store: Store, tmp_path: Path) -> None:
+def test_inactive_teachers_are_neither_run_nor_cached(store: Store, tmp_path: Path) -> None:
     weights = torch.zeros(11, 2)
     weights[:8, 0], weights[8:, 1] = 0.5, 0.2
     online = losses(make_task({"skd": create_method("skd")}, weights), make_views(store))
@@ -183,7 +177,7 @@ def test_interrupted_filling_goes_on(store: Store, tmp_path: Path) -> None:
     views, task = make_views(store), make_task({"soft_prediction": create_method("soft_prediction")})
     filled(task, views, tmp_path / "whole")
     cache = make_cache(task, views, tmp_path / "broken")
-    filling = fill(cache, task.teachers, How(CPU, 4), GIGABYTE)
+    filling = fill(cache, task.teachers, FillOptions(CPU, 4), GIGABYTE)
     for _ in range(3):
         told = next(filling)
     filling.close()
@@ -220,27 +214,27 @@ def test_damage_is_filled_again(store: Store, tmp_path: Path) -> None:
 def test_two_at_once_wait_for_each_other(store: Store, tmp_path: Path) -> None:
     views, task = make_views(store), make_task({"soft_prediction": create_method("soft_prediction")})
     filled(task, views, tmp_path / "baseline")
-    first = fill(make_cache(task, views, tmp_path / "both"), task.teachers, How(CPU, 4), GIGABYTE)
-    second = fill(make_cache(task, views, tmp_path / "both"), task.teachers, How(CPU, 4), GIGABYTE)
+    first = fill(make_cache(task, views, tmp_path / "both"), task.teachers, FillOptions(CPU, 4), GIGABYTE)
+    second = fill(make_cache(task, views, tmp_path / "both"), task.teachers, FillOptions(CPU, 4), GIGABYTE)
     next(first), next(first)
-    assert next(second).text.startswith("method cache:")
+    assert next(second).text.startswith("teacher cache:")
     assert next(second).text.startswith("another run fills")
-    assert [each.text for each in first][-1] == "asking b"
+    assert [each.text for each in first][-1] == "caching targets of b"
     assert list(second) == []  # all was there by then
     assert contents(tmp_path / "both") == contents(tmp_path / "baseline")
 
 
-def test_the_limit_is_said_before_anything_is_written(store: Store, tmp_path: Path) -> None:
+def test_the_limit_is_checked_before_anything_is_written(store: Store, tmp_path: Path) -> None:
     views, task = make_views(store), make_task({"soft_prediction": create_method("soft_prediction")})
     record = 32 * 32 * 2 + 8  # half precision, one logit; and the power of two, padded
     need = 2 * 11 * VIEWS * record
     folder = tmp_path / "cache"
     with pytest.raises(InputError, match=r"set cache_limit_gb to 1, lower fit.views") as refused:
-        list(fill(make_cache(task, views, folder), task.teachers, How(CPU, 4), need - 1))
+        list(fill(make_cache(task, views, folder), task.teachers, FillOptions(CPU, 4), need - 1))
     assert f"{need / 1e6:.1f} MB for 2 views of each image" in str(refused.value)
     assert contents(folder) == {}
-    told = list(fill(make_cache(task, views, folder), task.teachers, How(CPU, 4), need))
-    assert told[0].text == f"method cache: {need / 1e6:.1f} MB for 2 views of each image to fill in {folder}"
+    told = list(fill(make_cache(task, views, folder), task.teachers, FillOptions(CPU, 4), need))
+    assert told[0].text == f"teacher cache: {need / 1e6:.1f} MB for 2 views of each image to fill in {folder}"
     assert sum(map(len, contents(folder).values())) == need
 
 
@@ -261,15 +255,17 @@ def test_a_full_disk_is_one_line_and_takes_nothing_away(store: Store, tmp_path: 
     filled(task, views, tmp_path / "whole")
     whole = contents(tmp_path / "whole")
     cache = make_cache(task, views, tmp_path / "cache")
-    with small_disk(20_000), pytest.raises(InputError, match=r"free some space.*goes on from there"):
-        list(fill(cache, task.teachers, How(CPU, 4), GIGABYTE))
+    with small_disk(20_000), pytest.raises(InputError, match=r"free some space.*continues from there"):
+        list(fill(cache, task.teachers, FillOptions(CPU, 4), GIGABYTE))
     kept = json.loads(next((tmp_path / "cache").glob(f"*/{STATE}")).read_text())["count"]
     assert kept == 8  # two batches of four records of 2056 bytes; the third did not fit
     assert [len(each) for each in contents(tmp_path / "cache").values()] == [kept * 2056]
     filled(task, views, tmp_path / "cache")
     assert contents(tmp_path / "cache") == whole
     with small_disk(5_000), pytest.raises(InputError):
-        list(fill(make_cache(other, views, tmp_path / "cache"), other.teachers, How(CPU, 4), GIGABYTE))
+        list(
+            fill(make_cache(other, views, tmp_path / "cache"), other.teachers, FillOptions(CPU, 4), GIGABYTE)
+        )
     assert make_cache(task, views, tmp_path / "cache").is_filled
 
 
@@ -279,7 +275,7 @@ def test_more_views_are_added_to_those_that_are_there(store: Store, tmp_path: Pa
     before = contents(tmp_path)
     part = make_cache(task, views, tmp_path)
     more = TargetCache(tmp_path, views, VIEWS + 1, [slot.wanted for slot in part.slots])
-    told = list(fill(more, task.teachers, How(CPU, 4), GIGABYTE))
+    told = list(fill(more, task.teachers, FillOptions(CPU, 4), GIGABYTE))
     assert [each.done for each in told if each.total] == [26, 30, 33] * 2
     after = contents(tmp_path)
     assert all(after[name].startswith(content) for name, content in before.items())
@@ -290,21 +286,21 @@ def test_what_cannot_be_kept_is_named(store: Store, tmp_path: Path) -> None:
         cacheable = False
 
     with pytest.raises(InputError, match=r"Restless cannot be cached, since .* set cache: false"):
-        extraction(Restless())
+        cache_facts(Restless())
 
     class Broken(SoftPrediction):
-        def keep(self, output: Any) -> Any:
+        def to_cache(self, output: Any, mask: Any = None, network: str = "") -> Any:
             return {"log_odds": torch.full_like(output.logits[:, :1], torch.nan)}
 
     task, views = make_task({"soft_prediction": Broken()}), make_views(store)
     wanted = [Wanted(0, "broken", "", Broken(), {}, np.arange(11))]
     with pytest.raises(
-        InputError, match="method broken cannot be cached: it says numbers that are not finite"
+        InputError, match="method broken cannot be cached: its targets contain NaN or infinity"
     ):
-        list(fill(TargetCache(tmp_path, views, VIEWS, wanted), task.teachers, How(CPU, 4), GIGABYTE))
+        list(fill(TargetCache(tmp_path, views, VIEWS, wanted), task.teachers, FillOptions(CPU, 4), GIGABYTE))
 
 
-def test_a_cached_training_resumes_and_never_asks(store: Store, tmp_path: Path, fabric: Fabric) -> None:
+def test_a_cached_training_resumes_and_runs_no_teacher(store: Store, tmp_path: Path, fabric: Fabric) -> None:
     """Two trainings that read one cache, one of them stopped in the middle of an epoch, end with the same bytes."""
     settings = FitSettings(
         epochs=3, batch_size=4, views=VIEWS, checkpoint_seconds=0.0, workers=0, precision="fp32"

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from segdistill.data.views import Views
 from segdistill.distillation import METHODS, Teacher, create_method, create_weighting
+from segdistill.distillation.base import weighted_terms
+from segdistill.distillation.weighting import AdaptiveFactors
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
 from segdistill.training.curves import read_curves
-from segdistill.training.distillation import Distillation, connect
+from segdistill.training.distillation import Distillation, build_learned_parts
 from segdistill.training.loop import STATE, WEIGHTS, fit
 from segdistill.training.settings import FitSettings, OptimizerSettings, ScheduleSettings
 from tests.training.conftest import network, small_resnet
@@ -38,14 +40,14 @@ COMPARATORS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 LEARNED = {
-    "FitNet": ["fitnet/resnet/decoder.weight", "fitnet/resnet/encoder.weight"],
-    "CWD": ["cwd/features/resnet/encoder.weight"],
+    "FitNet": ["0.projections.resnet/decoder.weight", "0.projections.resnet/encoder.weight"],
+    "CWD": ["0.terms.features.projections.resnet/encoder.weight"],
     "CIRKD": [
-        "cirkd/memory/resnet.pixel",
-        "cirkd/memory/resnet.pixel_count",
-        "cirkd/memory/resnet.head.0.weight",
+        "0.terms.memory.memories.resnet/.pixel",
+        "0.terms.memory.memories.resnet/.pixel_count",
+        "0.terms.memory.memories.resnet/.head.0.weight",
     ],
-    "AMTML-KD": ["amtml/hints/resnet/encoder.weight", "weighting/adapter.factors", "weighting/adapter.taken"],
+    "AMTML-KD": ["0.terms.hints.projections.resnet/encoder.weight", "1.factors", "1.taken"],
 }
 
 CRITICS = {
@@ -107,10 +109,7 @@ def test_trains_and_resumes_bit_identical_and_saves_the_student_alone(
     state = torch.load(broken / STATE, weights_only=True)
     companions = state["companions"]["student"]
     for name in LEARNED.get(method, []):
-        assert name in companions
-        trained = companions[name] if "." in name else None
-        assert trained is not None
-        assert not torch.equal(trained, before[f"companions.{name}"])
+        assert not torch.equal(companions[name], before[f"companions.{name}"])
     assert sorted(state["networks"]) == sorted(["student", *CRITICS.get(method, [])])
     torch.manual_seed(99)  # a new process begins with other random numbers
     list(fit(task_of(method), *views, how, broken, fabric))
@@ -134,13 +133,11 @@ def test_each_term_is_shown_and_the_loss_is_their_sum(method: str, batch: dict[s
     assert parts is not None
     name = COMPARATORS[method][0]
     weighted = 0.0
-    methods = task.methods[name][1]
-    terms = getattr(methods, "parts", {"": (1.0, methods)})
-    for part, (weight, term) in terms.items():
+    for part, (weight, term) in weighted_terms(1.0, task.methods[name][1]).items():
         label = f"{name}/{part}" if part else name
         shown = [value for key, value in parts.items() if key.endswith(f"/{label}")]
         assert shown
-        if not (term.weighed and len(shown) > 1):  # shown before the weights of teachers
+        if not (term.weighted and len(shown) > 1):  # shown before the weights of teachers
             weighted += 0.1 * weight * sum(value.item() for value in shown)
     segmentation = create_loss("weight_balance")
     hard = segmentation.total({key: parts[key] for key in ("cross_entropy", "dice", "iou")}).item()
@@ -155,11 +152,11 @@ def test_each_term_is_shown_and_the_loss_is_their_sum(method: str, batch: dict[s
 
 
 @pytest.mark.parametrize("method", CRITICS)
-def test_critics_take_their_turn_on_what_was_said(method: str, batch: dict[str, Tensor]) -> None:
+def test_critics_take_their_turn_on_the_students_targets(method: str, batch: dict[str, Tensor]) -> None:
     task = task_of(method)
     (player,) = CRITICS[method]
     critic = task.players[player].train()
-    assert task.losses(batch, player) is None  # nothing was said yet
+    assert task.losses(batch, player) is None  # there are no targets yet
     student = task.losses(batch, "student")
     assert student is not None
     student["loss"].backward()
@@ -171,26 +168,28 @@ def test_critics_take_their_turn_on_what_was_said(method: str, batch: dict[str, 
     assert all(p.grad is not None for p in critic.parameters())
     after = [p.grad for p in task.players["student"].parameters() if p.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(own, after, strict=True))
-    assert task.losses(batch, player) is None  # it is judged once
+    assert task.losses(batch, player) is None  # each batch once
 
 
-def test_adaptive_factors_learn_from_the_mixture_alone(batch: dict[str, Tensor]) -> None:
+def test_adaptive_factors_learn_from_combined_predictions_alone(batch: dict[str, Tensor]) -> None:
     task = task_of("AMTML-KD")
     parts = task.losses(batch, "student")
     assert parts is not None
-    adapter = task.weighting.modules["adapter"]  # type: ignore[union-attr]
-    penalty = task.weighting.penalty()  # type: ignore[union-attr]
+    weighting = task.weighting
+    assert isinstance(weighting, AdaptiveFactors)
+    penalty = weighting.penalty()
     (parts["loss"] - penalty).backward(retain_graph=True)
-    assert adapter.factors.grad.abs().max() > 0  # type: ignore[union-attr]
+    assert weighting.factors.grad is not None
+    assert weighting.factors.grad.abs().max() > 0
     assert sum(parts[f"{name}/weight"] for name in ("resnet", "unet")).item() == pytest.approx(1, rel=1e-5)
-    adapter.zero_grad()
+    weighting.zero_grad()
     for teacher in ("resnet", "unet"):
         assert parts[f"{teacher}/amtml/hints"].grad_fn is not None
         parts[f"{teacher}/amtml/hints"].backward(retain_graph=True)
-    assert adapter.factors.grad is None or not adapter.factors.grad.any()  # type: ignore[union-attr]
+    assert weighting.factors.grad is None or not weighting.factors.grad.any()
 
 
-def test_a_silent_teacher_of_learned_weights_leaves_finite_gradients(batch: dict[str, Tensor]) -> None:
+def test_an_inactive_teacher_of_learned_weights_leaves_finite_gradients(batch: dict[str, Tensor]) -> None:
     task = task_of("AMTML-KD")
     task.teacher_weights = torch.tensor([[1.0, 0.0]] * 2 + [[0.0, 0.0]] * 9)
     parts = task.losses(batch, "student")
@@ -202,9 +201,9 @@ def test_a_silent_teacher_of_learned_weights_leaves_finite_gradients(batch: dict
     assert parts["unet/amtml/hints"].item() == 0
 
 
-def test_learned_weights_need_a_mixture() -> None:
+def test_learned_weights_need_combined_predictions() -> None:
     for name, combine in (("amtml", "losses"), ("fitnet", "predictions")):
-        with pytest.raises(InputError, match="need a mixture to learn from: set combine: predictions"):
+        with pytest.raises(InputError, match="learns from combined predictions: set combine: predictions"):
             Distillation(
                 network(),
                 create_loss("dice"),
@@ -221,7 +220,7 @@ def test_every_method_is_checked_without_memory() -> None:
     with torch.device("meta"):
         student, teacher = network(), small_resnet(1)
         for name in METHODS.keys() - {"feature_similarity"}:
-            connect(student, {"t": teacher}, {name: (1.0, create_method(name))})
+            build_learned_parts(student, {"t": teacher}, {name: (1.0, create_method(name))})
 
 
 @pytest.mark.parametrize(("name", "weight"), [("skd", "holistic"), ("ifvd", "adversarial")])
@@ -235,14 +234,14 @@ def test_a_critic_may_have_a_learning_rate_of_its_own(
         optimizer=OptimizerSettings(name="adam", lr=2e-3, weight_decay=0.0), schedule=ScheduleSettings(name="constant"),
     )  # fmt: skip
     for lr, expected in ((None, 2e-3), (4e-4, 4e-4)):
-        methods = create_method(name, critic_width=4, critic_lr=lr, **{weight: 0.1})
+        method = create_method(name, critic_width=4, critic_lr=lr, **{weight: 0.1})
         torch.manual_seed(4)
         task = Distillation(
             network(),
             create_loss("weight_balance"),
             [Teacher("t", small_resnet(2))],
             torch.ones(11, 1),
-            {name: (1.0, methods)},
+            {name: (1.0, method)},
         )
         players = dict(task.players)
         before = copy.deepcopy(players)

@@ -17,9 +17,9 @@ from segdistill.losses import create_loss
 from segdistill.models.network import Output
 from segdistill.models.registry import create_network
 from segdistill.training.inference import grad_cam, share_inside
-from segdistill.training.joint import UNKNOWN, Joint, JointDistillation, JointLoss, Known, know
+from segdistill.training.joint import UNKNOWN, CaseLabels, Joint, JointDistillation, JointLoss, case_labels
 from segdistill.training.settings import JointSettings
-from segdistill.training.task import judge
+from segdistill.training.task import epoch_score
 
 
 def made(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -154,7 +154,7 @@ def test_validation_counts_what_is_known() -> None:
     logits[0, 0, :2] = 5.0  # right
     logits[2, 0, :1] = 5.0  # half of it: Dice 2/3
     label = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    known = Known(torch.tensor([0, 0, UNKNOWN]), torch.tensor([True, False, True]))
+    known = CaseLabels(torch.tensor([0, 0, UNKNOWN]), torch.tensor([True, False, True]))
     task = Joint(Fixed(Output(logits, {}, label=label)), JointLoss(JointSettings()), known, known)
     values = task.validate({"image": torch.zeros(3, 1, 4, 4), "mask": mask, "index": torch.arange(3)})
     assert values["dice"].tolist() == pytest.approx([1.0, 2 / 3])
@@ -163,33 +163,31 @@ def test_validation_counts_what_is_known() -> None:
 
 
 def test_what_selects_the_epoch() -> None:
-    known = Known(torch.zeros(1).long(), torch.ones(1).bool())
+    known = CaseLabels(torch.zeros(1).long(), torch.ones(1).bool())
     row = {"val_accuracy": 0.9, "val_dice": 0.5, "loss": 1.0}
 
     def score(**settings: object) -> float | None:
-        return judge(Joint(nn.Identity(), JointLoss(JointSettings(**settings)), known, known), row)  # type: ignore[arg-type]
+        return epoch_score(Joint(nn.Identity(), JointLoss(JointSettings(**settings)), known, known), row)  # type: ignore[arg-type]
 
     assert score() == 0.9
     assert score(select_by="dice") == 0.5
     assert score(select_by="both") == pytest.approx(0.7)
     assert score(balance=0.0) == 0.5
-    assert judge(Joint(nn.Identity(), JointLoss(JointSettings()), known, known), {"loss": 1.0}) is None
+    assert epoch_score(Joint(nn.Identity(), JointLoss(JointSettings()), known, known), {"loss": 1.0}) is None
 
 
 def test_a_label_of_no_class_is_named() -> None:
     cases = [Case("a", Path("a.png"), label="benign"), Case("b", Path("b.png"), label="normal")]
-    with pytest.raises(
-        InputError, match=r"case 'b' has the label 'normal', which is none of malignant, benign"
-    ):
-        know(cases, ["malignant", "benign"])
-    assert know(cases, ["malignant", "benign"], needed=False).labels.tolist() == [1, UNKNOWN]
+    with pytest.raises(InputError, match=r"the label of case 'b' is 'normal', not one of malignant, benign"):
+        case_labels(cases, ["malignant", "benign"])
+    assert case_labels(cases, ["malignant", "benign"], needed=False).labels.tolist() == [1, UNKNOWN]
 
 
 def test_a_joint_student_learns_mask_and_class_of_its_teacher() -> None:
     torch.manual_seed(0)
     student = create_network("simplified_unet_joint", widths=[4, 8, 8])
     teacher = Teacher("lanet", create_network("lanet_resnet18", base=4))
-    known = Known(torch.tensor([0, 1]), torch.tensor([True, True]))
+    known = CaseLabels(torch.tensor([0, 1]), torch.tensor([True, True]))
     methods = {name: (0.5, create_method(name)) for name in ("soft_prediction", "soft_label")}
     joint = JointLoss(JointSettings(location="loss"), create_loss("cross_entropy"))
     task = JointDistillation(

@@ -174,7 +174,7 @@ def test_nan_stops_with_its_name_and_keeps_the_last_checkpoint(
     task = supervised()
     task.loss = Failing()
     with pytest.raises(
-        TrainingStopped, match=r"loss became nan in epoch 2, step 3.*last good checkpoint is kept"
+        TrainingStopped, match=r"loss is NaN at step 3 of epoch 2.*last good checkpoint is kept"
     ):
         run(task, views, settings(), folder, fabric)
     kept = torch.load(folder / STATE, weights_only=True)
@@ -231,7 +231,7 @@ def test_without_validation_the_last_weights_are_kept(views: PAIR, folder: Path,
 
 
 def test_an_infinite_gradient_never_reaches_a_checkpoint(views: PAIR, folder: Path, fabric: Fabric) -> None:
-    """The loss stays finite while its gradient is not: the weights are looked at before they are saved."""
+    """The loss stays finite while its gradient is not: weights are checked before they are saved."""
 
     class Exploding(torch.autograd.Function):
         @staticmethod
@@ -252,7 +252,7 @@ def test_an_infinite_gradient_never_reaches_a_checkpoint(views: PAIR, folder: Pa
 
     task = supervised()
     task.loss = Loss()
-    with pytest.raises(TrainingStopped, match=r"weights of network became nan in epoch 2"):
+    with pytest.raises(TrainingStopped, match=r"a weight of network is NaN at step 4 of epoch 2"):
         run(task, views, settings(), folder, fabric)
     kept = torch.load(folder / STATE, weights_only=True)
     assert kept["position"]["epoch"] == 1

@@ -63,8 +63,3 @@ def test_a_stopped_one_goes_on(
 def test_fewer_steps_than_an_epoch(views: tuple[Views, Views], tmp_path: Path, fabric: Fabric) -> None:
     assert len(train(views, tmp_path / "a", fabric, steps=1)) == 1
     assert (tmp_path / "a" / WEIGHTS).exists()
-
-
-def test_settings_without_steps_are_written_as_before() -> None:
-    assert "steps" not in FitSettings().model_dump(mode="json")
-    assert FitSettings(steps=5).model_dump()["steps"] == 5

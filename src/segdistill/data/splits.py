@@ -91,7 +91,9 @@ def leave_one_out(cases: Sequence[Case], fold: int, seed: int = 0) -> list[Case]
     groups = sorted({case.group_key for case in cases}, key=lambda key: _draw(seed, key))
     _require_two(groups)
     if not 1 <= fold <= len(groups):
-        raise InputError(f"fold {fold} does not exist: with {len(groups)} groups folds are 1 to {len(groups)}")
+        raise InputError(
+            f"fold {fold} does not exist: with {len(groups)} groups folds are 1 to {len(groups)}"
+        )
     return [replace(case, split="test" if case.group_key == groups[fold - 1] else "train") for case in cases]
 
 

@@ -1,158 +1,259 @@
-"""The contract of every method: extraction and comparison are apart, and say whose output they work on."""
+"""The contract of every distillation method, the registry, and methods that are a weighted sum of others."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, cast
 
 from torch import Tensor, nn
 
+from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
+from segdistill.registry import Registry
 
 Targets = dict[str, Tensor]
-"""What a network hands over: name -> (B, ...)."""
+"""What a method takes from a network's output: name -> (B, ...)."""
 
 Layers = Mapping[str, FeatureInfo]
-"""Layer -> what the network declares of the feature that it stands for."""
-
-Logits = Sequence[Tensor | None]
-"""Each teacher's logits (B, C, ...); None of a teacher that gives none, or was not asked for them."""
+"""Layer -> what a network declares of the feature that it means (layers.py); empty if it declares no features."""
 
 STUDENT = "student"
-"""The name under which a distillation method knows the student; teachers have the names that their recipe gives them."""
+"""The name of the student in `DistillationMethod.targets`; teachers have the names of their recipe."""
 
 
-class DistillationMethod(ABC):
-    """A method of distillation: what a network hands over, and how far the student's is from a teacher's.
+class DistillationMethod(nn.Module, ABC):
+    """What is compared between student and teacher (`targets`), and how (`forward`).
 
-    Extraction is the same for teacher and student, and what it gives is small: it can be weighed per sample, mixed
-    and cached.
+    Targets are one small record per sample, so that they can be weighted, combined and cached. Projections, memories
+    and other learned parts are submodules, made in `build` when the networks are known. They are optimised and
+    checkpointed with the student, but never saved with its weights.
 
     Attributes:
-        features: the layers (see layers.py) that `extract` reads from `Output.features`, under these very names.
-        modules: parts that learn together with the student, known after `connect`: they are optimised and
-            checkpointed with it, and are no part of its weights. Empty for most.
-        compares: options that only `loss` reads: what a teacher hands over is the same, and cached once, whatever they
-            are.
-        weighed: False where every teacher that speaks counts fully, whatever its weight.
-        cacheable: False where what it takes from a teacher's answer changes while the student learns.
+        features: layers (layers.py) that `targets` reads from `Output.features`, under these very names.
+        needs_mask: `targets` reads the reference mask.
+        weighted: False if every active teacher counts fully, whatever its weight.
+        combinable: `combine_targets` can make one target of several teachers'.
+        cacheable: False if a teacher's targets change while the student learns.
+        cache_form: name of the form that `to_cache` gives; methods with one name share it. "" for the targets.
+        loss_options: attributes that only `forward` or a critic reads: cached targets do not depend on them.
+        critics: `module_key` of a teacher -> its critic. Critics train in turns with the student, each with its own
+            optimiser. A method with critics keeps other learned parts in submodules, not in parameters of its own.
+        critic_lr: learning rate of the critics; None for the stage's.
     """
 
     features: tuple[str, ...] = ()
-    modules: Mapping[str, nn.Module] = MappingProxyType({})
-    compares: tuple[str, ...] = ()
-    weighed: bool = True
+    needs_mask: bool = False
+    weighted: bool = True
+    combinable: bool = False
     cacheable: bool = True
+    cache_form: str = ""
+    loss_options: tuple[str, ...] = ()
+    critic_lr: float | None = None
+    critics: nn.ModuleDict
 
-    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
-        """Told once which networks it will see: here learned parts are built, or what is missing is refused.
+    def __init__(self) -> None:
+        super().__init__()
+        self.critics = nn.ModuleDict()
+
+    def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
+        """Makes the learned parts, or refuses networks that do not fit; called once before training.
 
         Args:
-            student: layer -> name, channels and stride of the student's feature; empty for a network that does not
-                declare its features.
-            teachers: the same for each teacher, by its name.
+            student: the student's layers.
+            teachers: name of each teacher -> its layers.
         """
         return
 
     @abstractmethod
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """What a network hands over.
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """What is compared, computed in the same way for student and teacher.
 
         Args:
-            output: its answer.
-            target: (B, H, W) class indices, where the method needs them.
-            network: whose answer it is; only methods with a part of their own for each network read it.
+            output: of the network.
+            mask: (B, H, W) class indices; read only if `needs_mask`.
+            network: its name; read only by methods with a part for each network.
+
+        Raises:
+            InputError: the method needs a mask, logits or a label, and there are none.
         """
 
     @abstractmethod
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,), one value per sample: how far the student is from what teacher `network` hands over."""
-
-
-@runtime_checkable
-class Combinable(Protocol):
-    """Method that several teachers can hand over as one, before it is compared (AMTD's soft predictions)."""
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) loss of the student's targets against those of the teacher called `network`."""
 
     def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
-        """One answer of J teachers, each with its share (B, J) of every sample; shares sum to 1."""
+        """One target of J teachers, with weights (B, J) that sum to 1 for each sample; only if `combinable`."""
+        raise NotImplementedError
 
+    def to_cache(self, output: Output, mask: Tensor | None, network: str) -> Targets:
+        """What a cache keeps of a teacher's output; the targets, unless there is a smaller form."""
+        return self.targets(output, mask, network)
 
-@runtime_checkable
-class Cacheable(Protocol):
-    """Method that the cache keeps in another form than it is compared in: smaller, or shared with other method.
-
-    Attributes:
-        keeps: the name of the form; method of one name shares what is kept.
-    """
-
-    keeps: str
-
-    def keep(self, output: Output) -> Targets:
-        """What is kept of a teacher's answer, whatever the options."""
-
-    def recall(self, kept: Targets) -> Targets:
-        """What `extract` would have given, from what was kept."""
-
-
-@runtime_checkable
-class WithCritics(Protocol):
-    """Method with adversaries: networks that train in turns with the student, as players of their own."""
-
-    critics: Mapping[str, nn.Module]
-    """Name of a teacher -> its critic, known after `connect`; it returns an `Output` with a label."""
-
-    critic_lr: float | None
-    """Learning rate of the critics; None for the stage's."""
+    def from_cache(self, cached: Targets) -> Targets:
+        """The targets, from what `to_cache` gave."""
+        return cached
 
     def critic_loss(self, critic: nn.Module, student: Targets, teacher: Targets) -> Tensor:
-        """Scalar loss of a teacher's critic, from what it and the student hand over, without a graph."""
+        """Scalar loss of a teacher's critic, from targets without a graph; only if there are `critics`."""
+        raise NotImplementedError
 
 
-class Evidence(NamedTuple):
-    """What can be known of a batch when its teachers are weighed: the arguments of `Weighting.__call__`."""
-
-    logits: Logits
-    target: Tensor
-    student: Output | None = None
-
-
-class Weighting(ABC):
-    """Weights of J teachers on each of B samples.
-
-    Attributes:
-        features: the layers that it reads of the student.
-        modules: what it learns, known after `connect`: optimised and checkpointed with the student, and no part of
-            its weights. Empty for all but adaptive_factors.py.
-        reads_logits: whether it looks at what the teachers predict; else a cache need not keep it for the weights.
-    """
-
-    features: tuple[str, ...] = ()
-    modules: Mapping[str, nn.Module] = MappingProxyType({})
-    reads_logits: bool = False
-
-    def connect(self, student: Layers, teachers: Sequence[str]) -> None:
-        """Told once which networks it will see: what the student declares of the layers, and the teachers' names."""
-        return
-
-    def __call__(
-        self, given: Tensor, logits: Logits, target: Tensor, student: Output | None = None
-    ) -> Tensor:
-        """(B, J) weights; without a graph unless they are learned.
-
-        Args:
-            given: (B, J) weights of the recipe; 0 where a teacher does not speak, and it then stays 0.
-            logits: of each teacher; not looked at where `reads_logits` is False.
-            target: (B, ...) class indices.
-            student: its answer, for learned weights.
-        """
-        return self.weights_of(given, Evidence(logits, target, student))
+class LayerMethod(DistillationMethod):
+    """A method with one target per layer of `features`; its loss is the sum over layers."""
 
     @abstractmethod
-    def weights_of(self, given: Tensor, evidence: Evidence) -> Tensor:
-        """(B, J) weights, from those of the recipe and what was heard of the batch: see `__call__`."""
+    def target(self, feature: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, ...) from a feature (B, C, ...) and the mask (B, H, W), if there is one."""
 
-    def penalty(self) -> Tensor | None:
-        """A scalar that is added to the loss; none for most."""
-        return None
+    @abstractmethod
+    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B,) loss of one layer's target."""
+
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """One target per layer, under its name."""
+        return {layer: self.target(output.features[layer], mask) for layer in self.features}
+
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over layers."""
+        losses = [self.layer_loss(student[layer], teacher[layer]) for layer in self.features]
+        return sum(losses[1:], losses[0])
+
+
+def trained_with_student(module: nn.Module) -> list[nn.Module]:
+    """The largest submodules of a method (or it itself) that hold no critics: these train with the student.
+
+    >>> from segdistill.distillation.methods.fitnet import FitNet
+    >>> method = FitNet()
+    >>> trained_with_student(method) == [method]
+    True
+    """
+    critics = [each.critics for each in module.modules() if isinstance(each, DistillationMethod)]
+    if not any(len(each) for each in critics):
+        return [module]
+    return [
+        part for child in module.children() if child not in critics for part in trained_with_student(child)
+    ]
+
+
+def module_key(teacher: str, layer: str = "") -> str:
+    """A key for the part of a teacher, or of a teacher and a layer, in an `nn.ModuleDict`.
+
+    Names of stages may contain dots or be words such as "train", which `nn.ModuleDict` refuses as keys.
+
+    >>> module_key("unet.v2", "encoder")
+    'unet%2Ev2/encoder'
+    """
+    return f"{teacher}/{layer}".replace(".", "%2E")
+
+
+METHODS: Registry[DistillationMethod] = Registry(
+    "distillation method", "segdistill.distillation.methods", "train"
+)
+register_method, list_methods = METHODS.register, METHODS.names
+
+
+def create_method(name: str, **options: Any) -> DistillationMethod:
+    """Builds the distillation method that is registered as `name`.
+
+    Raises:
+        InputError: unknown name or option, or a value that the option does not take.
+
+    >>> create_method("soft_prediction", temperature=4.0).features
+    ()
+    """
+    return METHODS.build(name, options)
+
+
+Weighted = dict[str, tuple[float, DistillationMethod]]
+"""Name -> (weight, method)."""
+
+
+class Composed(DistillationMethod):
+    """A method of several terms: its loss is the weighted sum of theirs.
+
+    In training each term is handled by itself (see `weighted_terms`): in the curves, and when targets are combined.
+
+    Args:
+        name: of the method, for messages.
+        terms: name -> (weight, method); those of weight 0 are dropped.
+
+    Raises:
+        InputError: a negative weight, or none above 0.
+
+    >>> from segdistill.distillation.methods.soft_prediction import SoftPrediction
+    >>> Composed("mine", {"prediction": (0.0, SoftPrediction())})
+    Traceback (most recent call last):
+    segdistill.errors.InputError: mine: the weights prediction are all 0: set one above 0
+    """
+
+    def __init__(self, name: str, terms: Weighted) -> None:
+        super().__init__()
+        for term, (weight, _) in terms.items():
+            if weight < 0:
+                raise InputError(f"{name}: {term} must not be negative, not {weight}")
+        self.weights = {term: weight for term, (weight, _) in terms.items() if weight > 0}
+        if not self.weights:
+            raise InputError(f"{name}: the weights {', '.join(terms)} are all 0: set one above 0")
+        self.terms = nn.ModuleDict({term: terms[term][1] for term in self.weights})
+        methods = self.methods.values()
+        self.features = tuple(dict.fromkeys(layer for method in methods for layer in method.features))
+        self.needs_mask = any(method.needs_mask for method in methods)
+
+    @property
+    def methods(self) -> dict[str, DistillationMethod]:
+        """Name of each term -> its method."""
+        return cast(dict[str, DistillationMethod], dict(self.terms.items()))
+
+    def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
+        """Builds the learned parts of every term."""
+        for method in self.methods.values():
+            method.build(student, teachers)
+
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """The targets of every term, under `term/name`."""
+        return {
+            f"{term}/{name}": value
+            for term, method in self.methods.items()
+            for name, value in method.targets(output, mask, network).items()
+        }
+
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) weighted sum of the terms' losses."""
+        losses: list[Tensor] = [
+            self.weights[term] * method(term_targets(student, term), term_targets(teacher, term), network)
+            for term, method in self.methods.items()
+        ]
+        return sum(losses[1:], losses[0])
+
+
+def term_targets(targets: Targets, term: str) -> Targets:
+    """The targets of one term of a `Composed` method; all of them for the term "", the method itself.
+
+    >>> import torch
+    >>> list(term_targets({"pair/encoder": torch.zeros(1), "pixel/log_probability": torch.zeros(1)}, "pair"))
+    ['encoder']
+    """
+    if not term:
+        return targets
+    start = f"{term}/"
+    return {name.removeprefix(start): value for name, value in targets.items() if name.startswith(start)}
+
+
+def weighted_terms(weight: float, method: DistillationMethod) -> Weighted:
+    """The terms of a method, with their products of weights, by the name that `term_targets` takes.
+
+    >>> from segdistill.distillation.methods.soft_prediction import SoftPrediction
+    >>> method = Composed("mine", {"prediction": (0.5, SoftPrediction())})
+    >>> {name: weight for name, (weight, _) in weighted_terms(4.0, method).items()}
+    {'prediction': 2.0}
+    >>> list(weighted_terms(4.0, SoftPrediction()))
+    ['']
+    """
+    if not isinstance(method, Composed):
+        return {"": (weight, method)}
+    return {
+        f"{term}/{name}" if name else term: found
+        for term, inner in method.methods.items()
+        for name, found in weighted_terms(weight * method.weights[term], inner).items()
+    }

@@ -1,7 +1,7 @@
-"""Layers: which feature of a network a distillation method reads, in words that fit networks of different architecture.
+"""Layers: the features that a method reads, named so that one name fits networks of different architecture.
 
-A layer is the name of a feature ("encoder", "dec1"), or a level by its stride ("enc@4", "dec@4"), or several of these of
-which a network uses the first that it has ("low|enc1").
+A layer is the name of a feature ("encoder", "dec1"), a level by its stride ("enc@4", "dec@4"), or a choice of these, of
+which the first that the network has is used ("low|enc1").
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ PAIRS: dict[str, tuple[str, str]] = {
     "enc_dec": ("encoder", "decoder"),
     "emkd": ("low|enc1", "high|encoder"),
 }
-"""AMTD's layers: `enc_dec`, the ends of encoder and decoder, as the paper says; `emkd`, the first convolution block and
-the end of the backbone, as the code that the paper's experiments come from has it."""
+"""AMTD's layers: `enc_dec`, the ends of encoder and decoder, as in the paper; `emkd`, the first convolution block and
+the end of the backbone, as in the code that its experiments are based on."""
 
 
-def parse_layers(methods: str, layers: str | Sequence[str]) -> tuple[str, ...]:
-    """Layers by the name of a pair, or one by one; teacher and student are compared layer by layer.
+def parse_layers(method: str, layers: str | Sequence[str]) -> tuple[str, ...]:
+    """The layers of an option: the name of a pair, or a list. `method` is its name in messages.
 
     >>> parse_layers("attention_transfer", "enc_dec")
     ('encoder', 'decoder')
 
     Raises:
-        InputError: neither.
+        InputError: neither of these.
     """
     if isinstance(layers, str):
         if layers not in PAIRS:
             raise InputError(
-                f"{methods}: layers '{layers}' is neither {' nor '.join(PAIRS)} "
+                f"{method}: layers '{layers}' is neither {' nor '.join(PAIRS)} "
                 "nor a list of features such as [encoder, dec1]"
             )
         return PAIRS[layers]
     found = tuple(layers)
     if not found or not all(isinstance(layer, str) and layer for layer in found):
-        raise InputError(f"{methods}: layers must be a list of feature names, not {layers!r}")
+        raise InputError(f"{method}: layers must be a list of feature names, not {layers!r}")
     return found
 
 
@@ -47,13 +47,13 @@ def find_layer(layer: str, strides: Mapping[str, int], network: str = "the netwo
     """The name of the feature that a layer means in a network.
 
     Args:
-        layer: see the head of this file. "enc@4" is the deepest encoder level of that stride, "dec@4" the last decoder
-            level of it (the finest number: dec1 is the decoder's end).
-        strides: name -> stride of every feature that the network has.
-        network: its name, for the message.
+        layer: see the top of this file. "enc@4" is the deepest encoder level of stride 4, "dec@4" the last decoder
+            level of it (the smallest number: dec1 is the decoder's end).
+        strides: name -> stride of every feature of the network.
+        network: its name, for messages.
 
     Raises:
-        InputError: it has no such feature; lists what it has.
+        InputError: the network has no such feature; the message lists its features.
 
     >>> find_layer("low|enc@4", {"enc1": 1, "enc2": 2, "enc3": 4})
     'enc3'
@@ -79,7 +79,7 @@ def find_layer(layer: str, strides: Mapping[str, int], network: str = "the netwo
 def pick(
     features: Mapping[str, Tensor], layers: Iterable[str], image: Tensor, network: str = "the network"
 ) -> dict[str, Tensor]:
-    """The features that layers mean in an output for an image batch (B, C, H, W), under the layers' own names.
+    """The features that layers mean in the output for an image batch (B, C, H, W), under the layers' own names.
 
     >>> import torch
     >>> features = {"enc1": torch.zeros(1, 2, 8, 8), "enc2": torch.zeros(1, 4, 4, 4)}
@@ -93,10 +93,10 @@ def pick(
 def declared_layers(
     network: nn.Module, layers: Iterable[str], name: str = "the network"
 ) -> dict[str, FeatureInfo]:
-    """What a network declares of its tapped features; empty when it declares no features at all.
+    """What a network declares of the features that layers mean; empty if it declares no features at all.
 
     Raises:
-        InputError: it declares features, and not these.
+        InputError: it declares features, but not these.
 
     >>> from segdistill.models.registry import create_network
     >>> declared_layers(create_network("simplified_unet", widths=[4, 8]), ["encoder"])["encoder"].channels

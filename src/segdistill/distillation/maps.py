@@ -1,4 +1,4 @@
-"""Small tools on maps (B, C, ...) of two or three spatial axes that several method share; all in float32."""
+"""Functions on maps (B, C, ...) of two or three spatial axes that several methods share; all in float32."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from segdistill.losses import one_hot
 from segdistill.models.network import Output
 
 TINY = 1e-6
-"""Vectors shorter than this have no direction: their cosine with anything is 0, and no gradient."""
+"""Shorter vectors have no direction: their cosine with any other is 0, without a gradient."""
 
 
 def exact(tensor: Tensor) -> torch.autocast:
-    """No autocast within: products of float32 stay float32.
+    """A context without autocast: products of float32 stay float32.
 
     >>> with exact(torch.zeros(1)):
     ...     torch.is_autocast_enabled("cpu")
@@ -27,22 +27,22 @@ def exact(tensor: Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-def logits_of(output: Output, methods: str) -> Tensor:
+def logits_of(output: Output, method: str) -> Tensor:
     """The logits of an output.
 
     Raises:
-        InputError: it is that of a classifier.
+        InputError: there are none, since the network is a classifier.
 
     >>> logits_of(Output(torch.zeros(1, 2, 4, 4), {}), "skd").shape
     torch.Size([1, 2, 4, 4])
     """
     if output.logits is None:
-        raise InputError(f"{methods} needs a network with logits, not a classifier")
+        raise InputError(f"{method} needs a network with logits, not a classifier")
     return output.logits
 
 
-def mask_of(target: Tensor | None, methods: str) -> Tensor:
-    """The reference masks.
+def mask_of(mask: Tensor | None, method: str) -> Tensor:
+    """The reference masks, for a method that needs them.
 
     Raises:
         InputError: there are none.
@@ -50,13 +50,27 @@ def mask_of(target: Tensor | None, methods: str) -> Tensor:
     >>> mask_of(torch.zeros(1, 4, 4), "ifvd").shape
     torch.Size([1, 4, 4])
     """
-    if target is None:
-        raise InputError(f"{methods} needs the reference masks of the images")
-    return target
+    if mask is None:
+        raise InputError(f"{method} needs the reference masks of the images")
+    return mask
+
+
+def require_classes(classes: int, method: str) -> None:
+    """Refuses fewer than two classes.
+
+    Raises:
+        InputError: names the method.
+
+    >>> require_classes(1, "ifvd")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: ifvd: classes is 1, but must be at least 2: background and one more
+    """
+    if classes < 2:
+        raise InputError(f"{method}: classes is {classes}, but must be at least 2: background and one more")
 
 
 def resize(values: Tensor, size: Sequence[int]) -> Tensor:
-    """Linear along each axis, to a spatial size; the very tensor where it has that size.
+    """Resized linearly along each axis to a spatial size; the same tensor if it has that size.
 
     >>> resize(torch.ones(1, 1, 2, 2), (4, 4)).sum().item()
     16.0
@@ -68,7 +82,7 @@ def resize(values: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def pool(values: Tensor, side: int, kind: Literal["mean", "max"] = "mean") -> Tensor:
-    """Pooled to at most `side` positions along each spatial axis.
+    """Pooled to at most `side` positions along each spatial axis; the same tensor if it has no more.
 
     >>> pool(torch.ones(1, 1, 8, 2), 4).shape
     torch.Size([1, 1, 4, 2])
@@ -87,12 +101,12 @@ def pool(values: Tensor, side: int, kind: Literal["mean", "max"] = "mean") -> Te
 
 
 def unit(values: Tensor, dim: int = 1, constant_norm: bool = False) -> Tensor:
-    """Vectors along `dim` divided by their length; zero, with no gradient, where they have none.
+    """Vectors along `dim` divided by their length; zero without a gradient for vectors of no length.
 
     Args:
         values: any shape; half precision becomes float32.
         dim: the axis of the vectors.
-        constant_norm: the length counts as a constant in the gradient.
+        constant_norm: the length is a constant in the gradient.
 
     >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
@@ -106,7 +120,7 @@ def class_masks(target: Tensor, size: Sequence[int], classes: int) -> Tensor:
     """Masks of each class at another size, by the nearest position.
 
     Args:
-        target: (B, ...) class indices; indices past the last class count as the last.
+        target: (B, ...) class indices; indices beyond the last class count as the last.
         size: spatial.
         classes: their number K.
 
@@ -128,7 +142,7 @@ def prototypes(feature: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         masks: (B, K, n), see `class_masks`.
 
     Returns:
-        (B, K, C), zero for a class that is not there, and (B, K) booleans: it is there.
+        (B, K, C), zero for a class that the image lacks, and (B, K) booleans: whether the image has it.
 
     >>> feature = torch.tensor([[[[1.0, 3.0]]]])
     >>> means, there = prototypes(feature, torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]))

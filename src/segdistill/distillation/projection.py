@@ -1,7 +1,4 @@
-"""Learned 1x1 projections: a student's features at the width of a teacher's.
-
-They train with the student, are checkpointed with it, and are no part of its weights.
-"""
+"""Learned 1x1 projections: a student's features at the width of a teacher's."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.distillation.base import Layers
+from segdistill.distillation.base import Layers, module_key
 from segdistill.distillation.maps import exact, resize
 from segdistill.errors import InputError
 
@@ -46,20 +43,20 @@ class Projection(nn.Module):
 
 
 def projections(
-    methods: str,
+    method: str,
     layers: Sequence[str],
     student: Layers,
     teachers: Mapping[str, Layers],
     when: When = "differing",
-) -> dict[str, nn.Module]:
-    """One projection per teacher and layer, under `teacher/layer`.
+) -> nn.ModuleDict:
+    """One projection per teacher and layer, under `module_key(teacher, layer)`.
 
     Args:
-        methods: its name, for messages.
-        layers: what is compared.
+        method: its name, for messages.
+        layers: that are compared.
         student: its layers.
         teachers: name -> its layers.
-        when: "always", or only where the widths are "differing".
+        when: "always", or only if the widths are "differing".
 
     Raises:
         InputError: a network does not declare its features, so that its widths are not known.
@@ -69,36 +66,41 @@ def projections(
     >>> list(projections("fitnet", ["encoder"], narrow, {"t": wide, "u": narrow}))
     ['t/encoder']
     """
-    made: dict[str, nn.Module] = {}
+    made = nn.ModuleDict()
     for teacher, own in teachers.items():
         for layer in layers:
             if layer not in student or layer not in own:
                 if when == "differing":
-                    continue  # taken at the word of their outputs: `fitted` refuses widths that differ
-                raise InputError(f"{methods} needs networks that declare their features (feature_info)")
+                    continue  # `fitted` compares the widths of the features themselves
+                raise InputError(f"{method} needs networks that declare their features (feature_info)")
             widths = student[layer].channels, own[layer].channels
             if when == "always" or widths[0] != widths[1]:
-                made[f"{teacher}/{layer}"] = Projection(*widths)
+                made[module_key(teacher, layer)] = Projection(*widths)
     return made
 
 
-def fitted(
-    modules: Mapping[str, nn.Module], network: str, layer: str, student: Tensor, teacher: Tensor
-) -> Tensor:
+def fitted(made: nn.ModuleDict, teacher: str, layer: str, feature: Tensor, reference: Tensor) -> Tensor:
     """The student's feature at the width and size of the teacher's: projected, then resized linearly.
+
+    Args:
+        made: of `projections`.
+        teacher: its name.
+        layer: of both features.
+        feature: (B, C, ...) of the student.
+        reference: (B, D, ...) of the teacher.
 
     Raises:
         InputError: the widths differ and there is no projection.
 
-    >>> fitted({}, "t", "encoder", torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 8, 8)).shape
+    >>> fitted(nn.ModuleDict(), "t", "encoder", torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 8, 8)).shape
     torch.Size([1, 2, 8, 8])
     """
-    projection = modules.get(f"{network}/{layer}")
-    if projection is not None:
-        student = projection(student)
-    if student.shape[1] != teacher.shape[1]:
+    key = module_key(teacher, layer)
+    if key in made:
+        feature = made[key](feature)
+    if feature.shape[1] != reference.shape[1]:
         raise InputError(
-            f"{layer} has {student.shape[1]} channels in the student and {teacher.shape[1]} in the teacher: "
+            f"{layer} has {feature.shape[1]} channels in the student and {reference.shape[1]} in the teacher: "
             "a projection between them needs networks that declare their features (feature_info)"
         )
-    return resize(student, teacher.shape[2:])
+    return resize(feature, reference.shape[2:])

@@ -12,16 +12,16 @@ from segdistill.models.network import Output
 
 
 class Teacher:
-    """A network that only answers.
+    """A network that is run but not trained.
 
-    It is no nn.Module on purpose: a student that holds teachers has none of them in its parameters, its state_dict
+    It is deliberately no nn.Module: a student that holds teachers has none of them in its parameters, its state_dict
     or its DDP buckets. Every call runs the network in eval mode under no_grad, whatever happened to it before.
 
     Args:
-        name: how losses and reports call it.
+        name: in losses and reports.
         network: any network that returns an `Output`.
         weight: its fixed weight among the teachers.
-        labels: the classes of images that it speaks for when routing is by class; empty for all.
+        labels: of images on which it is active when routing is by class; empty for all.
         precision: dtype of its forward pass by autocast; None leaves it as it is.
         trainable: it is a player of its own (`finetune_teachers`): its parameters keep their gradients.
 
@@ -45,20 +45,25 @@ class Teacher:
             self.network.requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, image: Tensor) -> Output:
-        """Output for an image batch (B, C, H, W); no tensor in it has a graph."""
+    def __call__(self, image: Tensor, layers: Sequence[str] | None = None) -> Output:
+        """Output for an image batch (B, C, H, W); no tensor in it has a graph.
+
+        Args:
+            image: the batch.
+            layers: features to return, under the names of these layers (layers.py); None for all, as they are.
+
+        Raises:
+            InputError: the network has no such feature.
+        """
         was_training = self.network.training
         self.network.eval()
         with torch.autocast(image.device.type, dtype=self.precision, enabled=self.precision is not None):
             output: Output = self.network(image)
         if was_training:
             self.network.train()
-        return output
-
-    def ask(self, image: Tensor, layers: Sequence[str]) -> Output:
-        """The same with those features only that are read, under the names of their layers (layers.py)."""
-        answer = self(image)
-        return answer._replace(features=pick(answer.features, layers, image, f"teacher '{self.name}'"))
+        if layers is None:
+            return output
+        return output._replace(features=pick(output.features, layers, image, f"teacher '{self.name}'"))
 
 
 def teacher_weights(teachers: Sequence[Teacher], labels: Sequence[str], routing: str = "both") -> Tensor:
@@ -67,8 +72,8 @@ def teacher_weights(teachers: Sequence[Teacher], labels: Sequence[str], routing:
     Args:
         teachers: J teachers with their weights.
         labels: the label of each of N cases.
-        routing: "both" lets every teacher speak on every image (LightBTSeg Eq. 9); "by_class" lets a teacher speak
-            only on images of its own labels.
+        routing: "both": every teacher is active on every image (LightBTSeg Eq. 9); "by_class": only on images of its
+            own labels.
 
     Returns:
         (N, J) float32.
@@ -79,6 +84,6 @@ def teacher_weights(teachers: Sequence[Teacher], labels: Sequence[str], routing:
     """
     weights = torch.tensor([teacher.weight for teacher in teachers]).repeat(len(labels), 1)
     if routing == "by_class":
-        speaks = [[not t.labels or label in t.labels for t in teachers] for label in labels]
-        weights = weights * torch.tensor(speaks)
+        active = [[not t.labels or label in t.labels for t in teachers] for label in labels]
+        weights = weights * torch.tensor(active)
     return weights

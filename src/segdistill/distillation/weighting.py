@@ -1,133 +1,98 @@
-"""Whose word weighs how much: one weight per sample and teacher.
+"""Weightings: how much each teacher counts on each sample.
 
 AMTD contradicts itself here. Printed is w_j = L_j / sum L_k with the Dice loss L, which gives the worse teacher the
-larger weight; but its Eq. 8, said to be that loss, is the Dice coefficient D, and the prose wants the better teacher
-heavier. So "score" is the default among adaptive weights, and "printed" shows what the literal reading does.
+larger weight. But its Eq. 8, introduced as that loss, is the Dice coefficient D, and the text wants the better teacher
+to count more. So "score" is the default among adaptive weights, and "printed" is the literal formula.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from segdistill.distillation.base import Evidence, Layers, Weighting
+from segdistill.distillation.base import Layers
 from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import exact
 from segdistill.errors import InputError
 from segdistill.losses import one_hot, probabilities
-from segdistill.registry import build
+from segdistill.models.network import Output
+from segdistill.registry import Registry
+
+Logits = Sequence[Tensor | None]
+"""(B, C, ...) of each teacher; None for a classifier, or if they are not read."""
 
 
-class Adapter(nn.Module):
-    """Scores of J teachers from the student's feature: a_j = w . (beta * theta_j).
+class Weighting(nn.Module, ABC):
+    """Weights of J teachers on each of B samples.
 
-    Args:
-        channels: C of the feature.
-        teachers: J.
+    Learned parts are parameters or submodules: optimised and checkpointed with the student, never saved with its
+    weights.
 
     Attributes:
-        taken: how many batches it has weighed in training; state, so that a resumed training knows its phase.
-
-    >>> Adapter(4, 2)(torch.rand(3, 4)).shape
-    torch.Size([3, 2])
+        features: layers that it reads of the student.
+        reads_logits: it reads the teachers' logits; otherwise a cache need not keep them for it.
     """
 
-    taken: Tensor
+    features: tuple[str, ...] = ()
+    reads_logits: bool = False
 
-    def __init__(self, channels: int, teachers: int) -> None:
-        super().__init__()
-        # both of length about 1, whatever C is: the weights begin near 1 / J, and the penalty near 0.1 (1 + J)
-        self.factors = nn.Parameter(torch.randn(teachers, channels) * channels**-0.5)
-        self.scorer = nn.Parameter(torch.randn(channels) * channels**-0.5)
-        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
+    def build(self, student: Layers, teachers: Sequence[str]) -> None:
+        """Makes the learned parts from the student's layers and the teachers' names; called once before training."""
+        return
 
-    def forward(self, feature: Tensor) -> Tensor:
-        """(B, C) to (B, J)."""
-        with exact(feature):
-            return feature @ (self.factors * self.scorer).T
+    @abstractmethod
+    def forward(self, given: Tensor, logits: Logits, mask: Tensor, student: Output | None = None) -> Tensor:
+        """(B, J) weights; without a graph unless they are learned.
 
-
-class AdaptiveFactors(Weighting):
-    """Learned weights of teachers for each image (AMTML-KD, Liu, Zhang and Wang 2020).
-
-    beta is the student's deepest feature, global maximum of each channel; softmax over the teachers of w . (beta *
-    theta_j). It learns from the mixture of the teachers' predictions, so a stage needs `combine: predictions` and method
-    that can be mixed. The student gets no gradient through beta: it is to come closer to its teachers, not to choose
-    them.
-
-    Args:
-        layer: of the student's feature, see layers.py.
-        penalty: of |w|^2 + |theta|^2, added to the loss.
-        steps: batches after which the weights learn no more (the second phase of the original, which comes after 70
-            epochs); 0 for never.
-
-    >>> from segdistill.models.network import FeatureInfo, Output
-    >>> weighting = AdaptiveFactors()
-    >>> weighting.connect({"encoder": FeatureInfo("encoder", 8, 4)}, ["a", "b"])
-    >>> output = Output(None, {"encoder": torch.rand(3, 8, 4, 4)})
-    >>> weights = weighting(torch.ones(3, 2), [], torch.zeros(3, 4, 4), output)
-    >>> weights.shape, weights.sum(1).allclose(torch.ones(3))
-    (torch.Size([3, 2]), True)
-    """
-
-    def __init__(self, layer: str = "encoder", penalty: float = 0.1, steps: int = 0) -> None:
-        if penalty < 0 or steps < 0:
-            raise InputError("weighting adaptive_factors: penalty and steps must not be negative")
-        self.features = parse_layers("adaptive_factors", [layer])
-        self.strength, self.steps = penalty, steps
-
-    def connect(self, student: Layers, teachers: Sequence[str]) -> None:
-        """Builds the factors.
-
-        Raises:
-            InputError: the student does not declare its features.
+        Args:
+            given: (B, J) weights of the recipe; where one is 0 the teacher is not active, and its weight stays 0.
+            logits: of each teacher.
+            mask: (B, ...) class indices.
+            student: its output, for learned weights.
         """
-        (layer,) = self.features
-        if layer not in student:
-            raise InputError(
-                "weighting adaptive_factors needs a student that declares its features (feature_info)"
-            )
-        self.modules = {"adapter": Adapter(student[layer].channels, len(teachers))}
 
-    @property
-    def adapter(self) -> Adapter:
-        """The learned part, known after `connect`."""
-        return cast(Adapter, self.modules["adapter"])
+    def penalty(self) -> Tensor | None:
+        """A scalar that is added to the loss; None for most."""
+        return None
 
-    def _learns(self) -> bool:
-        return not self.steps or int(self.adapter.taken) <= self.steps
 
-    def weights_of(self, given: Tensor, evidence: Evidence) -> Tensor:
-        """(B, J) with a graph while it learns; rows sum to 1 where anybody speaks."""
-        assert evidence.student is not None
-        adapter = self.adapter
-        if adapter.training:
-            adapter.taken += 1
-        beta = evidence.student.features[self.features[0]].detach().float().flatten(2).amax(2)
-        scores = adapter(beta)
-        if not self._learns():
-            scores = scores.detach()
-        speaks = given > 0
-        # a row of -inf would be NaN, and NaN gradients pass `where`
-        scores = scores.masked_fill(~speaks & speaks.any(1, keepdim=True), -torch.inf)
-        return torch.where(speaks, scores.softmax(1), 0)
+WEIGHTINGS: Registry[Weighting] = Registry("teacher weighting", extra="train")
+register_weighting, list_weightings = WEIGHTINGS.register, WEIGHTINGS.names
 
-    def penalty(self) -> Tensor:
-        """Scalar; in the second phase without a gradient."""
-        adapter = self.adapter
-        penalty = self.strength * (adapter.scorer.square().sum() + adapter.factors.square().sum())
-        return penalty if self._learns() else penalty.detach()
+
+def create_weighting(name: str = "score", **options: Any) -> Weighting:
+    """Builds the teacher weighting that is registered as `name`.
+
+    Raises:
+        InputError: unknown name or option, or a value that the option does not take.
+
+    >>> type(create_weighting()).__name__
+    'Score'
+    """
+    return WEIGHTINGS.build(name, options)
+
+
+def shares(values: Tensor, active: Tensor) -> Tensor:
+    """Each row of (B, J) values divided by its sum over the active teachers; equal shares if all values are 0.
+
+    >>> shares(torch.tensor([[3.0, 1.0], [0.0, 0.0]]), torch.tensor([[True, True], [True, True]])).tolist()
+    [[0.75, 0.25], [0.5, 0.5]]
+    """
+    values = torch.where(active, values, 0)
+    total = values.sum(1, keepdim=True)
+    equal = active.float() / active.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(total > 0, values / torch.where(total > 0, total, 1), equal)
 
 
 @torch.no_grad()
 def soft_dice_score(logits: Tensor, target: Tensor) -> Tensor:
     """D = 2 sum(P G) / (sum(P) + sum(G)) of the foreground, mean over its classes, at temperature 1, per sample.
 
-    No smoothing: a sample without foreground scores 0, with every teacher, and so weighs all of them alike.
+    No smoothing: a sample without foreground scores 0 with every teacher, so all of them get equal weights there.
 
     >>> target = torch.tensor([[[0, 1]], [[0, 0]]])
     >>> soft_dice_score(torch.zeros(2, 2, 1, 2), target).tolist()
@@ -139,30 +104,7 @@ def soft_dice_score(logits: Tensor, target: Tensor) -> Tensor:
     return torch.where(total > 0, 2 * overlap / torch.where(total > 0, total, 1), 0).mean(1)
 
 
-def shares(values: Tensor, speaks: Tensor) -> Tensor:
-    """Each row of (B, J) values over its sum, over those who speak; equal shares where all values are 0.
-
-    >>> shares(torch.tensor([[3.0, 1.0], [0.0, 0.0]]), torch.tensor([[True, True], [True, True]])).tolist()
-    [[0.75, 0.25], [0.5, 0.5]]
-    """
-    values = torch.where(speaks, values, 0)
-    total = values.sum(1, keepdim=True)
-    equal = speaks.float() / speaks.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(total > 0, values / torch.where(total > 0, total, 1), equal)
-
-
-class Uniform(Weighting):
-    """1 / J for all who speak: the baseline of adaptive weights.
-
-    >>> Uniform()(torch.tensor([[0.5, 0.2]]), [], torch.zeros(1, 2, 2)).tolist()
-    [[0.5, 0.5]]
-    """
-
-    def weights_of(self, given: Tensor, evidence: Evidence) -> Tensor:
-        """(B, J), equal in each row."""
-        return shares(torch.ones_like(given), given > 0)
-
-
+@register_weighting("fixed")
 class Fixed(Weighting):
     """The weights of the recipe as they are (LightBTSeg: 0.5 and 0.2); they need not sum to 1.
 
@@ -170,55 +112,71 @@ class Fixed(Weighting):
     [[0.5, 0.25]]
     """
 
-    def weights_of(self, given: Tensor, evidence: Evidence) -> Tensor:
+    def forward(self, given: Tensor, logits: Logits, mask: Tensor, student: Output | None = None) -> Tensor:
         """(B, J), as given."""
         return given
 
 
+@register_weighting("uniform")
+class Uniform(Weighting):
+    """1 / J for each of J active teachers: the baseline of adaptive weights.
+
+    >>> Uniform()(torch.tensor([[0.5, 0.2]]), [], torch.zeros(1, 2, 2)).tolist()
+    [[0.5, 0.5]]
+    """
+
+    def forward(self, given: Tensor, logits: Logits, mask: Tensor, student: Output | None = None) -> Tensor:
+        """(B, J), equal in each row."""
+        return shares(torch.ones_like(given), given > 0)
+
+
 class _ByScore(Weighting):
-    """Weights from each teacher's soft Dice on the very sample; what the recipe gives only decides who speaks."""
+    """Weights from each teacher's soft Dice on the sample; the recipe's only decide which teachers are active."""
 
     reads_logits = True
 
-    def weights_of(self, given: Tensor, evidence: Evidence) -> Tensor:
-        """(B, J); rows sum to 1 where anybody speaks."""
-        known = [each for each in evidence.logits if each is not None]
-        if len(known) < len(evidence.logits):
+    def forward(self, given: Tensor, logits: Logits, mask: Tensor, student: Output | None = None) -> Tensor:
+        """(B, J); a row sums to 1 if any teacher is active."""
+        known = [each for each in logits if each is not None]
+        if len(known) < len(logits):
             raise InputError("weights by score need teachers with logits, not classifiers")
-        scores = torch.stack([soft_dice_score(each, evidence.target) for each in known], dim=1)
+        scores = torch.stack([soft_dice_score(each, mask) for each in known], dim=1)
         return self.weights(scores, given > 0)
 
     @abstractmethod
-    def weights(self, scores: Tensor, speaks: Tensor) -> Tensor:
+    def weights(self, scores: Tensor, active: Tensor) -> Tensor:
         """(B, J) from scores (B, J)."""
 
 
+@register_weighting("score")
 class Score(_ByScore):
-    """w_j = D_j / sum_k D_k: the better teacher weighs more (AMTD as its prose wants it).
+    """w_j = D_j / sum_k D_k: the better teacher counts more (AMTD as its text wants it).
 
     >>> weights = Score().weights(torch.tensor([[0.9, 0.6]]), torch.tensor([[True, True]]))
     >>> [round(w, 3) for w in weights[0].tolist()]
     [0.6, 0.4]
     """
 
-    def weights(self, scores: Tensor, speaks: Tensor) -> Tensor:
-        """(B, J) shares of the scores; equal where no teacher overlaps the reference."""
-        return shares(scores, speaks)
+    def weights(self, scores: Tensor, active: Tensor) -> Tensor:
+        """(B, J) shares of the scores; equal if no teacher overlaps the reference."""
+        return shares(scores, active)
 
 
+@register_weighting("printed")
 class Printed(_ByScore):
-    """w_j = (1 - D_j) / sum_k (1 - D_k): AMTD's formula read literally, by which the worse teacher weighs more.
+    """w_j = (1 - D_j) / sum_k (1 - D_k): AMTD's formula read literally, by which the worse teacher counts more.
 
     >>> weights = Printed().weights(torch.tensor([[0.9, 0.6]]), torch.tensor([[True, True]]))
     >>> [round(w, 3) for w in weights[0].tolist()]
     [0.2, 0.8]
     """
 
-    def weights(self, scores: Tensor, speaks: Tensor) -> Tensor:
-        """(B, J) shares of the Dice losses; equal where all are perfect."""
-        return shares(1 - scores, speaks)
+    def weights(self, scores: Tensor, active: Tensor) -> Tensor:
+        """(B, J) shares of the Dice losses; equal if all are perfect."""
+        return shares(1 - scores, active)
 
 
+@register_weighting("softmax")
 class Softmax(_ByScore):
     """w = softmax(D / temperature): sharper than shares, which stay close to 1/J for good teachers; not in the paper.
 
@@ -228,33 +186,90 @@ class Softmax(_ByScore):
     """
 
     def __init__(self, temperature: float = 0.1) -> None:
+        super().__init__()
         if temperature <= 0:
             raise InputError(f"weighting softmax: temperature must be positive, not {temperature}")
         self.temperature = temperature
 
-    def weights(self, scores: Tensor, speaks: Tensor) -> Tensor:
-        """(B, J); 0 for all where nobody speaks."""
-        sharp = (scores / self.temperature).masked_fill(~speaks, -torch.inf).softmax(1)
-        return torch.where(speaks, sharp, 0)
+    def weights(self, scores: Tensor, active: Tensor) -> Tensor:
+        """(B, J); 0 in a row without active teachers."""
+        sharp = (scores / self.temperature).masked_fill(~active, -torch.inf).softmax(1)
+        return torch.where(active, sharp, 0)
 
 
-WEIGHTINGS: dict[str, Callable[..., Weighting]] = {
-    "fixed": Fixed,
-    "uniform": Uniform,
-    "score": Score,
-    "printed": Printed,
-    "softmax": Softmax,
-    "adaptive_factors": AdaptiveFactors,
-}
+@register_weighting("adaptive_factors")
+class AdaptiveFactors(Weighting):
+    """Learned weights of teachers for each image (AMTML-KD, Liu, Zhang and Wang 2020).
 
+    The weights are a softmax over the teachers j of w . (beta * theta_j), where beta is the student's deepest feature,
+    the maximum of each channel. They learn from the combined predictions, so a stage needs `combine: predictions` and
+    a combinable method. The student gets no gradient through beta: it should approach its teachers, not choose them.
 
-def create_weighting(name: str = "score", **options: Any) -> Weighting:
-    """Builds the weighting that is registered as `name`.
+    Args:
+        layer: of the student's feature, see layers.py.
+        penalty: factor of |w|^2 + |theta|^2, which is added to the loss.
+        steps: batches after which the weights stop learning (the second phase of the original, which begins after 70
+            epochs); 0 for never.
 
-    Raises:
-        InputError: unknown name or option, or an option of another type.
+    Attributes:
+        factors: theta (J, C), made in `build`.
+        scorer: w (C,), made in `build`.
+        taken: number of batches so far; a buffer, so that a resumed training continues in the same phase.
 
-    >>> type(create_weighting()).__name__
-    'Score'
+    >>> from segdistill.models.network import FeatureInfo
+    >>> weighting = AdaptiveFactors()
+    >>> weighting.build({"encoder": FeatureInfo("encoder", 8, 4)}, ["a", "b"])
+    >>> output = Output(None, {"encoder": torch.rand(3, 8, 4, 4)})
+    >>> weights = weighting(torch.ones(3, 2), [], torch.zeros(3, 4, 4), output)
+    >>> weights.shape, weights.sum(1).allclose(torch.ones(3))
+    (torch.Size([3, 2]), True)
     """
-    return build("weighting", WEIGHTINGS, name, options)
+
+    factors: nn.Parameter
+    scorer: nn.Parameter
+    taken: Tensor
+
+    def __init__(self, layer: str = "encoder", penalty: float = 0.1, steps: int = 0) -> None:
+        super().__init__()
+        if penalty < 0 or steps < 0:
+            raise InputError("weighting adaptive_factors: penalty and steps must not be negative")
+        self.features = parse_layers("adaptive_factors", [layer])
+        self.strength, self.steps = penalty, steps
+
+    def build(self, student: Layers, teachers: Sequence[str]) -> None:
+        """Makes the factors.
+
+        Raises:
+            InputError: the student does not declare its features.
+        """
+        (layer,) = self.features
+        if layer not in student:
+            raise InputError("adaptive_factors needs a student that declares its features (feature_info)")
+        channels = student[layer].channels
+        # both of length about 1, whatever C is: the weights begin near 1 / J, and the penalty near 0.1 (1 + J)
+        self.factors = nn.Parameter(torch.randn(len(teachers), channels) * channels**-0.5)
+        self.scorer = nn.Parameter(torch.randn(channels) * channels**-0.5)
+        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
+
+    def _learns(self) -> bool:
+        return not self.steps or int(self.taken) <= self.steps
+
+    def forward(self, given: Tensor, logits: Logits, mask: Tensor, student: Output | None = None) -> Tensor:
+        """(B, J) with a graph while it learns; a row sums to 1 if any teacher is active."""
+        assert student is not None
+        if self.training:
+            self.taken += 1
+        beta = student.features[self.features[0]].detach().float().flatten(2).amax(2)
+        with exact(beta):
+            scores = beta @ (self.factors * self.scorer).T
+        if not self._learns():
+            scores = scores.detach()
+        active = given > 0
+        # a row of -inf would be NaN, and NaN gradients pass `where`
+        scores = scores.masked_fill(~active & active.any(1, keepdim=True), -torch.inf)
+        return torch.where(active, scores.softmax(1), 0)
+
+    def penalty(self) -> Tensor:
+        """Scalar; without a gradient in the second phase."""
+        penalty = self.strength * (self.scorer.square().sum() + self.factors.square().sum())
+        return penalty if self._learns() else penalty.detach()

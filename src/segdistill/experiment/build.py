@@ -17,13 +17,12 @@ from segdistill.config.schema import AUTOENCODER, ModelRecipe, StageRecipe
 from segdistill.data.case import Case
 from segdistill.distillation import (
     DistillationMethod,
-    FeatureAutoEncoders,
     Teacher,
     create_method,
     create_weighting,
-    feature_autoencoder,
     teacher_weights,
 )
+from segdistill.distillation.methods.lightvessel import FeatureAutoEncoders, feature_autoencoder
 from segdistill.errors import InputError
 from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.stage import build_network, load_stage, read_stage
@@ -33,7 +32,7 @@ from segdistill.registry import call
 from segdistill.training.adversarial import Adversarial, make_discriminators, make_loss, stage_shapes
 from segdistill.training.checkpoint import load_part, load_weights
 from segdistill.training.distillation import Distillation
-from segdistill.training.joint import Joint, JointDistillation, JointLoss, know
+from segdistill.training.joint import Joint, JointDistillation, JointLoss, case_labels
 from segdistill.training.loop import WEIGHTS
 from segdistill.training.optimisation import choose_precision
 from segdistill.training.reconstruction import Reconstruction
@@ -145,7 +144,7 @@ def _joint_parts(inputs: StageInputs, cases: list[Case]) -> tuple[Any, ...]:
     joint, loss = inputs.stage.joint_settings, inputs.stage.loss
     assert joint is not None
     hard = JointLoss(joint, create_loss(loss.name, **loss.options))
-    known = (know(found, joint.classes, joint.uses_class) for found in (cases, inputs.of("val")))
+    known = (case_labels(found, joint.classes, joint.uses_class) for found in (cases, inputs.of("val")))
     return (hard, *known)
 
 
@@ -170,7 +169,7 @@ def require_joint(stage: StageRecipe, name: str, cases: list[Case]) -> None:
         )
     if not joint.uses_class:
         return
-    know(cases, joint.classes)
+    case_labels(cases, joint.classes)
     there = Counter(case.label for case in cases)
     for label in joint.classes:
         if there[label] < 2:

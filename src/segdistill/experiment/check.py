@@ -10,7 +10,8 @@ from torch import nn
 from segdistill.config.schema import Recipe, StageRecipe
 from segdistill.data.augment import make_augment
 from segdistill.data.case import Case
-from segdistill.distillation import FeatureAutoEncoders, create_weighting
+from segdistill.distillation import create_weighting
+from segdistill.distillation.methods.lightvessel import FeatureAutoEncoders
 from segdistill.errors import InputError
 from segdistill.experiment.build import build_autoencoders, labelled_model, make_methods, require_joint
 from segdistill.experiment.inputs import stage_cases
@@ -20,8 +21,8 @@ from segdistill.models.discriminator import RECEPTIVE_FIELD
 from segdistill.models.pretrained import require_encoder_weights
 from segdistill.models.registry import network_facts
 from segdistill.stats.verdict import SEEDS
-from segdistill.training.adversarial import make_discriminators, seen_sizes, stage_shapes
-from segdistill.training.distillation import connect
+from segdistill.training.adversarial import discriminator_sizes, make_discriminators, stage_shapes
+from segdistill.training.distillation import build_learned_parts
 
 
 def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
@@ -103,7 +104,7 @@ def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
         return build_autoencoders(learned.model, network(recipe.stages[source]), source)
 
     weighting = create_weighting(stage.weighting.name, **stage.weighting.options)
-    connect(student, teachers, make_methods(stage, codes), weighting, stage.combine)
+    build_learned_parts(student, teachers, make_methods(stage, codes), weighting, stage.combine)
 
 
 def without_weights(stage: StageRecipe, channels: int) -> nn.Module:
@@ -166,7 +167,7 @@ def _small_maps(recipe: Recipe, stages: list[str]) -> list[str]:
             continue
         with torch.device("meta"):
             shapes = stage_shapes(without_weights(stage, channels), channels, size)
-        sizes = seen_sizes(stage.adversarial_settings, shapes, size)
+        sizes = discriminator_sizes(stage.adversarial_settings, shapes, size)
         smallest = min(sizes, key=min, default=None)
         if smallest is not None and min(smallest) < RECEPTIVE_FIELD:
             small[name] = smallest

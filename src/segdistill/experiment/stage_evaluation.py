@@ -116,7 +116,7 @@ def _predict(network: torch.nn.Module, images: torch.Tensor) -> tuple[tuple[floa
 
 
 def _overlaps(opened: OpenedCase, foreground: NDArray[Any], stage: TrainedStage) -> dict[str, float]:
-    """Map against reference at the network's size, boxes at the image's own; a reference that is a box gives boxes only."""
+    """Map against reference at the network's size, boxes at the image's own; a box gives boxes only."""
     reference, threshold = opened.reference[0], stage.postprocess.threshold
     wide = resize_probability(foreground[None].astype(np.float32), opened.size)[0]
     boxes = score_boxes(wide > threshold, reference)

@@ -16,10 +16,10 @@ from lightning_fabric import Fabric
 
 from segdistill.data.case import Case
 from segdistill.data.views import Views, batch_indices
-from segdistill.distillation import SoftPrediction
-from segdistill.distillation.cache.filling import Filling, How, fill
-from segdistill.distillation.cache.reading import LOGITS, TargetCache, Wanted, extraction
-from segdistill.distillation.composed import flat
+from segdistill.distillation.base import weighted_terms
+from segdistill.distillation.cache.filling import Filling, FillOptions, fill
+from segdistill.distillation.cache.reading import LOGITS, TargetCache, Wanted, cache_facts
+from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 from segdistill.experiment.build import build_task, labelled_model
 from segdistill.experiment.environment import environment, record_environment
@@ -34,7 +34,7 @@ from segdistill.training.curves import read_curves
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import WEIGHTS, Progress, fit
 from segdistill.training.saturation import find_saturation
-from segdistill.training.step_time import asker, median_seconds, stepper
+from segdistill.training.step_time import median_seconds, stepper, teacher_stepper
 from segdistill.training.validation import spare_threads
 
 FOLDER = ".cache"
@@ -59,14 +59,13 @@ def with_cache(inputs: StageInputs, task: Distillation, train: Views, fabric: Fa
         train.count = 1  # all views are the same
     cache = TargetCache(cache_folder(inputs), train, count, _wanted(inputs, task, train))
     if fabric.is_global_zero:
-        how = How(
-            fabric.device, settings.batch_size, settings.channels_last, spare_threads(settings, fabric.device)
-        )
-        yield from fill(cache, task.teachers, how, stage.cache_limit_gb * GB)
+        workers = spare_threads(settings, fabric.device)
+        options = FillOptions(fabric.device, settings.batch_size, settings.channels_last, workers)
+        yield from fill(cache, task.teachers, options, stage.cache_limit_gb * GB)
     while not cache.is_filled:  # no barrier: filling may take longer than one waits
         time.sleep(1.0)
     cache.attach()
-    task.recall = cache.recall
+    task.read_cache = cache.read
 
 
 def cache_folder(inputs: StageInputs) -> Path:
@@ -87,10 +86,10 @@ def _wanted(inputs: StageInputs, task: Distillation, train: Views) -> list[Wante
         known = shown | _teacher(inputs, teacher.name, str(teacher.precision))
         if task.weighting is not None and task.weighting.reads_logits:
             logits = SoftPrediction()
-            wanted.append(Wanted(j, LOGITS, "", logits, known | extraction(logits), rows))
+            wanted.append(Wanted(j, LOGITS, "", logits, known | cache_facts(logits), rows))
         for name, (_, method) in task.methods.items():
-            for term, (_, inner) in flat(1.0, method).items():
-                facts = known | extraction(inner) | _autoencoder(inputs, name, teacher.name)
+            for term, (_, inner) in weighted_terms(1.0, method).items():
+                facts = known | cache_facts(inner) | _autoencoder(inputs, name, teacher.name)
                 wanted.append(Wanted(j, name, term, inner, facts, rows))
     return wanted
 
@@ -320,7 +319,7 @@ def _measure(baseline: StageInputs, distilled: StageInputs, fabric: Fabric, prec
         tasks.append((task, own, inputs.recipe.fit_settings(inputs.name)))
     distillation = tasks[1][0]
     assert isinstance(distillation, Distillation)
-    asking = asker(distillation, views, tasks[1][2], tasks[1][1])
+    asking = teacher_stepper(distillation, views, tasks[1][2], tasks[1][1])
     turns = [stepper(task, views, settings, own) for task, own, settings in tasks]
     baseline_step, step, teachers_step = median_seconds([*turns, asking], fabric.device)
     settings = tasks[1][2]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.errors import InputError
-from segdistill.losses.probability import one_hot, probabilities
+from segdistill.losses.base import one_hot, probabilities
 from segdistill.models.discriminator import critic_input
 from segdistill.options import fit_option
 
@@ -22,20 +22,20 @@ BETA = (0.05, 0.05, 0.05, 0.05)
 """Published weights of the adversarial terms."""
 
 
-def adversarial_loss(judged: Tensor, gan: Gan = "minimax") -> Tensor:
-    """What a generator makes of a discriminator's logits on its maps (US-SEG Eq. 1, second term).
+def adversarial_loss(logits: Tensor, gan: Gan = "minimax") -> Tensor:
+    """The generator's loss from a discriminator's logits on its maps (US-SEG Eq. 1, second term).
 
     Args:
-        judged: (B,) logits of "this is a reference".
-        gan: "minimax", as printed: mean log(1 - D), never above 0 and unbounded below, flat where D is sure;
+        logits: (B,) of "this is a reference".
+        gan: "minimax", as printed: mean log(1 - D), never above 0 and unbounded below, flat where D is certain;
             "non_saturating": -mean log D, which is steep there.
 
     >>> [round(adversarial_loss(torch.zeros(2), gan).item(), 4) for gan in ("minimax", "non_saturating")]
     [-0.6931, 0.6931]
     """
     fit_option("gan", gan, Gan)
-    judged = judged.float()
-    return -F.softplus(judged).mean() if gan == "minimax" else F.softplus(-judged).mean()
+    logits = logits.float()
+    return -F.softplus(logits).mean() if gan == "minimax" else F.softplus(-logits).mean()
 
 
 def discriminator_loss(real: Tensor, predicted: Tensor) -> Tensor:
@@ -71,9 +71,9 @@ class MultiStageLoss:
         alpha: weight of Dice per stage, finest first; as many as have a Dice term.
         beta: weight of the adversarial term per stage; as many as have a discriminator, () for none.
         gan: see `adversarial_loss`.
-        condition: what a discriminator sees (models/discriminator.py): the map, the image times the map, or both.
-        native: compare each stage at its own size with a reference brought down to it (nearest), instead of a
-            prediction brought up to the reference (bilinear).
+        condition: input of a discriminator (models/discriminator.py): the map, the image times the map, or both.
+        native: compare each stage at its own size with a resized reference (nearest), instead of a prediction resized
+            to the reference (bilinear).
 
     >>> loss = MultiStageLoss(alpha=(1.0, 0.1), beta=())
     >>> maps = loss.maps([torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 4, 4)], (8, 8))
@@ -91,7 +91,7 @@ class MultiStageLoss:
         native: bool = False,
     ) -> None:
         if not alpha:
-            raise InputError("at least the finest stage needs its Dice: alpha is empty")
+            raise InputError("adversarial.alpha is empty: give a weight for the Dice of the finest stage")
         self.alpha, self.beta = tuple(alpha), tuple(beta)
         self.gan: Gan = gan
         self.condition: Condition = condition
@@ -99,13 +99,13 @@ class MultiStageLoss:
 
     @property
     def stages(self) -> int:
-        """How many stages are supervised in one way or the other."""
+        """Number of stages with a Dice or an adversarial term."""
         return max(len(self.alpha), len(self.beta))
 
     def maps(self, logits: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
-        """Foreground probabilities (B, K, H, W) of logits per stage, brought to the reference's size.
+        """Foreground probabilities (B, K, H, W) of logits per stage, at the reference's size.
 
-        It is the probability that is brought up, as compared and as judged, not the logit.
+        The probabilities are interpolated, not the logits.
         """
         found = [probabilities(one)[:, 1:] for one in logits[: self.stages]]
         if self.native:
@@ -118,21 +118,21 @@ class MultiStageLoss:
         ]
 
     def references(self, target: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The reference (B, H, W) of class indices as maps of 0 and 1, each of its prediction's shape."""
+        """The reference (B, H, W) of class indices as maps of 0 and 1, each in its prediction's shape."""
         whole = one_hot(target, maps[0].shape[1] + 1)[:, 1:]
         return [
             whole if one.shape == whole.shape else F.interpolate(whole, one.shape[2:], mode="nearest-exact")
             for one in maps
         ]
 
-    def seen(self, maps: Sequence[Tensor], image: Tensor) -> list[Tensor]:
-        """What each discriminator sees of its map (B, K, h, w) and the image (B, C, H, W).
+    def inputs(self, maps: Sequence[Tensor], image: Tensor) -> list[Tensor]:
+        """The input of each discriminator, from its map (B, K, h, w) and the image (B, C, H, W).
 
         Channels: K for "map", K C for "masked_image", C + K for "concat".
         """
-        return [self._seen(one, image) for one in maps[: len(self.beta)]]
+        return [self._input(one, image) for one in maps[: len(self.beta)]]
 
-    def _seen(self, map_: Tensor, image: Tensor) -> Tensor:
+    def _input(self, map_: Tensor, image: Tensor) -> Tensor:
         if self.condition != "map" and image.shape[2:] != map_.shape[2:]:
             image = F.interpolate(image, map_.shape[2:], mode="area")
         if self.condition == "masked_image":
@@ -141,20 +141,20 @@ class MultiStageLoss:
         return critic_input(map_, image, self.condition)
 
     def generator(
-        self, maps: Sequence[Tensor], references: Sequence[Tensor], judged: Sequence[Tensor]
+        self, maps: Sequence[Tensor], references: Sequence[Tensor], logits: Sequence[Tensor]
     ) -> dict[str, Tensor]:
         """`loss` with its parts before their weights: dice_n and adversarial_n, n = 1 the finest stage.
 
         Args:
             maps: of `maps`.
             references: of `references`.
-            judged: (B,) logits of each discriminator on what it sees of `maps`.
+            logits: (B,) of each discriminator on `inputs` of the maps.
         """
         parts, total = {}, maps[0].new_zeros(())
         for n, (weight, map_, reference) in enumerate(zip(self.alpha, maps, references, strict=False), 1):
             parts[f"dice_{n}"] = map_dice_loss(map_, reference)
             total = total + weight * parts[f"dice_{n}"]
-        for n, (weight, logits) in enumerate(zip(self.beta, judged, strict=True), 1):
-            parts[f"adversarial_{n}"] = adversarial_loss(logits, self.gan)
+        for n, (weight, one) in enumerate(zip(self.beta, logits, strict=True), 1):
+            parts[f"adversarial_{n}"] = adversarial_loss(one, self.gan)
             total = total + weight * parts[f"adversarial_{n}"]
         return {"loss": total, **parts}

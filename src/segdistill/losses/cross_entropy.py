@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.losses.probability import log_probabilities
+from segdistill.losses.base import log_probabilities, register_loss
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy with every class counted (LightBTSeg Eq. 4, whose printed form leaves out the background).
+    """Cross-entropy with every class counted (LightBTSeg Eq. 4, whose printed form excludes the background).
 
     Args:
         logits: (B, C, ...); C = 1 is the binary form with a sigmoid.
@@ -25,6 +25,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.nll_loss(log_probabilities(logits), target)
 
 
+@register_loss("cross_entropy")
 class CrossEntropy(nn.Module):
     """Cross-entropy, the mean over pixels: `cross_entropy` as a module.
 

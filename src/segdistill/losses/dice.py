@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from segdistill.losses.probability import one_hot, probabilities
+from segdistill.losses.base import one_hot, probabilities, register_loss
 
 
 def dice_loss(
@@ -38,6 +38,7 @@ def dice_loss(
     return 1 - ((2 * overlap + epsilon) / (total + epsilon)).mean()
 
 
+@register_loss("dice")
 class DiceLoss(nn.Module):
     """Dice loss per image, then the mean: `dice_loss` as a module.
 

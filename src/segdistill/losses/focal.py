@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
+from segdistill.losses.base import log_probabilities, register_loss
 from segdistill.losses.dice import DiceLoss
-from segdistill.losses.probability import log_probabilities
 from segdistill.losses.weighted_sum import WeightedSum
 
 
@@ -29,6 +29,7 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
     return -((1 - known.exp()).pow(gamma) * known).mean()
 
 
+@register_loss("focal")
 class FocalLoss(nn.Module):
     """Focal loss (Lin et al. 2017), which counts hard pixels more: `focal_loss` as a module.
 
@@ -48,6 +49,7 @@ class FocalLoss(nn.Module):
         return focal_loss(logits, target, self.gamma)
 
 
+@register_loss("emkd_seg")
 def emkd_seg_loss(focal: float = 0.5, dice: float = 0.5, gamma: float = 2.0) -> WeightedSum:
     """Half focal loss, half Dice loss of the foreground (plain sums, smooth 1, per image): EMKD, Qin et al. 2021.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segdistill.losses.probability import one_hot, probabilities
+from segdistill.losses.base import one_hot, probabilities, register_loss
 
 
 def iou_loss(logits: Tensor, target: Tensor, epsilon: float = 1e-5) -> Tensor:
@@ -30,6 +30,7 @@ def iou_loss(logits: Tensor, target: Tensor, epsilon: float = 1e-5) -> Tensor:
     return -torch.log((intersection + epsilon) / (union + epsilon)).mean()
 
 
+@register_loss("iou")
 class IoULoss(nn.Module):
     """IoU (Jaccard) loss per image, then the mean: `iou_loss` as a module.
 

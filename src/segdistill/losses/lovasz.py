@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from segdistill.losses.probability import one_hot, probabilities
+from segdistill.losses.base import one_hot, probabilities, register_loss
 from segdistill.options import fit_option
 
 Classes = Literal["present", "all"]
@@ -18,11 +18,11 @@ def lovasz_softmax(
 ) -> Tensor:
     """Lovasz extension of the Jaccard loss, on probabilities (Berman et al. 2018, Eq. 8 to 12; AMTD Eq. 5).
 
-    Per class: errors e = |G - P| in descending order, each times what it adds to 1 - IoU when the positions are
-    counted as wrong from the largest error on. The original code gets these steps as differences of neighbouring IoU
-    values, which in float32 loses them to rounding beyond a few hundred thousand positions; here each is written
-    out, from counts in int64: 1 / (g + n) for a position of the class and (g - c) / ((g + n)(g + n - 1)) for another
-    one, with g positions of the class in all, c of them and n others counted so far.
+    Per class: errors e = |G - P| in descending order, each times its step: the increase of 1 - IoU when the positions
+    are counted as wrong from the largest error on. The original code computes steps as differences of neighbouring IoU
+    values, which in float32 are lost to rounding beyond a few hundred thousand positions. Here they are computed from
+    counts in int64: 1 / (g + n) for a position of the class and (g - c) / ((g + n)(g + n - 1)) for another one, with g
+    positions of the class in all, c of them and n others counted so far.
 
     Args:
         logits: (B, C, ...); C = 1 counts as background and foreground.
@@ -30,7 +30,7 @@ def lovasz_softmax(
         classes: "present" averages over classes that occur in the reference (as AMTD and the original code do, the
             background is one of them); "all" counts absent ones too, whose loss is the largest wrong probability.
         per_image: False takes the batch as one image (AMTD, as coded), so that an image without foreground does not
-            count as a whole missed one; True averages over images, each with its own classes.
+            count as entirely wrong; True averages over images, each with its own classes.
 
     Returns:
         Scalar in [0, 1], in float32.
@@ -52,7 +52,7 @@ def lovasz_softmax(
 
 
 def _jaccard_steps(reference: Tensor) -> Tensor:
-    """What each position of (..., N) maps of 0 and 1 adds to the Jaccard loss of those before it."""
+    """The steps of the Jaccard loss at each position of (..., N) maps of 0 and 1."""
     belongs = reference.long()
     hits = belongs.cumsum(-1)
     others = (1 - belongs).cumsum(-1)
@@ -61,12 +61,13 @@ def _jaccard_steps(reference: Tensor) -> Tensor:
     step_hit = 1 / union.clamp(min=1)
     step_other = (size - hits).float() / union.clamp(min=1) / (union - 1).clamp(min=1)
     steps = torch.where(belongs.bool(), step_hit, step_other)
-    # a class that is nowhere: the first wrong position takes the loss from 0 to 1
+    # an absent class: the first wrong position raises the loss from 0 to 1
     first = torch.zeros_like(steps)
     first[..., 0] = 1
     return torch.where(size == 0, first, steps)
 
 
+@register_loss("lovasz_softmax")
 class LovaszSoftmax(nn.Module):
     """Lovasz-softmax (Berman et al. 2018), a surrogate of IoU: `lovasz_softmax` as a module.
 

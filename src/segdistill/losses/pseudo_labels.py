@@ -1,4 +1,4 @@
-"""LA-Net's location loss: where an image has no location label, the network's own map may stand in for it."""
+"""LA-Net's location loss: for an image without a location, the network's own map can be the target (a pseudo label)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Reduce = Literal["bilinear", "nearest", "area"]
 
 
 class Location(NamedTuple):
-    """What a map is compared with: target (B, h, w) in [0, 1], and the weight (B,) of each image."""
+    """The target of a map, (B, h, w) in [0, 1], and the weight (B,) of each image."""
 
     target: Tensor
     weight: Tensor
@@ -33,7 +33,7 @@ def foreground_logit(logits: Tensor) -> Tensor:
 
 
 def shrink_mask(mask: Tensor, size: tuple[int, int], how: Reduce = "bilinear") -> Tensor:
-    """A mask (B, H, W) as a target (B, h, w) in [0, 1]; bilinear with aligned corners stays soft, as LA-Net trains.
+    """A mask (B, H, W) as a target (B, h, w) in [0, 1]; "bilinear" has aligned corners and stays soft, as in LA-Net.
 
     >>> shrink_mask(torch.tensor([[[1, 1], [0, 0]]]), (1, 2), "area").tolist()
     [[[0.5, 0.5]]]
@@ -46,7 +46,7 @@ def shrink_mask(mask: Tensor, size: tuple[int, int], how: Reduce = "bilinear") -
 
 
 def class_confidence(label_logits: Tensor, labels: Tensor, confidence: Confidence = "max") -> Tensor:
-    """How sure the classifier is of each image: of its answer ("max"), or of the class that is known ("given").
+    """(B,) probability of the predicted class ("max"), or of the known class ("given").
 
     >>> class_confidence(torch.zeros(1, 4), torch.tensor([2]), "given").tolist()
     [0.25]
@@ -61,7 +61,7 @@ def locate(
     logit: Tensor,
     known: Tensor,
     located: Tensor,
-    confident: Tensor,
+    confidence: Tensor,
     *,
     rule: Rule = "paper",
     tau: float = 0.8,
@@ -73,34 +73,33 @@ def locate(
         logit: (B, h, w) of the predicted map.
         known: (B, h, w) reduced reference; its rows count only where `located`.
         located: bool (B,), whether an image has a mask or a box.
-        confident: (B,) confidence of the image's class, see `class_confidence`.
-        rule: "paper": where the class is surer than `tau`, the map at 0.5 is the target; "release": the map at `tau`
-            is the target of every image without a location, whatever its class; "none": such images weigh nothing.
+        confidence: (B,) of the image's class, see `class_confidence`.
+        rule: for images without a location. "paper": if the confidence is above `tau`, the map at 0.5 is the target;
+            "release": the map at `tau` is the target of all of them; "none": they have weight 0.
         tau: of the class or, by the release's rule, of each pixel.
         alpha: weight of an image whose target is its own map.
 
     >>> none = torch.tensor([False])
-    >>> sure, zero = torch.tensor([0.9]), torch.zeros(1, 1, 1)
-    >>> location = locate(torch.tensor([[[2.0]]]), zero, none, sure)
+    >>> location = locate(torch.tensor([[[2.0]]]), torch.zeros(1, 1, 1), none, torch.tensor([0.9]))
     >>> location.target.item(), round(location.weight.item(), 2)
     (1.0, 0.1)
     """
     probability = logit.detach().sigmoid()
     if rule == "release":
-        own, speaks = probability >= tau, torch.ones_like(located)
+        own, counts = probability >= tau, torch.ones_like(located)
     else:
-        own, speaks = probability > 0.5, confident > tau
+        own, counts = probability > 0.5, confidence > tau
     if rule == "none":
-        speaks = torch.zeros_like(located)
+        counts = torch.zeros_like(located)
     target = torch.where(located[:, None, None], known, own.to(known.dtype))
-    weight = torch.where(located, 1.0, alpha * speaks.to(known.dtype))
+    weight = torch.where(located, 1.0, alpha * counts.to(known.dtype))
     return Location(target, weight)
 
 
 def location_loss(logit: Tensor, location: Location) -> Tensor:
     """Binary cross-entropy with both terms, times each image's weight, mean over all pixels of the batch.
 
-    The weights are not normalised: a batch without any location weighs little (the release's reduction).
+    The weights are not normalised: a batch without any location has a small loss (the release's reduction).
 
     >>> half = Location(torch.ones(2, 1, 1), torch.tensor([1.0, 0.0]))
     >>> round(location_loss(torch.zeros(2, 1, 1), half).item(), 4)

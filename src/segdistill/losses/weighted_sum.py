@@ -1,4 +1,4 @@
-"""Losses that are a weighted sum of others, with every part visible."""
+"""Losses that are a weighted sum of others, with every term visible."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from segdistill.losses.base import register_loss
 from segdistill.losses.cross_entropy import CrossEntropy
 from segdistill.losses.dice import DiceLoss
 from segdistill.losses.iou import IoULoss
@@ -34,7 +35,7 @@ class WeightedSum(nn.Module):
         return {name: module(logits, target) for name, module in self.terms.items()}
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of what `parts` gave."""
+        """The weighted sum of `parts`."""
         return torch.stack([self.weights[name] * value for name, value in parts.items()]).sum()
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -42,6 +43,7 @@ class WeightedSum(nn.Module):
         return self.total(self.parts(logits, target))
 
 
+@register_loss("weight_balance")
 def weight_balance_loss(cross_entropy: float = 2.0, dice: float = 1.0, iou: float = 1.0) -> WeightedSum:
     """L_WB = 2 L_ce + L_dice + L_IoU (LightBTSeg Eq. 7).
 
@@ -57,8 +59,9 @@ def weight_balance_loss(cross_entropy: float = 2.0, dice: float = 1.0, iou: floa
     )
 
 
+@register_loss("cross_entropy_dice")
 def cross_entropy_dice_loss(cross_entropy: float = 1.0, dice: float = 1.0) -> WeightedSum:
-    """Cross-entropy plus Dice, the usual choice where no paper decides.
+    """Cross-entropy plus Dice, the usual choice without a paper.
 
     >>> sorted(cross_entropy_dice_loss().weights)
     ['cross_entropy', 'dice']
@@ -66,11 +69,12 @@ def cross_entropy_dice_loss(cross_entropy: float = 1.0, dice: float = 1.0) -> We
     return WeightedSum({"cross_entropy": (cross_entropy, CrossEntropy()), "dice": (dice, DiceLoss())})
 
 
+@register_loss("amtd_seg")
 def amtd_seg_loss(dice: float = 0.2, lovasz: float = 0.3) -> WeightedSum:
     """Seg_loss = 0.2 Dice + 0.3 Lovasz-softmax (AMTD Eq. 5).
 
-    Dice with plain sums and smooth 1, per image (EMKD's code takes the batch as one image, where a large organ hides
-    a small one). Smooth 1 is one position, as published: it shows at sizes of a few pixels only.
+    Dice with plain sums and smoothing 1, per image. (EMKD's code takes the batch as one image, where a large organ
+    hides a small one.) Smoothing 1 is one position, as published: it matters only at sizes of a few pixels.
 
     >>> sorted(amtd_seg_loss().weights.items())
     [('dice', 0.2), ('lovasz', 0.3)]

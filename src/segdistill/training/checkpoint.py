@@ -1,4 +1,4 @@
-"""What a killed run continues from, and weights for others to load. Nothing here unpickles objects."""
+"""Training states to continue from, and weights for others to load. Nothing here unpickles objects."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from segdistill.files import atomic_write
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Writes tensors and plain types, whole or not at all."""
+    """Writes tensors and plain types, whole or not at all.
+
+    Raises:
+        InputError: the disk is full or refuses.
+    """
     with atomic_write(path) as temporary:
         try:
             torch.save(state, temporary)
-        except RuntimeError as error:  # torch reports a full disk so
+        except RuntimeError as error:  # torch's error for a full disk
             raise InputError(
                 f"cannot write {path}: the disk is full or refuses: free space and run again"
             ) from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Reads what `save_state` wrote.
+    """Reads a state of `save_state`.
 
     Raises:
         InputError: the file is damaged.
@@ -38,16 +42,18 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"training state {path} is damaged: remove it to train this stage anew") from error
+        raise InputError(
+            f"training state {path} is damaged: remove it to train this stage from the start"
+        ) from error
     return state
 
 
 @contextmanager
 def restoring(path: Path) -> Iterator[dict[str, Any]]:
-    """Gives what `save_state` wrote to a block that loads it into networks and optimisers.
+    """Gives a state of `save_state` to a block that loads it into networks and optimisers.
 
     Raises:
-        InputError: the file is damaged, or the block finds in it what its networks and optimisers do not have.
+        InputError: the file is damaged, or does not fit the networks and optimisers of the block.
     """
     state = load_state(path)
     try:
@@ -56,7 +62,7 @@ def restoring(path: Path) -> Iterator[dict[str, Any]]:
         raise
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"training state {path} is of another network or version: remove it to train this stage anew"
+            f"training state {path} is of another network or version: remove it to train this stage from the start"
         ) from error
 
 
@@ -69,13 +75,17 @@ def contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def save_weights(path: Path, network: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """Writes a network's state_dict as safetensors, whole or not at all."""
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Writes a network's state_dict as safetensors, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     with atomic_write(path) as temporary:
         # clone: tied or sliced tensors share memory, which safetensors refuses
         tensors = {name: t.clone() for name, t in contiguous(network.state_dict()).items()}
         try:
-            save_file(tensors, temporary, metadata)
+            save_file(tensors, temporary)
         except SafetensorError as error:
             raise InputError(f"cannot write {path}: {error}") from error
 
@@ -84,7 +94,7 @@ def load_weights(path: Path, network: nn.Module) -> None:
     """Loads safetensors weights into a network of the same architecture.
 
     Raises:
-        InputError: no such file, not safetensors, or of another architecture (the first misfits are named).
+        InputError: no such file, not safetensors, or of another architecture (names the first tensors that differ).
     """
     try:
         tensors = load_file(path)
@@ -106,14 +116,16 @@ def load_weights(path: Path, network: nn.Module) -> None:
 
 
 def load_part(path: Path, network: nn.Module, without: tuple[str, ...]) -> None:
-    """Loads safetensors weights but for those whose names begin with one of `without`, which stay as they are.
+    """As `load_weights`, but leaves weights unchanged whose names begin with one of `without`.
 
     Raises:
-        InputError: as `load_weights`, or nothing is left to load.
+        InputError: as `load_weights`, or no other weights are left.
     """
     kept = {name: value.clone() for name, value in network.state_dict().items() if name.startswith(without)}
     if len(kept) == len(network.state_dict()):
-        raise InputError(f"nothing of {path} is left to load: the network is all {' and '.join(without)}")
+        raise InputError(
+            f"nothing to load from {path}: all weights of the network are {' or '.join(without)}"
+        )
     load_weights(path, network)
     network.load_state_dict(kept, strict=False)
 
@@ -122,7 +134,7 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Loads an optimiser's state with each tensor in its parameter's memory format.
 
     A moment in another format than its parameter gives the same values only up to rounding, and resumed training
-    is to be bit-identical.
+    must be bit-identical.
     """
     optimizer.load_state_dict(state)
     for parameter, values in optimizer.state.items():
@@ -132,43 +144,45 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 
 class TrainingStopped(SegdistillError):
-    """Training cannot go on, for a reason that is in the numbers; the last good checkpoint is kept."""
+    """Training stopped on NaN or infinity; the last good checkpoint is kept."""
 
 
-def numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalars as plain numbers, with one transfer from the device for all of them.
+def to_floats(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars as floats, with one transfer from the device for all of them.
 
-    >>> numbers({"loss": torch.tensor(0.5)})
+    >>> to_floats({"loss": torch.tensor(0.5)})
     {'loss': 0.5}
     """
     return dict(zip(values, torch.stack(list(values.values())).float().tolist(), strict=True))
 
 
-def check_numbers(values: Mapping[str, float], epoch: int, step: int) -> None:
-    """Lets finite values pass.
+def check_values(values: Mapping[str, float], epoch: int, step: int) -> None:
+    """Stops on NaN or infinity.
 
     Raises:
-        TrainingStopped: names the first that is not, and where in training (both counted from 0) it happened.
+        TrainingStopped: names the values, and the place in training (`epoch` and `step` count from 0).
 
-    >>> check_numbers({"loss": float("nan")}, 0, 2)  # doctest: +ELLIPSIS
+    >>> check_values({"loss": float("nan")}, 0, 11)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    segdistill.training.checkpoint.TrainingStopped: loss became nan in epoch 1, step 3; the last good ...
+    segdistill.training.checkpoint.TrainingStopped: training stopped: loss is NaN at step 12 of epoch 1: lower ...
     """
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
+        found = "NaN" if math.isnan(values[bad[0]]) else "infinite"
         raise TrainingStopped(
-            f"{', '.join(bad)} became {values[bad[0]]} in epoch {epoch + 1}, step {step + 1}; the last good "
-            "checkpoint is kept; lower optimizer.lr, set clip_norm or precision=fp32, which trains this stage anew"
+            f"training stopped: {', '.join(bad)} is {found} at step {step + 1} of epoch {epoch + 1}: lower "
+            "optimizer.lr, set clip_norm, or set precision=fp32, which trains this stage from the start; the last good "
+            "checkpoint is kept"
         )
 
 
 def check_weights(networks: Mapping[str, nn.Module], epoch: int, step: int) -> None:
-    """The same for weights: a gradient can be infinite where the loss is not, and such weights are never saved.
+    """As `check_values`, for weights: a gradient can be infinite while the loss is not. Bad weights are never saved.
 
     >>> check_weights({"net": nn.Linear(1, 1)}, 0, 0)
     """
     sums = {
-        f"weights of {name}": torch.stack([weight.detach().sum() for weight in network.parameters()]).sum()
+        f"a weight of {name}": torch.stack([weight.detach().sum() for weight in network.parameters()]).sum()
         for name, network in networks.items()
     }
-    check_numbers(numbers(sums), epoch, step)
+    check_values(to_floats(sums), epoch, step)

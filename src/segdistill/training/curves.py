@@ -1,4 +1,4 @@
-"""Training curves as a CSV file: one row per epoch, one column per number."""
+"""Training curves as a CSV file: one row per epoch, one column per value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from segdistill.files import atomic_write
 
 
 def write_curves(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes rows whose keys may differ; a missing value is an empty cell.
+    """Writes rows; a key that a row lacks is an empty cell.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "curves.csv"
@@ -25,7 +25,7 @@ def write_curves(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def read_curves(path: Path) -> list[dict[str, float]]:
-    """Reads what `write_curves` wrote; an absent file gives no rows."""
+    """Reads a file of `write_curves`; an absent file gives no rows."""
     if not path.exists():
         return []
     with open(path, newline="") as file:

@@ -1,62 +1,140 @@
-"""The distillation task: a student between the reference and its teachers."""
+"""The distillation task: a student that learns from the reference and from teachers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from segdistill.distillation import STUDENT, Combinable, DistillationMethod, Teacher, Weighting, flat, within
+from segdistill.distillation import STUDENT, DistillationMethod, Teacher, Weighting
+from segdistill.distillation.base import (
+    Targets,
+    module_key,
+    term_targets,
+    trained_with_student,
+    weighted_terms,
+)
 from segdistill.distillation.layers import declared_layers
 from segdistill.errors import InputError
 from segdistill.models.network import Output
-from segdistill.training.critics import Critics
 from segdistill.training.targets import (
-    CachedTargets,
     LiveTargets,
     Rows,
     TeacherTargets,
-    is_silent,
-    nothing,
-    speaking,
-    spread,
-    spread_all,
+    active_rows,
+    empty_loss,
+    is_empty,
+    put_back,
     take,
-    take_all,
 )
 from segdistill.training.task import Batch, Trainee, segmentation_parts, validate_segmentation
 
 Combine = Literal["losses", "predictions"]
+Methods = Mapping[str, tuple[float, DistillationMethod]]
+"""Name -> (weight, method)."""
+
+
+class _CriticTrainee(Trainee):
+    """A critic as a player. Its forward pass is its loss, which may compute gradients itself."""
+
+    def __init__(self, critic: nn.Module, method: DistillationMethod) -> None:
+        super().__init__(critic, lr=method.critic_lr)
+        self.loss = method.critic_loss  # not the method: it would become a submodule
+
+    def forward(self, student: Targets, teacher: Targets) -> Tensor:  # type: ignore[override]
+        """The critic's scalar loss, from targets without a graph."""
+        with torch.enable_grad():
+            return self.loss(self.network, student, teacher)
+
+
+class Critics:
+    """All critics of the methods of a stage: adversaries of the student, which train in turns with it.
+
+    The student's turn comes first in a step. Its targets of a batch are kept, without a graph, until the last critic
+    has had its turn on them; nothing is kept between steps.
+
+    Args:
+        methods: name -> (weight, method), built.
+        teachers: names of the teachers.
+
+    Attributes:
+        players: `method/teacher`, or `method/term/teacher` -> the critic's player.
+
+    >>> Critics({}, ["t"]).players
+    {}
+    """
+
+    def __init__(self, methods: Methods, teachers: Sequence[str]) -> None:
+        self.players: dict[str, nn.Module] = {}
+        for name, (weight, whole) in methods.items():
+            for term, (_, method) in weighted_terms(weight, whole).items():
+                for teacher in teachers if len(method.critics) else ():
+                    player = _CriticTrainee(method.critics[module_key(teacher)], method)
+                    self.players["/".join(filter(None, (name, term, teacher)))] = player
+        self._targets: dict[int, dict[str, tuple[Targets, Targets]]] = {}
+
+    def keep(self, batch: Batch, player: str, student: Targets, teacher: Targets) -> None:
+        """Keeps the targets of a batch for a critic, if there is one of that name."""
+        if player in self.players:
+            student, teacher = (
+                {name: value.detach() for name, value in each.items()} for each in (student, teacher)
+            )
+            self._targets.setdefault(id(batch), {})[player] = (student, teacher)
+
+    def losses(self, batch: Batch, player: str, network: nn.Module) -> dict[str, Tensor] | None:
+        """The loss of a critic on the kept targets; None if its teacher had no active row.
+
+        Args:
+            batch: the same object as in the student's turn.
+            player: the critic's.
+            network: the critic's player, or its distributed wrapper.
+        """
+        kept = self._targets.get(id(batch), {})
+        pair = kept.pop(player, None)
+        if not kept:
+            self._targets.pop(id(batch), None)
+        return None if pair is None else {"loss": network(*pair)}
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One batch with its teachers: their active rows, weights (B, J), and whether each is active (B, J)."""
+
+    batch: Batch
+    rows: list[Rows]
+    weights: Tensor
+    active: Tensor
 
 
 class Distillation:
-    """L = hard_weight L_seg(student, reference) + sum_k weight_k sum_j w_j gap_k(student, teacher_j).
+    """L = hard_weight L_seg(student, reference) + sum_k weight_k sum_j w_j loss_k(student, teacher_j).
 
     With one soft-prediction method of weight 1 and teacher weights 0.5 and 0.2 this is LightBTSeg Eq. 9. With
-    `combine` "mixture", adaptive weights, and attention transfer, region contrast and soft predictions of weight 0.1
-    each it is AMTD Eq. 6 and 7.
+    `combine` "predictions", adaptive weights, and attention transfer, region contrast and soft predictions of weight
+    0.1 each it is AMTD Eq. 6 and 7.
 
     Args:
         student: the network to train.
         loss: segmentation loss.
         teachers: J frozen teachers, of any architecture.
-        teacher_weights: (N, J) weight of teacher j on training case n (`batch["index"]`); 0 where it does not speak:
-            it is then not even asked.
+        teacher_weights: (N, J) weight of teacher j on training case n (`batch["index"]`); where it is 0 the teacher is
+            not run.
         methods: name -> (weight, method).
         hard_weight: weight of the segmentation loss.
         finetune: (N, J) True where case n belongs to teacher j: then every teacher is a player of its own, trained
-            on its own cases by `loss`; what it tells the student still comes from eval mode, detached.
-        weighting: makes the weights w_j of each sample from those given, the teachers' answers and the reference
-            (distillation/weighting.py); None takes them as given.
-        combine: "losses" compares the student with each teacher and weighs the losses (LightBTSeg); "mixture" first makes
-            one soft prediction of all teachers' (AMTD), p = sum_j w_j p_j / sum_j w_j, and multiplies its loss by
-            sum_j w_j, which is 1 for adaptive weights; method that cannot be mixed keeps its weighted losses.
-        recall: finds the teachers' answers in the batch (distillation/cache/reading.py); None asks the teachers.
+            on its own cases by `loss`; its targets for the student still come from eval mode, without a graph.
+        weighting: makes the weights w_j of each sample (distillation/weighting.py); None takes them as given.
+        combine: "losses" compares the student with each teacher and takes the weighted sum of the losses (LightBTSeg).
+            "predictions" first combines the teachers' targets (AMTD), p = sum_j w_j p_j / sum_j w_j, and multiplies
+            the loss by sum_j w_j, which is 1 for adaptive weights; methods that are not combinable are compared with
+            each teacher.
+        read_cache: finds the teachers' targets in the batch (distillation/cache/reading.py); None runs the teachers.
 
     Raises:
-        InputError: no teacher, a network without a feature that a distillation method reads (lists what it has), or networks of
+        InputError: no teacher, a network without a feature that a method reads (lists its features), or networks of
             different classes.
 
     >>> from segdistill.errors import InputError
@@ -71,105 +149,145 @@ class Distillation:
         loss: nn.Module,
         teachers: Sequence[Teacher],
         teacher_weights: Tensor,
-        methods: Mapping[str, tuple[float, DistillationMethod]],
+        methods: Methods,
         hard_weight: float = 1.0,
         finetune: Tensor | None = None,
         weighting: Weighting | None = None,
         combine: Combine = "losses",
-        recall: CachedTargets | None = None,
+        read_cache: Callable[[Batch], TeacherTargets] | None = None,
     ) -> None:
         if not teachers:
             raise InputError("distillation needs at least one teacher")
         if combine not in ("losses", "predictions"):
-            raise InputError(f"distillation: combine '{combine}' is neither losses nor mixture")
+            raise InputError(f"distillation: combine is '{combine}': choose from losses, predictions")
         self.features = tuple(sorted({name for _, method in methods.values() for name in method.features}))
-        connect(student, {teacher.name: teacher.network for teacher in teachers}, methods, weighting, combine)
-        self.critics = Critics(methods, [teacher.name for teacher in teachers])
-        read = self.features + (weighting.features if weighting is not None else ())
-        trainee = Trainee(student, tuple(dict.fromkeys(read)), _companions(methods, weighting))
+        networks = {teacher.name: teacher.network for teacher in teachers}
+        build_learned_parts(student, networks, methods, weighting, combine)
+        self.critics = Critics(methods, list(networks))
+        learned = [part for _, method in methods.values() for part in trained_with_student(method)]
+        layers = self.features
+        if weighting is not None:
+            learned, layers = [*learned, weighting], layers + weighting.features
+        trainee = Trainee(student, tuple(dict.fromkeys(layers)), learned)
         self.players: dict[str, nn.Module] = {STUDENT: trainee, **self.critics.players}
         if finetune is not None:
-            self.players |= {teacher.name: Trainee(teacher.network) for teacher in teachers}
+            self.players |= {name: Trainee(network) for name, network in networks.items()}
         self.loss, self.teachers, self.methods = loss, list(teachers), dict(methods)
         self.teacher_weights, self.hard_weight, self.finetune = teacher_weights, hard_weight, finetune
-        self.weighting, self.combine, self.recall = weighting, combine, recall
+        self.weighting, self.combine, self.read_cache = weighting, combine, read_cache
 
     def losses(self, batch: Batch, player: str) -> dict[str, Tensor] | None:
-        """`loss`, the parts of the segmentation loss, and each loss as `teacher/method`, before its weights.
+        """`loss`, the parts of the segmentation loss, and the loss of each method as `teacher/method`, unweighted.
 
-        A loss is the mean over the batch, 0 where the teacher does not speak. A mixture's loss is `combined/method`;
-        adaptive weights are shown as `teacher/weight`. A method of several terms shows each, as `teacher/method/term`.
+        Each is the mean over the batch, counting 0 where the teacher is not active. The loss of combined targets is
+        `combined/method`, adaptive weights are `teacher/weight`, and a method of several terms shows each of them as
+        `teacher/method/term`.
         """
         if player in self.critics.players:
             return self.critics.losses(batch, player, self.players[player])
         if player != STUDENT:
             return self._teacher_losses(batch, player)
-        image, target = batch["image"], batch["mask"]
-        given = self.teacher_weights[batch["index"].cpu()]
-        rows = [speaking(given[:, j]) for j in range(len(self.teachers))]
-        weights = given.to(image.device, non_blocking=True)
-        teacher_targets = self._answers(batch, rows)
-        output = self.players[STUDENT](image)
+        given, rows = self.given_weights(batch)
+        targets = self.teacher_targets(batch, rows)
+        output = self.players[STUDENT](batch["image"])
         parts = self.hard(output, batch)
         total = self.hard_weight * parts.pop("loss")
-        speaks = (weights > 0).float()
-        if self.weighting is not None:
-            weights = self.weighting(weights, self._logits(teacher_targets, rows, len(image)), target, output)
-            parts |= {
-                f"{teacher.name}/weight": weights[:, j].mean() for j, teacher in enumerate(self.teachers)
-            }
-            penalty = self.weighting.penalty()
-            if penalty is not None:
-                total, parts["weighting/penalty"] = total + penalty, penalty
-        evidence = [j for j, own_rows in enumerate(rows) if not is_silent(own_rows)]
-        for name, (weight, method) in self.methods.items():
-            own = method.targets(output, target)
-            targets = {j: teacher_targets.targets(j, name) for j in evidence}
-            for part, (strength, term) in flat(weight, method).items():
-                shown = f"{name}/{part}" if part else name
-                mine, theirs = within(own, part), {j: within(each, part) for j, each in targets.items()}
-                if self.combine == "predictions" and isinstance(term, Combinable):
-                    share, loudness = _normalised(weights)
-                    loss = torch.zeros_like(loudness)
-                    if evidence:
-                        whole = [spread_all(each, rows[j], len(image)) for j, each in theirs.items()]
-                        loss = term.loss(mine, term.combine_targets(whole, share[:, evidence]), "predictions")
-                    total = total + strength * (loudness * loss).mean()
-                    parts[f"combined/{shown}"] = loss.mean()
-                    continue
-                # detached: weights that learn from a loss would learn to prefer the easiest teacher
-                counts = weights.detach() if term.weighed else speaks
-                for j, teacher in enumerate(self.teachers):
-                    if j not in theirs:
-                        loss = nothing(term, total)
-                    else:
-                        taken = take_all(mine, rows[j])
-                        loss = term.loss(taken, theirs[j], teacher.name)
-                        self.critics.hear(batch, name, part, j, taken, theirs[j])
-                    total = total + strength * (take(counts[:, j], rows[j]) * loss).sum() / len(image)
-                    parts[f"{teacher.name}/{shown}"] = loss.sum() / len(image)
+        weights, shown = self._weights(given, targets, rows, batch["mask"], output)
+        if "weighting/penalty" in shown:
+            total = total + shown["weighting/penalty"]
+        step = _Step(batch, rows, weights, (given > 0).float())
+        parts |= shown
+        for name, weighted, loss in self._soft(step, targets, output):
+            total, parts[name] = total + weighted, loss
         return {"loss": total, **parts}
+
+    def given_weights(self, batch: Batch) -> tuple[Tensor, list[Rows]]:
+        """(B, J) weights of the recipe on the batch's device, and each teacher's active rows."""
+        given = self.teacher_weights[batch["index"].cpu()]
+        rows = [active_rows(given[:, j]) for j in range(len(self.teachers))]
+        return given.to(batch["image"].device, non_blocking=True), rows
+
+    def teacher_targets(self, batch: Batch, rows: Sequence[Rows]) -> TeacherTargets:
+        """The teachers' targets, from the cache or from the teachers themselves."""
+        if self.read_cache is not None:
+            return self.read_cache(batch)
+        methods = {name: method for name, (_, method) in self.methods.items()}
+        return LiveTargets(self.teachers, methods, self.features, batch, rows)
 
     def hard(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """`loss` against the reference, and its parts."""
         assert output.logits is not None  # a recipe's student of this task segments
         return segmentation_parts(self.loss, output.logits, batch["mask"])
 
-    def _answers(self, batch: Batch, rows: Sequence[Rows]) -> TeacherTargets:
-        if self.recall is not None:
-            return self.recall(batch)
-        methods = {name: method for name, (_, method) in self.methods.items()}
-        return LiveTargets(self.teachers, methods, self.features, batch, rows)
-
-    def _logits(
-        self, teacher_targets: TeacherTargets, rows: Sequence[Rows], length: int
-    ) -> list[Tensor | None]:
-        """(B, C, ...) of each teacher; zeros where it does not speak."""
-        known = [teacher_targets.logits(j) for j in range(len(self.teachers))]
-        return [
-            None if logits is None else spread(logits, own, length)
-            for logits, own in zip(known, rows, strict=True)
+    def _weights(
+        self, given: Tensor, targets: TeacherTargets, rows: list[Rows], mask: Tensor, output: Output
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weights (B, J) of the teachers, and what the curves show of them."""
+        if self.weighting is None:
+            return given, {}
+        known = [targets.logits(j) for j in range(len(self.teachers))]
+        logits = [
+            None if each is None else put_back(each, own, len(mask))  # zeros where a teacher is not active
+            for each, own in zip(known, rows, strict=True)
         ]
+        weights = self.weighting(given, logits, mask, output)
+        shown = {f"{teacher.name}/weight": weights[:, j].mean() for j, teacher in enumerate(self.teachers)}
+        penalty = self.weighting.penalty()
+        return weights, shown if penalty is None else shown | {"weighting/penalty": penalty}
+
+    def _soft(
+        self, step: _Step, targets: TeacherTargets, output: Output
+    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Name, weighted loss and loss (scalars) of every term, and of every teacher where they are not combined."""
+        active = [j for j, own in enumerate(step.rows) if not is_empty(own)]
+        for name, (weight, method) in self.methods.items():
+            own = method.targets(output, step.batch["mask"])
+            theirs = {j: targets.targets(j, name) for j in active}
+            for part, (strength, term) in weighted_terms(weight, method).items():
+                shown = f"{name}/{part}" if part else name
+                student = term_targets(own, part)
+                teachers = {j: term_targets(each, part) for j, each in theirs.items()}
+                if self.combine == "predictions" and term.combinable:
+                    loss, scale = self._combined(step, term, student, teachers)
+                    yield f"combined/{shown}", strength * (scale * loss).mean(), loss.mean()
+                else:
+                    yield from self._separate(step, term, strength, shown, student, teachers)
+
+    def _combined(
+        self, step: _Step, term: DistillationMethod, student: Targets, teachers: dict[int, Targets]
+    ) -> tuple[Tensor, Tensor]:
+        """(B,) loss against the teachers' combined targets, and (B,) its factor: the sum of their weights."""
+        share, scale = _normalised(step.weights)
+        if not teachers:
+            return torch.zeros_like(scale), scale
+        whole = [
+            {name: put_back(value, step.rows[j], len(scale)) for name, value in each.items()}
+            for j, each in teachers.items()
+        ]
+        return term(student, term.combine_targets(whole, share[:, list(teachers)]), "predictions"), scale
+
+    def _separate(
+        self,
+        step: _Step,
+        term: DistillationMethod,
+        strength: float,
+        shown: str,
+        student: Targets,
+        teachers: dict[int, Targets],
+    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """As `_soft`, of one term for each teacher."""
+        # detached: weights that learn from these losses would learn to prefer the easiest teacher
+        weights = step.weights.detach() if term.weighted else step.active
+        for j, (teacher, rows) in enumerate(zip(self.teachers, step.rows, strict=True)):
+            name = f"{teacher.name}/{shown}"
+            if j in teachers:
+                taken = {key: take(value, rows) for key, value in student.items()}
+                loss = term(taken, teachers[j], teacher.name)
+                self.critics.keep(step.batch, f"{shown}/{teacher.name}", taken, teachers[j])
+            else:
+                loss = empty_loss(term, weights.device)
+            weighted = strength * (take(weights[:, j], rows) * loss).sum() / len(weights)
+            yield name, weighted, loss.sum() / len(weights)
 
     def _teacher_losses(self, batch: Batch, player: str) -> dict[str, Tensor] | None:
         assert self.finetune is not None
@@ -185,30 +303,31 @@ class Distillation:
         return validate_segmentation(self.players[STUDENT], self.loss, batch)
 
 
-def connect(
+def build_learned_parts(
     student: nn.Module,
     teachers: Mapping[str, nn.Module],
-    methods: Mapping[str, tuple[float, DistillationMethod]],
+    methods: Methods,
     weighting: Weighting | None = None,
     combine: str = "losses",
 ) -> None:
-    """Shows each method, and what weighs the teachers, the networks that they will see.
+    """Builds the learned parts of each method, and of the weighting, for the networks of a stage.
 
     Raises:
-        InputError: they do not fit: a feature that a network does not have, or networks of different classes. Networks
-            that declare nothing are taken at their outputs' word.
+        InputError: the networks do not fit: a feature that one does not have, or different classes. A network that
+            declares nothing is checked in the first step, by its output.
 
     >>> from segdistill.distillation import create_method
     >>> from segdistill.models.registry import create_network
     >>> pair = [create_network("simplified_unet", widths=[4, 8]) for _ in range(2)]
-    >>> connect(pair[0], {"t": pair[1]}, {"at": (1.0, create_method("attention_transfer", layers=["enc3"]))})
+    >>> methods = {"at": (1.0, create_method("attention_transfer", layers=["enc3"]))}
+    >>> build_learned_parts(pair[0], {"t": pair[1]}, methods)
     Traceback (most recent call last):
     segdistill.errors.InputError: at: the student has no feature 'enc3': it has enc1 (stride 1), enc2 (stride 2), ...
     """
-    _same_classes(student, teachers)
+    _require_same_classes(student, teachers)
     for name, (_, method) in methods.items():
         try:
-            method.connect(
+            method.build(
                 declared_layers(student, method.features, "the student"),
                 {
                     teacher: declared_layers(network, method.features, f"teacher '{teacher}'")
@@ -218,33 +337,26 @@ def connect(
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
     if weighting is not None:
-        weighting.connect(declared_layers(student, weighting.features, "the student"), list(teachers))
-        if weighting.modules and not _can_learn(combine, methods):
+        weighting.build(declared_layers(student, weighting.features, "the student"), list(teachers))
+        if any(True for _ in weighting.parameters()) and not _has_combined_loss(combine, methods):
             raise InputError(
-                "weights of teachers that are learned need a mixture to learn from: set combine: predictions, and take "
-                "method that can be mixed, such as soft_prediction or amtml"
+                "a weighting that is learned learns from combined predictions: set combine: predictions, and add a "
+                "method that is combinable, such as soft_prediction or amtml"
             )
 
 
-def _companions(
-    methods: Mapping[str, tuple[float, DistillationMethod]], weighting: Weighting | None
-) -> dict[str, nn.Module]:
-    learned = {name: method.modules for name, (_, method) in methods.items()}
-    if weighting is not None:
-        learned["weighting"] = weighting.modules
-    return {f"{name}/{part}": module for name, parts in learned.items() for part, module in parts.items()}
+def _has_combined_loss(combine: str, methods: Methods) -> bool:
+    terms = [
+        term for weight, method in methods.values() for _, term in weighted_terms(weight, method).values()
+    ]
+    return combine == "predictions" and any(term.combinable for term in terms)
 
 
-def _can_learn(combine: str, methods: Mapping[str, tuple[float, DistillationMethod]]) -> bool:
-    terms = [term for weight, method in methods.values() for _, term in flat(weight, method).values()]
-    return combine == "predictions" and any(isinstance(term, Combinable) for term in terms)
-
-
-def _same_classes(student: nn.Module, teachers: Mapping[str, nn.Module]) -> None:
+def _require_same_classes(student: nn.Module, teachers: Mapping[str, nn.Module]) -> None:
     own = getattr(student, "classes", None)
     for name, network in teachers.items():
         classes = getattr(network, "classes", None)
-        # one sigmoid logit and two softmax classes say the same
+        # one sigmoid logit is the same as two softmax classes
         if isinstance(own, int) and isinstance(classes, int) and max(own, 2) != max(classes, 2):
             raise InputError(
                 f"the student has {own} classes, teacher '{name}' has {classes}: they must be the same"
@@ -252,9 +364,9 @@ def _same_classes(student: nn.Module, teachers: Mapping[str, nn.Module]) -> None
 
 
 def _normalised(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Shares (B, J) that sum to 1, and the sum (B,) itself; equal shares of nothing where nobody speaks."""
-    strength = weights.sum(1)
-    silent = strength[:, None] <= 0
-    shares = torch.where(silent, 1 / weights.shape[1], weights / strength[:, None].clamp(min=1e-12))
-    # hardly anything instead of 0: the logarithm of a share needs a gradient
-    return shares.clamp(min=torch.finfo(shares.dtype).tiny), strength
+    """Weights (B, J) that sum to 1, equal in rows without an active teacher; and their sums (B,) before."""
+    total = weights.sum(1)
+    none = total[:, None] <= 0
+    shares = torch.where(none, 1 / weights.shape[1], weights / total[:, None].clamp(min=1e-12))
+    # the smallest positive number in place of 0: the logarithm of a share needs a gradient
+    return shares.clamp(min=torch.finfo(shares.dtype).tiny), total

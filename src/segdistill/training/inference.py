@@ -1,4 +1,4 @@
-"""A trained network as a predictor of masks, in float32, with the pre- and post-processing that the runtime uses."""
+"""A trained network as a predictor of masks, in float32, with the pre- and post-processing of the runtime."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from segdistill.runtime.model_file import ModelInfo
 
 
 class Probability(nn.Module):
-    """A network reduced to class probabilities: what is exported and what is evaluated.
+    """A network that returns class probabilities, for evaluation and export.
 
     One logit gives one probability (B, 1, H, W) by sigmoid, C logits give (B, C, H, W) by softmax.
     """
@@ -39,7 +39,7 @@ class Probability(nn.Module):
 
 
 class MaskAndClass(Probability):
-    """A joint network reduced to probabilities: of every pixel's class, and of the whole image's."""
+    """A joint network that returns probabilities: of each pixel's class, and of the whole image's."""
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
         """Probabilities (B, C, H, W) and (B, K) for a batch of normalised images."""
@@ -90,10 +90,10 @@ def scored_predictor(
     def predict(picture: Picture) -> Scored:
         images = torch.from_numpy(preprocess.inputs(picture.pixels)).to(device)
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            teacher_targets = probability(images).float().cpu().numpy()
-        answer = preprocess.join(teacher_targets, picture.size)
-        mask = postprocess.mask(answer, picture.size)
-        return Scored(mask, postprocess.foreground(answer, picture.size) if scores else mask)
+            predicted = probability(images).float().cpu().numpy()
+        whole = preprocess.join(predicted, picture.size)
+        mask = postprocess.mask(whole, picture.size)
+        return Scored(mask, postprocess.foreground(whole, picture.size) if scores else mask)
 
     return predict
 
@@ -116,18 +116,18 @@ def milliseconds_per_image(network: nn.Module, shape: tuple[int, int, int], devi
 def grad_cam(
     network: nn.Module, image: Tensor, classes: Tensor | None = None, feature: str = "encoder"
 ) -> Tensor:
-    """Class activation of each image: ReLU of the feature's channels, weighed by the mean gradient of the class.
+    """Class activation of each image: ReLU of the sum of the feature's channels, weighted by the class's mean gradient.
 
-    Source: Selvaraju et al. 2017, Eq. 1 and 2. "encoder" is the end of a ResNet's last stage, as LA-Net shows it.
+    Source: Selvaraju et al. 2017, Eq. 1 and 2. "encoder" is the end of a ResNet's last stage, as in LA-Net.
 
     Args:
         network: in eval mode; returns a label.
         image: (B, C, H, W).
-        classes: (B,) which class is explained; None: the predicted one.
+        classes: (B,) classes to explain; None for the predicted ones.
         feature: name of a feature of the network's output.
 
     Returns:
-        (B, H, W) in [0, 1]: bilinearly enlarged, divided by its largest value; zero where nothing speaks for it.
+        (B, H, W) in [0, 1]: bilinearly enlarged, divided by its largest value; zero if no position supports the class.
 
     Raises:
         InputError: the network has no label or no such feature, or the label does not depend on it.
@@ -145,7 +145,9 @@ def grad_cam(
         activation = output.features[feature]
         (gradient,) = torch.autograd.grad(score, activation, allow_unused=True)
     if gradient is None:
-        raise InputError(f"Grad-CAM: the label does not depend on the feature '{feature}'")
+        raise InputError(
+            f"Grad-CAM: the label does not depend on the feature '{feature}': choose another one"
+        )
     weight = gradient.mean(dim=(2, 3), keepdim=True)
     seen = (weight * activation).sum(dim=1, keepdim=True).detach().relu().float()
     wide = F.interpolate(seen, size=tuple(image.shape[2:]), mode="bilinear", align_corners=False)[:, 0]

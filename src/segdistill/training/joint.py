@@ -1,4 +1,4 @@
-"""The joint task: one network that says what an image shows and, if it can, where."""
+"""The joint task: one network that classifies an image and, if it has a map, locates the finding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from segdistill.training.settings import JointSettings
 from segdistill.training.task import Batch, Trainee
 
 UNKNOWN = -1
-"""The class index of a case whose class is not known."""
+"""Class index of a case whose class is not known."""
 
 
 class JointLoss:
@@ -36,12 +36,12 @@ class JointLoss:
     loss alone. The map is `deep[0]` where the network has one, else its logits at full size.
 
     Args:
-        settings: which terms, and how they are made.
+        settings: the terms and their options.
         segmentation: the stage's loss, for location "loss".
 
-    >>> targets = Output(torch.zeros(1, 2, 4, 4), {}, label=torch.zeros(1, 2))
+    >>> output = Output(torch.zeros(1, 2, 4, 4), {}, label=torch.zeros(1, 2))
     >>> known = torch.tensor([True])
-    >>> parts = JointLoss(JointSettings())(targets, torch.ones(1, 4, 4).long(), torch.tensor([0]), known)
+    >>> parts = JointLoss(JointSettings())(output, torch.ones(1, 4, 4).long(), torch.tensor([0]), known)
     >>> {name: round(value.item(), 4) for name, value in parts.items()}
     {'loss': 0.6931, 'classification': 0.6931, 'location': 0.6931, 'pseudo': 0.0}
     """
@@ -56,20 +56,20 @@ class JointLoss:
             output: of a batch of B images.
             mask: (B, H, W), read only where `located`.
             labels: (B,) class indices; UNKNOWN where not known.
-            located: bool (B,).
+            located: (B,) booleans: whether the image has a mask or a box.
         """
         settings = self.settings
         share = settings.balance
         parts: dict[str, Tensor] = {}
         total = mask.new_zeros((), dtype=torch.float32)
         if output.label is not None:
-            spoken = output.label.float()
+            logits = output.label.float()
             if settings.uses_class:
-                parts["classification"] = self._classification(spoken, labels)
-                alone = output.logits is None or settings.location == "none"
-                total = total + (1.0 if alone else share) * parts["classification"]
+                parts["classification"] = self._classification(logits, labels)
+                only_term = output.logits is None or settings.location == "none"
+                total = total + (1.0 if only_term else share) * parts["classification"]
             else:
-                total = total + 0.0 * spoken.sum()  # its parameters take part, as distributed training wants
+                total = total + 0.0 * logits.sum()  # distributed training needs a gradient of every parameter
         if output.logits is not None and settings.uses_location:
             parts |= self._location(output, mask, labels, located)
             total = total + (1 - share if output.label is not None else 1.0) * parts["location"]
@@ -77,19 +77,19 @@ class JointLoss:
             total = total + 0.0 * output.logits.float().sum()
         return {"loss": total, **parts}
 
-    def _classification(self, spoken: Tensor, labels: Tensor) -> Tensor:
+    def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
         known = labels != UNKNOWN
         if not known.any():
-            return 0.0 * spoken.sum()
+            return 0.0 * logits.sum()
         weights = self.settings.class_weights
-        scale = None if weights is None else torch.tensor(weights, device=spoken.device)
-        return F.cross_entropy(spoken, labels, weight=scale, ignore_index=UNKNOWN)
+        scale = None if weights is None else torch.tensor(weights, device=logits.device)
+        return F.cross_entropy(logits, labels, weight=scale, ignore_index=UNKNOWN)
 
     def _location(self, output: Output, mask: Tensor, labels: Tensor, located: Tensor) -> dict[str, Tensor]:
         assert output.logits is not None
         if self.settings.location == "loss":
             if self.segmentation is None:
-                raise InputError("location: loss needs the stage's loss")
+                raise InputError("joint.location: loss needs the stage's loss: set loss")
             if not located.any():
                 return {"location": 0.0 * output.logits.float().sum()}
             return {"location": self.segmentation(output.logits[located], mask[located])}
@@ -97,27 +97,25 @@ class JointLoss:
         logit = foreground_logit(output.deep[0] if output.deep else output.logits)
         known = shrink_mask(mask, (logit.shape[1], logit.shape[2]), settings.target)
         if output.label is None:
-            confident = torch.zeros_like(located, dtype=torch.float32)
+            confidence = torch.zeros_like(located, dtype=torch.float32)
         else:
-            confident = class_confidence(output.label, labels, settings.confidence)
+            confidence = class_confidence(output.label, labels, settings.confidence)
         location = locate(
             logit,
             known,
             located,
-            confident,
+            confidence,
             rule=settings.pseudo_labels,
             tau=settings.tau,
             alpha=settings.alpha,
         )
-        borrowed = (location.weight > 0) & ~located
-        return {"location": location_loss(logit, location), "pseudo": borrowed.float().mean()}
+        pseudo = (location.weight > 0) & ~located
+        return {"location": location_loss(logit, location), "pseudo": pseudo.float().mean()}
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of N cases: class index (N,), UNKNOWN where there is none, and bool (N,) whether there is a mask
-    or a box.
-    """
+class CaseLabels:
+    """Class indices (N,) of cases, UNKNOWN where not known, and booleans (N,): whether there is a mask or a box."""
 
     labels: Tensor
     located: Tensor
@@ -128,24 +126,24 @@ class Known:
         return self.labels[index].to(device), self.located[index].to(device)
 
 
-def know(cases: Sequence[Case], classes: Sequence[str], needed: bool = True) -> Known:
-    """Class indices and locations of cases, in their order.
+def case_labels(cases: Sequence[Case], classes: Sequence[str], needed: bool = True) -> CaseLabels:
+    """The labels of cases, in their order.
 
     Raises:
-        InputError: a label that is none of `classes`, or none where it is needed; names the case.
+        InputError: a label is `needed`, but missing or none of `classes`; names the case.
 
     >>> from pathlib import Path
-    >>> know([Case("a", Path("a.png"), label="benign")], ["malignant", "benign"])
-    Known(labels=tensor([1]), located=tensor([False]))
+    >>> case_labels([Case("a", Path("a.png"), label="benign")], ["malignant", "benign"])
+    CaseLabels(labels=tensor([1]), located=tensor([False]))
     """
     index = {name: k for k, name in enumerate(classes)}
     for case in cases:
         if needed and case.label not in index:
             raise InputError(
-                f"case '{case.id}' has the label '{case.label}', which is none of {', '.join(classes)}: choose "
-                "data.labels, or name all in the stage's joint.classes"
+                f"the label of case '{case.id}' is '{case.label}', not one of {', '.join(classes)}: select labels with "
+                "data.labels, or list all in the stage's joint.classes"
             )
-    return Known(
+    return CaseLabels(
         torch.tensor([index.get(case.label, UNKNOWN) for case in cases], dtype=torch.long),
         torch.tensor([case.has_reference for case in cases], dtype=torch.bool),
     )
@@ -156,23 +154,25 @@ class Joint:
 
     Args:
         network: returns an `Output` with a label, logits, or both.
-        loss: what it is told.
-        train: what is known of the training cases, in the order of their views.
-        validation: the same of the validation cases.
+        loss: against the references.
+        train: labels of the training cases, in the order of their views.
+        validation: labels of the validation cases.
 
     Attributes:
-        score: the validation numbers that select the epoch.
+        score: names of the validation numbers that select the epoch.
 
     >>> from segdistill.models.registry import create_network
     >>> from segdistill.training.settings import JointSettings
-    >>> known = Known(torch.tensor([0, 1]), torch.tensor([True, False]))
-    >>> task = Joint(create_network("lanet_resnet18", base=4), JointLoss(JointSettings()), known, known)
+    >>> labels = CaseLabels(torch.tensor([0, 1]), torch.tensor([True, False]))
+    >>> task = Joint(create_network("lanet_resnet18", base=4), JointLoss(JointSettings()), labels, labels)
     >>> batch = {"image": torch.zeros(2, 3, 64, 64), "mask": torch.zeros(2, 64, 64).long(), "index": torch.arange(2)}
     >>> list(task.losses(batch, "network"))
     ['loss', 'classification', 'location', 'pseudo']
     """
 
-    def __init__(self, network: nn.Module, loss: JointLoss, train: Known, validation: Known) -> None:
+    def __init__(
+        self, network: nn.Module, loss: JointLoss, train: CaseLabels, validation: CaseLabels
+    ) -> None:
         self.players: dict[str, nn.Module] = {"network": Trainee(network)}
         self.loss, self.train, self.validation = loss, train, validation
         self.score = loss.settings.score
@@ -188,8 +188,8 @@ class Joint:
 
 
 @torch.no_grad()
-def validate_joint(network: nn.Module, loss: JointLoss, batch: Batch, known: Known) -> dict[str, Tensor]:
-    """Loss, Dice and accuracy per case; what is not known of a case, or not learned, is left out."""
+def validate_joint(network: nn.Module, loss: JointLoss, batch: Batch, known: CaseLabels) -> dict[str, Tensor]:
+    """Loss, Dice and accuracy per case; without values that are not known of a case, or not learned."""
     output: Output = network(batch["image"])
     labels, located = known.of(batch)
     parts = loss(output, batch["mask"], labels, located)
@@ -213,19 +213,21 @@ class JointDistillation(Distillation):
     """As `Distillation`, with a joint loss against the references in place of the segmentation loss.
 
     Args:
-        joint: what the student is told by the references.
-        train, validation: what is known of the cases, in the order of their views.
-        rest, named: what `Distillation` takes.
+        joint: the loss against the references.
+        train, validation: labels of the cases, in the order of their views.
+        rest, named: arguments of `Distillation`.
 
     >>> JointDistillation(None, None, None, None, None, [], None, {})
     Traceback (most recent call last):
     segdistill.errors.InputError: distillation needs at least one teacher
     """
 
-    def __init__(self, joint: JointLoss, train: Known, validation: Known, *rest: Any, **named: Any) -> None:
+    def __init__(
+        self, joint: JointLoss, train: CaseLabels, validation: CaseLabels, *rest: Any, **named: Any
+    ) -> None:
         super().__init__(*rest, **named)
         if self.finetune is not None:
-            raise InputError("a joint student's teachers cannot be fine-tuned: leave out finetune_teachers")
+            raise InputError("teachers of a joint student cannot be fine-tuned: remove finetune_teachers")
         self.joint, self.train, self.validation = joint, train, validation
         self.score = joint.settings.score
 
@@ -234,5 +236,5 @@ class JointDistillation(Distillation):
         return self.joint(output, batch["mask"], *self.train.of(batch))
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """Per-case loss, Dice and accuracy of the student, as far as they are known."""
+        """Per-case loss, Dice and accuracy of the student; see `validate_joint`."""
         return validate_joint(self.players[STUDENT], self.joint, batch, self.validation)

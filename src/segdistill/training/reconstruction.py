@@ -1,4 +1,4 @@
-"""The auto-encoder task: learns to compress the features of a frozen network (LightVessel, Eq. 1)."""
+"""The auto-encoder task: compresses the features of a frozen network (LightVessel, Eq. 1)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from segdistill.distillation import FeatureAutoEncoders, Teacher
-from segdistill.distillation.layers import pick
+from segdistill.distillation import Teacher
+from segdistill.distillation.methods.lightvessel import FeatureAutoEncoders
 from segdistill.training.task import Batch, Trainee
 
 
@@ -24,14 +24,14 @@ class _Codes(Trainee):
 class Reconstruction:
     """L_Rec = mean |feature in - feature out|, the sum over the layers of one network.
 
-    The auto-encoders share no weight, so that they learn as if each was trained alone.
+    The auto-encoders share no weights, so they learn as if each was trained alone.
 
     Args:
-        autoencoders: of the layers; they are what is saved.
-        teacher: the frozen network whose features they learn; for a student's it is the student trained without
+        autoencoders: of the layers; trained and saved.
+        teacher: the frozen network of the features; for a student's auto-encoders, the student trained without
             distillation.
 
-    >>> from segdistill.distillation import feature_autoencoder
+    >>> from segdistill.distillation.methods.lightvessel import feature_autoencoder
     >>> from segdistill.models.registry import create_network
     >>> network = create_network("simplified_unet", widths=[2, 4, 4, 4])
     >>> task = Reconstruction(feature_autoencoder(network, size=8), Teacher("net", network))
@@ -54,8 +54,6 @@ class Reconstruction:
             return {"loss": torch.stack(list(self._errors(batch).values())).sum(0)}
 
     def _errors(self, batch: Batch) -> dict[str, Tensor]:
-        image = batch["image"]
-        name = f"network '{self.teacher.name}'"
-        features = pick(self.teacher(image).features, self.layers, image, name)
+        features = self.teacher(batch["image"], self.layers).features
         errors: dict[str, Tensor] = self.players["autoencoders"](features)
         return errors

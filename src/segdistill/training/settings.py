@@ -1,4 +1,4 @@
-"""How a stage is trained: plain settings that refuse unknown keys and wrong types."""
+"""Settings of training; unknown keys and wrong types are refused."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class FitSettings(_Settings):
         return (epoch + 1) % every == 0 or epoch + 1 == epochs
 
     def length(self, steps: int) -> tuple[int, int]:
-        """(epochs, optimiser steps in all) where an epoch has `steps`.
+        """(epochs, optimiser steps in all), if an epoch has `steps`.
 
         >>> FitSettings(epochs=2).length(10), FitSettings(steps=25).length(10)
         ((2, 20), (3, 25))
@@ -237,7 +237,7 @@ class JointSettings(_Settings):
 
     @property
     def score(self) -> tuple[str, ...]:
-        """The validation numbers whose mean selects the epoch, as far as there are any.
+        """Names of the validation numbers whose mean selects the epoch.
 
         >>> JointSettings(select_by="both").score
         ('val_accuracy', 'val_dice')
@@ -248,7 +248,7 @@ class JointSettings(_Settings):
     @model_validator(mode="after")
     def _consistent(self) -> JointSettings:
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes: a label twice")
+            raise ValueError("classes lists a label twice")
         weights = self.class_weights
         if weights is not None and (len(weights) != len(self.classes) or min(weights) <= 0):
             raise ValueError(f"class_weights: give {len(self.classes)} positive numbers, one for each class")

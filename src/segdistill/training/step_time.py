@@ -1,4 +1,4 @@
-"""How long a training step takes: several tasks in turns, so that a busy machine slows all of them alike."""
+"""Duration of a training step: several tasks in turns, so that other load on the machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -11,44 +11,37 @@ from lightning_fabric import Fabric
 
 from segdistill.data.views import Views, batches
 from segdistill.training.distillation import Distillation
-from segdistill.training.loop import _Position, _set_up, _step
+from segdistill.training.loop import Training
 from segdistill.training.settings import FitSettings
-from segdistill.training.targets import is_silent, speaking
-from segdistill.training.task import Batch, Task, in_turn
+from segdistill.training.targets import is_empty
+from segdistill.training.task import Batch, Task
 from segdistill.training.validation import to_device
 
 Turn = Callable[[], object]
 
 
 def stepper(task: Task, views: Views, settings: FitSettings, fabric: Fabric) -> Turn:
-    """What takes one optimiser step of a task, its images made on the way as the loop does without spare cores."""
-    turns = in_turn(task, _set_up(task, settings, fabric, 10_000))
-    position, source = _Position(), _endless(views, settings)
-
-    def step() -> None:
-        group = [next(source) for _ in range(settings.accumulate)]
-        _step(task, turns, group, settings, fabric, position)
-
-    return step
+    """A function that takes one optimiser step of a task, its images included, as the loop does without spare cores."""
+    training, source = Training(task, settings, fabric, 10_000), _endless(views, settings)
+    return lambda: training.step(source)
 
 
-def asker(task: Distillation, views: Views, settings: FitSettings, fabric: Fabric) -> Turn:
-    """What asks the teachers of one optimiser step's images, and takes what the method needs of their answers."""
+def teacher_stepper(task: Distillation, views: Views, settings: FitSettings, fabric: Fabric) -> Turn:
+    """A function that computes the teachers' targets for the images of one optimiser step."""
     source = _endless(views, settings)
     waiting = [to_device(next(source), fabric, settings.channels_last) for _ in range(4)]
 
     @torch.no_grad()
-    def ask() -> None:
+    def step() -> None:
         for _ in range(settings.accumulate):
             waiting.append(batch := waiting.pop(0))
-            given = task.teacher_weights[batch["index"].cpu()]
-            rows = [speaking(given[:, j]) for j in range(len(task.teachers))]
-            teacher_targets = task._answers(batch, rows)
-            for j in (j for j, own in enumerate(rows) if not is_silent(own)):
+            _, rows = task.given_weights(batch)
+            targets = task.teacher_targets(batch, rows)
+            for j in (j for j, own in enumerate(rows) if not is_empty(own)):
                 for name in task.methods:
-                    teacher_targets.targets(j, name)
+                    targets.targets(j, name)
 
-    return ask
+    return step
 
 
 def _endless(views: Views, settings: FitSettings) -> Iterator[Batch]:
@@ -61,7 +54,7 @@ def _endless(views: Views, settings: FitSettings) -> Iterator[Batch]:
 def median_seconds(
     turns: Sequence[Turn], device: torch.device, rounds: int = 15, warm_up: int = 3
 ) -> list[float]:
-    """Median seconds of each part over rounds in which all take their turn.
+    """Median seconds of each function over rounds in which each is called once.
 
     >>> median_seconds([lambda: None, lambda: time.sleep(0.01)], torch.device("cpu"), rounds=3)[1] > 0.009
     True

@@ -1,9 +1,9 @@
-"""What is trained: players, and the losses of each."""
+"""Tasks: the networks that are trained (players), and the losses of each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,41 +19,27 @@ Batch = dict[str, Tensor]
 
 
 class Task(Protocol):
-    """Players with an optimiser each; the first is the one that is validated, selected and saved.
+    """Players, each with an optimiser; the first is validated, selected and saved.
 
     The loop replaces the entries of `players` by their distributed wrappers, so `losses` must call the networks
-    through this dictionary. An epoch is judged by the validation numbers that its attribute `score` names.
-    Players take their turns on a batch in this order, or in that of the attribute `turns`, all their names.
+    through this dictionary. The attribute `score` names the validation numbers whose mean selects an epoch
+    (`val_dice` without it). Players take their turns on a batch in the order of `players`, or of the attribute
+    `turns`, which lists all their names.
     """
 
     players: dict[str, nn.Module]
 
     def losses(self, batch: Batch, player: str) -> dict[str, Tensor] | None:
-        """`loss` and its named parts for this player's turn; None when the batch holds nothing for it."""
+        """`loss` and its named parts for this player's turn; None if the batch has nothing for it."""
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """(B,) values per case of the first player: `loss`, and `dice` where a reference is known."""
+        """(B,) values per case of the first player: `loss`, and `dice` for cases with a reference."""
 
 
-class _Named(Protocol):
-    name: str
+def epoch_score(task: Task, row: Mapping[str, float]) -> float | None:
+    """The mean of the validation numbers by which the task selects an epoch; None if none of them was measured.
 
-
-Player = TypeVar("Player", bound=_Named)
-
-
-def in_turn(task: Task, players: Sequence[Player]) -> list[Player]:
-    """The players in the order of their turns on a batch."""
-    order = list(getattr(task, "turns", task.players))
-    return sorted(players, key=lambda player: order.index(player.name))
-
-
-def judge(task: Task, row: Mapping[str, float]) -> float | None:
-    """How good an epoch is: the mean of the validation numbers that the task names in `score`, else `val_dice`.
-
-    None when none of them was measured.
-
-    >>> judge(None, {"val_dice": 0.5}), judge(None, {"loss": 1.0})
+    >>> epoch_score(None, {"val_dice": 0.5}), epoch_score(None, {"loss": 1.0})
     (0.5, None)
     """
     found = [row[name] for name in getattr(task, "score", ("val_dice",)) if name in row]
@@ -61,13 +47,13 @@ def judge(task: Task, row: Mapping[str, float]) -> float | None:
 
 
 class Trainee(nn.Module):
-    """A network that hands out only the features that its task reads: the others need no copy to float32.
+    """A player: a network that returns only the features that its task reads, since each costs a copy to float32.
 
     Args:
-        network: what is trained, validated, selected and saved.
+        network: trained, validated, selected and saved.
         features: layers (distillation/layers.py); the output has them under these very names.
-        companions: learned parts of the task, such as a distillation method's: optimised and checkpointed with the network, but
-            no part of its weights, so they never reach a model file.
+        companions: learned parts of the task, such as those of distillation methods: optimised and checkpointed with
+            the network, but not saved with its weights, so they never reach a model file.
         lr: a learning rate of its own, in place of the stage's.
 
     >>> Trainee(nn.Identity()).network
@@ -78,15 +64,15 @@ class Trainee(nn.Module):
         self,
         network: nn.Module,
         features: tuple[str, ...] = (),
-        companions: Mapping[str, nn.Module] | None = None,
+        companions: Sequence[nn.Module] = (),
         lr: float | None = None,
     ) -> None:
         super().__init__()
         self.network, self.features, self.lr = network, features, lr
-        self.companions = nn.ModuleDict(companions)
+        self.companions = nn.ModuleList(companions)
 
     def forward(self, image: Tensor) -> Output:
-        """Output of the network for (B, C, H, W), its features reduced to those asked for."""
+        """Output of the network for (B, C, H, W), with those features only."""
         output: Output = self.network(image)
         return output._replace(features=pick(output.features, self.features, image))
 
@@ -115,7 +101,7 @@ def validate_segmentation(network: nn.Module, loss: nn.Module, batch: Batch) -> 
     overlap = (predicted & reference).flatten(1).sum(1).float()
     total = predicted.flatten(1).sum(1) + reference.flatten(1).sum(1)
     dice = torch.where(total > 0, 2 * overlap / total.clamp(min=1), torch.ones_like(overlap))
-    # images of one size: the mean over a batch stands for each of its cases
+    # images have one size, so the mean over a batch is used for each of its cases
     return {"loss": loss(output.logits, target).float().expand(len(target)), "dice": dice}
 
 
@@ -126,9 +112,8 @@ class Supervised:
         network: returns an `Output` with logits.
         loss: logits (B, C, H, W) and class indices (B, H, W) to a scalar.
         deep: "sum" adds the loss of every side output (`Output.deep`), each in full: U2-Net's loss (Qin et al. 2020).
-            None trains the network's output alone. Validation is of that in either case.
+            None trains the network's output alone. Validation always measures that output.
 
-    >>> import torch
     >>> from segdistill.losses import create_loss
     >>> from segdistill.models.registry import create_network
     >>> task = Supervised(create_network("simplified_unet", widths=[2, 4, 4, 4, 4]), create_loss("dice"))
@@ -145,14 +130,14 @@ class Supervised:
         """Loss of the network on a batch; with side outputs `deep` is the sum of theirs.
 
         Raises:
-            InputError: side outputs are asked for, and the network has none.
+            InputError: `deep` is set, but the network has no side outputs.
         """
         output: Any = self.players[player](batch["image"])
         parts = segmentation_parts(self.loss, output.logits, batch["mask"])
         if self.deep is None:
             return parts
         if not output.deep:
-            raise InputError("deep: sum needs a network with side outputs, such as u2net: leave deep out")
+            raise InputError("deep: sum needs a network with side outputs, such as u2net: remove deep")
         size = batch["mask"].shape[1:]
         sides = [self.loss(enlarged(logits, size), batch["mask"]) for logits in output.deep]
         deep = torch.stack(sides).sum()
@@ -164,7 +149,7 @@ class Supervised:
 
 
 def enlarged(logits: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Logits (B, C, h, w) at the reference's size; it is the probability that is brought up, not the logit.
+    """Logits (B, C, h, w) at the reference's size; the probabilities are interpolated, not the logits.
 
     >>> enlarged(torch.zeros(1, 1, 2, 2), (4, 4)).exp().unique().tolist()
     [0.5]

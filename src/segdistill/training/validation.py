@@ -1,4 +1,4 @@
-"""Validation between epochs, and the way of a batch to its device."""
+"""Validation between epochs, and moving batches to the device."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from segdistill.training.task import Batch, Task
 
 
 def spare_threads(settings: FitSettings, device: torch.device) -> int:
-    """Threads that prepare batches: on a CPU only on cores that the network leaves idle.
+    """Number of threads that prepare batches: on a CPU only on cores that the network leaves idle.
 
-    A thread that takes one of the network's cores makes all the others wait: on two cores a step took 117 ms without
-    it and 125 to 140 ms with it.
+    A thread on one of the network's cores makes all the others wait: on two cores a step took 117 ms without it and
+    125 to 140 ms with it.
 
     >>> spare_threads(FitSettings(workers=3), torch.device("cpu"))
     3
@@ -40,7 +40,7 @@ def to_device(batch: Batch, fabric: Fabric, channels_last: bool) -> Batch:
 def validate(
     task: Task, module: nn.Module, views: Views, settings: FitSettings, fabric: Fabric
 ) -> dict[str, float]:
-    """Mean over cases of what the task says of each, named val_*."""
+    """Mean over cases of the task's validation values, named val_*."""
     module.eval()
     values: dict[str, list[Tensor]] = {}
     source = batches(

@@ -1,1 +1,1 @@
-"""What teachers give for each view, computed once and kept on disk."""
+"""The targets of teachers for each view, computed once and kept on disk."""

@@ -1,20 +1,19 @@
-"""One entry of the method cache on disk: records in order, and how many of them are good."""
+"""One entry of the teacher cache on disk: records in order, and how many of them are valid."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import BaseFileLock, FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,13 +23,13 @@ from segdistill.files import write_json
 
 Kind = Literal["half", "float32", "bool", "int64"]
 FEW = 64
-"""Up to so many numbers per sample are kept as they are: cosines and errors cost nothing."""
-_LARGEST = 15  # the largest value of a record becomes at most 2^15, which leaves half precision its whole range below
+"""Up to this many numbers per sample stay float32: cosines and errors are small."""
+_LARGEST = 15  # the largest value of a record becomes at most 2^15: all of half precision's range lies below
 
 
 @dataclass(frozen=True)
 class Item:
-    """One named tensor of a record; `offset` and `bytes` say where it lies."""
+    """One named tensor of a record, at `offset` and `bytes` long."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,9 +39,9 @@ class Item:
 
 
 class Layout:
-    """Where in a record the items lie.
+    """The places of items in a record.
 
-    Numbers are kept in half precision times a power of two of each record, so that neither large nor small ones
+    Numbers are stored in half precision times a power of two for each record, so that neither large nor small ones
     are lost: the relative error is at most 2^-11 down to 2^-29 of the record's largest value. Up to 64 numbers per
     sample stay float32.
 
@@ -60,16 +59,16 @@ class Layout:
 
     @classmethod
     def of(cls, targets: Targets) -> Layout:
-        """The layout of what was said of a batch.
+        """The layout for the targets of a batch.
 
         Raises:
-            InputError: a value that is not one per sample.
+            InputError: a target does not have one value for each sample.
         """
         items: list[Item] = []
         offset = 0
         batch = {len(value) if value.ndim else 0 for value in targets.values()}
         if len(batch) != 1 or 0 in batch:
-            raise InputError("it does not say one thing per sample")
+            raise InputError("its targets do not have one value for each sample")
         for name, value in targets.items():
             shape, count = tuple(value.shape[1:]), math.prod(value.shape[1:])
             kind: Kind = "bool" if value.dtype == torch.bool else "int64"
@@ -84,7 +83,7 @@ class Layout:
         """(B, length) records.
 
         Raises:
-            InputError: a number is not finite.
+            InputError: a number is NaN or infinite.
         """
         batch = len(next(iter(targets.values())))
         records = np.zeros((batch, self.length), np.uint8)
@@ -93,7 +92,7 @@ class Layout:
             if item.kind in ("half", "float32"):
                 value = value.float()
                 if not bool(torch.isfinite(value).all()):
-                    raise InputError("it says numbers that are not finite")
+                    raise InputError("its targets contain NaN or infinity")
             parts = [value.contiguous()]
             if item.kind == "half":
                 power = _power(value)
@@ -103,7 +102,7 @@ class Layout:
         return records
 
     def unpack(self, records: Tensor) -> Targets:
-        """What was said, from uint8 records (b, length); numbers in float32."""
+        """The targets, from uint8 records (b, length); numbers in float32."""
         targets: Targets = {}
         for item in self.items:
             content = records[:, item.offset : item.offset + item.bytes]
@@ -116,7 +115,7 @@ class Layout:
         return targets
 
     def to_list(self) -> list[dict[str, Any]]:
-        """For a JSON file."""
+        """Plain values for a JSON file."""
         return [asdict(item) | {"shape": list(item.shape)} for item in self.items]
 
     @classmethod
@@ -140,21 +139,21 @@ ABOUT = "entry.json"
 STATE = "state.json"
 RECORDS = "records.bin"
 LOCK = ".lock"
-_CHECKED_BYTES = 1 << 30  # content is checked on opening up to this size, the length alone beyond
+_CHECKED_BYTES = 1 << 30  # up to this size the content is checked on opening; of larger files only the length
 
 
 class Entry:
-    """What one method takes from one teacher, of view 0 of every row, then of view 1, and so on.
+    """The targets of one method from one teacher: view 0 of every row, then view 1, and so on.
 
-    Records are only ever appended. How many are good is written after they are, whole or not at all, with their
-    checksum: what a kill, a full disk or a second writer leaves behind them is never read.
+    Records are only appended. Their count and checksum are written after them, whole or not at all, so that nothing
+    is read that a kill, a full disk or a second writer left behind.
 
     Args:
         folder: of this entry; its name is a hash of `facts`.
-        facts: all that decides the records; an entry of other facts counts as absent.
+        facts: everything that decides the records; an entry with other facts counts as absent.
 
     Attributes:
-        count: the number of good records.
+        count: the number of valid records.
         crc: their checksum.
         layout: of a record; None while the entry is absent.
     """
@@ -167,7 +166,7 @@ class Entry:
         self.refresh()
 
     def refresh(self) -> None:
-        """Reads again what is on disk: another process may have filled it."""
+        """Reads the state on disk again: another process may have filled it."""
         self.count, self.crc, self.layout = 0, 0, None
         with suppress(OSError, ValueError, KeyError, TypeError):
             about = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
@@ -181,7 +180,7 @@ class Entry:
                 self.count, self.crc = count, crc
 
     def begin(self, layout: Layout) -> None:
-        """Makes the entry's folder; records that lie there in another layout are given up."""
+        """Makes the entry's folder; records in another layout are dropped."""
         if self.layout is None or self.layout.to_list() != layout.to_list():
             self.count, self.crc = 0, 0
             (self.folder / STATE).unlink(missing_ok=True)
@@ -189,7 +188,7 @@ class Entry:
         self.layout = layout
 
     def missing(self, wanted: int) -> int:
-        """How many of `wanted` records are not there yet."""
+        """How many of `wanted` records are missing."""
         return max(0, wanted - self.count)
 
     def records(self, count: int) -> NDArray[np.uint8]:
@@ -198,61 +197,50 @@ class Entry:
         assert count <= self.count
         return np.memmap(self.folder / RECORDS, np.uint8, "r", shape=(count, self.layout.length))
 
-    @contextmanager
-    def appending(self) -> Iterator[Appender]:
-        """Gives what appends records; at the end, however it comes, those that were written whole are kept."""
-        appender = Appender(self)
-        try:
-            yield appender
-        finally:
-            appender.close()
-
 
 class Appender:
-    """Appends records to an entry: see `Entry.appending`."""
+    """Appends records to an entry that has begun, until `close`; all records that were written whole are kept.
+
+    Attributes:
+        count: the number of records, saved or not.
+    """
 
     def __init__(self, entry: Entry) -> None:
         assert entry.layout is not None
         self._entry, self._length = entry, entry.layout.length
-        self._count: int = entry.count
-        self._crc: int = entry.crc
+        self.count, self._crc = entry.count, entry.crc
         path = entry.folder / RECORDS
-        if not entry.count:  # a new file: whoever has mapped the old one keeps it
+        if not entry.count:  # a new file: a process that has mapped the old one keeps it
             path.unlink(missing_ok=True)
         self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115 - closed by close
         self._file.truncate(entry.count * self._length)
         self._file.seek(0, os.SEEK_END)
 
-    @property
-    def count(self) -> int:
-        """The number of records, saved or not."""
-        return self._count
-
     def append(self, records: NDArray[np.uint8]) -> None:
-        """Writes (B, length) records; they count from the next `save` on.
+        """Writes (B, length) records; they are valid after the next `save`.
 
         Raises:
             OSError: the disk is full.
         """
         content = np.ascontiguousarray(records).tobytes()
         written = 0
-        while written < len(content):  # plain writes: through a map a full disk would end the process
+        while written < len(content):  # plain writes: with a memory map a full disk would end the process
             written += self._file.write(content[written:])
-        self._count += len(records)
+        self.count += len(records)
         self._crc = zlib.crc32(content, self._crc)
 
     def save(self) -> None:
-        """Makes what was appended count."""
-        if self._count == self._entry.count:
+        """Makes the appended records valid."""
+        if self.count == self._entry.count:
             return
         os.fsync(self._file.fileno())  # the count must not overtake the records
-        write_json(self._entry.folder / STATE, {"count": self._count, "crc32": self._crc})
-        self._entry.count, self._entry.crc = self._count, self._crc
+        write_json(self._entry.folder / STATE, {"count": self.count, "crc32": self._crc})
+        self._entry.count, self._entry.crc = self.count, self._crc
 
     def close(self) -> None:
-        """Saves, and gives back the space of a record that did not fit."""
+        """Saves, and cuts off a record that did not fit."""
         try:
-            with suppress(InputError, OSError):  # a full disk: what was saved before stays
+            with suppress(InputError, OSError):  # a full disk: earlier records stay
                 self.save()
             self._file.truncate(self._entry.count * self._length)
         finally:
@@ -260,7 +248,7 @@ class Appender:
 
 
 def _is_sound(path: Path, length: int, crc: int) -> bool:
-    """Whether the first `length` bytes of a file are there, and are those that were written."""
+    """Whether the first `length` bytes of a file exist and have the checksum."""
     if path.stat().st_size < length:
         return False
     if length > _CHECKED_BYTES:
@@ -272,16 +260,11 @@ def _is_sound(path: Path, length: int, crc: int) -> bool:
     return value == crc and not left
 
 
-def try_lock(folder: Path) -> IO[str] | None:
-    """A file that gives this process alone the right to append in a folder, until it is closed; None if another has it.
-
-    The right ends with the process, however that ends.
-    """
+def try_lock(folder: Path) -> BaseFileLock | None:
+    """A lock on appending in a folder, until its release or the end of the process; None if another holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / LOCK, "w")  # noqa: SIM115 - closed by the caller
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        return None
-    return lock
+    lock = FileLock(folder / LOCK)
+    with suppress(Timeout):
+        lock.acquire(blocking=False)
+        return lock
+    return None

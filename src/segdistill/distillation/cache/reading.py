@@ -1,8 +1,8 @@
-"""The method cache: what teachers say of the V views of each row is computed once, and read by every epoch.
+"""The teacher cache: targets computed once for V views of each row, then read in every epoch.
 
-A view is fixed by (seed, number, row), and a teacher is frozen: what it says of a view never changes. It is kept in one
-folder for all runs, stages, methods and seeds; the name of an entry is a hash of all that decides it, so that what
-another teacher said, or said of other pixels, is never found.
+A view is fixed by (seed, number, row), and a teacher is frozen: its targets for a view never change. All runs, stages,
+methods and seeds share one folder. The name of an entry is a hash of everything that decides its content, so targets
+of another teacher, or for other pixels, are never used.
 """
 
 from __future__ import annotations
@@ -17,34 +17,35 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from segdistill.data.views import Batch, Views
-from segdistill.distillation.base import Cacheable, DistillationMethod, Targets
+from segdistill.distillation.base import DistillationMethod, Targets
 from segdistill.distillation.cache.entry import Entry
 from segdistill.errors import InputError
 from segdistill.files import sha256_text
 
 VERSION = 1
 LOGITS = ""
-"""The name under which a soft prediction is kept for `Recalled.logits`, beside the names of the method."""
+"""The method name under which a soft prediction is kept for `CachedTargets.logits`."""
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One thing to keep of one teacher.
+    """The targets of one method from one teacher.
 
     Attributes:
         teacher: its position among the teachers.
-        methods: the name under which it is asked for.
-        term: of a composed method, by the name that `within` takes (composed.py); "" for one that is not.
-        method: extracts it.
-        facts: all that decides what is extracted, but for the rows.
-        rows: positions in the views of which the teacher speaks.
+        name: of the method in the recipe.
+        term: of a composed method, by the name that `term_targets` takes; "" for one that is not.
+        method: computes the targets.
+        facts: everything that decides the targets, but for the rows.
+        rows: positions in the views on which the teacher is active.
     """
 
     teacher: int
-    methods: str
+    name: str
     term: str
     method: DistillationMethod
     facts: Mapping[str, Any]
@@ -53,7 +54,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Slot:
-    """Where something wanted lies; two slots may share an entry."""
+    """Wanted targets and their entry; two slots may share an entry."""
 
     wanted: Wanted
     entry: Entry
@@ -66,13 +67,13 @@ class Slot:
 
 
 class TargetCache:
-    """What teachers say of views, in a folder. `cache_filling.fill` completes it; `attach` puts it into the batches.
+    """Teachers' targets for views, in a folder. `filling.fill` completes it; `attach` adds them to the batches.
 
     Args:
         folder: holds one folder per entry.
         views: of the training cases.
-        count: how many views of each row are kept.
-        wanted: what is kept of whom; equal facts share an entry.
+        count: number of views of each row.
+        wanted: of all teachers; equal facts share an entry.
     """
 
     def __init__(self, folder: Path, views: Views, count: int, wanted: Sequence[Wanted]) -> None:
@@ -91,7 +92,7 @@ class TargetCache:
             self.slots.append(Slot(part, entries[key], where))
 
     def missing(self, slot: Slot) -> int:
-        """How many records a slot lacks, as far as this process knows (`Entry.refresh` looks again)."""
+        """How many records a slot lacks, as far as this process knows (`Entry.refresh` reads again)."""
         return slot.entry.missing(self.count * len(slot.wanted.rows))
 
     @property
@@ -105,13 +106,13 @@ class TargetCache:
         return True
 
     def attach(self) -> None:
-        """From now on the batches of the views hold what their rows' teachers said.
+        """Adds the records of their rows to all further batches of the views.
 
         Raises:
-            InputError: something is missing, or damaged.
+            InputError: a record is missing, or damaged.
         """
         if not self.is_filled:
-            raise InputError(f"the method cache {self.folder} is not complete: run the recipe again")
+            raise InputError(f"the teacher cache {self.folder} is not complete: run the recipe again")
         parts = {}
         for slot in self.slots:
             length = len(slot.wanted.rows)
@@ -122,59 +123,58 @@ class TargetCache:
             for name, (where, records, length) in parts.items():
                 own = where[rows]
                 own = own[own >= 0]
-                if not len(own):  # the teacher is silent: any record, whose weight is 0
+                if not len(own):  # no active row: any record, with weight 0
                     own = np.zeros(1, np.int64)
                 found[name] = np.asarray(records[number * length + own])
             return found
 
         self.views.beside = beside
 
-    def recall(self, batch: Batch) -> CachedBatch:
-        """The answers that lie in a batch of the views."""
-        return CachedBatch(self.slots, batch)
+    def read(self, batch: Batch) -> CachedTargets:
+        """The targets in a batch of the views."""
+        return CachedTargets(self.slots, batch)
 
 
-class CachedBatch:
-    """Teachers' answers out of a batch, for training/distillation.py."""
+class CachedTargets:
+    """The teachers' targets that a batch holds: see `training.targets.TeacherTargets`."""
 
     def __init__(self, slots: Sequence[Slot], batch: Batch) -> None:
         self._batch = batch
         self._slots: dict[tuple[int, str], list[Slot]] = {}
         for slot in slots:
-            self._slots.setdefault((slot.wanted.teacher, slot.wanted.methods), []).append(slot)
-        self._kept: dict[str, Targets] = {}
+            self._slots.setdefault((slot.wanted.teacher, slot.wanted.name), []).append(slot)
+        self._unpacked: dict[str, Targets] = {}
 
     def logits(self, teacher: int) -> Tensor | None:
-        """(rows, C, ...) log-probabilities, which softmax leaves as they are; None where none are kept."""
+        """(rows, C, ...) log-probabilities, which softmax leaves unchanged; None if they are not in the cache."""
         return self.targets(teacher, LOGITS)["log_probability"] if (teacher, LOGITS) in self._slots else None
 
-    def targets(self, teacher: int, methods: str) -> Targets:
-        """What the method would have extracted from the teacher's answer."""
+    def targets(self, teacher: int, method: str) -> Targets:
+        """The targets of a method, by its name."""
         whole: Targets = {}
-        for slot in self._slots[teacher, methods]:
-            if slot.name not in self._kept:
+        for slot in self._slots[teacher, method]:
+            if slot.name not in self._unpacked:
                 assert slot.entry.layout is not None
-                self._kept[slot.name] = slot.entry.layout.unpack(self._batch[slot.name])
-            kept, method = self._kept[slot.name], slot.wanted.method
-            targets = method.recall(kept) if isinstance(method, Cacheable) else kept
+                self._unpacked[slot.name] = slot.entry.layout.unpack(self._batch[slot.name])
             start = f"{slot.wanted.term}/" if slot.wanted.term else ""
+            targets = slot.wanted.method.from_cache(self._unpacked[slot.name])
             whole |= {start + name: value for name, value in targets.items()}
         return whole
 
 
-def extraction(method: DistillationMethod) -> dict[str, Any]:
-    """All that decides what a distillation method of one term extracts from a given answer, but for networks that it holds.
+def cache_facts(method: DistillationMethod) -> dict[str, Any]:
+    """Everything that decides the targets of a method of one term for a given output, but for networks that it holds.
 
-    These are its attributes of plain types, less those that only `loss` reads, and the hash of its source: what older
-    code extracted is stale.
+    These are its attributes of plain types, without its `loss_options`, and the hash of its source, so that targets
+    of older code are not used.
 
-    >>> from segdistill.distillation import AttentionTransfer, SoftPrediction
-    >>> extraction(SoftPrediction(4.0)) == extraction(SoftPrediction(1.0))  # kept at temperature 1
+    >>> from segdistill.distillation import create_method
+    >>> def same(name, first, second):
+    ...     return cache_facts(create_method(name, **first)) == cache_facts(create_method(name, **second))
+    >>> same("soft_prediction", {"temperature": 4.0}, {"temperature": 1.0})  # kept at temperature 1
     True
-    >>> extraction(AttentionTransfer(norm="l1")) == extraction(AttentionTransfer(exponent=1))
-    True
-    >>> extraction(AttentionTransfer(exponent=2)) == extraction(AttentionTransfer(exponent=1))
-    False
+    >>> same("attention_transfer", {"norm": "l1"}, {}), same("attention_transfer", {"exponent": 2}, {})
+    (True, False)
 
     Raises:
         InputError: it cannot be cached.
@@ -182,17 +182,16 @@ def extraction(method: DistillationMethod) -> dict[str, Any]:
     kind = type(method)
     if not method.cacheable:
         raise InputError(
-            f"method {kind.__name__} cannot be cached, since what it takes from a teacher changes in training: set "
-            "cache: false"
+            f"method {kind.__name__} cannot be cached, since a teacher's targets change in training: set cache: false"
         )
-    if isinstance(method, Cacheable):
-        return {"kept": method.keeps, "source": _source(kind.keep)}  # type: ignore[attr-defined]
+    if method.cache_form:
+        return {"form": method.cache_form, "source": _source(kind.to_cache)}
     read = {
         name: value
         for name, value in vars(method).items()
-        if name not in method.compares and _is_plain(value)
+        if name not in _MODULE_ATTRIBUTES and name not in method.loss_options and _is_plain(value)
     }
-    return {"methods": kind.__qualname__, "reads": read, "source": _source(kind)}
+    return {"method": kind.__qualname__, "reads": read, "source": _source(kind)}
 
 
 def _source(part: Any) -> str:

@@ -1,4 +1,4 @@
-"""Attention transfer: where a network looks, as one map per layer, whatever its channels."""
+"""Attention transfer: one map of attention per layer, whatever its channels."""
 
 from __future__ import annotations
 
@@ -10,49 +10,63 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
+from segdistill.distillation.base import LayerMethod, register_method
 from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import resize
-from segdistill.models.network import Output
 from segdistill.options import fit_option
 
 Exponent = Literal[1, 2, 4]
 Norm = Literal["l2", "l1"]
 
 
-def attention_map(feature: Tensor, exponent: Exponent = 1) -> Tensor:
-    """Sum over channels of |F|^p: (B, C, h, w) -> (B, h, w), in float32.
+@register_method("attention_transfer")
+class AttentionTransfer(LayerMethod):
+    """Attention transfer (Zagoruyko and Komodakis 2017) as AMTD uses it: the distance of normalised attention maps.
 
-    >>> attention_map(torch.full((1, 3, 2, 2), -2.0), exponent=2).flatten().tolist()
-    [12.0, 12.0, 12.0, 12.0]
-    """
-    return feature.float().abs().pow(exponent).sum(1)
-
-
-def attention_transfer_loss(student: Tensor, teacher: Tensor, norm: Norm = "l2") -> Tensor:
-    """Distance between two attention maps, each divided by its own L2 norm over positions.
-
-    The student's map is resized linearly to the teacher's first.
+    AMTD's Eq. 3 prints the norm of (a_s - a_t) / |a_s - a_t|, which is at least 1 wherever the maps differ and
+    undefined where they agree. That is a misprint of the form here, which normalises each map, not their difference.
 
     Args:
-        student: (B, h, w), or (B, d, h, w) for volumes; not negative.
-        teacher: (B, H, W), or (B, D, H, W); not negative.
+        exponent: p of |F|^p: 1 (AMTD's text, and LightVessel's group), 2 (the original), 4 (EMKD's code). Sum or mean
+            over channels makes no difference after the normalisation.
         norm: "l2" is the sum of squared differences, in [0, 2] (EMKD's reduction; AMTD Eq. 3 as it must be meant);
             "l1" is the sum of absolute ones over the root of the number of positions (the outer norm that Eq. 3
-            prints; the raw sum grows with that root).
+            prints; the raw sum grows with that root). The original code takes the mean over positions of squared
+            differences with weight 1000; here that is weight 1000 / (h w).
+        layers: "enc_dec" (AMTD's text), "emkd" (its code), or a list of features: see layers.py.
 
-    Returns:
-        (B,).
-
+    >>> from segdistill.models.network import Output
+    >>> method = AttentionTransfer(layers=["encoder"])
+    >>> targets = method.targets(Output(logits=None, features={"encoder": torch.rand(2, 8, 4, 4)}))
+    >>> method(targets, targets).tolist()
+    [0.0, 0.0]
     >>> left, right = torch.tensor([[[3.0, 0.0]]]), torch.tensor([[[0.0, 5.0]]])
-    >>> attention_transfer_loss(left, right).tolist()  # nothing in common
+    >>> method.layer_loss(left, right).tolist()  # no overlap
     [2.0]
     """
-    student = resize(student[:, None], teacher.shape[1:])[:, 0]
-    difference = _unit(student) - _unit(teacher)
-    if norm == "l2":
-        return difference.square().sum(1)
-    return difference.abs().sum(1) / math.sqrt(difference.shape[1])
+
+    loss_options = ("norm",)
+
+    def __init__(
+        self, exponent: Exponent = 1, norm: Norm = "l2", layers: str | Sequence[str] = "enc_dec"
+    ) -> None:
+        super().__init__()
+        fit_option("attention_transfer: exponent", exponent, Exponent)
+        fit_option("attention_transfer: norm", norm, Norm)
+        self.exponent, self.norm = exponent, norm
+        self.features = parse_layers("attention_transfer", layers)
+
+    def target(self, feature: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, h, w) attention: the sum over channels of |F|^p, in float32."""
+        return feature.float().abs().pow(self.exponent).sum(1)
+
+    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B,) distance of the maps, each divided by its L2 norm over positions, at the size of the teacher's."""
+        student = resize(student[:, None], teacher.shape[1:])[:, 0]
+        difference = _unit(student) - _unit(teacher)
+        if self.norm == "l2":
+            return difference.square().sum(1)
+        return difference.abs().sum(1) / math.sqrt(difference.shape[1])
 
 
 def _unit(attention: Tensor) -> Tensor:
@@ -60,44 +74,3 @@ def _unit(attention: Tensor) -> Tensor:
     flat = attention.float().flatten(1)
     largest = flat.detach().amax(1, keepdim=True)
     return F.normalize(flat / torch.where(largest > 0, largest, 1), dim=1)
-
-
-class AttentionTransfer(DistillationMethod):
-    """Attention transfer (Zagoruyko and Komodakis 2017) as AMTD uses it: the sum over layers of `attention_transfer_loss`.
-
-    AMTD's Eq. 3 prints the norm of (a_s - a_t) / |a_s - a_t|, which is at least 1 wherever the maps differ and
-    undefined where they agree: a misprint of the form here, in which each map is normalised, not their difference.
-
-    Args:
-        exponent: p of |F|^p: 1 (AMTD's text, and LightVessel's group), 2 (the original), 4 (EMKD's code). Sum or mean
-            over channels makes no difference after the normalisation.
-        norm: see `attention_transfer_loss`. The original code takes the mean over positions of squared differences
-            with weight 1000; here that is weight 1000 / (h w).
-        layers: "enc_dec" (AMTD's text), "emkd" (its code), or features one by one: see layers.py.
-
-    >>> methods = AttentionTransfer(layers=["encoder"])
-    >>> targets = methods.extract(Output(logits=None, features={"encoder": torch.rand(2, 8, 4, 4)}))
-    >>> methods.loss(targets, targets).tolist()
-    [0.0, 0.0]
-    """
-
-    compares = ("norm",)
-
-    def __init__(
-        self, exponent: Exponent = 1, norm: Norm = "l2", layers: str | Sequence[str] = "enc_dec"
-    ) -> None:
-        fit_option("attention_transfer: exponent", exponent, Exponent)
-        fit_option("attention_transfer: norm", norm, Norm)
-        self.exponent, self.norm = exponent, norm
-        self.features = parse_layers("attention_transfer", layers)
-
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """One attention map (B, h, w) per layer."""
-        return {layer: attention_map(output.features[layer], self.exponent) for layer in self.features}
-
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) sum over layers."""
-        losses = [
-            attention_transfer_loss(student[layer], teacher[layer], self.norm) for layer in self.features
-        ]
-        return sum(losses[1:], losses[0])

@@ -1,4 +1,4 @@
-"""CIRKD: relations of positions across images, those of the batch and earlier ones."""
+"""CIRKD: similarities of positions across the images of the batch, and to those of earlier batches."""
 
 from __future__ import annotations
 
@@ -8,95 +8,78 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets
-from segdistill.distillation.composed import Composed, Weighted
+from segdistill.distillation.base import (
+    STUDENT,
+    Composed,
+    DistillationMethod,
+    LayerMethod,
+    Layers,
+    Targets,
+    module_key,
+    register_method,
+)
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import class_masks, exact, mask_of, pool, resize, unit
+from segdistill.distillation.maps import class_masks, exact, mask_of, pool, require_classes, resize, unit
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 
 
-def cross_image_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1) -> Tensor:
-    """KL(teacher || student) between where each position finds its like in each image of the batch.
-
-    For images i and j the similarities of the n positions of i to those of j are cosines; each row becomes a
-    distribution by softmax at the temperature. Mean over rows and over j, so that the mean over i is that over all
-    pairs.
-
-    Args:
-        student: (B, C, ...) of n positions.
-        teacher: (B, D, ...) of as many.
-        temperature: of the softmax.
-
-    Returns:
-        (B,); the samples of a batch depend on one another.
-
-    >>> feature = torch.rand(2, 3, 2, 2)
-    >>> cross_image_loss(feature, 5 * feature).abs().max().item() < 1e-5
-    True
-    """
-    own, theirs = (_similarities(each, temperature) for each in (student, teacher))
-    return (theirs.exp() * (theirs - own)).sum(3).mean((1, 2))
-
-
-def _similarities(feature: Tensor, temperature: float) -> Tensor:
-    """(B, n, B, n) log-distributions over the last axis."""
-    with exact(feature):
-        directions = unit(feature.flatten(2)).mT
-        cosine = torch.einsum("inc,jmc->injm", directions, directions)
-        return torch.log_softmax(cosine / temperature, dim=3)
-
-
-class CrossImage(DistillationMethod):
+@register_method("cross_image")
+class CrossImage(LayerMethod):
     """Mini-batch pixel-to-pixel method (CIRKD, Yang et al. 2022).
 
-    Widths need not match. Alone among the images of a batch of one, an image is compared with itself.
+    For images i and j the similarities of the n positions of i to those of j are cosines; each row becomes a
+    distribution by softmax at the temperature. The divergence is averaged over rows and over j. Widths need not match.
+    In a batch of one, the image is compared with itself only.
 
     Args:
         layers: see layers.py; the original takes the last map before the head.
         temperature: of the softmax over similarities; the official code passes 0.1.
-        grid: maps are averaged down to at most grid x grid positions: there are (B grid^2)^2 similarities. The
-            original pools maps of 256 positions and more by 4; its maps are an eighth of the image, a U-Net's as
-            large as it.
+        grid: maps are averaged down to at most grid x grid positions, since there are (B grid^2)^2 similarities. The
+            original pools maps of 256 positions and more by 4; its maps are an eighth of the image, those of a U-Net
+            as large as it.
 
-    >>> methods = CrossImage()
-    >>> targets = methods.extract(Output(None, {"decoder": torch.rand(2, 8, 64, 64)}))
+    >>> method = CrossImage()
+    >>> targets = method.targets(Output(None, {"decoder": torch.rand(2, 8, 64, 64)}))
     >>> targets["decoder"].shape
     torch.Size([2, 8, 16, 16])
     """
 
-    compares = ("temperature",)
+    loss_options = ("temperature",)
 
     def __init__(
         self, layers: str | Sequence[str] = ("decoder",), temperature: float = 0.1, grid: int = 16
     ) -> None:
+        super().__init__()
         if temperature <= 0 or grid < 1:
             raise InputError("cross_image: temperature must be positive, grid at least 1")
         self.features = parse_layers("cross_image", layers)
         self.temperature, self.grid = temperature, grid
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Features (B, C, ...), averaged down."""
-        return {layer: pool(output.features[layer].float(), self.grid) for layer in self.features}
+    def target(self, feature: Tensor, mask: Tensor | None) -> Tensor:
+        """The feature (B, C, ...), averaged down."""
+        return pool(feature.float(), self.grid)
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) sum over layers."""
-        losses = [
-            cross_image_loss(
-                resize(student[layer], teacher[layer].shape[2:]), teacher[layer], self.temperature
-            )
-            for layer in self.features
-        ]
-        return sum(losses[1:], losses[0])
+    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B,) KL(teacher || student), at the size of the teacher's feature; the samples depend on one another."""
+        own, theirs = (self._similarities(each) for each in (resize(student, teacher.shape[2:]), teacher))
+        return (theirs.exp() * (theirs - own)).sum(3).mean((1, 2))
+
+    def _similarities(self, feature: Tensor) -> Tensor:
+        """(B, n, B, n) log-distributions over the last axis."""
+        with exact(feature):
+            directions = unit(feature.flatten(2)).mT
+            cosine = torch.einsum("inc,jmc->injm", directions, directions)
+            return torch.log_softmax(cosine / self.temperature, dim=3)
 
 
 class Memory(nn.Module):
-    """CIRKD's queues of one teacher, a ring per class, and the student's projection head.
+    """CIRKD's queues of one teacher, a ring buffer per class, and the student's projection head.
 
-    All of it is state: a resumed training goes on with the same entries. A ring begins empty (the official code
-    begins with random vectors), and only what was stored is ever drawn. With several devices the first one's queues
-    are everybody's.
+    All of it is state, so that a resumed training continues with the same entries. A ring begins empty (in the
+    official code with random vectors), and only stored entries are drawn. With several devices all use the queues of
+    the first one.
 
     Args:
         student: channels of the student's feature.
@@ -126,7 +109,7 @@ class Memory(nn.Module):
         )
         for kind, length in (("pixel", pixels), ("region", regions)):
             self.register_buffer(kind, torch.zeros(classes, length, teacher))
-            # how many were ever stored: the next place is the remainder by the ring's length
+            # how many were stored in all: the next place is the remainder by the ring's length
             self.register_buffer(f"{kind}_count", torch.zeros(classes, dtype=torch.int64))
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -136,11 +119,11 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def store(self, directions: Tensor, masks: Tensor, per_image: int) -> None:
-        """Takes, of each class in each image, its mean direction and some positions at random.
+        """Stores, of each class in each image, the mean direction and some positions at random.
 
         Args:
             directions: (B, D, n) of the teacher.
-            masks: (B, K, n), 1 where a position is of the class; a class that is not there leaves nothing.
+            masks: (B, K, n), 1 where a position is of the class; nothing is stored of a class that the image lacks.
             per_image: positions of each class and image.
         """
         for image, of_classes in zip(directions, masks, strict=True):
@@ -149,9 +132,8 @@ class Memory(nn.Module):
                 if not len(found):
                     continue
                 self._put("region", c, unit(found.mean(0, keepdim=True)))
-                chosen = torch.randperm(len(found))[
-                    :per_image
-                ]  # on the CPU: its state is in every checkpoint
+                # on the CPU: the state of its generator is in every checkpoint
+                chosen = torch.randperm(len(found))[:per_image]
                 self._put("pixel", c, found[chosen.to(found.device)])
 
     def _put(self, kind: str, c: int, entries: Tensor) -> None:
@@ -163,7 +145,7 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def draw(self, kind: str, wanted: int) -> Tensor:
-        """(entries, D): of each class as many as are there, up to `wanted` // K + 1, at random."""
+        """(entries, D) at random: of each class all that are stored, but at most `wanted` // K + 1."""
         rings, counts = getattr(self, kind), getattr(self, f"{kind}_count").tolist()
         drawn = []
         for ring, count in zip(rings, counts, strict=True):
@@ -172,33 +154,12 @@ class Memory(nn.Module):
         return torch.cat(drawn)
 
 
-def memory_loss(student: Tensor, teacher: Tensor, entries: Tensor, temperature: float = 0.1) -> Tensor:
-    """KL(teacher || student) between whom each position takes after among the entries; mean over positions.
-
-    Args:
-        student: (B, D, n) directions.
-        teacher: the same of the teacher.
-        entries: (m, D) directions; with none the loss is 0.
-        temperature: of the softmax over the entries.
-
-    Returns:
-        (B,).
-
-    >>> directions = unit(torch.rand(2, 3, 5))
-    >>> memory_loss(directions, directions, torch.eye(3)).abs().max().item()
-    0.0
-    """
-    with exact(student):
-        own, theirs = (torch.log_softmax(entries @ each / temperature, dim=1) for each in (student, teacher))
-        return (theirs.exp() * (theirs - own)).sum(1).mean(1)
-
-
+@register_method("memory_contrast")
 class MemoryContrast(DistillationMethod):
     """Memory pixel-to-pixel and pixel-to-region method (CIRKD, Yang et al. 2022).
 
-    Each teacher has queues of its own (memory.py), which take in what it says while the student trains, before the
-    loss is computed. The student's features pass a learned head: 1x1, batch norm, ReLU, 1x1 to the teacher's width.
-    A class that an image lacks leaves nothing in the queues.
+    Each teacher has queues of its own (`Memory`), which store its features while the student trains, before the loss
+    is computed. The student's features pass a learned head: 1x1, batch norm, ReLU, 1x1 to the teacher's width.
 
     Args:
         layers: one feature, see layers.py; the original takes the last map before the head.
@@ -212,28 +173,20 @@ class MemoryContrast(DistillationMethod):
         grid: maps are averaged down to at most grid x grid positions.
 
     Raises:
-        InputError: a number below 1, or a network that does not declare its features (at `connect`).
+        InputError: a number below 1, or a network that does not declare its features (in `build`).
 
     >>> from segdistill.models.network import FeatureInfo
     >>> info = {"decoder": FeatureInfo("decoder", 4, 1)}
-    >>> methods = MemoryContrast(pixels=50, regions=10)
-    >>> methods.connect(info, {"t": info})
+    >>> method = MemoryContrast(pixels=50, regions=10)
+    >>> method.build(info, {"t": info})
     >>> output = Output(None, {"decoder": torch.rand(2, 4, 8, 8)})
-    >>> targets = methods.extract(output, torch.zeros(2, 8, 8).long())  # no lesion at all
-    >>> methods.loss(targets, targets, "t").shape
+    >>> targets = method.targets(output, torch.zeros(2, 8, 8).long())  # no lesion at all
+    >>> method(targets, targets, "t").shape
     torch.Size([2])
     """
 
-    compares = (
-        "pixel",
-        "region",
-        "temperature",
-        "pixels",
-        "per_image",
-        "regions",
-        "drawn_pixels",
-        "drawn_regions",
-    )
+    needs_mask = True
+    loss_options = ("weights", "drawn", "lengths", "per_image", "temperature")
 
     def __init__(
         self,
@@ -249,65 +202,74 @@ class MemoryContrast(DistillationMethod):
         drawn_regions: int = 1_024,
         grid: int = 16,
     ) -> None:
+        super().__init__()
+        require_classes(classes, "memory_contrast")
         self.features = parse_layers("memory_contrast", layers)
-        whole = (pixels, per_image, regions, drawn_pixels, drawn_regions, grid)
-        if (
-            len(self.features) != 1
-            or temperature <= 0
-            or min(whole) < 1
-            or classes < 2
-            or min(pixel, region) < 0
-        ):
+        counts = (pixels, per_image, regions, drawn_pixels, drawn_regions, grid)
+        if len(self.features) != 1 or temperature <= 0 or min(counts) < 1 or min(pixel, region) < 0:
             raise InputError(
-                "memory_contrast: one layer, a positive temperature, lengths and numbers of at least 1, classes of at "
-                "least 2, and no negative weight"
+                "memory_contrast needs one layer, a positive temperature, weights that are not negative, and lengths, "
+                "numbers and grid of at least 1"
             )
         self.weights = {"pixel": pixel, "region": region}
         self.drawn = {"pixel": drawn_pixels, "region": drawn_regions}
         self.lengths, self.per_image = (pixels, regions), per_image
         self.classes, self.temperature, self.grid = classes, temperature, grid
+        self.memories = nn.ModuleDict()
 
-    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
-        """Builds each teacher's memory."""
+    def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
+        """Makes each teacher's memory."""
         (layer,) = self.features
         if layer not in student or not all(layer in layers for layers in teachers.values()):
             raise InputError("memory_contrast needs networks that declare their features (feature_info)")
-        self.modules = {
-            name: Memory(student[layer].channels, layers[layer].channels, self.classes, *self.lengths)
-            for name, layers in teachers.items()
-        }
+        width = student[layer].channels
+        self.memories = nn.ModuleDict(
+            {
+                module_key(name): Memory(width, layers[layer].channels, self.classes, *self.lengths)
+                for name, layers in teachers.items()
+            }
+        )
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Features (B, C, ...), averaged down, and masks of the classes (B, K, n) at that size."""
         feature = pool(output.features[self.features[0]].float(), self.grid)
-        mask = mask_of(target, "memory_contrast")
-        return {"feature": feature, "masks": class_masks(mask, feature.shape[2:], self.classes)}
+        masks = class_masks(mask_of(mask, "memory_contrast"), feature.shape[2:], self.classes)
+        return {"feature": feature, "masks": masks}
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) weighted sum of both terms; in training the teacher's features are stored first."""
-        memory = cast(Memory, self.modules[network])
+        memory = cast(Memory, self.memories[module_key(network)])
         theirs = unit(teacher["feature"].flatten(2))
         own = memory(resize(student["feature"], teacher["feature"].shape[2:]).flatten(2))
         if memory.training:
             memory.store(theirs, teacher["masks"], self.per_image)
-        losses = [
-            weight * memory_loss(own, theirs, memory.draw(kind, self.drawn[kind]), self.temperature)
+        pixel, region = (
+            weight * self._divergence(own, theirs, memory.draw(kind, self.drawn[kind]))
             for kind, weight in self.weights.items()
-        ]
-        return losses[0] + losses[1]
+        )
+        return pixel + region
+
+    def _divergence(self, student: Tensor, teacher: Tensor, entries: Tensor) -> Tensor:
+        """(B,) KL(teacher || student) of the similarities of directions (B, D, n) to entries (m, D), mean over n."""
+        with exact(student):
+            own, theirs = (
+                torch.log_softmax(entries @ each / self.temperature, dim=1) for each in (student, teacher)
+            )
+            return (theirs.exp() * (theirs - own)).sum(1).mean(1)
 
 
+@register_method("cirkd")
 class CIRKD(Composed):
     """CIRKD (Yang et al. 2022): soft predictions, the mini-batch term and the memory terms.
 
     Args:
         prediction: weight of the soft predictions at temperature 1.
         batch: weight of the mini-batch pixel-to-pixel term.
-        memory_pixel, memory_region: weights of the memory terms; both 0 leave the memory out.
+        memory_pixel, memory_region: weights of the memory terms; without a memory if both are 0.
         layers, temperature, grid, classes: of all terms on features.
         pixels, per_image, regions, drawn_pixels, drawn_regions: see `MemoryContrast`.
 
-    >>> {name: weight for name, (weight, _) in CIRKD().parts.items()}
+    >>> CIRKD().weights
     {'prediction': 1.0, 'batch': 1.0, 'memory': 1.0}
     """
 
@@ -327,22 +289,14 @@ class CIRKD(Composed):
         drawn_pixels: int = 4_096,
         drawn_regions: int = 1_024,
     ) -> None:
-        memory = MemoryContrast(
-            layers=layers,
-            pixel=memory_pixel,
-            region=memory_region,
-            classes=classes,
-            temperature=temperature,
-            pixels=pixels,
-            per_image=per_image,
-            regions=regions,
-            drawn_pixels=drawn_pixels,
-            drawn_regions=drawn_regions,
-            grid=grid,
+        weights, lengths = (memory_pixel, memory_region), (pixels, per_image, regions)
+        drawn = (drawn_pixels, drawn_regions)
+        memory = MemoryContrast(layers, *weights, classes, temperature, *lengths, *drawn, grid)
+        super().__init__(
+            "cirkd",
+            {
+                "prediction": (prediction, SoftPrediction()),
+                "batch": (batch, CrossImage(layers, temperature, grid)),
+                "memory": (float(max(weights) > 0), memory),
+            },
         )
-        parts: Weighted = {
-            "prediction": (prediction, SoftPrediction()),
-            "batch": (batch, CrossImage(layers, temperature, grid)),
-            "memory": (float(memory_pixel > 0 or memory_region > 0), memory),
-        }
-        super().__init__("cirkd", parts)

@@ -1,4 +1,4 @@
-"""CWD, channel-wise distillation: each channel as a distribution over the image."""
+"""CWD, channel-wise distillation: each channel is a distribution over the image."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets
-from segdistill.distillation.composed import Composed, Weighted
+from segdistill.distillation.base import (
+    STUDENT,
+    Composed,
+    DistillationMethod,
+    Layers,
+    Targets,
+    register_method,
+)
 from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import logits_of
 from segdistill.distillation.projection import fitted, projections
@@ -64,23 +70,24 @@ def same_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return student, teacher
 
 
+@register_method("channel_wise")
 class ChannelWise(DistillationMethod):
     """Channel-wise method (CWD, Shu et al. 2021) of the logits, or of features.
 
-    Features of another width pass a learned 1x1 convolution, of another size a linear resize.
+    Features of another width pass a learned 1x1 convolution; features of another size are resized linearly.
 
     Args:
-        layers: features, see layers.py; none for the logits.
+        layers: features, see layers.py; None for the logits.
         temperature: 1 is the default of the official options; CIRKD's copy takes 4 for logits.
         normalise: see `channel_wise_loss`.
 
-    >>> methods = ChannelWise()
-    >>> targets = methods.extract(Output(torch.rand(2, 2, 4, 4), {}))
-    >>> methods.loss(targets, targets).tolist()
+    >>> method = ChannelWise()
+    >>> targets = method.targets(Output(torch.rand(2, 2, 4, 4), {}))
+    >>> method(targets, targets).tolist()
     [0.0, 0.0]
     """
 
-    compares = ("temperature", "normalise")
+    loss_options = ("temperature", "normalise")
 
     def __init__(
         self,
@@ -88,44 +95,47 @@ class ChannelWise(DistillationMethod):
         temperature: float = 1.0,
         normalise: Normalise = "channel",
     ) -> None:
+        super().__init__()
         fit_option("channel_wise: normalise", normalise, Normalise)
         if temperature <= 0:
             raise InputError(f"channel_wise: temperature must be positive, not {temperature}")
         self.features = parse_layers("channel_wise", layers) if layers else ()
         self.temperature = temperature
         self.normalise: Normalise = normalise
+        self.projections = nn.ModuleDict()
 
-    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
-        """Builds projections where widths differ."""
-        self.modules = projections("channel_wise", self.features, student, teachers)
+    def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
+        """Makes projections where widths differ."""
+        self.projections = projections("channel_wise", self.features, student, teachers)
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Logits or features (B, C, ...) as they are."""
         if not self.features:
             return {"logits": logits_of(output, "channel_wise").float()}
         return {layer: output.features[layer].float() for layer in self.features}
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) sum over layers."""
         pairs = [
-            (fitted(self.modules, network, layer, student[layer], teacher[layer]), teacher[layer])
+            (fitted(self.projections, network, layer, student[layer], teacher[layer]), teacher[layer])
             for layer in self.features
         ] or [same_logits(student["logits"], teacher["logits"])]
         losses = [channel_wise_loss(*pair, self.temperature, self.normalise) for pair in pairs]
         return sum(losses[1:], losses[0])
 
 
+@register_method("cwd")
 class CWD(Composed):
     """CWD (Shu et al. 2021): channel-wise distillation of logits, of features, or both.
 
     Args:
         logits: weight of the logits' term, 3 in the paper.
-        features: weight of the features' term, 50 in the paper; 0 leaves it out.
+        features: weight of the features' term, 50 in the paper; 0 for none.
         layers: of the features' term; the original takes the last map before the head.
         temperature, normalise: see `ChannelWise`.
 
-    >>> sorted(CWD(features=50.0).parts)
-    ['features', 'logits']
+    >>> CWD(features=50.0).weights
+    {'logits': 3.0, 'features': 50.0}
     """
 
     def __init__(
@@ -136,8 +146,10 @@ class CWD(Composed):
         temperature: float = 1.0,
         normalise: Normalise = "channel",
     ) -> None:
-        parts: Weighted = {
-            "logits": (logits, ChannelWise(None, temperature, normalise)),
-            "features": (features, ChannelWise(layers, temperature, normalise)),
-        }
-        super().__init__("cwd", parts)
+        super().__init__(
+            "cwd",
+            {
+                "logits": (logits, ChannelWise(None, temperature, normalise)),
+                "features": (features, ChannelWise(layers, temperature, normalise)),
+            },
+        )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segdistill.distillation.composed import Composed, Weighted
+from segdistill.distillation.base import Composed, register_method
 from segdistill.distillation.methods.attention_transfer import AttentionTransfer, Exponent
 from segdistill.distillation.methods.region_contrast import RegionContrast
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 
 
+@register_method("emkd")
 class EMKD(Composed):
     """EMKD (Qin et al. 2021): its three terms at the first convolution block and at the encoder's end.
 
-    Samples without foreground or background have no region affinity; the official code adds 1 to the count of
-    foreground positions, and so lets them count. The segmentation loss of the paper is the loss `emkd_seg`.
+    Samples without foreground or background have no region affinity. (The official code adds 1 to the count of
+    foreground positions, so that they have.) The segmentation loss of the paper is the loss `emkd_seg`.
 
     Args:
         prediction: weight of the soft predictions (PMD), alpha in the paper.
@@ -24,7 +25,7 @@ class EMKD(Composed):
         exponent: of the importance maps.
         layers: see layers.py.
 
-    >>> {name: weight for name, (weight, _) in EMKD().parts.items()}
+    >>> EMKD().weights
     {'prediction': 0.1, 'importance': 0.9, 'affinity': 0.9}
     """
 
@@ -37,9 +38,11 @@ class EMKD(Composed):
         exponent: Exponent = 4,
         layers: str | Sequence[str] = "emkd",
     ) -> None:
-        parts: Weighted = {
-            "prediction": (prediction, SoftPrediction(temperature)),
-            "importance": (importance, AttentionTransfer(exponent, layers=layers)),
-            "affinity": (affinity, RegionContrast(layers=layers)),
-        }
-        super().__init__("emkd", parts)
+        super().__init__(
+            "emkd",
+            {
+                "prediction": (prediction, SoftPrediction(temperature)),
+                "importance": (importance, AttentionTransfer(exponent, layers=layers)),
+                "affinity": (affinity, RegionContrast(layers=layers)),
+            },
+        )

@@ -1,4 +1,4 @@
-"""IFVD: how far each position is from the mean of its own class."""
+"""IFVD: the cosine between each position and the mean feature of its own class."""
 
 from __future__ import annotations
 
@@ -6,38 +6,23 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
-from segdistill.distillation.composed import Composed, Weighted
+from segdistill.distillation.base import Composed, LayerMethod, register_method
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import class_masks, cosines, mask_of, prototypes, resize
+from segdistill.distillation.maps import (
+    class_masks,
+    cosines,
+    mask_of,
+    prototypes,
+    require_classes,
+    resize,
+)
 from segdistill.distillation.methods.skd import Holistic
 from segdistill.distillation.methods.soft_prediction import ElementMeanPrediction
-from segdistill.models.network import Output
 
 
-def intra_class_map(feature: Tensor, target: Tensor, classes: int) -> Tensor:
-    """Cosine of the feature at each position with the mean feature of the position's class in the same image.
-
-    Args:
-        feature: (B, C, ...).
-        target: (B, ...) class indices at any size, brought to the feature's by the nearest position.
-        classes: their number.
-
-    Returns:
-        (B, 1, ...) in [-1, 1]. A class that is not there has no position, so its missing mean plays no part.
-
-    >>> import torch
-    >>> intra_class_map(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[0, 1]]]), 2).tolist()
-    [[[[1.0, 1.0]]]]
-    """
-    masks = class_masks(target, feature.shape[2:], classes)
-    means, _ = prototypes(feature, masks)
-    of_each = cosines(feature, means)
-    return (of_each * masks.reshape(of_each.shape)).sum(1, keepdim=True)
-
-
-class IntraClass(DistillationMethod):
-    """Intra-class feature variation (IFVD, Wang et al. 2020): mean squared difference of the maps.
+@register_method("intra_class")
+class IntraClass(LayerMethod):
+    """Intra-class feature variation (IFVD, Wang et al. 2020): how each position varies from its class's mean.
 
     Widths need not match; maps of another size are resized linearly to the teacher's.
 
@@ -46,32 +31,36 @@ class IntraClass(DistillationMethod):
         classes: K of the references; with one logit or two classes all but the background is one class.
 
     >>> import torch
-    >>> methods = IntraClass()
+    >>> from segdistill.models.network import Output
+    >>> method = IntraClass()
     >>> output = Output(None, {"decoder": torch.rand(1, 8, 4, 4)})
-    >>> targets = methods.extract(output, torch.zeros(1, 4, 4).long())  # no lesion at all
-    >>> targets["decoder"].shape, methods.loss(targets, targets).tolist()
+    >>> targets = method.targets(output, torch.zeros(1, 4, 4).long())  # no lesion at all
+    >>> targets["decoder"].shape, method(targets, targets).tolist()
     (torch.Size([1, 1, 4, 4]), [0.0])
     """
 
+    needs_mask = True
+
     def __init__(self, layers: str | Sequence[str] = ("decoder",), classes: int = 2) -> None:
+        super().__init__()
+        require_classes(classes, "intra_class")
         self.features, self.classes = parse_layers("intra_class", layers), classes
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Maps (B, 1, ...)."""
-        mask = mask_of(target, "intra_class")
-        return {layer: intra_class_map(output.features[layer], mask, self.classes) for layer in self.features}
+    def target(self, feature: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, 1, ...) cosines in [-1, 1] of each position's feature with the mean feature of its class in the image."""
+        masks = class_masks(mask_of(mask, "intra_class"), feature.shape[2:], self.classes)
+        means, _ = prototypes(feature, masks)
+        of_each = cosines(feature, means)
+        return (of_each * masks.reshape(of_each.shape)).sum(1, keepdim=True)
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) sum over layers."""
-        losses = [
-            (resize(student[layer], teacher[layer].shape[2:]) - teacher[layer]).square().flatten(1).mean(1)
-            for layer in self.features
-        ]
-        return sum(losses[1:], losses[0])
+    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B,) mean squared difference, at the size of the teacher's map."""
+        return (resize(student, teacher.shape[2:]) - teacher).square().flatten(1).mean(1)
 
 
+@register_method("ifvd")
 class IFVD(Composed):
-    """IFVD (Wang et al. 2020): intra-class variation, soft predictions and, if wanted, a critic.
+    """IFVD (Wang et al. 2020): intra-class variation, soft predictions and, optionally, a critic.
 
     Args:
         intra: weight of the intra-class term.
@@ -82,7 +71,7 @@ class IFVD(Composed):
         critic_width: channels of the critic's first convolution.
         critic_lr: learning rate of the critic; None for the stage's.
 
-    >>> {name: weight for name, (weight, _) in IFVD().parts.items()}
+    >>> IFVD().weights
     {'intra': 200.0, 'prediction': 10.0}
     """
 
@@ -96,9 +85,12 @@ class IFVD(Composed):
         critic_width: int = 64,
         critic_lr: float | None = None,
     ) -> None:
-        parts: Weighted = {
-            "intra": (intra, IntraClass(layers, classes)),
-            "prediction": (prediction, ElementMeanPrediction()),
-            "adversarial": (adversarial, Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)),
-        }
-        super().__init__("ifvd", parts)
+        critic = Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)
+        super().__init__(
+            "ifvd",
+            {
+                "intra": (intra, IntraClass(layers, classes)),
+                "prediction": (prediction, ElementMeanPrediction()),
+                "adversarial": (adversarial, critic),
+            },
+        )

@@ -1,4 +1,4 @@
-"""LightVessel's ASD: how wrong a network is, so that a student makes its errors as its teacher does."""
+"""LightVessel: similarity of encoder and decoder features (FSD), and similarity of errors (ASD)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets
+from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets, register_method
 from segdistill.distillation.layers import declared_layers
+from segdistill.distillation.maps import exact, logits_of, mask_of
 from segdistill.errors import InputError
 from segdistill.losses import probabilities
 from segdistill.models.network import Output
@@ -21,8 +22,8 @@ Latent = Literal["vector", "per_channel"]
 Pairs = str | Sequence[int] | Sequence[Sequence[str]]
 
 PAIR = ("pair_encoder|enc@4", "pair_decoder|dec@4")
-"""The symmetric pair at a quarter of the image's size that LightVessel's group uses: networks that name one as their
-paper has it are taken at their word, in others it is the end of the encoder's and of the decoder's stride 4."""
+"""The symmetric pair at a quarter of the image's size that LightVessel's group uses: the pair that a network names
+after its paper, or else the ends of the encoder's and of the decoder's stride 4."""
 
 
 def parse_pairs(layers: Pairs) -> tuple[tuple[str, str], ...]:
@@ -42,11 +43,7 @@ def parse_pairs(layers: Pairs) -> tuple[tuple[str, str], ...]:
     for pair in layers if not isinstance(layers, str) else ():
         if isinstance(pair, int) and not isinstance(pair, bool):
             found.append((f"enc@{pair}", f"dec@{pair}"))
-        elif (
-            isinstance(pair, (list, tuple))
-            and len(pair) == 2
-            and all(isinstance(layer, str) for layer in pair)
-        ):
+        elif isinstance(pair, (list, tuple)) and [type(layer) for layer in pair] == [str, str]:
             found.append((pair[0], pair[1]))
     if not found or len(found) < len(layers):
         raise InputError(
@@ -59,12 +56,12 @@ def parse_pairs(layers: Pairs) -> tuple[tuple[str, str], ...]:
 class AutoEncoder(nn.Module):
     """An MLP auto-encoder of one feature (LightVessel, section 3.2: 1 x 512 latents, Eq. 1: L1 reconstruction).
 
-    The feature is pooled to grid x grid positions, and an MLP shared by all channels works on the positions of each.
+    The feature is pooled to grid x grid positions. An MLP, shared by all channels, encodes the positions of each.
 
     Args:
         channels: of the feature.
         latent: "vector" makes one number of each channel, and one vector of all of them by a linear map (one
-            512-vector per image, as the printed 1 x 512 says); "per_channel" makes a vector of each channel.
+            512-vector per image, as printed: 1 x 512); "per_channel" makes a vector of each channel.
         size: of a latent vector.
         grid: positions per side after pooling.
         hidden: width of the MLP's hidden layer.
@@ -82,13 +79,13 @@ class AutoEncoder(nn.Module):
         fit_option("feature_autoencoder: latent", latent, Latent)
         for option, value in (("size", size), ("grid", grid), ("hidden", hidden)):
             if value < 1:
-                raise InputError(f"feature_autoencoder: {option} is {value}: it must be at least 1")
+                raise InputError(f"feature_autoencoder: {option} is {value}, but must be at least 1")
         self.channels, self.latent, self.grid = channels, latent, grid
         code = 1 if latent == "vector" else size
         self.squeeze = nn.Sequential(nn.Linear(grid * grid, hidden), nn.GELU(), nn.Linear(hidden, code))
         self.spread = nn.Sequential(nn.Linear(code, hidden), nn.GELU(), nn.Linear(hidden, grid * grid))
-        self.gather: nn.Module = nn.Linear(channels, size) if latent == "vector" else nn.Identity()
-        self.scatter: nn.Module = nn.Linear(size, channels) if latent == "vector" else nn.Identity()
+        self.join: nn.Module = nn.Linear(channels, size) if latent == "vector" else nn.Identity()
+        self.split: nn.Module = nn.Linear(size, channels) if latent == "vector" else nn.Identity()
 
     def pool(self, feature: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, grid^2), in float32."""
@@ -96,23 +93,17 @@ class AutoEncoder(nn.Module):
 
     def encode(self, feature: Tensor) -> Tensor:
         """(B, C, h, w) -> latents (B, size) or (B, C, size), in float32 also under autocast."""
-        with torch.autocast(feature.device.type, enabled=False):
-            return self._encode(self.pool(feature))
-
-    def _encode(self, pooled: Tensor) -> Tensor:
-        code: Tensor = self.squeeze(pooled)
-        if self.latent == "vector":
-            code = self.gather(code.squeeze(2))
-        return code
+        with exact(feature):
+            code: Tensor = self.squeeze(self.pool(feature))
+            return self.join(code.squeeze(2)) if self.latent == "vector" else code
 
     def forward(self, feature: Tensor) -> Tensor:
         """(B,) mean absolute error of the reconstruction of (B, C, h, w)."""
-        with torch.autocast(feature.device.type, enabled=False):
-            pooled = self.pool(feature)
-            latent = self._encode(pooled)
-            code = self.scatter(latent)[..., None] if self.latent == "vector" else latent
-            rebuilt: Tensor = self.spread(code)
-            return (rebuilt - pooled).abs().mean((1, 2))
+        with exact(feature):
+            latent = self.encode(feature)
+            code = self.split(latent)[..., None] if self.latent == "vector" else latent
+            error: Tensor = self.spread(code) - self.pool(feature)
+            return error.abs().mean((1, 2))
 
 
 class FeatureAutoEncoders(nn.Module):
@@ -120,33 +111,24 @@ class FeatureAutoEncoders(nn.Module):
 
     Args:
         channels: layer -> channels of the feature.
-        latent: of `AutoEncoder`.
-        size: of `AutoEncoder`.
-        grid: of `AutoEncoder`.
-        hidden: of `AutoEncoder`.
+        latent: see `AutoEncoder`.
+        sizes: size, grid and hidden of `AutoEncoder`.
 
     >>> codes = FeatureAutoEncoders({"enc@4": 8, "dec@4": 8}, size=16)
     >>> sorted(codes({"enc@4": torch.zeros(2, 8, 4, 4), "dec@4": torch.zeros(2, 8, 4, 4)}))
     ['dec@4', 'enc@4']
     """
 
-    def __init__(
-        self,
-        channels: Mapping[str, int],
-        latent: Latent = "vector",
-        size: int = 512,
-        grid: int = 16,
-        hidden: int = 64,
-    ) -> None:
+    def __init__(self, channels: Mapping[str, int], latent: Latent = "vector", **sizes: int) -> None:
         super().__init__()
         self.latent = latent
         self.encoders = nn.ModuleDict(
-            {layer: AutoEncoder(count, latent, size, grid, hidden) for layer, count in channels.items()}
+            {layer: AutoEncoder(count, latent, **sizes) for layer, count in channels.items()}
         )
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """What it can encode."""
+        """The layers that it can encode."""
         return tuple(self.encoders)
 
     def encoder(self, layer: str) -> AutoEncoder:
@@ -174,12 +156,12 @@ def feature_autoencoder(
 
     Args:
         network: declares its features; only their channels are read.
-        name: how messages call it.
+        name: of the network, for messages.
         layers: see `parse_pairs`.
-        latent: of `AutoEncoder`.
-        size: of `AutoEncoder`.
-        grid: of `AutoEncoder`.
-        hidden: of `AutoEncoder`.
+        latent: see `AutoEncoder`, as the next three.
+        size: of a latent vector.
+        grid: positions per side.
+        hidden: width of the hidden layer.
 
     Raises:
         InputError: the network does not declare these features.
@@ -192,13 +174,13 @@ def feature_autoencoder(
     infos = declared_layers(network, wanted, name)
     if not infos:
         raise InputError(f"{name} declares no features (feature_info): auto-encoders need their channels")
-    return FeatureAutoEncoders(
-        {layer: info.channels for layer, info in infos.items()}, latent, size, grid, hidden
-    )
+    channels = {layer: info.channels for layer, info in infos.items()}
+    return FeatureAutoEncoders(channels, latent, size=size, grid=grid, hidden=hidden)
 
 
 Distance = Literal["l2", "mse"]
 EPSILON = 1e-12
+"""Added inside every root, so that its slope at zero is bounded."""
 
 
 def latent_similarity(encoder: Tensor, decoder: Tensor, outer: bool = True) -> Tensor:
@@ -226,7 +208,7 @@ def latent_similarity(encoder: Tensor, decoder: Tensor, outer: bool = True) -> T
         return cosine * cosine if outer else cosine
     if not outer:
         raise InputError("latents per channel can only be compared by their outer products: set outer: true")
-    with torch.autocast(encoder.device.type, enabled=False):
+    with exact(encoder):
         first, second = (each.float() / _length(each.float()) for each in (encoder, decoder))
         cross, own, other = (
             (a @ b.mT).square().sum((1, 2)) for a, b in ((first, second), (first, first), (second, second))
@@ -236,46 +218,34 @@ def latent_similarity(encoder: Tensor, decoder: Tensor, outer: bool = True) -> T
 
 
 def _length(stack: Tensor) -> Tensor:
-    """(B, 1, 1) norm that keeps fourth powers in range; it cancels, so it needs no gradient."""
+    """(B, 1, 1) norm, to keep fourth powers in range; it cancels out, so it needs no gradient."""
     length: Tensor = torch.linalg.vector_norm(stack.detach(), dim=(1, 2)).clamp(min=EPSILON)
     return length[:, None, None]
 
 
-def feature_similarity_loss(student: Tensor, teacher: Tensor, distance: Distance = "l2") -> Tensor:
-    """Distance between similarities (B, pairs): Euclidean over pairs (LightVessel Eq. 3), or mean of squares.
-
-    >>> feature_similarity_loss(torch.tensor([[0.25]]), torch.tensor([[0.5]])).tolist()
-    [0.25]
-    """
-    difference = student - teacher
-    if distance == "mse":
-        return difference.square().mean(1)
-    norm: Tensor = torch.linalg.vector_norm(difference, dim=1)
-    return norm
-
-
+@register_method("feature_similarity")
 class FeatureSimilarity(DistillationMethod):
     """Feature-wise similarity distillation (FSD; LightVessel, Dang et al. 2023, section 3.2).
 
-    Encoder and decoder features become latents by auto-encoders that were trained before, of each network its own: a
-    student's were trained on the same architecture without distillation. They are frozen; gradients pass through the
-    student's into the student.
+    Encoder and decoder features become latents by auto-encoders, which are trained before, one set for each network:
+    the student's on the same architecture without distillation. They are frozen and, like teachers, no submodules.
+    Gradients pass through the student's into the student.
 
     Args:
         layers: "pair" (default, one pair at a quarter of the size, as in the group's code), strides such as [2, 4], or
             pairs such as [[enc2, dec2]]; the auto-encoders must have been trained for the same.
         outer: see `latent_similarity`.
-        distance: see `feature_similarity_loss`.
-        autoencoders: name of a network -> its trained auto-encoders; "student" and each teacher.
+        distance: between the similarities of all pairs: Euclidean (LightVessel Eq. 3), or "mse", the mean of squares.
+        autoencoders: name of a network ("student" and each teacher) -> its trained auto-encoders.
 
     >>> codes = FeatureAutoEncoders({"e": 4, "d": 6}, size=8)
-    >>> methods = FeatureSimilarity(layers=[["e", "d"]], autoencoders={"student": codes})
+    >>> method = FeatureSimilarity(layers=[["e", "d"]], autoencoders={"student": codes})
     >>> features = {"e": torch.rand(2, 4, 8, 8), "d": torch.rand(2, 6, 8, 8)}
-    >>> methods.extract(Output(logits=None, features=features))["similarity"].shape
+    >>> method.targets(Output(logits=None, features=features))["similarity"].shape
     torch.Size([2, 1])
     """
 
-    compares = ("distance",)
+    loss_options = ("distance",)
 
     def __init__(
         self,
@@ -284,6 +254,7 @@ class FeatureSimilarity(DistillationMethod):
         distance: Distance = "l2",
         autoencoders: Mapping[str, FeatureAutoEncoders] | None = None,
     ) -> None:
+        super().__init__()
         fit_option("feature_similarity: distance", distance, Distance)
         self.pairs, self.outer, self.distance = parse_pairs(layers), outer, distance
         self.features = tuple(dict.fromkeys(chain.from_iterable(self.pairs)))
@@ -294,8 +265,8 @@ class FeatureSimilarity(DistillationMethod):
             lacking = [layer for layer in self.features if layer not in codes.layers]
             if lacking:
                 raise InputError(
-                    f"feature_similarity: the auto-encoders of '{name}' know {', '.join(codes.layers)}, "
-                    f"not {', '.join(lacking)}: give both stages the same layers"
+                    f"feature_similarity: the auto-encoders of '{name}' were trained for {', '.join(codes.layers)}, "
+                    f"not {', '.join(lacking)}: set the same layers in both stages"
                 )
             if codes.latent == "per_channel" and not outer:
                 raise InputError("feature_similarity: outer: false needs auto-encoders with latent: vector")
@@ -303,11 +274,11 @@ class FeatureSimilarity(DistillationMethod):
         if len(latents) > 1:
             raise InputError("feature_similarity: all auto-encoders need the same latent")
 
-    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
-        """Refuses a network without auto-encoders, or with those of another network.
+    def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
+        """Makes nothing.
 
         Raises:
-            InputError: names it.
+            InputError: a network has no auto-encoders, or those of another network; names it.
         """
         for name, layers in {STUDENT: student, **teachers}.items():
             codes = self._codes(name)
@@ -315,110 +286,79 @@ class FeatureSimilarity(DistillationMethod):
                 expected = codes.encoder(layer).channels
                 if layer in self.features and info.channels != expected:
                     raise InputError(
-                        f"feature_similarity: the auto-encoder of '{name}' takes {expected} channels at {layer}, the "
-                        f"network has {info.channels}: train it on this network"
+                        f"feature_similarity: the auto-encoder of '{name}' takes {expected} channels at {layer}, but "
+                        f"the network has {info.channels}: train it on this network"
                     )
 
     def _codes(self, name: str) -> FeatureAutoEncoders:
         if name not in self.autoencoders:
             has = ", ".join(self.autoencoders) or "none"
             raise InputError(
-                f"feature_similarity has no auto-encoders for '{name}' (only for: {has}): train some in a stage "
-                f"with task: autoencoder and name it under autoencoders: {{{name}: STAGE}}"
+                f"feature_similarity has no auto-encoders for '{name}' (only for: {has}): add a stage with "
+                f"task: autoencoder and set autoencoders: {{{name}: STAGE}}"
             )
         return self.autoencoders[name]
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """(B, pairs) similarities."""
         codes = self._codes(network)
         latents = {layer: codes.encoder(layer).encode(output.features[layer]) for layer in self.features}
         found = [latent_similarity(latents[e], latents[d], self.outer) for e, d in self.pairs]
         return {"similarity": torch.stack(found, 1)}
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) distance between the similarities."""
-        return feature_similarity_loss(student["similarity"], teacher["similarity"], self.distance)
+        difference = student["similarity"] - teacher["similarity"]
+        if self.distance == "mse":
+            return difference.square().mean(1)
+        norm: Tensor = torch.linalg.vector_norm(difference, dim=1)
+        return norm
 
 
 Form = Literal["image", "pixel"]
-"""Inside every root: its slope at zero is bounded."""
 
 
-def prediction_error(logits: Tensor, target: Tensor) -> Tensor:
-    """|p - g| of the foreground at every position: logits (B, C, ...), target (B, ...) -> (B, ...), in float32.
-
-    With more than two classes the foreground is all but class 0.
-
-    >>> import torch
-    >>> prediction_error(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]])).tolist()
-    [[[0.5, 0.5]]]
-    """
-    return (probabilities(logits)[:, 1:].sum(1) - (target > 0).float()).abs()
-
-
-def adversarial_similarity_loss(
-    student: Tensor, teacher: Tensor, form: Form = "image", one_sided: bool = False
-) -> Tensor:
-    """Distance between the errors of student and teacher.
-
-    Args:
-        student: (B,) root mean squared error for form "image", (B, ...) absolute errors for "pixel".
-        teacher: the same of the teacher.
-        form: "image" is |e_s - e_t| (LightVessel Eq. 5), "pixel" the root of the mean over positions of (e_s - e_t)^2.
-        one_sided: only where the student errs more than the teacher.
-
-    Returns:
-        (B,).
-
-    >>> import torch
-    >>> adversarial_similarity_loss(torch.tensor([0.1]), torch.tensor([0.3]), one_sided=True).tolist()
-    [0.0]
-    """
-    difference = student - teacher
-    if one_sided:
-        difference = difference.relu()
-    if form == "image":
-        return difference.abs()
-    return (difference.square().flatten(1).mean(1) + EPSILON).sqrt()
-
-
+@register_method("adversarial_similarity")
 class AdversarialSimilarity(DistillationMethod):
     """Adversarial similarity distillation (LightVessel, Dang et al. 2023, Eq. 4 and 5); nothing in it is adversarial.
 
-    The distance of Eq. 4 is printed as a sum over the n positions, about 30 for 256 x 256, which swamps a cross-entropy
-    of 0.05 and changes with the image's size. Here it is divided by the root of n.
+    The distance of Eq. 4 is printed as a sum over the n positions, about 30 for 256 x 256: far more than a
+    cross-entropy of 0.05, and dependent on the image's size. Here it is divided by the root of n.
 
     Args:
-        form: "image" compares one number per image (Eq. 4 and 5 literally); "pixel" compares the errors position by
-            position, which the text promises ("pixel-wise", "spatial").
-        one_sided: leaves a baseline that errs less than its teacher; Eq. 5 would make it worse.
+        form: "image" compares one root mean square error per image (Eq. 4 and 5 literally); "pixel" is the root mean
+            square of the difference of errors at each position, as in the text ("pixel-wise", "spatial").
+        one_sided: no loss for a student whose error is smaller than its teacher's; Eq. 5 would make it worse.
 
-    >>> import torch
-    >>> methods = AdversarialSimilarity()
-    >>> target = torch.ones(1, 4, 4, dtype=torch.long)
-    >>> targets = methods.extract(Output(logits=torch.zeros(1, 2, 4, 4), features={}), target)
+    >>> method = AdversarialSimilarity()
+    >>> mask = torch.ones(1, 4, 4, dtype=torch.long)
+    >>> targets = method.targets(Output(logits=torch.zeros(1, 2, 4, 4), features={}), mask)
     >>> targets["error"].tolist()
     [0.5]
     """
 
-    compares = ("one_sided",)
+    needs_mask = True
+    loss_options = ("one_sided",)
 
     def __init__(self, form: Form = "image", one_sided: bool = False) -> None:
+        super().__init__()
         fit_option("adversarial_similarity: form", form, Form)
         self.form: Form = form
         self.one_sided = one_sided
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """(B,) errors of images, or (B, ...) errors of positions."""
-        if output.logits is None:
-            raise InputError("adversarial_similarity needs a network with logits, not a classifier")
-        if target is None:
-            raise InputError("adversarial_similarity needs the reference masks of the images")
-        error = prediction_error(output.logits, target)
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """(B,) errors of images, or (B, ...) errors |p - g| of the foreground, all but class 0, at each position."""
+        logits = logits_of(output, "adversarial_similarity")
+        reference = (mask_of(mask, "adversarial_similarity") > 0).float()
+        error = (probabilities(logits)[:, 1:].sum(1) - reference).abs()
         if self.form == "image":
             error = (error.square().flatten(1).mean(1) + EPSILON).sqrt()
         return {"error": error}
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) distance between the errors."""
-        return adversarial_similarity_loss(student["error"], teacher["error"], self.form, self.one_sided)
+        difference = student["error"] - teacher["error"]
+        difference = difference.relu() if self.one_sided else difference
+        if self.form == "image":
+            return difference.abs()
+        return (difference.square().flatten(1).mean(1) + EPSILON).sqrt()

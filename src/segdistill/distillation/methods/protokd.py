@@ -1,4 +1,4 @@
-"""ProtoKD: how like each class every position looks."""
+"""ProtoKD: the similarity of every position to the mean feature of every class."""
 
 from __future__ import annotations
 
@@ -7,77 +7,69 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
-from segdistill.distillation.composed import Composed, Weighted
+from segdistill.distillation.base import STUDENT, Composed, DistillationMethod, Targets, register_method
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import class_masks, cosines, mask_of, prototypes, resize
+from segdistill.distillation.maps import (
+    class_masks,
+    cosines,
+    mask_of,
+    prototypes,
+    require_classes,
+    resize,
+)
 from segdistill.distillation.methods.soft_prediction import ElementMeanPrediction
 from segdistill.models.network import Output
 
 
-def prototype_loss(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
-    """Mean over the classes that are there, and over positions, of the squared difference of similarity maps.
-
-    Args:
-        student: (B, K, ...).
-        teacher: the same of the teacher.
-        known: (B, K) booleans.
-
-    Returns:
-        (B,); 0 where no class is there.
-
-    >>> maps = torch.tensor([[[[1.0]], [[9.0]]]])
-    >>> prototype_loss(maps, torch.zeros_like(maps), torch.tensor([[True, False]])).tolist()
-    [1.0]
-    """
-    of_classes = (student - teacher).square().flatten(2).mean(2)
-    return torch.where(known, of_classes, 0).sum(1) / known.sum(1).clamp(min=1)
-
-
+@register_method("prototypes")
 class Prototypes(DistillationMethod):
     """Prototype method (ProtoKD, Wang et al. 2023): similarity of every position to every class's mean.
 
-    Unlike IFVD it looks at the other classes' means too. Each image has prototypes of its own, and a class that an
-    image lacks is left out for that image (the official code leaves it out for the whole batch). Widths need not
-    match; maps of another size are resized linearly to the teacher's.
+    Unlike IFVD it includes the other classes' means. Each image has prototypes of its own, and a class that an image
+    lacks is excluded for that image (in the official code for the whole batch). Widths need not match; maps of
+    another size are resized linearly to the teacher's.
 
     Args:
         layers: see layers.py; the original takes the last map before the head.
         classes: K of the references; with one logit or two classes all but the background is one class.
 
-    >>> methods = Prototypes()
+    >>> method = Prototypes()
     >>> output = Output(None, {"decoder": torch.rand(1, 8, 4, 4)})
-    >>> targets = methods.extract(output, torch.zeros(1, 4, 4).long())  # no lesion at all
-    >>> targets["decoder/known"].tolist(), methods.loss(targets, targets).tolist()
+    >>> targets = method.targets(output, torch.zeros(1, 4, 4).long())  # no lesion at all
+    >>> targets["decoder/known"].tolist(), method(targets, targets).tolist()
     ([[True, False]], [0.0])
     """
 
+    needs_mask = True
+
     def __init__(self, layers: str | Sequence[str] = ("decoder",), classes: int = 2) -> None:
+        super().__init__()
+        require_classes(classes, "prototypes")
         self.features, self.classes = parse_layers("prototypes", layers), classes
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Of each layer, maps (B, K, ...), and which classes are there (B, K)."""
-        mask = mask_of(target, "prototypes")
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """Of each layer, maps (B, K, ...), and which classes the image has (B, K)."""
+        reference = mask_of(mask, "prototypes")
         targets: Targets = {}
         for layer in self.features:
             feature = output.features[layer]
-            means, known = prototypes(feature, class_masks(mask, feature.shape[2:], self.classes))
+            means, known = prototypes(feature, class_masks(reference, feature.shape[2:], self.classes))
             targets |= {layer: cosines(feature, means), f"{layer}/known": known}
         return targets
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) sum over layers; a class counts where both know it."""
-        losses = [
-            prototype_loss(
-                resize(student[layer], teacher[layer].shape[2:]),
-                teacher[layer],
-                student[f"{layer}/known"] & teacher[f"{layer}/known"],
-            )
-            for layer in self.features
-        ]
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over layers of the mean squared difference, over positions and classes that both know."""
+        losses = []
+        for layer in self.features:
+            theirs = teacher[layer]
+            own = resize(student[layer], theirs.shape[2:])
+            of_classes = (own - theirs).square().flatten(2).mean(2)
+            known = student[f"{layer}/known"] & teacher[f"{layer}/known"]
+            losses.append(torch.where(known, of_classes, 0).sum(1) / known.sum(1).clamp(min=1))
         return sum(losses[1:], losses[0])
 
 
+@register_method("protokd")
 class ProtoKD(Composed):
     """ProtoKD (Wang et al. 2023): prototypes and soft predictions.
 
@@ -88,7 +80,7 @@ class ProtoKD(Composed):
         temperature: of the soft predictions.
         layers, classes: of the prototype term.
 
-    >>> {name: weight for name, (weight, _) in ProtoKD().parts.items()}
+    >>> ProtoKD().weights
     {'prediction': 10.0, 'prototypes': 0.1}
     """
 
@@ -100,8 +92,10 @@ class ProtoKD(Composed):
         layers: str | Sequence[str] = ("decoder",),
         classes: int = 2,
     ) -> None:
-        parts: Weighted = {
-            "prediction": (prediction, ElementMeanPrediction(temperature)),
-            "prototypes": (prototypes, Prototypes(layers, classes)),
-        }
-        super().__init__("protokd", parts)
+        super().__init__(
+            "protokd",
+            {
+                "prediction": (prediction, ElementMeanPrediction(temperature)),
+                "prototypes": (prototypes, Prototypes(layers, classes)),
+            },
+        )

@@ -1,4 +1,4 @@
-"""Region contrast: how alike a network finds lesion and background."""
+"""Region contrast: how similar a network's features are in lesion and background."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
+from segdistill.distillation.base import STUDENT, DistillationMethod, Targets, register_method
 from segdistill.distillation.layers import parse_layers
-from segdistill.errors import InputError
+from segdistill.distillation.maps import mask_of
 from segdistill.models.network import Output
 from segdistill.options import fit_option
 
@@ -27,9 +27,9 @@ def region_contrast(feature: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             foreground.
 
     Returns:
-        (B,) cosines in float32, and (B,) booleans: False where the mask has no foreground or no background at this
-        size (the cosine is 0 there and says nothing; EMKD's code adds 1 to the foreground count, and so compares
-        such samples too).
+        (B,) cosines in float32, and (B,) booleans: False if the mask has no foreground or no background at this size
+        (the cosine is 0 there and means nothing; EMKD's code adds 1 to the foreground count, and so compares such
+        samples too).
 
     >>> feature = torch.tensor([[1.0, 0.0], [0.0, 1.0]])[None, :, None, :]
     >>> region_contrast(feature, torch.tensor([[[0, 1]]]))
@@ -43,6 +43,7 @@ def region_contrast(feature: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return F.cosine_similarity(background, foreground), (inside > 0) & (inside < mask.shape[2])
 
 
+@register_method("region_contrast")
 class RegionContrast(DistillationMethod):
     """AMTD's second feature term (Eq. 4, there R; RAD in EMKD): the sum over layers of (rc_student - rc_teacher)^2.
 
@@ -50,32 +51,33 @@ class RegionContrast(DistillationMethod):
 
     Args:
         form: "squared" (as coded), or "abs" (Eq. 4 prints a norm, which of one number is its absolute value).
-        layers: "enc_dec" (AMTD's text), "emkd" (its code), or features one by one: see layers.py.
+        layers: "enc_dec" (AMTD's text), "emkd" (its code), or a list of features: see layers.py.
 
-    >>> methods = RegionContrast(layers=["encoder"])
+    >>> method = RegionContrast(layers=["encoder"])
     >>> output = Output(logits=None, features={"encoder": torch.rand(2, 8, 4, 4)})
-    >>> targets = methods.extract(output, torch.tensor([[[0, 1], [0, 1]]] * 2))
-    >>> methods.loss(targets, targets).tolist()
+    >>> targets = method.targets(output, torch.tensor([[[0, 1], [0, 1]]] * 2))
+    >>> method(targets, targets).tolist()
     [0.0, 0.0]
     """
 
-    compares = ("form",)
+    needs_mask = True
+    loss_options = ("form",)
 
     def __init__(self, form: Form = "squared", layers: str | Sequence[str] = "enc_dec") -> None:
+        super().__init__()
         fit_option("region_contrast: form", form, Form)
         self.form = form
         self.features = parse_layers("region_contrast", layers)
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """(B, layers) cosines and where they are known."""
-        if target is None:
-            raise InputError("region_contrast needs the reference masks of the images")
-        found = [region_contrast(output.features[layer], target) for layer in self.features]
+        reference = mask_of(mask, "region_contrast")
+        found = [region_contrast(output.features[layer], reference) for layer in self.features]
         contrast, known = (torch.stack(each, 1) for each in zip(*found, strict=True))
         return {"contrast": contrast, "known": known}
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) sum over the layers that both know."""
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over the layers where both are known."""
         difference = student["contrast"] - teacher["contrast"]
         difference = difference.square() if self.form == "squared" else difference.abs()
         return torch.where(student["known"] & teacher["known"], difference, 0).sum(1)

@@ -1,4 +1,4 @@
-"""SKD, structured knowledge distillation: how alike a network finds the parts of an image."""
+"""SKD, structured knowledge distillation: similarities between parts of an image, and a critic of predictions."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets
-from segdistill.distillation.composed import Composed, Weighted
+from segdistill.distillation.base import (
+    STUDENT,
+    Composed,
+    DistillationMethod,
+    LayerMethod,
+    Layers,
+    Targets,
+    module_key,
+    register_method,
+)
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import exact, logits_of, pool, resize, unit
+from segdistill.distillation.maps import exact, logits_of, pool, require_classes, resize, unit
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 
 SIDE = 64
-"""Height and width of what the critic sees: the size of the original's logits (65, an eighth of 512)."""
+"""Height and width of the critic's input: the size of the original's logits (65, an eighth of 512)."""
 SLOPE = 0.1
 
 
@@ -105,15 +113,16 @@ def critic_score(critic: nn.Module, logits: Tensor) -> Tensor:
     return label.float().flatten()
 
 
+@register_method("holistic")
 class Holistic(DistillationMethod):
-    """Holistic distillation (SKD, Liu et al. 2019): how much lower a critic scores the student.
+    """Holistic distillation (SKD, Liu et al. 2019): how much lower a critic scores the student than the teacher.
 
-    A WGAN with gradient penalty whose "real" samples are a teacher's logits; each teacher has a critic of its own,
-    a player that takes its turn after the student. Gap: score(teacher) - score(student), whose gradient is that of
+    A WGAN with gradient penalty whose "real" samples are a teacher's logits. Each teacher has a critic of its own, a
+    player that takes its turn after the student. The loss is score(teacher) - score(student), whose gradient is that of
     -score(student); it is 0 for a student that equals the teacher and may become negative. Two-dimensional images only.
 
-    IFVD's adversarial term is the same one with weight 0.001 (0.1 in SKD). The critic has the stage's optimiser and
-    schedule, and a learning rate of its own where `critic_lr` says so: SKD's learns at 4e-4.
+    IFVD's adversarial term is the same with weight 0.001 (0.1 in SKD). The critic has the stage's optimiser and
+    schedule; `critic_lr` sets a learning rate of its own (SKD: 4e-4).
 
     Args:
         penalty: weight of the gradient penalty.
@@ -121,41 +130,47 @@ class Holistic(DistillationMethod):
         classes: of the networks; one logit counts as two classes.
         critic_lr: learning rate of the critics; None for the stage's.
 
-    >>> methods = Holistic(width=4)
-    >>> methods.connect({}, {"t": {}})
-    >>> targets = methods.extract(Output(logits=torch.rand(2, 2, 32, 32), features={}))
-    >>> methods.loss(targets, targets, "t").tolist()
+    >>> method = Holistic(width=4)
+    >>> method.build({}, {"t": {}})
+    >>> targets = method.targets(Output(logits=torch.rand(2, 2, 32, 32), features={}))
+    >>> method(targets, targets, "t").tolist()
     [0.0, 0.0]
     """
 
-    compares = ("penalty", "width", "critic_lr")
+    loss_options = ("penalty", "width", "critic_lr")
 
     def __init__(
         self, penalty: float = 10.0, width: int = 64, classes: int = 2, critic_lr: float | None = None
     ) -> None:
-        if penalty < 0 or width < 1 or classes < 2:
-            raise InputError("holistic: penalty must not be negative, width at least 1, classes at least 2")
+        super().__init__()
+        require_classes(classes, "holistic")
+        if penalty < 0 or width < 1:
+            raise InputError("holistic: penalty must not be negative, and width at least 1")
         if critic_lr is not None and not 0 < critic_lr < float("inf"):
             raise InputError(f"holistic: critic_lr must be above 0, not {critic_lr:g}")
         self.penalty, self.width, self.classes, self.critic_lr = penalty, width, classes, critic_lr
-        self.critics: Mapping[str, nn.Module] = {}
 
-    def connect(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
-        """Builds a critic per teacher."""
-        self.critics = {name: Critic(self.classes, self.width) for name in teachers}
+    def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
+        """Makes a critic for each teacher."""
+        self.critics = nn.ModuleDict(
+            {module_key(name): Critic(self.classes, self.width) for name in teachers}
+        )
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Logits (B, classes, 64, 64), averaged down or repeated to that size."""
         logits = class_logits(logits_of(output, "holistic"))
         if logits.ndim != 4:
-            raise InputError("holistic: the critic sees images, not volumes: leave the term out")
+            raise InputError("holistic: the critic takes images, not volumes: set the term's weight to 0")
         if logits.shape[1] != self.classes:
-            raise InputError(f"holistic: the networks have {logits.shape[1]} classes: set classes")
+            raise InputError(
+                f"holistic: classes is {self.classes}, but the networks have {logits.shape[1]}: "
+                f"set classes: {logits.shape[1]}"
+            )
         return {"logits": F.adaptive_avg_pool2d(logits, SIDE)}
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) difference of the scores; the critic learns nothing from it."""
-        critic = self.critics[network]
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) difference of the scores, without a gradient for the critic."""
+        critic = self.critics[module_key(network)]
         learns = [parameter.requires_grad for parameter in critic.parameters()]
         was_training = critic.training
         critic.eval().requires_grad_(False)  # eval: scores of a sample do not depend on its batch
@@ -168,9 +183,9 @@ class Holistic(DistillationMethod):
         return loss
 
     def critic_loss(self, critic: nn.Module, student: Targets, teacher: Targets) -> Tensor:
-        """score(student) - score(teacher) + penalty x (|gradient at a mixture of both| - 1)^2, means over samples.
+        """score(student) - score(teacher) + penalty x (|gradient at a point between both| - 1)^2, means over samples.
 
-        All three are scored in one pass, so that the critic sees one batch and DDP one call.
+        All three are scored in one pass: one batch for the critic's statistics, one call for DDP.
         """
         real, fake = teacher["logits"], student["logits"]
         share = torch.rand(len(real), 1, 1, 1).to(real)
@@ -182,23 +197,8 @@ class Holistic(DistillationMethod):
         return of_fake.mean() - of_real.mean() + self.penalty * (length - 1).square().mean()
 
 
-def similarities(nodes: Tensor, constant_norm: bool = True) -> Tensor:
-    """Cosine of every node with every other: (B, C, ...) of n nodes to (B, n, n).
-
-    Args:
-        nodes: features.
-        constant_norm: the nodes' lengths count as constants in the gradient, as in the official code.
-
-    >>> import torch
-    >>> similarities(torch.tensor([[[[3.0, 0.0]], [[0.0, 5.0]]]])).tolist()
-    [[[1.0, 0.0], [0.0, 1.0]]]
-    """
-    directions = unit(nodes.flatten(2), constant_norm=constant_norm)
-    with exact(nodes):
-        return directions.mT @ directions
-
-
-class PairWise(DistillationMethod):
+@register_method("pair_wise")
+class PairWise(LayerMethod):
     """Pair-wise similarity (SKD, Liu et al. 2019): mean over pairs of nodes of the squared loss of cosines.
 
     A node is the maximum of each channel over its part of the image. Widths need not match.
@@ -206,18 +206,18 @@ class PairWise(DistillationMethod):
     Args:
         layers: see layers.py; the original takes the end of the encoder.
         nodes: parts along each side: 2 x 2 by default (the official window is half the map).
-        window: pools windows of so many positions instead (2: CIRKD's copy of SKD, a far finer graph of (h w / 4)^2
-            pairs); the student's nodes are resized to the teacher's where their number differs.
-        constant_norm: see `similarities`.
+        window: side of pooling windows in positions, in place of `nodes` (2: CIRKD's copy of SKD, a far finer graph of
+            (h w / 4)^2 pairs); the student's nodes are resized to the teacher's if their number differs.
+        constant_norm: the lengths of the nodes are constants in the gradient, as in the official code.
 
     >>> import torch
-    >>> methods = PairWise()
-    >>> targets = methods.extract(Output(None, {"encoder": torch.rand(2, 8, 6, 6)}))
-    >>> targets["encoder"].shape, methods.loss(targets, targets).tolist()
+    >>> method = PairWise()
+    >>> targets = method.targets(Output(None, {"encoder": torch.rand(2, 8, 6, 6)}))
+    >>> targets["encoder"].shape, method(targets, targets).tolist()
     (torch.Size([2, 8, 2, 2]), [0.0, 0.0])
     """
 
-    compares = ("constant_norm",)
+    loss_options = ("constant_norm",)
 
     def __init__(
         self,
@@ -226,38 +226,36 @@ class PairWise(DistillationMethod):
         window: int | None = None,
         constant_norm: bool = True,
     ) -> None:
+        super().__init__()
         if nodes < 2 or (window is not None and window < 1):
             raise InputError("pair_wise: nodes must be at least 2, window at least 1")
         self.features = parse_layers("pair_wise", layers)
         self.nodes, self.window, self.constant_norm = nodes, window, constant_norm
 
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """The nodes (B, C, ...) of each layer."""
-        return {layer: self._pooled(output.features[layer].float()) for layer in self.features}
-
-    def _pooled(self, feature: Tensor) -> Tensor:
+    def target(self, feature: Tensor, mask: Tensor | None) -> Tensor:
+        """The nodes (B, C, ...)."""
+        feature = feature.float()
         if self.window is None:
             return pool(feature, self.nodes, "max")
         pooling = F.max_pool2d if feature.ndim == 4 else F.max_pool3d
         pooled: Tensor = pooling(feature, self.window, ceil_mode=True)
         return pooled
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) sum over layers."""
-        losses = []
-        for layer in self.features:
-            own = resize(student[layer], teacher[layer].shape[2:])
-            own, theirs = (similarities(each, self.constant_norm) for each in (own, teacher[layer]))
-            losses.append((own - theirs).square().mean((1, 2)))
-        return sum(losses[1:], losses[0])
+    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B,) mean over pairs of nodes of the squared difference of their cosines."""
+        student = resize(student, teacher.shape[2:])
+        own, theirs = (unit(each.flatten(2), constant_norm=self.constant_norm) for each in (student, teacher))
+        with exact(student):
+            return (own.mT @ own - theirs.mT @ theirs).square().mean((1, 2))
 
 
-class StructuredKnowledge(Composed):
-    """SKD (Liu et al. 2019): pixel-wise, pair-wise and, if wanted, holistic.
+@register_method("skd")
+class SKD(Composed):
+    """SKD (Liu et al. 2019): pixel-wise, pair-wise and, optionally, holistic.
 
     The pixel-wise term is the soft prediction at temperature 1: the official cross-entropy less the teacher's own
-    entropy, which has no gradient. The official code adds it up over the batch; here it is the mean over images, so
-    the official 10 is 10 x batch size here.
+    entropy, which has no gradient. The official code sums it over the batch; here it is the mean over images, so the
+    official 10 is 10 x batch size here.
 
     Args:
         pixel: weight of the pixel-wise term.
@@ -265,11 +263,11 @@ class StructuredKnowledge(Composed):
             LightVessel's group takes pixel 1 and pair 0.1.
         holistic: weight of the adversarial term, 0.1 in the original; it trains a critic beside the student.
         layers, nodes, window, constant_norm: of the pair-wise term.
-        classes, critic_width, critic_lr: of the holistic term; the original's critic learns at 4e-4, here at the
-            stage's rate unless `critic_lr` says otherwise.
+        classes, critic_width, critic_lr: of the holistic term. The learning rate of the critic is the stage's unless
+            `critic_lr` is set; it is 4e-4 in the original.
 
-    >>> sorted(StructuredKnowledge().parts), sorted(StructuredKnowledge(holistic=0.1).parts)
-    (['pair', 'pixel'], ['holistic', 'pair', 'pixel'])
+    >>> SKD(holistic=0.1).weights
+    {'pixel': 10.0, 'pair': 0.5, 'holistic': 0.1}
     """
 
     def __init__(
@@ -285,9 +283,12 @@ class StructuredKnowledge(Composed):
         critic_width: int = 64,
         critic_lr: float | None = None,
     ) -> None:
-        parts: Weighted = {
-            "pixel": (pixel, SoftPrediction()),
-            "pair": (pair, PairWise(layers, nodes, window, constant_norm)),
-            "holistic": (holistic, Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)),
-        }
-        super().__init__("skd", parts)
+        critic = Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)
+        super().__init__(
+            "skd",
+            {
+                "pixel": (pixel, SoftPrediction()),
+                "pair": (pair, PairWise(layers, nodes, window, constant_norm)),
+                "holistic": (holistic, critic),
+            },
+        )

@@ -1,15 +1,16 @@
-"""Soft predictions: what a teacher believes of every position."""
+"""Soft predictions: class probabilities of every position, or of the whole image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
+from segdistill.distillation.base import STUDENT, DistillationMethod, Targets, register_method
+from segdistill.distillation.maps import logits_of
 from segdistill.errors import InputError
 from segdistill.losses import log_probabilities
 from segdistill.models.network import Output
@@ -25,9 +26,9 @@ def soft_prediction_loss(
 
     Args:
         student: (B, C, ...) log-probabilities at temperature T.
-        teacher: the same of the teacher.
+        teacher: (B, C, ...) log-probabilities at temperature T.
         temperature: T, only for the factor T^2, which keeps gradients comparable across temperatures.
-        direction: KL(teacher || student) (LightBTSeg Eq. 8 and 9, Hinton), or the other way round.
+        direction: KL(teacher || student) (LightBTSeg Eq. 8 and 9, Hinton), or KL(student || teacher).
 
     Returns:
         (B,) in nats.
@@ -41,7 +42,39 @@ def soft_prediction_loss(
     return divergence.flatten(1).mean(1) * temperature**2
 
 
-class SoftPrediction(DistillationMethod):
+class _Soft(DistillationMethod):
+    combinable = True
+    name: ClassVar[str]
+
+    def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise InputError(f"{self.name}: temperature must be positive, not {temperature}")
+        fit_option(f"{self.name}: direction", direction, Direction)
+        self.temperature, self.direction = temperature, direction
+
+    def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
+        """Log of sum_j w_j p_j, with weights (B, J) that sum to 1 (AMTD, section on adaptive weights)."""
+        together = torch.stack([each["log_probability"] for each in targets], dim=1)
+        share = weights.to(together).log().reshape(*weights.shape, *[1] * (together.ndim - 2))
+        return {"log_probability": torch.logsumexp(together + share, dim=1)}
+
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) divergence.
+
+        Raises:
+            InputError: the networks have different classes.
+        """
+        own, theirs = student["log_probability"], teacher["log_probability"]
+        if own.shape[1] != theirs.shape[1]:
+            raise InputError(
+                f"{self.name}: the student has {own.shape[1]} classes, its teacher {theirs.shape[1]}: make them equal"
+            )
+        return soft_prediction_loss(own, theirs, self.temperature, self.direction)
+
+
+@register_method("soft_prediction")
+class SoftPrediction(_Soft):
     """Soft-prediction method (Hinton et al. 2015; LightBTSeg Eq. 8 and 9; AMTD Eq. 1 and 2).
 
     Args:
@@ -49,121 +82,78 @@ class SoftPrediction(DistillationMethod):
         direction: AMTD's Eq. 2 prints KL(student || teacher), "student_teacher"; nearly all code, that of AMTD's
             experiments included, has KL(teacher || student), the default.
 
-    >>> methods = SoftPrediction(temperature=4.0)
-    >>> targets = methods.extract(Output(logits=torch.zeros(2, 2, 4, 4), features={}))
-    >>> methods.loss(targets, targets).shape
+    >>> method = SoftPrediction(temperature=4.0)
+    >>> targets = method.targets(Output(logits=torch.zeros(2, 2, 4, 4), features={}))
+    >>> method(targets, targets).shape
     torch.Size([2])
     """
 
-    keeps = "soft_prediction"
+    name = "soft_prediction"
+    cache_form = "soft_prediction"
 
-    def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
-        if temperature <= 0:
-            raise InputError(f"soft_prediction: temperature must be positive, not {temperature}")
-        fit_option("soft_prediction: direction", direction, Direction)
-        self.temperature, self.direction = temperature, direction
-
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Log-probabilities (B, C, ...) at the temperature."""
-        return {"log_probability": log_probabilities(_logits(output), self.temperature)}
+        return {"log_probability": log_probabilities(logits_of(output, self.name), self.temperature)}
 
-    def keep(self, output: Output) -> Targets:
+    def to_cache(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Of two classes the log-odds (B, 1, ...), of more the log-probabilities, at temperature 1.
 
-        That fixes the prediction at every temperature, in half the numbers, and a rounding of the log-odds leaves
-        each probability with a small relative error, however small it is.
+        These determine the prediction at every temperature, in half the numbers. Rounding the log-odds changes each
+        probability by a small relative error, however small it is.
         """
-        known = log_probabilities(_logits(output))
+        known = log_probabilities(logits_of(output, self.name))
         if known.shape[1] > 2:
             return {"log_probability": known}
         return {"log_odds": known[:, 1:] - known[:, :1]}
 
-    def recall(self, kept: Targets) -> Targets:
+    def from_cache(self, cached: Targets) -> Targets:
         """Log-probabilities (B, C, ...) at the temperature."""
-        if "log_probability" in kept:
-            return {"log_probability": F.log_softmax(kept["log_probability"] / self.temperature, dim=1)}
-        odds = kept["log_odds"] / self.temperature
+        if "log_probability" in cached:
+            return {"log_probability": F.log_softmax(cached["log_probability"] / self.temperature, dim=1)}
+        odds = cached["log_odds"] / self.temperature
         return {"log_probability": torch.cat([F.logsigmoid(-odds), F.logsigmoid(odds)], dim=1)}
 
-    def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
-        """Log of sum_j w_j softmax(z_j / T), with shares (B, J) that sum to 1 (AMTD, section on adaptive weights)."""
-        together = torch.stack([each["log_probability"] for each in targets], dim=1)
-        share = weights.to(together).log().reshape(*weights.shape, *[1] * (together.ndim - 2))
-        return {"log_probability": torch.logsumexp(together + share, dim=1)}
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) divergence of what `extract` gave for student and teacher."""
-        return soft_prediction_loss(
-            student["log_probability"], teacher["log_probability"], self.temperature, self.direction
-        )
-
-
-def _logits(output: Output) -> Tensor:
-    if output.logits is None:
-        raise InputError("soft_prediction needs a network with logits, not a classifier")
-    return output.logits
-
-
-class SoftLabel(DistillationMethod):
+@register_method("soft_label")
+class SoftLabel(_Soft):
     """Soft-label method (Hinton et al. 2015): KL of class probabilities of the image at temperature T, times T^2.
 
-    It is what `SoftPrediction` is for pixels, for networks with a label: classifiers and joint networks.
+    As `SoftPrediction`, but of the image's classes: for classifiers and joint networks.
 
     Args:
         temperature: T.
-        direction: KL(teacher || student), or the other way round.
+        direction: KL(teacher || student), or KL(student || teacher).
 
-    >>> methods = SoftLabel(temperature=4.0)
-    >>> targets = methods.extract(Output(None, {}, label=torch.zeros(2, 3)))
-    >>> methods.loss(targets, targets).tolist()
+    >>> method = SoftLabel(temperature=4.0)
+    >>> targets = method.targets(Output(None, {}, label=torch.zeros(2, 3)))
+    >>> method(targets, targets).tolist()
     [0.0, 0.0]
     """
 
-    compares = ("direction",)
+    name = "soft_label"
+    loss_options = ("direction",)
 
-    def __init__(self, temperature: float = 1.0, direction: Direction = "teacher_student") -> None:
-        if temperature <= 0:
-            raise InputError(f"soft_label: temperature must be positive, not {temperature}")
-        fit_option("soft_label: direction", direction, Direction)
-        self.temperature, self.direction = temperature, direction
-
-    def targets(self, output: Output, target: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Log-probabilities (B, K) of the image's classes at the temperature."""
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """Log-probabilities (B, K, 1) of the image's classes at the temperature: an image is one position."""
         if output.label is None:
             raise InputError("soft_label needs networks that classify images, such as lanet_resnet18")
-        return {"log_probability": torch.log_softmax(output.label.float() / self.temperature, dim=1)}
-
-    def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
-        """Log of sum_j w_j p_j, with shares (B, J) that sum to 1."""
-        together = torch.stack([each["log_probability"] for each in targets], dim=1)
-        return {"log_probability": torch.logsumexp(together + weights.to(together).log()[:, :, None], dim=1)}
-
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) divergence of what `extract` gave for student and teacher."""
-        first, second = student["log_probability"], teacher["log_probability"]
-        if first.shape[1] != second.shape[1]:
-            raise InputError(
-                f"soft_label: the student knows {first.shape[1]} classes of images, its teacher {second.shape[1]}"
-            )
-        # an image is one position
-        return soft_prediction_loss(first[..., None], second[..., None], self.temperature, self.direction)
+        known = torch.log_softmax(output.label.float() / self.temperature, dim=1)
+        return {"log_probability": known[..., None]}
 
 
 class ElementMeanPrediction(SoftPrediction):
     """Soft predictions whose divergence is a mean over positions and classes, without the factor T^2.
 
-    So it is what IFVD and ProtoKD multiply by 10. With C classes it is that of `SoftPrediction` over C T^2.
+    IFVD and ProtoKD multiply it by 10. With C classes it is the loss of `SoftPrediction` divided by C T^2.
 
-    >>> import torch
-    >>> from segdistill.models.network import Output
     >>> pair = [Output(torch.tensor([[[1.0]], [[z]]])[None], {}) for z in (0.0, 1.0)]
     >>> plain, mean = SoftPrediction(2.0), ElementMeanPrediction(2.0)
-    >>> ratio = plain.loss(*map(plain.extract, pair)) / mean.loss(*map(mean.extract, pair))
+    >>> ratio = plain(*map(plain.targets, pair)) / mean(*map(mean.targets, pair))
     >>> round(ratio.item(), 3)
     8.0
     """
 
-    def loss(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) mean divergence."""
         own, theirs = student["log_probability"], teacher["log_probability"]
         return soft_prediction_loss(own, theirs, direction=self.direction) / own.shape[1]

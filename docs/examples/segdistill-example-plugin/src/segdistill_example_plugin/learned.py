@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from segdistill import register_loss, register_method, register_network, register_weighting
 from segdistill.distillation.base import STUDENT, DistillationMethod, Targets
 from segdistill.distillation.weighting import Weighting
 from segdistill.models.network import FeatureInfo, Network, Output
-from torch import Tensor, nn
 
 
 @register_network("example_net", "two 3x3 convolutions and a 1x1 head")
@@ -26,7 +27,10 @@ class ExampleNet(Network):
     def __init__(self, in_channels: int = 3, classes: int = 2, *, width: int = 8) -> None:
         super().__init__(in_channels, classes)
         self.encoder = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()
+            nn.Conv2d(in_channels, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
         )
         self.head = nn.Conv2d(width, classes, 1)
         self.feature_info = [FeatureInfo("encoder", width, 1)]

@@ -1,10 +1,29 @@
-"""Logits to probabilities, the same for one logit with sigmoid and C logits with softmax."""
+"""The registry of segmentation losses, and logits to probabilities: the same for one logit and for C logits."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from segdistill.registry import Registry
+
+LOSSES: Registry[nn.Module] = Registry("loss", "segdistill.losses", "train")
+register_loss, list_losses = LOSSES.register, LOSSES.names
+
+
+def create_loss(name: str, **options: Any) -> nn.Module:
+    """Builds the loss that is registered as `name`: a module from logits (B, C, ...) and class indices to a scalar.
+
+    Raises:
+        InputError: unknown name or option; the message lists the near names or the valid options.
+
+    >>> type(create_loss("dice", squared=False)).__name__
+    'DiceLoss'
+    """
+    return LOSSES.build(name, options)
 
 
 def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -41,6 +60,6 @@ def one_hot(target: Tensor, classes: int) -> Tensor:
     >>> one_hot(torch.tensor([[0, 1]]), 2).tolist()
     [[[1.0, 0.0], [0.0, 1.0]]]
     """
-    # a comparison: torch's own one_hot takes three times as long and would have to be brought to this order
+    # a comparison: torch's own one_hot takes three times as long and would need another order of axes
     numbers = torch.arange(classes, device=target.device).view(-1, *[1] * (target.ndim - 1))
     return (target.unsqueeze(1) == numbers).float()
