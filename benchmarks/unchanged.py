@@ -397,7 +397,7 @@ def outcome(name: str, work: Path) -> dict[str, Any]:
         }
     if (out / MODEL_FILE).exists():
         found["initialisers"] = packed(initialisers(out / MODEL_FILE))
-        found["answers"] = answers(out / MODEL_FILE)
+        found["outputs"] = answers(out / MODEL_FILE)
     return found
 
 
@@ -434,35 +434,46 @@ def elsewhere(record: Path) -> list[str]:
     ]
 
 
+def new_name(name: str, names: Mapping[str, str] | list[tuple[str, str]]) -> str:
+    """The name of today; patterns are applied one after the other."""
+    if not isinstance(names, list):
+        return names.get(name, name)
+    for pattern, replacement in names:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def flat(found: Mapping[str, Any], translate: bool) -> dict[str, Values]:
-    """Tensors, numbers, and what a model file holds and says, each under one name; with `translate` the new one."""
-    kinds: dict[str, Values] = {"tensors": {}, "numbers": {}, "of the model file": {}}
-
-    def new(name: str, names: Mapping[str, str] | list[tuple[str, str]]) -> str:
-        if translate and isinstance(names, list):
-            for pattern, replacement in names:
-                name = re.sub(pattern, replacement, name)
-            return name
-        return dict(names).get(name, name) if translate else name
-
-    def add(kind: str, name: str, value: str) -> None:
-        if name in kinds[kind]:
-            sys.exit(f"the maps give two values the same name: {name}")
-        kinds[kind][name] = value
-
-    for stage, modules in found["tensors"].items():
-        for name, value in unpacked(modules).items():
-            add("tensors", f"{new(stage, STAGES)}: {new(name, TENSORS)}", value)
-    for stage, tables in found["numbers"].items():
-        for table, values in tables.items():
-            for name, value in values.items():
-                known = CURVES if table == "curves.csv" else COLUMNS
-                add("numbers", f"{new(stage, STAGES)}: {table}: {new(name, known)}", value)
-    for name, value in unpacked(found.get("initialisers", {})).items():
-        add("of the model file", f"{MODEL_FILE}: {new(name, INITIALISERS)}", value)
-    for name, value in found.get("answers", {}).items():
-        add("of the model file", f"{MODEL_FILE}: output {new(name, OUTPUTS)}", value)
-    return kinds
+    """Tensors, numbers, and the content of a model file, each under one name; with `translate` the name of today."""
+    new = new_name if translate else lambda name, _: name
+    stages = {stage: new(stage, STAGES) for stage in {*found["tensors"], *found["numbers"]}}
+    named: dict[str, list[tuple[str, str]]] = {
+        "tensors": [
+            (f"{stages[stage]}: {new(name, TENSORS)}", value)
+            for stage, modules in found["tensors"].items()
+            for name, value in unpacked(modules).items()
+        ],
+        "numbers": [
+            (f"{stages[stage]}: {table}: {new(name, CURVES if table == 'curves.csv' else COLUMNS)}", value)
+            for stage, tables in found["numbers"].items()
+            for table, values in tables.items()
+            for name, value in values.items()
+        ],
+        "of the model file": [
+            *(
+                (f"{MODEL_FILE}: {new(name, INITIALISERS)}", value)
+                for name, value in unpacked(found.get("initialisers", {})).items()
+            ),
+            *(
+                (f"{MODEL_FILE}: output {new(name, OUTPUTS)}", value)
+                for name, value in found.get("outputs", {}).items()
+            ),
+        ],
+    }
+    for pairs in named.values():
+        if len(dict(pairs)) != len(pairs):
+            sys.exit("the maps give two values the same name")
+    return {kind: dict(pairs) for kind, pairs in named.items()}
 
 
 def counts(kinds: Mapping[str, Values]) -> str:

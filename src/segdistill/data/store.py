@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -198,6 +199,20 @@ def _checksum(path: Path) -> int:
     return value
 
 
+def _prepare(case: Case, preprocess: Preprocess) -> Rows:
+    opened = open_case(case, preprocess.intensity)
+    images: list[NDArray[np.uint8]] = []
+    masks: list[NDArray[np.uint8]] = []
+    try:
+        for k in range(len(opened)):
+            cut = preprocess.patches.cut if preprocess.patches else lambda array: [array]
+            images += [preprocess.prepare(part) for part in cut(opened.pixels(k))]
+            masks += [prepare_mask(part, preprocess.size) for part in cut(opened.reference[k])]
+    except InputError as error:
+        raise InputError(f"{case.image}: {error}") from error
+    return images, masks
+
+
 def _build(
     cases: Sequence[Case],
     preprocess: Preprocess,
@@ -206,19 +221,6 @@ def _build(
     progress: Progress | None,
     workers: int,
 ) -> None:
-    def prepare(case: Case) -> Rows:
-        opened = open_case(case, preprocess.intensity)
-        images: list[NDArray[np.uint8]] = []
-        masks: list[NDArray[np.uint8]] = []
-        try:
-            for k in range(len(opened)):
-                cut = preprocess.patches.cut if preprocess.patches else lambda array: [array]
-                images += [preprocess.prepare(part) for part in cut(opened.pixels(k))]
-                masks += [prepare_mask(part, preprocess.size) for part in cut(opened.reference[k])]
-        except InputError as error:
-            raise InputError(f"{case.image}: {error}") from error
-        return images, masks
-
     temporary: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -233,7 +235,8 @@ def _build(
             _write_header(images, (len(cases), height, width, channels))
             _write_header(masks, (len(cases), height, width))
             for done, (case, rows) in enumerate(
-                zip(cases, _in_order(prepare, cases, workers), strict=True), start=1
+                zip(cases, _in_order(partial(_prepare, preprocess=preprocess), cases, workers), strict=True),
+                start=1,
             ):
                 for image, mask in zip(*rows, strict=True):
                     # plain writes: a full disk is an error here, where writing through a map would end the
@@ -252,10 +255,9 @@ def _build(
             raise InputError(
                 "a case's id looks like the name of another case's slice: rename it without # and @"
             )
-        names = ("images.npy", "masks.npy")
         files = {
-            name: {"bytes": (temporary / name).stat().st_size, "crc32": _checksum(temporary / name)}
-            for name in names
+            path.name: {"bytes": path.stat().st_size, "crc32": _checksum(path)}
+            for path in (temporary / "images.npy", temporary / "masks.npy")
         }
         index = {
             "version": _VERSION,

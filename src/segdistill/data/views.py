@@ -142,42 +142,38 @@ def _compose(augment: Augment, size: tuple[int, int]) -> Any:
     except ImportError as error:
         raise MissingExtra("augmentation", "train") from error
     cv2.setNumThreads(0)  # our threads are the parallelism
-    a = augment
-    parts: list[Any] = []
-    if a.crop:
-        parts.append(A.RandomResizedCrop(size, scale=(a.crop, 1.0), ratio=(0.75, 4 / 3), p=1.0))
-    if a.flip_horizontal:
-        parts.append(A.HorizontalFlip(p=a.flip_horizontal))
-    if a.flip_vertical:
-        parts.append(A.VerticalFlip(p=a.flip_vertical))
-    if a.rotate_90:
-        parts.append(A.RandomRotate90(p=a.rotate_90))
-        if size[0] != size[1]:
-            parts.append(A.Resize(*size))  # a quarter turn of an oblong picture is stretched to fit
-    if a.rotate or a.shift or a.scale:
-        parts.append(
-            A.Affine(
+    a, side = augment, min(size)
+    shift = (-a.shift, a.shift)
+    # (whether it is wanted, how it is made), in the order of application
+    parts: tuple[tuple[object, Callable[[], Any]], ...] = (
+        (a.crop, lambda: A.RandomResizedCrop(size, scale=(a.crop, 1.0), ratio=(0.75, 4 / 3), p=1.0)),
+        (a.flip_horizontal, lambda: A.HorizontalFlip(p=a.flip_horizontal)),
+        (a.flip_vertical, lambda: A.VerticalFlip(p=a.flip_vertical)),
+        (a.rotate_90, lambda: A.RandomRotate90(p=a.rotate_90)),
+        # a quarter turn of an oblong picture is stretched to fit
+        (a.rotate_90 and size[0] != size[1], lambda: A.Resize(*size)),
+        (
+            a.rotate or a.shift or a.scale,
+            lambda: A.Affine(
                 rotate=(-a.rotate, a.rotate),
-                translate_percent={"x": (-a.shift, a.shift), "y": (-a.shift, a.shift)},
+                translate_percent={"x": shift, "y": shift},
                 scale=(1 - a.scale, 1 + a.scale),
                 p=a.affine_p,
-            )
-        )
-    if a.elastic:
-        parts.append(A.ElasticTransform(alpha=0.5 * min(size), sigma=0.07 * min(size), p=a.elastic))
-    if a.grid:
-        parts.append(A.GridDistortion(p=a.grid))
-    if a.optical:
-        parts.append(A.OpticalDistortion(p=a.optical))
-    if a.brightness or a.contrast:
-        parts.append(
-            A.RandomBrightnessContrast(brightness_limit=a.brightness, contrast_limit=a.contrast, p=a.colour_p)
-        )
-    if a.noise:
-        parts.append(A.GaussNoise(std_range=(0.0, a.noise), p=1.0))
-    if a.coarse_dropout:
-        parts.append(A.CoarseDropout(num_holes_range=(1, 8), fill=0, p=a.coarse_dropout))
-    return A.Compose(parts)
+            ),
+        ),
+        (a.elastic, lambda: A.ElasticTransform(alpha=0.5 * side, sigma=0.07 * side, p=a.elastic)),
+        (a.grid, lambda: A.GridDistortion(p=a.grid)),
+        (a.optical, lambda: A.OpticalDistortion(p=a.optical)),
+        (
+            a.brightness or a.contrast,
+            lambda: A.RandomBrightnessContrast(
+                brightness_limit=a.brightness, contrast_limit=a.contrast, p=a.colour_p
+            ),
+        ),
+        (a.noise, lambda: A.GaussNoise(std_range=(0.0, a.noise), p=1.0)),
+        (a.coarse_dropout, lambda: A.CoarseDropout(num_holes_range=(1, 8), fill=0, p=a.coarse_dropout)),
+    )
+    return A.Compose([make() for wanted, make in parts if wanted])
 
 
 Batch = dict[str, torch.Tensor]
