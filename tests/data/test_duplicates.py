@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segdistill.data import duplicates
 from segdistill.data.case import Case
 from segdistill.data.datasets import create_dataset
 from segdistill.data.duplicates import Fingerprint, find_duplicates, find_pairs, fingerprint, group_duplicates
@@ -35,6 +36,11 @@ COPIES = {
     "smaller": lambda p: np.asarray(Image.fromarray(p).resize((210, 180), Image.Resampling.BILINEAR)),
     "noisy": lambda p: np.clip(p + np.random.default_rng(0).normal(0, 6, p.shape), 0, 255).astype(np.uint8),
     "shifted": lambda p: np.roll(p, (5, -7), (0, 1)),
+    "mirrored": lambda p: p[:, ::-1],
+    "upside down": lambda p: p[::-1],
+    "cropped by 5 % on each side": lambda p: p[13:-13, 15:-15],
+    "in a frame": lambda p: np.pad(p, ((40, 20), (90, 60))),
+    "in a white frame": lambda p: np.pad(p, 50, constant_values=255),
 }
 
 
@@ -52,6 +58,59 @@ def test_different_phantoms_are_not_copies() -> None:
         fingerprint(draw_phantom(kind, seed, 96)[0]) for kind in ("benign", "normal") for seed in range(30)
     ]
     assert find_pairs([str(i) for i in range(60)], prints) == []
+
+
+def round_field(p: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[:260, :300] - np.array([130, 150])[:, None, None]
+    return np.where(y * y + x * x < 125**2, p, 0).astype(np.uint8)
+
+
+def beside_a_bar(p: np.ndarray) -> np.ndarray:
+    bar = np.linspace(255, 0, 260).astype(np.uint8)[:, None].repeat(30, 1)
+    return np.concatenate([p[:, :-30], np.where(np.arange(260)[:, None] // 13 % 2, bar, 255 - bar)], axis=1)
+
+
+def noisy_frame(p: np.ndarray) -> np.ndarray:
+    noisy = np.pad(p, 80) + np.random.default_rng(0).normal(2, 2, (420, 460))
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+SURROUNDINGS = {
+    "frame": lambda p: np.pad(p, ((80, 60), (90, 90))),
+    "noisy frame": noisy_frame,
+    "padding": lambda p: np.pad(p, ((20, 20), (0, 0))),
+    "round field": round_field,
+    "bar": beside_a_bar,
+}
+
+
+@pytest.mark.parametrize("what", sorted(SURROUNDINGS))
+def test_different_pictures_are_not_copies_whatever_surrounds_them(what: str) -> None:
+    around = SURROUNDINGS[what]
+    pictures = [around(picture(seed)) for seed in range(24)]
+    prints = [fingerprint(p) for p in [*pictures, *(p[:, ::-1] for p in pictures[:6])]]
+    pairs = find_pairs([str(i) for i in range(30)], prints)
+    assert {(int(pair.first), int(pair.second)) for pair in pairs} == {(i, i + 24) for i in range(6)}
+
+
+def test_all_pairs_of_many_copies_are_found() -> None:
+    base = picture(0)
+    copies = [np.clip(base * (1 - 0.02 * k) + k, 0, 255).astype(np.uint8) for k in range(12)]
+    pairs = find_pairs(
+        [str(i) for i in range(20)], [fingerprint(p) for p in [*copies, *map(picture, range(1, 9))]]
+    )
+    assert len(pairs) == 12 * 11 // 2
+
+
+def test_the_time_per_picture_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in close looks, not in seconds."""
+    looks = []
+    real = duplicates._block_similarity
+    monkeypatch.setattr(duplicates, "_block_similarity", lambda *pair: (looks.append(1), real(*pair))[1])
+    for count in (50, 200):
+        looks.clear()
+        find_pairs([str(i) for i in range(count)], [fingerprint(noise(i)) for i in range(count)])
+        assert len(looks) <= 4 * 3 * count
 
 
 def test_blank_pictures_and_short_lists() -> None:

@@ -226,3 +226,22 @@ def reference_mask(case: Case, size: tuple[int, int]) -> NDArray[np.bool_]:
             )
         mask[top:bottom, left:right] = True
     return mask
+
+
+def empty_references(cases: Iterable[Case]) -> set[str]:
+    """Ids of the pictures whose reference is known to be empty: normal ones, and those with an empty mask.
+
+    Volumes are not opened: an organ is in every one of them, or `data check` reports it.
+
+    Raises:
+        InputError: a mask cannot be read.
+
+    >>> empty_references([Case("a", Path("a.png"), label="normal"), Case("b", Path("b.png"), box=(0, 0, 1, 1))])
+    {'a'}
+    """
+    return {
+        case.id
+        for case in cases
+        if (not case.is_located and case.is_normal)
+        or (case.masks and not case.is_volume and not read_mask(case.masks, resize=True).any())
+    }

@@ -6,10 +6,17 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from segdistill.data.case import Case, normal_note, reference_mask
-from segdistill.data.duplicates import Fingerprint, Pair, find_pairs, fingerprint, volume_fingerprint
+from segdistill.data.duplicates import (
+    Fingerprint,
+    Pair,
+    find_pairs,
+    fingerprint,
+    group_duplicates,
+    volume_fingerprint,
+)
 from segdistill.data.leaks import leaks
 from segdistill.data.opened import open_volume
 from segdistill.errors import InputError
@@ -17,6 +24,7 @@ from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
 from segdistill.imaging.volume import Geometry, Misfit
 
+LARGE, LARGE_SHARE = 10, 0.05  # more copies of one picture than both are suspicious
 LEVELS = ("error", "warning", "note")
 _TILTED = 0.1  # degrees
 
@@ -108,7 +116,7 @@ def run_check(
                 progress(done, len(cases))
     findings += [*_planes(volumes), *_tilts(volumes), *_misfits(volumes)]
     pairs = find_pairs(names, prints)
-    findings += _copies(cases, pairs)
+    findings += _copies(cases, pairs) + _large_groups(cases, pairs)
     found_leaks = leaks(cases, pairs)
     findings += [
         Finding("error", (leak.first.id, leak.second.id), f"leak: {leak}: group them and split again")
@@ -278,6 +286,23 @@ def _misfits(volumes: Sequence[tuple[Case, Geometry, list[Misfit]]]) -> list[Fin
             )
             findings.append(Finding(level, tuple(case.id for case, _ in found), message))
     return findings
+
+
+def _large_groups(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
+    """Copies of one picture come in twos and threes: a large set of them may be one device's frame, not one patient."""
+    grouped = group_duplicates([replace(case, group="") for case in cases], pairs)
+    sizes = Counter(case.group for case in grouped if case.group)
+    images = {case.id: case.image for case in cases}
+    return [
+        Finding(
+            "warning",
+            tuple(case.id for case in grouped if case.group == name),
+            f"{size} of {len(cases)} pictures are taken for copies of one: {images[name]}: look at them (data show); "
+            "if they differ, keep them apart with --no-group",
+        )
+        for name, size in sizes.items()
+        if size > max(LARGE, LARGE_SHARE * len(cases))
+    ]
 
 
 def _counts(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:

@@ -19,14 +19,16 @@ def hold_out(
     fractions: Mapping[str, float] = FRACTIONS,
     seed: int = 0,
     stratify: bool = True,
+    empty: Collection[str] = (),
 ) -> list[Case]:
-    """Train, val and test by whole groups, stratified by label and site.
+    """Train, val and test by whole groups, stratified by label, site and whether there is anything to find.
 
     Args:
         cases: the table; the result has its order.
         fractions: share of every split; sums to one. A share of 0 leaves that split out.
         seed: another seed gives another split.
         stratify: False ignores labels and sites (groups stay whole).
+        empty: ids of the cases whose reference is empty (`case.empty_references`).
 
     Returns:
         The same cases with `split` set. Counts are within one group of the exact share, in all and per label.
@@ -41,12 +43,19 @@ def hold_out(
     """
     _check_fractions(fractions)
     _require_two({case.group_key for case in cases})
-    chosen = _allocate(cases, {name: share for name, share in fractions.items() if share > 0}, seed, stratify)
+    parts = {name: share for name, share in fractions.items() if share > 0}
+    chosen = _allocate(cases, parts, seed, stratify, empty=empty)
     return [replace(case, split=chosen[case.group_key]) for case in cases]
 
 
 def k_fold(
-    cases: Sequence[Case], k: int, fold: int, seed: int = 0, val: float = 0.15, stratify: bool = True
+    cases: Sequence[Case],
+    k: int,
+    fold: int,
+    seed: int = 0,
+    val: float = 0.15,
+    stratify: bool = True,
+    empty: Collection[str] = (),
 ) -> list[Case]:
     """Fold `fold` of `k`, counted from 1: it becomes test, and the share `val` of the other cases becomes val.
 
@@ -68,10 +77,10 @@ def k_fold(
     if not 0 <= val < 1:
         raise InputError(f"val={val} is not a share of the training cases: use 0 to below 1")
     _require_two({case.group_key for case in cases})
-    folds = _allocate(cases, {str(number): 1 / k for number in range(k)}, seed, stratify)
+    folds = _allocate(cases, {str(number): 1 / k for number in range(k)}, seed, stratify, empty=empty)
     rest = [case for case in cases if folds[case.group_key] != str(fold - 1)]
     shares = {"train": 1 - val, "val": val} if val > 0 else {"train": 1.0}
-    inner = _allocate(rest, shares, seed + fold, stratify, strict=False)
+    inner = _allocate(rest, shares, seed + fold, stratify, strict=False, empty=empty)
     return [replace(case, split=inner.get(case.group_key, "test")) for case in cases]
 
 
@@ -166,7 +175,12 @@ def _draw(seed: int, name: str) -> bytes:
 
 
 def _allocate(
-    cases: Sequence[Case], shares: Mapping[str, float], seed: int, stratify: bool, strict: bool = True
+    cases: Sequence[Case],
+    shares: Mapping[str, float],
+    seed: int,
+    stratify: bool,
+    strict: bool = True,
+    empty: Collection[str] = (),
 ) -> dict[str, str]:
     """Group -> part, so that every part gets its share of every stratum and of the whole.
 
@@ -178,9 +192,10 @@ def _allocate(
     groups: dict[str, list[Case]] = {}
     for case in cases:
         groups.setdefault(case.group_key, []).append(case)
-    strata: dict[tuple[str, str], list[str]] = {}
+    strata: dict[tuple[str, str, bool], list[str]] = {}
     for key, members in groups.items():
-        strata.setdefault(_stratum(members) if stratify else ("", ""), []).append(key)
+        nothing = all(case.id in empty for case in members)
+        strata.setdefault((*_stratum(members), nothing) if stratify else ("", "", False), []).append(key)
     chosen: dict[str, str] = {}
     carry = dict.fromkeys(shares, 0.0)
     for _, keys in sorted(strata.items()):
@@ -195,6 +210,11 @@ def _allocate(
         carry = owed
     if stratify:
         _fill_empty(chosen, groups, list(shares), seed, strict)
+        full = {
+            key: members for key, members in groups.items() if any(case.id not in empty for case in members)
+        }
+        if 0 < len(full) < len(groups):  # a part without anything to find measures nothing
+            _fill_empty(chosen, full, list(shares), seed, strict=False)
     return chosen
 
 
