@@ -4,7 +4,7 @@
     StageRecord       RUN/stages/NAME/stage.json         one trained network, enough to use its weights
     EvaluationRecord  RUN/stages/NAME/evaluation.json    what was measured; also written by `segdistill evaluate -o`
 
-`Record.read(folder)` and `record.write(folder)` know the file's name. A record is never changed in place: use
+`Record.read(folder)` and `record.write(folder)` use the file of this name. A record is never changed in place: use
 `dataclasses.replace`. Whoever adds, renames or removes a field raises `VERSION` of its class.
 """
 

@@ -236,7 +236,7 @@ class EvaluationRecipe(Strict):
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
         try:
-            return METRICS.asked(names)
+            return METRICS.optional(names)
         except InputError as error:
             raise ValueError(str(error)) from error
 

@@ -93,7 +93,7 @@ def evaluate(
     segdistill.errors.InputError: no such case table or folder: cases.csv
     """
     load_plugins(plugins)
-    names, show = METRICS.asked(metrics), progress or (lambda what, done, total: None)
+    names, show = METRICS.optional(metrics), progress or (lambda what, done, total: None)
     place = _table_of(model, table)
     cases, chosen, split, notes = _choose(place, split)
     folder = None if out is None else Path(out)

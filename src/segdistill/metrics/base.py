@@ -87,7 +87,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how good something is, with its direction.
+    """A measure of quality, with its direction.
 
     Attributes:
         name: in options, recipes and files.
@@ -96,7 +96,7 @@ class Metric:
         label: its name for readers.
         unit: "" none; `LENGTH`; or any other, such as "ml".
         digits: decimals to show.
-        always: whether every evaluation measures it, without being asked.
+        always: whether every evaluation measures it.
         needs_probability: whether a mask alone is not enough.
         note: a sentence that a table shows with it.
 
@@ -187,13 +187,13 @@ class MetricRegistry(Registry[Metric]):
         self._complete()
         return [name for name, part in self._parts.items() if part.facts["always"]]  # as registered
 
-    def asked(self, names: Iterable[str]) -> list[str]:
+    def optional(self, names: Iterable[str]) -> list[str]:
         """The names, each once, without those that are always measured.
 
         Raises:
             InputError: an unknown name.
 
-        >>> METRICS.asked(["dice", "hd95", "hd95"])
+        >>> METRICS.optional(["dice", "hd95", "hd95"])
         ['hd95']
         """
         return [name for name in dict.fromkeys(names) if not self.create(name).always]

@@ -43,7 +43,7 @@ def box_overlap(predicted: Box | None, reference: Box | None) -> Overlap:
     return Overlap(shared / (both - shared), 2 * shared / both)
 
 
-def score_boxes(predicted: NDArray[Any], reference: NDArray[Any], largest: bool = True) -> Overlap:
+def score_boxes(predicted: NDArray[Any], reference: NDArray[Any]) -> Overlap:
     """Overlap of the boxes of two masks (H, W): the prediction's largest component, all of the reference.
 
     Source: Fan et al. 2023, section 4.5; the rule for several components is ours (the release has none).
@@ -51,31 +51,27 @@ def score_boxes(predicted: NDArray[Any], reference: NDArray[Any], largest: bool 
     Args:
         predicted: mask.
         reference: mask, or a filled box.
-        largest: of several predicted components only the largest counts; False: all.
 
     >>> import numpy as np
     >>> score_boxes(np.eye(4)[:, :2], np.ones((4, 2))).iou
     0.5
     """
-    return box_overlap(tight_box(predicted, largest), tight_box(reference, largest=False))
+    return box_overlap(tight_box(predicted), tight_box(reference, largest=False))
 
 
-def mean_box_overlap(predicted: NDArray[Any], reference: NDArray[Any], largest: bool = True) -> Overlap:
+def mean_box_overlap(predicted: NDArray[Any], reference: NDArray[Any]) -> Overlap:
     """Overlap of the boxes of all images of a case, mean over those with a box in either; 1 where none has one.
 
     Args:
         predicted: masks (D, H, W).
         reference: masks (D, H, W), or filled boxes.
-        largest: as for `score_boxes`.
 
     >>> import numpy as np
     >>> there, gone = np.ones((1, 2, 2)), np.zeros((1, 2, 2))
     >>> mean_box_overlap(np.concatenate([there, gone, gone]), np.concatenate([there, there, gone])).iou
     0.5
     """
-    marked = [
-        score_boxes(p, r, largest) for p, r in zip(predicted, reference, strict=True) if p.any() or r.any()
-    ]
+    marked = [score_boxes(p, r) for p, r in zip(predicted, reference, strict=True) if p.any() or r.any()]
     if not marked:
         return Overlap(1.0, 1.0)
     return Overlap(fmean(one.iou for one in marked), fmean(one.dice for one in marked))

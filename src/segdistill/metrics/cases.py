@@ -203,7 +203,7 @@ def measure_cases(
             image or mask that cannot be read.
         ValueError: a predicted mask does not have its image's size.
     """
-    metrics = [METRICS.create(name) for name in (*METRICS.always(), *METRICS.asked(extra))]
+    metrics = [METRICS.create(name) for name in (*METRICS.always(), *METRICS.optional(extra))]
     for done, case in enumerate(cases, 1):
         try:
             if case.has_reference:

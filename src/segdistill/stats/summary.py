@@ -40,7 +40,7 @@ def summarise(results: Iterable[CaseResult], seed: int = 0) -> Summary:
 def _of_normal(normals: Sequence[CaseResult], seed: int) -> Scores:
     groups = [r.group for r in normals]
     area = bootstrap_mean([r.predicted_area for r in normals], groups, seed=seed)
-    if area.mean == 0:  # no foreground was ever predicted: resampling knows nothing of the spread
+    if area.mean == 0:  # no foreground was ever predicted: resampling cannot show the spread
         area = Interval(0.0, None, None, area.n)
     rate = bootstrap_rate([r.predicted_area > 0 for r in normals], groups, seed=seed)
     return {"false_positive_rate": rate, "area": area}

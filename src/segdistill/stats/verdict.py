@@ -9,8 +9,8 @@ A variant "helps" when all of this holds, and "hurts" when it holds with the sig
    that are compared with this baseline;
 4. the wider interval, which adds the spread between trainings, excludes zero, too.
 
-The last part is needed because patients do not show luck in training: with many test cases a lucky seed is
-"significant".
+The last part is needed because the interval over patients does not include luck in training: with many test cases a
+lucky seed is "significant".
 """
 
 from __future__ import annotations
