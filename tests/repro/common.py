@@ -242,7 +242,7 @@ def packed(table: str, folder: str, size: int) -> dict[str, tuple[NDArray[np.uin
 def dice_of(model: Path, table: str) -> float:
     """Mean Dice of a model file on all cases of a table; the call must succeed."""
     answer = control_call("evaluate", model, table, "--split", "all", "--json")
-    return float(json.loads(answer.out)["dice"]["mean"])
+    return float(json.loads(answer.out)["summary"]["all"]["dice"]["mean"])
 
 
 def model_proto(
