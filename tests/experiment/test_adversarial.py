@@ -217,7 +217,7 @@ def test_the_recipes_are_the_papers() -> None:
     assert (fit.epochs, fit.batch_size, fit.optimizer.name, fit.optimizer.lr) == (100, 4, "adam", 1e-4)
     assert (fit.schedule.name, paper.data.size, paper.data.channels, paper.folds) == ("constant", 512, 1, 5)
     assert (used.alpha, used.beta) == ([1, 0.1, 0.1, 0.1], [0.05] * 4)
-    assert (used.gan, used.condition, used.native) == ("minimax", "map", False)
+    assert (used.gan, used.condition, used.native_size) == ("minimax", "map", False)
     ablation = load_recipe("usseg/ablation")
     stages = [ablation.stages[name].model.options.get("stages", 4) for name in ablation.run]
     assert stages == [4, 1, 2, 3]

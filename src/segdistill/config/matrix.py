@@ -83,14 +83,14 @@ def _name(matrix: MatrixRecipe, student: str, variant: str, teacher: str | None)
     return "-".join(parts)
 
 
-def _replaced(value: Any, words: dict[str, str]) -> Any:
+def _replaced(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, str):
-        for word, meaning in words.items():
-            value = value.replace(word, meaning)
+        for place, name in names.items():
+            value = value.replace(place, name)
         return value
     if isinstance(value, dict):
-        return {_replaced(name, words): _replaced(each, words) for name, each in value.items()}
-    return [_replaced(each, words) for each in value] if isinstance(value, list) else value
+        return {_replaced(key, names): _replaced(each, names) for key, each in value.items()}
+    return [_replaced(each, names) for each in value] if isinstance(value, list) else value
 
 
 def expand_seeds(content: dict[str, Any]) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def build_task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision
     """What a stage trains.
 
     Args:
-        inputs: the stage's part of the recipe, and where its teachers lie.
+        inputs: the stage's part of the recipe, and the folders of its teachers.
         cases: its training cases, in the order of its views.
         fabric: the device for what is not trained.
         precision: of the training; teachers run in bf16 where it is mixed.

@@ -146,7 +146,7 @@ def recipe_warnings(recipe: Recipe, stages: list[str]) -> list[str]:
 
 
 def _few_seeds(recipe: Recipe, stages: list[str]) -> list[str]:
-    """Students and baselines that are compared over fewer seeds than the rule of verdict.py asks for."""
+    """Students and baselines that are compared over fewer seeds than a verdict needs (stats/verdict.py)."""
     compared = [recipe.stages[name] for name in stages if recipe.stages[name].role in ("student", "baseline")]
     seeds = Counter(stage.variant for stage in compared if stage.variant is not None)
     if not {"student", "baseline"} <= {stage.role for stage in compared if stage.variant is not None}:

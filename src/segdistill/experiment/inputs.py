@@ -77,7 +77,7 @@ class StageInputs:
         return stage_cases(self.recipe, self.name, self.cases, split)
 
     def teacher_folder(self, name: str) -> Path:
-        """Where another stage of the same run lies."""
+        """The folder of another stage of the same run."""
         return self.folder.parent / name
 
     def fingerprint(self, precision: str) -> str:

@@ -148,7 +148,7 @@ class TrainedStage:
 
 
 def load_stage(folder: Path) -> TrainedStage:
-    """Loads a finished stage from its folder alone.
+    """Loads a finished stage from its folder.
 
     Raises:
         InputError: the folder holds no finished stage, or its weights are of another architecture.

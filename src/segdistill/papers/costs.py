@@ -1,4 +1,4 @@
-"""What the papers print about each network, in which convention, and what an exact rebuild counts."""
+"""What the papers print about the cost of each network, and what an exact rebuild counts."""
 
 from __future__ import annotations
 
@@ -124,7 +124,9 @@ PUBLISHED: tuple[PublishedCost, ...] = (
     _lightbtseg("resnet_attention_unet", *_TEACHER, note=_TEACHER_NOTE),
     _lightbtseg("resnet101_attention_unet", *_TEACHER, note=_TEACHER_NOTE),
     _lightbtseg("simplified_unet", 2_162_146, 16.429, (2.2, 16.59, 8.4)),
-    _usseg("deep_resunet", 8_222_529, 45.143, note="the original article's 7.8 M leave out the projections"),
+    _usseg(
+        "deep_resunet", 8_222_529, 45.143, note="the original article's 7.8 M are without the projections"
+    ),
     _usseg("deep_resunet", 13_040_705, 70.947, preset="port"),
     _usseg("msu_net", 47_084_545, 75.823),
     _usseg("unet_plus_plus", 9_162_753, 34.448, preset="usseg"),
@@ -175,7 +177,7 @@ PUBLISHED: tuple[PublishedCost, ...] = (
         0.962519,
         (4.682, 0.804),
         mode="torchstat_sync",
-        note="the printed cost leaves out all transposed convolutions and batch normalisation",
+        note="the printed cost is without transposed convolutions and batch normalisation",
     ),
     _lightvessel(
         "enet",
@@ -193,7 +195,7 @@ PUBLISHED: tuple[PublishedCost, ...] = (
         (2.063, 3.22),
         preset="published",
         mode="torchstat",
-        note="with 258 parameters that never run; the printed cost leaves out all transposed convolutions",
+        note="with 258 parameters that never run; the printed cost is without transposed convolutions",
     ),
     _lightvessel("erfnet", 2_062_872, 3.304178, note="without the 1x1 convolution that never runs"),
     _amtd("pspnet_resnet50", 46_706_626, 103.587774, (46.71, 207.7), preset="amtd"),
@@ -220,7 +222,7 @@ PUBLISHED: tuple[PublishedCost, ...] = (
         136.239030,
         (56.8, 273.94),
         preset="published",
-        note="the paper's text says ResNet-50, its table counts Xception-65 with an image classifier of "
+        note="the paper's text has ResNet-50, its table counts Xception-65 with an image classifier of "
         "2,049,000 that never runs",
     ),
     _amtd("deeplabv3plus_xception65", 54_746_962, 136.239030, note="without the classifier that never runs"),
