@@ -171,6 +171,7 @@ class ModelContract:
             last = tensor_of(model(image.contiguous(memory_format=torch.channels_last)))
         torch.testing.assert_close(plain, last, rtol=1e-3, atol=self.tolerance)
 
+    @pytest.mark.slow
     def test_torch_export_gives_the_same(self) -> None:
         model = self.build().eval()
         image = self.image()
@@ -181,6 +182,7 @@ class ModelContract:
             torch.testing.assert_close(given, wanted, rtol=1e-4, atol=self.tolerance)
         assert exported.features.keys() == expected.features.keys()
 
+    @pytest.mark.slow
     def test_onnx_gives_the_same(self, tmp_path: Path) -> None:
         import onnxruntime
 
@@ -207,13 +209,11 @@ class ModelContract:
             torch.testing.assert_close(torch.from_numpy(given), expected, rtol=1e-3, atol=self.tolerance)
 
 
-class DeepModelContract(ModelContract):
-    """For networks of so many layers that exporting them takes half a minute: that is left to the slow tests."""
+class StudentContract(ModelContract):
+    """For networks that leave as a model file: their export is tested at every change, not only by the slow tests."""
 
-    @pytest.mark.slow
     def test_torch_export_gives_the_same(self) -> None:
         super().test_torch_export_gives_the_same()
 
-    @pytest.mark.slow
     def test_onnx_gives_the_same(self, tmp_path: Path) -> None:
         super().test_onnx_gives_the_same(tmp_path)

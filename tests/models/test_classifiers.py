@@ -7,7 +7,7 @@ import torch
 
 from segdistill.errors import InputError
 from segdistill.models.registry import create_network
-from tests.models.contract import DeepModelContract, ModelContract
+from tests.models.contract import ModelContract
 
 
 class TestResNet18(ModelContract):
@@ -15,12 +15,12 @@ class TestResNet18(ModelContract):
     options: ClassVar = {"base": 8}
 
 
-class TestResNet50(DeepModelContract):
+class TestResNet50(ModelContract):
     name = "resnet50"
     options: ClassVar = {"base": 4}
 
 
-class TestEfficientNet(DeepModelContract):
+class TestEfficientNet(ModelContract):
     name = "efficientnet_b0"
     size = 64
     tolerance = 1e-3

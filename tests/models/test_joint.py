@@ -11,7 +11,7 @@ from torch import nn
 
 from segdistill.errors import InputError
 from segdistill.models.registry import create_network
-from tests.models.contract import DeepModelContract, ModelContract
+from tests.models.contract import ModelContract
 
 
 class TestLANet18(ModelContract):
@@ -19,7 +19,7 @@ class TestLANet18(ModelContract):
     options: ClassVar = {"base": 8}
 
 
-class TestLANet50Original(DeepModelContract):
+class TestLANet50Original(ModelContract):
     name = "lanet_resnet50"
     options: ClassVar = {"base": 4, "preset": "original"}
 
@@ -29,7 +29,7 @@ class TestRMTL18(ModelContract):
     options: ClassVar = {"base": 4}
 
 
-class TestRMTL50FixedSizes(DeepModelContract):
+class TestRMTL50FixedSizes(ModelContract):
     name = "rmtl_resnet50"
     options: ClassVar = {"base": 2, "sizes": (4, 16), "labels": 3}
 

@@ -25,10 +25,6 @@ class TestENetOfAMTD(ModelContract):
     name = "enet"
     options: ClassVar = {"preset": "amtd"}
 
-    @pytest.mark.slow
-    def test_onnx_gives_the_same(self, tmp_path: Path) -> None:
-        super().test_onnx_gives_the_same(tmp_path)
-
 
 class TestERFNet(ModelContract):
     name = "erfnet"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -18,10 +17,6 @@ class TestDepth18(ModelContract):
 class TestDepth50Deconv(ModelContract):
     name = "resnet_attention_unet"
     options: ClassVar = {"depth": 50, "base": 4, "decoder_up": "deconv3"}
-
-    @pytest.mark.slow
-    def test_onnx_gives_the_same(self, tmp_path: Path) -> None:
-        super().test_onnx_gives_the_same(tmp_path)
 
 
 def test_gates_follow_the_paper_at_depth_101_and_are_halves_elsewhere() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from segdistill.errors import InputError
 from segdistill.models.registry import create_network
-from tests.models.contract import DeepModelContract, ModelContract
+from tests.models.contract import ModelContract
 
 
 class TestPSPNet(ModelContract):
@@ -17,7 +17,7 @@ class TestPSPNet(ModelContract):
     options: ClassVar = {"base": 4, "dropout": 0.0}
 
 
-class TestPSPNetGrey(DeepModelContract):
+class TestPSPNetGrey(ModelContract):
     name = "pspnet_resnet50"
     options: ClassVar = {"base": 2, "preset": "amtd"}
 
@@ -27,32 +27,32 @@ class TestDeepLabV3PlusResNet(ModelContract):
     options: ClassVar = {"base": 4}
 
 
-class TestDeepLabV3PlusStride16(DeepModelContract):
+class TestDeepLabV3PlusStride16(ModelContract):
     name = "deeplabv3plus_resnet50"
     options: ClassVar = {"base": 2, "output_stride": 16}
 
 
-class TestDeepLabV3PlusXception(DeepModelContract):
+class TestDeepLabV3PlusXception(ModelContract):
     name = "deeplabv3plus_xception65"
     options: ClassVar = {"base": 8, "middle": 1}
 
 
-class TestDeepLabV3(DeepModelContract):
+class TestDeepLabV3(ModelContract):
     name = "deeplabv3_resnet50"
     options: ClassVar = {"base": 4}
 
 
-class TestFCN(DeepModelContract):
+class TestFCN(ModelContract):
     name = "fcn_resnet101"
     options: ClassVar = {"base": 2}
 
 
-class TestFCNCounted(DeepModelContract):
+class TestFCNCounted(ModelContract):
     name = "fcn_resnet101"
     options: ClassVar = {"base": 2, "preset": "counted"}
 
 
-class TestResNeXt(DeepModelContract):
+class TestResNeXt(ModelContract):
     name = "resnext101_32x8d"
     options: ClassVar = {"base": 8}
 

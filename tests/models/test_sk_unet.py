@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -21,10 +20,6 @@ class TestSKUNetPlain(ModelContract):
     name = "sk_unet"
     options: ClassVar = {"preset": "A", "widths": (4, 8)}
     size = 8
-
-    @pytest.mark.slow
-    def test_onnx_gives_the_same(self, tmp_path: Path) -> None:
-        super().test_onnx_gives_the_same(tmp_path)
 
 
 class TestSKUNetLight(ModelContract):

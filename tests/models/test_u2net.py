@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -13,10 +12,6 @@ from tests.models.contract import ModelContract
 class TestU2Net(ModelContract):
     name = "u2net"
     options: ClassVar = {"scale": "tiny"}
-
-    @pytest.mark.slow
-    def test_onnx_gives_the_same(self, tmp_path: Path) -> None:
-        super().test_onnx_gives_the_same(tmp_path)
 
 
 @pytest.mark.parametrize("scale", ["full", "small"])

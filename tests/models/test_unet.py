@@ -6,7 +6,7 @@ import pytest
 
 from segdistill.errors import InputError
 from segdistill.models.registry import create_network
-from tests.models.contract import ModelContract
+from tests.models.contract import ModelContract, StudentContract
 
 
 class TestUNet(ModelContract):
@@ -15,7 +15,7 @@ class TestUNet(ModelContract):
     size = 16
 
 
-class TestSimplifiedUNet(ModelContract):
+class TestSimplifiedUNet(StudentContract):
     name = "simplified_unet"
     options: ClassVar = {"widths": (4, 8, 16, 32, 64)}
     size = 16

@@ -5,10 +5,10 @@ from typing import ClassVar
 import torch
 
 from segdistill.models.registry import create_network
-from tests.models.contract import ModelContract
+from tests.models.contract import StudentContract
 
 
-class TestSimplifiedUNetJoint(ModelContract):
+class TestSimplifiedUNetJoint(StudentContract):
     name = "simplified_unet_joint"
     options: ClassVar = {"widths": (4, 8, 16), "labels": 3}
 

@@ -53,23 +53,27 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
             network does not take, or pretrained weights that are not there, have another hash or do not fit; names
             the stage.
     """
+    built: dict[str, nn.Module] = {}
     for name in stages:
         stage = recipe.stages[name]
         try:
             create_loss(stage.loss.name, **stage.loss.options)
             with torch.device("meta"):
-                _check_networks(recipe, stage)
+                _check_networks(recipe, stage, built)
             make_augment(recipe.fit_settings(name).augment)
             _check_pretrained(stage, recipe.data.channels)
         except InputError as error:
             raise InputError(f"stage {name}: {error}") from error
 
 
-def _check_networks(recipe: Recipe, stage: StageRecipe) -> None:
-    """Networks and what they must have of each other, on the meta device."""
+def _check_networks(recipe: Recipe, stage: StageRecipe, built: dict[str, nn.Module]) -> None:
+    """Networks and what they must have of each other, on the meta device; `built` holds those of other stages."""
 
     def network(of: StageRecipe) -> nn.Module:
-        return without_weights(of, recipe.data.channels)
+        key = labelled_model(of).model_dump_json()
+        if key not in built:
+            built[key] = without_weights(of, recipe.data.channels)
+        return built[key]
 
     segments = stage.task != "autoencoder" and stage.joint_settings is None
     if segments and (kind := network_facts(stage.model.name).kind) in ("classifier", "discriminator"):
