@@ -39,7 +39,7 @@ def distribution(context: Context) -> Values:
             for name, rows in found.items()
         }
         if any(values.values()):
-            charts.append(dice_distribution(values, label or "all"))
+            charts.append(dice_distribution(values, label or "all cases"))
     return {"charts": charts}
 
 
