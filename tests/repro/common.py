@@ -42,8 +42,8 @@ stages:
     role: student
     task: distillation
     model: {name: simplified_unet, widths: [2, 4, 4]}
-    teachers: [{stage: teacher}]
-    knowledge: [{name: soft_prediction}]
+    teachers: {teacher: {}}
+    methods: {soft_prediction: {}}
 export: student
 """
 """A recipe that trains in a second: a teacher and a student of a few channels."""

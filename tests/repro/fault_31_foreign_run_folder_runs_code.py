@@ -14,8 +14,8 @@ from pathlib import Path
 from common import TINY, Answer, Verdict, control, control_call, dataset, script, segdistill, show
 
 CALLS = {
-    "evaluate": ("evaluate", "x:student", "r/cases.csv"),
-    "export": ("export", "x:student", "-o", "x.onnx"),
+    "evaluate": ("evaluate", "x", "r/cases.csv", "--stage", "student"),
+    "export": ("export", "x", "--stage", "student", "-o", "x.onnx"),
     "run": ("run", "tiny.yaml", "--data", "d", "--device", "cpu", "--out", "x"),
 }
 PROOF = Path("ran")
@@ -28,7 +28,7 @@ def received(change: bool) -> None:
     for stage in Path("x/stages").glob("*/stage.json") if change else ():
         facts = json.loads(stage.read_text())
         facts["model"] = {
-            "name": "foreign",
+            "name": "external",
             "target": "subprocess:getoutput",
             "arguments": {"cmd": f"touch {PROOF.absolute()}"},
             "pretrained": None,

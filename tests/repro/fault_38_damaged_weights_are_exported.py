@@ -20,8 +20,8 @@ from common import TEACHER_ONLY, Verdict, control, control_call, dataset, script
 
 WEIGHTS = Path("r/stages/teacher/weights.safetensors")
 CALLS = {
-    "evaluate": ("evaluate", "r:teacher", "r/cases.csv"),
-    "export": ("export", "r:teacher", "-o", "x.onnx"),
+    "evaluate": ("evaluate", "r", "r/cases.csv", "--stage", "teacher"),
+    "export": ("export", "r", "--stage", "teacher", "-o", "x.onnx"),
 }
 
 

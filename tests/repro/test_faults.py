@@ -67,7 +67,7 @@ FAULTS = {
     28: Fault(MENDED, "two volumes of one kind: 12 and 40"),
     29: Fault(OPEN, "left out silently: patient7.nii.gz and scan.png"),
     30: Fault(OPEN, "1 groups with margins, 24 without; both runs train: False", slow=True),
-    31: Fault(OPEN, "executed by: evaluate, export, run", slow=True),
+    31: Fault(MENDED, "executed by: evaluate, export, run", slow=True),
     32: Fault(OPEN, "read from another file by: function, tags"),
     33: Fault(MENDED, "checksum is wrong were segmented: nii.gz, nrrd, mha"),
     34: Fault(MENDED, r"exit code 1, traceback: True, masks written: \['a.nii.gz'\], rows: 1"),
