@@ -143,7 +143,7 @@ SIMILARITY = "student__methods__feature_similarity__"
                     "other": "other_codes",
                 }
             },
-            r"no stage 'baseline' with task: autoencoder is defined before it: known: baseline_codes, oth",
+            r"no stage 'baseline' with task: autoencoder is defined before it: did you mean 'baseline_codes'",
         ),
         (
             {SIMILARITY + "autoencoders": dict.fromkeys(("student", "teacher", "other"), "teacher_codes")},

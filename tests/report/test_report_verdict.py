@@ -137,7 +137,8 @@ def test_a_stage_that_the_recipe_lacks_is_set_on_the_command_line() -> None:
         assert yaml.safe_load(value) == {"role": "baseline", **NET, "loss": {"name": "dice"}, **more}
         assert line.endswith(f"--stages {name} .")
     (_, line, _) = missing(
-        [*TEACHER, *stages("kd", "student", 0.1, 1)], PLANNED | {"baseline_equal_time": PLANNED["teacher"]}
+        [*TEACHER, *stages("kd", "student", 0.1, 1)],
+        PLANNED | {"other": replace(PLANNED["teacher"], variant="baseline_equal_time")},
     )
     assert "stages.kd_baseline_equal_time=" in line
 
@@ -148,7 +149,7 @@ def test_a_matrix_gets_commands_of_its_own() -> None:
     steps, clock, seeds = missing([*TEACHER, stages("kd", "student", 0.1)[0]], {"kd@0": cell})
     assert "with --set 'matrix.variants.baseline={}' ." in steps
     assert "with --set 'matrix.variants.baseline_equal_time={equal_time_to: kd}' ." in clock
-    assert "with --set 'matrix.seeds=[0, 1, 2]' ." in seeds
+    assert "with --set 'seeds=[0, 1, 2]' ." in seeds
     whole = {
         f"{name}@{seed}": part for seed in range(3) for name, part in (("baseline", alone), ("kd", cell))
     }

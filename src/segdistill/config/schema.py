@@ -34,13 +34,13 @@ AUTOENCODER = "feature_autoencoder"
 class Strict(BaseModel):
     """A part of a recipe: unknown keys and wrong types are refused, and it never changes."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class WithOptions(BaseModel):
     """A registered part with its options beside the declared keys."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, use_attribute_docstrings=True)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -51,28 +51,28 @@ class WithOptions(BaseModel):
 class Named(WithOptions):
     """A registered part by name."""
 
-    name: str = Field(description="Name of the registered part; its options stand beside it.")
+    name: str
+    """Name of the registered part; its options stand beside it."""
 
 
 class SplitRecipe(Strict):
     """How cases are divided (data/splits.py)."""
 
-    method: Literal["auto", "hold_out", "k_fold", "leave_one_out", "paper", "given", "counts"] = Field(
-        default="auto",
-        description="`given` takes the split column of the table; `auto` does so where the table has one, and else "
-        "holds out; `counts` tests a fixed number of cases per label; `leave_one_out` tests one group; `paper` "
-        "divides as LightBTSeg did.",
-    )
-    test: float = Field(default=0.15, gt=0, lt=1, description="Share of the cases that is tested.")
-    val: float = Field(default=0.15, ge=0, lt=1, description="Share of the cases for validation; 0 for none.")
-    folds: int = Field(default=5, ge=2, description="Number of folds of `k_fold`.")
-    fold: int = Field(
-        default=1, ge=1, description="The fold, or the group of `leave_one_out`, that is tested."
-    )
-    seed: int = Field(default=0, description="Another seed gives another split.")
-    counts: dict[str, int] | None = Field(
-        default=None, description="Label: number of its test cases; for the method `counts`."
-    )
+    method: Literal["auto", "hold_out", "k_fold", "leave_one_out", "paper", "given", "counts"] = "auto"
+    """`given` takes the split column of the table; `auto` does so where the table has one, and else holds out; `counts`
+    tests a fixed number of cases per label; `leave_one_out` tests one group; `paper` divides as LightBTSeg did."""
+    test: float = Field(default=0.15, gt=0, lt=1)
+    """Share of the cases that is tested."""
+    val: float = Field(default=0.15, ge=0, lt=1)
+    """Share of the cases for validation; 0 for none."""
+    folds: int = Field(default=5, ge=2)
+    """Number of folds of `k_fold`."""
+    fold: int = Field(default=1, ge=1)
+    """The fold, or the group of `leave_one_out`, that is tested."""
+    seed: int = 0
+    """Another seed gives another split."""
+    counts: dict[str, int] | None = None
+    """Label: number of its test cases; for the method `counts`."""
 
     @model_validator(mode="after")
     def _counts_belong(self) -> SplitRecipe:
@@ -86,8 +86,10 @@ class SplitRecipe(Strict):
 class PatchRecipe(Strict):
     """A picture is cut into `count` x `count` overlapping patches instead of being resized."""
 
-    count: int = Field(ge=1, description="Patches along each side of a picture.")
-    size: int = Field(ge=SMALLEST_SIDE, description="Side of a patch in pixels.")
+    count: int = Field(ge=1)
+    """Patches along each side of a picture."""
+    size: int = Field(ge=SMALLEST_SIDE)
+    """Side of a patch in pixels."""
 
 
 class DataRecipe(Strict):
@@ -97,49 +99,35 @@ class DataRecipe(Strict):
     (256, 256)
     """
 
-    dataset: str | None = Field(
-        default=None, description="Dataset whose adapter indexes the folder; a case table needs none."
-    )
-    table: str | None = Field(
-        default=None,
-        description="Case table or folder, relative to the file of the recipe; --data on the command line wins.",
-    )
-    size: int | list[int] = Field(
-        default=256, description="Side, or [height, width], of the network's images in pixels."
-    )
-    colour: Literal["grey", "rgb"] = Field(default="grey", description="How pictures are read.")
-    channels: int = Field(default=3, ge=1, description="Channels of the network's images.")
-    labels: list[str] | None = Field(
-        default=None, description="Labels of the images that are trained and validated on; all by default."
-    )
-    split: SplitRecipe = Field(default=SplitRecipe(), description="How the cases are divided.")
-    phantoms: int = Field(
-        default=120, ge=1, description="Number of synthetic pictures that the dataset `phantom` draws."
-    )
-    sites: list[str] | None = Field(
-        default=None, min_length=1, description="Use the cases of these sites only."
-    )
-    intensity: str | dict[str, Any] | None = Field(
-        default=None,
-        description="How the values of a volume become 8 bits: `ct` (window of -160 to 240 HU), `mr` (-3 to 5 "
-        "standard deviations), `range` (smallest to largest), or {kind: window | z_score | range, low, high}.",
-    )
-    patches: PatchRecipe | None = Field(
-        default=None, description="Cut pictures into patches; `size` is then the size of a patch."
-    )
-    skip_empty: bool = Field(
-        default=False,
-        description="Do not train on slices or patches without foreground; test on all of them.",
-    )
-    locations: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="Share of the training cases that keep their mask or box; labels stay.",
-    )
-    locations_seed: int = Field(
-        default=0, description="Another seed keeps the masks and boxes of other cases."
-    )
+    dataset: str | None = None
+    """Dataset whose adapter indexes the folder; a case table needs none."""
+    table: str | None = None
+    """Case table or folder, relative to the file of the recipe; --data on the command line wins."""
+    size: int | list[int] = 256
+    """Side, or [height, width], of the network's images in pixels."""
+    colour: Literal["grey", "rgb"] = "grey"
+    """How pictures are read."""
+    channels: int = Field(default=3, ge=1)
+    """Channels of the network's images."""
+    labels: list[str] | None = None
+    """Labels of the images that are trained and validated on; all by default."""
+    split: SplitRecipe = SplitRecipe()
+    """How the cases are divided."""
+    phantoms: int = Field(default=120, ge=1)
+    """Number of synthetic pictures that the dataset `phantom` draws."""
+    sites: list[str] | None = Field(default=None, min_length=1)
+    """Use the cases of these sites only."""
+    intensity: str | dict[str, Any] | None = None
+    """How the values of a volume become 8 bits: `ct` (window of -160 to 240 HU), `mr` (-3 to 5 standard deviations),
+    `range` (smallest to largest), or {kind: window | z_score | range, low, high}."""
+    patches: PatchRecipe | None = None
+    """Cut pictures into patches; `size` is then the size of a patch."""
+    skip_empty: bool = False
+    """Do not train on slices or patches without foreground; test on all of them."""
+    locations: float = Field(default=1.0, ge=0, le=1)
+    """Share of the training cases that keep their mask or box; labels stay."""
+    locations_seed: int = 0
+    """Another seed keeps the masks and boxes of other cases."""
 
     @model_validator(mode="before")
     @classmethod
@@ -201,36 +189,19 @@ class EvaluationRecipe(Strict):
     0.5
     """
 
-    metrics: list[str] = Field(
-        default_factory=list,
-        description="Metrics per case beside Dice, IoU, precision, recall and accuracy.",
-    )
-    pooled: bool = Field(
-        default=False,
-        description="Also measure accuracy, sensitivity, F1, two-class mIoU and AUC over all pixels of the test set.",
-    )
-    threshold: float = Field(
-        default=0.5,
-        gt=0,
-        lt=1,
-        description="Probability above which a pixel is foreground, in the evaluation and in the model file.",
-    )
-    calibration: bool = Field(
-        default=False,
-        description="Measure the calibration of the probabilities, over all pixels and near boundaries.",
-    )
-    robustness: bool | list[str] = Field(
-        default=False,
-        description="Measure Dice on disturbed images, ten more passes over the test cases: of all stages (`true`), or "
-        "of these.",
-    )
-    margin: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Loss in Dice that is acceptable for a student that is cheaper to train, stated before training: "
-        "verdicts state whether a larger loss is excluded.",
-    )
+    metrics: list[str] = Field(default_factory=list)
+    """Metrics per case beside Dice, IoU, precision, recall and accuracy."""
+    pooled: bool = False
+    """Also measure accuracy, sensitivity, F1, two-class mIoU and AUC over all pixels of the test set."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Probability above which a pixel is foreground, in the evaluation and in the model file."""
+    calibration: bool = False
+    """Measure the calibration of the probabilities, over all pixels and near boundaries."""
+    robustness: bool | list[str] = False
+    """Measure Dice on disturbed images, ten more passes over the test cases: of all stages (`true`), or of these."""
+    margin: float | None = Field(default=None, gt=0, lt=1)
+    """Loss in Dice that is acceptable for a student that is cheaper to train, stated before training: verdicts state
+    whether a larger loss is excluded."""
 
     @field_validator("metrics")
     @classmethod
@@ -270,47 +241,43 @@ class EvaluationRecipe(Strict):
 class ModelRecipe(Named):
     """A network by its registered name, or "module:callable"."""
 
-    pretrained: str | None = Field(
-        default=None, description="File or URL with ImageNet weights of the network's encoder."
-    )
-    sha256: str | None = Field(default=None, description="SHA-256 that the pretrained weights must have.")
+    pretrained: str | None = None
+    """File or URL with ImageNet weights of the network's encoder."""
+    sha256: str | None = None
+    """SHA-256 that the pretrained weights must have."""
 
 
 class MethodRecipe(WithOptions):
     """A distillation method, with its options beside its weight."""
 
-    method: str = Field(
-        default="", description="Name of the registered method; by default the name of the entry."
-    )
-    weight: float = Field(default=1.0, ge=0, description="Weight of its loss.")
-    autoencoders: dict[str, str] = Field(
-        default_factory=dict,
-        description="For feature_similarity: the stages that trained the auto-encoders of `student` and each teacher.",
-    )
+    method: str = ""
+    """Name of the registered method; by default the name of the entry."""
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of its loss."""
+    autoencoders: dict[str, str] = Field(default_factory=dict)
+    """For feature_similarity: the stages that trained the auto-encoders of `student` and each teacher."""
 
 
 class TeacherRecipe(Strict):
     """A stage of this recipe as a teacher."""
 
-    stage: str = Field(default="", description="Name of the stage; by default the name of the entry.")
-    weight: float = Field(
-        default=1.0, ge=0, description="Weight of the teacher's loss; with fixed weighting."
-    )
-    labels: list[str] = Field(
-        default_factory=list,
-        description="Labels of the images that it teaches with routing by_class; all by default.",
-    )
-    out_of_fold: bool = Field(
-        default=False,
-        description="Teach only the training cases that its stage did not train on; set by its `out_of_fold`.",
-    )
+    stage: str = ""
+    """Name of the stage; by default the name of the entry."""
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of the teacher's loss; with fixed weighting."""
+    labels: list[str] = Field(default_factory=list)
+    """Labels of the images that it teaches with routing by_class; all by default."""
+    out_of_fold: bool = False
+    """Teach only the training cases that its stage did not train on; set by its `out_of_fold`."""
 
 
 class FoldRecipe(Strict):
     """One fold of the training cases, counted from 1; groups stay whole."""
 
-    fold: int = Field(ge=1, description="The fold.")
-    folds: int = Field(ge=2, description="Number of folds.")
+    fold: int = Field(ge=1)
+    """The fold."""
+    folds: int = Field(ge=2)
+    """Number of folds."""
 
     @model_validator(mode="after")
     def _exists(self) -> FoldRecipe:
@@ -320,11 +287,16 @@ class FoldRecipe(Strict):
 
 
 def _without_nulls(entries: Any) -> Any:
-    return (
-        {key: {} if entry is None else entry for key, entry in entries.items()}
-        if isinstance(entries, dict)
-        else entries
-    )
+    if not isinstance(entries, dict):
+        return entries
+    return {key: {} if entry is None else entry for key, entry in entries.items()}
+
+
+def _with_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+_NullMeansDefaults = BeforeValidator(_without_nulls)
 
 
 def _filled(part: Any, **facts: Any) -> Any:
@@ -342,104 +314,65 @@ _TAKEN = ("combined", "weight", "weighting")
 class StageRecipe(Strict):
     """One network to train."""
 
-    task: Literal["supervised", "distillation", "autoencoder", "adversarial", "joint"] = Field(
-        default="supervised",
-        description="What it learns from: masks (`supervised`), masks and teachers (`distillation`), features of a "
-        "network (`autoencoder`), masks and discriminators (`adversarial`, US-SEG), or masks and labels (`joint`).",
-    )
-    model: ModelRecipe = Field(description="The network: {name: NAME, option: value, ...}.")
-    loss: Named = Field(
-        default=Named(name="weight_balance"),
-        description="The segmentation loss: {name: NAME, option: value, ...}.",
-    )
-    labels: list[str] | None = Field(
-        default=None,
-        description="Labels of the images that it trains and validates on, instead of data.labels.",
-    )
-    fit: dict[str, Any] = Field(
-        default_factory=dict, description="Training settings of this stage, on top of the recipe's `fit`."
-    )
-    role: Role | None = Field(
-        default=None,
-        description="By default `student` for a distilled stage, `teacher` for a teacher of one, `baseline` for a "
-        "student's network without teachers, and `comparator` for any other.",
-    )
-    about: str = Field(default="", description="One line for reports.")
-    teachers: Annotated[dict[str, TeacherRecipe], BeforeValidator(_without_nulls)] = Field(
-        default_factory=dict,
-        description="Its teachers by name; the name is that of the stage unless `stage` is given.",
-    )
-    methods: Annotated[dict[str, MethodRecipe], BeforeValidator(_without_nulls)] = Field(
-        default_factory=dict,
-        description="Its distillation methods by name; the name is that of the method unless `method` is given.",
-    )
-    hard_weight: float = Field(
-        default=1.0, ge=0, description="Weight of the segmentation loss beside the distillation losses."
-    )
-    routing: Literal["all", "by_class"] = Field(
-        default="all",
-        description="Whether all teachers teach every image, or each the images of its `labels`.",
-    )
-    finetune_teachers: bool = Field(
-        default=False, description="Train the teachers on, each on its own cases."
-    )
-    weighting: Annotated[
-        Named, BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value)
-    ] = Field(
-        default=Named(name="fixed"),
-        description="How teachers are weighted per image: NAME, or {name: NAME, ...}.",
-    )
-    combine: Literal["losses", "predictions"] = Field(
-        default="losses",
-        description="Weight the losses of the teachers, or first combine their predictions into one (AMTD).",
-    )
-    sites: list[str] | None = Field(
-        default=None,
-        min_length=1,
-        description="Sites whose cases it trains and validates on; tested are all.",
-    )
-    seed: int | None = Field(
-        default=None, description="Seed of the first weights and of the views, instead of the recipe's."
-    )
-    variant: str | None = Field(
-        default=None, description="Its name without the seed; written by `seeds` and `matrix`."
-    )
-    joint: JointSettings | None = Field(
-        default=None,
-        description="How the label of an image is learned; for the tasks joint and distillation.",
-    )
-    locations: float | None = Field(default=None, ge=0, le=1, description="Stands for data.locations.")
-    starts_from: str | None = Field(default=None, description="Stage whose trained weights it begins with.")
-    load_fex: bool = Field(
-        default=True,
-        description="With `starts_from`: also load the encoder and the classifier; false for LA-Net's Algorithm 1.",
-    )
-    deep_supervision: Literal["sum"] | None = Field(
-        default=None,
-        description="`sum` adds the loss of every side output in full (U2-Net); for the task supervised.",
-    )
-    adversarial: AdversarialSettings | None = Field(
-        default=None, description="Loss weights and discriminators; for the task adversarial."
-    )
-    cache: bool = Field(
-        default=False,
-        description="Compute the teachers' targets of the `fit.views` views of each image once and keep them on disk.",
-    )
-    cache_limit_gb: float = Field(
-        default=20.0, gt=0, description="Largest size of the folder of cached targets in GB."
-    )
-    out_of_fold: FoldRecipe | None = Field(
-        default=None,
-        description="K, a number of folds: train K networks in its place, each without one fold of the training cases, "
-        "so that each case is taught by the network that did not train on it.",
-    )
-    equal_time_to: str | None = Field(
-        default=None,
-        description="Distillation stage whose training time this supervised stage gets, as steps.",
-    )
-    may_fail: bool = Field(
-        default=False, description="List a failed training, and go on with the other stages."
-    )
+    task: Literal["supervised", "distillation", "autoencoder", "adversarial", "joint"] = "supervised"
+    """What it learns from: masks (`supervised`), masks and teachers (`distillation`), features of a network
+    (`autoencoder`), masks and discriminators (`adversarial`, US-SEG), or masks and labels (`joint`)."""
+    model: ModelRecipe
+    """The network: {name: NAME, option: value, ...}."""
+    loss: Named = Named(name="weight_balance")
+    """The segmentation loss: {name: NAME, option: value, ...}."""
+    labels: list[str] | None = None
+    """Labels of the images that it trains and validates on, instead of data.labels."""
+    fit: dict[str, Any] = Field(default_factory=dict)
+    """Training settings of this stage, on top of the recipe's `fit`."""
+    role: Role | None = None
+    """By default `student` for a distilled stage, `teacher` for a teacher of one, `baseline` for a student's network
+    without teachers, and `comparator` for any other."""
+    about: str = ""
+    """One line for reports."""
+    teachers: Annotated[dict[str, TeacherRecipe], _NullMeansDefaults] = Field(default_factory=dict)
+    """Its teachers by name; the name is that of the stage unless `stage` is given."""
+    methods: Annotated[dict[str, MethodRecipe], _NullMeansDefaults] = Field(default_factory=dict)
+    """Its distillation methods by name; the name is that of the method unless `method` is given."""
+    hard_weight: float = Field(default=1.0, ge=0)
+    """Weight of the segmentation loss beside the distillation losses."""
+    routing: Literal["all", "by_class"] = "all"
+    """Whether all teachers teach every image, or each the images of its `labels`."""
+    finetune_teachers: bool = False
+    """Train the teachers on, each on its own cases."""
+    weighting: Annotated[Named, BeforeValidator(_with_name)] = Named(name="fixed")
+    """How teachers are weighted per image: NAME, or {name: NAME, ...}."""
+    combine: Literal["losses", "predictions"] = "losses"
+    """Weight the losses of the teachers, or first combine their predictions into one (AMTD)."""
+    sites: list[str] | None = Field(default=None, min_length=1)
+    """Sites whose cases it trains and validates on; tested are all."""
+    seed: int | None = None
+    """Seed of the first weights and of the views, instead of the recipe's."""
+    variant: str | None = None
+    """Its name without the seed; written by `seeds` and `matrix`."""
+    joint: JointSettings | None = None
+    """How the label of an image is learned; for the tasks joint and distillation."""
+    locations: float | None = Field(default=None, ge=0, le=1)
+    """Stands for data.locations."""
+    starts_from: str | None = None
+    """Stage whose trained weights it begins with."""
+    load_fex: bool = True
+    """With `starts_from`: also load the encoder and the classifier; false for LA-Net's Algorithm 1."""
+    deep_supervision: Literal["sum"] | None = None
+    """`sum` adds the loss of every side output in full (U2-Net); for the task supervised."""
+    adversarial: AdversarialSettings | None = None
+    """Loss weights and discriminators; for the task adversarial."""
+    cache: bool = False
+    """Compute the teachers' targets of the `fit.views` views of each image once and keep them on disk."""
+    cache_limit_gb: float = Field(default=20.0, gt=0)
+    """Largest size of the folder of cached targets in GB."""
+    out_of_fold: FoldRecipe | None = None
+    """K, a number of folds: train K networks in its place, each without one fold of the training cases, so that each
+    case is taught by the network that did not train on it."""
+    equal_time_to: str | None = None
+    """Distillation stage whose training time this supervised stage gets, as steps."""
+    may_fail: bool = False
+    """List a failed training, and go on with the other stages."""
 
     @property
     def needs(self) -> list[str]:
@@ -564,35 +497,31 @@ class Recipe(Strict):
     (8, 'comparator')
     """
 
-    name: str = Field(description="Name of the recipe, and of the folder of its runs.")
-    about: str = Field(default="", description="One or two sentences for lists and reports.")
-    seed: int = Field(default=0, description="Seed of the first weights, the views and their order.")
-    data: DataRecipe = Field(default=DataRecipe(), description="Which cases, at which size.")
-    fit: FitSettings = Field(default=FitSettings(), description="Training settings of all stages.")
-    stages: dict[str, StageRecipe] = Field(
-        min_length=1, description="The networks by name, each after the stages that it needs."
-    )
-    run: list[str] = Field(
-        default_factory=list,
-        description="Stages that are trained where the command line names none, with their teachers; empty for all.",
-    )
-    export: str | None = Field(default=None, description="Stage that becomes the model file.")
-    evaluation: EvaluationRecipe = Field(
-        default=EvaluationRecipe(), description="How stages are measured on the test cases."
-    )
-    folds: int | None = Field(
-        default=None,
-        ge=2,
-        description="Number of folds of a cross-validation; of data.split val and seed count then.",
-    )
-    only_folds: list[int] = Field(
-        default_factory=list, description="The folds of the cross-validation to run, from 1; empty for all."
-    )
-    plugins: list[str] = Field(
-        default_factory=list,
-        description="Files and modules that register parts of your own; a run executes them. Files are relative to "
-        "the file of the recipe.",
-    )
+    name: str
+    """Name of the recipe, and of the folder of its runs."""
+    about: str = ""
+    """One or two sentences for lists and reports."""
+    seed: int = 0
+    """Seed of the first weights, the views and their order."""
+    data: DataRecipe = DataRecipe()
+    """Which cases, at which size."""
+    fit: FitSettings = FitSettings()
+    """Training settings of all stages."""
+    stages: dict[str, StageRecipe] = Field(min_length=1)
+    """The networks by name, each after the stages that it needs."""
+    run: list[str] = Field(default_factory=list)
+    """Stages that are trained where the command line names none, with their teachers; empty for all."""
+    export: str | None = None
+    """Stage that becomes the model file."""
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+    """How stages are measured on the test cases."""
+    folds: int | None = Field(default=None, ge=2)
+    """Number of folds of a cross-validation; of data.split val and seed count then."""
+    only_folds: list[int] = Field(default_factory=list)
+    """The folds of the cross-validation to run, from 1; empty for all."""
+    plugins: list[str] = Field(default_factory=list)
+    """Files and modules that register parts of your own; a run executes them. Files are relative to the file of the
+    recipe."""
 
     @field_validator("name")
     @classmethod
@@ -749,26 +678,23 @@ def _role(name: str, stage: StageRecipe, students: list[StageRecipe]) -> Role:
 class MatrixRecipe(Strict):
     """Students x teachers x variants; every entry is what a stage states, and null means nothing."""
 
-    students: dict[str, dict[str, Any] | None] = Field(
-        min_length=1, description="The student networks by name."
-    )
-    teachers: dict[str, dict[str, Any] | None] = Field(
-        default_factory=dict, description="The teachers by name; each is trained once, for all seeds."
-    )
-    variants: dict[str, dict[str, Any] | None] = Field(
-        min_length=1,
-        description="The ways of training a student by name; one without methods is trained without teachers.",
-    )
+    students: dict[str, dict[str, Any] | None] = Field(min_length=1)
+    """The student networks by name."""
+    teachers: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    """The teachers by name; each is trained once, for all seeds."""
+    variants: dict[str, dict[str, Any] | None] = Field(min_length=1)
+    """The ways of training a student by name; one without methods is trained without teachers."""
 
 
 class RecipeFile(Recipe):
     """The keys of a recipe's file: those of `Recipe`, and those that are written out as stages before it is checked."""
 
-    base: str | None = Field(default=None, description="Recipe, or file, whose content this one changes.")
-    seeds: list[int] = Field(
-        default_factory=list, description="Train every stage once per seed; stages are then called NAME@SEED."
-    )
-    matrix: MatrixRecipe | None = Field(default=None, description="Compare ways of training students.")
+    base: str | None = None
+    """Recipe, or file, whose content this one changes."""
+    seeds: list[int] = Field(default_factory=list)
+    """Train every stage once per seed; stages are then called NAME@SEED."""
+    matrix: MatrixRecipe | None = None
+    """Compare ways of training students."""
 
 
 _MAPS = {"stages": "name", "students": "name", "variants": "name", "teachers": "stage", "methods": "method"}

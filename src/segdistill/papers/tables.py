@@ -20,25 +20,22 @@ class PaperRow(Strict):
     True
     """
 
-    name: str = Field(description="Name of the row, as printed.")
-    stage: str | None = Field(default=None, description="The stage of the table's recipe, without a seed.")
-    label: str | list[str] = Field(
-        default="all", description="Label, or labels, of the test cases that count."
-    )
-    site: str | None = Field(
-        default=None, description="Site of the test cases that count, instead of a label."
-    )
-    values: list[float | None] | None = Field(
-        default=None, description="Published numbers in the order of the metrics; null where none is printed."
-    )
-    spreads: list[float | None] | None = Field(
-        default=None, description="The numbers behind a plus-minus sign."
-    )
-    not_run: str = Field(default="", description="Why there is no stage.")
-    external: str = Field(
-        default="",
-        description="Another dataset that the stage was evaluated on, in the folder external/NAME of a run.",
-    )
+    name: str
+    """Name of the row, as printed."""
+    stage: str | None = None
+    """The stage of the table's recipe, without a seed."""
+    label: str | list[str] = "all"
+    """Label, or labels, of the test cases that count."""
+    site: str | None = None
+    """Site of the test cases that count, instead of a label."""
+    values: list[float | None] | None = None
+    """Published numbers in the order of the metrics; null where none is printed."""
+    spreads: list[float | None] | None = None
+    """The numbers behind a plus-minus sign."""
+    not_run: str = ""
+    """Why there is no stage."""
+    external: str = ""
+    """Another dataset that the stage was evaluated on, in the folder external/NAME of a run."""
 
     @property
     def labels(self) -> list[str]:
@@ -55,22 +52,27 @@ class PaperRow(Strict):
 class PaperPart(Strict):
     """A table, or the part of one that a recipe fills."""
 
-    title: str = Field(description="Title of the table.")
-    recipe: str = Field(description="Recipe that fills it.")
-    metrics: list[str] = Field(
-        default_factory=list,
-        description="Names of the summary (dice), or of another part of evaluation.json (pooled.miou).",
-    )
-    rows: list[PaperRow] = Field(min_length=1, description="The rows.")
-    note: str = Field(default="", description="What a reader should know.")
+    title: str
+    """Title of the table."""
+    recipe: str
+    """Recipe that fills it."""
+    metrics: list[str] = Field(default_factory=list)
+    """Names of the summary (dice), or of another part of evaluation.json (pooled.miou)."""
+    rows: list[PaperRow] = Field(min_length=1)
+    """The rows."""
+    note: str = ""
+    """What a reader should know."""
 
 
 class Paper(Strict):
     """All tables of a paper."""
 
-    title: str = Field(description="Short name of the paper.")
-    metrics: list[str] = Field(default_factory=list, description="Metrics of the parts that name none.")
-    tables: dict[str, list[PaperPart]] = Field(min_length=1, description="Number of a table -> its parts.")
+    title: str
+    """Short name of the paper."""
+    metrics: list[str] = Field(default_factory=list)
+    """Metrics of the parts that name none."""
+    tables: dict[str, list[PaperPart]] = Field(min_length=1)
+    """Number of a table -> its parts."""
 
     def metrics_of(self, part: PaperPart) -> list[str]:
         """The metrics of a table, in the order of its values."""

@@ -94,9 +94,10 @@ def _baseline_option(report: Report, student: StageReport, timed: bool) -> str:
     kind = "baseline_equal_time" if timed else "baseline"
     if own.in_matrix:
         return f"--set 'matrix.variants.{kind}={f'{{equal_time_to: {own.variant}}}' if timed else '{}'}'"
-    name = f"{student.name}_{kind}" if kind in report.planned else kind
+    is_taken = any(stage.variant == kind for stage in report.planned.values())
+    name = f"{own.variant}_{kind}" if is_taken else kind
     settings = {"role": "baseline"} | {key: own.settings[key] for key in _SHARED if key in own.settings}
-    settings |= {"equal_time_to": student.name} if timed else {}
+    settings |= {"equal_time_to": own.variant} if timed else {}
     written = yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, width=10_000).strip()
     return f"--set 'stages.{name}={written}' --stages {name}"
 
@@ -106,11 +107,8 @@ def _seeds_option(report: Report, student: StageReport) -> str:
     own = report.planned.get(student.name)
     if own is None:
         return ""
-    seeds = f"seeds={list(range(SEEDS))}"
-    if not own.in_matrix:
-        return f"--set '{seeds}'"
     if sum(stage.variant == own.variant for stage in report.planned.values()) < SEEDS:
-        return f"--set 'matrix.{seeds}'"
+        return f"--set 'seeds={list(range(SEEDS))}'"
     waiting = [
         name
         for name, stage in _untrained(report).items()

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class OptimizerSettings(_Settings):
@@ -18,12 +18,14 @@ class OptimizerSettings(_Settings):
     'adamw'
     """
 
-    name: Literal["adam", "adamw", "sgd"] = Field(default="adamw", description="Which optimiser.")
-    lr: float = Field(default=2e-3, gt=0, description="Learning rate.")
-    weight_decay: float = Field(
-        default=1e-2, ge=0, description="Weight decay: coupled L2 for adam and sgd, decoupled for adamw."
-    )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    """Which optimiser."""
+    lr: float = Field(default=2e-3, gt=0)
+    """Learning rate."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """Weight decay: coupled L2 for adam and sgd, decoupled for adamw."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd."""
 
 
 class ScheduleSettings(_Settings):
@@ -33,18 +35,22 @@ class ScheduleSettings(_Settings):
     3
     """
 
-    name: Literal["constant", "plateau", "one_cycle", "cyclic", "polynomial"] = Field(
-        default="one_cycle",
-        description="`plateau` lowers the rate when the loss (of validation, if any) does not improve; `one_cycle` "
-        "warms up and anneals to nearly zero; `cyclic` goes up and down again and again (AMTD); `polynomial` is "
-        "lr (1 - t/T)^power over all T steps (LightVessel).",
-    )
-    factor: float = Field(default=0.1, gt=0, lt=1, description="plateau: multiplies the rate.")
-    patience: int = Field(default=3, ge=0, description="plateau: epochs without a lower loss before that.")
-    warm_up: float = Field(default=0.3, gt=0, lt=1, description="one_cycle: share of the steps that warm up.")
-    lowest: float = Field(default=1e-6, gt=0, description="cyclic: lowest rate.")
-    steps_up: int = Field(default=2000, ge=1, description="cyclic: steps from the lowest rate to `lr`.")
-    power: float = Field(default=0.9, gt=0, description="polynomial: the power.")
+    name: Literal["constant", "plateau", "one_cycle", "cyclic", "polynomial"] = "one_cycle"
+    """`plateau` lowers the rate when the loss (of validation, if any) does not improve; `one_cycle` warms up and
+    anneals to nearly zero; `cyclic` goes up and down again and again (AMTD); `polynomial` is lr (1 - t/T)^power over
+    all T steps (LightVessel)."""
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    """plateau: multiplies the rate."""
+    patience: int = Field(default=3, ge=0)
+    """plateau: epochs without a lower loss before that."""
+    warm_up: float = Field(default=0.3, gt=0, lt=1)
+    """one_cycle: share of the steps that warm up."""
+    lowest: float = Field(default=1e-6, gt=0)
+    """cyclic: lowest rate."""
+    steps_up: int = Field(default=2000, ge=1)
+    """cyclic: steps from the lowest rate to `lr`."""
+    power: float = Field(default=0.9, gt=0)
+    """polynomial: the power."""
 
 
 ENDS_AT_ZERO = ("one_cycle", "polynomial")
@@ -58,47 +64,37 @@ class FitSettings(_Settings):
     8
     """
 
-    epochs: int = Field(default=40, ge=1, description="Passes over the training cases.")
-    steps: int | None = Field(
-        default=None, ge=1, description="Optimiser steps instead of `epochs`; the last pass may end early."
-    )
-    batch_size: int = Field(default=8, ge=1, description="Images per forward pass, over all devices.")
-    accumulate: int = Field(default=1, ge=1, description="Batches per optimiser step.")
-    optimizer: OptimizerSettings = Field(default=OptimizerSettings(), description="The optimiser.")
-    schedule: ScheduleSettings = Field(default=ScheduleSettings(), description="The learning-rate schedule.")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="`auto` takes bf16 where the processor computes in it, else fp32."
-    )
-    channels_last: bool = Field(default=True, description="Memory format of networks and images.")
-    clip_norm: float | None = Field(
-        default=None, gt=0, description="Largest norm of a network's gradient; no clipping by default."
-    )
-    early_stop: int | None = Field(
-        default=None,
-        ge=1,
-        description="Epochs without improvement after which training ends; never by default.",
-    )
-    select: Literal["auto", "best", "last"] = Field(
-        default="auto",
-        description="Keep the weights of the `best` epoch by validation score, or of the `last`; `auto` keeps the last "
-        "where the schedule ends at a rate of zero. Without validation cases the last are kept.",
-    )
-    views: int | None = Field(
-        default=None,
-        ge=1,
-        description="Number of different augmentations of a case; a new one per epoch by default.",
-    )
-    augment: str = Field(default="light", description="Augmentation preset (data/augment.py).")
-    checkpoint_seconds: float = Field(
-        default=60.0,
-        ge=0,
-        description="Most seconds of work that a kill loses; every epoch also ends with a checkpoint.",
-    )
-    workers: int | None = Field(
-        default=None,
-        ge=0,
-        description="Threads that prepare batches; by default the cores that the network leaves free.",
-    )
+    epochs: int = Field(default=40, ge=1)
+    """Passes over the training cases."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps instead of `epochs`; the last pass may end early."""
+    batch_size: int = Field(default=8, ge=1)
+    """Images per forward pass, over all devices."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches per optimiser step."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """The optimiser."""
+    schedule: ScheduleSettings = ScheduleSettings()
+    """The learning-rate schedule."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` takes bf16 where the processor computes in it, else fp32."""
+    channels_last: bool = True
+    """Memory format of networks and images."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of a network's gradient; no clipping by default."""
+    early_stop: int | None = Field(default=None, ge=1)
+    """Epochs without improvement after which training ends; never by default."""
+    select: Literal["auto", "best", "last"] = "auto"
+    """Keep the weights of the `best` epoch by validation score, or of the `last`; `auto` keeps the last where the
+    schedule ends at a rate of zero. Without validation cases the last are kept."""
+    views: int | None = Field(default=None, ge=1)
+    """Number of different augmentations of a case; a new one per epoch by default."""
+    augment: str = "light"
+    """Augmentation preset (data/augment.py)."""
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    """Most seconds of work that a kill loses; every epoch also ends with a checkpoint."""
+    workers: int | None = Field(default=None, ge=0)
+    """Threads that prepare batches; by default the cores that the network leaves free."""
 
     @property
     def keeps_best(self) -> bool:
@@ -145,32 +141,22 @@ class AdversarialSettings(_Settings):
     [1.0, 0.1, 0.1, 0.1]
     """
 
-    gan: Literal["minimax", "non_saturating"] = Field(
-        default="minimax", description="The generator's adversarial term; the paper prints minimax."
-    )
-    condition: Literal["map", "masked_image", "concat"] = Field(
-        default="map",
-        description="Input of a discriminator: the map (as printed), the image times the map, or both.",
-    )
-    native_size: bool = Field(
-        default=False,
-        description="Compare and discriminate each stage at its own size instead of the image's.",
-    )
-    alpha: list[float] = Field(
-        default=[1.0, 0.1, 0.1, 0.1], min_length=1, description="Weights of the Dice loss per stage."
-    )
-    beta: list[float] = Field(
-        default=[0.05, 0.05, 0.05, 0.05], description="Weights of the adversarial term per stage."
-    )
-    dice_stages: int | None = Field(
-        default=None, ge=1, description="Stages with a Dice loss, from the finest on; all by default."
-    )
-    adv_stages: int | None = Field(
-        default=None,
-        ge=0,
-        description="Stages with a discriminator, from the finest on; all by default, 0 for none.",
-    )
-    width: int = Field(default=64, ge=1, description="Channels of a discriminator's first convolution.")
+    gan: Literal["minimax", "non_saturating"] = "minimax"
+    """The generator's adversarial term; the paper prints minimax."""
+    condition: Literal["map", "masked_image", "concat"] = "map"
+    """Input of a discriminator: the map (as printed), the image times the map, or both."""
+    native_size: bool = False
+    """Compare and discriminate each stage at its own size instead of the image's."""
+    alpha: list[float] = Field(default=[1.0, 0.1, 0.1, 0.1], min_length=1)
+    """Weights of the Dice loss per stage."""
+    beta: list[float] = [0.05, 0.05, 0.05, 0.05]
+    """Weights of the adversarial term per stage."""
+    dice_stages: int | None = Field(default=None, ge=1)
+    """Stages with a Dice loss, from the finest on; all by default."""
+    adv_stages: int | None = Field(default=None, ge=0)
+    """Stages with a discriminator, from the finest on; all by default, 0 for none."""
+    width: int = Field(default=64, ge=1)
+    """Channels of a discriminator's first convolution."""
 
     @model_validator(mode="after")
     def _no_weight_is_negative(self) -> AdversarialSettings:
@@ -187,43 +173,29 @@ class JointSettings(_Settings):
     (False, ['malignant', 'benign'])
     """
 
-    classes: list[str] = Field(
-        default=["malignant", "benign"],
-        min_length=2,
-        description="Labels in the order of the network's outputs; the first is the positive one.",
-    )
-    balance: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="Share of the classification loss; 0 learns the location only, 1 the label.",
-    )
-    class_weights: list[float] | None = Field(
-        default=None, description="Weights of the cross-entropy in the order of `classes`; equal by default."
-    )
-    location: Literal["map", "loss", "none"] = Field(
-        default="map",
-        description="`map`: binary cross-entropy on the network's map at its own size, with pseudo labels; `loss`: the "
-        "stage's segmentation loss at full size; `none`: no location (classifiers, AGN).",
-    )
-    target: Literal["bilinear", "nearest", "area"] = Field(
-        default="bilinear", description="How a mask is resized to the size of the map."
-    )
-    pseudo_labels: Literal["paper", "release", "none"] = Field(
-        default="paper",
-        description="Rule for images without a location: the paper's, that of its code, or none.",
-    )
-    confidence: Literal["max", "given"] = Field(
-        default="max",
-        description="Confidence of a pseudo label: of the predicted class (paper), or of the known one.",
-    )
-    tau: float = Field(default=0.8, ge=0, le=1, description="Threshold of pseudo labels.")
-    alpha: float = Field(default=0.1, ge=0, description="Weight of pseudo labels.")
-    labelled_only: bool = Field(default=False, description="Train on images with a location only.")
-    select_by: Literal["accuracy", "dice", "both"] = Field(
-        default="accuracy",
-        description="Validation score that selects the epoch: accuracy, Dice, or their mean.",
-    )
+    classes: list[str] = Field(default=["malignant", "benign"], min_length=2)
+    """Labels in the order of the network's outputs; the first is the positive one."""
+    balance: float = Field(default=0.5, ge=0, le=1)
+    """Share of the classification loss; 0 learns the location only, 1 the label."""
+    class_weights: list[float] | None = None
+    """Weights of the cross-entropy in the order of `classes`; equal by default."""
+    location: Literal["map", "loss", "none"] = "map"
+    """`map`: binary cross-entropy on the network's map at its own size, with pseudo labels; `loss`: the stage's
+    segmentation loss at full size; `none`: no location (classifiers, AGN)."""
+    target: Literal["bilinear", "nearest", "area"] = "bilinear"
+    """How a mask is resized to the size of the map."""
+    pseudo_labels: Literal["paper", "release", "none"] = "paper"
+    """Rule for images without a location: the paper's, that of its code, or none."""
+    confidence: Literal["max", "given"] = "max"
+    """Confidence of a pseudo label: of the predicted class (paper), or of the known one."""
+    tau: float = Field(default=0.8, ge=0, le=1)
+    """Threshold of pseudo labels."""
+    alpha: float = Field(default=0.1, ge=0)
+    """Weight of pseudo labels."""
+    labelled_only: bool = False
+    """Train on images with a location only."""
+    select_by: Literal["accuracy", "dice", "both"] = "accuracy"
+    """Validation score that selects the epoch: accuracy, Dice, or their mean."""
 
     @property
     def uses_class(self) -> bool:
