@@ -2,7 +2,7 @@
 
 `--record FILE.json` trains the recipes of RECIPES at tiny size on synthetic data and records the results; `--check
 FILE.json` trains them again and lists what differs (exit code 1). Bits depend on the processor and on the versions of
-libraries, which the file lists too. Names that changed since are translated by the maps at the top.
+libraries, which the file lists too. Names that changed since are translated by docs/results/data/house-names.json.
 """
 
 from __future__ import annotations
@@ -30,17 +30,10 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Old name -> new name, applied to the recorded side. Patterns (re.sub) are applied one after the other.
-STAGES: dict[str, str] = {"student_alone": "baseline"} | {
-    f"{network}_alone": f"{network}_baseline" for network in ("enet", "espnet", "mobilenet", "erfnet")
-}
-COLUMNS: dict[str, str] = {}  # of metrics.csv and classification.csv, and parts of evaluation.json
-# patterns in the columns of curves.csv, which hold names of stages
-CURVES: list[tuple[str, str]] = [("^mixture/", "combined/"), ("^weighing/", "weighting/")]
-# patterns in the names of parameters
-TENSORS: list[tuple[str, str]] = [(r"\.gather\.", ".join."), (r"\.scatter\.", ".split.")]
-INITIALISERS: list[tuple[str, str]] = []  # patterns in the names of a model file's tensors
-OUTPUTS: dict[str, str] = {}  # of a model file
+# Old names -> new names, applied to the recorded side: of stages, of outputs of a model file, and of columns of
+# metrics.csv, classification.csv and evaluation.json; and patterns (re.sub, one after the other) in the columns of
+# curves.csv, which hold names of stages, in the names of parameters, and in those of a model file's tensors.
+NAMES = json.loads((ROOT / "docs" / "results" / "data" / "house-names.json").read_text(encoding="utf-8"))
 
 # Where a run leaves its results.
 STAGE_FOLDER, MODEL_FILE, SUMMARY = "stages", "model.onnx", "evaluation.json"
@@ -151,7 +144,7 @@ def run_recipe(name: str, overrides: Iterable[str], data: Path | None, out: Path
     """Trains, evaluates and exports a recipe into `out`: the one place that calls segdistill.
 
     Raises:
-        SystemExit: the run failed; what it said is shown.
+        SystemExit: the run failed; its messages are shown.
     """
     command = [sys.executable, "-m", "segdistill.cli.main", "run", name, "--device", "cpu", "--out", str(out)]
     command += ["--data", str(data)] if data is not None else []
@@ -166,7 +159,7 @@ def run_recipe(name: str, overrides: Iterable[str], data: Path | None, out: Path
         sys.exit(f"{name} failed:\n{done.stderr}")
 
 
-# ---- made-up data: nothing of it depends on segdistill
+# ---- synthetic data, without segdistill
 
 
 def grey(rng: np.random.Generator, level: NDArray[Any]) -> Pixels:
@@ -350,7 +343,7 @@ def summary(file: Path) -> Values:
     content = json.loads(file.read_text(encoding="utf-8"))
     texts = {part: leaves(content[part]) for part in PARTS if content.get(part)}
     costs = {name: f"1 {content['cost'][name]}" for name in COSTS if name in content.get("cost", {})}
-    return {part: f"{len(said)} {sha(said)}" for part, said in texts.items()} | costs
+    return {part: f"{len(found)} {sha(found)}" for part, found in texts.items()} | costs
 
 
 def initialisers(file: Path) -> Values:
@@ -362,8 +355,8 @@ def initialisers(file: Path) -> Values:
     return {name: f"{form(values)} {sha(values.tobytes())}" for name, values in arrays.items()}
 
 
-def answers(file: Path) -> Values:
-    """Name -> type, shape, mean and hash of what a model file says of made-up pictures, one after the other."""
+def outputs(file: Path) -> Values:
+    """Name -> type, shape, mean and hash of the outputs of a model file for synthetic pictures, one after the other."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -371,12 +364,12 @@ def answers(file: Path) -> Values:
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     taken, names = session.get_inputs()[0], [output.name for output in session.get_outputs()]
     channels, height, width = taken.shape[1:]
-    said = []
+    runs = []
     for number in range(PICTURES):
         pixels, _ = lesion(1000 + number, ("benign", "malignant")[number % 2], height, width)
         image = np.repeat(pixels[None, None].astype(np.float32) / 255, channels, axis=1)
-        said.append(session.run(names, {taken.name: image}))
-    joined = {name: np.concatenate(parts) for name, parts in zip(names, zip(*said, strict=True), strict=True)}
+        runs.append(session.run(names, {taken.name: image}))
+    joined = {name: np.concatenate(parts) for name, parts in zip(names, zip(*runs, strict=True), strict=True)}
     return {
         name: f"{form(values)} {values.mean():.4g} {sha(values.tobytes())}" for name, values in joined.items()
     }
@@ -397,7 +390,7 @@ def outcome(name: str, work: Path) -> dict[str, Any]:
         }
     if (out / MODEL_FILE).exists():
         found["initialisers"] = packed(initialisers(out / MODEL_FILE))
-        found["outputs"] = answers(out / MODEL_FILE)
+        found["outputs"] = outputs(out / MODEL_FILE)
     return found
 
 
@@ -414,11 +407,11 @@ def platform_facts() -> Values:
     """Processor and versions: what the bits depend on."""
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     lines = [line.partition(":") for line in text.split("\n\n")[0].splitlines()]
-    said = {name.strip(): value.strip() for name, _, value in lines}
+    known = {name.strip(): value.strip() for name, _, value in lines}
     about = ("model name", "cpu family", "model", "stepping")
-    wide = sorted(flag for flag in said.get("flags", "").split() if re.match("avx|fma|amx|sse4", flag))
+    wide = sorted(flag for flag in known.get("flags", "").split() if re.match("avx|fma|amx|sse4", flag))
     facts = {
-        "processor": ", ".join(f"{name} {said[name]}" for name in about if name in said) or "unknown",
+        "processor": ", ".join(f"{name} {known[name]}" for name in about if name in known) or "unknown",
         "vector instructions": " ".join(wide),
         "python": ".".join(map(str, sys.version_info[:3])),
     }
@@ -434,8 +427,8 @@ def elsewhere(record: Path) -> list[str]:
     ]
 
 
-def new_name(name: str, names: Mapping[str, str] | list[tuple[str, str]]) -> str:
-    """The name of today; patterns are applied one after the other."""
+def new_name(name: str, names: Mapping[str, str] | list[list[str]]) -> str:
+    """The name of today."""
     if not isinstance(names, list):
         return names.get(name, name)
     for pattern, replacement in names:
@@ -446,26 +439,29 @@ def new_name(name: str, names: Mapping[str, str] | list[tuple[str, str]]) -> str
 def flat(found: Mapping[str, Any], translate: bool) -> dict[str, Values]:
     """Tensors, numbers, and the content of a model file, each under one name; with `translate` the name of today."""
     new = new_name if translate else lambda name, _: name
-    stages = {stage: new(stage, STAGES) for stage in {*found["tensors"], *found["numbers"]}}
+    stages = {stage: new(stage, NAMES["stages"]) for stage in {*found["tensors"], *found["numbers"]}}
     named: dict[str, list[tuple[str, str]]] = {
         "tensors": [
-            (f"{stages[stage]}: {new(name, TENSORS)}", value)
+            (f"{stages[stage]}: {new(name, NAMES['tensors'])}", value)
             for stage, modules in found["tensors"].items()
             for name, value in unpacked(modules).items()
         ],
         "numbers": [
-            (f"{stages[stage]}: {table}: {new(name, CURVES if table == 'curves.csv' else COLUMNS)}", value)
+            (
+                f"{stages[stage]}: {table}: {new(name, NAMES['curves' if table == 'curves.csv' else 'columns'])}",
+                value,
+            )
             for stage, tables in found["numbers"].items()
             for table, values in tables.items()
             for name, value in values.items()
         ],
         "of the model file": [
             *(
-                (f"{MODEL_FILE}: {new(name, INITIALISERS)}", value)
+                (f"{MODEL_FILE}: {new(name, NAMES['initialisers'])}", value)
                 for name, value in unpacked(found.get("initialisers", {})).items()
             ),
             *(
-                (f"{MODEL_FILE}: output {new(name, OUTPUTS)}", value)
+                (f"{MODEL_FILE}: output {new(name, NAMES['outputs'])}", value)
                 for name, value in found.get("outputs", {}).items()
             ),
         ],
@@ -517,8 +513,8 @@ def main() -> None:
             found[name] = outcome(name, (given.work or Path(temporary)) / name.replace("/", "-"))
             now = flat(found[name], translate=False)
             lines = differences(flat(before[name], translate=True), now) if given.check else []
-            told = "recorded" if given.record else f"{len(lines)} differ" if lines else "unchanged"
-            print(f"{name}: {counts(now)}: {told}", *lines[:SHOWN], sep="\n  ", flush=True)
+            state = "recorded" if given.record else f"{len(lines)} differ" if lines else "unchanged"
+            print(f"{name}: {counts(now)}: {state}", *lines[:SHOWN], sep="\n  ", flush=True)
             print(f"  {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
             differs |= bool(lines)
     if given.record:
