@@ -65,7 +65,7 @@ def result(name: str, *arguments: str) -> dict[str, Any]:
     return printed
 
 
-LONG = {"matrix_cost"}  # two dozen trainings
+LONG = {"matrix_cost", "calls"}  # two dozen trainings; a whole run under a profiler
 
 
 @pytest.mark.parametrize(
