@@ -102,7 +102,7 @@ class DataRecipe(Strict):
     )
     table: str | None = Field(
         default=None,
-        description="Case table or folder, relative to the file of the recipe; --data on the command line wins.",
+        description="Case table or folder, relative to the file of the recipe; `--data` replaces it.",
     )
     size: int | list[int] = Field(
         default=256, description="Side, or [height, width], of the network's images in pixels."
@@ -294,7 +294,7 @@ class TeacherRecipe(Strict):
 
     stage: str = Field(default="", description="Name of the stage; by default the name of the entry.")
     weight: float = Field(
-        default=1.0, ge=0, description="Weight of the teacher's loss; with fixed weighting."
+        default=1.0, ge=0, description="Weight of the teacher's losses, for the weighting `fixed`."
     )
     labels: list[str] = Field(
         default_factory=list,
@@ -396,7 +396,7 @@ class StageRecipe(Strict):
     sites: list[str] | None = Field(
         default=None,
         min_length=1,
-        description="Sites whose cases it trains and validates on; tested are all.",
+        description="Sites whose cases it trains and validates on; it is tested on all of them.",
     )
     seed: int | None = Field(
         default=None, description="Seed of the first weights and of the views, instead of the recipe's."
@@ -408,7 +408,9 @@ class StageRecipe(Strict):
         default=None,
         description="How the label of an image is learned; for the tasks joint and distillation.",
     )
-    locations: float | None = Field(default=None, ge=0, le=1, description="Stands for data.locations.")
+    locations: float | None = Field(
+        default=None, ge=0, le=1, description="Replaces data.locations for this stage."
+    )
     starts_from: str | None = Field(default=None, description="Stage whose trained weights it begins with.")
     load_fex: bool = Field(
         default=True,
@@ -583,7 +585,7 @@ class Recipe(Strict):
     folds: int | None = Field(
         default=None,
         ge=2,
-        description="Number of folds of a cross-validation; of data.split val and seed count then.",
+        description="Number of folds of a cross-validation, which uses only `val` and `seed` of data.split.",
     )
     only_folds: list[int] = Field(
         default_factory=list, description="The folds of the cross-validation to run, from 1; empty for all."
@@ -764,7 +766,7 @@ class MatrixRecipe(Strict):
 class RecipeFile(Recipe):
     """The keys of a recipe's file: those of `Recipe`, and those that are written out as stages before it is checked."""
 
-    base: str | None = Field(default=None, description="Recipe, or file, whose content this one changes.")
+    base: str | None = Field(default=None, description="Name or file of the recipe that this one changes.")
     seeds: list[int] = Field(
         default_factory=list, description="Train every stage once per seed; stages are then called NAME@SEED."
     )

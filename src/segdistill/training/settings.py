@@ -36,11 +36,13 @@ class ScheduleSettings(_Settings):
     name: Literal["constant", "plateau", "one_cycle", "cyclic", "polynomial"] = Field(
         default="one_cycle",
         description="`plateau` lowers the rate when the loss (of validation, if any) does not improve; `one_cycle` "
-        "warms up and anneals to nearly zero; `cyclic` goes up and down again and again (AMTD); `polynomial` is "
+        "warms up and anneals to nearly zero; `cyclic` rises and falls repeatedly (AMTD); `polynomial` is "
         "lr (1 - t/T)^power over all T steps (LightVessel).",
     )
     factor: float = Field(default=0.1, gt=0, lt=1, description="plateau: multiplies the rate.")
-    patience: int = Field(default=3, ge=0, description="plateau: epochs without a lower loss before that.")
+    patience: int = Field(
+        default=3, ge=0, description="plateau: epochs without a lower loss before the rate is lowered."
+    )
     warm_up: float = Field(default=0.3, gt=0, lt=1, description="one_cycle: share of the steps that warm up.")
     lowest: float = Field(default=1e-6, gt=0, description="cyclic: lowest rate.")
     steps_up: int = Field(default=2000, ge=1, description="cyclic: steps from the lowest rate to `lr`.")
@@ -76,7 +78,7 @@ class FitSettings(_Settings):
     early_stop: int | None = Field(
         default=None,
         ge=1,
-        description="Epochs without improvement after which training ends; never by default.",
+        description="Training ends after this many epochs without improvement; never by default.",
     )
     select: Literal["auto", "best", "last"] = Field(
         default="auto",
@@ -88,11 +90,14 @@ class FitSettings(_Settings):
         ge=1,
         description="Number of different augmentations of a case; a new one per epoch by default.",
     )
-    augment: str = Field(default="light", description="Augmentation preset (data/augment.py).")
+    augment: str = Field(
+        default="light",
+        description="Augmentation: `none`, `light`, `lightbtseg`, `usseg`, `amtd`, `lanet`, `lanet_crop` or `vessel`.",
+    )
     checkpoint_seconds: float = Field(
         default=60.0,
         ge=0,
-        description="Most seconds of work that a kill loses; every epoch also ends with a checkpoint.",
+        description="Seconds between checkpoints; every epoch also ends with one.",
     )
     workers: int | None = Field(
         default=None,
