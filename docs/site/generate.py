@@ -11,7 +11,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -28,10 +28,16 @@ from segdistill.registry import Registry
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 NOTE = "<!-- Written by docs/site/generate.py: change the code instead, and run that. -->\n"
+GIVEN = {
+    "network": ("in_channels", "classes"),
+    "dataset": ("path",),
+    "metric": ("pair",),
+    "report_section": ("context",),
+}  # options that segdistill sets
 NAMES = {int: "whole number", float: "number", bool: "true or false", str: "text", Any: "any value"}
 
 
-def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A Markdown table; empty for no rows."""
     if not rows:
         return ""
@@ -72,7 +78,7 @@ def type_text(annotation: Any, place: str) -> str:
     if origin is list:
         return f"list of {type_text(args[0], place)}s"
     if origin is dict:
-        key, each = args
+        _key, each = args
         if models_in(each):
             return f"map: [name: keys](#{anchor(f'{place}.NAME')})"
         each = (
@@ -206,13 +212,13 @@ def argument_texts(text: str) -> dict[str, str]:
     return {name.strip(): " ".join(line.split()) for names, line in entries for name in names.split(",")}
 
 
-def part_row(registry: Registry[Any], name: str) -> tuple[str, ...]:
+def part_row(kind: str, registry: Registry[Any], name: str) -> tuple[str, ...]:
     """Name, summary and options of a part."""
     part = registry.describe(name)
     texts = argument_texts(part["text"])
     options = []
     for option, facts in part["options"].items():
-        if option in ("path", "context", "pair"):
+        if option in GIVEN.get(kind, ()) or option in part["facts"].get("fixed", {}):
             continue
         given = f" = {value(facts['default'])}" if "default" in facts else ""
         about = f": {texts[option]}" if option in texts else ""
@@ -220,7 +226,10 @@ def part_row(registry: Registry[Any], name: str) -> tuple[str, ...]:
     extra = []
     if "higher_is_better" in part["facts"]:
         extra.append("higher" if part["facts"]["higher_is_better"] else "lower")
-    return (f"`{name}`", part["summary"], *extra, "<br>".join(options))
+    label, summary = part["facts"].get("label", ""), part["summary"]
+    if label.lower() not in summary.lower():
+        summary = f"{label}: {summary}"
+    return (f"`{name}`", summary, *extra, "<br>".join(options))
 
 
 def parts_page() -> str:
@@ -228,17 +237,17 @@ def parts_page() -> str:
     text = (
         "# Parts\n\n"
         f"{NOTE}\n"
-        "`segdistill list KIND` prints the names of a kind, `segdistill list KIND NAME` all about one part, also of your "
-        "own ([write a plugin](../how-to/write-a-plugin.md)). In a recipe a part is `{name: NAME, option: value}`; an "
-        "entry of `methods:` is `NAME: {option: value}`. An option without a default is required, or is filled in by the "
-        "stage.\n\n"
+        "`segdistill list KIND` prints the names of a kind. `segdistill list KIND NAME` prints all about one part, and "
+        "about one of your own ([write a plugin](../how-to/write-a-plugin.md)). In a recipe a part is "
+        "`{name: NAME, option: value}`; an entry of `methods:` is `NAME: {option: value}`. All networks take "
+        "`in_channels` and `classes`, which a stage sets.\n\n"
     )
     for kind in KINDS.values():
         registry = kind.registry()
         title = kind.plural.replace("_", " ").capitalize()
         text += f"## {title}\n\n`segdistill list {kind.plural}`\n\n"
         heads = ("Name", "What it is", *(["Better"] if kind.name == "metric" else []), "Options")
-        text += table(heads, [part_row(registry, name) for name in registry])
+        text += table(heads, [part_row(kind.name, registry, name) for name in registry])
     text += "## Recipes\n\n`segdistill list recipes`\n\n"
     text += table(("Name", "What it is"), [(f"`{name}`", about) for name, about in bundled_recipes().items()])
     return text.rstrip() + "\n"
