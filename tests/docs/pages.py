@@ -45,7 +45,7 @@ def examples(page: Path) -> list[Example]:
 def commands(text: str) -> Iterator[list[str]]:
     """The single commands of a block of shell, without assignments, comments and redirections; a loop is written out.
 
-    >>> list(commands("for i in 1 2; do A=1 segdistill run x \\\n --set a=$i > y; done  # z"))
+    >>> list(commands("for i in 1 2; do A=1 segdistill run x --set a=$i > y; done  # z"))
     [['segdistill', 'run', 'x', '--set', 'a=1'], ['segdistill', 'run', 'x', '--set', 'a=2']]
     """
     name, values = "", [""]
