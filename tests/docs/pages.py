@@ -37,7 +37,8 @@ def examples(page: Path) -> list[Example]:
     ]
     bare = BLOCK.sub(lambda match: " " * len(match[0]), text)
     found += [
-        (match.start(), Example("inline", match[1].replace("\\|", "|").replace("\n", " "))) for match in INLINE.finditer(bare)
+        (match.start(), Example("inline", match[1].replace("\\|", "|").replace("\n", " ")))
+        for match in INLINE.finditer(bare)
     ]
     return [example for _, example in sorted(found, key=lambda each: each[0])]
 
@@ -60,7 +61,9 @@ def commands(text: str) -> Iterator[list[str]]:
                     name, values = f"${command[1]}", command[3:]
                 elif command and command[0] not in ("done", "wait"):
                     looped = values if name and any(name in each for each in command) else values[:1]
-                    yield from ([each.replace(name, value) if name else each for each in command] for value in looped)
+                    yield from (
+                        [each.replace(name, value) if name else each for each in command] for value in looped
+                    )
                 command = []
             elif set(word) <= set("<>"):
                 skip = True

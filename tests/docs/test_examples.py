@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from tests.docs.pages import PAGES, ROOT, Example, commands, examples, is_placeholder
 
 from segdistill.cli.main import app
 from segdistill.cli.shared import names
@@ -29,7 +30,6 @@ from segdistill.metrics.base import METRICS
 from segdistill.models.registry import NETWORKS
 from segdistill.papers.tables import published_papers, read_paper
 from segdistill.plugins import load_plugins
-from tests.docs.pages import PAGES, ROOT, Example, commands, examples, is_placeholder
 
 COMMANDS = typer.main.get_command(app)
 OTHERS = ("pip", ".", "export", "tensorboard", "ruff", "mypy", ".venv/bin/pre-commit", "actionlint")
@@ -145,7 +145,7 @@ def check_model(page: Page, values: dict[str, Any]) -> None:
     for path in (*([values["table"]] if values.get("table") else ()), *(values.get("inputs") or ())):
         page.require(str(path))
     if values.get("metrics"):
-        METRICS.asked(names(values["metrics"]))
+        METRICS.optional(names(values["metrics"]))
     if values["out"]:
         page.made.add(str(values["out"]))
 
@@ -155,8 +155,8 @@ def check_compare(page: Page, values: dict[str, Any]) -> None:
         if not is_placeholder(run):
             page.require(run.partition(":")[0])
         recipe = page.recipe_of(run)
-        for variant in (*names(values["stages"]), *names(values["baseline"])) if recipe else ():
-            assert recipe.named(variant), f"{run} has no variant {variant}"
+        for variant in (*names(values["stages"]), *names(values["baseline"])):
+            assert recipe is None or recipe.named(variant), f"{run} has no variant {variant}"
     assert values["metric"] in METRICS
     if values["out"]:
         page.made.add(str(values["out"]))
@@ -231,7 +231,9 @@ def check_python(page: Page, command: list[str]) -> None:
     elif not is_placeholder(words[0]) and not is_placeholder(Path(words[0]).name):
         page.require(words[0])
         if (file := ROOT / words[0]).exists():
-            text = file.read_text(encoding="utf-8") + (ROOT / "benchmarks/common.py").read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8") + (ROOT / "benchmarks/common.py").read_text(
+                encoding="utf-8"
+            )
             for option in (word for word in words if word.startswith("--")):
                 assert f'"{option}"' in text, f"{words[0]} has no option {option}"
 
@@ -265,7 +267,11 @@ def check_code(page: Page, text: str) -> None:
             modules = [(each.name, "") for each in node.names]
         elif isinstance(node, ast.ImportFrom):
             modules = [(node.module or "", each.name) for each in node.names]
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "segdistill":
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "segdistill"
+        ):
             modules = [("segdistill", node.attr)]
         else:
             continue
