@@ -34,19 +34,18 @@ WORDS = {
     r"speaks?|speaking|spoken": "a plain verb",
     r"silent": "without targets; quiet",
 }
-ALLOWED = re.compile(r"\.gather\(|isfinite|speaker")  # calls of libraries
+ALLOWED = re.compile(r"\.gather\(|isfinite|speaker|reducing_gap")  # calls of libraries
 PATTERN = re.compile("|".join(rf"(?P<w{k}>\b(?:{word})\b)" for k, word in enumerate(WORDS)), re.IGNORECASE)
 FOLDERS = ("src", "docs", "benchmarks")
+EARLIER = {"benchmarks/unchanged.py"}  # maps the names of an earlier version to today's
 SUFFIXES = {".py", ".md", ".yaml", ".html", ".toml"}
-RECORDED = {"docs/results"}  # what was measured stands there with the commands and words of its day
 
 
 def files() -> Iterator[Path]:
     yield ROOT / "README.md"
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*")):
-            place = path.relative_to(ROOT).as_posix()
-            if path.suffix in SUFFIXES and not any(place.startswith(each) for each in RECORDED):
+            if path.suffix in SUFFIXES and path.relative_to(ROOT).as_posix() not in EARLIER:
                 yield path
 
 
@@ -90,10 +89,8 @@ def test_help(command: tuple[str, ...]) -> None:
         env={"COLUMNS": "80", "PYTHONPATH": str(ROOT / "src"), "PATH": ""},
     )
     assert wrong_words(shown.stdout) == []
-    assert (
-        "..." not in shown.stdout.replace("[OPTIONS]", "").replace("...", "", shown.stdout.count("INPUTS..."))
-        or command
-    )
+    listed = shown.stdout.partition("Commands:")[2]
+    assert "..." not in listed, "a line is cut"
 
 
 def test_the_test_can_fail() -> None:

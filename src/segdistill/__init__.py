@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         register_report_section,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "__version__",
     "compare",

@@ -18,7 +18,7 @@ from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.preprocess import prepare_mask
 
 _CAPTION = 14  # pixels below every tile
-_GAP = 4
+_SPACE = 4
 _CONTOUR = (255, 196, 0)
 
 
@@ -51,12 +51,12 @@ def contact_sheet(
     shown = [cases[round(k * (len(cases) - 1) / max(count - 1, 1))] for k in range(count)]
     columns = min(columns, count)
     rows = -(-count // columns)
-    size = (columns * (tile + _GAP) + _GAP, rows * (tile + _CAPTION + _GAP) + _GAP)
+    size = (columns * (tile + _SPACE) + _SPACE, rows * (tile + _CAPTION + _SPACE) + _SPACE)
     sheet = Image.new("RGB", size, (24, 24, 24))
     draw = ImageDraw.Draw(sheet)
     for number, case in enumerate(shown):
-        left = _GAP + number % columns * (tile + _GAP)
-        top = _GAP + number // columns * (tile + _CAPTION + _GAP)
+        left = _SPACE + number % columns * (tile + _SPACE)
+        top = _SPACE + number // columns * (tile + _CAPTION + _SPACE)
         picture = Image.fromarray(_tile(case, tile))
         sheet.paste(picture, (left + (tile - picture.width) // 2, top + (tile - picture.height) // 2))
         caption = f"{case.id} {case.label}" if case.label and not case.id.startswith(case.label) else case.id

@@ -222,7 +222,7 @@ def run_recipe(
 
     Raises:
         InputError: data, recipe or folder cannot be used.
-        TrainingStopped: a loss was not finite.
+        TrainingStopped: a loss was NaN or infinite.
     """
     name_code(_import_paths(recipe))
     if recipe.folds is not None:
@@ -367,7 +367,7 @@ def _training_event(name: str, progress: Progress) -> Event:
 
 
 def _conclude(run: _Run, chosen: list[str], fabric: Fabric, failed: dict[str, str]) -> Iterator[Event]:
-    """Evaluates, exports and reports the chosen stages, and those of earlier calls that still answer the recipe."""
+    """Evaluates, exports and reports the chosen stages, and those of earlier calls that still fit the recipe."""
     recipe, folder = run.recipe, run.folder
     shown = [
         name

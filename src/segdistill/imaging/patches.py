@@ -74,7 +74,7 @@ class PatchGrid:
         ]
 
     def stitch(self, outputs: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-        """Answers for the patches (N, C, p, p) as one for the picture (C, H, W): their mean where they overlap.
+        """Joins outputs of the patches (N, C, p, p) to one of the picture (C, H, W): their mean where they overlap.
 
         >>> PatchGrid(2, 2).stitch(np.array([0, 1, 0, 1]).reshape(4, 1, 1, 1) * np.ones((4, 1, 2, 2)), (2, 3))[0, 0]
         array([0. , 0.5, 1. ], dtype=float32)

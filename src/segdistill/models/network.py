@@ -119,7 +119,7 @@ class Network(nn.Module):
         self.feature_info = []
 
     def check(self, image: Tensor) -> None:
-        """Refuses a batch that the network cannot take; silent while the network is exported or compiled.
+        """Refuses a batch that the network cannot take; checks nothing while the network is exported or compiled.
 
         Raises:
             InputError: not four axes, another number of channels, a size that is too small or not a multiple of

@@ -43,7 +43,7 @@ _COLOURS = (
 
 _TILES, _COLUMNS = 12, 4  # of a volume's overlay
 _TILE = 256  # pixels of a tile's longer side
-_CAPTION, _GAP = 14, 4
+_CAPTION, _SPACE = 14, 4
 
 
 def output_paths(stem: str, folder: str | Path, volume: bool = False) -> tuple[Path, Path]:
@@ -149,11 +149,11 @@ def draw_sheet(mask: NDArray[np.uint8], levels: Callable[[int], Pixels]) -> Pixe
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     columns = min(_COLUMNS, len(slices))
     rows = -(-len(slices) // columns)
-    width, height = columns * (size[0] + _GAP) - _GAP, rows * (size[1] + _CAPTION)
+    width, height = columns * (size[0] + _SPACE) - _SPACE, rows * (size[1] + _CAPTION)
     sheet = Image.new("RGB", (width, height), (24, 24, 24))
     draw = ImageDraw.Draw(sheet)
     for number, k in enumerate(slices):
-        left, top = number % columns * (size[0] + _GAP), number // columns * (size[1] + _CAPTION)
+        left, top = number % columns * (size[0] + _SPACE), number // columns * (size[1] + _CAPTION)
         pixels = np.asarray(Image.fromarray(levels(k)).resize(size, Image.Resampling.BILINEAR))
         labels = np.asarray(Image.fromarray(mask[k]).resize(size, Image.Resampling.NEAREST))
         sheet.paste(Image.fromarray(draw_overlay(pixels, _layers(labels))), (left, top))

@@ -199,7 +199,7 @@ class Holistic(DistillationMethod):
 
 @register_method("pair_wise")
 class PairWise(LayerMethod):
-    """Pair-wise similarity (SKD, Liu et al. 2019): mean over pairs of nodes of the squared loss of cosines.
+    """Pair-wise similarity (SKD, Liu et al. 2019): mean over pairs of nodes of the squared difference of cosines.
 
     A node is the maximum of each channel over its part of the image. Widths need not match.
 
