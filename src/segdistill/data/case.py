@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +144,20 @@ def select(
         and (wanted is None or case.label in wanted)
         and (places is None or case.site in places)
     ]
+
+
+def name_values(
+    cases: Iterable[Case], foreground: Sequence[Value] | None, background: Sequence[Value] | None
+) -> list[Case]:
+    """The same cases, in whose mask files these values are foreground and background; with neither as they are.
+
+    >>> name_values([Case("a", Path("a.png"), (Path("m.png"),))], [1], None)[0].foreground
+    (1,)
+    """
+    if not foreground and not background:
+        return list(cases)
+    fore, back = tuple(foreground or ()), tuple(background or ())
+    return [replace(case, foreground=fore, background=back) if case.masks else case for case in cases]
 
 
 _HASHES: dict[tuple[str, int, int], str] = {}

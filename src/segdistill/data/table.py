@@ -181,9 +181,9 @@ class _Row:
         except ValueError:
             values = []
         if len(values) not in counts:
+            wanted = " numbers, or ".join(map(str, counts))
             raise self.bad(
-                column,
-                f"'{self.text(column)}' is not {' or '.join(map(str, counts))} numbers: write them as '{example}'",
+                column, f"'{self.text(column)}' is not {wanted} numbers: write them as '{example}'"
             )
         return values
 
@@ -237,7 +237,7 @@ class _Row:
         return int(box[0]), int(box[1]), int(box[2]), int(box[3])
 
     def spacing(self) -> tuple[float, float] | tuple[float, float, float] | None:
-        found = self.numbers("spacing_mm", [2, 3], "0.1 0.1' or '3.0 0.5 0.5")
+        found = self.numbers("spacing_mm", [2, 3], "0.1 0.1' or, of a volume, '3.0 0.5 0.5")
         if found is None:
             return None
         if not all(0 < value < float("inf") for value in found):
