@@ -57,7 +57,12 @@ def _keep_text(node: yaml.Node) -> None:
     if isinstance(node, yaml.MappingNode):
         items = [key for key, _ in node.value]
     for item in items:
-        if isinstance(item, yaml.ScalarNode) and item.tag.rpartition(":")[2] in ("int", "float", "bool", "timestamp"):
+        if isinstance(item, yaml.ScalarNode) and item.tag.rpartition(":")[2] in (
+            "int",
+            "float",
+            "bool",
+            "timestamp",
+        ):
             item.tag = "tag:yaml.org,2002:str"
 
 
@@ -239,7 +244,9 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
             )
         try:
             last = key.rpartition(".")[2]
-            found[key] = yaml.load(f"{last}: {text}", _Loader)[last] if last in NAMES else yaml.load(text, _Loader)
+            found[key] = (
+                yaml.load(f"{last}: {text}", _Loader)[last] if last in NAMES else yaml.load(text, _Loader)
+            )
         except yaml.YAMLError as error:
             raise InputError(f"--set {change}: the value is not YAML") from error
     return found

@@ -148,7 +148,8 @@ class DataRecipe(Strict):
         "('#ff0000'); all others are background.",
     )
     background: list[int | str] | None = Field(
-        default=None, description="Values of the mask files that are background; alone, all others are foreground."
+        default=None,
+        description="Values of the mask files that are background; alone, all others are foreground.",
     )
 
     @field_validator("foreground", "background", mode="before")

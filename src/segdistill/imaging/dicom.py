@@ -225,6 +225,8 @@ def _decoded(file: IO[bytes]) -> tuple[pydicom.Dataset, NDArray[Any]]:
     if _SYNTAXES[syntax] == _PILLOW:
         _check_frame(data)
     return data, pixel_array(data, index=0, decoding_plugin=_SYNTAXES[syntax])
+
+
 def read_labels(file: IO[bytes], path: Path, max_pixels: int) -> NDArray[Any]:
     """The values of a mask: grey levels (H, W) as stored, or uint8 RGBA (H, W, 4) of a picture in colour.
 
