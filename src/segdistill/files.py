@@ -109,6 +109,23 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def shown(path: str | Path) -> str:
+    r"""A path as text that every table and terminal can hold: bytes that are not UTF-8 are escaped.
+
+    >>> print(shown("caf\udce9.png"))
+    caf\udce9.png
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def require_text(path: str | Path) -> None:
+    """Raises InputError for a name with bytes that are not UTF-8, as old archives leave them on Linux."""
+    if shown(path) != str(path):
+        raise InputError(
+            f"{shown(path)}: a name that is not UTF-8 text cannot be kept in a table: rename the file"
+        )
+
+
 def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 

@@ -177,6 +177,33 @@ CHANGES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("change", "labels"),
+    [
+        ("labels=[4]", ["4"]),
+        ("labels=[4, '3', benign]", ["4", "3", "benign"]),
+        ("labels=[4.5, 2020-01-02]", ["4.5", "2020-01-02"]),
+        ("labels=[no, yes, off, true]", ["no", "yes", "off", "true"]),
+        (
+            "labels=['no', '04', 04, 012, 0x10, 1_000, 12:30]",
+            ["no", "04", "04", "012", "0x10", "1_000", "12:30"],
+        ),
+        ("data={labels: [no, 3]}", ["no", "3"]),
+    ],
+)
+def test_labels_that_yaml_takes_for_something_else(tmp_path: Path, change: str, labels: list[str]) -> None:
+    assert load_recipe(str(write_recipe(tmp_path)), [change]).data.labels == labels
+
+
+def test_values_of_masks(tmp_path: Path) -> None:
+    data = load_recipe(
+        str(write_recipe(tmp_path)), ["data.foreground=[4, '#FF0000']", "data.background=0"]
+    ).data
+    assert (data.foreground, data.background) == ([4, "#ff0000"], [0])
+    with pytest.raises(InputError, match=r"data\.foreground.*'red' is not a value of a mask"):
+        load_recipe(str(write_recipe(tmp_path)), ["data.foreground=[red]"])
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_changes_that_are_refused(change: str, tmp_path: Path) -> None:
     def build() -> None:

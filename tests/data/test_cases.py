@@ -106,6 +106,79 @@ def test_missing_folder_and_binary_tables(tmp_path: Path) -> None:
         read_cases(tmp_path / "b.csv")
 
 
+PLAIN = "id,image,masks,label,spacing_mm\na,mü.png,k.png;l.png,benign,0.1 0.25\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN.encode("utf-8-sig"),
+        PLAIN.encode("utf-16"),
+        PLAIN.replace("\n", "\r\n").encode(),
+        PLAIN.replace("\n", "\r").encode(),
+        PLAIN.replace("id,image,masks", "ID, Image ,MASKS").encode(),
+        PLAIN.replace("spacing_mm", "Spacing mm").encode(),
+        (PLAIN + ",,,,\n\n,,\n").encode(),
+        PLAIN.replace("\na,", "\n,,,,\na,").encode(),
+        PLAIN.replace("\n", ",,\n").encode(),
+        PLAIN.replace(",", "\t").encode(),
+        PLAIN.replace("k.png;l.png", '"k.png;l.png"').replace(",", ";").encode(),
+        b"sep=;\r\n" + PLAIN.replace("k.png;l.png", '"k.png;l.png"').replace(",", ";").encode(),
+        PLAIN.replace("k.png;l.png", '"k.png;l.png"').replace(",", ";").replace("0.", "0,").encode(),
+        PLAIN.replace("mü.png", "mu\N{COMBINING DIAERESIS}.png").encode(),
+        PLAIN.replace("k.png", ".\\k.png").encode(),
+    ],
+)
+def test_tables_as_spreadsheets_save_them(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mü.png").touch()
+    (tmp_path / "cases.csv").write_bytes(content)
+    (case,) = read_cases(tmp_path / "cases.csv")
+    files = (tmp_path / "mü.png", tmp_path / "k.png", tmp_path / "l.png")
+    assert (case.id, case.image, *case.masks) == ("a", *files)
+    assert (case.label, case.spacing_mm) == ("benign", (0.1, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (PLAIN.encode("cp1252"), "row 2 is not UTF-8 (byte 0xfc) but probably Windows-1252"),
+        (PLAIN.encode("cp1252"), "save it as 'CSV UTF-8'"),
+        (b"PK\x03\x04 and so on", "is a workbook of a spreadsheet: save it as CSV UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "is no table of UTF-8 text"),
+        (b"id,image,Image\na,a.png,b.png\n", "column 'image' is there 2 times"),
+        (b"id,image\n,,\n\na,\n", "row 4, column 'image': is empty"),
+        (b"id,image,foreground\na,a.png,red\n", "row 2, column 'foreground': 'red' is not a value of a mask"),
+        (b"id,image,levels\na,a.png,9 3\n", "row 2, column 'levels': '9 3' must be two numbers"),
+    ],
+)
+def test_tables_that_are_refused_name_the_reason(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "cases.csv").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_cases(tmp_path / "cases.csv")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_named_values_and_levels_travel_with_the_table(tmp_path: Path) -> None:
+    mask = save(tmp_path / "m.png", np.array([[0, 1], [255, 255]]))
+    image = save(tmp_path / "a.png", noise(0, 2, 2))
+    case = Case("a", image, (mask,), foreground=(1, "#ff0000"), background=(255,), levels=(-0.5, 4095.0))
+    write_cases([case, Case("b", image)], tmp_path / "cases.csv")
+    assert read_cases(tmp_path / "cases.csv") == [case, Case("b", image)]
+    plain = Case("a", image, (mask,))
+    others = [replace(plain, foreground=(1,)), replace(plain, background=(0,)), replace(plain, levels=(0, 9))]
+    assert len({table_hash([one]) for one in (plain, *others)}) == 4
+    assert reference_mask(others[0], (2, 2)).tolist() == [[False, True], [False, False]]
+    assert reference_mask(others[1], (2, 2)).tolist() == [[False, True], [True, True]]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"caf.udce9\.png: a name that is not UTF-8 text") as caught:
+        write_cases([Case("a", tmp_path / "caf\udce9.png")], tmp_path / "cases.csv")
+    str(caught.value).encode()
+    assert not (tmp_path / "cases.csv").exists()
+
+
 def test_a_semicolon_in_a_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rename"):
         write_cases([Case("a", tmp_path / "a;b.png")], tmp_path / "cases.csv")

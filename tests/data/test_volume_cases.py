@@ -72,7 +72,7 @@ def test_the_store_key_of_pictures_is_what_it_was(tmp_path: Path) -> None:
     from segdistill.files import sha256_text
 
     case = Case("7", save(tmp_path / "7.png", noise(1)))
-    old = sha256_text(json.dumps([1, [16, 8], "grey", [content_key(case)]]))
+    old = sha256_text(json.dumps([2, [16, 8], "grey", [content_key(case)]]))
     assert module._key([case], Preprocess(size=(16, 8))) == old
     assert module._key([case], PREPROCESS) == old  # a picture has no intensity to choose
     assert module._key([case], Preprocess(size=(8, 8), patches=PatchGrid(5, 8))) != old

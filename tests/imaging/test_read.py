@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segdistill.errors import UnreadableImage
-from segdistill.imaging.intensity import to_eight_bits
-from segdistill.imaging.read import READABLE_SUFFIXES, image_size, read_picture
+from segdistill.imaging.intensity import Intensity, to_eight_bits
+from segdistill.imaging.read import READABLE_SUFFIXES, image_size, read_picture, read_stored, stored_values
 
 GREY = np.arange(12 * 17, dtype=np.uint8).reshape(12, 17)
 COLOUR = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=2)
@@ -94,6 +94,28 @@ def test_sixteen_bits_are_scaled_by_their_depth(tmp_path: Path, suffix: str, top
     assert np.abs(read - deep * (255.0 / full)).max() <= 0.5 + 1e-6
 
 
+@pytest.mark.parametrize("top", [1.0, 1.004, 3.7, 300.0, 1e6])
+@pytest.mark.parametrize("low", [0.0, -0.5])
+def test_real_numbers_keep_their_levels(tmp_path: Path, top: float, low: float) -> None:
+    ramp = np.linspace(low, top, 4096, dtype=np.float32).reshape(64, 64)
+    ramp[0, :5] = 1e9 if top > 1 else ramp[0, :5]  # a few hot pixels
+    pixels = read_picture(save(tmp_path, ramp, ".tif")).pixels
+    assert len(np.unique(pixels)) > 250
+    assert (np.diff(pixels.ravel()[10:].astype(int)) >= 0).all()
+
+
+def test_an_intensity_scales_what_has_more_than_eight_bits_alone(tmp_path: Path) -> None:
+    window = Intensity("window", 100, 300)
+    for suffix, dtype in ((".png", np.uint16), (".tif", np.float32)):
+        values = np.array([[0, 100, 200, 300, 400]], dtype)
+        path = save(tmp_path, values, suffix)
+        assert read_picture(path, intensity=window).pixels.tolist() == [[0, 0, 128, 255, 255]]
+        assert np.array_equal(stored_values(path), values)
+    for plain in (save(tmp_path, GREY, ".bmp"), save(tmp_path, COLOUR, ".ppm"), tmp_path / "absent.png"):
+        assert stored_values(plain) is None
+    assert np.array_equal(read_picture(save(tmp_path, GREY, ".bmp"), intensity=window).pixels, GREY)
+
+
 def test_real_numbers(tmp_path: Path) -> None:
     assert to_eight_bits(np.array([0, 100.4, 255.0])).tolist() == [0, 100, 255]
     assert to_eight_bits(np.array([-5, 0, 5])).tolist() == [0, 128, 255]
@@ -103,15 +125,38 @@ def test_real_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
-def test_orientation_tag_does_not_move_pixels(tmp_path: Path, suffix: str, orientation: int) -> None:
-    smooth = np.zeros((16, 32), np.uint8)
-    smooth[:8, :8] = 250
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_an_orientation_is_applied(tmp_path: Path, suffix: str, orientation: int, dtype: type) -> None:
+    if dtype == np.uint16 and suffix == ".jpg":
+        pytest.skip("JPEG has 8 bits")
+    stored = np.zeros((16, 32), dtype)
+    stored[:8, :8] = np.iinfo(dtype).max - 5
+    upright = {  # TIFF 6.0, page 36: which side of the picture the first row and column are
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.T,
+        6: np.rot90(stored, -1),
+        7: stored[::-1, ::-1].T,
+        8: np.rot90(stored, 1),
+    }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(tmp_path, smooth, suffix, exif=exif)
+    path = save(tmp_path, stored, suffix, exif=exif)
     picture = read_picture(path)
-    assert picture.size == image_size(path) == (16, 32)
-    assert np.abs(picture.pixels.astype(int) - smooth).max() < 8
+    assert picture.size == image_size(path) == upright.shape
+    assert picture.turned == (orientation != 1)
+    expected = upright.astype(int) >> (0 if dtype == np.uint8 else 8)
+    assert np.abs(picture.pixels.astype(int) - expected).max() < 8
+    values = read_stored(path).values
+    assert values.dtype == dtype
+    assert np.abs(values.astype(int) - upright).max() < 8
+
+
+def test_a_damaged_exif_block_does_not_hide_the_picture(tmp_path: Path) -> None:
+    path = save(tmp_path, GREY, ".png", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    assert np.array_equal(read_picture(path).pixels, GREY)
 
 
 def refuse(path: Path, reason: str, **options: int) -> None:
@@ -180,6 +225,32 @@ def test_without_permission(tmp_path: Path) -> None:
 def test_several_frames(tmp_path: Path, suffix: str, frames: int) -> None:
     others = [Image.fromarray(GREY[::-1]), Image.fromarray(GREY[:, ::-1])][: frames - 1]
     refuse(save(tmp_path, GREY, suffix, save_all=True, append_images=others), f"holds {frames} frames")
+
+
+@pytest.mark.parametrize(
+    ("bits", "number", "samples", "words"),
+    [
+        (64, 3, 1, "1 x 64-bit real"),
+        (64, 1, 1, "1 x 64-bit whole"),
+        (32, 3, 3, "3 x 32-bit real"),
+    ],
+)
+def test_a_kind_of_tiff_that_is_not_read_is_named(
+    tmp_path: Path, bits: int, number: int, samples: int, words: str
+) -> None:
+    size = bits // 8 * samples * 64
+    values = {256: 8, 257: 8, 258: bits, 259: 1, 262: 1, 273: 8, 277: samples, 278: 8, 279: size, 339: number}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    start = b"II*\0" + struct.pack("<I", 8 + size) + bytes(size)
+    (tmp_path / "a.tif").write_bytes(start + struct.pack("<H", len(values)) + entries + bytes(4))
+    refuse(tmp_path / "a.tif", f"is a TIFF of {words} numbers per pixel, which is not read: save it")
+
+
+def test_a_damaged_header_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + bytes(200))
+    refuse(tmp_path / "a.tif", "has a damaged TIFF header: restore the file")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
+    refuse(tmp_path / "a.png", "(has a damaged PNG header|cannot be read)")
 
 
 def test_pixel_budget_is_checked_before_decoding(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -40,6 +40,18 @@ def index(
     seed: Annotated[int, typer.Option(help="another seed gives another split")] = 0,
     group: Annotated[bool, typer.Option(help="put copies of one picture into one group")] = True,
     unlabelled: Unlabelled = False,
+    foreground: Annotated[
+        str, typer.Option(help="values of the mask files that are foreground, such as 1,255")
+    ] = "",
+    background: Annotated[
+        str, typer.Option(help="values of the mask files that are background, such as 0")
+    ] = "",
+    labels: Annotated[
+        str, typer.Option(help="of own images: auto, none, or folders: the outermost folders are labels")
+    ] = "auto",
+    groups: Annotated[
+        str, typer.Option(help="of own images: auto, none, or folders: the innermost folders are patients")
+    ] = "auto",
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,10 +60,11 @@ def index(
     Every file is checked first; with errors nothing is written (exit code 2).
     """
     from segdistill.data.check import run_check
-    from segdistill.data.datasets import create_dataset
     from segdistill.data.duplicates import group_duplicates
+    from segdistill.data.index import index_folder
     from segdistill.data.table import write_cases
     from segdistill.errors import InputError
+    from segdistill.imaging.masks import mask_values
     from segdistill.plugins import load_plugins
 
     load_plugins(plugins or [])
@@ -59,18 +72,21 @@ def index(
         raise InputError(f"unknown split '{split}': use {', '.join(SPLITS)}")
     if out.suffix.lower() != ".csv":  # a slip of the keyboard must not replace a picture
         raise InputError(f"the case table is a CSV, so its name must end in .csv: {out}")
-    cases = create_dataset(dataset, path)
+    options = {key: value for key, value in (("labels", labels), ("groups", groups)) if value != "auto"}
+    found = index_folder(dataset, path, mask_values(foreground), mask_values(background), **options)
+    cases = found.cases
     with progress_bar("checking") as progress:
         result = run_check(cases, progress, require_reference=not unlabelled)
     if result.errors:
-        _refuse(result.findings, len(cases), as_json)
+        _refuse([*result.findings, *found.findings], len(cases), as_json, found.unused)
     if group:
         cases = group_duplicates(cases, result.pairs)
     cases = _split(cases, split, test, val, folds, fold, seed)
     former = out.read_bytes() if out.is_file() else None
     write_cases(cases, out)
     _keep(former, out)
-    _report([item for item in result.findings if not (group and item.is_grouping)], as_json, len(cases), out)
+    findings = [item for item in result.findings if not (group and item.is_grouping)]
+    _report([*found.findings, *findings], as_json, len(cases), out, found.unused)
 
 
 def _keep(former: bytes | None, table: Path) -> None:
@@ -170,13 +186,22 @@ def _split(
     return list(cases)
 
 
-def _report(findings: Sequence[Finding], as_json: bool, cases: int, table: Path | None) -> None:
+def _report(
+    findings: Sequence[Finding],
+    as_json: bool,
+    cases: int,
+    table: Path | None,
+    unused: Mapping[str, list[Path]] | None = None,
+) -> None:
     counts = {level: sum(item.level == level for item in findings) for level in ("error", "warning", "note")}
     if as_json:
         rows = [
             {"level": item.level, "cases": list(item.cases), "message": item.message} for item in findings
         ]
-        print_json({"table": table, "cases": cases, **counts, "findings": rows})
+        print_json(
+            {"table": table, "cases": cases, **counts, "findings": rows}
+            | ({} if unused is None else {"unused": unused})
+        )
         return
     for item in findings:
         typer.echo(f"{item.level}: {item.message}", err=item.level == "error")
@@ -184,12 +209,14 @@ def _report(findings: Sequence[Finding], as_json: bool, cases: int, table: Path 
     typer.echo(f"{table}: {_counted(cases, 'case')}, {found}")
 
 
-def _refuse(findings: Sequence[Finding], cases: int, as_json: bool) -> NoReturn:
+def _refuse(
+    findings: Sequence[Finding], cases: int, as_json: bool, unused: Mapping[str, list[Path]]
+) -> NoReturn:
     """Ends the command after the first errors, a line each."""
     from segdistill.errors import InputError
 
     if as_json:
-        _report(findings, as_json, cases, None)
+        _report(findings, as_json, cases, None, unused)
         raise typer.Exit(2)
     errors = [item for item in findings if item.level == "error"]
     for item in errors[:SHOWN]:

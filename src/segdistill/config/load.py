@@ -33,15 +33,37 @@ SHORTCUTS = {
 }
 
 
+NAMES = ("labels", "sites", "counts")
+"""Keys of names that users choose, which YAML may take for numbers, dates or truth values: 3, 012, no."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers, so that 1e-3 is one, and no key twice."""
+    """YAML 1.2 numbers, so that 1e-3 is one, no key twice, and the names of NAMES as they are written."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1 and key != "<<":
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' twice", node.start_mark)
+        for key, value in node.value:
+            if key.value in NAMES:
+                _keep_text(value)
         return super().construct_mapping(node, deep)
+
+
+def _keep_text(node: yaml.Node) -> None:
+    """Makes the items of a list, or the keys of a mapping, text."""
+    items = node.value if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.MappingNode):
+        items = [key for key, _ in node.value]
+    for item in items:
+        if isinstance(item, yaml.ScalarNode) and item.tag.rpartition(":")[2] in (
+            "int",
+            "float",
+            "bool",
+            "timestamp",
+        ):
+            item.tag = "tag:yaml.org,2002:str"
 
 
 _Loader.add_implicit_resolver(
@@ -221,7 +243,10 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
                 f"--set {change}: write key=value, such as epochs=20 or stages.student.model.name=unet"
             )
         try:
-            found[key] = yaml.load(text, _Loader)  # a SafeLoader
+            last = key.rpartition(".")[2]
+            found[key] = (
+                yaml.load(f"{last}: {text}", _Loader)[last] if last in NAMES else yaml.load(text, _Loader)
+            )
         except yaml.YAMLError as error:
             raise InputError(f"--set {change}: the value is not YAML") from error
     return found

@@ -18,6 +18,7 @@ from pydantic import (
 
 from segdistill.errors import InputError
 from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.masks import mask_values
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.metrics.base import METRICS
@@ -118,8 +119,8 @@ class DataRecipe(Strict):
     sites: list[str] | None = Field(default=None, min_length=1)
     """Use the cases of these sites only."""
     intensity: str | dict[str, Any] | None = None
-    """How the values of a volume become 8 bits: `ct` (window of -160 to 240 HU), `mr` (-3 to 5 standard deviations),
-    `range` (smallest to largest), or {kind: window | z_score | range, low, high}."""
+    """How the values of a volume, or of pictures with more than 8 bits, become 8 bits: `ct` (window of -160 to 240 HU),
+    `mr` (-3 to 5 standard deviations), `range` (smallest to largest), or {kind: window | z_score | range, low, high}."""
     patches: PatchRecipe | None = None
     """Cut pictures into patches; `size` is then the size of a patch."""
     skip_empty: bool = False
@@ -128,6 +129,19 @@ class DataRecipe(Strict):
     """Share of the training cases that keep their mask or box; labels stay."""
     locations_seed: int = 0
     """Another seed keeps the masks and boxes of other cases."""
+    foreground: list[int | str] | None = None
+    """Values of the mask files that are foreground: grey levels, indices of a palette, or colours ('#ff0000'); all
+    others are background."""
+    background: list[int | str] | None = None
+    """Values of the mask files that are background; alone, all others are foreground."""
+
+    @field_validator("foreground", "background", mode="before")
+    @classmethod
+    def _are_values(cls, value: Any) -> Any:
+        try:
+            return None if value is None else list(mask_values(value))
+        except InputError as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="before")
     @classmethod

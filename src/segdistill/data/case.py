@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 from segdistill.files import sha256_file, sha256_text
-from segdistill.imaging.masks import read_mask
+from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.masks import Value, read_mask
 from segdistill.imaging.read_volume import is_volume, volume_files
 from segdistill.registry import near_names
 
@@ -39,7 +40,11 @@ class Case:
         split: "train", "val", "test" or "".
         resize_mask: the dataset publishes masks whose size differs from the image: resize, then threshold.
         classes: how many classes a volume's mask may hold, background included; 0: any. Every label above 0
-            is foreground.
+            is foreground, unless `foreground` or `background` names others.
+        foreground: the values of the mask files that are foreground; none: see `read_mask`.
+        background: the values that are background; alone, all others are foreground.
+        levels: the values that become black and white of a picture with more than 8 bits; None: it has 8, or its own
+            range is taken.
 
     >>> Case("a", Path("a.png")).group_key
     'a'
@@ -56,6 +61,18 @@ class Case:
     split: str = ""
     resize_mask: bool = False
     classes: int = 0
+    foreground: tuple[Value, ...] = ()
+    background: tuple[Value, ...] = ()
+    levels: tuple[float, float] | None = None
+
+    @property
+    def intensity(self) -> Intensity | None:
+        """`levels` as what `read_picture` takes.
+
+        >>> Case("a", Path("a.tif"), levels=(0, 4095)).intensity
+        Intensity(kind='window', low=0, high=4095)
+        """
+        return None if self.levels is None else Intensity("window", *self.levels)
 
     @property
     def group_key(self) -> str:
@@ -129,6 +146,20 @@ def select(
     ]
 
 
+def name_values(
+    cases: Iterable[Case], foreground: Sequence[Value] | None, background: Sequence[Value] | None
+) -> list[Case]:
+    """The same cases, in whose mask files these values are foreground and background; with neither as they are.
+
+    >>> name_values([Case("a", Path("a.png"), (Path("m.png"),))], [1], None)[0].foreground
+    (1,)
+    """
+    if not foreground and not background:
+        return list(cases)
+    fore, back = tuple(foreground or ()), tuple(background or ())
+    return [replace(case, foreground=fore, background=back) if case.masks else case for case in cases]
+
+
 _HASHES: dict[tuple[str, int, int], str] = {}
 
 
@@ -161,12 +192,14 @@ def _plain_hash(path: Path) -> str:
 
 def content_key(case: Case) -> list[object]:
     """What decides a case's pixels and reference, whatever its files are called (JSON types)."""
+    files = [file_hash(case.image), [file_hash(mask) for mask in case.masks]]
+    named = {"foreground": case.foreground, "background": case.background, "levels": case.levels}
     return [
         case.id,
-        file_hash(case.image),
-        [file_hash(mask) for mask in case.masks],
+        *files,
         case.box,
         case.resize_mask,
+        *({key: value} for key, value in named.items() if value),
     ]
 
 
@@ -207,7 +240,7 @@ def reference_mask(case: Case, size: tuple[int, int]) -> NDArray[np.bool_]:
         bool array (height, width).
 
     Raises:
-        InputError: a mask cannot be read, is a photo, or differs in size.
+        InputError: a mask cannot be read, is no mask (see `read_mask`), or differs in size.
 
     >>> from pathlib import Path
     >>> reference_mask(Case("a", Path("a.png"), box=(1, 0, 3, 1)), (2, 4)).astype(int)
@@ -215,7 +248,9 @@ def reference_mask(case: Case, size: tuple[int, int]) -> NDArray[np.bool_]:
            [0, 0, 0, 0]])
     """
     if case.masks:
-        return read_mask(case.masks, size=size, resize=case.resize_mask)
+        return read_mask(
+            case.masks, size, resize=case.resize_mask, foreground=case.foreground, background=case.background
+        )
     mask = np.zeros(size, dtype=np.bool_)
     if case.box is not None:
         left, top, right, bottom = case.box

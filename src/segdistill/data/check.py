@@ -139,7 +139,7 @@ def _look(case: Case, require_reference: bool) -> _Seen:
             seen.print = volume_fingerprint(volume)
             del volume  # it is read once more, with its mask
         else:
-            pixels = read_picture(case.image).pixels
+            pixels = read_picture(case.image, intensity=case.intensity).pixels
             seen.print = fingerprint(pixels)
     except InputError as error:
         found("error", str(error))

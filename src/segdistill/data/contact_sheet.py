@@ -67,7 +67,7 @@ def contact_sheet(
 
 
 def _tile(case: Case, tile: int) -> NDArray[np.uint8]:
-    opened = open_case(case, Intensity("z_score", -2.0, 3.0))
+    opened = open_case(case, Intensity("z_score", -2.0, 3.0) if case.is_volume else None)
     k = fullest_slice(opened.reference)
     pixels, mask = opened.pixels(k), opened.reference[k]
     height, width = pixels.shape[:2]

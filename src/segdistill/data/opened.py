@@ -68,12 +68,13 @@ def open_case(case: Case, intensity: Intensity | None = None) -> OpenedCase:
 
     Args:
         case: a picture or a volume.
-        intensity: how a volume's values become 8 bits; None: from its smallest to its largest. Pictures keep theirs.
+        intensity: how values become 8 bits; None: of a volume from its smallest to its largest, of a picture with more
+            than 8 bits by the case's `levels`. Pictures of 8 bits keep theirs.
 
     Raises:
         InputError: a file that cannot be read, a mask on another grid, or one that is no mask.
     """
-    return _open_volume(case, intensity or Intensity()) if case.is_volume else _open_picture(case)
+    return _open_volume(case, intensity or Intensity()) if case.is_volume else _open_picture(case, intensity)
 
 
 def open_volume(case: Case, misfits: list[Misfit] | None = None) -> tuple[Volume, Mask]:
@@ -122,8 +123,8 @@ def _open_volume(case: Case, intensity: Intensity) -> OpenedCase:
     return OpenedCase(case, reference, spacing, source, pixels)
 
 
-def _open_picture(case: Case) -> OpenedCase:
-    picture = read_picture(case.image)
+def _open_picture(case: Case, intensity: Intensity | None) -> OpenedCase:
+    picture = read_picture(case.image, intensity=intensity or case.intensity)
     reference = reference_mask(case, picture.size)
     spacing: Vector | None = None
     source = ""

@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from segdistill.data.case import Case, reference_mask, require_unique
+from segdistill.data.levels import with_levels
 from segdistill.data.table import write_cases
 from segdistill.errors import InputError
 from segdistill.imaging.preprocess import prepare_mask
@@ -26,7 +27,8 @@ def pack_cases(
 ) -> list[Case]:
     """Writes images/*.png (longest side at most `size`), masks/*.png (1 bit) and cases.csv into a new folder.
 
-    Boxes and pixel spacings are scaled with the pictures. The folder appears when it is complete.
+    Boxes and pixel spacings are scaled with the pictures; more than 8 bits become 8 by the levels of the table. The
+    folder appears when it is complete.
 
     Returns:
         The packed cases.
@@ -36,6 +38,7 @@ def pack_cases(
     """
     folder = Path(os.path.abspath(folder))
     require_unique(cases)
+    cases = with_levels(cases)
     if size < 16:
         raise InputError(f"size {size} is too small: use at least 16")
     if volume := next((case for case in cases if case.is_volume), None):
@@ -74,7 +77,7 @@ def pack_cases(
 
 
 def _pack_one(case: Case, name: str, folder: Path, size: int) -> Case:
-    pixels = read_picture(case.image).pixels
+    pixels = read_picture(case.image, intensity=case.intensity).pixels
     height, width = pixels.shape[:2]
     mask = reference_mask(case, (height, width)) if case.masks else None
     scale = min(1.0, size / max(height, width))
@@ -96,7 +99,8 @@ def _pack_one(case: Case, name: str, folder: Path, size: int) -> Case:
         box = (left, top, max(left + 1, round(box[2] * columns)), max(top + 1, round(box[3] * rows)))
     if spacing is not None:
         spacing = (spacing[-2] / rows, spacing[-1] / columns)
-    return replace(case, image=image, masks=masks, box=box, spacing_mm=spacing, resize_mask=False)
+    plain = replace(case, resize_mask=False, foreground=(), background=(), levels=None)
+    return replace(plain, image=image, masks=masks, box=box, spacing_mm=spacing)
 
 
 def _names(cases: Sequence[Case]) -> list[str]:

@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.data.case import Case, content_key, require_unique
+from segdistill.data.levels import is_scaled
 from segdistill.data.opened import open_case
 from segdistill.errors import InputError
 from segdistill.files import sha256_text
 from segdistill.imaging.preprocess import Preprocess, prepare_mask
 
-_VERSION = 1
+_VERSION = 2
 _SLICES = 1  # version of how volumes become slices
 _CHECKED_BYTES = 1 << 30  # content is checked on opening up to this size, sizes alone beyond
 
@@ -162,7 +163,8 @@ def prepare_store(
 
 def _key(cases: Sequence[Case], preprocess: Preprocess) -> str:
     content = [_VERSION, list(preprocess.size), preprocess.colour, [content_key(case) for case in cases]]
-    if any(case.is_volume for case in cases):
+    is_chosen = preprocess.intensity is not None and any(is_scaled(case) for case in cases)
+    if is_chosen or any(case.is_volume for case in cases):
         content.append(
             {"slices": _SLICES, "intensity": preprocess.intensity and preprocess.intensity.to_dict()}
         )

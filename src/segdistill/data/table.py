@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from segdistill.data.case import SPLITS, Case, require_unique
 from segdistill.errors import InputError
-from segdistill.files import atomic_write
+from segdistill.files import atomic_write, require_text
+from segdistill.imaging.masks import Value, mask_values
 from segdistill.registry import near_names, nearest
 
 COLUMNS = ("id", "group", "image", "masks", "label", "site", "box", "spacing_mm", "split")
-_EXTRA = ("resize_mask", "classes")  # written only when a case needs them
+_EXTRA = (
+    "resize_mask",
+    "classes",
+    "foreground",
+    "background",
+    "levels",
+)  # written only when a case needs them
 
 
 def write_cases(cases: Sequence[Case], path: str | Path) -> None:
@@ -42,12 +53,15 @@ def write_cases(cases: Sequence[Case], path: str | Path) -> None:
 def read_cases(path: str | Path) -> list[Case]:
     r"""Reads and checks a table; relative files are looked for beside the table. Further columns are ignored.
 
+    Tables as spreadsheets save them are taken: commas, semicolons or tabs, a mark of the encoding at the start, empty
+    rows and columns, headings in capitals, backslashes in paths.
+
     Raises:
         InputError: no such file, a missing or misspelled column, or a bad value (names row and column).
 
     >>> import tempfile
     >>> table = Path(tempfile.mkdtemp()) / "cases.csv"
-    >>> _ = table.write_text("id,image,split\na,a.png,train\n")
+    >>> _ = table.write_text("ID;Image;Split\na;a.png;train\n;;\n")
     >>> [(case.id, case.image.name, case.split) for case in read_cases(table)]
     [('a', 'a.png', 'train')]
     """
@@ -57,25 +71,13 @@ def read_cases(path: str | Path) -> list[Case]:
             f"{path} is a folder: give the case table inside it, or index it: segdistill data index"
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        rows = text_rows(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such case table: make one with segdistill data index") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not a case table, which is UTF-8 text: give a cases.csv, as segdistill data index makes it"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror or error}): check its permissions"
-        ) from error
-    reader = csv.DictReader(text.splitlines())
-    try:
-        header = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = header
-        _check_header(header, path)
-        cases = [_from_row(row, path, number) for number, row in enumerate(reader, start=2)]
-    except csv.Error as error:
-        raise InputError(f"{path}: not a comma-separated table: {error}") from error
+    _, header = rows[0] if rows else (1, [])
+    header = [re.sub(r"[\s-]+", "_", name.lower()) for name in header]
+    _check_header(header, path)
+    cases = [_Row(path, number, header, cells).case() for number, cells in rows[1:]]
     if not cases:
         raise InputError(f"{path}: the table has no rows: add cases or index a dataset")
     try:
@@ -85,86 +87,186 @@ def read_cases(path: str | Path) -> list[Case]:
     return cases
 
 
+def text_rows(path: Path) -> list[tuple[int, list[str]]]:
+    r"""The rows of a table of text that are not empty, with their numbers from 1; cells without spaces around them.
+
+    Commas, semicolons and tabs separate; a first row "sep=;" names another character.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it cannot be read, or is no such text: another encoding, a spreadsheet, a binary file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.csv"
+    >>> _ = path.write_text("\ufeffa;b\n;\n1; 2\n", encoding="utf-8")
+    >>> text_rows(path)
+    [(1, ['a', 'b']), (3, ['1', '2'])]
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}): check its permissions"
+        ) from error
+    text = _decoded(content, path)
+    first = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    separator, skipped = max(",;\t", key=re.sub(r'"[^"]*"', "", first).count), 0
+    if named := re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE):
+        separator, skipped, text = named[1], 1, re.sub(r"\A[^\r\n]*(\r\n|\r|\n)?", "", text)
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    except csv.Error as error:
+        raise InputError(f"{path}: not a table: {error}: save it as CSV UTF-8") from error
+    cells = [(number, [cell.strip() for cell in row]) for number, row in enumerate(rows, start=1 + skipped)]
+    return [(number, row) for number, row in cells if any(row)]
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    if content.startswith(b"PK\x03\x04"):
+        raise InputError(f"{path}: is a workbook of a spreadsheet: save it as CSV UTF-8")
+    encoding = "utf-8-sig"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\n" in content:
+        encoding = "utf-16"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding == "utf-16" or any(byte in content for byte in b"\0\x81\x8d\x8f\x90\x9d"):
+            why = "is no table of UTF-8 text: give a cases.csv, as segdistill data index makes it"
+        else:
+            row, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+            why = (
+                f"row {row} is not UTF-8 (byte {byte:#x}) but probably Windows-1252, in which spreadsheets save CSV: "
+                "save it as 'CSV UTF-8'"
+            )
+        raise InputError(f"{path}: {why}") from error
+
+
 def _check_header(header: Sequence[str], path: Path) -> None:
-    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
-        if len(header) == 1 and mark in header[0]:
-            raise InputError(f"{path}: its columns are separated by {name}: save it with commas")
     for column in ("id", "image"):
         if column not in header:
             raise InputError(f"{path}: column '{column}' is missing: the columns are {', '.join(COLUMNS)}")
     known = {*COLUMNS, *_EXTRA}
     for name in header:
-        meant = [] if name in known else nearest(name.lower(), known)
+        if name in known and header.count(name) > 1:
+            raise InputError(f"{path}: column '{name}' is there {header.count(name)} times: keep one of them")
+        meant = [] if name in known or not name else nearest(name, known)
         if meant and meant[0] not in header:
-            raise InputError(f"{path}: unknown column '{name}': {near_names(name.lower(), known)}")
+            raise InputError(f"{path}: unknown column '{name}': {near_names(name, known)}")
 
 
-def _from_row(row: dict[str, str | None], path: Path, number: int) -> Case:
-    def bad(column: str, why: str) -> InputError:
-        return InputError(f"{path}: row {number}, column '{column}': {why}")
+class _Row:
+    """One row of a table, and its place in it for messages."""
 
-    def text(column: str) -> str:
-        return (row.get(column) or "").strip()
+    def __init__(self, path: Path, number: int, header: Sequence[str], cells: Sequence[str]) -> None:
+        self.path, self.number = path, number
+        if any(cells[len(header) :]):
+            raise self.bad(header[-1], "more values than columns: quote values that contain a comma")
+        self.cells = dict(zip(header, cells, strict=False))
 
-    def numbers(column: str, count: int, example: str) -> list[float] | None:
-        parts = text(column).split()
+    def bad(self, column: str, why: str) -> InputError:
+        return InputError(f"{self.path}: row {self.number}, column '{column}': {why}")
+
+    def text(self, column: str) -> str:
+        return self.cells.get(column, "")
+
+    def numbers(self, column: str, counts: Sequence[int], example: str) -> list[float] | None:
+        """The numbers in a cell, as many as one of `counts`; a comma is a decimal one."""
+        parts = self.text(column).split()
         if not parts:
             return None
         try:
-            values = [float(part) for part in parts]
+            values = [float(part.replace(",", ".")) for part in parts]
         except ValueError:
             values = []
-        if len(values) != count:
-            raise bad(column, f"'{text(column)}' is not {count} numbers: write them as '{example}'")
+        if len(values) not in counts:
+            wanted = " numbers, or ".join(map(str, counts))
+            raise self.bad(
+                column, f"'{self.text(column)}' is not {wanted} numbers: write them as '{example}'"
+            )
         return values
 
-    if None in row:
-        raise bad("split", "more values than columns: quote values that contain a comma")
-    for column in ("id", "image"):
-        if not text(column):
-            raise bad(column, "is empty: every case needs one")
-    if text("split") not in ("", *SPLITS):
-        raise bad("split", f"'{text('split')}' is not one of train, val, test or empty")
-    box = numbers("box", 4, "left top right bottom")
-    if box is not None:
-        named, advice = f"'{text('box')}' of case '{text('id')}'", "write left top right bottom in pixels"
+    def file(self, text: str) -> Path:
+        """A file beside the table. Backslashes, and another Unicode form of the name, are tried where it is absent."""
+        folder = Path(os.path.abspath(self.path.parent))
+        plain = text.replace("\\", "/")
+        forms = (text, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
+        return next((folder / one for one in dict.fromkeys(forms) if (folder / one).exists()), folder / plain)
+
+    def case(self) -> Case:
+        for column in ("id", "image"):
+            if not self.text(column):
+                raise self.bad(column, "is empty: every case needs one")
+        if self.text("split") not in ("", *SPLITS):
+            raise self.bad("split", f"'{self.text('split')}' is not one of train, val, test or empty")
+        if self.text("resize_mask").lower() not in ("", "yes", "no"):
+            raise self.bad("resize_mask", f"'{self.text('resize_mask')}' is not yes, no or empty")
+        classes = self.text("classes")
+        if classes and not (classes.isdecimal() and int(classes) != 1):
+            raise self.bad(
+                "classes", f"'{classes}' is not the number of classes, background included, or empty"
+            )
+        return Case(
+            id=self.text("id"),
+            image=self.file(self.text("image")),
+            masks=tuple(self.file(part.strip()) for part in self.text("masks").split(";") if part.strip()),
+            group=self.text("group"),
+            label=self.text("label"),
+            site=self.text("site"),
+            box=self.box(),
+            spacing_mm=self.spacing(),
+            split=self.text("split"),
+            resize_mask=self.text("resize_mask").lower() == "yes",
+            classes=int(classes or 0),
+            foreground=self.values("foreground"),
+            background=self.values("background"),
+            levels=self.levels(),
+        )
+
+    def box(self) -> tuple[int, int, int, int] | None:
+        box = self.numbers("box", [4], "left top right bottom")
+        if box is None:
+            return None
+        named = f"'{self.text('box')}' of case '{self.text('id')}'"
+        advice = "write left top right bottom in pixels"
         if not all(value.is_integer() for value in box):  # shares of the image, such as 0.2, are refused here
-            raise bad("box", f"{named} is not whole pixels: {advice}")
+            raise self.bad("box", f"{named} is not whole pixels: {advice}")
         if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
-            raise bad("box", f"{named} is empty, inverted or negative: {advice}")
-    three = len(text("spacing_mm").split()) == 3
-    spacing = numbers("spacing_mm", 3, "3.0 0.5 0.5") if three else numbers("spacing_mm", 2, "0.1 0.1")
-    if spacing is not None and not all(0 < value < float("inf") for value in spacing):
-        raise bad(
-            "spacing_mm",
-            f"'{text('spacing_mm')}' must be {'three' if three else 'two'} positive numbers of millimetres",
-        )
-    if text("resize_mask").lower() not in ("", "yes", "no"):
-        raise bad("resize_mask", f"'{text('resize_mask')}' is not yes, no or empty")
-    if text("classes") and not (text("classes").isdecimal() and int(text("classes")) != 1):
-        raise bad(
-            "classes", f"'{text('classes')}' is not the number of classes, background included, or empty"
-        )
-    folder = Path(os.path.abspath(path.parent))
-    return Case(
-        id=text("id"),
-        image=folder / text("image"),
-        masks=tuple(folder / part.strip() for part in text("masks").split(";") if part.strip()),
-        group=text("group"),
-        label=text("label"),
-        site=text("site"),
-        box=(int(box[0]), int(box[1]), int(box[2]), int(box[3])) if box else None,
-        spacing_mm=_spacing(spacing),
-        split=text("split"),
-        resize_mask=text("resize_mask").lower() == "yes",
-        classes=int(text("classes") or 0),
-    )
+            raise self.bad("box", f"{named} is empty, inverted or negative: {advice}")
+        return int(box[0]), int(box[1]), int(box[2]), int(box[3])
+
+    def spacing(self) -> tuple[float, float] | tuple[float, float, float] | None:
+        found = self.numbers("spacing_mm", [2, 3], "0.1 0.1' or, of a volume, '3.0 0.5 0.5")
+        if found is None:
+            return None
+        if not all(0 < value < float("inf") for value in found):
+            count = "three" if len(found) == 3 else "two"
+            raise self.bad(
+                "spacing_mm", f"'{self.text('spacing_mm')}' must be {count} positive numbers of millimetres"
+            )
+        return (found[0], found[1], found[2]) if len(found) == 3 else (found[0], found[1])
+
+    def values(self, column: str) -> tuple[Value, ...]:
+        try:
+            return mask_values(self.text(column))
+        except InputError as error:
+            raise self.bad(column, str(error)) from error
+
+    def levels(self) -> tuple[float, float] | None:
+        found = self.numbers("levels", [2], "0 4095")
+        if found is None:
+            return None
+        if not float("-inf") < found[0] < found[1] < float("inf"):
+            raise self.bad("levels", f"'{self.text('levels')}' must be two numbers, the smaller one first")
+        return found[0], found[1]
 
 
 def _to_row(case: Case, table: Path) -> dict[str, str]:
     folder = Path(os.path.abspath(table.parent))
     files = [_relative(file, folder) for file in (case.image, *case.masks)]
     for file in files:
+        require_text(file)
         if ";" in file or "\n" in file:
             raise InputError(f"{file}: a ';' in a file name cannot be kept in the table: rename the file")
     return {
@@ -179,13 +281,10 @@ def _to_row(case: Case, table: Path) -> dict[str, str]:
         "split": case.split,
         "resize_mask": "yes" if case.resize_mask else "",
         "classes": str(case.classes) if case.classes else "",
+        "foreground": " ".join(map(str, case.foreground)),
+        "background": " ".join(map(str, case.background)),
+        "levels": _join(case.levels),
     }
-
-
-def _spacing(values: Sequence[float] | None) -> tuple[float, float] | tuple[float, float, float] | None:
-    if values is None:
-        return None
-    return (values[0], values[1], values[2]) if len(values) == 3 else (values[0], values[1])
 
 
 def _join(values: Iterable[float] | None) -> str:

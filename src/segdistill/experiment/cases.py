@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segdistill.config.schema import DataRecipe, SplitRecipe
-from segdistill.data.case import Case, select
+from segdistill.data.case import Case, name_values, select
 from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.duplicates import Pair, find_duplicates, group_duplicates
 from segdistill.data.leaks import Leak, leaks, require_no_leaks
+from segdistill.data.levels import is_scaled, with_levels
 from segdistill.data.phantom import write_phantom
 from segdistill.data.splits import hold_out, hold_out_counts, k_fold, leave_one_out, unstratified
 from segdistill.data.table import read_cases
@@ -48,9 +49,7 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path) -> LoadedCas
     """
     source = Path(data.table) if source is None and data.table is not None else source
     name, found = _find(data, source, folder)
-    cases = select(found, sites=data.sites)
-    if data.intensity is not None and not any(case.is_volume for case in cases):
-        raise InputError(f"data.intensity is for volumes, and {name} holds pictures: remove it")
+    cases = select(_as_read(found, data, name), sites=data.sites)
     pairs = find_duplicates(cases)
     method = _split_method(data, cases, source)
     if method == "paper":
@@ -106,6 +105,16 @@ def _divide(cases: list[Case], split: SplitRecipe, method: str) -> tuple[list[Ca
     divided = hold_out(cases, {"train": train, "val": split.val, "test": split.test}, split.seed)
     shares = f"{train:.0%} / {split.val:.0%} / {split.test:.0%}"
     return divided, f"hold-out {shares}, groups whole, stratified, seed {split.seed}"
+
+
+def _as_read(cases: list[Case], data: DataRecipe, name: str) -> list[Case]:
+    """The cases with what decides how their files are read: the values of masks, and the levels of deep pictures."""
+    named = name_values(cases, data.foreground, data.background)
+    if data.intensity is None:
+        return with_levels(named)
+    if not any(is_scaled(case) for case in named):
+        raise InputError(f"data.intensity is for volumes, and {name} holds pictures of 8 bits: remove it")
+    return named
 
 
 def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, list[Case]]:

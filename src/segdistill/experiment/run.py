@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from segdistill.config.load import load_recipe, parse_changes
 from segdistill.config.schema import AUTOENCODER, Recipe
 from segdistill.data.case import normal_note, select, table_hash
+from segdistill.data.levels import levels_note, with_intensity
 from segdistill.data.store import Store, prepare_store
 from segdistill.data.table import write_cases
 from segdistill.distillation.cache.filling import Filling
@@ -284,12 +285,14 @@ def _prepare(
         yield Event(f"{loaded_cases.name}: {len(loaded_cases.cases)} cases, {loaded_cases.split}")
         if note := normal_note(loaded_cases.cases):
             yield Event(note)
+        if note := levels_note(loaded_cases.cases):
+            yield Event(note)
         for leak in loaded_cases.leaks[:1]:
             yield Event(f"warning: {len(loaded_cases.leaks)} leaks between the splits, such as {leak}")
         for name in chosen:
             require_cases(recipe, name, loaded_cases.cases)
     yield Event("preparing images")
-    preprocess = recipe.data.preprocess()
+    preprocess = with_intensity(recipe.data.preprocess(), loaded_cases.cases)
     shared = folder.parent / ".store"
     try:
         store = prepare_store(loaded_cases.cases, preprocess, shared)

@@ -22,7 +22,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_voi
 from pydicom.pixels.utils import pixel_array
 
 from segdistill.errors import InputError, UnreadableImage
-from segdistill.imaging.intensity import stretch
+from segdistill.imaging.intensity import Intensity, stretch
 from segdistill.imaging.limits import HEAD, check_budget, dicom_start
 from segdistill.imaging.picture import Picture, Pixels, Spacing
 from segdistill.imaging.volume import check_numbers
@@ -128,10 +128,11 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it quotes tags, and tags may name the patient
 
 
-def read_dicom(file: IO[bytes], path: Path, max_pixels: int) -> Picture:
+def read_dicom(file: IO[bytes], path: Path, max_pixels: int, intensity: Intensity | None = None) -> Picture:
     """Decodes a DICOM file with one frame as a viewer shows it: rescaled, windowed, MONOCHROME1 inverted.
 
-    Without a window the value range of the picture is stretched to 0..255, but plain 8-bit pixels are kept.
+    Without a window the values are scaled by `intensity`, or from the smallest to the largest of the picture; plain
+    8-bit pixels are kept.
 
     Raises:
         UnreadableImage: a transfer syntax that is not allowed, several frames, over the budget, damaged data.
@@ -145,7 +146,7 @@ def read_dicom(file: IO[bytes], path: Path, max_pixels: int) -> Picture:
     header = _header(file, max_pixels)
     try:
         data, values = _decoded(file)
-        pixels = _render(values, data)
+        pixels = _render(values, data, intensity)
     except UnreadableImage:
         raise
     except Exception as error:  # its text may quote tags
@@ -226,6 +227,32 @@ def _decoded(file: IO[bytes]) -> tuple[pydicom.Dataset, NDArray[Any]]:
     return data, pixel_array(data, index=0, decoding_plugin=_SYNTAXES[syntax])
 
 
+def read_labels(file: IO[bytes], path: Path, max_pixels: int) -> NDArray[Any]:
+    """The values of a mask: grey levels (H, W) as stored, or uint8 RGBA (H, W, 4) of a picture in colour.
+
+    Raises:
+        UnreadableImage: as `read_dicom`.
+    """
+    if str(_header(file, max_pixels).PhotometricInterpretation) == "MONOCHROME2":
+        return read_stored(file, max_pixels)[1]
+    pixels = read_dicom(file, path, max_pixels).pixels
+    return pixels if pixels.ndim == 2 else np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+
+
+def read_unscaled(file: IO[bytes], max_pixels: int) -> NDArray[Any] | None:
+    """The values (H, W) of more than 8 bits that `read_dicom` scales by its `intensity`; None for other files.
+
+    Raises:
+        UnreadableImage: as `read_dicom`.
+    """
+    header = _header(file, max_pixels)
+    is_grey = str(header.PhotometricInterpretation) in _GREY
+    is_shown = _number(header.get("WindowCenter")) is not None or "VOILUTSequence" in header
+    if not is_grey or is_shown or int(header.get("BitsStored") or header.BitsAllocated) <= 8:
+        return None
+    return read_stored(file, max_pixels)[1]
+
+
 def _header(file: IO[bytes], max_pixels: int) -> pydicom.Dataset:
     """Everything before the pixels, checked. A deflated file is refused before it can inflate."""
     try:
@@ -272,7 +299,7 @@ def _check_frame(data: pydicom.Dataset) -> None:
         )
 
 
-def _render(values: NDArray[Any], data: pydicom.Dataset) -> Pixels:
+def _render(values: NDArray[Any], data: pydicom.Dataset, intensity: Intensity | None) -> Pixels:
     photometric = str(data.PhotometricInterpretation)
     stored = int(data.get("BitsStored") or data.BitsAllocated)
     if photometric == "PALETTE COLOR":
@@ -280,11 +307,11 @@ def _render(values: NDArray[Any], data: pydicom.Dataset) -> Pixels:
         return values if values.dtype == np.uint8 else (values >> 8).astype(np.uint8)
     if photometric in _COLOUR:
         return values if values.dtype == np.uint8 else stretch(values, 0, 2**stored - 1)
-    shown = _window(apply_rescale(values, data), data, plain=values.dtype == np.uint8 and stored == 8)
+    shown = _window(apply_rescale(values, data), data, values.dtype == np.uint8 and stored == 8, intensity)
     return np.uint8(255) - shown if photometric == "MONOCHROME1" else shown
 
 
-def _window(values: NDArray[Any], data: pydicom.Dataset, plain: bool) -> Pixels:
+def _window(values: NDArray[Any], data: pydicom.Dataset, plain: bool, intensity: Intensity | None) -> Pixels:
     centre, width = _number(data.get("WindowCenter")), _number(data.get("WindowWidth"))
     kind = str(data.get("VOILUTFunction") or "LINEAR").upper()
     if centre is None or width is None or width <= 0 or (width <= 1 and kind == "LINEAR"):
@@ -294,7 +321,7 @@ def _window(values: NDArray[Any], data: pydicom.Dataset, plain: bool) -> Pixels:
         unscaled = float(data.get("RescaleSlope") or 1) == 1 and float(data.get("RescaleIntercept") or 0) == 0
         if plain and unscaled:
             return values.astype(np.uint8)
-        return stretch(values, float(values.min()), float(values.max()))
+        return (intensity or Intensity())(values)
     if kind == "SIGMOID":
         exponent = np.clip(-4.0 * (values.astype(np.float64) - centre) / width, -700, 700)
         return stretch(1.0 / (1.0 + np.exp(exponent)), 0, 1)

@@ -1,4 +1,4 @@
-"""A volume's own numbers to 8 bits: a window for CT, the z-score of the volume for MR, or its whole range."""
+"""Values of a volume, or of a picture with more than 8 bits, to 8 bits: a window, the z-score, or the whole range."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ _AT_ONCE = 2**26  # voxels
 _DEPTHS = (8, 10, 12, 14, 16)
 
 
-def to_eight_bits(values: NDArray[Any]) -> Pixels:
-    """Scales pixel values of any type to uint8, keeping their shape.
+PERCENTILES = (0.5, 99.5)
+"""Of pixel values that become black and white: a few hot or dead pixels then do not decide the contrast."""
+
+
+def to_eight_bits(values: NDArray[Any], intensity: Intensity | None = None) -> Pixels:
+    """Scales pixel values of any type to uint8, keeping their shape; 8 bits stay as they are.
+
+    With `intensity` every other picture is scaled by it. Without, by this picture alone:
 
     - unsigned values up to 65535: divided by the full scale of the smallest of 8, 10, 12, 14 or 16 bits that
       holds the largest value, so that two pictures of one device keep their relative brightness;
-    - real numbers within 0..1: times 255; within 0..255: rounded;
-    - anything else (negative, or larger): from the smallest to the largest value of the picture.
+    - real numbers within 0..1: times 255; whole ones within 0..255: as they are;
+    - anything else: between `robust_range`.
 
     Raises:
         ValueError: a value is NaN or infinite.
@@ -32,20 +38,37 @@ def to_eight_bits(values: NDArray[Any]) -> Pixels:
     [0, 255]
     >>> to_eight_bits(np.array([0.0, 0.5, 1.0])).tolist()
     [0, 128, 255]
+    >>> to_eight_bits(np.array([0, 4095], np.uint16), Intensity("window", 0, 8190)).tolist()
+    [0, 128]
     """
     if values.dtype == np.uint8:
         return values
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
-    real = np.issubdtype(values.dtype, np.floating)
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):  # min and max hand a NaN on
         raise ValueError("has pixels that are NaN or infinite")
-    if low < 0 or high > 65535 or (real and high > 255):
-        return stretch(values, low, high)
-    whole = float(2 ** next(bits for bits in _DEPTHS if high < 2**bits) - 1)
-    full = (1.0 if high <= 1 else 255.0) if real else whole
-    return _round(values * (255.0 / full))
+    if intensity is not None:
+        return intensity(values)
+    if low >= 0 and not np.issubdtype(values.dtype, np.floating) and high <= 65535:
+        return _round(values * (255.0 / (2 ** next(bits for bits in _DEPTHS if high < 2**bits) - 1)))
+    if low >= 0 and high <= 1:
+        return _round(values * 255.0)
+    if low >= 0 and high <= 255 and np.array_equal(values, np.rint(values)):
+        return values.astype(np.uint8)
+    return stretch(values, *robust_range(values))
+
+
+def robust_range(values: NDArray[Any]) -> tuple[float, float]:
+    """The values at PERCENTILES; the smallest and the largest where these are equal.
+
+    >>> robust_range(np.append(np.arange(1000.0), 1e9))
+    (5.0, 995.0)
+    """
+    flat = values.reshape(-1)
+    low = float(np.percentile(flat, PERCENTILES[0], method="lower"))
+    high = float(np.percentile(flat, PERCENTILES[1], method="higher"))
+    return (low, high) if low < high else (float(flat.min()), float(flat.max()))
 
 
 def stretch(values: NDArray[Any], low: float, high: float) -> Pixels:
@@ -78,11 +101,11 @@ KINDS = ("window", "z_score", "range")
 
 @dataclass(frozen=True)
 class Intensity:
-    """How the values of a volume become 0..255.
+    """How the values of a volume, or of a picture with more than 8 bits, become 0..255.
 
     Attributes:
         kind: "window": `low`..`high` in the file's numbers (HU for CT); "z_score": `low`..`high` in standard
-            deviations from the mean of the whole volume; "range": from its smallest to its largest value.
+            deviations from the mean of the volume or picture; "range": from its smallest to its largest value.
         low, high: what becomes 0 and 255; what lies beyond is clipped. Of no meaning for "range".
 
     Raises:

@@ -73,6 +73,7 @@ class Picture:
         pixels: uint8, (H, W) when grey, (H, W, 3) when in colour (RGB).
         spacing: size of a pixel, None when the file does not state it.
         source: the file.
+        turned: the file asks for an orientation (EXIF), which has been applied.
 
     >>> Picture(np.zeros((2, 3), np.uint8), None, Path("a.png")).size
     (2, 3)
@@ -81,6 +82,7 @@ class Picture:
     pixels: Pixels
     spacing: Spacing | None
     source: Path
+    turned: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

@@ -29,8 +29,8 @@ class Preprocess:
         channels: channels of the network's input; a grey picture is repeated to fill them.
         mean: subtracted after division by 255; one value, or one per channel.
         std: divided by; one value, or one per channel.
-        intensity: how the values of a volume become 8 bits; None: from its smallest to its largest value.
-            Pictures have 8 bits already.
+        intensity: how the values of a volume, or of a picture with more than 8 bits, become 8 bits; None: of a
+            volume from its smallest to its largest value, of a picture as `to_eight_bits`.
         patches: a picture is not resized but cut into these patches, each an input of its own.
 
     Raises:

@@ -6,18 +6,29 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from segdistill.errors import UnreadableImage
-from segdistill.imaging.intensity import to_eight_bits
+from segdistill.imaging.intensity import Intensity, to_eight_bits
 from segdistill.imaging.limits import HEAD, check_budget, dicom_start
 from segdistill.imaging.picture import Picture, Pixels, Spacing
 
-__all__ = ["MAX_PIXELS", "READABLE_SUFFIXES", "Picture", "Spacing", "image_size", "read_picture"]
+__all__ = [
+    "MAX_PIXELS",
+    "READABLE_SUFFIXES",
+    "Picture",
+    "Spacing",
+    "image_size",
+    "read_picture",
+    "read_stored",
+    "stored_values",
+]
 
 MAX_PIXELS = 2**26
 """Largest picture that is decoded by default: 67 million pixels (8192 x 8192)."""
@@ -38,28 +49,45 @@ _MAGIC = (
 )
 _GIF = (b"GIF87a", b"GIF89a")
 _ORIENTATION = 0x0112
-_UNDO = {  # Pillow turns a TIFF by its orientation tag; this turns it back
+_TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
+    6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
-def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS, gif: bool = False) -> Picture:
+@dataclass(frozen=True, eq=False)
+class StoredPicture:
+    """A picture in its file's own numbers, upright.
+
+    Attributes:
+        values: (H, W) grey levels of any type, bool for one bit, or indices of a palette; or uint8 RGBA (H, W, 4).
+        colours: uint8 RGBA (H, W, 4) that a palette gives to its indices; None without a palette.
+        is_lossy: the format moves values (JPEG).
+    """
+
+    values: NDArray[Any]
+    colours: Pixels | None = None
+    is_lossy: bool = False
+
+
+def read_picture(
+    path: str | Path, max_pixels: int = MAX_PIXELS, gif: bool = False, intensity: Intensity | None = None
+) -> Picture:
     """Decodes a PNG, JPEG, TIFF, PGM/PPM, BMP or single-frame DICOM file; content decides, not suffix.
 
-    Pixels come as they are stored: an EXIF orientation is not applied in any format, so that a picture and
-    its mask always lie on the same grid. More than 8 bits are scaled as `depth.to_eight_bits` describes. An
-    alpha channel that varies is laid over black, a constant one is dropped. CMYK and the like become RGB.
+    An orientation (EXIF, TIFF) is applied. An alpha channel that varies is laid over black, a constant one is dropped.
+    CMYK and the like become RGB.
 
     Args:
         path: the file.
         max_pixels: rows x columns above which a file is refused, checked from its header before decoding.
         gif: accept a GIF too, as which some published masks come.
+        intensity: how more than 8 bits, and real numbers, become 8; None: as `to_eight_bits`, by this picture alone.
 
     Raises:
         UnreadableImage: missing, empty, truncated, several frames, over the budget, or no picture at all.
@@ -76,9 +104,9 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS, gif: bool = Fal
         if kind == "DICOM":
             from segdistill.imaging import dicom
 
-            return dicom.read_dicom(file, path, max_pixels)
-        image = _open(file, kind, max_pixels)
-        return Picture(np.ascontiguousarray(_pixels(_upright(image))), None, path)
+            return dicom.read_dicom(file, path, max_pixels, intensity)
+        image, turned = _upright(_open(file, kind, max_pixels))
+        return Picture(np.ascontiguousarray(_pixels(image, intensity)), None, path, turned)
 
 
 def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -100,8 +128,64 @@ def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
 
             return dicom.dicom_size(file, max_pixels)
         image = _open(file, kind, max_pixels)
-        turned = kind == "TIFF" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (image.width, image.height) if turned else (image.height, image.width)
+        swaps = kind != "TIFF" and _orientation(image) in (
+            5,
+            6,
+            7,
+            8,
+        )  # Pillow has swapped the sides of a TIFF
+        return (image.width, image.height) if swaps else (image.height, image.width)
+
+
+def read_stored(path: str | Path, max_pixels: int = MAX_PIXELS) -> StoredPicture:
+    """Decodes a picture file, GIF included, without scaling its values: what a mask holds.
+
+    Raises:
+        UnreadableImage: as `read_picture`.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.png"
+    >>> Image.new("I;16", (4, 3), 700).save(path)
+    >>> read_stored(path).values.max()
+    np.uint16(700)
+    """
+    path = Path(path)
+    with _readable(path, gif=True) as (file, kind):
+        if kind == "DICOM":
+            from segdistill.imaging import dicom
+
+            return StoredPicture(dicom.read_labels(file, path, max_pixels))
+        image, _ = _upright(_open(file, kind, max_pixels))
+        if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
+            return StoredPicture(np.asarray(image), None, kind == "JPEG")
+        rgba = np.asarray(image.convert("RGBA"))
+        if image.mode == "P":
+            return StoredPicture(np.asarray(image), rgba)
+        if image.mode == "RGB":  # a single transparent colour, as some PNG have it, is a colour
+            rgba = np.dstack([np.asarray(image), np.full(rgba.shape[:2], 255, np.uint8)])
+        return StoredPicture(rgba, None, kind == "JPEG")
+
+
+def stored_values(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[Any] | None:
+    """The values (H, W) of a picture with more than 8 bits, or of real numbers; None for any other file.
+
+    The header decides; a file that cannot be read gives None as well, since reading it says why. A DICOM file has no
+    such values where it states how it is to be shown.
+
+    >>> stored_values("absent.png") is None
+    True
+    """
+    path = Path(path)
+    try:
+        with _readable(path) as (file, kind):
+            if kind == "DICOM":
+                from segdistill.imaging import dicom
+
+                return dicom.read_unscaled(file, max_pixels)
+            image = _open(file, kind, max_pixels)
+            return np.asarray(image) if _is_deep(image) else None
+    except UnreadableImage:
+        return None
 
 
 @contextmanager
@@ -120,13 +204,7 @@ def _readable(path: Path, gif: bool = False) -> Iterator[tuple[IO[bytes], str]]:
             warnings.simplefilter("ignore")  # decoders warn of what is an error here, and quote patient tags
             head = file.read(HEAD)
             file.seek(0)
-            kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
-            if head[128:132] == b"DICM" or (not kind and dicom_start(head) is not None):
-                kind = "DICOM"
-            if gif and head.startswith(_GIF):
-                from PIL import GifImagePlugin  # noqa: F401
-
-                kind = "GIF"
+            kind = _kind(head, gif)
             if not kind:
                 raise UnreadableImage(f"{path}: is not a PNG, JPEG, TIFF, PGM/PPM, BMP or DICOM file")
             yield file, kind
@@ -136,11 +214,32 @@ def _readable(path: Path, gif: bool = False) -> Iterator[tuple[IO[bytes], str]]:
     except FileNotFoundError:
         raise UnreadableImage(f"{path}: no such file") from None
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, KeyError, ...
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if kind == "DICOM":  # its text may quote tags
-            reason = type(error).__name__
-        short = " ".join(reason.split())[:160]
-        raise UnreadableImage(f"{path}: cannot be read ({short}): restore the file") from error
+        raise UnreadableImage(f"{path}: {_why(error, kind)}") from error
+
+
+def _kind(head: bytes, gif: bool) -> str:
+    """The format of a file that begins with these bytes; "" for one that is not read."""
+    kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
+    if head[128:132] == b"DICM" or (not kind and dicom_start(head) is not None):
+        return "DICOM"
+    if gif and head.startswith(_GIF):
+        from PIL import GifImagePlugin  # noqa: F401
+
+        return "GIF"
+    return kind
+
+
+def _why(error: Exception, kind: str) -> str:
+    """The reason in one line, and what to do. The text of a DICOM error may quote tags, so it is not shown."""
+    reason = getattr(error, "strerror", None) or str(error)
+    if not reason or kind == "DICOM":
+        reason = type(error).__name__
+    short = " ".join(reason.split())[:160]
+    if any(
+        word in short for word in ("not available", "not supported", "nsupported", "nknown", "cannot handle")
+    ):
+        return f"is a {kind or 'file'} of a kind that is not read ({short}): save it as PNG"
+    return f"cannot be read ({short}): restore the file"
 
 
 def _open(file: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
@@ -172,30 +271,41 @@ def _tiff_kind(file: IO[bytes]) -> str:
         tags = ImageFileDirectory_v2(start[: 16 if start[2] == 43 or start[3] == 43 else 8])
         file.seek(tags.next)
         tags.load(file)
-        bits, kinds = tags.get(258, (1,)), tags.get(339, (1,))
+        bits, kinds, samples = tags[258], tags.get(339, (1,)), int(tags.get(277, 1))
         return (
-            f"is a TIFF of {len(bits)} x {int(bits[0])}-bit {_SAMPLES[int(kinds[0])]} numbers per pixel, which is not "
+            f"is a TIFF of {samples} x {int(bits[0])}-bit {_SAMPLES[int(kinds[0])]} numbers per pixel, which is not "
             "read: save it with 8 or 16 bits, or as 32-bit real numbers"
         )
     except Exception:  # Pillow raises whatever a damaged tag leads to
         return "has a damaged TIFF header: restore the file"
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    if image.format != "TIFF":
-        return image
-    orientation = image.getexif().get(_ORIENTATION, 1)
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The picture as its orientation asks for, and whether it was turned; Pillow does it for a TIFF by itself."""
+    turn = _TURNS.get(_orientation(image))
     image.load()
-    return image.transpose(_UNDO[orientation]) if orientation in _UNDO else image
+    return image.transpose(turn) if turn is not None and image.format != "TIFF" else image, turn is not None
 
 
-def _pixels(image: Image.Image) -> Pixels:
+def _orientation(image: Image.Image) -> int:
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # of a damaged EXIF block, which changes nothing of the pixels
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def _pixels(image: Image.Image, intensity: Intensity | None) -> Pixels:
     if image.mode in ("L", "RGB"):
         return np.asarray(image)
     if image.mode == "1":
         return np.asarray(image.convert("L"))
-    if image.mode.startswith("I") or image.mode == "F":
-        return to_eight_bits(np.asarray(image))
+    if _is_deep(image):
+        return to_eight_bits(np.asarray(image), intensity)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         return _flatten(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))

@@ -114,7 +114,7 @@ def _predict_file(predictor: Predictor, file: Path, stem: str, out: Path) -> dic
         if is_volume(file):
             found = predictor.predict_volume(file)
         else:
-            picture = read_picture(file)
+            picture = read_picture(file, intensity=predictor.info.preprocess.intensity)
             prediction = predictor.predict_pixels(picture.pixels)
     except InputError as error:
         raise _Unusable(str(error)) from error

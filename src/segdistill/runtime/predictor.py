@@ -137,7 +137,7 @@ class Predictor:
             InputError: an array of another shape or type, or a file that cannot be read (UnreadableImage).
         """
         if isinstance(images, (str, Path)):
-            return self.predict_pixels(read_picture(images).pixels)
+            return self.predict_pixels(read_picture(images, intensity=self.info.preprocess.intensity).pixels)
         if isinstance(images, np.ndarray):
             return self.predict_pixels(images)
         return [self.predict(image) for image in images]

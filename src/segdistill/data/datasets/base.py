@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from segdistill.errors import InputError
-from segdistill.imaging.dicom_series import series_files
+from segdistill.imaging.dicom_series import is_series, series_files
+from segdistill.imaging.read import READABLE_SUFFIXES
+from segdistill.imaging.read_volume import VOLUME_SUFFIXES
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".dcm")
+IMAGE_SUFFIXES = tuple(sorted(READABLE_SUFFIXES))
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
@@ -30,6 +33,65 @@ def list_images(folder: Path) -> list[Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
     return sorted(files, key=lambda path: natural_key(path.name))
+
+
+def stem_of(file: Path) -> str:
+    """The name of a picture, a volume or a series without its suffix, in the composed form of Unicode (NFC).
+
+    >>> [stem_of(Path(name)) for name in ("a.b.png", "c1.nii.gz", "mu\u0308.mhd")]
+    ['a.b', 'c1', 'mü']
+    """
+    end = next((suffix for suffix in VOLUME_SUFFIXES if file.name.lower().endswith(suffix)), file.suffix)
+    name = file.name if file.is_dir() else file.name[: len(file.name) - len(end)]
+    return unicodedata.normalize("NFC", name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that systems and tools leave behind.
+
+    >>> is_hidden(".DS_Store"), is_hidden("__MACOSX"), is_hidden("1.png")
+    (True, True, False)
+    """
+    return name.startswith((".", "__MACOSX", "~$")) or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def list_data(folder: Path, more: tuple[str, ...] = ()) -> list[Path]:
+    """Pictures and volumes of a folder (not of its sub-folders) in natural order: files, and folders of a DICOM series.
+
+    Args:
+        folder: where they lie.
+        more: further suffixes, such as ".gif" for masks.
+    """
+    known = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, *more)
+    found = [
+        path
+        for path in folder.iterdir()
+        if not is_hidden(path.name)
+        and (may_be_series(path) if path.is_dir() else path.name.lower().endswith(known))
+    ]
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def may_be_series(folder: Path) -> bool:
+    """Whether a folder holds a DICOM series; names are looked at first, since reading headers takes a while."""
+    names = [path for path in folder.iterdir() if not is_hidden(path.name) and not path.is_dir()]
+    likely = [
+        path for path in names if path.suffix.lower() in (".dcm", ".dicom", "") or path.suffix[1:].isdecimal()
+    ]
+    return len(likely) > 1 and is_series(folder)
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """The sub-folders that are neither hidden, nor a DICOM series, nor a link to a folder above, in natural order."""
+    above = {folder.resolve(), *folder.resolve().parents}
+    found = [
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not is_hidden(path.name) and not (path.is_symlink() and path.resolve() in above)
+    ]
+    return sorted(
+        (path for path in found if not may_be_series(path)), key=lambda path: natural_key(path.name)
+    )
 
 
 def subfolder(folder: Path, names: Iterable[str]) -> Path | None:

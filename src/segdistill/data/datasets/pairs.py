@@ -4,12 +4,13 @@ sub-folders.
 
 from __future__ import annotations
 
-import csv
 import re
+import unicodedata
 import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+from segdistill.data.table import text_rows
 from segdistill.errors import InputError
 
 _XML = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
@@ -37,12 +38,15 @@ def table_labels(path: Path) -> dict[str, str]:
 
 
 def table_rows(path: Path) -> list[list[str]]:
-    """The rows of a .csv (comma or semicolon) or of the first sheet of an .xlsx, as text.
+    """The rows of a .csv (see `text_rows`) or of the first sheet of an .xlsx, as text.
 
     Raises:
         InputError: not a readable table.
     """
-    return _xlsx_rows(path) if path.suffix.lower() == ".xlsx" else _csv_rows(path)
+    if path.suffix.lower() == ".xlsx":
+        return _xlsx_rows(path)
+    rows = dict(text_rows(path))
+    return [rows.get(number, []) for number in range(min(rows, default=1), max(rows, default=0) + 1)]
 
 
 def plain_name(text: str) -> str:
@@ -51,9 +55,8 @@ def plain_name(text: str) -> str:
     >>> plain_name("000012.png"), plain_name("12.0"), plain_name("7")
     ('12', '12', '7')
     """
-    stem = re.sub(
-        r"\.(png|bmp|jpe?g|tiff?|0+)$", "", text.strip().replace("\\", "/").split("/")[-1], flags=re.I
-    )
+    name = unicodedata.normalize("NFC", text.strip().replace("\\", "/").split("/")[-1])
+    stem = re.sub(r"\.(png|bmp|jpe?g|tiff?|0+)$", "", name, flags=re.IGNORECASE)
     return stem.lstrip("0") or "0"
 
 
@@ -65,15 +68,6 @@ def plain_label(text: str) -> str:
     """
     word = text.strip().lower()
     return _LABELS.get(word, word)
-
-
-def _csv_rows(path: Path) -> list[list[str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable UTF-8 table: {error}") from error
-    separator = ";" if text.split("\n", 1)[0].count(";") > text.split("\n", 1)[0].count(",") else ","
-    return list(csv.reader(text.splitlines(), delimiter=separator))
 
 
 def _xlsx_rows(path: Path) -> list[list[str]]:

@@ -1,0 +1,163 @@
+"""A folder to a case table: the cases, how their files are read, and every file that was not used, with the reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segdistill.data.case import Case, name_values
+from segdistill.data.check import Finding
+from segdistill.data.datasets import create_dataset
+from segdistill.data.datasets.base import IMAGE_SUFFIXES, is_hidden
+from segdistill.data.datasets.folder import are_known_labels
+from segdistill.data.levels import levels_note, with_levels
+from segdistill.errors import InputError
+from segdistill.files import require_text, shown
+from segdistill.imaging.masks import Value
+from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, volume_files
+
+_SHOWN = 3
+_OTHER_PICTURES = (
+    ".gif",
+    ".webp",
+    ".jp2",
+    ".heic",
+    ".heif",
+    ".svg",
+    ".npy",
+    ".npz",
+    ".mat",
+    ".h5",
+    ".hdr",
+    ".img",
+)
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What was found in a folder.
+
+    Attributes:
+        cases: as a table has them.
+        unused: reason -> the files that are in no case.
+        findings: what to look at: unused files, folders that were taken for labels, the levels of deep pictures.
+    """
+
+    cases: list[Case]
+    unused: dict[str, list[Path]]
+    findings: list[Finding]
+
+
+def index_folder(
+    name: str,
+    path: str | Path,
+    foreground: Sequence[Value] = (),
+    background: Sequence[Value] = (),
+    **options: Any,
+) -> Indexed:
+    """Indexes a dataset, and accounts for every file below its folder.
+
+    Args:
+        name: of the dataset; see `create_dataset`.
+        path: its folder.
+        foreground: the values of its mask files that are foreground.
+        background: the values that are background.
+        options: of the dataset.
+
+    Raises:
+        InputError: as `create_dataset`, or a file whose name is not UTF-8.
+    """
+    cases = name_values(create_dataset(name, path, **options), foreground, background)
+    for case in cases:
+        for file in (case.image, *case.masks):
+            require_text(file)
+    cases = with_levels(cases)
+    unused = unused_files(Path(path), cases)
+    findings = [Finding("note", (), note) for note in (unused_note(unused), levels_note(cases)) if note]
+    if name == "folder" and options.get("labels", "auto") == "auto":
+        findings = [*_doubtful_labels(cases), *findings]
+    return Indexed(cases, unused, findings)
+
+
+def _doubtful_labels(cases: Sequence[Case]) -> list[Finding]:
+    labels = sorted({case.label for case in cases if case.label})
+    if are_known_labels(labels):
+        return []
+    few = ", ".join(labels[:_SHOWN]) + (", ..." if len(labels) > _SHOWN else "")
+    message = (
+        f"the folders {few} are taken for labels: if they are patients, index again with --groups folders"
+    )
+    return [Finding("warning", (), f"{message}; if they are labels, --labels folders says so")]
+
+
+def unused_files(path: Path, cases: Iterable[Case]) -> dict[str, list[Path]]:
+    """Reason -> the files below a folder that no case uses, sorted.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "notes.txt").touch()
+    >>> [(reason, [file.name for file in files]) for reason, files in unused_files(folder, []).items()]
+    [('no picture or volume', ['notes.txt'])]
+    """
+    used, series = set(), set()
+    for file in (file for case in cases for file in (case.image, *case.masks)):
+        used.add(os.path.realpath(file))
+        if is_volume(file):
+            series.add(os.path.realpath(file))
+            used.update(os.path.realpath(part) for part in _parts(file))
+    found: dict[str, list[Path]] = {}
+    for file in _files(path):
+        if os.path.realpath(file) not in used:
+            found.setdefault(_reason(file, os.path.realpath(file.parent) in series), []).append(file)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
+def _parts(volume: Path) -> list[Path]:
+    try:
+        return volume_files(volume)
+    except InputError:  # reading it says why
+        return []
+
+
+def _files(path: Path) -> Iterator[Path]:
+    seen = set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders.sort()
+        yield from (Path(folder, name) for name in sorted(names))
+
+
+def _reason(file: Path, in_series: bool) -> str:
+    name = file.name.lower()
+    if any(is_hidden(part) for part in file.parts[1:]):
+        return "hidden or left by a system"
+    if in_series:
+        return "in the folder of a DICOM series"
+    if name.endswith((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES)):
+        return "picture or volume outside of the layout"
+    if name.endswith(_OTHER_PICTURES):
+        return f"format {file.suffix.lower()} is not read: save it as PNG or NIfTI"
+    return "no picture or volume"
+
+
+def unused_note(unused: dict[str, list[Path]]) -> str:
+    """One line on the files that were not used, with their number by reason; "" where all were.
+
+    >>> unused_note({"no picture or volume": [Path("a.txt"), Path("b.txt")]})
+    'not used: 2 files: no picture or volume 2 (a.txt, b.txt)'
+    """
+    total = sum(map(len, unused.values()))
+    if not total:
+        return ""
+    parts = []
+    for reason, files in unused.items():
+        few = ", ".join(shown(file) for file in files[:_SHOWN]) + (", ..." if len(files) > _SHOWN else "")
+        parts.append(f"{reason} {len(files)} ({few})")
+    return f"not used: {total} file{'s' * (total != 1)}: {'; '.join(parts)}"
