@@ -119,8 +119,9 @@ class DataRecipe(Strict):
     sites: list[str] | None = Field(default=None, min_length=1)
     """Use the cases of these sites only."""
     intensity: str | dict[str, Any] | None = None
-    """How the values of a volume, or of pictures with more than 8 bits, become 8 bits: `ct` (window of -160 to 240 HU),
-    `mr` (-3 to 5 standard deviations), `range` (smallest to largest), or {kind: window | z_score | range, low, high}."""
+    """How values of volumes, and of pictures with more than 8 bits, become 8 bits: `ct` (-160 to 240 HU),
+    `mr` (-3 to 5 standard deviations), `range` (smallest to largest), or {kind: window | z_score | range, low,
+    high}."""
     patches: PatchRecipe | None = None
     """Cut pictures into patches; `size` is then the size of a patch."""
     skip_empty: bool = False

@@ -128,63 +128,57 @@ def run_check(
 
 def _look(case: Case, require_reference: bool) -> _Seen:
     seen = _Seen()
-
-    def found(level: str, message: str) -> None:
-        seen.findings.append(Finding(level, (case.id,), message))
-
     try:
-        if case.is_volume:
-            volume = read_volume(case.image)
-            seen.geometry = volume.geometry
-            seen.print = volume_fingerprint(volume)
-            del volume  # it is read once more, with its mask
-        else:
-            pixels = read_picture(case.image, intensity=case.intensity).pixels
-            seen.print = fingerprint(pixels)
+        message = _read_case(case, require_reference, seen)
     except InputError as error:
-        found("error", str(error))
-        return seen
-    if not case.has_reference:
-        if require_reference:
-            found(
-                "error",
-                f"image without mask: {case.image}: add its mask, label it normal if there is nothing to find, remove "
-                "the image, or allow such images with --unlabelled",
-            )
-        return seen
-    try:
-        mask = (
-            open_volume(case, seen.misfits)[1]
-            if case.is_volume
-            else reference_mask(case, (pixels.shape[0], pixels.shape[1]))
-        )
-    except InputError as error:
-        found("error", str(error))
-        return seen
-    if case.is_normal:
-        if mask.any():
-            found(
-                "warning",
-                f"a normal case with something marked: {case.image}: empty its mask, or give it another label",
-            )
-    elif not mask.any() and case.is_volume:
-        found(
-            "warning",
-            f"empty mask of a volume: {', '.join(map(str, case.masks))}: draw the organ, or drop the case",
-        )
-    elif not mask.any() and not case.masks:
-        box = " ".join(map(str, case.box or ()))
-        found(
-            "warning",
-            f"empty box '{box}': {case.image}: write left top right bottom in pixels, or leave the box out",
-        )
-    elif not mask.any() and case.label:
-        files = ", ".join(str(file) for file in case.masks)
-        found(
-            "warning",
-            f"empty mask in class '{case.label}': {files}: draw the lesion, or label the case normal",
-        )
+        seen.findings.append(Finding("error", (case.id,), str(error)))
+    else:
+        if message:
+            seen.findings.append(Finding("warning", (case.id,), message))
     return seen
+
+
+def _read_case(case: Case, require_reference: bool, seen: _Seen) -> str:
+    """Reads a case into `seen`; a warning about its mask, or "".
+
+    Raises:
+        InputError: a file cannot be used, or there is no mask.
+    """
+    if case.is_volume:
+        volume = read_volume(case.image)
+        seen.geometry, seen.print = volume.geometry, volume_fingerprint(volume)
+        del volume  # it is read once more, with its mask
+        size = (0, 0)
+    else:
+        pixels = read_picture(case.image, intensity=case.intensity).pixels
+        seen.print, size = fingerprint(pixels), (pixels.shape[0], pixels.shape[1])
+    if not case.has_reference:
+        if not require_reference:
+            return ""
+        raise InputError(
+            f"image without mask: {case.image}: add its mask, label it normal if there is nothing to find, remove "
+            "the image, or allow such images with --unlabelled"
+        )
+    mask = open_volume(case, seen.misfits)[1] if case.is_volume else reference_mask(case, size)
+    if case.is_normal:
+        marked = (
+            f"a normal case with something marked: {case.image}: empty its mask, or give it another label"
+        )
+        return marked if mask.any() else ""
+    return "" if mask.any() else _empty_mask(case)
+
+
+def _empty_mask(case: Case) -> str:
+    files = ", ".join(map(str, case.masks))
+    if case.is_volume:
+        return f"empty mask of a volume: {files}: draw the organ, or drop the case"
+    if not case.masks:
+        box = " ".join(map(str, case.box or ()))
+        return (
+            f"empty box '{box}': {case.image}: write left top right bottom in pixels, or leave the box empty"
+        )
+    label = f"empty mask in class '{case.label}': {files}: draw the lesion, or label the case normal"
+    return label if case.label else ""
 
 
 def _repeated_ids(cases: Sequence[Case]) -> list[Finding]:
