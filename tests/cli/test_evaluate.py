@@ -48,7 +48,7 @@ def test_a_model_file(run_folder: Path, tmp_path: Path) -> None:
     model, table = run_folder / "model.onnx", run_folder / "cases.csv"
     page = evaluate(model, table, tmp_path / "out")
     cost = json.loads((run_folder / "stages" / "student" / "evaluation.json").read_text())["cost"]
-    assert f"{quantity(model.stat().st_size / 2**20, 'MB')}, of the model file" in page
+    assert f"{quantity(model.stat().st_size / 2**20, 'MB')} (of the model file)" in page
     assert f"Weights judged: {Weights(**read_info(model).provenance['weights'])}." in page
     assert f"{cost['parameters']:,}" in page
     assert f"{amount(cost['macs'], 'MAC')} at 1x32x32" in page

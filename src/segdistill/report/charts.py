@@ -107,11 +107,6 @@ def _dots(axes: Any, bins: Sequence[Sequence[float]], colour: str, label: str, w
         axes.plot(x, y, "o-", color=colour, markersize=3.4, linewidth=width, label=label)
 
 
-def _legend(axes: Any, place: str) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc=place)
-
-
 def _beside(axes: Any, words: str, y: float, **style: Any) -> None:
     """Words to the right of the chart, at a height of its axis."""
     style |= {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
@@ -352,7 +347,8 @@ def class_reliability_chart(found: Mapping[str, tuple[int, Reliability]], what: 
         for name, (place, reliability) in found.items():
             label = f"{_safe(name)}, ECE {number(reliability.error)}"
             _dots(axes, reliability.to_dict()["bins"], COLOURS[place % len(COLOURS)], label, 1.1)
-        _legend(axes, "upper left")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper left")
 
     return _draw(3.6, 3.4, f"Reliability diagram for {what}", paint)
 
@@ -406,7 +402,8 @@ def reliability_chart(facts: Mapping[str, Any], title: str) -> str:
             found = facts.get(place, {})
             _dots(axes, found.get("bins", []), colour, f"{words}, ECE {number(found.get('ece'))}", 1.3)
         _head(axes, _safe(title), "probability of foreground", "share of foreground")
-        _legend(axes, "upper left")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper left")
 
     return _draw(3.3, 3.1, f"Reliability diagram, {title}", paint)
 

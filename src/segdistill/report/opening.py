@@ -15,16 +15,13 @@ ROLES = {"baseline": "baseline, without teachers", "comparator": "another networ
 def opening(context: Context) -> dict[str, Any]:
     """The values of opening.html."""
     chosen = [_chosen([c for c in context.verdicts if c.variant == n.compared_as]) for n in context.variants]
-    at_steps, at_time = (
-        ([c for c in column if c is not None] for column in zip(*chosen, strict=True)) if chosen else ([], [])
-    )
     return {
         "sentence": sentence(context, context.headline),
         "ratio": ratio_sentence(context.headline, context.teachers),
         "roles": [_role(context, network) for network in context.variants],
         "chosen": chosen,
-        "at_steps": at_steps,
-        "at_time": at_time,
+        "at_steps": [steps for steps, _ in chosen if steps is not None],
+        "at_time": [time for _, time in chosen if time is not None],
         "common": _common,
         "own": _own,
     }
