@@ -144,6 +144,7 @@ def check_model(page: Page, values: dict[str, Any]) -> None:
         assert recipe.named(values["stage"]), f"{model} has no stage {values['stage']}"
     for path in (*([values["table"]] if values.get("table") else ()), *(values.get("inputs") or ())):
         page.require(str(path))
+    load_plugins(str(page.folder / each) for each in values["plugins"] or [] if (page.folder / each).exists())
     if values.get("metrics"):
         METRICS.optional(names(values["metrics"]))
     if values["out"]:
@@ -171,9 +172,7 @@ def check_list(page: Page, values: dict[str, Any]) -> None:
             load_recipe(name)
         return
     registry = find_kind(kind).registry()
-    for plugin in values["plugins"] or []:
-        if (page.folder / plugin).exists():
-            load_plugins([str(page.folder / plugin)])
+    load_plugins(str(page.folder / each) for each in values["plugins"] or [] if (page.folder / each).exists())
     if name and not is_placeholder(name) and not name.startswith("example_"):
         registry.describe(name)
 
