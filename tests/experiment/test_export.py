@@ -103,7 +103,7 @@ def test_exporting_a_teacher_and_again(run_folder: Path, tmp_path: Path) -> None
     assert report["differing_pixels"] == 0
     assert report["cases"] == 5
     written = (tmp_path / "t.onnx").stat().st_mtime_ns
-    again = segdistill("export", f"{run_folder}:teacher", "-o", tmp_path / "t.onnx")
+    again = segdistill("export", run_folder, "--stage", "teacher", "-o", tmp_path / "t.onnx")
     assert again.code == 0
     assert (tmp_path / "t.onnx").stat().st_mtime_ns == written
     assert "5 test cases" in again.out
