@@ -89,12 +89,8 @@ def test_help(command: tuple[str, ...]) -> None:
         env={"COLUMNS": "80", "PYTHONPATH": str(ROOT / "src"), "PATH": ""},
     )
     assert wrong_words(shown.stdout) == []
-<<<<<<< HEAD
     listed = shown.stdout.partition("Commands:")[2]
     assert "..." not in listed, "a line is cut"
-=======
-    assert "..." not in shown.stdout.partition("Commands:")[2]  # no entry is cut
->>>>>>> 27b1e1a (Plain words in the run; a runnable example of the front door)
 
 
 def test_the_test_can_fail() -> None:

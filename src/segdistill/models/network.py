@@ -119,11 +119,7 @@ class Network(nn.Module):
         self.feature_info = []
 
     def check(self, image: Tensor) -> None:
-<<<<<<< HEAD
         """Refuses a batch that the network cannot take; checks nothing while the network is exported or compiled.
-=======
-        """Refuses a batch that the network cannot take; does nothing while the network is exported or compiled.
->>>>>>> 27b1e1a (Plain words in the run; a runnable example of the front door)
 
         Raises:
             InputError: not four axes, another number of channels, a size that is too small or not a multiple of
