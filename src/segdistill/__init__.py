@@ -3,6 +3,19 @@
 `run`, `evaluate`, `compare`, `predict` and `load_model` do what the commands of the same names do. Parts (networks,
 losses, methods, weightings, metrics, datasets, report sections) are built by `create_*`, added by `register_*` and
 listed by `list_*`. Importing this module loads none of their dependencies; torch is loaded when it is needed.
+
+>>> import pathlib, tempfile
+>>> import numpy as np
+>>> import segdistill
+>>> network = segdistill.create_network("simplified_unet", in_channels=1, widths=[2, 4])
+>>> recipe = {"data": {"dataset": "phantom", "phantoms": 30, "size": 32, "channels": 1},
+...           "stages": {"net": {"model": {"name": "simplified_unet", "widths": [2, 4]}}}}
+>>> out = pathlib.Path(tempfile.mkdtemp()) / "run"
+>>> result = segdistill.run(recipe, out=out, epochs=1, device="cpu", progress=False)
+>>> result.stage("net").predict(np.zeros((40, 60), np.uint8)).mask.shape
+(40, 60)
+>>> len(result.metrics), segdistill.evaluate(out, stage="net").record.cases
+(5, 5)
 """
 
 from __future__ import annotations

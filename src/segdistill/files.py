@@ -26,7 +26,7 @@ _REMEDIES = {
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; renames it to `path` when the block succeeds, removes it when not.
+    """Gives a temporary path beside `path`; renames it to `path` if the block succeeds, else removes it.
 
     Raises:
         InputError: the folder cannot be made or written, or the disk is full.
@@ -60,7 +60,7 @@ def _beside(path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    except OSError as error:  # of the hidden name, which says nothing to a user
+    except OSError as error:  # it names the hidden file, which a user does not know
         raise _refusal(path, error) from error
     os.close(handle)
     return Path(name)
@@ -69,7 +69,7 @@ def _beside(path: Path) -> Path:
 def _refusal(path: Path, error: OSError) -> InputError:
     try:
         blocking = next((above for above in path.parents if above.is_file()), None)
-    except OSError:  # not even to be looked at
+    except OSError:  # access is denied
         blocking = None
     if blocking is not None:
         return InputError(f"cannot write {path}: {blocking} is a file, not a folder")

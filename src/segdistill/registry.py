@@ -259,15 +259,3 @@ def near_names(name: str, known: Iterable[str]) -> str:
     if near:
         return "did you mean " + ", ".join(f"'{n}'" for n in near) + "?"
     return "known: " + (", ".join(sorted(known)) or "none")
-
-
-def build(kind: str, registry: Mapping[str, Callable[..., T]], name: str, options: Mapping[str, Any]) -> T:
-    """Calls `registry[name](**options)`; for plain dicts, until `Registry` has replaced the last one.
-
-    >>> build("number", {"float": float}, "flaot", {})
-    Traceback (most recent call last):
-    segdistill.errors.InputError: unknown number 'flaot': did you mean 'float'?
-    """
-    if name not in registry:
-        raise InputError(f"unknown {kind} '{name}': {near_names(name, registry)}")
-    return call(f"{kind} '{name}'", registry[name], options)

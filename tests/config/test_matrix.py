@@ -129,7 +129,7 @@ def test_failed_cells_are_listed_and_the_others_go_on(finished: tuple[Path, Any]
     run = path.parent / "runs" / "m"
     assert answer.code == 4
     assert answer.line.startswith("2 trainings failed (wild@0, wild@1): wild@0: ")
-    assert answer.line.endswith("run the same command again to try these once more")
+    assert answer.line.endswith("run the same command again to repeat these")
     facts = json.loads((run / "run.json").read_text())
     assert facts["stages"] == ["big", "baseline@0", "kd@0", "baseline@1", "kd@1"]
     assert list(facts["failed"]) == ["wild@0", "wild@1"]

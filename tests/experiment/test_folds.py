@@ -112,7 +112,7 @@ def test_a_failed_training_does_not_stop_the_other_folds(tmp_path: Path) -> None
     assert answer.line.startswith(
         "trainings failed in 2 of 2 folds (1, 2): fold 1: 1 trainings failed (wild): wild: "
     )
-    assert answer.line.endswith("run the same command again to try these once more")
+    assert answer.line.endswith("run the same command again to repeat these")
     kept = json.loads((folder / "folds.json").read_text())
     assert kept["finished"] == [1, 2]
     assert list(kept["stages"]) == ["net"]

@@ -179,10 +179,11 @@ def test_environments_that_differ() -> None:
         return Page(page_of(replace(made, stages=stages))).text
 
     same = {"torch": "2.13", "threads": "2"}
-    other = {"torch": "2.11", "threads": "2", "changed on the way": "torch was 2.9, is 2.11"}
+    other = {"torch": "2.11", "threads": "2", "changed during training": "torch was 2.9, is 2.11"}
     assert "All on what is listed above." in shown(same, same)
-    assert "Network torch changed on the way teacher 2.11 torch was 2.9, is 2.11 student 2.13 —" in shown(
-        other, same
+    assert (
+        "Network torch changed during training teacher 2.11 torch was 2.9, is 2.11 student 2.13 —"
+        in shown(other, same)
     )
-    assert "Network torch changed on the way teacher 2.11" in shown(other, other)
+    assert "Network torch changed during training teacher 2.11" in shown(other, other)
     assert "What the networks were trained on" not in shown({}, {})

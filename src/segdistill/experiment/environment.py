@@ -1,4 +1,4 @@
-"""The machine and the versions that a result was made with."""
+"""The machine and the software versions of a result."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from segdistill.files import write_json
 from segdistill.runtime.machine import machine, versions
 
 ENVIRONMENT = "environment.json"
-"""In the folder of a run that of its last call, in the folder of a stage that of its training."""
+"""In a run's folder that of its last call, in a stage's folder that of its training."""
 
-CHANGED = "changed on the way"
+CHANGED = "changed during training"
 PACKAGES = ("torch", "numpy", "lightning-fabric", "albumentations", "onnxruntime", "Pillow")
 
 
@@ -46,15 +46,15 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def record_environment(folder: Path, now: dict[str, str], goes_on: bool) -> None:
-    """Writes what a stage is trained on; where an interrupted training goes on, also what changed in between.
+    """Writes the environment of a stage; of an interrupted training also what changed in between.
 
     >>> import tempfile
     >>> stage = Path(tempfile.mkdtemp())
     >>> record_environment(stage, {"threads": "2"}, goes_on=False)
     >>> record_environment(stage, {"threads": "1"}, goes_on=True)
-    >>> read_json(stage / ENVIRONMENT)["changed on the way"]
+    >>> read_json(stage / ENVIRONMENT)["changed during training"]
     'threads was 2, is 1'
     """
     before = read_json(folder / ENVIRONMENT) if goes_on else {}
-    told = [text for text in (before.get(CHANGED), *differences(before, now)) if text]
-    write_json(folder / ENVIRONMENT, now | ({CHANGED: "; ".join(told)} if told else {}))
+    changes = [text for text in (before.get(CHANGED), *differences(before, now)) if text]
+    write_json(folder / ENVIRONMENT, now | ({CHANGED: "; ".join(changes)} if changes else {}))

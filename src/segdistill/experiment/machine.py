@@ -1,4 +1,4 @@
-"""Where a recipe runs: one laptop core or many devices, by Lightning Fabric."""
+"""The devices of a run, by Lightning Fabric: one laptop core or many devices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEVICES = ("auto", "cpu", "gpu")
 
 @dataclass(frozen=True)
 class Machine:
-    """Device and counts in Lightning Fabric's words.
+    """Device, devices per node and nodes, as Lightning Fabric names them.
 
     Raises:
         InputError: an unknown device, or fewer than one.
@@ -42,7 +42,7 @@ class Machine:
         return self.devices * self.nodes
 
     def resolve(self) -> torch.device:
-        """The kind of device that is meant, once it is known what there is.
+        """The device that "auto", "cpu" or "gpu" means on this machine.
 
         Raises:
             InputError: the device does not exist here.
@@ -56,7 +56,7 @@ class Machine:
 
 
 def make_fabric(machine: Machine, precision: str, network: str | None = None) -> Fabric:
-    """A Fabric that is not launched yet; `precision` is a setting of a recipe, `network` the name of what is trained.
+    """A Fabric that is not launched yet, for a precision setting of a recipe and a network's name.
 
     Raises:
         InputError: the devices do not exist here.
@@ -64,10 +64,7 @@ def make_fabric(machine: Machine, precision: str, network: str | None = None) ->
     >>> make_fabric(Machine("cpu"), "fp32").world_size
     1
     """
-    for name in (
-        "lightning.fabric",
-        "lightning_fabric",
-    ):  # what it tells at level INFO is in environment.json
+    for name in ("lightning.fabric", "lightning_fabric"):  # environment.json has what it logs at level INFO
         logging.getLogger(name).setLevel(logging.WARNING)
     device = machine.resolve()
     try:
@@ -83,7 +80,7 @@ def make_fabric(machine: Machine, precision: str, network: str | None = None) ->
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that prepares, tells and writes; known before processes are connected.
+    """Whether this is the process that prepares, reports and writes; known before processes are connected.
 
     >>> is_first_process()
     True

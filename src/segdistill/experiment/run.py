@@ -1,4 +1,4 @@
-"""Runs a recipe: data, stages, evaluation, report, model file. Run again, it continues where it stopped."""
+"""Runs a recipe: data, stages, evaluation, report, model file. The same call again continues where it stopped."""
 
 from __future__ import annotations
 
@@ -55,22 +55,23 @@ TOO_LITTLE_MEMORY = "the device has too little memory: lower batch_size (and rai
 def train_all(
     recipe: Recipe, names: Sequence[str], train: Callable[[str], Iterator[Event]], machine: Machine
 ) -> Generator[Event, None, dict[str, str]]:
-    """Trains stages in order; those that may fail, and fail by their numbers or for want of memory, are passed over.
+    """Trains stages in order; one that may fail is skipped when its loss is NaN or memory runs out.
 
-    So are those that need a failed one. On several devices nothing may fail, since the processes could not agree on it.
+    Stages that need a failed one are skipped, too. On several devices any failure ends the run, since the processes
+    could not agree on it.
 
     Returns:
         Failed stage -> why.
 
     Raises:
-        TrainingStopped: a stage that must not fail has.
+        TrainingStopped: a stage that may not fail has failed.
     """
     failed: dict[str, str] = {}
     for name in names:
         lost = [other for other in recipe.needs(name) if other in failed]
         if lost:
             failed[name] = f"it needs {', '.join(lost)}"
-            yield Event(f"stage {name}: passed over, since {failed[name]}")
+            yield Event(f"stage {name}: skipped, since {failed[name]}")
             continue
         try:
             yield from train(name)
@@ -88,7 +89,7 @@ def train_all(
 
 
 def memory_error(error: RuntimeError) -> str | None:
-    """What to do about an error for want of memory; None for any other.
+    """The advice for an out-of-memory error; None for any other error.
 
     >>> memory_error(RuntimeError("shapes do not fit")) is None
     True
@@ -98,23 +99,9 @@ def memory_error(error: RuntimeError) -> str | None:
     return TOO_LITTLE_MEMORY if is_one or "not enough memory" in words else None
 
 
-def tell_failed(failed: dict[str, str]) -> None:
-    """Ends a run of which some trainings failed.
-
-    Raises:
-        CasesFailed: names them.
-    """
-    if failed:
-        first, why = next(iter(failed.items()))
-        raise CasesFailed(
-            f"{len(failed)} trainings failed ({', '.join(failed)}): {first}: {why}; the others are done: run the same "
-            "command again to try these once more"
-        )
-
-
 @dataclass(frozen=True)
 class _Run:
-    """A recipe, its cases, and the folder that it fills."""
+    """A recipe, its cases, and the folder of the run."""
 
     recipe: Recipe
     loaded_cases: LoadedCases
@@ -168,8 +155,11 @@ def run(
         TrainingStopped: a loss was NaN or infinite.
         CasesFailed: all trainings failed.
 
-    >>> import segdistill
-    >>> result = segdistill.run("distill", data="my-images", size=256, epochs=40)  # doctest: +SKIP
+    >>> run("distil")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: unknown recipe 'distil': did you mean 'distill'?
+
+    >>> result = run("distill", data="my-images", size=256, epochs=40)  # doctest: +SKIP
     >>> result.student.predict("picture.png").mask, result.report, result.verdict  # doctest: +SKIP
     """
     if isinstance(recipe, Recipe):
@@ -209,17 +199,17 @@ def _has_all_parts(recipe: Recipe) -> bool:
 def run_recipe(
     recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None = None
 ) -> Iterator[Event]:
-    """Trains, evaluates, reports and exports; works as it is consumed.
+    """Trains, evaluates, reports and exports, step by step as its events are consumed; see `run`.
 
-    With several devices every process runs this. The first one prepares, evaluates, reports and tells; the others
-    only train, and give no events.
+    With several devices every process calls this. The first one prepares, evaluates and reports; the others only train
+    and give no events.
 
     Args:
-        recipe: what to do.
-        source: a cases.csv or a dataset's folder; None where the recipe makes or finds its own data.
-        folder: of the run; holds everything that the run leaves.
+        recipe: what to run.
+        source: a cases.csv or a dataset's folder; None where the recipe names or draws its data.
+        folder: of the run.
         machine: device, number of devices, nodes.
-        stages: train only these and their teachers; None for those that the recipe runs by default.
+        stages: train these and their teachers; None for those that the recipe runs by default.
 
     Raises:
         InputError: data, recipe or folder cannot be used.
@@ -242,7 +232,7 @@ def _import_paths(recipe: Recipe) -> Iterator[str]:
 
 
 def _look(recipe: Recipe, stages: list[str] | None) -> Iterator[Event]:
-    """Checks the parts before anything else, and warns; once, however many folds there are."""
+    """Checks the parts first, once for all folds, and gives warnings."""
     chosen = recipe.chosen(stages)
     check_parts(recipe, chosen)
     for line in recipe_warnings(recipe, chosen):
@@ -262,8 +252,8 @@ def _run(
     fabric = make_fabric(machine, recipe.fit_settings(chosen[0]).precision, first_stage.model.name)
     with only_writer(folder) if first else nullcontext():
         if not first:
-            fabric.launch()  # waits for the first process, which launches when the data lies ready
-            fabric.barrier()  # of a further fold they are connected already
+            fabric.launch()  # waits for the first process, which launches when the data is prepared
+            fabric.barrier()  # in a further fold they are connected already
         run = yield from _prepare(recipe, chosen, source, folder)
         if first:
             fabric.launch()
@@ -273,13 +263,18 @@ def _run(
         done = [name for name in chosen if name not in failed]
         if first and done:
             yield from _conclude(run, done, fabric, failed)
-        tell_failed(failed)
+        if failed:
+            name, why = next(iter(failed.items()))
+            raise CasesFailed(
+                f"{len(failed)} trainings failed ({', '.join(failed)}): {name}: {why}; the others are done: run the "
+                "same command again to repeat these"
+            )
 
 
 def _prepare(
     recipe: Recipe, chosen: list[str], source: Path | None, folder: Path
 ) -> Generator[Event, None, _Run]:
-    """Cases and the prepared store, which lies beside the runs so that they share it."""
+    """Cases and the prepared store, which is in the parent folder so that runs share it."""
     with removing_phantoms_on_error(recipe.data, folder):
         loaded_cases = load_cases(recipe.data, source, folder)
         yield Event(f"{loaded_cases.name}: {len(loaded_cases.cases)} cases, {loaded_cases.split}")
@@ -303,7 +298,7 @@ def _prepare(
 
 
 def _write_facts(run: _Run, fabric: Fabric) -> None:
-    """What is known before training: environment, resolved recipe, cases, and where they come from."""
+    """Writes what is known before training: environment, resolved recipe, cases, data."""
     recipe, folder = run.recipe, run.folder
     precision = choose_precision(recipe.fit.precision, fabric.device)
     write_json(folder / ENVIRONMENT, environment(fabric.device, precision, fabric.world_size))
@@ -336,7 +331,7 @@ def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
     inputs, precision = run.inputs(name), run.precision(name, fabric)
     yield from measure_equal_time(inputs, fabric, precision)
     fingerprint = inputs.fingerprint(precision)  # once: it reads the weights of all teachers
-    # decided by one process: what it then changes in the folder must not lead another one elsewhere
+    # one process decides: what it then writes must not change the decision of another
     finished = fabric.is_global_zero and is_finished(inputs.folder, fingerprint)
     if fabric.broadcast(finished):
         yield Event(f"stage {name}: finished before, nothing changed")
@@ -344,7 +339,7 @@ def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
     if goes_on(inputs.folder, fingerprint):
         now = environment(fabric.device, precision, fabric.world_size)
         for line in differences(read_json(inputs.folder / ENVIRONMENT), now):
-            yield Event(f"warning: stage {name}: {line}: what is continued will not be bit-identical")
+            yield Event(f"warning: stage {name}: {line}: the continued training will not be bit-identical")
     if fabric.world_size == 1:
         fabric = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
     rows: list[dict[str, float]] = []
@@ -370,7 +365,7 @@ def _training_event(name: str, progress: Progress) -> Event:
 
 
 def _conclude(run: _Run, chosen: list[str], fabric: Fabric, failed: dict[str, str]) -> Iterator[Event]:
-    """Evaluates, exports and reports the chosen stages, and those of earlier calls that still fit the recipe."""
+    """Evaluates, reports and exports the chosen stages, and those of earlier calls that are still valid."""
     recipe, folder = run.recipe, run.folder
     shown = [
         name

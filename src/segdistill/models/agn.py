@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.models.blocks import ConvNormAct
+from segdistill.models.blocks import ConvNormAct, enlarge_like
 from segdistill.models.lesion_map import EPSILON, two_sided
 from segdistill.models.network import (
     FeatureInfo,
@@ -21,7 +21,6 @@ from segdistill.models.network import (
     require_widths,
 )
 from segdistill.models.registry import register_network
-from segdistill.models.u2net import enlarge_like
 
 CONVOLUTIONS = (3, 3, 3, 2, 2)
 """Convolutions per stage, finest first."""

@@ -53,6 +53,16 @@ def repeat_channels(image: Tensor, channels: int) -> Tensor:
     return image if image.shape[1] == channels else image.repeat(1, channels, 1, 1)
 
 
+def enlarge_like(x: Tensor, like: Tensor, *, corners: bool = False) -> Tensor:
+    """`x` bilinearly at the height and width of `like`; `corners` aligns the corner pixels' centres.
+
+    >>> enlarge_like(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 5, 3)).shape
+    torch.Size([1, 1, 5, 3])
+    """
+    enlarged: Tensor = F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=corners)
+    return enlarged
+
+
 Block = Callable[[int, int], nn.Module]
 """Builds a block from its input and output channels."""
 
@@ -93,6 +103,23 @@ class DoubleConv(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
         super().__init__(ConvNormAct(inputs, outputs, kernel), ConvNormAct(outputs, outputs, kernel))
+
+
+class PooledMap(nn.Module):
+    """Average pooling to bins x bins cells, 1x1 convolution, batch norm, ReLU, bilinearly back to size.
+
+    >>> PooledMap(8, 4, bins=2).eval()(torch.zeros(1, 8, 5, 7)).shape
+    torch.Size([1, 4, 5, 7])
+    """
+
+    def __init__(self, inputs: int, outputs: int, bins: int = 1) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(bins)
+        self.conv = ConvNormAct(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H, W)."""
+        return enlarge_like(self.conv(self.pool(x)), x)
 
 
 class UpConv(nn.Sequential):

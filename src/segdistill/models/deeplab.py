@@ -8,12 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.models.blocks import ConvNormAct, PointwiseConv
-from segdistill.models.image_pooling import PooledMap, PooledNetwork
-from segdistill.models.network import Output, levels_of, pyramid, pyramid_info, require_positive
+from segdistill.models.blocks import ConvNormAct, PointwiseConv, PooledMap, enlarge_like
+from segdistill.models.network import (
+    Output,
+    PooledNetwork,
+    levels_of,
+    pyramid,
+    pyramid_info,
+    require_positive,
+)
 from segdistill.models.registry import register_network
 from segdistill.models.resnet import ResNet
-from segdistill.models.u2net import enlarge_like
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 """Dilations of the 3x3 convolutions at each output stride."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.errors import InputError, first_line
+from segdistill.models.blocks import enlarge_like
 from segdistill.models.network import FeatureInfo, Network, Output, require_positive
 from segdistill.models.registry import register_network
-from segdistill.models.u2net import enlarge_like
 from segdistill.registry import near_names
 
 NAMES = {

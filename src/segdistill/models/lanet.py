@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from segdistill.models.blocks import enlarge_like
 from segdistill.models.lesion_map import enlarge_probability, lesion_probability, maps_for, two_sided
 from segdistill.models.network import Network, Output, levels_of, pyramid, pyramid_info, require_positive
 from segdistill.models.registry import register_network
 from segdistill.models.resnet import ResNet
-from segdistill.models.u2net import enlarge_like
 
 Spatial = Literal["three_3x3", "original", "off"]
 """Three 3x3 convolutions (LA-Net's release), one of 7x7 (the original CBAM), or none."""

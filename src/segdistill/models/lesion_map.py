@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segdistill.models.u2net import enlarge_like
+from segdistill.models.blocks import enlarge_like
 
 EPSILON = 1e-6
 """How close a probability may come to 0 and 1 before its logit is taken."""

@@ -153,6 +153,19 @@ class Network(nn.Module):
                 )
 
 
+class PooledNetwork(Network):
+    """A network that normalises a map of one cell per image, and so cannot train on one image at a time."""
+
+    def check(self, image: Tensor) -> None:
+        """As `Network.check`; in training it also refuses a batch of one."""
+        super().check(image)
+        if self.training and image.shape[0] == 1 and not torch.compiler.is_compiling():
+            raise InputError(
+                "one image leaves batch normalisation a single value in the branch that pools the whole "
+                "image: train with at least two per batch"
+            )
+
+
 def require_positive(**values: int) -> None:
     """Refuses a count below one, by its name.
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segdistill.models.blocks import ConvNormAct, repeat_channels, stem_channels
-from segdistill.models.image_pooling import PooledMap, PooledNetwork
-from segdistill.models.network import Output, levels_of, pyramid, pyramid_info, require_share
+from segdistill.models.blocks import ConvNormAct, PooledMap, enlarge_like, repeat_channels, stem_channels
+from segdistill.models.network import Output, PooledNetwork, levels_of, pyramid, pyramid_info, require_share
 from segdistill.models.registry import register_network
 from segdistill.models.resnet import ResNet
-from segdistill.models.u2net import enlarge_like
 
 BINS = (1, 2, 3, 6)
 """Cells per side of the pooled maps."""

@@ -6,11 +6,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from segdistill.models.blocks import ConvNormAct
+from segdistill.models.blocks import ConvNormAct, enlarge_like
 from segdistill.models.network import Network, Output, levels_of, pyramid, pyramid_info
 from segdistill.models.registry import register_network
 from segdistill.models.resnet import ResNet
-from segdistill.models.u2net import enlarge_like
 
 CLASSES_OF_THE_UNUSED_HEAD = 21
 

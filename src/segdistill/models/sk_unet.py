@@ -9,8 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.models.blocks import Block, ConvNormAct, Decoder, DoubleConv, Encoder
-from segdistill.models.image_pooling import PooledNetwork
-from segdistill.models.network import Output, pyramid, pyramid_info, require_positive, require_widths
+from segdistill.models.network import (
+    Output,
+    PooledNetwork,
+    pyramid,
+    pyramid_info,
+    require_positive,
+    require_widths,
+)
 from segdistill.models.registry import register_network
 
 

@@ -5,22 +5,11 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.models.blocks import ConvNormAct
+from segdistill.models.blocks import ConvNormAct, enlarge_like
 from segdistill.models.network import Network, Output, pyramid, pyramid_info
 from segdistill.models.registry import register_network
-
-
-def enlarge_like(x: Tensor, like: Tensor, *, corners: bool = False) -> Tensor:
-    """`x` bilinearly at the height and width of `like`; `corners` aligns the corner pixels' centres.
-
-    >>> enlarge_like(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 5, 3)).shape
-    torch.Size([1, 1, 5, 3])
-    """
-    enlarged: Tensor = F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=corners)
-    return enlarged
 
 
 class ResidualU(nn.Module):
