@@ -191,7 +191,7 @@ def cli_page() -> str:
             names = [*option.opts, *option.secondary_opts]
             if option.param_type_name == "argument":
                 names = [option.metavar or str(option.name).upper()]
-            given = "" if option.default in (None, False) else f"`{value(option.default)}`"
+            given = "" if option.default in (None, False, "") else f"`{value(option.default)}`"
             is_switch = option.default is True
             shown = f"`{names[0]}`" if is_switch else given
             rows.append(

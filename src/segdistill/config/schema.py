@@ -103,7 +103,7 @@ class DataRecipe(Strict):
     dataset: str | None = None
     """Dataset whose adapter indexes the folder; a case table needs none."""
     table: str | None = None
-    """Case table or folder, relative to the file of the recipe; --data on the command line wins."""
+    """Case table or folder, relative to the file of the recipe; `--data` replaces it."""
     size: int | list[int] = 256
     """Side, or [height, width], of the network's images in pixels."""
     colour: Literal["grey", "rgb"] = "grey"
@@ -279,7 +279,7 @@ class TeacherRecipe(Strict):
     stage: str = ""
     """Name of the stage; by default the name of the entry."""
     weight: float = Field(default=1.0, ge=0)
-    """Weight of the teacher's loss; with fixed weighting."""
+    """Weight of the teacher's losses, for the weighting `fixed`."""
     labels: list[str] = Field(default_factory=list)
     """Labels of the images that it teaches with routing by_class; all by default."""
     out_of_fold: bool = False
@@ -360,7 +360,7 @@ class StageRecipe(Strict):
     combine: Literal["losses", "predictions"] = "losses"
     """Weight the losses of the teachers, or first combine their predictions into one (AMTD)."""
     sites: list[str] | None = Field(default=None, min_length=1)
-    """Sites whose cases it trains and validates on; tested are all."""
+    """Sites whose cases it trains and validates on; it is tested on all of them."""
     seed: int | None = None
     """Seed of the first weights and of the views, instead of the recipe's."""
     variant: str | None = None
@@ -368,7 +368,7 @@ class StageRecipe(Strict):
     joint: JointSettings | None = None
     """How the label of an image is learned; for the tasks joint and distillation."""
     locations: float | None = Field(default=None, ge=0, le=1)
-    """Stands for data.locations."""
+    """Replaces data.locations for this stage."""
     starts_from: str | None = None
     """Stage whose trained weights it begins with."""
     load_fex: bool = True
@@ -531,7 +531,7 @@ class Recipe(Strict):
     evaluation: EvaluationRecipe = EvaluationRecipe()
     """How stages are measured on the test cases."""
     folds: int | None = Field(default=None, ge=2)
-    """Number of folds of a cross-validation; of data.split val and seed count then."""
+    """Number of folds of a cross-validation, which uses only `val` and `seed` of data.split."""
     only_folds: list[int] = Field(default_factory=list)
     """The folds of the cross-validation to run, from 1; empty for all."""
     plugins: list[str] = Field(default_factory=list)
@@ -705,7 +705,7 @@ class RecipeFile(Recipe):
     """The keys of a recipe's file: those of `Recipe`, and those that are written out as stages before it is checked."""
 
     base: str | None = None
-    """Recipe, or file, whose content this one changes."""
+    """Name or file of the recipe that this one changes."""
     seeds: list[int] = Field(default_factory=list)
     """Train every stage once per seed; stages are then called NAME@SEED."""
     matrix: MatrixRecipe | None = None

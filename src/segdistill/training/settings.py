@@ -37,12 +37,12 @@ class ScheduleSettings(_Settings):
 
     name: Literal["constant", "plateau", "one_cycle", "cyclic", "polynomial"] = "one_cycle"
     """`plateau` lowers the rate when the loss (of validation, if any) does not improve; `one_cycle` warms up and
-    anneals to nearly zero; `cyclic` goes up and down again and again (AMTD); `polynomial` is lr (1 - t/T)^power over
+    anneals to nearly zero; `cyclic` rises and falls repeatedly (AMTD); `polynomial` is lr (1 - t/T)^power over
     all T steps (LightVessel)."""
     factor: float = Field(default=0.1, gt=0, lt=1)
     """plateau: multiplies the rate."""
     patience: int = Field(default=3, ge=0)
-    """plateau: epochs without a lower loss before that."""
+    """plateau: epochs without a lower loss before the rate is lowered."""
     warm_up: float = Field(default=0.3, gt=0, lt=1)
     """one_cycle: share of the steps that warm up."""
     lowest: float = Field(default=1e-6, gt=0)
@@ -83,16 +83,16 @@ class FitSettings(_Settings):
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of a network's gradient; no clipping by default."""
     early_stop: int | None = Field(default=None, ge=1)
-    """Epochs without improvement after which training ends; never by default."""
+    """Training ends after this many epochs without improvement; never by default."""
     select: Literal["auto", "best", "last"] = "auto"
     """Keep the weights of the `best` epoch by validation score, or of the `last`; `auto` keeps the last where the
     schedule ends at a rate of zero. Without validation cases the last are kept."""
     views: int | None = Field(default=None, ge=1)
     """Number of different augmentations of a case; a new one per epoch by default."""
     augment: str = "light"
-    """Augmentation preset (data/augment.py)."""
+    """Augmentation: `none`, `light`, `lightbtseg`, `usseg`, `amtd`, `lanet`, `lanet_crop` or `vessel`."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
-    """Most seconds of work that a kill loses; every epoch also ends with a checkpoint."""
+    """Seconds between checkpoints; every epoch also ends with one."""
     workers: int | None = Field(default=None, ge=0)
     """Threads that prepare batches; by default the cores that the network leaves free."""
 

@@ -314,7 +314,7 @@ def _parts(folder: Path, root: Path) -> tuple[str, ...]:
 
 
 def _require_one(path: Path, units: Sequence[_Unit], labels: str, groups: str) -> None:
-    """Refuses folders side by side that look like data sets of their own, unless the user has said what they are."""
+    """Refuses folders side by side that look like data sets of their own, unless the user has named what they are."""
     root = _common([unit.folder for unit in units])
     names = [part for unit in units for part in _without_split(_parts(unit.folder, root))[1][:1]]
     unknown = [name for name in dict.fromkeys(names) if not (_LABEL.search(name) or _is_site_or_person(name))]
