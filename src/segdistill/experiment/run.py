@@ -282,8 +282,8 @@ def _prepare(
             yield Event(note)
         if note := levels_note(loaded_cases.cases):
             yield Event(note)
-        for leak in loaded_cases.leaks[:1]:
-            yield Event(f"warning: {len(loaded_cases.leaks)} leaks between the splits, such as {leak}")
+        for line in loaded_cases.warnings:
+            yield Event(f"warning: {line}")
         for name in chosen:
             require_cases(recipe, name, loaded_cases.cases)
     yield Event("preparing images")
