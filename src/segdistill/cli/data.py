@@ -86,7 +86,9 @@ def index(
     _keep(former, out)
     findings += found.findings
     findings += [item for item in result.findings if not (group and item.is_grouping)]
-    _report(sorted(findings, key=lambda item: LEVELS.index(item.level)), as_json, len(cases), out, found.unused)
+    _report(
+        sorted(findings, key=lambda item: LEVELS.index(item.level)), as_json, len(cases), out, found.unused
+    )
 
 
 def _keep(former: bytes | None, table: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from segdistill.config.schema import DataRecipe, SplitRecipe
 from segdistill.data.case import Case, empty_references, name_values, select
-from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.check import large_groups
+from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.duplicates import Pair, find_duplicates, group_duplicates
 from segdistill.data.leaks import Leak, leaks, require_no_shared_groups
 from segdistill.data.levels import is_scaled, with_levels
