@@ -41,6 +41,23 @@ class MissingExtra(InputError):
         super().__init__(f"{what} needs the extra '{extra}': pip install 'segdistill[{extra}]'")
 
 
+TOO_LITTLE_MEMORY = "the device has too little memory: lower batch_size (and raise accumulate) or size"
+_WORDS_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "failed to allocate memory")
+
+
+def memory_error(error: BaseException) -> str | None:
+    """What to do about an error for want of memory, of whatever library; None for any other.
+
+    >>> memory_error(RuntimeError("shapes do not fit")) is None
+    True
+    >>> memory_error(MemoryError())[:34]
+    'the device has too little memory: '
+    """
+    words = str(error).lower()
+    is_one = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
+    return TOO_LITTLE_MEMORY if is_one or any(part in words for part in _WORDS_OF_MEMORY) else None
+
+
 @contextmanager
 def needs(what: str, extra: str) -> Iterator[None]:
     """Turns a missing module inside the block into one line that names the extra to install; no extra: lets it pass.

@@ -65,7 +65,7 @@ class Record:
 
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedRecord(f"{source} is damaged ({error}): delete it and write it again") from error
         version = content.pop(_VERSION, None) if isinstance(content, dict) else None
         if type(version) is not int:

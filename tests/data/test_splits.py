@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from segdistill.data.case import Case
 from segdistill.data.duplicates import Pair, group_duplicates
-from segdistill.data.leaks import leaks, require_no_leaks
-from segdistill.data.splits import hold_out, k_fold, unstratified
+from segdistill.data.leaks import leaks, require_no_shared_groups
+from segdistill.data.splits import hold_out, k_fold, unstratified, without_foreground
 from segdistill.errors import InputError
 
 
@@ -161,9 +161,9 @@ def test_leaks_are_named() -> None:
         ("group", "a", "b"),
         ("near", "a", "c"),
     ]
-    with pytest.raises(InputError, match=r"leaks \(2\): the same group in train and test: a\.png and b\.png"):
-        require_no_leaks(cases, pairs)
-    require_no_leaks(cases[2:], pairs)
+    with pytest.raises(InputError, match=r"leaks \(1\): the same group in train and test: a\.png and b\.png"):
+        require_no_shared_groups(cases)
+    require_no_shared_groups(cases[2:])
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
@@ -183,3 +183,18 @@ def test_grouping_is_the_transitive_closure(links: list[tuple[int, int]]) -> Non
                 todo += neighbours[here]
         same = {i for i in range(10) if grouped[i].group_key == grouped[start].group_key}
         assert same == reached
+
+
+def test_a_split_without_foreground_is_told() -> None:
+    mask = (Path("m.png"),)
+    cases = [Case(f"{n}", Path(f"{n}.png"), masks=mask, split="train" if n < 6 else "test") for n in range(9)]
+    assert without_foreground(cases, {"8"}) == []
+    (line,) = without_foreground(cases, {"6", "7", "8"})
+    assert line.startswith("none of the 3 test cases has any foreground")
+
+
+def test_lesions_are_in_every_split() -> None:
+    cases = [Case(f"{n}", Path(f"{n}.png"), masks=(Path("m.png"),)) for n in range(40)]
+    empty = {f"{n}" for n in range(4, 40)}
+    for seed in range(10):
+        assert without_foreground(hold_out(cases, seed=seed, empty=empty), empty) == []

@@ -59,8 +59,8 @@ def index(
 
     Every file is checked first; with errors nothing is written (exit code 2).
     """
-    from segdistill.data.check import run_check
-    from segdistill.data.duplicates import group_duplicates
+    from segdistill.data.check import LEVELS, run_check
+    from segdistill.data.duplicates import group_duplicates, keep_apart
     from segdistill.data.index import index_folder
     from segdistill.data.table import write_cases
     from segdistill.errors import InputError
@@ -79,14 +79,16 @@ def index(
         result = run_check(cases, progress, require_reference=not unlabelled)
     if result.errors:
         _refuse([*result.findings, *found.findings], len(cases), as_json, found.unused)
-    if group:
-        cases = group_duplicates(cases, result.pairs)
-    cases = _split(cases, split, test, val, folds, fold, seed)
+    cases = group_duplicates(cases, result.pairs) if group else keep_apart(cases, result.pairs)
+    cases, findings = _split(cases, split, test, val, folds, fold, seed)
     former = out.read_bytes() if out.is_file() else None
     write_cases(cases, out)
     _keep(former, out)
-    findings = [item for item in result.findings if not (group and item.is_grouping)]
-    _report([*found.findings, *findings], as_json, len(cases), out, found.unused)
+    findings += found.findings
+    findings += [item for item in result.findings if not (group and item.is_grouping)]
+    _report(
+        sorted(findings, key=lambda item: LEVELS.index(item.level)), as_json, len(cases), out, found.unused
+    )
 
 
 def _keep(former: bytes | None, table: Path) -> None:
@@ -169,21 +171,28 @@ for each in (index, check, show, pack):
 
 def _split(
     cases: Sequence[Case], method: str, test: float, val: float, folds: int, fold: int, seed: int
-) -> list[Case]:
-    from segdistill.data.splits import hold_out, k_fold, unstratified
+) -> tuple[list[Case], list[Finding]]:
+    """The cases with their splits, and warnings about these."""
+    from segdistill.data.case import empty_references
+    from segdistill.data.check import Finding
+    from segdistill.data.splits import hold_out, k_fold, unstratified, without_foreground
     from segdistill.errors import InputError
 
+    if method == "none":
+        return list(cases), []
+    empty = empty_references(cases)
     if method == "hold-out":
         if not (test >= 0 and val >= 0 and test + val < 1):
             raise InputError(
                 f"--test {test:g} and --val {val:g}: give shares that leave some cases to train on"
             )
-        return hold_out(cases, {"train": 1 - test - val, "val": val, "test": test}, seed)
-    if method == "k-fold":
-        return k_fold(cases, folds, fold, seed, val)
-    if method == "paper":
-        return unstratified(cases, test, seed)
-    return list(cases)
+        shares = {"train": 1 - test - val, "val": val, "test": test}
+        divided = hold_out(cases, shares, seed, empty=empty)
+    elif method == "k-fold":
+        divided = k_fold(cases, folds, fold, seed, val, empty=empty)
+    else:
+        divided = unstratified(cases, test, seed)
+    return divided, [Finding("warning", (), line) for line in without_foreground(divided, empty)]
 
 
 def _report(

@@ -20,7 +20,7 @@ from segdistill.cli.predict import predict
 from segdistill.cli.reproduce import reproduce
 from segdistill.cli.run import run
 from segdistill.cli.shared import add_command
-from segdistill.errors import InputError, SegdistillError
+from segdistill.errors import InputError, SegdistillError, memory_error
 from segdistill.plugins import PluginWarning, use_installed
 
 INTERRUPTED = "interrupted; run the same command again to continue"
@@ -67,10 +67,10 @@ def main() -> None:
         except OSError as error:  # refused by the system: a full disk, a missing permission
             place = f"{error.filename}: " if error.filename else ""
             _stop(f"{place}{error.strerror or error}", InputError.exit_code)
-        except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for this
+        except Exception as error:
+            if (advice := memory_error(error)) is None:
                 raise
-            _stop("the device has too little memory: lower batch_size (and raise accumulate) or size", 2)
+            _stop(advice, InputError.exit_code)
         except KeyboardInterrupt:
             _stop(INTERRUPTED, 130)
         except SystemExit as stop:

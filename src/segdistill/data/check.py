@@ -88,7 +88,8 @@ def run_check(
     Errors: a file that is missing, empty, truncated or no image; an image without mask, unless it is labelled normal;
     sizes that differ; a
     mask that is a photo; a volume's mask of another geometry or with labels beyond those declared; a series with
-    missing or double slices; a repeated id; a leak between train, val and test. Warnings: an empty mask in a
+    missing or double slices; a repeated id; a group in several splits. Warnings: copies in several splits; an empty
+    mask in a
     labelled class other than "normal"; an empty box; copies of one picture that are not grouped, or whose labels
     differ; volumes whose slices lie in different planes; a volume's mask that does not state where it lies. Notes:
     counts; masks that lie less than a thousandth of a voxel beside their volume; tilted series.
@@ -116,10 +117,14 @@ def run_check(
                 progress(done, len(cases))
     findings += [*_planes(volumes), *_tilts(volumes), *_misfits(volumes)]
     pairs = find_pairs(names, prints)
-    findings += _copies(cases, pairs) + _large_groups(cases, pairs)
+    findings += _copies(cases, pairs) + large_groups(cases, pairs)
     found_leaks = leaks(cases, pairs)
     findings += [
-        Finding("error", (leak.first.id, leak.second.id), f"leak: {leak}: group them and split again")
+        Finding(
+            "error" if leak.kind == "group" else "warning",
+            (leak.first.id, leak.second.id),
+            f"leak: {leak}: give them one group and one split, or leave one out",
+        )
         for leak in found_leaks
     ]
     findings += _counts(cases, pairs)
@@ -282,8 +287,14 @@ def _misfits(volumes: Sequence[tuple[Case, Geometry, list[Misfit]]]) -> list[Fin
     return findings
 
 
-def _large_groups(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
-    """Copies of one picture come in twos and threes: a large set of them may be one device's frame, not one patient."""
+def large_groups(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
+    """A warning for each suspiciously large set of copies.
+
+    Copies of one picture come in twos and threes: a large set of them may be one device's frame, not one patient.
+
+    >>> large_groups([], [])
+    []
+    """
     grouped = group_duplicates([replace(case, group="") for case in cases], pairs)
     sizes = Counter(case.group for case in grouped if case.group)
     images = {case.id: case.image for case in cases}

@@ -235,6 +235,18 @@ def group_duplicates(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Case]
     ]
 
 
+def keep_apart(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Case]:
+    """Gives every copy that has no group one of its own, so that a later run does not join it with the others.
+
+    >>> from pathlib import Path
+    >>> table = [Case(name, Path(name)) for name in "abc"]
+    >>> [case.group for case in keep_apart(table, [Pair("a", "c", "near", 0.9)])]
+    ['a', '', 'c']
+    """
+    copies = {name for pair in pairs for name in (pair.first, pair.second)}
+    return [replace(case, group=case.group_key) if case.id in copies else case for case in cases]
+
+
 _PRINTS: dict[str, Fingerprint] = {}
 
 

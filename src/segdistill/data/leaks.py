@@ -65,16 +65,16 @@ def leaks(cases: Sequence[Case], pairs: Sequence[Pair] | None = None) -> list[Le
     return found
 
 
-def require_no_leaks(cases: Sequence[Case], pairs: Sequence[Pair] | None = None) -> None:
-    """Raises InputError when splits share anything; it counts the leaks and names the first files.
+def require_no_shared_groups(cases: Sequence[Case]) -> None:
+    """Raises InputError when a group has cases in several splits; it counts the groups and names the first files.
 
-    Args:
-        cases: the table with `split` set.
-        pairs: as for `leaks`.
+    Copies of pictures are not looked for: who gives a split may know better than a search.
+
+    >>> require_no_shared_groups([])
     """
-    found = leaks(cases, pairs)
+    found = leaks(cases, pairs=())
     if found:
         raise InputError(
-            f"the split leaks ({len(found)}): {found[0]}: put them into one group and split again "
-            "(segdistill data index groups duplicates)"
+            f"the split leaks ({len(found)}): {found[0]}: give all cases of a group one split, or empty the split "
+            "column and let the recipe divide them"
         )

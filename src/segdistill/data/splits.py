@@ -48,6 +48,24 @@ def hold_out(
     return [replace(case, split=chosen[case.group_key]) for case in cases]
 
 
+def without_foreground(cases: Sequence[Case], empty: Collection[str]) -> list[str]:
+    """One line for the test split and for the validation split if they have cases, but none with any foreground.
+
+    >>> from pathlib import Path
+    >>> without_foreground([Case("a", Path("a.png"), masks=(Path("m.png"),), split="test")], {"a"})
+    ['none of the 1 test cases has any foreground, so Dice cannot be measured on them: choose another seed or split']
+    """
+    lines = []
+    for split, lost in (("test", "Dice cannot be measured"), ("val", "the best epoch cannot be found")):
+        members = [case for case in cases if case.split == split]
+        if members and not any(case.is_located and case.id not in empty for case in members):
+            lines.append(
+                f"none of the {len(members)} {split} cases has any foreground, so {lost} on them: "
+                "choose another seed or split"
+            )
+    return lines
+
+
 def k_fold(
     cases: Sequence[Case],
     k: int,

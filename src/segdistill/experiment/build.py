@@ -25,7 +25,7 @@ from segdistill.distillation import (
 from segdistill.distillation.methods.lightvessel import FeatureAutoEncoders, feature_autoencoder
 from segdistill.errors import InputError
 from segdistill.experiment.inputs import StageInputs
-from segdistill.experiment.stage import build_network, load_stage, read_stage
+from segdistill.experiment.stage import build_network, load_stage, read_stage, require_stated_weights
 from segdistill.losses import create_loss
 from segdistill.models.registry import network_facts
 from segdistill.registry import call
@@ -66,6 +66,7 @@ def load_autoencoders(folder: Path, network: nn.Module, name: str) -> FeatureAut
         raise InputError(f"stage {folder.name} is not finished: run its recipe again to continue")
     codes = build_autoencoders(ModelRecipe.model_validate(record.network), network, name)
     load_weights(folder / WEIGHTS, codes)
+    require_stated_weights(folder, record)
     return codes
 
 

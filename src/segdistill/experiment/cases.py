@@ -11,13 +11,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segdistill.config.schema import DataRecipe, SplitRecipe
-from segdistill.data.case import Case, name_values, select
+from segdistill.data.case import Case, empty_references, name_values, select
+from segdistill.data.check import large_groups
 from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.duplicates import Pair, find_duplicates, group_duplicates
-from segdistill.data.leaks import Leak, leaks, require_no_leaks
+from segdistill.data.leaks import Leak, leaks, require_no_shared_groups
 from segdistill.data.levels import is_scaled, with_levels
 from segdistill.data.phantom import write_phantom
-from segdistill.data.splits import hold_out, hold_out_counts, k_fold, leave_one_out, unstratified
+from segdistill.data.splits import (
+    hold_out,
+    hold_out_counts,
+    k_fold,
+    leave_one_out,
+    unstratified,
+    without_foreground,
+)
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
 
@@ -26,13 +34,21 @@ VARIABLE = "SEGDISTILL_DATA"
 
 @dataclass(frozen=True)
 class LoadedCases:
-    """Cases with their splits, and the near-duplicates and leaks among them."""
+    """Cases with their splits, and the near-duplicates and leaks among them.
+
+    Attributes:
+        split: how they were divided, in words.
+        empty: ids of the cases whose reference is empty.
+        warnings: what to know before training.
+    """
 
     name: str
     cases: list[Case]
     pairs: list[Pair]
     leaks: list[Leak]
     split: str
+    empty: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
 
 
 def load_cases(data: DataRecipe, source: Path | None, folder: Path) -> LoadedCases:
@@ -45,31 +61,62 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path) -> LoadedCas
         folder: of the run; synthetic images are written into it.
 
     Raises:
-        InputError: no such data, a site without cases, or a leak that the split method does not allow.
+        InputError: no such data, a site without cases, or one group in several of the table's own splits.
+
+    Groups and splits that a table states are kept: a copy of a picture on the other side is a leak of the result.
     """
     source = Path(data.table) if source is None and data.table is not None else source
     name, found = _find(data, source, folder)
     cases = select(_as_read(found, data, name), sites=data.sites)
-    pairs = find_duplicates(cases)
-    method = _split_method(data, cases, source)
+    pairs, empty = find_duplicates(cases), frozenset(empty_references(cases))
+    divided, words = _divided(data, cases, source, name, pairs, empty)
+    told = _leak_warnings(found_leaks := leaks(divided, pairs))
+    told += [finding.message for finding in large_groups(cases, pairs)]
+    told += without_foreground(divided, empty)
+    return LoadedCases(name, divided, pairs, found_leaks, words, empty, tuple(told))
+
+
+def _leak_warnings(found: list[Leak]) -> list[str]:
+    return [f"{len(found)} leaks between the splits, such as {found[0]}"] if found else []
+
+
+def _divided(
+    data: DataRecipe,
+    cases: list[Case],
+    source: Path | None,
+    name: str,
+    pairs: list[Pair],
+    empty: frozenset[str],
+) -> tuple[list[Case], str]:
+    """The cases with their splits, and how they were divided in one line."""
+    method, split = _split_method(data, cases, source), data.split
     if method == "paper":
-        split = data.split
-        divided = unstratified(cases, test=split.test, seed=split.seed)
         words = f"as the paper: {split.test:.0%} test, unstratified, seed {split.seed}; duplicates not kept together"
-        return LoadedCases(name, divided, pairs, leaks(divided, pairs), words)
+        return unstratified(cases, test=split.test, seed=split.seed), words
     if method == "given":
         for needed in ("train", "test"):
             if not select(cases, split=needed):
                 raise InputError(
                     f"{source or name}: no case has split '{needed}': fill in the column, or use another split.method"
                 )
-        divided, words = cases, "as given in the case table"
-    else:
-        divided, words = _divide(group_duplicates(cases, pairs), data.split, method)
-        if _has_split(cases):
-            words += "; the table's own split is not used (data.split.method=given takes it)"
-    require_no_leaks(divided, pairs)
-    return LoadedCases(name, divided, pairs, [], words)
+        require_no_shared_groups(cases)
+        return cases, "as given in the case table"
+    if source is not None and source.is_file():
+        pairs = _not_separated(cases, pairs)
+    divided, words = _divide(group_duplicates(cases, pairs), split, method, empty)
+    if _has_split(cases):
+        words += "; the table's own split is not used (data.split.method=given takes it)"
+    return divided, words
+
+
+def _not_separated(cases: list[Case], pairs: list[Pair]) -> list[Pair]:
+    """Without the pairs that a table keeps apart, since both of their cases have a group in it and these differ."""
+    groups = {case.id: case.group for case in cases}
+    return [
+        pair
+        for pair in pairs
+        if not groups[pair.first] or not groups[pair.second] or groups[pair.first] == groups[pair.second]
+    ]
 
 
 def _has_split(cases: list[Case]) -> bool:
@@ -88,10 +135,12 @@ def _split_method(data: DataRecipe, cases: list[Case], source: Path | None) -> s
     return "given" if splits else "hold_out"
 
 
-def _divide(cases: list[Case], split: SplitRecipe, method: str) -> tuple[list[Case], str]:
+def _divide(
+    cases: list[Case], split: SplitRecipe, method: str, empty: frozenset[str]
+) -> tuple[list[Case], str]:
     """The cases with splits that keep groups whole, and how they were divided in one line."""
     if method == "k_fold":
-        divided = k_fold(cases, split.folds, split.fold, split.seed, split.val)
+        divided = k_fold(cases, split.folds, split.fold, split.seed, split.val, empty=empty)
         return divided, f"fold {split.fold} of {split.folds}, groups whole, stratified, seed {split.seed}"
     if method == "leave_one_out":
         divided = leave_one_out(cases, split.fold, split.seed)
@@ -102,7 +151,7 @@ def _divide(cases: list[Case], split: SplitRecipe, method: str) -> tuple[list[Ca
         words = f"test of {listed}, groups whole, {split.val:.0%} of the others val, seed {split.seed}"
         return hold_out_counts(cases, counts, split.val, split.seed), words
     train = 1 - split.test - split.val
-    divided = hold_out(cases, {"train": train, "val": split.val, "test": split.test}, split.seed)
+    divided = hold_out(cases, {"train": train, "val": split.val, "test": split.test}, split.seed, empty=empty)
     shares = f"{train:.0%} / {split.val:.0%} / {split.test:.0%}"
     return divided, f"hold-out {shares}, groups whole, stratified, seed {split.seed}"
 

@@ -64,6 +64,12 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
             _check_pretrained(stage, recipe.data.channels)
         except InputError as error:
             raise InputError(f"stage {name}: {error}") from error
+        except (RuntimeError, OverflowError, TypeError) as error:
+            if "overflow" not in f"{type(error).__name__} {error}".lower():
+                raise
+            raise InputError(
+                f"stage {name}: a network of this size cannot be built: lower its widths or data.channels"
+            ) from error
 
 
 def _check_networks(recipe: Recipe, stage: StageRecipe, built: dict[str, nn.Module]) -> None:

@@ -106,13 +106,13 @@ class Source:
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        """The resolved recipe; empty when it is absent or damaged."""
+        """The resolved recipe; empty when it is absent."""
         return read_recipe(self.folder)
 
     def stages(self) -> list[str]:
         """The evaluated stages, in the order of the run's report."""
         found = sorted(path.parent.name for path in (self.folder / "stages").glob(f"*/{METRICS_FILE}"))
-        record = RunRecord.find(self.folder)
+        record = RunRecord.read(self.folder)
         return [name for name in (record.stages if record else []) if name in found] or found
 
 
@@ -162,7 +162,7 @@ def _read(word: str) -> list[Training]:
 
 
 def _evaluation(folder: Path) -> Training:
-    name, record = folder.resolve().name, EvaluationRecord.find(folder)
+    name, record = folder.resolve().name, EvaluationRecord.read(folder)
     known = record is not None and record.model == name  # else the user has named the folder
     return Training(
         record.variant or name if record is not None and known else name,

@@ -265,8 +265,8 @@ def export_stage(
 def model_info(stage: TrainedStage) -> ModelInfo:
     """The metadata of the model file: processing, provenance, measured metrics."""
     folder, run = stage.folder, stage.folder.parent.parent
-    record = RunRecord.find(run) or RunRecord(recipe="")
-    evaluation = EvaluationRecord.find(folder) or EvaluationRecord(model=stage.name)
+    record = RunRecord.read(run) or RunRecord(recipe="")
+    evaluation = EvaluationRecord.read(folder) or EvaluationRecord(model=stage.name)
     recipe = run / "recipe.yaml"
     provenance = {
         "recipe": record.recipe,

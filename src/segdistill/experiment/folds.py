@@ -93,9 +93,10 @@ def require_folds(recipe: Recipe, source: Path | None, stages: list[str] | None)
     split = fold_recipe(recipe, 1).data.split
     chosen = recipe.chosen(stages)
     with TemporaryDirectory() as drawn:  # synthetic images are drawn again in each fold
-        cases = load_cases(fold_recipe(recipe, 1).data, source, Path(drawn)).cases
+        loaded = load_cases(fold_recipe(recipe, 1).data, source, Path(drawn))
+    cases = loaded.cases
     for fold in range(1, split.folds + 1):
-        divided = k_fold(cases, split.folds, fold, split.seed, split.val)
+        divided = k_fold(cases, split.folds, fold, split.seed, split.val, empty=loaded.empty)
         try:
             for name in chosen:
                 require_cases(recipe, name, divided)

@@ -10,36 +10,57 @@ from typing import Any
 
 import yaml
 
-from segdistill.records import Cost, EvaluationRecord, Interval, RunRecord
+from segdistill.records import Cost, DamagedRecord, EvaluationRecord, Interval, RunRecord
 
 FOLDS_FILE = "folds.json"
+_AGAIN = "restore it, or delete it and run the recipe again"
 NO_LESION = "no test case with a lesion"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON object's file; empty when it is absent, damaged or something else.
+    """The content of a JSON object's file; empty when it is absent.
+
+    Raises:
+        InputError: it is damaged, or holds something else.
 
     >>> read_json(Path("nowhere.json"))
     {}
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    return content if isinstance(content, dict) else {}
+    except (ValueError, RecursionError) as error:
+        raise DamagedRecord(f"{path} is damaged ({error}): {_AGAIN}") from error
+    if not isinstance(content, dict):
+        raise DamagedRecord(f"{path} is damaged (it holds no JSON object): {_AGAIN}")
+    return content
 
 
 def read_recipe(run: Path) -> dict[str, Any]:
-    """The resolved recipe of a run; empty when it is absent or damaged.
+    """The resolved recipe of a run; empty when it is absent.
+
+    Raises:
+        InputError: it is damaged.
 
     >>> read_recipe(Path("nowhere"))
     {}
     """
+    path = run / "recipe.yaml"
     try:
-        content = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        json.dumps(
+            content, sort_keys=True, default=str
+        )  # texts and numbers as keys of one mapping have no order
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    return content if isinstance(content, dict) else {}
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        line = " ".join(str(error).split())
+        raise DamagedRecord(f"{path} is damaged ({line}): {_AGAIN}") from error
+    stages = content.get("stages", {}) if isinstance(content, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise DamagedRecord(f"{path} is damaged (it holds no recipe): {_AGAIN}")
+    return dict(content)
 
 
 def fold_folder(folder: Path, fold: int) -> Path:

@@ -23,7 +23,7 @@ from segdistill.data.levels import levels_note, with_intensity
 from segdistill.data.store import Store, prepare_store
 from segdistill.data.table import write_cases
 from segdistill.distillation.cache.filling import Filling
-from segdistill.errors import CasesFailed, InputError
+from segdistill.errors import CasesFailed, InputError, memory_error
 from segdistill.experiment.cases import LoadedCases, absolute, load_cases, removing_phantoms_on_error
 from segdistill.experiment.check import check_parts, recipe_warnings, require_cases
 from segdistill.experiment.environment import ENVIRONMENT, differences, environment
@@ -35,7 +35,7 @@ from segdistill.experiment.inputs import TEACHERS_FILE, StageInputs, precision_o
 from segdistill.experiment.machine import Machine, is_first_process, make_fabric
 from segdistill.experiment.result import REPORT, RunResult
 from segdistill.experiment.results import read_json
-from segdistill.experiment.stage import goes_on, is_finished, load_stage
+from segdistill.experiment.stage import goes_on, is_finished, kept_as, load_stage
 from segdistill.experiment.stage_evaluation import evaluate_stage, report_run, stated
 from segdistill.experiment.train import keep_threshold, measure_equal_time, still_stands, train_stage
 from segdistill.files import write_json, write_text
@@ -48,8 +48,6 @@ from segdistill.training.curves import read_curves
 from segdistill.training.loop import Progress
 from segdistill.training.optimisation import choose_precision
 from segdistill.training.saturation import new_warnings
-
-TOO_LITTLE_MEMORY = "the device has too little memory: lower batch_size (and raise accumulate) or size"
 
 
 def train_all(
@@ -75,7 +73,7 @@ def train_all(
             continue
         try:
             yield from train(name)
-        except (TrainingStopped, RuntimeError) as error:
+        except (TrainingStopped, RuntimeError, MemoryError) as error:
             why = str(error) if isinstance(error, TrainingStopped) else memory_error(error)
             if why is None or not recipe.stages[name].may_fail or machine.processes > 1:
                 raise
@@ -88,15 +86,18 @@ def train_all(
     return failed
 
 
-def memory_error(error: RuntimeError) -> str | None:
-    """The advice for an out-of-memory error; None for any other error.
+def tell_failed(failed: dict[str, str]) -> None:
+    """Ends a run of which some trainings failed.
 
-    >>> memory_error(RuntimeError("shapes do not fit")) is None
-    True
+    Raises:
+        CasesFailed: names them.
     """
-    words = str(error)
-    is_one = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in words
-    return TOO_LITTLE_MEMORY if is_one or "not enough memory" in words else None
+    if failed:
+        first, why = next(iter(failed.items()))
+        raise CasesFailed(
+            f"{len(failed)} trainings failed ({', '.join(failed)}): {first}: {why}; the others are done: run the same "
+            "command again to try these once more"
+        )
 
 
 @dataclass(frozen=True)
@@ -282,8 +283,8 @@ def _prepare(
             yield Event(note)
         if note := levels_note(loaded_cases.cases):
             yield Event(note)
-        for leak in loaded_cases.leaks[:1]:
-            yield Event(f"warning: {len(loaded_cases.leaks)} leaks between the splits, such as {leak}")
+        for line in loaded_cases.warnings:
+            yield Event(f"warning: {line}")
         for name in chosen:
             require_cases(recipe, name, loaded_cases.cases)
     yield Event("preparing images")
@@ -340,6 +341,11 @@ def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
         now = environment(fabric.device, precision, fabric.world_size)
         for line in differences(read_json(inputs.folder / ENVIRONMENT), now):
             yield Event(f"warning: stage {name}: {line}: the continued training will not be bit-identical")
+    if fabric.is_global_zero and (kept := kept_as(inputs.folder, fingerprint)) is not None:
+        yield Event(
+            f"stage {name}: recipe, data or weights have changed since it was trained: it is trained again, and what "
+            f"was there before is moved to {kept}"
+        )
     if fabric.world_size == 1:
         fabric = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
     rows: list[dict[str, float]] = []

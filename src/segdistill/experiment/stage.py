@@ -9,6 +9,7 @@ from torch import nn
 
 from segdistill.config.schema import AUTOENCODER, ModelRecipe
 from segdistill.errors import InputError
+from segdistill.experiment.environment import ENVIRONMENT
 from segdistill.experiment.results import FOLDS_FILE, read_recipe
 from segdistill.files import sha256_file
 from segdistill.imaging.postprocess import Postprocess
@@ -53,14 +54,30 @@ def encoder_of(network: nn.Module, name: str) -> nn.Module:
 
 
 def read_stage(folder: Path) -> StageRecord | None:
-    """The record of a stage's folder; None where there is none or it is damaged.
+    """The record of a stage's folder; None where there is none.
+
+    Raises:
+        InputError: it is damaged, or of a newer version.
 
     >>> read_stage(Path("nowhere"))
     """
-    try:
-        return StageRecord.read(folder)
-    except InputError:
-        return None
+    return StageRecord.read(folder)
+
+
+def require_stated_weights(folder: Path, record: StageRecord) -> None:
+    """Compares the weights of a finished stage with its record.
+
+    Raises:
+        InputError: they are absent, or other ones than those that were trained.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise InputError(f"{path} is missing: restore it, or run the recipe again to train the stage")
+    if sha256_file(path) != record.weights_sha256:
+        raise InputError(
+            f"{path} does not have the hash that {StageRecord.FILE} records: it has changed since it was trained: "
+            "restore it, or run the recipe again to train the stage"
+        )
 
 
 def is_finished(folder: Path, fingerprint: str) -> bool:
@@ -106,23 +123,44 @@ def goes_on(folder: Path, fingerprint: str) -> bool:
     return found is not None and found.fingerprint == fingerprint and (folder / STATE).exists()
 
 
+_OF_TRAINING = (
+    WEIGHTS,
+    StageRecord.FILE,
+    "curves.csv",
+    "metrics.csv",
+    "classification.csv",
+    EvaluationRecord.FILE,
+    ENVIRONMENT,
+)
+
+
+def kept_as(folder: Path, fingerprint: str) -> Path | None:
+    """Where `begin` moves the weights of other inputs; None where there are none.
+
+    >>> kept_as(Path("nowhere"), "abc")
+    """
+    if not (folder / WEIGHTS).exists() or goes_on(folder, fingerprint) or is_trained(folder, fingerprint):
+        return None
+    number = 1
+    while (folder / f"previous-{number}").exists():
+        number += 1
+    return folder / f"previous-{number}"
+
+
 def begin(folder: Path, record: StageRecord) -> bool:
-    """Prepares the folder for training, without the files of other inputs.
+    """Prepares the folder for training. Weights of other inputs and their results are moved to a folder beside.
 
     Returns:
         Whether an interrupted training of the same inputs is continued.
     """
     continued = goes_on(folder, record.fingerprint)
     if not continued:
-        for name in (
-            STATE,
-            BEST,
-            WEIGHTS,
-            "curves.csv",
-            "metrics.csv",
-            "classification.csv",
-            EvaluationRecord.FILE,
-        ):
+        kept = kept_as(folder, record.fingerprint)
+        for name in _OF_TRAINING:
+            if kept is not None and (folder / name).exists():
+                kept.mkdir(exist_ok=True)
+                (folder / name).rename(kept / name)
+        for name in (STATE, BEST, *_OF_TRAINING):
             (folder / name).unlink(missing_ok=True)
         for old in (folder / "tensorboard").glob("events.*"):
             old.unlink()
@@ -151,12 +189,10 @@ def load_stage(folder: Path) -> TrainedStage:
     """Loads a finished stage from its folder.
 
     Raises:
-        InputError: the folder holds no finished stage, or its weights are of another architecture.
+        InputError: the folder holds no finished stage, or its weights are of another architecture or have changed.
     """
     again = "run the recipe again to train the stage"
     record = read_stage(folder)
-    if record is None and (folder / StageRecord.FILE).exists():
-        raise InputError(f"{folder / StageRecord.FILE} is damaged: {again}")
     if record is None:
         raise InputError(f"{folder} holds no trained stage: give the folder of a run or of a stage")
     if not record.is_finished:
@@ -175,6 +211,7 @@ def load_stage(folder: Path) -> TrainedStage:
         load_weights(folder / WEIGHTS, network)
     except InputError as error:
         raise InputError(f"{error}: {again}") from error
+    require_stated_weights(folder, record)
     return TrainedStage(record.name, folder, network.eval(), preprocess, postprocess, record)
 
 
@@ -201,7 +238,7 @@ def find_stage(run: str | Path, stage: str | None = None) -> Path:
         )
     names = sorted(path.parent.name for path in stages.glob(f"*/{StageRecord.FILE}"))
     if stage is None:
-        record = RunRecord.find(folder)
+        record = RunRecord.read(folder)
         stage = (record and record.export) or (names[0] if len(names) == 1 else "")
     if stage not in names:
         found = f"has no trained stage '{stage}'" if stage else "exports no stage"

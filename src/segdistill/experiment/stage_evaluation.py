@@ -198,7 +198,7 @@ def open_stage(folder: Path, scores: bool = False) -> Subject:
             f"stage {stage.name} classifies whole images and gives no mask: its scores are in the report of its run"
         )
     run = stage.folder.absolute().parent.parent
-    record = RunRecord.find(run)
+    record = RunRecord.read(run)
 
     def describe() -> Report:
         known = stage_report(stage.folder)
@@ -326,7 +326,7 @@ def report_run(
     """Writes report.html and model_card.md of a run; gives the verdicts, which are computed only here."""
     folders = {name: run / "stages" / name for name in chosen}
     shown = recipe.export if recipe.export in chosen else chosen[-1]
-    record, evaluated = RunRecord.find(run), EvaluationRecord.read(folders[shown])
+    record, evaluated = RunRecord.read(run), EvaluationRecord.read(folders[shown])
     settings = stated(recipe)
     report = Report(
         title=recipe.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from segdistill.errors import InputError
 from segdistill.files import atomic_write
 
 
@@ -25,8 +26,17 @@ def write_curves(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def read_curves(path: Path) -> list[dict[str, float]]:
-    """Reads a file of `write_curves`; an absent file gives no rows."""
+    """Reads a file of `write_curves`; an absent file gives no rows.
+
+    Raises:
+        InputError: it is damaged.
+    """
     if not path.exists():
         return []
-    with open(path, newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): restore it, or delete it and run the recipe again"
+        ) from error
