@@ -172,7 +172,6 @@ def test_damaged_files_stop_an_index(damage: str, own: Path, tmp_path: Path) -> 
         (("predict", "{model}", "{own}/images", "-o", "{own}/masks"), "and no prediction has written it"),
         (("predict", "{tmp}/some-run", "{own}"), "give {tmp}/some-run/model.onnx"),
         (("predict", "{model}", "{own}/images", "-o", "{recipe}/x"), "{recipe} is a file, not a folder"),
-        (("data", "check", "{tmp}/excel.csv"), "columns are separated by semicolons: save it with commas"),
         (("data", "show", "{own}/cases.csv", "-o", "{tmp}/s.jpg"), "must end in .png"),
         (
             ("data", "show", "{own}/cases.csv", "-o", "{own}/images/phantom_0001.png"),
@@ -187,8 +186,8 @@ def test_damaged_files_stop_an_index(damage: str, own: Path, tmp_path: Path) -> 
             ("data", "index", "folder", "{own}/images/phantom_0001.png", "-o", "{tmp}/t.csv"),
             "is a file, not a folder",
         ),
-        (("data", "check", "{own}/images/phantom_0001.png"), "not a case table"),
-        (("evaluate", "{model}", "{model}"), "not a case table"),
+        (("data", "check", "{own}/images/phantom_0001.png"), "is no table of UTF-8 text"),
+        (("evaluate", "{model}", "{model}"), "is no table of UTF-8 text"),
         (("complexity", "{model}"), "give the name of a network"),
         (("reproduce", "lightbtseg", "--runs", "{tmp}/none"), "no such folder"),
         (("run", "{tmp}/broken.yaml"), "broken.yaml is not YAML: line 2, column 1: "),

@@ -192,7 +192,10 @@ def test_what_a_recipe_must_not_say(stage: dict[str, Any], message: str, tmp_pat
             "stage teacher: the maps of discriminator 1 are 16x16, but must be at least 32x32",
         ),
         (("stages.teacher.adversarial.native_size=true",), "the maps of discriminator 2 are 16x16"),
-        (("stages.teacher.adversarial.adv_stages=3",), "has 2 supervised stages, and adversarial asks for 3"),
+        (
+            ("stages.teacher.adversarial.adv_stages=3",),
+            "adversarial uses 3 stages, but the network has 2 supervised ones",
+        ),
         (("stages.teacher.model.stages=1", "stages.teacher.adversarial.alpha=[]"), "alpha"),
     ],
 )

@@ -79,7 +79,7 @@ def test_the_whole_order_runs_and_is_finished(tmp_path: Path, monkeypatch: pytes
     names = set(load_file(stages / "student" / "weights.safetensors"))
     assert names == set(load_file(stages / "baseline" / "weights.safetensors"))
     codes = load_file(stages / "teacher_codes" / "weights.safetensors")
-    assert codes["encoders.enc@2.gather.weight"].shape == (8, 8)
+    assert codes["encoders.enc@2.join.weight"].shape == (8, 8)
     assert json.loads((folder / "run.json").read_text())["stages"] == [
         "teacher",
         "other",
@@ -109,10 +109,10 @@ SIMILARITY = "student__methods__feature_similarity__"
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"student__weighting": "scores"}, r"unknown weighting 'scores': did you mean 'score'"),
+        ({"student__weighting": "scores"}, r"unknown teacher weighting 'scores': did you mean 'score'"),
         (
             {"student__weighting": {"name": "softmax", "heat": 1}},
-            r"no option 'heat' \(options: temperature\)",
+            r"no option 'heat': known: temperature",
         ),
         ({"student__combine": "mean"}, r"stages.student.combine: .*'losses' or 'predictions'"),
         (
@@ -147,11 +147,11 @@ SIMILARITY = "student__methods__feature_similarity__"
         ),
         (
             {SIMILARITY + "autoencoders": dict.fromkeys(("student", "teacher", "other"), "teacher_codes")},
-            r"stage student: feature_similarity: .*of 'student' takes 8 channels at enc@2, the network has 4",
+            r"stage student: feature_similarity: .*of 'student' takes 8 channels at enc@2, but the network has 4",
         ),
         (
             {SIMILARITY + "layers": [4]},
-            r"stage student: feature_similarity: .* know enc@2, dec@2, not enc@4, dec@4",
+            r"stage student: feature_similarity: .* were trained for enc@2, dec@2, not enc@4, dec@4",
         ),
         (
             {"teacher_codes__model": NET},
@@ -168,9 +168,9 @@ SIMILARITY = "student__methods__feature_similarity__"
         ),
         (
             {"teacher_codes__model__depth": 3},
-            r"stage teacher_codes: .*has no option 'depth' \(options: layers, latent",
+            r"stage teacher_codes: .*has no option 'depth': known: grid, hidden, latent, layers",
         ),
-        ({"teacher_codes__model__size": 0}, r"size is 0: it must be at least 1"),
+        ({"teacher_codes__model__size": 0}, r"size is 0, but must be at least 1"),
         (
             {"other_codes__teachers": {"teacher_codes": {}}},
             r"'teacher_codes' holds auto-encoders, no network",

@@ -100,7 +100,7 @@ def test_wrong_maps_are_refused() -> None:
         build()(maps(channels=2))
     with pytest.raises(InputError, match="from 32 x 32"):
         build()(maps(size=SMALLEST - 1))
-    with pytest.raises(InputError, match="unknown option 'depth'"):
+    with pytest.raises(InputError, match="has no option 'depth'"):
         create_network("multi_scale_discriminator", depth=1)
 
 

@@ -40,7 +40,7 @@ class TestAGN(ModelContract):
     @pytest.mark.parametrize("classes", [1])
     def test_one_and_several_classes(self, classes: int) -> None:
         super().test_one_and_several_classes(classes)
-        with pytest.raises(InputError, match="classes is 4: attention tells lesion from background"):
+        with pytest.raises(InputError, match="classes is 4: attention separates only lesion from background"):
             create_network("agn", 1, 4)
 
 
@@ -126,7 +126,7 @@ def test_agn_s_attention_is_a_share_of_the_image() -> None:
         (
             "lanet_resnet18",
             {"sam": "7x7"},
-            "'sam' of lanet_resnet18 is '7x7': choose from three_3x3, original, off",
+            "sam is '7x7': choose from three_3x3, original, off",
         ),
         ("lanet_resnet18", {"labels": 0}, "labels is 0: it must be at least 1"),
         ("rmtl_resnet18", {"sizes": (0, 16)}, "sizes has a 0: every map needs at least 1 pixel"),

@@ -142,7 +142,7 @@ def test_mobilenet_takes_torchvision_s_names(tmp_path: Path) -> None:
         ("erfnet", {"in_channels": 16}, "erfnet takes at most 15 input channels, not 16"),
         ("enet", {"dropout": 1.0}, "dropout is 1.0: it must be at least 0 and below 1"),
         ("enet", {"unused_layers": True}, "only the dialect amtd of enet has a layer that never runs"),
-        ("enet", {"dialect": "b"}, "option 'dialect' of enet is 'b': choose from lightvessel, amtd"),
+        ("enet", {"dialect": "b"}, "dialect is 'b': choose from lightvessel, amtd"),
     ],
 )
 def test_options_that_make_no_network_are_refused(name: str, options: dict[str, Any], message: str) -> None:

@@ -26,7 +26,7 @@ def test_five_stages_are_required() -> None:
 def test_smaller_images_are_refused(size: tuple[int, int]) -> None:
     """Five poolings leave nothing of 31 pixels, and one pixel of 32."""
     network = create_network("segnet", in_channels=1, widths=(4, 4, 8, 8, 8)).eval()
-    with pytest.raises(InputError, match=r"\d is too small: this network takes 32 pixels and more"):
+    with pytest.raises(InputError, match=r"\d is too small: this network needs at least 32 pixels"):
         network(torch.zeros(1, 1, *size))
     assert network(torch.zeros(1, 1, 32, 33)).logits.shape[2:] == (32, 33)
 

@@ -72,5 +72,5 @@ def test_only_a_stage_that_asks_for_it_has_another_fingerprint() -> None:
     content["stages"]["net"]["deep_supervision"] = "sum"  # type: ignore[index]
     assert parse_recipe(content, "r").stages["net"].facts()["deep_supervision"] == "sum"
     content["stages"]["net"]["task"] = "joint"  # type: ignore[index]
-    with pytest.raises(InputError, match="deep belongs to a stage with task: supervised"):
+    with pytest.raises(InputError, match="deep_supervision belongs to a stage with task: supervised"):
         parse_recipe(content, "r")

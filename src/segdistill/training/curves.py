@@ -35,7 +35,9 @@ def read_curves(path: Path) -> list[dict[str, float]]:
         return []
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+            return [
+                {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)
+            ]
     except (ValueError, TypeError, AttributeError, csv.Error) as error:
         raise InputError(
             f"{path} is damaged ({error}): restore it, or delete it and run the recipe again"
