@@ -86,20 +86,6 @@ def train_all(
     return failed
 
 
-def tell_failed(failed: dict[str, str]) -> None:
-    """Ends a run of which some trainings failed.
-
-    Raises:
-        CasesFailed: names them.
-    """
-    if failed:
-        first, why = next(iter(failed.items()))
-        raise CasesFailed(
-            f"{len(failed)} trainings failed ({', '.join(failed)}): {first}: {why}; the others are done: run the same "
-            "command again to try these once more"
-        )
-
-
 @dataclass(frozen=True)
 class _Run:
     """A recipe, its cases, and the folder of the run."""
