@@ -194,7 +194,7 @@ def test_what_a_recipe_must_not_say(stage: dict[str, Any], message: str, tmp_pat
         (("stages.teacher.adversarial.native_size=true",), "the maps of discriminator 2 are 16x16"),
         (
             ("stages.teacher.adversarial.adv_stages=3",),
-            "adversarial uses 3 stages, but the network has 2 supervised ones",
+            "uses 3 stages, but the network has 2 supervised ones",
         ),
         (("stages.teacher.model.stages=1", "stages.teacher.adversarial.alpha=[]"), "alpha"),
     ],

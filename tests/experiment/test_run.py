@@ -274,13 +274,9 @@ def test_weights_of_another_architecture_are_named(copy: Path) -> None:
     weights.write_bytes(b"no weights")
     with pytest.raises(InputError, match="not a readable safetensors file"):
         load_stage(weights.parent)
-    for text, message in (
-        ("{}", "has no schema_version"),
-        ("[1]", "is damaged"),
-        ('{"schema_version": 1, "weights_sha256": 1}', "is damaged"),
-    ):
+    for text in ("{}", "[1]", '{"schema_version": 1, "weights_sha256": 1}'):
         (weights.parent / "stage.json").write_text(text)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=r"student/stage\.json"):
             load_stage(weights.parent)
 
 
