@@ -143,8 +143,8 @@ def test_other_datasets_are_summed_up_too(tmp_path: Path) -> None:
     values = []
     for fold in (1, 2):
         out = folder / f"fold-{fold}" / "external" / "stu"
-        words = (f"{folder / f'fold-{fold}'}:net", other / "cases.csv", "--split", "all", "-o", out, "--json")
-        answer = segdistill("evaluate", *words)
+        words = (folder / f"fold-{fold}", other / "cases.csv", "--stage", "net", "--split", "all")
+        answer = segdistill("evaluate", *words, "-o", out, "--json")
         assert answer.code == 0, answer.err
         values.append(json.loads(answer.out)["summary"]["all"]["dice"]["mean"])
     answer = run(path, folder, "--json")

@@ -194,10 +194,10 @@ def test_the_gate_looks_at_the_class_too(joint_run: Path) -> None:
 
 
 def test_a_classifier_is_no_model_file_of_masks(joint_run: Path, tmp_path: Path) -> None:
-    answer = segdistill("export", f"{joint_run}:plain", "-o", tmp_path / "plain.onnx")
+    answer = segdistill("export", joint_run, "--stage", "plain", "-o", tmp_path / "plain.onnx")
     assert answer.code == 2
     assert answer.line.startswith("stage plain is a classifier without a mask")
-    answer = segdistill("evaluate", f"{joint_run}:plain", joint_run / "cases.csv")
+    answer = segdistill("evaluate", joint_run, joint_run / "cases.csv", "--stage", "plain")
     assert answer.code == 2
     assert answer.line.startswith("stage plain classifies whole images and gives no mask")
 

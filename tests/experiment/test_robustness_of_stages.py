@@ -31,7 +31,7 @@ def test_a_listed_stage_is_measured_on_disturbed_images(tmp_path: Path) -> None:
     assert strengths == [(kind, value) for kind, values in STRENGTHS.items() for value in values]
     assert disturbed(run, "other") == []
     assert "<h3>Robustness</h3>" in (run / "report.html").read_text()
-    words = ("evaluate", f"{run}:net", run / "cases.csv", "--robustness", "--json")
+    words = ("evaluate", run, run / "cases.csv", "--stage", "net", "--robustness", "--json")
     assert EvaluationRecord.from_json(segdistill(*words).out, "stdout").robustness == found
     # asked for later it is measured, and stages that are not asked keep their results
     before = (run / "stages" / "other" / "evaluation.json").stat().st_mtime_ns
