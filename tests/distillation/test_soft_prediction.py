@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
-from segdistill.distillation import METHODS, create_method
+from segdistill.distillation import create_method
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.distillation.weighting import WEIGHTINGS
 from segdistill.errors import InputError

@@ -67,7 +67,7 @@ def test_a_network_without_side_outputs_is_refused() -> None:
         task.losses({"image": torch.zeros(1, 1, 2, 2), "mask": torch.zeros(1, 2, 2).long()}, "network")
 
 
-def test_only_a_stage_that_asks_for_it_has_another_fingerprint() -> None:
+def test_only_a_stage_with_it_has_another_fingerprint() -> None:
     content = {"name": "r", "stages": {"net": {"model": {"name": "u2net"}}}}
     content["stages"]["net"]["deep_supervision"] = "sum"  # type: ignore[index]
     assert parse_recipe(content, "r").stages["net"].facts()["deep_supervision"] == "sum"

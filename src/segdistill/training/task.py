@@ -137,7 +137,7 @@ class Supervised:
         if self.deep is None:
             return parts
         if not output.deep:
-            raise InputError("deep: sum needs a network with side outputs, such as u2net: remove deep")
+            raise InputError("deep_supervision needs a network with side outputs, such as u2net: remove it")
         size = batch["mask"].shape[1:]
         sides = [self.loss(enlarged(logits, size), batch["mask"]) for logits in output.deep]
         deep = torch.stack(sides).sum()
