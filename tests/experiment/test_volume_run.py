@@ -236,7 +236,9 @@ def test_volumes_of_unknown_spacing_are_measured_in_voxels(volume_run: Path, tmp
     table = volumes(tmp_path / "unit", spacing=(1.0, 1.0, 1.0))
     answer = segdistill("evaluate", volume_run, table, "--metrics", "hd95", "--json")
     assert answer.code == 0, answer.err
-    assert {"hd95_px", "hd95_mm"} & set(EvaluationRecord.from_json(answer.out, "stdout").summary.all) == {"hd95_px"}
+    assert {"hd95_px", "hd95_mm"} & set(EvaluationRecord.from_json(answer.out, "stdout").summary.all) == {
+        "hd95_px"
+    }
     case = read_cases(table)[0]
     answer = segdistill("predict", volume_run / "model.onnx", case.image, "-o", tmp_path / "p", "--json")
     (row,) = json.loads(answer.out)["predictions"]
