@@ -119,11 +119,11 @@ def test_what_cannot_be_exported(run_folder: Path, tmp_path: Path) -> None:
     before = snapshot(tmp_path)
     out = tmp_path / "m.onnx"
     for words, message in (
-        ((run_folder, "-o", tmp_path / "m.pt"), "must end in .onnx"),
+        ((run_folder, "-o", tmp_path / "m.pt"), "ends in .onnx"),
         ((tmp_path / "begun", "-o", out), "stage student is not finished: run its recipe again"),
-        ((run_folder, "--stage", "studnt", "-o", out), "one of student, teacher"),
-        ((tmp_path, "-o", out), "is neither a run nor a stage"),
-        ((tmp_path / "none", "-o", out), "is neither a run nor a stage"),
+        ((run_folder, "--stage", "studnt", "-o", out), "choose one with --stage: student, teacher"),
+        ((tmp_path, "-o", out), "neither the folder of a run nor of a stage"),
+        ((tmp_path / "none", "-o", out), "neither the folder of a run nor of a stage"),
         ((run_folder, "-o", tmp_path / "file" / "m.onnx"), "cannot write"),
     ):
         answer = segdistill("export", *words)
