@@ -132,12 +132,10 @@ TINY[5:7, 5:7], TINY[20, 9], TINY[30:33, 40] = 1, 2, 3
         (LABELS, (0, 1, 2), "0, 1, 2"),
         (LABELS, (0, 1, 255), "0, 1, 255"),
         (LABELS, (0, 127, 255), "0, 127, 255"),
-        (LABELS, (0, 255, 254), "0, 254, 255"),
-        (LABELS, (0, 200, 255), "0, 200, 255"),
+        (LABELS, (0, 255, 254), None),
         (TINY, (0, 127, 200, 255), "0, 127, 200, 255"),
         (TINY, (0, 1, 2, 255), "0, 1, 2, 255"),
         (LABELS, (0, 256, 65535), "0, 256, 65535"),
-        (LABELS, (0, 1, 65535), "0, 1, 65535"),
         (LABELS, (0, 0.5, 1.0), None),
         (LABELS, (0.0, 1.0, 2.0), "0, 1, 2"),
     ],
@@ -147,6 +145,9 @@ def test_several_values_are_refused_and_named(
 ) -> None:
     kind = np.float32 if isinstance(values[-1], float) else np.uint16 if max(values) > 255 else np.uint8
     path = save(tmp_path, np.array(values, kind)[labels], "m.tif")
+    if values == (0, 255, 254):  # both are white
+        assert np.array_equal(read_mask([path]), labels > 0)
+        return
     with pytest.raises(InputError) as caught:
         read_mask([path])
     message = str(caught.value)
@@ -193,14 +194,6 @@ def test_lossy_masks_are_cut_at_half(tmp_path: Path, quality: int, saved_again: 
     )
 
 
-def test_a_lesion_in_one_colour_may_be_lossy_on_black_alone(tmp_path: Path) -> None:
-    red = save(tmp_path, in_colours(BLACK, RED), "m.jpg")
-    assert np.array_equal(read_mask([red]), SHAPE)
-    for background in (WHITE, GREEN):
-        with pytest.raises(InputError, match="is not a mask: it holds"):
-            read_mask([save(tmp_path, in_colours(background, RED), "m.jpg")])
-
-
 def test_classes_in_a_jpeg_are_refused(tmp_path: Path) -> None:
     large = np.zeros((160, 200), np.uint8)
     large[20:60, 30:90], large[100:120, 100:130] = 127, 255
@@ -241,25 +234,11 @@ def test_named_values(tmp_path: Path) -> None:
     assert np.array_equal(read_mask([soft], foreground=[255]), SHAPE)
 
 
-def test_values_are_those_of_the_file(tmp_path: Path) -> None:
-    signed = save(tmp_path, np.array([0, 1, -1], np.int32)[LABELS], "m.tif")
-    with pytest.raises(InputError, match=r"\(-1, 0, 1\).*foreground: \[-?1\]"):
-        read_mask([signed])
-    assert np.array_equal(read_mask([signed], foreground=[1]), LABELS == 1)
-    broken = save(tmp_path, np.array([0, 1, np.nan], np.float32)[LABELS], "m.tif")
-    with pytest.raises(InputError, match="is not a mask: it holds NaN"):
-        read_mask([broken])
-    hole = np.dstack([np.zeros((*SHAPE.shape, 3)), np.where(SHAPE, 0, 255)]).astype(np.uint8)
-    with pytest.raises(InputError, match="which of transparent and #000000 is the background cannot be seen"):
-        read_mask([save(tmp_path, hole)])
-
-
 def test_what_can_name_a_value() -> None:
     assert mask_values("[1, 255]") == mask_values("1;255") == mask_values([1, 255.0]) == (1, 255)
     assert mask_values("#FF0000 transparent") == ("#ff0000", "transparent")
     assert mask_values("") == mask_values(None) == ()
-    assert mask_values([-1, "-2"]) == (-1, -2)
-    for wrong in ("red", "1.5", [True], "#ff"):
+    for wrong in ("red", "-1", "1.5", [True], "#ff"):
         with pytest.raises(InputError, match="is not a value of a mask"):
             mask_values(wrong)
 

@@ -48,7 +48,7 @@ def mask_values(given: object) -> tuple[Value, ...]:
 
 def _value(part: object) -> Value:
     text = str(part).strip("'\" ").lower()
-    if not isinstance(part, bool) and re.fullmatch(r"-?\d{1,9}(\.0+)?", text):
+    if not isinstance(part, bool) and re.fullmatch(r"\d{1,9}(\.0+)?", text):
         return int(float(text))
     if _COLOUR.fullmatch(text) or text == TRANSPARENT:
         return text
@@ -237,7 +237,7 @@ class _Reader:
         grey = values.grey if values.is_grey else self._of_one_colour(values)
         counts = np.bincount(grey.ravel(), minlength=256)
         is_photo = counts[_DARK:_LIGHT].sum() / grey.size > self.tolerance
-        if is_photo or not counts[_LIGHT:].any() or _are_labels(values, grey):
+        if is_photo or not counts[_LIGHT:].any() or _are_labels(grey, values.is_lossy):
             raise InputError(self._several(values))
         return grey
 
@@ -265,8 +265,8 @@ class _Reader:
         what = "grey values" if values.colours is None else "palette values"
         what = "colours" if isinstance(values.names[0], str) else what
         return (
-            f"{self.path}: is not a mask: it holds {len(values)} {what} ({few}); a mask has two: threshold one with "
-            f"smooth edges; if these are classes or instances, {_advice(values, values.border())}"
+            f"{self.path}: is not a mask: it holds {len(values)} {what} ({few}); a mask has two; if these are classes "
+            f"or instances, {_advice(values, values.border())}"
         )
 
 
@@ -293,29 +293,14 @@ def _distinct(stored: StoredPicture, path: Path) -> _Values:
         values = drawn
     if np.issubdtype(values.dtype, np.floating):
         values = _whole(values, path)
-    if values.dtype in (np.bool_, np.uint8, np.uint16):
-        known, where, counts = _few(values)
-    else:
-        known, where, counts = np.unique(values.reshape(-1), return_inverse=True, return_counts=True)
-    colours = None
-    if stored.colours is not None:
-        palette = np.zeros((256, 4), np.uint8)
-        palette[values] = stored.colours
-        colours = palette[known]
-        if len(np.unique(colours, axis=0)) < len(known):
-            colours = None  # a palette that shows different values alike: the numbers count
+    known, first, where, counts = np.unique(
+        values.reshape(-1), return_index=True, return_inverse=True, return_counts=True
+    )
+    colours = None if stored.colours is None else stored.colours.reshape(-1, 4)[first]
+    if colours is not None and len(np.unique(colours, axis=0)) < len(known):
+        colours = None  # a palette that shows different values alike: the numbers count
     names: list[Value | float] = [value.item() for value in known]
     return _Values(where.reshape(values.shape), names, counts, colours, stored.is_lossy)
-
-
-def _few(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """As `np.unique` of whole numbers up to 16 bits, without sorting."""
-    whole = values.astype(np.uint8) if values.dtype == np.bool_ else values
-    counts = np.bincount(whole.ravel())
-    known = np.flatnonzero(counts)
-    number = np.zeros(len(counts), np.uint8 if len(known) <= 256 else np.uint16)
-    number[known] = np.arange(len(known))
-    return known.astype(values.dtype), np.take(number, whole), counts[known]
 
 
 def _distinct_colours(rgba: Pixels, is_lossy: bool) -> _Values:
@@ -337,9 +322,7 @@ def _drawn(rgba: Pixels) -> Pixels:
         return np.dstack([colour, np.full_like(alpha, 255)])
     shown = colour[alpha > 0]
     if (shown == shown[0]).all():
-        if np.count_nonzero(np.bincount(alpha.ravel())) > 2:
-            return alpha
-        return np.where(alpha[..., None] > 0, np.append(shown[0], np.uint8(255)), np.uint8(0))
+        return alpha
     over_black = (colour.astype(np.uint16) * alpha[..., None] + 127) // 255
     return np.dstack([over_black, np.where(alpha > 0, 255, 0)]).astype(np.uint8)
 
@@ -381,21 +364,19 @@ def _rgb(value: Value) -> NDArray[np.int64] | None:
     return np.array([*([value] * 3 if isinstance(value, int) else bytes.fromhex(value[1:])), 255], np.int64)
 
 
-def _are_labels(values: _Values, grey: Pixels) -> bool:
+def _are_labels(grey: Pixels, is_lossy: bool) -> bool:
     """Whether three and more values are classes or instances, which fill areas, and not smooth or lossy edges."""
-    found = np.flatnonzero(np.bincount(grey.ravel()))
+    counts = np.bincount(grey.ravel(), minlength=256)
+    found = np.flatnonzero(counts)
     dark, pale = ((found > 0) & (found < _DARK)).sum(), ((found > _LIGHT) & (found < 255)).sum()
-    was_lossy = values.is_lossy or bool(min(dark, pale) >= 2 and len(found) >= 8)  # once a JPEG
-    if len(values) > len(found) and 3 * np.count_nonzero(values.levels < values.levels.max() / _DARK) > len(
-        values
-    ):
-        return True  # many small numbers below a large one, such as instances beside 65535
-    return _fill_areas(grey) or (not was_lossy and len(values) <= _LABELS and _are_few(values))
+    is_lossy = is_lossy or bool(min(dark, pale) >= 2 and len(found) >= 8)  # once a JPEG
+    light = grey if is_lossy else np.where(grey >= 250, np.uint8(255), grey)
+    low, high = _ranked(light, np.minimum), _ranked(light, np.maximum)
+    return _fill_areas(light, low, high) or (not is_lossy and _are_few(light, low, high))
 
 
-def _fill_areas(grey: Pixels) -> bool:
+def _fill_areas(grey: Pixels, low: Pixels, high: Pixels) -> bool:
     """Whether many values between dark and light lie among their like, or none of them between dark and light."""
-    low, high = _ranked(grey, np.minimum), _ranked(grey, np.maximum)
     between = (grey >= 32) & (grey < 224)
     total = np.count_nonzero(between)
     flat = np.count_nonzero(between & (high - low <= 16))
@@ -403,19 +384,19 @@ def _fill_areas(grey: Pixels) -> bool:
     return bool((flat >= 4 and flat >= 0.02 * total) or (total >= 20 and on_edge < 0.3 * total))
 
 
-def _are_few(values: _Values) -> bool:
+def _are_few(grey: Pixels, low: Pixels, high: Pixels) -> bool:
     """Whether a lossless file has so few values, or such areas of them, that they are labels."""
-    if len(values) <= 4:
+    counts = np.bincount(grey.ravel(), minlength=256)
+    found = np.flatnonzero(counts)
+    if len(found) <= 4:
+        return len(found) > 2
+    inner = (grey > found[0]) & (grey < found[-1])
+    on_edge = inner & (low < grey) & (high > grey)
+    if len(found) <= 8 and np.count_nonzero(on_edge) < 0.9 * np.count_nonzero(inner):
         return True
-    rank = values.levels.argsort().argsort().astype(np.uint8)[values.where]
-    low, high = _ranked(rank, np.minimum), _ranked(rank, np.maximum)
-    inner = (rank > 0) & (rank < len(values) - 1)
-    on_edge = inner & (low < rank) & (high > rank)
-    if len(values) <= 8 and np.count_nonzero(on_edge) < 0.9 * np.count_nonzero(inner):
-        return True
-    counts = np.bincount(rank[inner], minlength=len(values))
-    flat = np.bincount(rank[inner & (low == high)], minlength=len(values))
-    return bool(((counts >= 9) & (flat >= np.maximum(1, 0.25 * counts))).any())
+    flat = np.bincount(grey[inner & (low == high)], minlength=256)
+    is_area = (counts >= 9) & (flat >= np.maximum(1, 0.25 * counts))
+    return len(found) <= _LABELS and bool(is_area.any())
 
 
 def _ranked(grey: Pixels, choose: np.ufunc) -> Pixels:
