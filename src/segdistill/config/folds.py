@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from segdistill.config.schema import Recipe
+import numpy as np
+from numpy.typing import NDArray
+
+from segdistill.config.schema import MemberRecipe, Recipe, TeacherRecipe
 from segdistill.data.case import Case, select
-from segdistill.data.splits import in_folds
+from segdistill.data.splits import in_folds, keep_locations
 from segdistill.errors import InputError
 
 
@@ -80,6 +83,10 @@ def _with_all_folds(name: str, stage: dict[str, Any], names: dict[object, list[s
     given = stage.get("teachers")
     for key, teacher in given.items() if isinstance(given, dict) else ():
         entry = {} if teacher is None else teacher
+        if isinstance(entry, dict) and isinstance(entry.get("ensemble"), list):
+            members = [own for member in entry["ensemble"] for own in _member_folds(member, names)]
+            teachers[key] = entry | {"ensemble": members}
+            continue
         source = entry.get("stage", key) if isinstance(entry, dict) else None
         if not _is_several(source, names):
             teachers[key] = teacher
@@ -92,6 +99,15 @@ def _with_all_folds(name: str, stage: dict[str, Any], names: dict[object, list[s
         for fold, own in enumerate(names[source], 1):
             teachers[fold_name(key, fold)] = entry | {"stage": own, "out_of_fold": True}
     return stage | ({"teachers": teachers} if teachers else {})
+
+
+def _member_folds(member: Any, names: dict[object, list[str]]) -> list[Any]:
+    """A member of an ensemble, or the stages that it has become."""
+    stated = {"stage": member} if isinstance(member, str) else member
+    source = stated.get("stage") if isinstance(stated, dict) else None
+    if not _is_several(source, names):
+        return [member]
+    return [stated | {"stage": own, "out_of_fold": True} for own in names[source]]
 
 
 def folds_of(cases: Sequence[Case], folds: int, seed: int) -> dict[str, int]:
@@ -120,12 +136,51 @@ def may_teach(
         cases: its training cases.
         all_cases: of the experiment, which the folds are made of.
     """
-    columns = []
-    for teacher in recipe.stages[name].teachers.values():
-        own = recipe.stages[teacher.stage].out_of_fold
-        if not teacher.out_of_fold or own is None:
-            columns.append([True] * len(cases))
-            continue
-        fold = folds_of(all_cases, own.folds, recipe.data.split.seed)
-        columns.append([fold[case.id] == own.fold for case in cases])
+    columns = [
+        [
+            any(known)
+            for known in zip(*(_known(recipe, m, cases, all_cases) for m in teacher.members), strict=True)
+        ]
+        for teacher in recipe.stages[name].teachers.values()
+    ]
     return [list(row) for row in zip(*columns, strict=True)]
+
+
+def member_weights(
+    recipe: Recipe, teacher: TeacherRecipe, cases: Sequence[Case], all_cases: Sequence[Case]
+) -> NDArray[np.float64]:
+    """The share (N, M) of each member of a teacher in its prediction of each case; 0 in a row that none may teach.
+
+    The stages that one with `out_of_fold` has become count together as one member: of a case that they trained on the
+    one that did not see it, of any other all of them alike.
+    """
+    known = np.array([_known(recipe, member, cases, all_cases) for member in teacher.members], float).T
+    families: dict[str, list[int]] = {}
+    for k, member in enumerate(teacher.members):
+        fold = recipe.stages[member.stage].out_of_fold if member.out_of_fold else None
+        own = "" if fold is None else member.stage.replace(f"-fold-{fold.fold}", "-fold-", 1)
+        families.setdefault(own or f"\0{k}", []).append(k)
+    weights = np.zeros_like(known)
+    for columns in families.values():
+        there = known[:, columns]
+        share = there / np.maximum(there.sum(axis=1, keepdims=True), 1)
+        weights[:, columns] = share * [
+            teacher.members[k].weight if teacher.ensemble else 1.0 for k in columns
+        ]
+    total = weights.sum(axis=1, keepdims=True)
+    return weights / np.where(total > 0, total, 1)
+
+
+def _known(
+    recipe: Recipe, member: MemberRecipe, cases: Sequence[Case], all_cases: Sequence[Case]
+) -> list[bool]:
+    """Whether a member may teach each case: a stage of a fold teaches what it did not train on."""
+    own = recipe.stages[member.stage].out_of_fold if member.out_of_fold else None
+    if own is None:
+        return [True] * len(cases)
+    fold = folds_of(all_cases, own.folds, recipe.data.split.seed)
+    joint = recipe.stages[member.stage].joint_settings
+    share = recipe.locations_of(member.stage)
+    located = keep_locations(list(all_cases), share, recipe.data.locations_seed)
+    seen = {case.id for case in located if case.has_reference or (joint is not None and case.label)}
+    return [fold[case.id] == own.fold or case.id not in seen for case in cases]

@@ -140,14 +140,47 @@ def _with_size_of_patches(content: dict[str, Any], changes: Mapping[str, Any]) -
 
 
 def _in_folder(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Case table and plugin files are relative to the folder of their recipe; those of `--set` to the current one."""
-    data, plugins = content.get("data"), content.get("plugins")
-    if isinstance(data, dict) and isinstance(data.get("table"), str):
-        content = content | {"data": data | {"table": str((folder / data["table"]).absolute())}}
+    """Files that a recipe names are relative to its folder; those of `--set` to the current one."""
+    data, plugins, stages = content.get("data"), content.get("plugins"), content.get("stages")
+    if isinstance(data, dict):
+        content = content | {"data": _with_paths(folder, data, ("table", "unlabelled"))}
+    if isinstance(stages, dict):
+        content = content | {
+            "stages": {key: _stage_in_folder(folder, stage) for key, stage in stages.items()}
+        }
     if isinstance(plugins, list):
         places = [str((folder / each).absolute()) if str(each).endswith(".py") else each for each in plugins]
         content = content | {"plugins": places}
     return content
+
+
+def _stage_in_folder(folder: Path, stage: Any) -> Any:
+    teachers = stage.get("teachers") if isinstance(stage, dict) else None
+    if not isinstance(teachers, dict):
+        return stage
+    placed = {}
+    for key, teacher in teachers.items():
+        placed[key] = _teacher_in_folder(folder, teacher)
+        if isinstance(teacher, dict) and isinstance(teacher.get("ensemble"), list):
+            placed[key] |= {"ensemble": [_teacher_in_folder(folder, each) for each in teacher["ensemble"]]}
+    return stage | {"teachers": placed}
+
+
+def _teacher_in_folder(folder: Path, teacher: Any) -> Any:
+    if not isinstance(teacher, dict):
+        return teacher
+    words = teacher.get("trained_on") in ("all", "none", "unknown")
+    return _with_paths(folder, teacher, _FILES if words else (*_FILES, "trained_on"))
+
+
+_FILES = ("predictions", "onnx", "weights", "table")
+
+
+def _with_paths(folder: Path, content: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    there = {
+        key: str((folder / content[key]).absolute()) for key in keys if isinstance(content.get(key), str)
+    }
+    return content | there
 
 
 def recipe_file(name: str) -> Path:

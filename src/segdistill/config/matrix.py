@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from segdistill.config.schema import MatrixRecipe, merge, parse_matrix
+from segdistill.config.schema import SOURCES, MatrixRecipe, merge, parse_matrix
 from segdistill.errors import InputError
 
 
@@ -162,6 +162,8 @@ def map_stages(stage: dict[str, Any], new: Callable[[str], str]) -> dict[str, An
 
     >>> map_stages({"teachers": {"big": {"weight": 0.5}}, "starts_from": "small"}, str.upper)
     {'teachers': {'big': {'weight': 0.5, 'stage': 'BIG'}}, 'starts_from': 'SMALL'}
+    >>> map_stages({"teachers": {"both": {"ensemble": ["a", {"stage": "b", "flips": True}]}}}, str.upper)
+    {'teachers': {'both': {'ensemble': ['A', {'stage': 'B', 'flips': True}]}}}
     """
     mapped = dict(stage)
     if isinstance(teachers := stage.get("teachers"), dict):
@@ -176,10 +178,21 @@ def map_stages(stage: dict[str, Any], new: Callable[[str], str]) -> dict[str, An
 
 def _mapped_teacher(key: object, entry: Any, new: Callable[[str], str]) -> Any:
     stated = {} if entry is None else entry
-    name = stated.get("stage", key) if isinstance(stated, dict) else None
+    if not isinstance(stated, dict):
+        return entry
+    if isinstance(members := stated.get("ensemble"), list):
+        return stated | {"ensemble": [_mapped_member(member, new) for member in members]}
+    name = stated.get("stage", None if set(stated) & set(SOURCES) else key)
     if not isinstance(name, str) or new(name) == name:
         return entry
     return stated | {"stage": new(name)}
+
+
+def _mapped_member(member: Any, new: Callable[[str], str]) -> Any:
+    if isinstance(member, str):
+        return new(member)
+    name = member.get("stage") if isinstance(member, dict) else None
+    return member | {"stage": new(name)} if isinstance(name, str) else member
 
 
 def _mapped_method(entry: Any, new: Callable[[str], str]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -110,6 +110,8 @@ class DataRecipe(Strict):
     """How pictures are read."""
     channels: int = Field(default=3, ge=1)
     """Channels of the network's images."""
+    unlabelled: str | None = None
+    """Folder or case table of further images without masks, for training only; relative to the recipe's file."""
     labels: list[str] | None = None
     """Labels of the images that are trained and validated on; all by default."""
     split: SplitRecipe = SplitRecipe()
@@ -273,17 +275,107 @@ class MethodRecipe(WithOptions):
     """For feature_similarity: the stages that trained the auto-encoders of `student` and each teacher."""
 
 
-class TeacherRecipe(Strict):
-    """A stage of this recipe as a teacher."""
+class InputRecipe(Strict):
+    """How a network of elsewhere wants its images, and what it gives."""
+
+    size: int | list[int]
+    """Side, or [height, width], of its images in pixels."""
+    channels: int = Field(default=3, ge=1)
+    """Channels of its images."""
+    mean: list[float] = [0.0]
+    """Subtracted from values in [0, 1]; one number, or one for each channel."""
+    std: list[float] = [1.0]
+    """Divides what is left; one number, or one for each channel."""
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"
+    """What makes probabilities of its output; `none` where they are that already."""
+
+
+SOURCES = ("stage", "predictions", "onnx", "network", "ensemble")
+"""Keys that state where a teacher comes from."""
+
+
+class MemberRecipe(Strict):
+    """A teacher, or a member of an ensemble: a stage of this recipe, or a network or predictions from elsewhere."""
 
     stage: str = ""
-    """Name of the stage; by default the name of the entry."""
+    """Name of a stage of this recipe; by default the name of the teacher's entry."""
+    predictions: str | None = None
+    """Folder with the predictions of another tool, a file or a folder for each case; relative to the recipe's file."""
+    onnx: str | None = None
+    """A model file of segdistill, or any ONNX file, which needs `input`."""
+    network: str | None = None
+    """A network as "module:callable", with `options` and `weights`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of `network`."""
+    weights: str | None = None
+    """Weights of `network`: safetensors, or a state dict."""
+    input: InputRecipe | None = None
+    """How an ONNX file that is not segdistill's wants its images."""
+    foreground: list[int | str] | None = None
+    """Values or names of the classes that are foreground, where predictions have several."""
+    table: str | None = None
+    """CSV with the columns case and file, where the names of predictions are not those of cases."""
+    trained_on: str = "unknown"
+    """The cases that it was trained on: `all`, `none`, `unknown`, or a file with one id per line."""
+    flips: bool = False
+    """Average its predictions of an image and of its mirror image."""
     weight: float = Field(default=1.0, ge=0)
-    """Weight of the teacher's losses, for the weighting `fixed`."""
-    labels: list[str] = Field(default_factory=list)
-    """Labels of the images that it teaches with routing by_class; all by default."""
+    """Weight of the teacher's losses, for the weighting `fixed`, or of a member in its ensemble."""
     out_of_fold: bool = False
     """Teach only the training cases that its stage did not train on; set by its `out_of_fold`."""
+
+    def _problems(self) -> Iterator[str]:
+        given = [name for name in SOURCES if getattr(self, name, None)]
+        if len(given) > 1:
+            yield f"give one of {' and '.join(given)}"
+        belongs = {"options": "network", "weights": "network", "table": "predictions", "input": "onnx"}
+        for key, owner in belongs.items():
+            if getattr(self, key) and not getattr(self, owner):
+                yield f"{key} belongs to {owner}: give that, or remove {key}"
+        if self.network is not None and (":" not in self.network or self.weights is None):
+            yield "network is given as module:callable, with a file of weights: a network without any knows nothing"
+        if self.foreground and not (self.predictions or self.onnx):
+            yield "foreground belongs to predictions or onnx: remove it"
+        if self.out_of_fold and self.is_outside:
+            yield "out_of_fold belongs to a stage: state in trained_on what it was trained on"
+        if self.flips and self.predictions:
+            yield "predictions cannot be mirrored: remove flips"
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it comes from elsewhere, not from a stage."""
+        return any((self.predictions, self.onnx, self.network))
+
+    @model_validator(mode="after")
+    def _is_one_source(self) -> MemberRecipe:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+
+def _stage_by_name(entries: Any) -> Any:
+    if not isinstance(entries, list):
+        return entries
+    return [{"stage": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
+class TeacherRecipe(MemberRecipe):
+    """A teacher of a stage."""
+
+    labels: list[str] = Field(default_factory=list)
+    """Labels of the images that it teaches with routing by_class; all by default."""
+    ensemble: Annotated[list[MemberRecipe], BeforeValidator(_stage_by_name)] = Field(default_factory=list)
+    """Several networks or predictions whose probabilities are averaged: names of stages, or what a teacher states."""
+
+    @property
+    def members(self) -> Sequence[MemberRecipe]:
+        """The members of its ensemble; itself where it is none."""
+        return self.ensemble or [self]
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages of this recipe that it consists of."""
+        return [member.stage for member in self.members if member.stage]
 
 
 class FoldRecipe(Strict):
@@ -312,6 +404,10 @@ def _with_name(value: Any) -> Any:
 
 
 _NullMeansDefaults = BeforeValidator(_without_nulls)
+
+
+def _has_source(teacher: Any) -> bool:
+    return any(getattr(teacher, source) for source in SOURCES)
 
 
 def _filled(part: Any, **facts: Any) -> Any:
@@ -359,6 +455,16 @@ class StageRecipe(Strict):
     """How teachers are weighted per image: NAME, or {name: NAME, ...}."""
     combine: Literal["losses", "predictions"] = "losses"
     """Weight the losses of the teachers, or first combine their predictions into one (AMTD)."""
+    targets: Literal["view", "case"] = "view"
+    """Where the teachers' predictions come from: computed for every `view`, or predicted once per `case`, stored, and
+    warped with every view, which costs a student nothing; for methods that read predictions only."""
+    taught_cases: Literal["all", "without_mask"] = "all"
+    """Training cases that the teachers teach: all of them, or those without a mask."""
+    unlabelled: bool = True
+    """Learn from training cases without a mask, too, from the teachers alone."""
+    confidence: Literal["none", "entropy", "agreement"] = "none"
+    """Weigh cases by how sure the teachers are: by the entropy of their predictions inside the foreground, or by the
+    agreement (mean Dice) of the members of an ensemble; with `targets: case`."""
     sites: list[str] | None = Field(default=None, min_length=1)
     """Sites whose cases it trains and validates on; it is tested on all of them."""
     seed: int | None = None
@@ -398,7 +504,12 @@ class StageRecipe(Strict):
     @property
     def taught_by(self) -> list[str]:
         """The stages that are its teachers."""
-        return list(dict.fromkeys(teacher.stage for teacher in self.teachers.values()))
+        return list(dict.fromkeys(stage for teacher in self.teachers.values() for stage in teacher.stages))
+
+    @property
+    def is_out_of_fold(self) -> bool:
+        """Whether some of its teachers teach only cases that they did not train on."""
+        return any(member.out_of_fold for teacher in self.teachers.values() for member in teacher.members)
 
     @property
     def autoencoders(self) -> list[str]:
@@ -434,7 +545,7 @@ class StageRecipe(Strict):
                         f"{name!r} cannot name a teacher or a method: use letters, digits and _ @ . -, and none of "
                         f"{', '.join(_TAKEN)}"
                     )
-                if not getattr(entry, kind):
+                if not getattr(entry, kind) and not (kind == "stage" and _has_source(entry)):
                     entries[name] = _filled(entry, **{kind: name})  # type: ignore[assignment]
         return self
 
@@ -469,6 +580,10 @@ class StageRecipe(Strict):
             "finetune_teachers",
             "cache",
             "methods",
+            "targets",
+            "taught_cases",
+            "unlabelled",
+            "confidence",
         )
         tasks: dict[str, tuple[str, ...]] = dict.fromkeys(distilled, ("distillation",))
         tasks |= {"teachers": ("distillation", "autoencoder"), "joint": ("joint", "distillation")}
@@ -478,6 +593,22 @@ class StageRecipe(Strict):
             unset = not getattr(self, name) if name in ("teachers", "methods") else self._is_default(name)
             if self.task not in own and not unset:
                 yield f"{name} belongs to a stage with task: {' or '.join(own)}, not {self.task}: remove it"
+
+    def _bad_targets(self) -> Iterator[str]:
+        """Teachers and keys that need targets by case, or cannot have them."""
+        if self.targets == "case":
+            for key in ("finetune_teachers", "cache", "autoencoders"):
+                if getattr(self, key):
+                    yield f"targets: case stores predictions, so {key} cannot be used: remove it, or set targets: view"
+            return
+        if self.confidence != "none":
+            yield "confidence is read from stored predictions: set targets: case"
+        for name, teacher in self.teachers.items():
+            if teacher.is_outside or teacher.ensemble or teacher.flips:
+                yield (
+                    f"teacher '{name}' is "
+                    f"{'from elsewhere' if teacher.is_outside else 'an ensemble or mirrored'}: set targets: case"
+                )
 
     def _bad_teachers(self) -> Iterator[str]:
         if self.task == "distillation" and not (self.teachers and self.methods):
@@ -495,6 +626,7 @@ class StageRecipe(Strict):
                     f"method {name} needs autoencoders: {{{wanted}}}, the stages with task: autoencoder that trained "
                     "them"
                 )
+        yield from self._bad_targets()
         if "student" in self.teachers and (self.autoencoders or self.finetune_teachers):
             yield "a teacher cannot be called 'student' here: give it another name, such as {big: {stage: student}}"
 
@@ -592,15 +724,16 @@ class Recipe(Strict):
         before = {other: self.stages[other] for other in names[: names.index(name)]}
         networks = [other for other, part in before.items() if part.task != "autoencoder"]
         coded = [other for other, part in before.items() if part.task == "autoencoder"]
-        for teacher in stage.teachers.values():
-            if teacher.stage in coded:
-                yield f"teachers: '{teacher.stage}' holds auto-encoders, no network"
-            elif teacher.stage not in before:
-                later = teacher.stage != name and teacher.stage in self.stages
-                fix = "it comes later: move it up" if later else near_names(teacher.stage, networks)
-                yield f"teachers: '{teacher.stage}' is not defined before it: {fix}"
-            elif teacher.out_of_fold and before[teacher.stage].out_of_fold is None:
-                yield f"teachers: '{teacher.stage}' has trained on all cases: set out_of_fold in its stage"
+        for member in (member for teacher in stage.teachers.values() for member in teacher.members):
+            own = member.stage
+            if own in coded:
+                yield f"teachers: '{own}' holds auto-encoders, no network"
+            elif own not in before and not member.is_outside:
+                later = own != name and own in self.stages
+                fix = "it comes later: move it up" if later else near_names(own, networks)
+                yield f"teachers: '{own}' is not defined before it: {fix}"
+            elif member.out_of_fold and before[own].out_of_fold is None:
+                yield f"teachers: '{own}' has trained on all cases: set out_of_fold in its stage"
         for other in stage.autoencoders:
             if other not in coded:
                 known = near_names(other, coded)
@@ -638,6 +771,11 @@ class Recipe(Strict):
         """The seed of a stage: its own, else the recipe's."""
         own = self.stages[stage].seed
         return self.seed if own is None else own
+
+    def locations_of(self, stage: str) -> float:
+        """Share of the training cases whose mask or box a stage may see."""
+        own = self.stages[stage].locations
+        return self.data.locations if own is None else own
 
     def named(self, name: str) -> list[str]:
         """The stages that a name means: one stage, or all seeds of a variant; none for an unknown name."""

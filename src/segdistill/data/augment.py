@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from segdistill.errors import InputError
@@ -61,6 +61,15 @@ class Augment:
     def is_identity(self) -> bool:
         """Whether nothing at all is changed."""
         return not any(getattr(self, field.name) for field in fields(self) if not field.name.endswith("_p"))
+
+    @property
+    def geometry(self) -> Augment:
+        """What moves pixels, without what changes their values.
+
+        >>> Augment(rotate=15, noise=0.1).geometry == Augment(rotate=15)
+        True
+        """
+        return replace(self, brightness=0.0, contrast=0.0, colour_p=1.0, noise=0.0, coarse_dropout=0.0)
 
     def to_dict(self) -> dict[str, float]:
         """Settings as plain numbers."""

@@ -187,13 +187,14 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 def _map(path: Path, expected: dict[str, int]) -> NDArray[np.uint8]:
     size = path.stat().st_size
-    if size != expected["bytes"] or (size <= _CHECKED_BYTES and _checksum(path) != expected["crc32"]):
+    if size != expected["bytes"] or (size <= _CHECKED_BYTES and checksum(path) != expected["crc32"]):
         raise ValueError(f"{path} is damaged")
     array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
 
 
-def _checksum(path: Path) -> int:
+def checksum(path: Path) -> int:
+    """CRC-32 of a file."""
     value = 0
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -234,8 +235,8 @@ def _build(
         owners: list[Case] = []
         foreground: list[bool] = []
         with open(temporary / "images.npy", "wb") as images, open(temporary / "masks.npy", "wb") as masks:
-            _write_header(images, (len(cases), height, width, channels))
-            _write_header(masks, (len(cases), height, width))
+            write_header(images, (len(cases), height, width, channels))
+            write_header(masks, (len(cases), height, width))
             for done, (case, rows) in enumerate(
                 zip(cases, _in_order(partial(_prepare, preprocess=preprocess), cases, workers), strict=True),
                 start=1,
@@ -258,7 +259,7 @@ def _build(
                 "a case's id looks like the name of another case's slice: rename it without # and @"
             )
         files = {
-            path.name: {"bytes": path.stat().st_size, "crc32": _checksum(path)}
+            path.name: {"bytes": path.stat().st_size, "crc32": checksum(path)}
             for path in (temporary / "images.npy", temporary / "masks.npy")
         }
         index = {
@@ -290,7 +291,8 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+def write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    """Begins a .npy file of uint8; NumPy leaves room in the header for another number of rows."""
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
         "fortran_order": False,
@@ -303,7 +305,7 @@ def _rewrite_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     """Corrects the number of rows; NumPy leaves room for it in the header."""
     end = file.tell()
     file.seek(0)
-    _write_header(file, shape)
+    write_header(file, shape)
     file.seek(end)
 
 

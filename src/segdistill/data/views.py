@@ -7,7 +7,7 @@ import os
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -20,6 +20,9 @@ from segdistill.data.augment import Augment, make_augment
 from segdistill.data.store import Store
 from segdistill.errors import InputError, MissingExtra
 from segdistill.imaging.preprocess import Preprocess
+
+MAP = "map/"
+"""Begins the name of a warped map in a batch."""
 
 Beside = Callable[[NDArray[np.int64], int], dict[str, NDArray[Any]]]
 
@@ -36,8 +39,11 @@ class Views:
         count: how many different views a row has; epoch e shows number e % count. 0: a new one every epoch.
         skip_empty: leave out rows without foreground, such as the slices of a volume beyond the organ.
         order_seed: of the order of an epoch's batches; None for `seed`.
+        without_mask: cases whose mask is not shown, whatever the store holds.
+        masks_share: share of each batch that has a mask; None for the rows as they come.
 
     Attributes:
+        maps: predicted maps that are warped with every view (data/maps.py), name -> uint8 (rows of the store, H, W).
         beside: what else a batch holds of its rows, (positions, number of the view) -> name -> array; None for nothing.
             It is called in the threads that make batches: NumPy only.
 
@@ -57,6 +63,8 @@ class Views:
         count: int = 0,
         skip_empty: bool = False,
         order_seed: int | None = None,
+        without_mask: Collection[str] = (),
+        masks_share: float | None = None,
     ) -> None:
         if not case_ids:
             raise InputError("no cases to view: check the split and labels that were chosen")
@@ -73,11 +81,16 @@ class Views:
         self.count = count
         pairs = [(k, row) for k, name in enumerate(self.case_ids) for row in store.rows(name)]
         if skip_empty:
-            pairs = [(k, row) for k, row in pairs if store.has_foreground(row)]
+            hidden = set(without_mask)
+            pairs = [(k, row) for k, row in pairs if self.case_ids[k] in hidden or store.has_foreground(row)]
         if not pairs:
             raise InputError("no image has any foreground to learn from: check the masks of these cases")
         self._case_of = np.array([k for k, _ in pairs], dtype=np.int64)
         self._rows = [row for _, row in pairs]
+        shown = {k for k, name in enumerate(self.case_ids) if name not in set(without_mask)}
+        self._has_mask = np.array([k in shown and store.has_mask(row) for k, row in pairs], dtype=bool)
+        self.maps: dict[str, NDArray[np.uint8]] = {}
+        self.masks_share = masks_share if 0 < self._has_mask.sum() < len(pairs) else None
         self._local = threading.local()
 
     def __len__(self) -> int:
@@ -97,24 +110,65 @@ class Views:
         return epoch % self.count if self.count else epoch
 
     def has_mask(self, k: int) -> bool:
-        """Whether row `k` has a reference."""
-        return self.store.has_mask(self._rows[k])
+        """Whether row `k` has a reference that is shown."""
+        return bool(self._has_mask[k])
 
     def pixels(self, k: int, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """View `number` of row `k` before normalisation: image uint8 (H, W, 1 or 3) and mask uint8 (H,
         W).
         """
         image, mask = self.store.image(self._rows[k]), self.store.mask(self._rows[k])
+        mask = mask if self._has_mask[k] else np.zeros_like(mask)
         if self.augment.is_identity:
             return image, mask
-        compose = getattr(self._local, "compose", None)
-        if compose is None:
-            compose = self._local.compose = _compose(self.augment, self.store.size)
-        state = _state(f"{self.seed}\0{number}\0{self.store.ids[self._rows[k]]}")
-        compose.set_random_state(np.random.Generator(np.random.PCG64(state)), random.Random(state))
+        compose = self._compose(k, number, self.augment)
         result = compose(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
         changed: NDArray[np.uint8] = result["image"]
         return changed if changed.ndim == 3 else changed[..., np.newaxis], result["mask"]
+
+    def warped(self, k: int, number: int) -> NDArray[np.uint8]:
+        """The maps of row `k`, uint8 (H, W, len(maps)), moved as view `number` moves its image; beyond the image 0."""
+        stacked = np.stack([values[self._rows[k]] for values in self.maps.values()], axis=-1)
+        geometry = self.augment.geometry
+        if geometry.is_identity:
+            return stacked
+        moved: NDArray[np.uint8] = self._compose(k, number, geometry)(image=stacked)["image"]
+        return moved if moved.ndim == 3 else moved[..., np.newaxis]
+
+    def _compose(self, k: int, number: int, augment: Augment) -> Any:
+        """The changes of view `number` of row `k`. Geometry draws its random numbers first: alone it draws the same."""
+        made = self._local.__dict__.setdefault("made", {})
+        if augment not in made:
+            made[augment] = _compose(augment, self.store.size)
+        state = _state(f"{self.seed}\0{number}\0{self.store.ids[self._rows[k]]}")
+        made[augment].set_random_state(np.random.Generator(np.random.PCG64(state)), random.Random(state))
+        return made[augment]
+
+    def order(
+        self, batch_size: int, epoch: int, shuffle: bool = True, drop_last: bool = False, world: int = 1
+    ) -> list[NDArray[np.int64]]:
+        """The rows of every batch of an epoch: as `batch_indices`, with the wanted share of rows with masks."""
+        parts = batch_indices(len(self), batch_size, self.order_seed, epoch, shuffle, drop_last, world)
+        if self.masks_share is None or not shuffle:
+            return parts
+        sizes = [len(part) for part in parts]
+        masked = [min(max(1, round(size * self.masks_share)), size) for size in sizes]
+        with_mask, without = np.flatnonzero(self._has_mask), np.flatnonzero(~self._has_mask)
+        draws = (
+            _cycled(rows, total, f"order\0{self.order_seed}\0{epoch}\0{kind}")
+            for kind, rows, total in (
+                ("masks", with_mask, sum(masked)),
+                ("none", without, sum(sizes) - sum(masked)),
+            )
+        )
+        first, second = (
+            np.split(rows, np.cumsum(counts)[:-1])
+            for rows, counts in zip(
+                draws, (masked, [size - own for size, own in zip(sizes, masked, strict=True)]), strict=True
+            )
+        )
+        mixed = np.random.Generator(np.random.PCG64(_state(f"mix\0{self.order_seed}\0{epoch}")))
+        return [mixed.permutation(np.concatenate(pair)) for pair in zip(first, second, strict=True)]
 
     def arrays(
         self, rows: Sequence[int] | NDArray[np.int64], number: int
@@ -127,6 +181,16 @@ class Views:
         """View `number` of row `k` as tensors: image float32 (C, H, W) and mask int64 (H, W)."""
         image, mask = self.arrays([k], number)
         return torch.from_numpy(image[0]), torch.from_numpy(mask[0])
+
+
+def _cycled(rows: NDArray[np.int64], total: int, seed: str) -> NDArray[np.int64]:
+    """`total` of the rows in random order: all of them once, then all of them again."""
+    rounds = -(-total // len(rows))
+    orders = [
+        np.random.Generator(np.random.PCG64(_state(f"{seed}\0{number}"))).permutation(rows)
+        for number in range(rounds)
+    ]
+    return np.concatenate([*orders, rows[:0]])[:total]
 
 
 def _state(text: str) -> int:
@@ -239,11 +303,11 @@ def batches(
 
     Yields:
         image float32 (B, C, H, W), mask int64 (B, H, W), index int64 (B,) into `views.case_ids`, has_mask
-            bool (B,), and what `views.beside` gives.
+            bool (B,), the warped maps as uint8 (B, H, W), and what `views.beside` gives.
 
     Closing the generator early stops the threads; an error in one of them is raised here.
     """
-    parts = batch_indices(len(views), batch_size, views.order_seed, epoch, shuffle, drop_last, world)[start:]
+    parts = views.order(batch_size, epoch, shuffle, drop_last, world)[start:]
     if parts and min(len(part) for part in parts) < world:
         raise InputError(
             f"a batch has fewer cases than the {world} processes: use a larger batch or fewer processes"
@@ -261,6 +325,9 @@ def batches(
             "index": np.ascontiguousarray(views.case_index(mine)),
             "has_mask": np.array([views.has_mask(int(k)) for k in mine]),
         }
+        if views.maps:
+            stacked = np.stack([views.warped(int(k), number) for k in mine])
+            arrays |= {f"{MAP}{name}": stacked[..., j] for j, name in enumerate(views.maps)}
         if views.beside is not None:
             arrays |= views.beside(mine, number)
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}

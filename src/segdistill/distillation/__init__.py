@@ -8,7 +8,7 @@ from segdistill.distillation.base import (
     create_method,
     register_method,
 )
-from segdistill.distillation.teacher import Teacher, teacher_weights
+from segdistill.distillation.teacher import StoredTeacher, Teacher, teacher_weights
 from segdistill.distillation.weighting import WEIGHTINGS, Weighting, create_weighting, register_weighting
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "WEIGHTINGS",
     "Composed",
     "DistillationMethod",
+    "StoredTeacher",
     "Teacher",
     "Weighting",
     "create_method",

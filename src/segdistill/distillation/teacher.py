@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from segdistill.distillation.layers import pick
 from segdistill.models.network import Output
+
+
+@dataclass(frozen=True)
+class StoredTeacher:
+    """A teacher whose predictions lie beside the masks (data/maps.py): there is no network to run.
+
+    Attributes:
+        name: in losses, reports and the batches' maps.
+        weight: its fixed weight among the teachers.
+        labels: of images on which it is active when routing is by class; empty for all.
+    """
+
+    name: str
+    weight: float = 1.0
+    labels: Sequence[str] = ()
 
 
 class Teacher:
@@ -66,7 +82,9 @@ class Teacher:
         return output._replace(features=pick(output.features, layers, image, f"teacher '{self.name}'"))
 
 
-def teacher_weights(teachers: Sequence[Teacher], labels: Sequence[str], routing: str = "both") -> Tensor:
+def teacher_weights(
+    teachers: Sequence[Teacher | StoredTeacher], labels: Sequence[str], routing: str = "both"
+) -> Tensor:
     """Fixed weights, one row per case.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from torch import nn
 from segdistill.config.folds import may_teach
 from segdistill.config.schema import AUTOENCODER, ModelRecipe, StageRecipe
 from segdistill.data.case import Case
+from segdistill.data.maps import StoredMaps
 from segdistill.distillation import (
     DistillationMethod,
+    StoredTeacher,
     Teacher,
     create_method,
     create_weighting,
@@ -25,7 +27,8 @@ from segdistill.distillation import (
 from segdistill.distillation.methods.lightvessel import FeatureAutoEncoders, feature_autoencoder
 from segdistill.errors import InputError
 from segdistill.experiment.inputs import StageInputs
-from segdistill.experiment.stage import build_network, load_stage, read_stage, require_stated_weights
+from segdistill.experiment.stage import build_network, read_stage, require_stated_weights
+from segdistill.experiment.teachers import confidence_of, live_teachers, stored_teachers
 from segdistill.losses import create_loss
 from segdistill.models.registry import network_facts
 from segdistill.registry import call
@@ -34,7 +37,6 @@ from segdistill.training.checkpoint import load_part, load_weights
 from segdistill.training.distillation import Distillation
 from segdistill.training.joint import Joint, JointDistillation, JointLoss, case_labels
 from segdistill.training.loop import WEIGHTS
-from segdistill.training.optimisation import choose_precision
 from segdistill.training.reconstruction import Reconstruction
 from segdistill.training.task import Supervised, Task
 
@@ -180,7 +182,12 @@ def require_joint(stage: StageRecipe, name: str, cases: list[Case]) -> None:
             )
 
 
-def build_task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+Maps = Mapping[str, StoredMaps]
+
+
+def build_task(
+    inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str, maps: Maps | None = None
+) -> Task:
     """What a stage trains.
 
     Args:
@@ -188,37 +195,45 @@ def build_task(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision
         cases: its training cases, in the order of its views.
         fabric: the device for what is not trained.
         precision: of the training; teachers run in bf16 where it is mixed.
+        maps: name of each teacher -> its stored predictions, where the stage has targets by case.
 
     Raises:
         InputError: a part cannot be built.
     """
-    return _TASKS[inputs.stage.task](inputs, cases, fabric, precision)
+    return _TASKS[inputs.stage.task](inputs, cases, fabric, precision, maps or {})
 
 
-def _supervised(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+def _supervised(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str, maps: Maps) -> Task:
     network = start_network(inputs)
     loss = create_loss(inputs.stage.loss.name, **inputs.stage.loss.options)
     return Supervised(network, loss, inputs.stage.deep_supervision)
 
 
-def _autoencoder(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
-    teacher = _teachers(inputs, fabric, precision)[0]
+def _autoencoder(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str, maps: Maps) -> Task:
+    teacher = live_teachers(inputs, fabric)[0]
     return Reconstruction(build_autoencoders(inputs.stage.model, teacher.network, teacher.name), teacher)
 
 
-def _distillation(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+def _distillation(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str, maps: Maps) -> Task:
     stage = inputs.stage
     network = start_network(inputs)
     loss = create_loss(stage.loss.name, **stage.loss.options)
-    teachers = _teachers(inputs, fabric, precision)
-    networks = {"student": network} | {teacher.name: teacher.network for teacher in teachers}
+    live = live_teachers(inputs, fabric) if stage.targets == "view" else []
+    teachers: Sequence[Teacher] | Sequence[StoredTeacher] = live or stored_teachers(stage)
+    networks = {"student": network} | {teacher.name: teacher.network for teacher in live}
 
     def codes(name: str, trained: str) -> FeatureAutoEncoders:
         return load_autoencoders(inputs.teacher_folder(trained), networks[name], name).to(fabric.device)
 
     labels = [case.label for case in cases]
     belongs = torch.tensor([[not t.labels or label in t.labels for t in teachers] for label in labels])
-    allowed = torch.tensor(may_teach(inputs.recipe, inputs.name, cases, inputs.cases))
+    allowed = torch.tensor(may_teach(inputs.recipe, inputs.name, cases, inputs.cases)).float()
+    if stage.taught_cases == "without_mask":
+        allowed = allowed * torch.tensor([[float(not case.has_reference)] for case in cases])
+    if maps:
+        allowed = allowed * torch.tensor(
+            [[confidence_of(stage, maps[t.name], case) for t in teachers] for case in cases]
+        )
     adaptive = stage.weighting.name != "fixed"
     joint = stage.joint_settings is not None
     make = partial(JointDistillation, *_joint_parts(inputs, cases)) if joint else Distillation
@@ -235,11 +250,11 @@ def _distillation(inputs: StageInputs, cases: list[Case], fabric: Fabric, precis
     )
 
 
-def _joint(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+def _joint(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str, maps: Maps) -> Task:
     return Joint(start_network(inputs), *_joint_parts(inputs, cases))
 
 
-def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str) -> Task:
+def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str, maps: Maps) -> Task:
     settings, channels = inputs.stage.adversarial_settings, inputs.preprocess.channels
     size = inputs.preprocess.size
     with torch.device("meta"):
@@ -253,23 +268,7 @@ def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precisi
     return Adversarial(network, discriminators, make_loss(settings, len(shapes)), accumulate, autocast)
 
 
-def _teachers(inputs: StageInputs, fabric: Fabric, precision: str) -> list[Teacher]:
-    stage = inputs.stage
-    teachers = []
-    for name, teacher in stage.teachers.items():
-        model = inputs.recipe.stages[teacher.stage].model.name
-        chosen = choose_precision(inputs.settings.precision, fabric.device, model)
-        autocast = torch.bfloat16 if chosen.startswith("bf16") else None
-        network = load_stage(inputs.teacher_folder(teacher.stage)).network.to(fabric.device)
-        if inputs.settings.channels_last:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        teachers.append(
-            Teacher(name, network, teacher.weight, teacher.labels, autocast, stage.finetune_teachers)
-        )
-    return teachers
-
-
-_TASKS: dict[str, Callable[[StageInputs, list[Case], Fabric, str], Task]] = {
+_TASKS: dict[str, Callable[[StageInputs, list[Case], Fabric, str, Maps], Task]] = {
     "supervised": _supervised,
     "autoencoder": _autoencoder,
     "distillation": _distillation,

@@ -235,8 +235,18 @@ def training_cases(
     where: str,
     sites: list[str] | None = None,
     unlocated: bool = False,
+    unlabelled: bool = False,
 ) -> list[Case]:
-    """Cases of a split, of some labels and sites, that have a reference; with `unlocated` a label is enough.
+    """Cases of a split, of some labels and sites, that have a reference.
+
+    Args:
+        cases: with their splits.
+        split: which of them.
+        labels: of images; None for all.
+        where: what trains on them, for messages.
+        sites: None for all.
+        unlocated: a label is enough.
+        unlabelled: to train on, nothing is needed: neither a reference nor a label.
 
     Raises:
         InputError: none is left to train on, or one of the labels or sites has none.
@@ -244,10 +254,13 @@ def training_cases(
     >>> training_cases([], "val", None, "stage net")
     []
     """
+    unlabelled = unlabelled and split == "train"
     found = [
         case
-        for case in select(cases, split=split, labels=labels)
-        if (case.has_reference or (unlocated and case.label)) and (sites is None or case.site in sites)
+        for case in select(cases, split=split)
+        if (not labels or case.label in labels or (unlabelled and not case.label))
+        and (case.has_reference or unlabelled or (unlocated and case.label))
+        and (sites is None or case.site in sites)
     ]
     if split != "train":
         return found
@@ -260,7 +273,8 @@ def training_cases(
     missing = [
         f"with label '{label}' " for label in labels or [] if all(case.label != label for case in found)
     ]
-    if missing or not any(case.is_located or unlocated for case in found):  # normal cases only teach nothing
+    # normal cases only teach nothing
+    if missing or not any(case.is_located or unlocated or unlabelled for case in found):
         there = _counted([case.label for case in select(cases, split=split)], "no cases at all")
         raise InputError(
             f"{where}: no training case {''.join(missing[:1])}has a mask (training cases: {there})"

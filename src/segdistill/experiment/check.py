@@ -93,9 +93,13 @@ def _check_networks(recipe: Recipe, stage: StageRecipe, built: dict[str, nn.Modu
             f"model.classes is {classes}, but masks have background and one kind of foreground: "
             "use 2, or 1 for a single sigmoid logit"
         )
-    teachers = {name: network(recipe.stages[teacher.stage]) for name, teacher in stage.teachers.items()}
+    teachers = {
+        name: network(recipe.stages[teacher.stage]) if stage.targets == "view" else None
+        for name, teacher in stage.teachers.items()
+    }
     if stage.task == "autoencoder":
         for name, teacher in teachers.items():
+            assert teacher is not None  # auto-encoders have no targets by case
             build_autoencoders(stage.model, teacher, name)
         return
     student = network(stage)

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from segdistill.config.folds import folds_of, may_teach
-from segdistill.config.schema import Recipe, StageRecipe
+from segdistill.config.schema import MemberRecipe, Recipe, StageRecipe
 from segdistill.data.case import Case
 from segdistill.data.splits import keep_locations
 from segdistill.data.store import Store
+from segdistill.errors import InputError
 from segdistill.experiment.cases import training_cases
 from segdistill.experiment.equal_time import equal_steps
 from segdistill.files import sha256_file, sha256_text, write_text
@@ -97,8 +98,24 @@ class StageInputs:
             "val": [case.id for case in self.of("val")],
             "weights": {name: sha256_file(self.teacher_folder(name) / WEIGHTS) for name in others},
             "may_teach": may_teach(self.recipe, self.name, train, self.cases),
+            "outside": [file_facts(m) for t in stage.teachers.values() for m in t.members if m.is_outside],
         }
         return sha256_text(json.dumps(facts, sort_keys=True))
+
+
+def file_facts(member: MemberRecipe) -> dict[str, str]:
+    """The hashes of the files of a teacher from elsewhere.
+
+    Raises:
+        InputError: a file is not there.
+    """
+    facts = {}
+    for key in ("onnx", "weights", "table"):
+        if (path := getattr(member, key)) is not None:
+            if not Path(path).is_file():
+                raise InputError(f"{key}: no such file: {path}")
+            facts[key] = sha256_file(path)
+    return facts
 
 
 def stage_cases(recipe: Recipe, name: str, cases: list[Case], split: str) -> list[Case]:
@@ -110,18 +127,13 @@ def stage_cases(recipe: Recipe, name: str, cases: list[Case], split: str) -> lis
     stage = recipe.stages[name]
     labels = stage.labels or recipe.data.labels
     joint = stage.joint_settings
-    known = keep_locations(cases, locations_kept(recipe, name), recipe.data.locations_seed)
+    known = keep_locations(cases, recipe.locations_of(name), recipe.data.locations_seed)
     unlocated = joint is not None and joint.uses_class and not joint.labelled_only
     if split == "train" and stage.out_of_fold is not None:
         fold = folds_of(cases, stage.out_of_fold.folds, recipe.data.split.seed)
         known = [case for case in known if fold.get(case.id) != stage.out_of_fold.fold]
-    return training_cases(known, split, labels, f"stage {name}", stage.sites, unlocated)
-
-
-def locations_kept(recipe: Recipe, name: str) -> float:
-    """Share of the training cases whose mask or box a stage may see."""
-    own = recipe.stages[name].locations
-    return recipe.data.locations if own is None else own
+    unlabelled = stage.task == "distillation" and stage.unlabelled and joint is None
+    return training_cases(known, split, labels, f"stage {name}", stage.sites, unlocated, unlabelled)
 
 
 def precision_of(recipe: Recipe, name: str, device: torch.device) -> str:
@@ -167,7 +179,7 @@ def count_taught(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case]) -
 def _rows(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case]) -> Iterator[Row]:
     for name in stages:
         stage = recipe.stages[name]
-        if not any(teacher.out_of_fold for teacher in stage.teachers.values()):
+        if not stage.is_out_of_fold:
             continue
         own = stage_cases(recipe, name, list(cases), "train")
         trained = {
@@ -176,8 +188,10 @@ def _rows(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case]) -> Itera
         }
         for case, allowed in zip(own, may_teach(recipe, name, own, cases), strict=True):
             taught = [
-                teacher.stage
+                own
                 for teacher, may in zip(stage.teachers.values(), allowed, strict=True)
                 if may and (stage.routing != "by_class" or not teacher.labels or case.label in teacher.labels)
+                for own in teacher.stages
+                if not teacher.ensemble or case.id not in trained[own]
             ]
             yield name, case.id, taught, [teacher for teacher, ids in trained.items() if case.id in ids]

@@ -361,7 +361,7 @@ def report_run(
 
 
 def _out_of_fold(recipe: Recipe, name: str) -> str:
-    if not any(teacher.out_of_fold for teacher in recipe.stages[name].teachers.values()):
+    if not recipe.stages[name].is_out_of_fold:
         return ""
     return "; each case is taught by the teachers that did not train on it: teachers.csv"
 

@@ -27,6 +27,7 @@ from segdistill.experiment.equal_time import StepTimes, equal_steps, keep_times
 from segdistill.experiment.events import Event
 from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.stage import begin, build_network, finish, is_finished, is_trained, read_stage
+from segdistill.experiment.teachers import store_maps
 from segdistill.files import sha256_file
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.records import StageRecord, Weights
@@ -61,7 +62,7 @@ def with_cache(inputs: StageInputs, task: Distillation, train: Views, fabric: Fa
     if fabric.is_global_zero:
         workers = spare_threads(settings, fabric.device)
         options = FillOptions(fabric.device, settings.batch_size, settings.channels_last, workers)
-        yield from fill(cache, task.teachers, options, stage.cache_limit_gb * GB)
+        yield from fill(cache, task.live, options, stage.cache_limit_gb * GB)
     while not cache.is_filled:  # no barrier: filling may take longer than one waits
         time.sleep(1.0)
     cache.attach()
@@ -77,7 +78,7 @@ def _wanted(inputs: StageInputs, task: Distillation, train: Views) -> list[Wante
     shown = _shown(inputs, train)
     cases = train.case_index(np.arange(len(train)))
     wanted = []
-    for j, teacher in enumerate(task.teachers):
+    for j, teacher in enumerate(task.live):
         rows = np.flatnonzero((task.teacher_weights[:, j] > 0).numpy()[cases])
         if not len(rows):
             raise InputError(
@@ -161,10 +162,12 @@ def _fit(
 ) -> Iterator[Progress | Filling]:
     settings = inputs.settings
     train_cases = inputs.of("train")
+    maps = (yield from store_maps(inputs, fabric)) if inputs.stage.targets == "case" else {}
     # the same seed for every stage: a student and its baseline begin with the same weights and see the same views
     torch.manual_seed(inputs.seed)
-    task = build_task(inputs, train_cases, fabric, precision)
+    task = build_task(inputs, train_cases, fabric, precision, maps)
     train = _views(inputs, train_cases, settings.augment, inputs.recipe.data.skip_empty)
+    train.maps = {name: stored.values for name, stored in maps.items()}
     val_cases = inputs.of("val")
     validation = _views(inputs, val_cases, "none") if val_cases else None
     if fabric.is_global_zero:
@@ -264,10 +267,18 @@ def keep_threshold(inputs: StageInputs) -> None:
 
 
 def _views(inputs: StageInputs, cases: list[Case], augment: str, skip_empty: bool = False) -> Views:
-    ids = [case.id for case in cases]
-    views = inputs.settings.views or 0
+    distilled = inputs.stage.task == "distillation"
     return Views(
-        inputs.store, ids, inputs.preprocess, augment, inputs.views_seed, views, skip_empty, inputs.seed
+        inputs.store,
+        [case.id for case in cases],
+        inputs.preprocess,
+        augment,
+        inputs.views_seed,
+        inputs.settings.views or 0,
+        skip_empty,
+        inputs.seed,
+        [case.id for case in cases if distilled and not case.has_reference],
+        inputs.settings.masks_share,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from segdistill.distillation import STUDENT, DistillationMethod, Teacher, Weighting
+from segdistill.distillation import STUDENT, DistillationMethod, StoredTeacher, Teacher, Weighting
 from segdistill.distillation.base import (
     Targets,
     module_key,
@@ -22,6 +22,7 @@ from segdistill.errors import InputError
 from segdistill.models.network import Output
 from segdistill.training.targets import (
     LiveTargets,
+    MapTargets,
     Rows,
     TeacherTargets,
     active_rows,
@@ -101,12 +102,26 @@ class Critics:
 
 @dataclass(frozen=True)
 class _Step:
-    """One batch with its teachers: their active rows, weights (B, J), and whether each is active (B, J)."""
+    """One batch with its teachers: their active rows, weights (B, J), whether each is active (B, J), and
+    the whole batch, of which this may be a part.
+    """
 
     batch: Batch
     rows: list[Rows]
     weights: Tensor
     active: Tensor
+    origin: Batch
+
+    def where(self, chosen: Tensor) -> _Step:
+        """The step of some rows (B,) alone; its losses are still shares of all images."""
+        batch = {name: value[chosen] for name, value in self.batch.items() if len(value) == len(chosen)}
+        rows = [active_rows(own) for own in self.active[chosen].T]
+        return _Step(batch, rows, self.weights[chosen], self.active[chosen], self.origin)
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """The mean of losses (rows,) over the whole batch, in which all others count 0."""
+        images = len(self.origin["image"])
+        return losses.mean() if len(losses) == images else losses.sum() / images
 
 
 class Distillation:
@@ -119,7 +134,7 @@ class Distillation:
     Args:
         student: the network to train.
         loss: segmentation loss.
-        teachers: J frozen teachers, of any architecture.
+        teachers: J frozen teachers, of any architecture, or J whose predictions are in the batches.
         teacher_weights: (N, J) weight of teacher j on training case n (`batch["index"]`); where it is 0 the teacher is
             not run.
         methods: name -> (weight, method).
@@ -147,7 +162,7 @@ class Distillation:
         self,
         student: nn.Module,
         loss: nn.Module,
-        teachers: Sequence[Teacher],
+        teachers: Sequence[Teacher] | Sequence[StoredTeacher],
         teacher_weights: Tensor,
         methods: Methods,
         hard_weight: float = 1.0,
@@ -161,7 +176,7 @@ class Distillation:
         if combine not in ("losses", "predictions"):
             raise InputError(f"distillation: combine is '{combine}': choose from losses, predictions")
         self.features = tuple(sorted({name for _, method in methods.values() for name in method.features}))
-        networks = {teacher.name: teacher.network for teacher in teachers}
+        networks = {teacher.name: getattr(teacher, "network", None) for teacher in teachers}
         build_learned_parts(student, networks, methods, weighting, combine)
         self.critics = Critics(methods, list(networks))
         learned = [part for _, method in methods.values() for part in trained_with_student(method)]
@@ -171,8 +186,12 @@ class Distillation:
         trainee = Trainee(student, tuple(dict.fromkeys(layers)), learned)
         self.players: dict[str, nn.Module] = {STUDENT: trainee, **self.critics.players}
         if finetune is not None:
-            self.players |= {name: Trainee(network) for name, network in networks.items()}
-        self.loss, self.teachers, self.methods = loss, list(teachers), dict(methods)
+            self.players |= {
+                name: Trainee(network) for name, network in networks.items() if network is not None
+            }
+        self.live = [teacher for teacher in teachers if isinstance(teacher, Teacher)]
+        self.teachers: list[Teacher | StoredTeacher] = list(teachers)
+        self.loss, self.methods = loss, dict(methods)
         self.teacher_weights, self.hard_weight, self.finetune = teacher_weights, hard_weight, finetune
         self.weighting, self.combine, self.read_cache = weighting, combine, read_cache
 
@@ -195,7 +214,7 @@ class Distillation:
         weights, shown = self._weights(given, targets, rows, batch["mask"], output)
         if "weighting/penalty" in shown:
             total = total + shown["weighting/penalty"]
-        step = _Step(batch, rows, weights, (given > 0).float())
+        step = _Step(batch, rows, weights, (given > 0).float(), batch)
         parts |= shown
         for name, weighted, loss in self._soft(step, targets, output):
             total, parts[name] = total + weighted, loss
@@ -208,16 +227,23 @@ class Distillation:
         return given.to(batch["image"].device, non_blocking=True), rows
 
     def teacher_targets(self, batch: Batch, rows: Sequence[Rows]) -> TeacherTargets:
-        """The teachers' targets, from the cache or from the teachers themselves."""
+        """The teachers' targets: from the cache, the stored predictions, or the teachers themselves."""
         if self.read_cache is not None:
             return self.read_cache(batch)
         methods = {name: method for name, (_, method) in self.methods.items()}
-        return LiveTargets(self.teachers, methods, self.features, batch, rows)
+        if not self.live:
+            return MapTargets([teacher.name for teacher in self.teachers], methods, batch, rows)
+        return LiveTargets(self.live, methods, self.features, batch, rows)
 
     def hard(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """`loss` against the reference, and its parts."""
+        """`loss` against the reference, and its parts: means over the batch, to which rows without a mask add 0."""
         assert output.logits is not None  # a recipe's student of this task segments
-        return segmentation_parts(self.loss, output.logits, batch["mask"])
+        located = batch["has_mask"]
+        if bool(located.all()):
+            return segmentation_parts(self.loss, output.logits, batch["mask"])
+        some = located if bool(located.any()) else torch.arange(len(located), device=located.device) < 1
+        parts = segmentation_parts(self.loss, output.logits[some], batch["mask"][some])
+        return {name: value * located.float().mean() for name, value in parts.items()}
 
     def _weights(
         self, given: Tensor, targets: TeacherTargets, rows: list[Rows], mask: Tensor, output: Output
@@ -236,22 +262,41 @@ class Distillation:
         return weights, shown if penalty is None else shown | {"weighting/penalty": penalty}
 
     def _soft(
-        self, step: _Step, targets: TeacherTargets, output: Output
+        self, whole: _Step, targets: TeacherTargets, output: Output
     ) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name, weighted loss and loss (scalars) of every term, and of every teacher where they are not combined."""
-        active = [j for j, own in enumerate(step.rows) if not is_empty(own)]
         for name, (weight, method) in self.methods.items():
-            own = method.targets(output, step.batch["mask"])
-            theirs = {j: targets.targets(j, name) for j in active}
+            step, own, theirs = self._targets(whole, targets, output, name, method)
             for part, (strength, term) in weighted_terms(weight, method).items():
                 shown = f"{name}/{part}" if part else name
                 student = term_targets(own, part)
                 teachers = {j: term_targets(each, part) for j, each in theirs.items()}
                 if self.combine == "predictions" and term.combinable:
                     loss, scale = self._combined(step, term, student, teachers)
-                    yield f"combined/{shown}", strength * (scale * loss).mean(), loss.mean()
+                    yield f"combined/{shown}", strength * step.mean(scale * loss), step.mean(loss)
                 else:
                     yield from self._separate(step, term, strength, shown, student, teachers)
+
+    def _targets(
+        self, step: _Step, targets: TeacherTargets, output: Output, name: str, method: DistillationMethod
+    ) -> tuple[_Step, Targets, dict[int, Targets]]:
+        """The step, the student's targets and those of each active teacher, of a method.
+
+        A method that needs masks has no rows without one: its step is smaller, and its losses count 0 for them.
+        """
+        located = step.batch["has_mask"]
+        active = [j for j, own in enumerate(step.rows) if not is_empty(own)]
+        if not method.needs_mask or bool(located.all()):
+            own = method.targets(output, step.batch["mask"])
+            return step, own, {j: targets.targets(j, name) for j in active}
+        theirs = {}
+        for j in active:
+            kept = take(located, step.rows[j])
+            theirs[j] = {key: value[kept] for key, value in targets.targets(j, name).items()}
+        output = _rows_of(output, located)
+        smaller = step.where(located)
+        own = method.targets(output, smaller.batch["mask"]) if bool(located.any()) else {}
+        return smaller, own, {j: each for j, each in theirs.items() if not is_empty(smaller.rows[j])}
 
     def _combined(
         self, step: _Step, term: DistillationMethod, student: Targets, teachers: dict[int, Targets]
@@ -278,16 +323,17 @@ class Distillation:
         """As `_soft`, of one term for each teacher."""
         # detached: weights that learn from these losses would learn to prefer the easiest teacher
         weights = step.weights.detach() if term.weighted else step.active
+        images = len(step.origin["image"])
         for j, (teacher, rows) in enumerate(zip(self.teachers, step.rows, strict=True)):
             name = f"{teacher.name}/{shown}"
             if j in teachers:
                 taken = {key: take(value, rows) for key, value in student.items()}
                 loss = term(taken, teachers[j], teacher.name)
-                self.critics.keep(step.batch, f"{shown}/{teacher.name}", taken, teachers[j])
+                self.critics.keep(step.origin, f"{shown}/{teacher.name}", taken, teachers[j])
             else:
                 loss = empty_loss(term, weights.device)
-            weighted = strength * (take(weights[:, j], rows) * loss).sum() / len(weights)
-            yield name, weighted, loss.sum() / len(weights)
+            weighted = strength * (take(weights[:, j], rows) * loss).sum() / images
+            yield name, weighted, loss.sum() / images
 
     def _teacher_losses(self, batch: Batch, player: str) -> dict[str, Tensor] | None:
         assert self.finetune is not None
@@ -303,14 +349,28 @@ class Distillation:
         return validate_segmentation(self.players[STUDENT], self.loss, batch)
 
 
+def _rows_of(output: Output, chosen: Tensor) -> Output:
+    """The output of some rows (B,) of a batch."""
+    logits, label = (None if each is None else each[chosen] for each in (output.logits, output.label))
+    features = {name: feature[chosen] for name, feature in output.features.items()}
+    return Output(logits, features, tuple(deep[chosen] for deep in output.deep), label)
+
+
 def build_learned_parts(
     student: nn.Module,
-    teachers: Mapping[str, nn.Module],
+    teachers: Mapping[str, nn.Module | None],
     methods: Methods,
     weighting: Weighting | None = None,
     combine: str = "losses",
 ) -> None:
     """Builds the learned parts of each method, and of the weighting, for the networks of a stage.
+
+    Args:
+        student: its network.
+        teachers: name -> network; None for one whose predictions are stored.
+        methods: name -> (weight, method).
+        weighting: of the teachers.
+        combine: as in `Distillation`.
 
     Raises:
         InputError: the networks do not fit: a feature that one does not have, or different classes. A network that
@@ -327,13 +387,13 @@ def build_learned_parts(
     _require_same_classes(student, teachers)
     for name, (_, method) in methods.items():
         try:
-            method.build(
-                declared_layers(student, method.features, "the student"),
-                {
-                    teacher: declared_layers(network, method.features, f"teacher '{teacher}'")
-                    for teacher, network in teachers.items()
-                },
-            )
+            layers = {}
+            for teacher, network in teachers.items():
+                if network is None:
+                    _require_predictions(method, teacher)
+                else:
+                    layers[teacher] = declared_layers(network, method.features, f"teacher '{teacher}'")
+            method.build(declared_layers(student, method.features, "the student"), layers)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
     if weighting is not None:
@@ -345,6 +405,16 @@ def build_learned_parts(
             )
 
 
+def _require_predictions(method: DistillationMethod, teacher: str) -> None:
+    """Refuses a method that reads more of a teacher than its predictions."""
+    if method.features or len(method.critics) or not method.cacheable:
+        reads = ", ".join(method.features) or "its network"
+        raise InputError(
+            f"it reads features of teacher '{teacher}' ({reads}), of which only predictions are stored: set targets: "
+            "view, with a stage as the teacher, or use a method of predictions, such as soft_mask"
+        )
+
+
 def _has_combined_loss(combine: str, methods: Methods) -> bool:
     terms = [
         term for weight, method in methods.values() for _, term in weighted_terms(weight, method).values()
@@ -352,7 +422,7 @@ def _has_combined_loss(combine: str, methods: Methods) -> bool:
     return combine == "predictions" and any(term.combinable for term in terms)
 
 
-def _require_same_classes(student: nn.Module, teachers: Mapping[str, nn.Module]) -> None:
+def _require_same_classes(student: nn.Module, teachers: Mapping[str, nn.Module | None]) -> None:
     own = getattr(student, "classes", None)
     for name, network in teachers.items():
         classes = getattr(network, "classes", None)

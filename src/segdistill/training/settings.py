@@ -70,6 +70,8 @@ class FitSettings(_Settings):
     """Optimiser steps instead of `epochs`; the last pass may end early."""
     batch_size: int = Field(default=8, ge=1)
     """Images per forward pass, over all devices."""
+    masks_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of each batch that has a mask, where only some cases have one; by default as they come."""
     accumulate: int = Field(default=1, ge=1)
     """Batches per optimiser step."""
     optimizer: OptimizerSettings = OptimizerSettings()

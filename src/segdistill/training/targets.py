@@ -8,8 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from segdistill.data.maps import LARGEST
+from segdistill.data.views import MAP
 from segdistill.distillation import DistillationMethod, Teacher
 from segdistill.distillation.base import Targets, trained_with_student
+from segdistill.models.network import Output
 from segdistill.training.task import Batch
 
 Rows = Tensor | None
@@ -17,7 +20,7 @@ Rows = Tensor | None
 
 
 class TeacherTargets(Protocol):
-    """All teachers' targets for one batch, each on its active rows: `LiveTargets`, or those of a cache."""
+    """All teachers' targets for one batch, each on its active rows."""
 
     def logits(self, teacher: int) -> Tensor | None:
         """(rows, C, ...), up to what softmax ignores; None for a classifier."""
@@ -65,6 +68,38 @@ class LiveTargets:
         output = self.outputs[teacher]
         assert output is not None, "a teacher without active rows has no targets"
         return self.methods[method].targets(output, self.masks[teacher], self.teachers[teacher].name)
+
+
+class MapTargets:
+    """Targets from stored predictions, which the batch holds as maps warped with its images.
+
+    Args:
+        teachers: names of the J teachers.
+        methods: name -> method, of predictions alone.
+        batch: with a map for each teacher.
+        rows: of each teacher.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[str],
+        methods: Mapping[str, DistillationMethod],
+        batch: Batch,
+        rows: Sequence[Rows],
+    ) -> None:
+        self.teachers, self.methods, self.batch, self.rows = teachers, methods, batch, rows
+
+    def logits(self, teacher: int) -> Tensor:
+        """(rows, 2, H, W): 0 for the background, the log-odds for the foreground."""
+        codes = take(self.batch[f"{MAP}{self.teachers[teacher]}"], self.rows[teacher])
+        odds = codes.float() * (2 * LARGEST / 255) - LARGEST
+        return torch.stack([torch.zeros_like(odds), odds], dim=1)
+
+    def targets(self, teacher: int, method: str) -> Targets:
+        """Targets of a teacher that has active rows."""
+        mask = take(self.batch["mask"], self.rows[teacher])
+        output = Output(self.logits(teacher), {})
+        return self.methods[method].targets(output, mask, self.teachers[teacher])
 
 
 def active_rows(weights: Tensor) -> Rows:

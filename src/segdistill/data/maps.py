@@ -1,0 +1,91 @@
+"""Predicted maps beside the masks of a prepared store: one per row, as log-odds in 8 bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdistill.data.store import Store, checksum, write_header
+from segdistill.files import atomic_write, write_json
+
+LARGEST = 12.0
+"""Log-odds are kept from -LARGEST to LARGEST: probabilities from 6e-6 to 1 - 6e-6."""
+
+
+def encode(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Probabilities as log-odds in 256 steps; each is at most 0.047 from the true log-odds within the limits.
+
+    >>> encode(np.array([0.0, 0.5, 1.0])).tolist()
+    [0, 128, 255]
+    """
+    known = np.clip(np.asarray(probability, np.float64), 1e-9, 1 - 1e-9)
+    odds = np.clip(np.log(known / (1 - known)), -LARGEST, LARGEST)
+    return np.round((odds + LARGEST) * (255 / (2 * LARGEST))).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class StoredMaps:
+    """Maps of a teacher.
+
+    Attributes:
+        values: uint8 (rows of the store, H, W), mapped into memory; rows without a prediction are 0.
+        facts: what was found while they were made, such as the confidence of each case.
+    """
+
+    values: NDArray[np.uint8]
+    facts: dict[str, Any]
+
+
+def open_maps(store: Store, key: str) -> StoredMaps | None:
+    """The maps that were stored under a key; None where there are none, or damaged ones.
+
+    Args:
+        store: whose rows they belong to.
+        key: a hash of everything that decides them.
+    """
+    path = store.folder / f"maps-{key}.npy"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        values: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        if values.shape == (len(store), *store.size) and checksum(path) == about["crc32"]:
+            return StoredMaps(values, about["facts"])
+    return None
+
+
+@contextmanager
+def writing_maps(
+    store: Store, key: str, facts: Mapping[str, Any]
+) -> Iterator[Callable[[int, NDArray[np.uint8]], None]]:
+    """Gives a function that stores the map (H, W) of a row; rows come in rising order, and may leave some out.
+
+    The maps appear under their key only when the block ends without an error.
+
+    Args:
+        store: whose rows they belong to.
+        key: a hash of everything that decides them.
+        facts: written at the end, so that the block may fill them in.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written.
+    """
+    path = store.folder / f"maps-{key}.npy"
+    empty = np.zeros(store.size, np.uint8).tobytes()
+    done = 0
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        write_header(file, (len(store), *store.size))
+
+        def write(row: int, found: NDArray[np.uint8]) -> None:
+            nonlocal done  # plain writes: with a memory map a full disk would end the process
+            file.write(empty * (row - done))
+            file.write(np.ascontiguousarray(found, np.uint8).tobytes())
+            done = row + 1
+
+        yield write
+        file.write(empty * (len(store) - done))
+    write_json(path.with_suffix(".json"), {"crc32": checksum(path), "facts": facts})

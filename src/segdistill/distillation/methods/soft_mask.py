@@ -1,0 +1,80 @@
+"""Soft masks: the student learns the teacher's map as if it were a mask, by cross-entropy and Dice."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from segdistill.distillation.base import Targets, register_method
+from segdistill.distillation.methods.soft_prediction import SoftPrediction
+from segdistill.errors import InputError
+
+
+def semimetric_dice_loss(predicted: Tensor, target: Tensor, epsilon: float = 1.0) -> Tensor:
+    """1 - mean over classes of (sum(P + G) - sum|P - G| + e) / (sum(P + G) + e).
+
+    Of a mask this is the Dice loss with plain sums. Of a soft map it is smallest where P = G, while 2 sum(P G) in the
+    numerator would draw P to 0 and 1 (Wang et al. 2023, Dice semimetric losses, Eq. 6).
+
+    Args:
+        predicted: (B, C, ...) probabilities.
+        target: (B, C, ...) probabilities.
+        epsilon: keeps an empty prediction of an empty target at loss 0.
+
+    Returns:
+        (B,) in [0, 1].
+
+    >>> soft = torch.full((1, 1, 2, 2), 0.3)
+    >>> semimetric_dice_loss(soft, soft).tolist()
+    [0.0]
+    """
+    both = (predicted + target).flatten(2).sum(2)
+    apart = (predicted - target).abs().flatten(2).sum(2)
+    return 1 - ((both - apart + epsilon) / (both + epsilon)).mean(1)
+
+
+@register_method("soft_mask")
+class SoftMask(SoftPrediction):
+    """Soft-mask method: cross-entropy plus Dice of the foreground, both against the teacher's map.
+
+    What a student learns of a mask where there is one, it learns of the map where there is none; the same two losses
+    keep both in one scale.
+
+    Args:
+        cross_entropy: weight of the cross-entropy (mean over positions).
+        dice: weight of the Dice loss (Wang et al. 2023).
+
+    Raises:
+        InputError: a weight is negative, or both are 0.
+
+    >>> from segdistill.models.network import Output
+    >>> method = SoftMask()
+    >>> targets = method.targets(Output(logits=torch.zeros(2, 2, 4, 4), features={}))
+    >>> [round(value, 4) for value in method(targets, targets).tolist()]  # the entropy of one half in nats
+    [0.6931, 0.6931]
+    """
+
+    name = "soft_mask"
+    loss_options = ("cross_entropy", "dice")
+
+    def __init__(self, cross_entropy: float = 1.0, dice: float = 1.0) -> None:
+        super().__init__()
+        if min(cross_entropy, dice) < 0 or cross_entropy + dice == 0:
+            raise InputError(f"soft_mask: weights {cross_entropy} and {dice}: none below 0, and one above it")
+        self.cross_entropy, self.dice = cross_entropy, dice
+
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) loss.
+
+        Raises:
+            InputError: the networks have different classes.
+        """
+        own, theirs = student["log_probability"], teacher["log_probability"]
+        if own.shape[1] != theirs.shape[1]:
+            raise InputError(
+                f"soft_mask: the student has {own.shape[1]} classes, its teacher {theirs.shape[1]}: make them equal"
+            )
+        target = theirs.exp()
+        entropy = -(target * own).sum(1).flatten(1).mean(1)
+        return self.cross_entropy * entropy + self.dice * semimetric_dice_loss(
+            own.exp()[:, 1:], target[:, 1:]
+        )

@@ -1,0 +1,330 @@
+"""The teachers of a stage: networks that run beside it, or predictions that are stored beside the masks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from segdistill.config.folds import member_weights
+from segdistill.config.schema import MemberRecipe, ModelRecipe, StageRecipe, TeacherRecipe
+from segdistill.data.case import Case
+from segdistill.data.maps import StoredMaps, encode, open_maps, writing_maps
+from segdistill.data.opened import OpenedCase, open_case
+from segdistill.distillation import StoredTeacher, Teacher
+from segdistill.distillation.cache.filling import Filling
+from segdistill.errors import InputError
+from segdistill.experiment.inputs import StageInputs, file_facts
+from segdistill.experiment.stage import build_network, load_stage
+from segdistill.files import sha256_file, sha256_text
+from segdistill.imaging.preprocess import Preprocess
+from segdistill.losses import probabilities
+from segdistill.models.network import Output
+from segdistill.runtime.predictor import Predictor
+from segdistill.training.checkpoint import load_weights
+from segdistill.training.loop import WEIGHTS
+from segdistill.training.optimisation import choose_precision
+
+VERSION = 1
+CHUNK = 16
+"""Rows that a network predicts at once."""
+
+Map = NDArray[np.float32]
+Predict = Callable[[Sequence[Case]], Map]
+"""Cases -> the probability of foreground of all their rows, float32 (rows, H, W) at the size of the store."""
+
+
+def live_teachers(inputs: StageInputs, fabric: Fabric) -> list[Teacher]:
+    """The teachers of a stage as networks, each loaded from its stage's folder.
+
+    Raises:
+        InputError: a stage is not finished, or its weights have changed.
+    """
+    stage = inputs.stage
+    teachers = []
+    for name, teacher in stage.teachers.items():
+        network, autocast = _stage_network(inputs, teacher.stage, fabric)
+        teachers.append(
+            Teacher(name, network, teacher.weight, teacher.labels, autocast, stage.finetune_teachers)
+        )
+    return teachers
+
+
+def stored_teachers(stage: StageRecipe) -> list[StoredTeacher]:
+    """The teachers of a stage whose predictions are stored."""
+    return [StoredTeacher(name, teacher.weight, teacher.labels) for name, teacher in stage.teachers.items()]
+
+
+def _stage_network(inputs: StageInputs, stage: str, fabric: Fabric) -> tuple[nn.Module, torch.dtype | None]:
+    """The network of a stage on the device, and the dtype of its autocast."""
+    model = inputs.recipe.stages[stage].model.name
+    chosen = choose_precision(inputs.settings.precision, fabric.device, model)
+    network = load_stage(inputs.teacher_folder(stage)).network.to(fabric.device)
+    if inputs.settings.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network, torch.bfloat16 if chosen.startswith("bf16") else None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is stored for a teacher: its training cases, the share (N, M) of each member in each, and the key."""
+
+    name: str
+    teacher: TeacherRecipe
+    cases: list[Case]
+    shares: NDArray[np.float64]
+    key: str
+
+
+def plan_maps(inputs: StageInputs) -> list[_Plan]:
+    """What the teachers of a stage are to predict.
+
+    Raises:
+        InputError: a file of a teacher is not there.
+    """
+    found = inputs.of("train")
+    plans = []
+    for name, teacher in inputs.stage.teachers.items():
+        shares = member_weights(inputs.recipe, teacher, found, inputs.cases)
+        wanted = np.flatnonzero(shares.sum(axis=1) > 0)
+        cases = sorted((found[k] for k in wanted), key=lambda case: inputs.store.rows(case.id)[0])
+        order = [k for case in cases for k in wanted if found[k] is case]
+        facts = {
+            "version": VERSION,
+            "members": [member_facts(inputs, member) for member in teacher.members],
+            "cases": [case.id for case in cases],
+            "shares": shares[order].round(9).tolist(),
+        }
+        key = sha256_text(json.dumps(facts, sort_keys=True))[:16]
+        plans.append(_Plan(name, teacher, cases, shares[order], key))
+    return plans
+
+
+def member_facts(inputs: StageInputs, member: MemberRecipe) -> dict[str, Any]:
+    """Everything that decides the predictions of a teacher or a member of an ensemble.
+
+    Raises:
+        InputError: a file is not there.
+    """
+    facts = member.model_dump(mode="json", exclude={"weight", "trained_on", *_FILES, "labels", "ensemble"})
+    if member.stage:
+        facts["weights"] = sha256_file(inputs.teacher_folder(member.stage) / WEIGHTS)
+        facts["model"] = inputs.recipe.stages[member.stage].model.model_dump(mode="json")
+    return facts | file_facts(member)
+
+
+_FILES = ("predictions", "onnx", "weights", "table")
+
+
+def store_maps(inputs: StageInputs, fabric: Fabric) -> Generator[Filling, None, dict[str, StoredMaps]]:
+    """Predicts the training cases of a stage once with each of its teachers, and stores what is not there yet.
+
+    With several processes the first one predicts, and the others wait for it.
+
+    Yields:
+        Progress.
+
+    Returns:
+        Name of each teacher -> its maps.
+
+    Raises:
+        InputError: a member does not fit the cases, or the disk is full.
+    """
+    found = {}
+    for plan in plan_maps(inputs):
+        maps = open_maps(inputs.store, plan.key)
+        if maps is None and fabric.is_global_zero:
+            yield from _predict(inputs, plan, fabric)
+        while maps is None and (maps := open_maps(inputs.store, plan.key)) is None:
+            time.sleep(1.0)  # no barrier: predicting may take longer than one waits
+        found[plan.name] = maps
+    return found
+
+
+def _predict(inputs: StageInputs, plan: _Plan, fabric: Fabric) -> Iterator[Filling]:
+    """Predicts the cases of a plan and stores their maps."""
+    began, done, text = time.monotonic(), 0, f"teacher '{plan.name}' predicts each case once"
+    facts: dict[str, Any] = {"entropy": {}, "agreement": {}, "foreground": 0}
+    members = [_member(inputs, member, fabric) for member in plan.teacher.members]
+    with writing_maps(inputs.store, plan.key, facts) as write:
+        for chunk in _chunks(inputs, plan.cases):
+            cases = [plan.cases[k] for k in chunk]
+            codes = encode(_average(inputs, members, cases, plan.shares[chunk], facts))
+            for row, found in zip(
+                (r for case in cases for r in inputs.store.rows(case.id)), codes, strict=True
+            ):
+                write(row, found)
+            done += len(cases)
+            yield Filling(text, done, len(plan.cases))
+        facts["seconds"] = time.monotonic() - began
+        if not facts["foreground"] and any(member.is_outside for member in plan.teacher.members):
+            raise InputError(
+                f"teacher '{plan.name}' finds nothing in any of {len(plan.cases)} training cases: check its classes, "
+                "and the size and scale of its images"
+            )
+
+
+def _chunks(inputs: StageInputs, cases: Sequence[Case]) -> Iterator[list[int]]:
+    """Positions of cases whose rows together are about CHUNK."""
+    chunk: list[int] = []
+    rows = 0
+    for k, case in enumerate(cases):
+        chunk.append(k)
+        rows += len(inputs.store.rows(case.id))
+        if rows >= CHUNK or k == len(cases) - 1:
+            yield chunk
+            chunk, rows = [], 0
+
+
+def _average(
+    inputs: StageInputs,
+    members: Sequence[Predict],
+    cases: Sequence[Case],
+    shares: NDArray[np.float64],
+    facts: dict[str, Any],
+) -> Map:
+    """The mean prediction of the cases' rows; notes the confidence of each case."""
+    counts = [len(inputs.store.rows(case.id)) for case in cases]
+    owner = np.repeat(np.arange(len(cases)), counts)
+    each = np.zeros((len(members), len(owner), *inputs.store.size), np.float32)
+    for m, predict in enumerate(members):
+        used = shares[:, m] > 0
+        if used.any():
+            each[m, used[owner]] = predict([case for case, own in zip(cases, used, strict=True) if own])
+    weights = shares[owner].T[..., None, None].astype(np.float32)
+    mean: Map = (each * weights).sum(axis=0)
+    for k, case in enumerate(cases):
+        own = owner == k
+        active = shares[k] > 0
+        facts["entropy"][case.id] = _certainty(mean[own])
+        facts["agreement"][case.id] = _agreement(each[active][:, own], mean[own])
+    facts["foreground"] += int((mean > 0.5).sum())
+    return mean
+
+
+def _certainty(probability: Map) -> float:
+    """1 minus the mean entropy in bits where foreground is predicted; everywhere where none is."""
+    inside = probability > 0.5
+    known = np.clip((probability[inside] if inside.any() else probability).astype(np.float64), 1e-9, 1 - 1e-9)
+    entropy = -(known * np.log2(known) + (1 - known) * np.log2(1 - known))
+    return float(1 - entropy.mean())
+
+
+def _agreement(each: Map, mean: Map) -> float:
+    """Mean Dice between the masks of the members and that of their mean; 1 where both are empty."""
+    together = mean > 0.5
+    scores = []
+    for own in each > 0.5:
+        total = own.sum() + together.sum()
+        scores.append(2 * (own & together).sum() / total if total else 1.0)
+    return float(np.mean(scores))
+
+
+def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predict:
+    """What predicts cases with one network, or reads its predictions."""
+    if member.onnx is not None:
+        return _by_case(inputs, member, _onnx(inputs, member))
+    if member.stage:
+        network, autocast = _stage_network(inputs, member.stage, fabric)
+    else:
+        network, autocast = _outside_network(inputs, member).to(fabric.device), None
+    return partial(_run, inputs, Teacher("", network, precision=autocast), fabric.device, member.flips)
+
+
+def _run(
+    inputs: StageInputs, teacher: Teacher, device: torch.device, flips: bool, cases: Sequence[Case]
+) -> Map:
+    store = inputs.store
+    images = np.stack([store.image(row) for case in cases for row in store.rows(case.id)])
+    found = []
+    for start in range(0, len(images), CHUNK):
+        batch = torch.from_numpy(inputs.preprocess.normalise(images[start : start + CHUNK])).to(device)
+        if inputs.settings.channels_last:
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        own = _foreground(teacher(batch, ()))
+        if flips:
+            own = (own + _foreground(teacher(batch.flip(-1), ())).flip(-1)) / 2
+        found.append(own.cpu().numpy())
+    return np.concatenate(found)
+
+
+def _foreground(output: Output) -> torch.Tensor:
+    """(B, H, W) probability of everything but background."""
+    if output.logits is None:
+        raise InputError("a teacher that classifies images has no map: use a network that segments")
+    return 1 - probabilities(output.logits)[:, 0]
+
+
+def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
+    """A network by import path with its weights.
+
+    Raises:
+        InputError: it cannot be built, or the weights do not fit.
+    """
+    network = build_network(
+        ModelRecipe(name=str(member.network), **member.options), inputs.preprocess.channels
+    )
+    load_weights(Path(str(member.weights)), network)
+    return network.eval()
+
+
+def _onnx(inputs: StageInputs, member: MemberRecipe) -> Callable[[OpenedCase, int], Map]:
+    predictor = Predictor(str(member.onnx), torch.get_num_threads())
+
+    def predict(opened: OpenedCase, k: int) -> Map:
+        pixels = opened.pixels(k)
+        found = predictor.predict_pixels(pixels).probability
+        if member.flips:
+            mirrored = np.ascontiguousarray(pixels[:, ::-1])
+            found = ((found + predictor.predict_pixels(mirrored).probability[:, ::-1]) / 2).astype(np.float32)
+        return found
+
+    return predict
+
+
+def _by_case(inputs: StageInputs, member: MemberRecipe, predict: Callable[[OpenedCase, int], Map]) -> Predict:
+    """Maps at the images' own size, cut and resized as the store cuts and resizes masks."""
+
+    def cases_to_maps(cases: Sequence[Case]) -> Map:
+        found = []
+        for case in cases:
+            opened = open_case(case, inputs.preprocess.intensity)
+            found += [
+                part for k in range(len(opened)) for part in fitted(inputs.preprocess, predict(opened, k))
+            ]
+        return np.stack(found)
+
+    return cases_to_maps
+
+
+def fitted(preprocess: Preprocess, probability: Map) -> list[Map]:
+    """A map (H, W) as the network's images are: cut into patches, each at their size.
+
+    >>> fitted(Preprocess(size=(1, 2)), np.array([[0, 0, 1, 1]] * 2, np.float32))[0].tolist()
+    [[0.0, 1.0]]
+    """
+    parts = [probability] if preprocess.patches is None else preprocess.patches.cut(probability)
+    height, width = preprocess.size
+    found = []
+    for part in parts:
+        image = Image.fromarray(np.ascontiguousarray(part, np.float32))
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        found.append(np.clip(np.asarray(image, np.float32), 0, 1))
+    return found
+
+
+def confidence_of(stage: StageRecipe, maps: StoredMaps, case: Case) -> float:
+    """How much a case counts: its confidence, from 0 to 1; 1 where the stage weighs all alike."""
+    return 1.0 if stage.confidence == "none" else float(maps.facts[stage.confidence].get(case.id, 0.0))
