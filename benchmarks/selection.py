@@ -78,7 +78,8 @@ def main() -> None:
             DataRecipe(dataset=args.dataset, size=args.size, labels=LABELS), None, folder
         ).cases
         shown = {name: training_cases(cases, name, LABELS, "selection") for name in ("train", "val")}
-        store = prepare_store([*shown["train"], *shown["val"]], preprocess, folder / "store")
+        shown_cases = [*shown["train"], *shown["val"]]
+        store = prepare_store(shown_cases, preprocess, folder / "store", keep_small=False)
         halved = [Views(store, [c.id for c in half], preprocess, "none") for half in halves(shown["val"])]
         for seed in range(args.seeds):
             ids = [case.id for case in shown["train"]]

@@ -71,7 +71,10 @@ def train_ours(order: Order, cases: list[Case], length: int) -> tuple[nn.Module,
     preprocess = Preprocess((order["size"], order["size"]), "grey", 3)
     shown = {name: training_cases(cases, name, labels, "ours") for name in ("train", "val")}
     store = prepare_store(
-        [case for part in shown.values() for case in part], preprocess, Path(order["store"])
+        [case for part in shown.values() for case in part],
+        preprocess,
+        Path(order["store"]),
+        keep_small=False,
     )
     settings = FitSettings.model_validate({**order["settings"]["fit"], "epochs": length})
     ids = {name: [case.id for case in part] for name, part in shown.items()}

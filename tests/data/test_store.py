@@ -149,3 +149,39 @@ def test_several_builders_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {store.folder for store in stores} == {stores[0].folder}
     assert all(np.array_equal(store.image(1), stores[0].image(1)) for store in stores)
     assert [path.name for path in (tmp_path / "s").iterdir()] == [stores[0].folder.name]
+
+
+def small_lesions(folder: Path) -> list[Case]:
+    """Pictures of 200 x 160 with a lesion of 1 x 3 pixels, one of 40 x 40, and in the first a single pixel."""
+    cases = []
+    for n in range(3):
+        mask = np.zeros((200, 160), np.uint8)
+        mask[20 + n, 30:33] = mask[100:140, 60:100] = 255
+        mask[190, 150] = 255 * (n == 0)
+        image = save(folder / f"{n}.png", noise(n, 200, 160))
+        cases.append(Case(str(n), image, (save(folder / f"{n}_mask.png", mask),)))
+    return cases
+
+
+def test_small_lesions_are_kept_counted_and_told_again(tmp_path: Path) -> None:
+    cases, size = small_lesions(tmp_path / "in"), Preprocess(size=(32, 32))
+    store = prepare_store(cases, size, tmp_path / "s")
+    plain = prepare_store(cases, size, tmp_path / "s", keep_small=False)
+    assert store.folder != plain.folder
+    for row in range(3):
+        expected = prepare_mask(reference_mask(cases[row], (200, 160)), (32, 32))
+        assert np.array_equal(plain.mask(row), expected)
+        added = np.argwhere(store.mask(row) != expected).tolist()
+        assert added == [[(20 + row) * 32 // 200, 6]]
+    assert (store.small.total, store.small.vanished, store.small.exempt) == (6, 3, 1)
+    assert store.small_note() == (
+        "3 of 6 components of the masks are too small for 32x32 and vanish: each is trained as the one pixel that it "
+        f"covers most; size={store.small.keeping_size(32)} keeps all of them; 1 of fewer than 3 pixels vanish and are "
+        "not counted"
+    )
+    assert "trained as background (data.keep_small=true" in plain.small_note()
+    assert prepare_store(cases, size, tmp_path / "s").small_note() == store.small_note()
+    side = store.small.keeping_size(32)
+    large = prepare_store(cases, Preprocess(size=(side, side)), tmp_path / "s")
+    assert large.small.vanished == 0
+    assert prepare_store(cases, Preprocess(size=(256, 256)), tmp_path / "s").small_note() == ""

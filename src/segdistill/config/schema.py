@@ -128,6 +128,9 @@ class DataRecipe(Strict):
     """Cut pictures into patches; `size` is then the size of a patch."""
     skip_empty: bool = False
     """Do not train on slices or patches without foreground; test on all of them."""
+    keep_small: bool = True
+    """Train on components of masks that vanish at `size` as the one pixel that each covers most; false: as background.
+    Components of fewer than 3 pixels are left out, and evaluation takes the masks as they are."""
     locations: float = Field(default=1.0, ge=0, le=1)
     """Share of the training cases that keep their mask or box; labels stay."""
     locations_seed: int = 0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,21 @@ from segdistill.data.opened import open_case
 from segdistill.errors import InputError
 from segdistill.files import sha256_text
 from segdistill.imaging.preprocess import Preprocess, prepare_mask
+from segdistill.imaging.small import SMALLEST, SmallComponents, count_small, find_small
 
-_VERSION = 2
+_VERSION = 3
 _SLICES = 1  # version of how volumes become slices
 _CHECKED_BYTES = 1 << 30  # content is checked on opening up to this size, sizes alone beyond
 
 Progress = Callable[[int, int], None]
-Rows = tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]
+
+
+class Rows(NamedTuple):
+    """What one case becomes: its prepared images and masks, and what resizing does to the components of its masks."""
+
+    images: list[NDArray[np.uint8]]
+    masks: list[NDArray[np.uint8]]
+    small: list[SmallComponents]
 
 
 class Store:
@@ -43,6 +51,8 @@ class Store:
         folder: where the arrays lie.
         ids: names of the rows: a picture's is its case's id, slice 4 of a volume is "id#4", patch 2 of it "id#4@2".
         cases: the case of every row.
+        small: what resizing does to the components of the masks, all cases together.
+        keeps_small: whether those that would vanish lie in the masks as one pixel each.
 
     Made by `prepare_store`.
     """
@@ -56,6 +66,9 @@ class Store:
         self._images = _map(folder / "images.npy", index["files"]["images.npy"])
         self._masks = _map(folder / "masks.npy", index["files"]["masks.npy"])
         self._foreground: list[bool] | None = index.get("foreground")
+        total, vanished, exempt, losing = index["small"]
+        self.small = SmallComponents(total, vanished, exempt, frozenset(losing))
+        self.keeps_small: bool = index["keep_small"]
         if (
             not len(self._images)
             == len(self._masks)
@@ -120,6 +133,23 @@ class Store:
         """Whether the prepared reference holds any foreground."""
         return self._foreground[row] if self._foreground is not None else bool(self._masks[row].any())
 
+    def small_note(self) -> str:
+        """One line on the components that vanish at this size, and the size that keeps them; "" where none does."""
+        small, (height, width) = self.small, self.size
+        if not small.vanished and not small.exempt:
+            return ""
+        told = f"{small.exempt} of fewer than {SMALLEST} pixels vanish and are not counted"
+        if not small.vanished:
+            return f"at {height}x{width} no component of a mask is lost; {told}"
+        kept = "each is trained as the one pixel that it covers most"
+        if not self.keeps_small:
+            kept = "they are trained as background (data.keep_small=true keeps each as one pixel)"
+        line = (
+            f"{small.vanished} of {small.total} components of the masks are too small for {height}x{width} and vanish: "
+            f"{kept}; size={small.keeping_size(min(self.size))} keeps all of them"
+        )
+        return f"{line}; {told}" if small.exempt else line
+
 
 def prepare_store(
     cases: Sequence[Case],
@@ -127,6 +157,7 @@ def prepare_store(
     folder: str | Path,
     progress: Progress | None = None,
     workers: int | None = None,
+    keep_small: bool = True,
 ) -> Store:
     """Opens the store of these cases below `folder`; builds it first if it is absent, damaged or of other
     content.
@@ -141,6 +172,7 @@ def prepare_store(
         folder: where stores are kept.
         progress: called with (done, total) after every case.
         workers: decoding threads; by default the number of cores, at most 8.
+        keep_small: a component of a mask that would vanish becomes the one pixel that it covers most.
 
     Raises:
         InputError: a file cannot be read (named), the folder cannot be written, or the disk is full.
@@ -149,10 +181,13 @@ def prepare_store(
         raise InputError("no cases to prepare: check the split and labels that were chosen")
     require_unique(cases)
     folder = Path(folder)
-    target = folder / f"store-{_key(cases, preprocess)[:16]}"
+    target = folder / f"store-{_key(cases, preprocess, keep_small)[:16]}"
     store = _open(target)
     if store is None:
-        _build(cases, preprocess, folder, target, progress, workers or min(8, os.cpu_count() or 1))
+        prepare = partial(_prepare, preprocess=preprocess, keep_small=keep_small)
+        prepared = _in_order(prepare, cases, workers or min(8, os.cpu_count() or 1))
+        about = {"preprocess": preprocess.to_dict(), "keep_small": keep_small}
+        _build(cases, preprocess, prepared, about, target, progress)
         store = _open(target)
     if store is None:
         raise InputError(
@@ -161,8 +196,9 @@ def prepare_store(
     return store
 
 
-def _key(cases: Sequence[Case], preprocess: Preprocess) -> str:
-    content = [_VERSION, list(preprocess.size), preprocess.colour, [content_key(case) for case in cases]]
+def _key(cases: Sequence[Case], preprocess: Preprocess, keep_small: bool) -> str:
+    files = [content_key(case) for case in cases]
+    content: list[object] = [_VERSION, list(preprocess.size), preprocess.colour, keep_small, files]
     is_chosen = preprocess.intensity is not None and any(is_scaled(case) for case in cases)
     if is_chosen or any(case.is_volume for case in cases):
         content.append(
@@ -202,29 +238,36 @@ def checksum(path: Path) -> int:
     return value
 
 
-def _prepare(case: Case, preprocess: Preprocess) -> Rows:
+def _prepare(case: Case, preprocess: Preprocess, keep_small: bool) -> Rows:
     opened = open_case(case, preprocess.intensity)
-    images: list[NDArray[np.uint8]] = []
-    masks: list[NDArray[np.uint8]] = []
+    rows = Rows([], [], [])
     try:
         for k in range(len(opened)):
             cut = preprocess.patches.cut if preprocess.patches else lambda array: [array]
-            images += [preprocess.prepare(part) for part in cut(opened.pixels(k))]
-            masks += [prepare_mask(part, preprocess.size) for part in cut(opened.reference[k])]
+            rows.images.extend(preprocess.prepare(part) for part in cut(opened.pixels(k)))
+            for part in cut(opened.reference[k]):
+                mask = prepare_mask(part, preprocess.size)
+                small = find_small(part, mask)
+                if keep_small:
+                    for place in small.places:
+                        mask[place] = 1
+                rows.masks.append(mask)
+                rows.small.append(small)
     except InputError as error:
         raise InputError(f"{case.image}: {error}") from error
-    return images, masks
+    return rows
 
 
 def _build(
     cases: Sequence[Case],
     preprocess: Preprocess,
-    folder: Path,
+    prepared: Iterator[Rows],
+    about: dict[str, Any],
     target: Path,
     progress: Progress | None,
-    workers: int,
 ) -> None:
-    temporary: Path | None = None
+    """Writes the rows of all cases and an index with `about` below a passing name, then gives them theirs."""
+    folder, temporary = target.parent, None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
@@ -234,21 +277,20 @@ def _build(
         ids: list[str] = []
         owners: list[Case] = []
         foreground: list[bool] = []
+        small = SmallComponents()
         with open(temporary / "images.npy", "wb") as images, open(temporary / "masks.npy", "wb") as masks:
             write_header(images, (len(cases), height, width, channels))
             write_header(masks, (len(cases), height, width))
-            for done, (case, rows) in enumerate(
-                zip(cases, _in_order(partial(_prepare, preprocess=preprocess), cases, workers), strict=True),
-                start=1,
-            ):
-                for image, mask in zip(*rows, strict=True):
+            for done, (case, rows) in enumerate(zip(cases, prepared, strict=True), start=1):
+                for image, mask in zip(rows.images, rows.masks, strict=True):
                     # plain writes: a full disk is an error here, where writing through a map would end the
                     # process
                     images.write(np.ascontiguousarray(image, dtype=np.uint8).tobytes())
                     masks.write(np.ascontiguousarray(mask, dtype=np.uint8).tobytes())
                     foreground.append(bool(mask.any()))
-                ids += _row_names(case, len(rows[0]), preprocess)
-                owners += [case] * len(rows[0])
+                ids += _row_names(case, len(rows.images), preprocess)
+                owners += [case] * len(rows.images)
+                small = count_small([small, *rows.small])
                 if progress is not None:
                     progress(done, len(cases))
             if len(ids) != len(cases):  # how many slices there are is known only now
@@ -268,8 +310,9 @@ def _build(
             "cases": [case.id for case in owners],
             "has_mask": [case.has_reference for case in owners],
             "foreground": foreground,
-            "preprocess": preprocess.to_dict(),
+            "small": [small.total, small.vanished, small.exempt, sorted(small.losing)],
             "files": files,
+            **about,
         }
         (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
         _publish(temporary, target)

@@ -277,10 +277,12 @@ def _prepare(
     preprocess = with_intensity(recipe.data.preprocess(), loaded_cases.cases)
     shared = folder.parent / ".store"
     try:
-        store = prepare_store(loaded_cases.cases, preprocess, shared)
+        store = prepare_store(loaded_cases.cases, preprocess, shared, keep_small=recipe.data.keep_small)
     finally:
         with suppress(OSError):
             shared.rmdir()  # only where nothing could be prepared
+    if note := store.small_note():
+        yield Event(f"warning: {note}")
     return _Run(recipe, loaded_cases, store, preprocess, folder)
 
 
