@@ -87,7 +87,7 @@ def _local(encoder: nn.Module, source: str, sha256: str | None) -> dict[str, Ten
     if source != IMAGENET:
         return _fitting(encoder, Path(source), sha256)
     file = _installed(encoder)
-    return _fitting(encoder, file, sha256 or _expected(file.name))
+    return _fitting(encoder, file, _expected(file.name, sha256))
 
 
 def _installed(encoder: nn.Module) -> Path:
