@@ -97,7 +97,7 @@ def compare_rows(a: Tests, b: Tests, *, planned_folds: int = 0, seed: int = 0, *
         return _alike(tables, folds, cases[folds[0]], seed, facts)
     if sum(len(names) for names in cases.values()) > len({name for names in cases.values() for name in names}):
         raise InputError("two folds tested some of the same cases: compare folds of one cross-validation only")
-    study = Study(
+    study = _Study(
         tuple(
             _Fold(
                 *(
@@ -206,7 +206,7 @@ class _Fold:
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class _Study:
     """The folds of a cross-validation with the trainings of two sides.
 
     Attributes:
@@ -255,7 +255,7 @@ class Study:
         return Error(max(0.0, observed - expected) * float(np.square(weights).sum()), count - 1)
 
 
-def _pooled(study: Study, planned: int, seed: int, facts: Mapping[str, Any]) -> Verdict:
+def _pooled(study: _Study, planned: int, seed: int, facts: Mapping[str, Any]) -> Verdict:
     """The verdict over folds with different cases."""
     difference, groups = study.difference, study.groups
     sides = [
