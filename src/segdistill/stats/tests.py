@@ -2,13 +2,15 @@
 
 Sources: F. Wilcoxon, Biometrics Bulletin 1 (1945); S. Holm, Scandinavian Journal of Statistics 6 (1979); for the
 degrees of freedom of a sum of variances B. Welch, Biometrika 34 (1947), and F. Satterthwaite, Biometrics Bulletin 2
-(1946); for intervals that are combined in quadrature G. Zou, A. Donner, Statistics in Medicine 27 (2008).
+(1946); for intervals that are combined in quadrature G. Zou, A. Donner, Statistics in Medicine 27 (2008); for folds
+C. Nadeau, Y. Bengio, Inference for the generalization error, Machine Learning 52 (2003), and R. Bouckaert, E. Frank,
+PAKDD 2004; for false claims E. Christodoulou et al., False promises in medical imaging AI?, arXiv 2505.04720 (2025).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,10 +166,82 @@ def joint_interval(mean: float, errors: Sequence[Error], level: float = 0.95) ->
     >>> round(low, 3), round(high, 3)
     (-4.303, 4.303)
     """
+    t = student_t()
+    squares = [t.ppf(0.5 + level / 2, min(e.freedom, 1e9)) ** 2 * e.variance for e in errors]
+    reach = float(np.sqrt(sum(squares)))
+    return mean - reach, mean + reach
+
+
+def resampled_interval(
+    values: Sequence[float], share: float, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Nadeau's and Bengio's interval of a mean difference over the tests of a cross-validation (corrected resampled t).
+
+    The tests of a cross-validation are not independent, since the training sets of any two folds share most of their
+    cases. The variance of J tests is therefore taken as (1 / J + share) s², not s² / J, with J - 1 degrees of freedom.
+    Bouckaert and Frank use it for R repetitions of K folds, so that J = R K; here the repetitions are seeds.
+
+    Args:
+        values: the mean difference of each test (J,): one per fold and seed.
+        share: test cases per training case: 1 / (K - 1) with K folds.
+        level: of the interval.
+
+    Returns:
+        Both ends; None with fewer than two tests.
+
+    Raises:
+        MissingExtra: scipy is not installed.
+
+    >>> low, high = resampled_interval([0.01, 0.02, 0.03, 0.02, 0.02], share=0.25)
+    >>> round(low, 4), round(high, 4)
+    (0.0068, 0.0332)
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    mean, variance = float(np.mean(values)), float(np.var(values, ddof=1))
+    reach = float(student_t().ppf(0.5 + level / 2, count - 1) * np.sqrt((1 / count + share) * variance))
+    return mean - reach, mean + reach
+
+
+def false_claim(mean: float, error: Error) -> float | None:
+    """The probability, given these cases, that the claim "better" is false: that the true mean difference is not above 0.
+
+    After Christodoulou et al. (2025), for segmentation: with a prior that prefers no mean and no standard deviation, and
+    differences of a normal distribution, the true mean has Student's t as its posterior, so that
+    P(true mean <= 0 | cases) = T(-mean / standard error), with G - 1 degrees of freedom. They estimate the standard error
+    from published scores and the correlation of two networks; here the differences are paired, and the error is that of
+    whole groups. It is about these two trained networks: the luck of a training is not in it ("cases only").
+
+    Args:
+        mean: of the differences, positive where the variant is better.
+        error: from `group_error`.
+
+    Returns:
+        Above 0.5 where the variant is the worse one; None where nothing varies, or scipy is not installed.
+
+    >>> round(false_claim(0.02, Error(0.0001, 50)), 4)
+    0.0255
+    """
+    if error.variance <= 0:
+        return None
+    try:
+        return float(student_t().cdf(-mean / np.sqrt(error.variance), error.freedom))
+    except MissingExtra:
+        return None
+
+
+def student_t() -> Any:
+    """Student's t of scipy.
+
+    Raises:
+        MissingExtra: scipy is not installed.
+
+    >>> round(float(student_t().ppf(0.975, 2)), 3)
+    4.303
+    """
     try:
         from scipy.stats import t
     except ImportError as reason:
         raise MissingExtra("a verdict", "report") from reason
-    squares = [t.ppf(0.5 + level / 2, min(e.freedom, 1e9)) ** 2 * e.variance for e in errors]
-    reach = float(np.sqrt(sum(squares)))
-    return mean - reach, mean + reach
+    return t

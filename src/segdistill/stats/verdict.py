@@ -11,6 +11,13 @@ A variant "helps" when all of this holds, and "hurts" when it holds with the sig
 
 The last part is needed because the interval over patients does not include luck in training: with many test cases a
 lucky seed is "significant".
+
+Over the folds of a cross-validation (stats/folds.py) the trainings are those of all folds and seeds, and Nadeau's and
+Bengio's interval over the tests stands beside the rule. Where only one of the two finds a difference the verdict is
+"undecided".
+
+Beside "better than" stands "not worse than": a loss of the margin or more is excluded by the same intervals. The margin is
+stated in the recipe; where it is not, 0.02 is taken for scores between 0 and 1, and shown as the default.
 """
 
 from __future__ import annotations
@@ -23,8 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.stats.bootstrap import PairedDifference, paired_difference
+from segdistill.stats.power import Needed, Variances, needed, needed_text
 from segdistill.stats.tests import (
     Error,
+    false_claim,
     group_error,
     group_means,
     holm,
@@ -37,9 +46,15 @@ from segdistill.stats.text import number, signed
 
 SEEDS = 3
 GROUPS = 6  # the fewest with which signed ranks can reach p < 0.05
+MORE_SEEDS = (3, 5, 10)  # for which the number of cases is computed
 LEVEL = 0.05
-HELPS, HURTS, NO_EVIDENCE = "helps", "hurts", "no evidence"
+MARGIN = 0.02
+"""The accepted loss of a score between 0 and 1 where the recipe states none."""
+HELPS, HURTS, NO_EVIDENCE, UNDECIDED = "helps", "hurts", "no evidence", "undecided"
 
+Outcome = Literal["helps", "hurts", "no evidence", "undecided"]
+NotWorse = Literal["not worse", "worse", "undecided", ""]
+"""Against the margin: a loss as large is excluded, is shown, is neither; "": there is no margin."""
 Kind = Literal["equal steps", "equal time", "more time", ""]
 """What a baseline has in common with the variant, or more of; "" where neither is known."""
 KINDS: dict[Kind, str] = {
@@ -55,7 +70,11 @@ SeedScores = Mapping[int | None, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Reason:
-    """A part of the rule that is not met: "seeds", "groups", "interval", "p", "ranks" or "trainings", and a clause."""
+    """A part of the rule that is not met, and a clause.
+
+    The parts are "seeds", "groups", "interval", "p", "ranks" and "trainings", and "folds" where Nadeau's and Bengio's
+    interval and the rest of the rule disagree.
+    """
 
     rule: str
     text: str
@@ -78,6 +97,13 @@ class Verdict:
         margin: a loss that would be accepted, stated before training; None: not stated.
         kind: of the baseline.
         same_student: whether the baseline is the variant's network without distillation.
+        default_margin: the margin where none was stated; None: none is used.
+        folds: that were tested; 1: no cross-validation. planned_folds: of the recipe.
+        resampled: Nadeau's and Bengio's interval over the tests of a cross-validation; None: not computed.
+        false_claim: probability that the claim "better" is false, given these cases and trained networks
+            (`stats.tests.false_claim`); None: not computable.
+        this_teacher: whether all trainings of the variant had a teacher in common, so that the verdict is about it.
+        needed: cases and seeds that would show a difference; empty where the spread is not known.
     """
 
     variant: str
@@ -98,14 +124,41 @@ class Verdict:
     margin: float | None = None
     kind: Kind = ""
     same_student: bool = False
+    default_margin: float | None = None
+    folds: int = 1
+    planned_folds: int = 1
+    resampled: tuple[float, float] | None = None
+    false_claim: float | None = None
+    this_teacher: bool = False
+    needed: tuple[Needed, ...] = ()
 
     @property
     def _sign(self) -> int:
         return 1 if self.higher_is_better else -1
 
     @property
+    def accepted(self) -> float | None:
+        """The margin: as stated, else the default."""
+        return self.default_margin if self.margin is None else self.margin
+
+    @property
     def reasons(self) -> tuple[Reason, ...]:
         """Which parts of the rule are not met; none where the outcome is "helps" or "hurts"."""
+        found = self._unmet
+        return (*found, Reason("folds", self._disagreement)) if self._disagreement else found
+
+    @property
+    def _disagreement(self) -> str:
+        """How the rest of the rule and the corrected t-test over folds disagree; "" where they do not."""
+        if self.resampled is None or any(reason.rule in ("seeds", "groups") for reason in self._unmet):
+            return ""
+        side = _side(self.resampled)
+        if not self._unmet and side * (self.difference.mean or 0) <= 0:
+            return "the corrected t-test over folds does not confirm it"
+        return "but the corrected t-test over folds excludes zero" if self._unmet and side else ""
+
+    @property
+    def _unmet(self) -> tuple[Reason, ...]:
         found, of = [], self.difference
         if (fewest := min(self.seeds, self.baseline_seeds)) < SEEDS:
             trained = "one training" if fewest == 1 else f"{fewest} trainings"
@@ -124,7 +177,7 @@ class Verdict:
         return tuple(found)
 
     @property
-    def outcome(self) -> Literal["helps", "hurts", "no evidence"]:
+    def outcome(self) -> Outcome:
         """By the rule of this file.
 
         >>> found = PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.001)
@@ -133,19 +186,38 @@ class Verdict:
         >>> Verdict("kd", "alone", "dice", found, "Dice", True, 1, 0.004, 4, seeds=1).outcome
         'no evidence'
         """
+        if self._disagreement:
+            return "undecided"
         if self.reasons:
             return "no evidence"
         return "helps" if self._sign * (self.difference.mean or 0) > 0 else "hurts"
 
     @property
     def not_worse(self) -> bool:
-        """Whether a loss as large as the margin is excluded, by both intervals, three seeds and six groups at least."""
+        """Whether a loss as large as the margin is excluded, by all intervals, three seeds and six groups at least."""
+        return self.non_inferiority == "not worse"
+
+    @property
+    def non_inferiority(self) -> NotWorse:
+        """The other claim, "not worse than by the margin": shown, refuted, or undecided.
+
+        "not worse" needs the better ends of all intervals on this side of the margin, "worse" all of them beyond it.
+
+        >>> found = PairedDifference(-0.04, -0.05, -0.03, 90, 80, 0.001)
+        >>> facts = {"low": -0.055, "high": -0.025, "seeds": 3, "baseline_seeds": 3, "margin": 0.02}
+        >>> Verdict("small", "large", "dice", found, **facts).non_inferiority
+        'worse'
+        """
+        if self.accepted is None:
+            return ""
         few = min(self.seeds, self.baseline_seeds) < SEEDS or self.difference.groups < GROUPS
-        if self.margin is None or few:
-            return False
-        ends = [self.difference.low, self.low, self.difference.high, self.high]
+        ends = [self.difference.low, self.low, self.difference.high, self.high, *(self.resampled or ())]
         known = [self._sign * end for end in ends if end is not None]
-        return len(known) == 4 and min(known) > -self.margin
+        if few or len(known) < max(4, len(ends)):
+            return "undecided"
+        if min(known) > -self.accepted:
+            return "not worse"
+        return "worse" if max(known) < -self.accepted else "undecided"
 
     @property
     def words(self) -> str:
@@ -157,28 +229,37 @@ class Verdict:
         'no evidence, not worse than by 0.02'
         """
         added = self.not_worse and self.outcome != HELPS
-        return self.outcome + (f", not worse than by {self.margin:g}" if added else "")
+        return self.outcome + (f", not worse than by {self.accepted:g}" if added else "")
 
     @property
     def short(self) -> str:
         """The outcome as a sentence; about distillation only where the baseline is the same network.
+
+        With one teacher for all trainings it is about distillation "with this teacher": another training of the teacher
+        may teach better or worse.
 
         >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
         >>> Verdict("kd", "unet", "dice", found).short
         'No evidence of a difference between kd and unet.'
         """
         a, b = self.variant, self.baseline
+        within = " with this teacher" if self.this_teacher else ""
+        beside = ", with this teacher" if self.this_teacher else ""
         sentences = {
-            "helps": ("Distillation helps.", f"{a} is better than {b}."),
-            "hurts": ("Distillation hurts.", f"{a} is worse than {b}."),
+            "helps": (f"Distillation{within} helps.", f"{a} is better than {b}{beside}."),
+            "hurts": (f"Distillation{within} hurts.", f"{a} is worse than {b}{beside}."),
             "no evidence": (
-                "No evidence that distillation helps or hurts.",
-                f"No evidence of a difference between {a} and {b}.",
+                f"No evidence that distillation{within} helps or hurts.",
+                f"No evidence of a difference between {a} and {b}{beside}.",
+            ),
+            "undecided": (
+                f"Undecided whether distillation{within} helps or hurts.",
+                f"Undecided whether {a} and {b} differ{beside}.",
             ),
         }
         line = sentences[self.outcome][not self.same_student]
         if self.not_worse and self.outcome != HELPS:
-            line += f" Not worse than by {self.margin:g}."
+            line += f" Not worse than by {self.accepted:g}."
         return line
 
     @property
@@ -188,7 +269,50 @@ class Verdict:
         line = f"{what}: {self._numbers()}."
         if self.reasons:
             line += f" No claim is made: {'; '.join(reason.text for reason in self.reasons)}."
-        return line
+        return " ".join(filter(None, [line, self.not_worse_text, self.false_claim_text]))
+
+    @property
+    def not_worse_text(self) -> str:
+        """The claim "not worse than by the margin" with its outcome; "" without a margin or an interval.
+
+        >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
+        >>> Verdict("kd", "unet", "dice", found, low=-0.03, high=0.03, default_margin=0.02).not_worse_text
+        'Not worse than by 0.02 (the default margin): undecided, the intervals reach −0.030.'
+        """
+        ends = (self.difference.low, self.low, *(self.resampled or ()), self.difference.high, self.high)
+        known = [end for end in ends if end is not None]
+        if self.accepted is None or not known:
+            return ""
+        of = "the default margin" if self.margin is None else "the margin"
+        worst = min(known) if self.higher_is_better else max(known)
+        words = {"not worse": "shown", "worse": "refuted", "undecided": "undecided"}[self.non_inferiority]
+        return f"Not worse than by {self.accepted:g} ({of}): {words}, the intervals reach {signed(worst)}."
+
+    @property
+    def false_claim_text(self) -> str:
+        """The probability that the claim "better" is false, in words; "" where it was not computed."""
+        if self.false_claim is None:
+            return ""
+        percent = "below 0.1" if self.false_claim < 0.001 else number(100 * self.false_claim, 1)
+        return f"Probability that the claim “better” is false: {percent} % (cases only)."
+
+    @property
+    def fold_words(self) -> str:
+        """How many folds were tested; "" for a hold-out.
+
+        >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
+        >>> Verdict("kd", "unet", "dice", found, folds=3, planned_folds=5).fold_words
+        '3 of 5 folds'
+        """
+        if self.folds < 2:
+            return ""
+        of = f" of {self.planned_folds}" if self.folds < self.planned_folds else ""
+        return f"{self.folds}{of} folds"
+
+    @property
+    def needed_text(self) -> str:
+        """The cases and seeds that would show a difference, in words."""
+        return needed_text(self.needed, self.folds)
 
     def __str__(self) -> str:
         return f"{self.short} {self.details}"
@@ -202,7 +326,11 @@ class Verdict:
             parts.append(f"95 % interval {signed(of.low)} to {signed(of.high)}")
         parts[-1] += f" over {of.n} paired cases" + ("" if of.groups == of.n else f" in {of.groups} groups")
         if self.low is not None:
-            parts.append(f"with the spread over trainings {signed(self.low)} to {signed(self.high)}")
+            over = f"{self.seeds} trainings in {self.fold_words}" if self.folds > 1 else "trainings"
+            parts.append(f"with the spread over {over} {signed(self.low)} to {signed(self.high)}")
+        if self.resampled is not None:
+            ends = f"{signed(self.resampled[0])} to {signed(self.resampled[1])}"
+            parts.append(f"by the corrected t-test over folds {ends}")
         if of.p is not None:
             parts.append(f"Wilcoxon p {_p(of.p)}")
             if self.family > 1 and self.corrected is not None:
@@ -210,7 +338,7 @@ class Verdict:
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain types, for JSON: the fields, "outcome", "not_worse", "reasons" and "sentence".
+        """As plain types, for JSON: the fields, "outcome", "not_worse", "non_inferiority", "reasons", "sentence".
 
         >>> found = Verdict("kd", "alone", "dice", PairedDifference(0.03, 0.02, 0.04, 90, 80, 0.001))
         >>> Verdict.from_dict(found.to_dict()) == found
@@ -220,17 +348,30 @@ class Verdict:
         derived = {
             "outcome": self.outcome,
             "not_worse": self.not_worse,
+            "non_inferiority": self.non_inferiority,
             "reasons": reasons,
             "sentence": str(self),
         }
-        return {**asdict(self), "per_seed": list(self.per_seed), **derived}
+        lists = {
+            "per_seed": list(self.per_seed),
+            "resampled": None if self.resampled is None else list(self.resampled),
+            "needed": [one._asdict() for one in self.needed],
+        }
+        return {**asdict(self), **lists, **derived}
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Verdict:
         """Reads what `to_dict` gave."""
-        known = {each.name: facts[each.name] for each in fields(cls)}
+        known = {each.name: facts[each.name] for each in fields(cls) if each.name in facts}
         difference = PairedDifference(**known.pop("difference"))
-        return cls(difference=difference, per_seed=tuple(known.pop("per_seed")), **known)
+        resampled = known.pop("resampled", None)
+        return cls(
+            difference=difference,
+            per_seed=tuple(known.pop("per_seed")),
+            resampled=None if resampled is None else (resampled[0], resampled[1]),
+            needed=tuple(Needed(**one) for one in known.pop("needed", ())),
+            **known,
+        )
 
 
 def sentence_of(verdicts: Sequence[Verdict], most: int = 4) -> str:
@@ -293,10 +434,22 @@ def compare_scores(
         per_seed=tuple(seed_differences(*averages)),
         spread=None if trainings is None else _spread(trainings, len(a), len(b)),
     )
-    if trainings is None or found.low is None:
+    if found.low is None:
         return verdict
-    low, high = joint_interval(found.mean, [group_error(mean_a - mean_b, groups), trainings])
-    return replace(verdict, low=low, high=high)
+    cases = group_error(mean_a - mean_b, groups)
+    sign = 1 if verdict.higher_is_better else -1
+    verdict = replace(verdict, false_claim=false_claim(sign * found.mean, cases))
+    if trainings is None:
+        return verdict
+    low, high = joint_interval(found.mean, [cases, trainings])
+    observed = Variances(found.n * cases.variance, (verdict.spread or 0.0) ** 2, found.groups / found.n)
+    return replace(verdict, low=low, high=high, needed=needed(observed, MORE_SEEDS))
+
+
+def _side(interval: tuple[float, float]) -> int:
+    """1 above zero, -1 below it, 0 around it."""
+    low, high = interval
+    return 1 if low > 0 else -1 if high < 0 else 0
 
 
 def _spread(error: Error, a: int, b: int) -> float:
