@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
+from segdistill.imaging.channels import Channels, check_channels
 from segdistill.imaging.limits import Converter, Inflating, inflate_into, map_voxels
 from segdistill.imaging.volume import TOLERANCE, Geometry, Vector, Volume, check_numbers, check_size, vector
 
@@ -48,15 +52,8 @@ def read_nifti(path: Path, max_bytes: int, trust_unit_spacing: bool = False) -> 
         file.seek(0)
         stream = Inflating(file) if packed else None
         header, size = _header(stream or file)
-        dimensions = tuple(int(side) for side in header.get_data_shape())
-        while len(dimensions) > 3 and dimensions[-1] == 1:
-            dimensions = dimensions[:-1]
-        dtype = header.get_data_dtype()
-        if dtype.kind not in "iuf" or dtype.itemsize > 8:
-            raise InputError(
-                f"holds voxels of type {dtype}, which is not read: save it as whole or real numbers"
-            )
-        scale = _scale(header)
+        dimensions = _dimensions(header)
+        dtype, scale = _stored(header)
         kept = dtype if scale is None else np.dtype(np.float32)
         columns, rows, slices = check_size(dimensions, kept.itemsize, max_bytes)
         shape = (slices, rows, columns)
@@ -74,6 +71,108 @@ def read_nifti(path: Path, max_bytes: int, trust_unit_spacing: bool = False) -> 
     spacing = _rounded(geometry.spacing)
     known = trust_unit_spacing or unit or spacing != (1.0, 1.0, 1.0)
     return Volume(voxels, spacing if known else None, path, geometry, second, header)
+
+
+@dataclass(frozen=True)
+class NiftiInfo:
+    """What the header of a file states, without its voxels.
+
+    Attributes:
+        dimensions: (x, y, z) or more; trailing ones are dropped.
+        labels: name -> value of the label table that the header carries, in its order; {} without one.
+    """
+
+    dimensions: tuple[int, ...]
+    labels: dict[str, int]
+
+
+_TABLE = 1 << 20  # bytes of extensions that are looked at
+_LABEL = re.compile(r'<Label\s[^<>]*?Key="(\d{1,9})"[^<>]*>\s*(?:<!\[CDATA\[(.*?)\]\]>|([^<]*))\s*</Label>', re.DOTALL)
+
+
+def read_nifti_info(path: Path) -> NiftiInfo:
+    """Dimensions, and the label table that TotalSegmentator and Connectome Workbench put behind the header.
+
+    The table is searched as text: nothing in it is expanded.
+
+    Raises:
+        InputError: no NIfTI file, or a damaged header.
+    """
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = Inflating(file) if packed else None
+        header, size = _header(stream or file)
+        count = min(max(_offset(header, size) - size, 0), _TABLE)
+        content = file.read(count) if stream is None else stream.read(count, exact=False)
+    text = content.decode("utf-8", "replace")
+    found = ((match[2] if match[2] is not None else match[3], int(match[1])) for match in _LABEL.finditer(text))
+    return NiftiInfo(_dimensions(header), {name.strip(): value for name, value in found})
+
+
+def read_nifti_channels(path: Path, max_bytes: int) -> Channels:
+    """Opens a file of four dimensions, classes last, of which one class at a time is read.
+
+    A fifth dimension is taken for the classes where the fourth, time, has the length 1.
+
+    Args:
+        path: the file.
+        max_bytes: of one channel.
+
+    Returns:
+        its channels (D, H, W), with their geometry.
+
+    Raises:
+        InputError: other dimensions, over the budget, damaged, or a voxel type that is not real. Reading the
+            channels raises it where the file is damaged or cut off.
+    """
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        header, size = _header(Inflating(file) if packed else file)
+    found = _dimensions(header)
+    if len(found) == 5 and found[3] == 1:
+        found = (*found[:3], found[4])
+    if len(found) != 4:
+        raise InputError(f"has {len(found)} dimensions: maps of several classes have four, the classes last")
+    dtype, scale = _stored(header)
+    columns, rows, slices = check_channels(found[3], found[:3], dtype.itemsize, max_bytes)
+    shape, offset = (slices, rows, columns), _offset(header, size)
+
+    def read() -> Iterator[NDArray[Any]]:
+        with open(path, "rb") as file:
+            stream = Inflating(file) if packed else None
+            if stream is not None:
+                stream.skip(offset)
+            for k in range(found[3]):
+                if stream is None:
+                    place = offset + k * slices * rows * columns * dtype.itemsize
+                    mapped = map_voxels(path, dtype, place, shape)
+                    yield mapped if scale is None else scale(mapped)
+                    continue
+                voxels = np.empty(shape, dtype if scale is None else np.float32)
+                inflate_into(voxels, dtype, stream, scale)
+                yield voxels
+            if stream is not None:
+                stream.finish()
+
+    return Channels(path, found[3], shape, read, _geometry(header, shape)[0])
+
+
+def _dimensions(header: Any) -> tuple[int, ...]:
+    """The sides, without ones behind the third."""
+    dimensions = tuple(int(side) for side in header.get_data_shape())
+    while len(dimensions) > 3 and dimensions[-1] == 1:
+        dimensions = dimensions[:-1]
+    return dimensions
+
+
+def _stored(header: Any) -> tuple[np.dtype[Any], Converter | None]:
+    """The type of the stored voxels, and what makes their values."""
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise InputError(f"holds voxels of type {dtype}, which is not read: save it as whole or real numbers")
+    return dtype, _scale(header)
 
 
 def _header(file: Inflating | IO[bytes]) -> tuple[Any, int]:

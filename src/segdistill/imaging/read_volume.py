@@ -5,15 +5,30 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError, UnreadableImage
+from segdistill.imaging.channels import Channels, read_npz
 from segdistill.imaging.volume import MAX_BYTES, Misfit, Volume, label_mask, require_same_geometry
 
-__all__ = ["MAX_BYTES", "VOLUME_SUFFIXES", "is_volume", "read_volume", "read_volume_mask", "volume_files"]
+if TYPE_CHECKING:
+    from segdistill.imaging.nifti import NiftiInfo
+
+__all__ = [
+    "MAX_BYTES",
+    "VOLUME_SUFFIXES",
+    "is_volume",
+    "nifti_info",
+    "read_channels",
+    "read_volume",
+    "read_volume_mask",
+    "volume_files",
+]
 
 VOLUME_SUFFIXES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
 """Endings (lower case) of files that hold a volume; a folder is taken for a DICOM series."""
@@ -108,6 +123,49 @@ def read_volume_mask(
         if misfit is not None and misfits is not None:
             misfits.append(misfit)
     return joined
+
+
+def read_channels(path: str | Path, max_bytes: int = MAX_BYTES) -> Channels:
+    """Opens a file with one map per class: nnU-Net's .npz, or NIfTI of four dimensions.
+
+    Args:
+        path: the file.
+        max_bytes: of one class; larger ones are refused before they are read.
+
+    Raises:
+        UnreadableImage: as `read_volume`, here or while the classes are read.
+
+    >>> read_channels("nowhere.npz")
+    Traceback (most recent call last):
+    segdistill.errors.UnreadableImage: nowhere.npz: no such file
+    """
+    path = Path(path)
+    with _reasons(path):
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            from segdistill.imaging.nifti import read_nifti_channels
+
+            channels = read_nifti_channels(path, max_bytes)
+        else:
+            channels = read_npz(path, max_bytes)
+
+    def read() -> Iterator[NDArray[Any]]:
+        with _reasons(path):
+            yield from channels.read()
+
+    return replace(channels, read=read)
+
+
+def nifti_info(path: str | Path) -> NiftiInfo:
+    """The dimensions and the label table of a NIfTI file, from its header alone.
+
+    Raises:
+        UnreadableImage: missing, damaged, or no NIfTI file.
+    """
+    from segdistill.imaging.nifti import read_nifti_info
+
+    path = Path(path)
+    with _reasons(path):
+        return read_nifti_info(path)
 
 
 def _reader(path: Path) -> Callable[[Path, int, bool], Volume]:

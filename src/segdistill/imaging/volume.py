@@ -159,24 +159,45 @@ class Geometry:
             return self, ()
         swap = bool(main[1] == 0)
         order = [0, 2, 1] if swap else [0, 1, 2]
-        axes, steps = np.asarray(self.axes)[order], np.asarray(self.step_mm)[order]
-        shape = np.asarray(self.shape)[order]
-        flips = [bool(axis[k] < 0) for axis, k in zip(axes, (2, 1, 0), strict=True)]
+        flips = [bool(np.asarray(self.axes)[row][k] < 0) for row, k in zip(order, (2, 1, 0), strict=True)]
         if not swap and not any(flips):
             return self, ()
+        return self._arranged(order, flips), (swap, tuple(flips))
+
+    def towards(self, other: Geometry) -> tuple[Geometry, list[int], list[bool]]:
+        """The geometry with its axes swapped and flipped so that they run like those of another, without resampling.
+
+        Returns:
+            the new geometry; for each new axis the number of the old one; and whether it is flipped.
+
+        >>> one = Geometry((2, 3, 4), (3.0, 1.0, 0.5))
+        >>> other = Geometry((4, 3, 2), (0.5, 1.0, 3.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
+        >>> other.towards(one)[0].shape, other.towards(one)[1:]
+        ((2, 3, 4), ([2, 1, 0], [False, False, False]))
+        """
+        along = np.asarray(other.axes) @ np.asarray(self.axes).T
+        order = [int(row.argmax()) for row in np.abs(along)]
+        if sorted(order) != [0, 1, 2]:
+            order = [0, 1, 2]  # too oblique: as it is
+        flips = [bool(along[k, axis] < 0) for k, axis in enumerate(order)]
+        return self._arranged(order, flips), order, flips
+
+    def _arranged(self, order: list[int], flips: list[bool]) -> Geometry:
+        """The same voxels with their axes in another order, and then some flipped."""
+        axes, steps = np.asarray(self.axes)[order], np.asarray(self.step_mm)[order]
+        shape = np.asarray(self.shape)[order]
         origin = np.asarray(self.origin, float)
         for k, flip in enumerate(flips):
             if flip:
                 origin = origin + axes[k] * steps[k] * (shape[k] - 1)
                 axes[k] = -axes[k]
-        turned = Geometry(
+        return Geometry(
             (int(shape[0]), int(shape[1]), int(shape[2])),
             vector(steps),
             (vector(axes[0]), vector(axes[1]), vector(axes[2])),
             vector(origin),
             self.placed,
         )
-        return turned, (swap, tuple(flips))
 
 
 @dataclass(frozen=True, eq=False)
