@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,32 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def append_text(path: str | Path, text: str) -> None:
+    r"""Adds text, as UTF-8, to the end of a file; all of it or nothing, unless the process is killed.
+
+    Raises:
+        InputError: the file cannot be written, or the disk is full.
+
+    >>> target = Path(tempfile.mkdtemp()) / "rows.csv"
+    >>> for row in ("a\n", "b\n"):
+    ...     append_text(target, row)
+    >>> target.read_text()
+    'a\nb\n'
+    """
+    size = None
+    try:
+        with open(path, "ab", buffering=0) as file:
+            size = file.tell()
+            content = memoryview(text.encode("utf-8", "backslashreplace"))
+            while content:
+                content = content[file.write(content) :]
+    except OSError as error:
+        if size is not None:
+            with suppress(OSError):
+                os.truncate(path, size)
+        raise _refusal(Path(path), error) from error
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all.
 
@@ -176,6 +202,15 @@ def shown_lines(text: str) -> str:
     b\x07
     """
     return _NOT_TEXT.sub(_escape, text)
+
+
+def safe_name(name: str) -> str:
+    r"""A name for a file of ours: what is no text in it is replaced by "_".
+
+    >>> safe_name("caf\udce9\x1b")
+    'caf__'
+    """
+    return _NOT_ONE_LINE.sub("_", name)
 
 
 def _escape(found: re.Match[str]) -> str:
