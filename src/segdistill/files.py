@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, then renamed."""
+"""Files that are either whole or absent, and text that no terminal, page or spreadsheet takes for a command."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ _REMEDIES = {
     errno.EDQUOT: "free space and run again",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}(\.\w+)?")
+"""How `atomic_write` names a file that is not whole yet."""
+_HIDDEN = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+_NOT_ONE_LINE = re.compile(f"[\0-\x1f{_HIDDEN}]")
+"""Control characters, separators of lines, marks that reverse or hide text, and bytes that were no UTF-8."""
+_NOT_TEXT = re.compile(f"[\0-\x08\x0b-\x1f{_HIDDEN}]")
+_NO_NAME = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_COMPUTED = re.compile("['\\s]*[=+@\uff0b\uff0d\uff1d\uff20-]")
+"""The start of a cell that a spreadsheet computes, also behind apostrophes of our own."""
 
 
 @contextmanager
@@ -54,6 +65,22 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: str | Path, names: Container[str]) -> None:
+    """Removes what a killed process left of files of these names in a folder.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in (".a.png.x1_y2z3a.png", ".profile.original"):
+    ...     (folder / name).touch()
+    >>> remove_unfinished(folder, {"a.png"})
+    >>> [path.name for path in folder.iterdir()]
+    ['.profile.original']
+    """
+    for path in Path(folder).glob(".*"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and found[1] in names and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _beside(path: Path) -> Path:
@@ -95,7 +122,33 @@ def write_text(path: str | Path, text: str) -> None:
     'done'
     """
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def append_text(path: str | Path, text: str) -> None:
+    r"""Adds text, as UTF-8, to the end of a file; all of it or nothing, unless the process is killed.
+
+    Raises:
+        InputError: the file cannot be written, or the disk is full.
+
+    >>> target = Path(tempfile.mkdtemp()) / "rows.csv"
+    >>> for row in ("a\n", "b\n"):
+    ...     append_text(target, row)
+    >>> target.read_text()
+    'a\nb\n'
+    """
+    size = None
+    try:
+        with open(path, "ab", buffering=0) as file:
+            size = file.tell()
+            content = memoryview(text.encode("utf-8", "backslashreplace"))
+            while content:
+                content = content[file.write(content) :]
+    except OSError as error:
+        if size is not None:
+            with suppress(OSError):
+                os.truncate(path, size)
+        raise _refusal(Path(path), error) from error
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -106,24 +159,98 @@ def write_json(path: str | Path, value: Any) -> None:
     >>> json.loads(target.read_text())
     {'dice': 0.8}
     """
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value) + "\n")
 
 
-def shown(path: str | Path) -> str:
-    r"""A path as text that every table and terminal can hold: bytes that are not UTF-8 are escaped.
+def json_text(
+    value: Any,
+    indent: int | None = 2,
+    ascii_only: bool = False,
+    default: Callable[[Any], Any] | None = None,
+) -> str:
+    r"""A value as JSON in which control characters are escaped; reading gives them back.
 
-    >>> print(shown("caf\udce9.png"))
-    caf\udce9.png
+    Args:
+        value: of JSON types.
+        indent: spaces per level; None for one line.
+        ascii_only: escape every character that is not ASCII.
+        default: makes a JSON type of a value of any other.
+
+    >>> print(json_text(["café", "\x9b2J"], None))
+    ["café", "\u009b2J"]
     """
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only, default=default)
+    return _NOT_TEXT.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
-def require_text(path: str | Path) -> None:
-    """Raises InputError for a name with bytes that are not UTF-8, as old archives leave them on Linux."""
-    if shown(path) != str(path):
-        raise InputError(
-            f"{shown(path)}: a name that is not UTF-8 text cannot be kept in a table: rename the file"
-        )
+def shown(text: str | Path) -> str:
+    r"""A name or message as one line that every terminal, page and table can hold: what is no text is escaped.
+
+    Escaped are control characters, ends of lines, marks that reverse the direction, and bytes that are not UTF-8.
+
+    >>> print(shown("caf\udce9\n.png"), shown("\x1b[2J"))
+    caf\udce9\n.png \x1b[2J
+    """
+    return _NOT_ONE_LINE.sub(_escape, str(text))
+
+
+def shown_lines(text: str) -> str:
+    r"""As `shown`, but ends of lines and tabs are kept, for text of several lines.
+
+    >>> print(shown_lines("a\nb\x07"))
+    a
+    b\x07
+    """
+    return _NOT_TEXT.sub(_escape, text)
+
+
+def safe_name(name: str) -> str:
+    r"""A name for a file of ours: what is no text in it is replaced by "_".
+
+    >>> safe_name("caf\udce9\x1b")
+    'caf__'
+    """
+    return _NOT_ONE_LINE.sub("_", name)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def csv_cell(value: Any) -> Any:
+    """A value as a cell of a CSV table: text is one line, and none that a spreadsheet would compute.
+
+    Such text has an apostrophe before it, as a spreadsheet itself marks text; `cell_text` takes it away.
+
+    >>> [csv_cell(value) for value in ("=1+1", "-0.5", "a", 3, None)]
+    ["'=1+1", '-0.5', 'a', 3, None]
+    """
+    if not isinstance(value, (str, Path)):
+        return value
+    text = shown(value)
+    return f"'{text}" if _is_computed(text) else text
+
+
+def cell_text(cell: str) -> str:
+    """The reverse of `csv_cell`.
+
+    >>> [cell_text(cell) for cell in ("'=1+1", "'quoted'", "-0.5")]
+    ['=1+1', "'quoted'", '-0.5']
+    """
+    return cell[1:] if cell.startswith("'") and _is_computed(cell[1:]) else cell
+
+
+def _is_computed(text: str) -> bool:
+    """Whether a spreadsheet computes a cell of this text; a number alone is none of these."""
+    return bool(_COMPUTED.match(text)) and not _NUMBER.fullmatch(text)
+
+
+def require_text(text: str | Path) -> None:
+    """Raises InputError for a name with bytes that are not UTF-8, as old archives leave them, or control characters."""
+    found = _NO_NAME.search(str(text))
+    if found is not None:
+        what = "a name that is not UTF-8 text" if found[0] >= "\ud800" else "a name with control characters"
+        raise InputError(f"{shown(text)}: {what} cannot be kept in a table: rename the file")
 
 
 def sha256_file(path: str | Path) -> str:
@@ -144,4 +271,4 @@ def sha256_text(text: str) -> str:
     >>> sha256_text("")[:8]
     'e3b0c442'
     """
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from segdistill.errors import InputError
-from segdistill.files import write_text
+from segdistill.files import json_text, write_text
 
 Role = Literal["teacher", "student", "baseline", "comparator"]
 """teacher; student (distilled); baseline (the same student without teachers); comparator (any other network)."""
@@ -42,7 +42,7 @@ class Record:
 
     def to_json(self) -> str:
         """The JSON form as text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        return json_text(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str, source: str | Path) -> Self:

@@ -52,7 +52,7 @@ def test_one_image(tmp_path: Path, model: Path) -> None:
     out = tmp_path / "out"
     result = run(model, picture(tmp_path / "a.png"), "-o", out)
     assert result.exit_code == 0, result.output
-    assert names(out) == ["a.png", "a_overlay.png", "predictions.csv"]
+    assert names(out) == ["a.png", "a_overlay.png", "predictions.csv", "predictions.jsonl"]
     mask = np.asarray(Image.open(out / "a.png"))
     assert mask.shape == (40, 60)
     assert set(np.unique(mask)) == {0, 255}
@@ -75,7 +75,14 @@ def test_folders_are_searched_and_names_that_meet_are_told_apart(tmp_path: Path,
         report = json.loads(result.stdout)
         assert [Path(row["file"]).name for row in report["predictions"]] == ["x.TIF", "x.png"]
         assert report["failed"] == []
-        assert names(out) == ["predictions.csv", "x.png", "x_2.png", "x_2_overlay.png", "x_overlay.png"]
+        assert names(out) == [
+            "predictions.csv",
+            "predictions.jsonl",
+            "x.png",
+            "x_2.png",
+            "x_2_overlay.png",
+            "x_overlay.png",
+        ]
 
 
 def test_a_failing_case_is_listed_and_the_rest_go_on(tmp_path: Path, model: Path) -> None:
@@ -86,7 +93,14 @@ def test_a_failing_case_is_listed_and_the_rest_go_on(tmp_path: Path, model: Path
     assert isinstance(error_of(result), CasesFailed)
     assert "1 of 3 images failed" in str(result.exception)
     assert [line for line in result.stderr.splitlines() if str(bad) in line]
-    assert names(out) == ["a.png", "a_overlay.png", "b.png", "b_overlay.png", "predictions.csv"]
+    assert names(out) == [
+        "a.png",
+        "a_overlay.png",
+        "b.png",
+        "b_overlay.png",
+        "predictions.csv",
+        "predictions.jsonl",
+    ]
 
 
 def test_an_interrupted_prediction_can_be_repeated(

@@ -115,6 +115,7 @@ def test_a_folder_of_everything(tmp_path: Path, model: Path) -> None:
         "p.png",
         "p_overlay.png",
         "predictions.csv",
+        "predictions.jsonl",
         "series.3.nii.gz",
         "series.3_overlay.png",
         "v.nii.gz",

@@ -9,6 +9,7 @@ import typer
 
 from segdistill.cli.shared import AsJson, Plugins, print_json, progress_bar
 from segdistill.errors import CasesFailed
+from segdistill.files import shown
 
 
 def predict(
@@ -35,7 +36,8 @@ def predict(
     """Segment images and volumes with a trained model.
 
     A picture gives NAME.png (the mask) and NAME_overlay.png. A volume gives NAME.nii.gz with its own geometry and an
-    overlay of a few slices. predictions.csv holds areas, diameters or volumes.
+    overlay of a few slices. predictions.csv names the mask of every file, and holds areas, diameters or volumes. The
+    same command again continues where it stopped.
     """
     import segdistill
 
@@ -54,11 +56,11 @@ def predict(
     if as_json:
         print_json({"model": model, "predictions": found.rows, "failed": found.failed})
     else:
-        print(f"{len(found.rows)} of {total} images segmented: {found.table}")
-    if found.note:
-        typer.echo(f"note: {found.note}", err=True)
+        typer.echo(f"{len(found.rows)} of {total} images segmented: {shown(found.table)}")
+    for note in filter(None, [*found.notes, found.note]):
+        typer.echo(f"note: {shown(note)}", err=True)
     for failure in found.failed:
-        typer.echo(failure["reason"], err=True)
+        typer.echo(shown(failure["reason"]), err=True)
     if found.failed:
         raise CasesFailed(
             f"{len(found.failed)} of {total} images failed (listed above); the others are in {out}"

@@ -28,6 +28,7 @@ from segdistill.registry import near_names
 from segdistill.runtime.predictor import Predictor
 from segdistill.stats.verdict import Verdict
 from segdistill.training.inference import TorchEngine
+from segdistill.training.loop import WEIGHTS
 
 REPORT, MODEL_FILE = "report.html", "model.onnx"
 
@@ -55,7 +56,8 @@ class Stage(Predictor):
         trained = load_stage(folder)
         self.folder, self.name, self.record = folder, trained.name, trained.record
         self._network = trained.network
-        super().__init__(TorchEngine(trained.network, model_info(trained)), threshold=threshold)
+        engine = TorchEngine(trained.network, model_info(trained))
+        super().__init__(engine, threshold=threshold, weights=folder / WEIGHTS)
 
     def network(self) -> nn.Module:
         """The trained network, in eval mode: images (B, C, H, W) -> `models.network.Output`."""

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segdistill.errors import InputError
+from segdistill.files import (
+    append_text,
+    json_text,
+    remove_unfinished,
+    sha256_file,
+    sha256_text,
+    shown,
+    write_text,
+)
 from segdistill.imaging.read import READABLE_SUFFIXES, read_picture
 from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume
 from segdistill.runtime.predictor import Predictor, slice_levels
 from segdistill.runtime.write import (
+    columns_of,
     output_paths,
+    plain_stem,
     prediction_row,
+    rows_text,
     unique_stems,
     volume_row,
     write_prediction,
     write_rows,
     write_volume,
 )
+
+TABLE, RECORD = "predictions.csv", "predictions.jsonl"
+_NAMED = 3
 
 
 @dataclass
@@ -29,13 +48,16 @@ class Predictions:
 
     Attributes:
         folder: holds the masks, the overlays and the table.
-        rows: one dict per picture or volume: file, measurements, mean probability, seconds; None: not known.
+        rows: one dict per picture or volume: file, mask, measurements, mean probability, seconds, model; None: not
+            known. Those that an earlier call has done are among them.
         failed: "file" and "reason" of each that cannot be used.
+        notes: one line each, about names that meet and about earlier calls.
     """
 
     folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def table(self) -> Path:
@@ -44,7 +66,7 @@ class Predictions:
         >>> Predictions(Path("out")).table.name
         'predictions.csv'
         """
-        return self.folder / "predictions.csv"
+        return self.folder / TABLE
 
     @property
     def note(self) -> str:
@@ -74,6 +96,10 @@ def predict_files(
 ) -> Predictions:
     """Segments files and folders and writes NAME.png or NAME.nii.gz, NAME_overlay.png and predictions.csv.
 
+    The table has a row as soon as a file is done. The same call again does what is missing: files without a whole mask,
+    and those whose content, network or threshold has changed since. What earlier calls have written for other files
+    stays, and stays in the table.
+
     Args:
         predictor: segments them.
         inputs: pictures, volumes, DICOM series, or folders with any of these.
@@ -83,24 +109,60 @@ def predict_files(
     Raises:
         InputError: no input, none that can be used, or a file would be replaced that no prediction has written.
     """
-    files = find_inputs([Path(given) for given in inputs], out)
-    stems = unique_stems(files)
-    found = Predictions(out)
-    _require_free(files, stems, found)
-    for done, (file, stem) in enumerate(zip(files, stems, strict=True), 1):
-        try:
-            found.rows.append(_predict_file(predictor, file, stem, out))
-        except _Unusable as error:
-            found.failed.append({"file": str(file), "reason": str(error)})
-        if found.rows and not found.table.exists():
-            write_rows(found.rows, found.table)  # marks the folder as ours, also after Ctrl-C
+    files = {os.path.abspath(file): file for file in find_inputs([Path(given) for given in inputs], out)}
+    found, results, is_new = Predictions(out), _Results.read(out), not out.exists()
+    earlier = {key: result.stem for key, result in results.by_file.items()}
+    kept = {files[key]: stem for key, stem in earlier.items() if key in files}
+    others = [stem for key, stem in earlier.items() if key not in files]
+    stems = dict(zip(files, unique_stems(list(files.values()), kept, others), strict=True))
+    _require_free(files, stems, results)
+    model = predictor.fingerprint
+    now = results.start(files, stems, model)
+    continued = len(now)
+    for done, (key, file) in enumerate(files.items(), 1):
+        if key not in now:
+            try:
+                now[key] = results.add(key, _segment(predictor, file, stems[key], out, model))
+            except _Unusable as error:
+                results.remove(key)
+                found.failed.append({"file": str(file), "reason": str(error)})
         if progress is not None:
             progress(done, len(files))
-    if not found.rows:
+    if not now:
+        results.give_up(is_new)
         reason = found.failed[0]["reason"]
         raise InputError(reason if len(files) == 1 else f"none of {len(files)} images can be used: {reason}")
-    write_rows(found.rows, found.table)
+    found.rows = results.finish(list(files))
+    names = [f"{shown(file)}: {stems[key]}" for key, file in files.items() if stems[key] != plain_stem(file)]
+    found.notes = _notes(found, len(files), names, continued, len(results.by_file) - len(now))
     return found
+
+
+def _notes(found: Predictions, count: int, renamed: Sequence[str], continued: int, others: int) -> list[str]:
+    notes = []
+    if renamed:
+        more = ", ..." if len(renamed) > _NAMED else ""
+        notes.append(
+            f"{len(renamed)} of {count} inputs have the name of another, so their masks have other names "
+            f"({', '.join(renamed[:_NAMED])}{more}): the column 'mask' of {found.table.name} names each mask"
+        )
+    if continued:
+        notes.append(
+            f"{continued} of {count} images were done by an earlier call, with the same model and options"
+        )
+    if others:
+        notes.append(
+            f"{found.table} also has {others} rows of earlier calls, about files that are no inputs of this one"
+        )
+    return notes
+
+
+def _segment(predictor: Predictor, file: Path, stem: str, out: Path, model: str) -> _Result:
+    content = _content(file)
+    row = _predict_file(predictor, file, stem, out)
+    written = output_paths(stem, out, is_volume(file))
+    row = {"file": row["file"], "mask": written[0].name, **row, "model": model[:12] or None}
+    return _Result(stem, content, model, {path.name: sha256_file(path) for path in written}, row)
 
 
 class _Unusable(Exception):
@@ -117,28 +179,198 @@ def _predict_file(predictor: Predictor, file: Path, stem: str, out: Path) -> dic
             picture = read_picture(file, intensity=predictor.info.preprocess.intensity)
             prediction = predictor.predict_pixels(picture.pixels)
     except InputError as error:
-        raise _Unusable(str(error)) from error
+        raise _Unusable(str(error) if str(file) in str(error) else f"{file}: {error}") from error
     seconds = time.perf_counter() - began
-    if is_volume(file):
-        levels = slice_levels(predictor.info.preprocess.intensity, found.volume.turned())
-        write_volume(found, levels, stem, out)
-        return volume_row(found, seconds)
-    write_prediction(prediction, picture, stem, out)
-    return prediction_row(prediction, picture, seconds)
+    if not os.path.lexists(out / TABLE):
+        write_rows([], out / TABLE)  # marks the folder as ours, whenever the process ends
+    try:
+        if is_volume(file):
+            levels = slice_levels(predictor.info.preprocess.intensity, found.volume.turned())
+            write_volume(found, levels, stem, out)
+            return volume_row(found, seconds)
+        write_prediction(prediction, picture, stem, out)
+        return prediction_row(prediction, picture, seconds)
+    except InputError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
+            for path in output_paths(stem, out, is_volume(file)):
+                _remove(path)
+            raise _Unusable(
+                f"{file}: the name of its mask would be too long: give it a shorter name"
+            ) from error
+        raise
 
 
-def _require_free(files: Sequence[Path], stems: Sequence[str], found: Predictions) -> None:
-    given = {file.resolve() for file in files}
-    is_ours = found.table.exists()
-    for file, stem in zip(files, stems, strict=True):
-        for path in output_paths(stem, found.folder, is_volume(file)):
-            if path.resolve() in given:
-                raise InputError(f"{path} is an input and would be replaced: choose another folder with -o")
-            if path.exists() and not is_ours:
-                raise InputError(
-                    f"{path} would be replaced, and no prediction has written it ({found.table.name} is not beside "
-                    "it): choose another folder with -o"
-                )
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _require_free(files: Mapping[str, Path], stems: Mapping[str, str], results: _Results) -> None:
+    given = {file.resolve() for file in files.values()}
+    is_ours = results.is_there or _is_table(results.table)
+    written = [
+        path
+        for key, file in files.items()
+        for path in output_paths(stems[key], results.folder, is_volume(file))
+    ]
+    for path in (*written, results.table, results.record):
+        if path.resolve() in given:
+            raise InputError(f"{path} is an input and would be replaced: choose another folder with -o")
+        if os.path.lexists(path) and not is_ours:
+            raise InputError(
+                f"{path} would be replaced, and no prediction has written it ({TABLE} of predictions is not beside "
+                "it): choose another folder with -o"
+            )
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file is a table of predictions."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.readline(64).startswith(("file,mask,", "file,area_px,"))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _content(file: Path) -> str:
+    """A hash of an input; "" where it cannot be read."""
+    try:
+        if file.is_dir():
+            inside = sorted(path for path in file.iterdir() if path.is_file())
+            return sha256_text(json.dumps([[path.name, sha256_file(path)] for path in inside]))
+        return sha256_file(file) if file.is_file() else ""
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What was written for one input.
+
+    Attributes:
+        stem: of its files.
+        content: hash of the input.
+        model: `Predictor.fingerprint`.
+        written: name of each file -> its hash.
+        row: of the table.
+    """
+
+    stem: str
+    content: str
+    model: str
+    written: dict[str, str]
+    row: dict[str, Any]
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether all of its files are as they were written."""
+        try:
+            return all(sha256_file(folder / name) == value for name, value in self.written.items())
+        except OSError:
+            return False
+
+    @classmethod
+    def parse(cls, line: str) -> tuple[str, _Result] | None:
+        """The file and its result in a line of the record; None for a line that is not whole."""
+        try:
+            values = json.loads(line)
+            file, result = values.pop("file"), cls(**values)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+        texts = (file, result.stem, result.content, result.model)
+        if not all(isinstance(text, str) for text in texts):
+            return None
+        if not (isinstance(result.row, dict) and isinstance(result.written, dict) and result.written):
+            return None
+        if any(Path(name).name != name for name in (*result.written, result.stem)):
+            return None
+        return file, result
+
+
+class _Results:
+    """The table of a folder, and the record beside it (predictions.jsonl), which tells what is done.
+
+    Attributes:
+        by_file: input -> what was written for it; only what is still there, whole.
+    """
+
+    def __init__(self, folder: Path, by_file: dict[str, _Result], is_there: bool) -> None:
+        self.folder, self.by_file, self.is_there = folder, by_file, is_there
+        self.table, self.record = folder / TABLE, folder / RECORD
+        self._columns: list[str] | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> _Results:
+        try:
+            text = (folder / RECORD).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return cls(folder, {}, False)
+        parsed = [_Result.parse(line) for line in text.split("\n") if line]
+        by_file = dict(each for each in parsed if each is not None)
+        whole = {file: result for file, result in by_file.items() if result.is_whole(folder)}
+        return cls(folder, whole, any(each is not None for each in parsed))
+
+    def start(self, files: Mapping[str, Path], stems: Mapping[str, str], model: str) -> dict[str, _Result]:
+        """Gives what is done of the inputs. Rows of others of them leave the table, until they are done again."""
+        done = {
+            key: result
+            for key, result in self.by_file.items()
+            if key in files
+            and model
+            and result.model == model
+            and result.content == _content(files[key]) != ""
+        }
+        if self.folder.is_dir():
+            names = {self.table.name, self.record.name}
+            for key, file in files.items():
+                names |= {path.name for path in output_paths(stems[key], self.folder, is_volume(file))}
+            remove_unfinished(self.folder, names)
+        if self.is_there:
+            self._rewrite([key for key in self.by_file if key in done or key not in files])
+        return done
+
+    def add(self, file: str, result: _Result) -> _Result:
+        """Adds a row to the table and a line to the record."""
+        columns = columns_of([result.row])
+        before = self.by_file.pop(file, None)
+        self.by_file[file] = result
+        if self._columns is None or not set(columns) <= set(self._columns):
+            self._rewrite(list(self.by_file))
+        else:
+            append_text(self.table, rows_text([result.row], self._columns, header=False))
+            append_text(self.record, _line(file, result))
+        for name in set(before.written if before else ()) - set(result.written):
+            _remove(self.folder / name)
+        return result
+
+    def remove(self, file: str) -> None:
+        """Removes what an earlier call has written for an input that cannot be segmented any more."""
+        before = self.by_file.pop(file, None)
+        for name in before.written if before else ():
+            _remove(self.folder / name)
+
+    def give_up(self, is_new: bool) -> None:
+        """Leaves no table without rows, and no folder that was made for nothing."""
+        if not self.by_file and not self.is_there:
+            _remove(self.table)
+        if is_new:
+            with suppress(OSError):
+                self.folder.rmdir()
+
+    def finish(self, order: Sequence[str]) -> list[dict[str, Any]]:
+        """Writes the rows in the order of the inputs, then the others; gives those of the inputs."""
+        mine = [file for file in order if file in self.by_file]
+        self._rewrite([*mine, *(file for file in self.by_file if file not in set(mine))])
+        return [self.by_file[file].row for file in mine]
+
+    def _rewrite(self, files: Sequence[str]) -> None:
+        rows = [self.by_file[file].row for file in files]
+        self._columns = columns_of(rows)
+        write_rows(rows, self.table)
+        write_text(self.record, "".join(_line(file, result) for file, result in self.by_file.items()))
+
+
+def _line(file: str, result: _Result) -> str:
+    return json_text({"file": file, **asdict(result)}, indent=None) + "\n"
 
 
 def find_inputs(inputs: Sequence[Path], out: Path) -> list[Path]:

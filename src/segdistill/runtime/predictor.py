@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from segdistill import __version__
 from segdistill.errors import InputError
+from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.boxes import Box, tight_box
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Pixels
@@ -19,10 +22,12 @@ from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
 from segdistill.imaging.volume import Volume
 from segdistill.runtime.engine import Engine, Runs
-from segdistill.runtime.model_file import ModelInfo
+from segdistill.runtime.model_file import ModelInfo, dump_info
 
 Image = Pixels | str | Path
 """uint8 pixels (H, W) or (H, W, 3), or the path of a picture."""
+TOLERANCE = 1e-4
+"""How far outside of [0, 1] rounding may bring a probability."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,7 @@ class Predictor:
         network: a model file, or an engine.
         threads: CPU threads for a model file; None leaves the choice to ONNX Runtime (all cores).
         threshold: replaces that of the network.
+        weights: the file of the network's weights, for an engine that is no model file.
 
     Attributes:
         engine: runs the network.
@@ -106,9 +112,14 @@ class Predictor:
     """
 
     def __init__(
-        self, network: str | Path | Runs, threads: int | None = None, threshold: float | None = None
+        self,
+        network: str | Path | Runs,
+        threads: int | None = None,
+        threshold: float | None = None,
+        weights: str | Path | None = None,
     ) -> None:
         self.engine: Runs = Engine(network, threads) if isinstance(network, (str, Path)) else network
+        self._weights = Path(network) if isinstance(network, (str, Path)) else weights
         self.postprocess: Postprocess = self.info.postprocess
         if threshold is not None:
             self.postprocess = replace(self.postprocess, threshold=threshold)
@@ -117,6 +128,14 @@ class Predictor:
     def info(self) -> ModelInfo:
         """Processing, classes and provenance of the network."""
         return self.engine.info
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the weights, their processing, the threshold and the version; "" where they are in no file."""
+        if self._weights is None:
+            return ""
+        facts = [__version__, dump_info(self.info), self.postprocess.to_dict(), sha256_file(self._weights)]
+        return sha256_text(json.dumps(facts))
 
     @overload
     def predict(self, images: Image) -> Prediction: ...
@@ -155,7 +174,7 @@ class Predictor:
             )
         size = (pixels.shape[0], pixels.shape[1])
         preprocess = self.info.preprocess
-        outputs = [self.engine.run_both(image[None]) for image in preprocess.inputs(pixels)]
+        outputs = [self._run(image[None]) for image in preprocess.inputs(pixels)]
         probability = preprocess.join(np.stack([mask[0] for mask, _ in outputs]), size)
         labels = [label[0] for _, label in outputs if label is not None]
         classes = dict(zip(self.info.labels, np.mean(labels, axis=0).tolist(), strict=True)) if labels else {}
@@ -163,6 +182,17 @@ class Predictor:
         if len(probability) <= 2:
             return Prediction(self.postprocess.above(foreground), foreground, classes)
         return Prediction(self.postprocess.mask(probability, size), foreground, classes)
+
+    def _run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """The network's probabilities for one input, checked."""
+        mask, label = self.engine.run_both(batch)
+        if mask.shape[2:] != batch.shape[2:]:
+            raise InputError(
+                f"the network gives {mask.shape[2:]} probabilities for an input of {batch.shape[2:]}: its output must "
+                "have the size of its input"
+            )
+        checked = require_probability(mask, "the mask")
+        return checked, None if label is None else require_probability(label, "the image's class")
 
     def predict_volume(self, path: str | Path) -> VolumePrediction:
         """Segments every slice of a volume: turned as in training, and the mask is turned back.
@@ -182,6 +212,33 @@ class Predictor:
             chosen = found.probability[found.mask != 0]
             total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
         return VolumePrediction(volume, mask, total / inside if inside else None)
+
+
+def require_probability(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
+    """The values, within [0, 1]; `TOLERANCE` outside of it is allowed.
+
+    Raises:
+        InputError: a value is not finite, or not a probability: that is no result, and not "nothing found" either.
+
+    >>> require_probability(np.array([0.5, np.nan], np.float32), "the mask")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    segdistill.errors.InputError: the network's output for the mask is not finite in 1 of 2 values: ...
+    """
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if low >= 0 and high <= 1:
+        return values
+    wrong = int(values.size - np.count_nonzero(np.isfinite(values)))
+    if wrong:
+        raise InputError(
+            f"the network's output for {what} is not finite in {wrong} of {values.size} values: the weights are "
+            "damaged, or the network overflows on this image"
+        )
+    if low < -TOLERANCE or high > 1 + TOLERANCE:
+        raise InputError(
+            f"the network's output for {what} is {low:.4g} to {high:.4g}, but probabilities lie between 0 and 1: "
+            "export the model with its softmax or sigmoid"
+        )
+    return np.clip(values, 0, 1)
 
 
 def slice_levels(intensity: Intensity | None, turned: Volume) -> Callable[[int], Pixels]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from segdistill.errors import InputError
-from segdistill.files import atomic_write, write_text
+from segdistill.files import atomic_write, csv_cell, safe_name, write_text
 from segdistill.imaging.contours import Rgb, draw_overlay
 from segdistill.imaging.nifti import save_nifti
 from segdistill.imaging.picture import Picture, Pixels
@@ -22,6 +23,7 @@ from segdistill.runtime.predictor import Prediction, VolumePrediction, as_turned
 
 COLUMNS = (
     "file",
+    "mask",
     "area_px",
     "long_px",
     "short_px",
@@ -31,6 +33,7 @@ COLUMNS = (
     "spacing_source",
     "mean_probability",
     "seconds",
+    "model",
 )
 VOLUME_COLUMNS = ("slices", "voxels", "volume_ml")
 """Further columns of a table that holds volumes."""
@@ -108,7 +111,7 @@ def write_volume(
 
 def _keep(source: Path, paths: Sequence[Path], what: str) -> None:
     for path in paths:
-        if path.exists() and source.exists() and path.samefile(source):
+        if os.path.exists(path) and source.exists() and path.samefile(source):
             raise InputError(f"{path} would replace its own {what}: choose another output folder")
 
 
@@ -161,31 +164,56 @@ def draw_sheet(mask: NDArray[np.uint8], levels: Callable[[int], Pixels]) -> Pixe
     return np.asarray(sheet)
 
 
-def unique_stems(paths: Sequence[str | Path]) -> list[str]:
+def unique_stems(
+    paths: Sequence[str | Path], kept: Mapping[str | Path, str] | None = None, taken: Iterable[str] = ()
+) -> list[str]:
     """A stem for each file, so that no two write the same file on any file system; later ones get _2, _3, ...
+
+    Args:
+        paths: of the files.
+        kept: file -> the stem that it has already.
+        taken: stems of other files.
 
     >>> unique_stems(["a/x.png", "b/X.png", "a/x_overlay.png"])
     ['x', 'X_2', 'x_overlay_2']
     >>> unique_stems(["a/x.nii.gz", "series.1"])
     ['x', 'series.1']
+    >>> unique_stems(["a/x.png", "b/x.png"], {"b/x.png": "x"})
+    ['x_2', 'x']
     """
-    taken: set[str] = set()
+    kept = kept or {}
+    used: set[str] = set()
+    for stem in (*taken, *kept.values()):
+        used |= _names(stem)
     stems = []
     for path in paths:
-        base = stem = _stem(Path(path))
+        if path in kept:
+            stems.append(kept[path])
+            continue
+        base = stem = plain_stem(path)
         number = 1
-        while not taken.isdisjoint(names := {stem.lower(), f"{stem}_overlay".lower()}):
+        while not used.isdisjoint(_names(stem)):
             number += 1
             stem = f"{base}_{number}"
-        taken |= names
+        used |= _names(stem)
         stems.append(stem)
     return stems
 
 
-def _stem(path: Path) -> str:
+def _names(stem: str) -> set[str]:
+    return {stem.lower(), f"{stem}_overlay".lower()}
+
+
+def plain_stem(path: str | Path) -> str:
+    r"""The stem of a file's results where no other file has it.
+
+    >>> plain_stem("a/x.nii.gz"), plain_stem("a/x\x1b.png")
+    ('x', 'x_')
+    """
+    path = Path(path)
     if path.is_dir() or path.suffix[1:].isdecimal():  # a folder has its whole name, "series.1" has no suffix
-        return path.name
-    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
+        return safe_name(path.name)
+    return safe_name(path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem)
 
 
 def prediction_row(prediction: Prediction, picture: Picture, seconds: float) -> dict[str, Any]:
@@ -240,21 +268,40 @@ def _rounded(value: float | None, digits: int = 3) -> float | None:
     return None if value is None else round(value, digits)
 
 
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The columns of a table of rows of `prediction_row` and `volume_row`.
+
+    >>> columns_of([{"voxels": 3}])[-3:]
+    ['slices', 'voxels', 'volume_ml']
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    more = VOLUME_COLUMNS if "voxels" in names else ()
+    known = {*COLUMNS, *VOLUME_COLUMNS}
+    return [*COLUMNS, *more, *(name for name in names if name not in known)]
+
+
+def rows_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], header: bool = True) -> str:
+    r"""Rows as the text of a CSV table; what is not known is an empty cell.
+
+    >>> rows_text([{"file": "=a.png"}], ["file", "mask"])
+    "file,mask\n'=a.png,\n"
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(map(csv_cell, columns))
+    writer.writerows([csv_cell(row.get(name)) for name in columns] for row in rows)
+    return text.getvalue()
+
+
 def write_rows(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     """Writes rows of `prediction_row` and `volume_row` as CSV; what is not known is an empty cell.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "predictions.csv"
     >>> write_rows([], path)
-    >>> path.read_text().split(",")[:2]
-    ['file', 'area_px']
+    >>> path.read_text().split(",")[:3]
+    ['file', 'mask', 'area_px']
     """
-    text = io.StringIO()
     found = list(rows)
-    more = VOLUME_COLUMNS if any("voxels" in row for row in found) else ()
-    known = {*COLUMNS, *VOLUME_COLUMNS}
-    classes = dict.fromkeys(name for row in found for name in row if name not in known)
-    writer = csv.DictWriter(text, [*COLUMNS, *more, *classes], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(found)
-    write_text(path, text.getvalue())
+    write_text(path, rows_text(found, columns_of(found)))
