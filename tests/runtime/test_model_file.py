@@ -17,7 +17,7 @@ from segdistill.errors import InputError
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import METADATA_KEY, dump_info, parse_info, read_info
-from segdistill.runtime.onnx_file import read_metadata
+from segdistill.runtime.onnx_file import read_onnx
 from tests.runtime.small_model import INFO, build, save
 
 
@@ -26,7 +26,7 @@ def test_metadata_comes_back(tmp_path: Path) -> None:
     assert read_info(path) == INFO
     assert read_info(path).metrics == {"dice": 0.5}
     expected = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    assert read_metadata(path) == expected
+    assert read_onnx(path).metadata == expected
 
 
 def refuse(path: Path, reason: str) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import statistics
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -13,7 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError, first_line
-from segdistill.runtime.model_file import INPUT_NAME, LABEL_NAME, OUTPUT_NAME, ModelInfo, read_info
+from segdistill.runtime.model_file import INPUT_NAME, LABEL_NAME, OUTPUT_NAME, ModelInfo, info_of
+from segdistill.runtime.onnx_file import OnnxFile, read_onnx
+
+MAX_MEMORY = 8 << 30
+"""Most bytes that the networks of all model files in a process hold between their operators."""
+_GRACE = 2.0  # seconds in which a network ends that was told to
+
+
+def seconds_to_load(file: OnnxFile) -> float:
+    """Time limit for loading a network: 20 s, 10 ms per operator and 0.1 s per MB.
+
+    >>> seconds_to_load(OnnxFile(Path("m.onnx"), bytes(2_000_000), nodes=100))
+    21.2
+    """
+    return 20 + 0.01 * file.nodes + len(file.content) / 1e7
+
+
+def seconds_to_run(pixels: int) -> float:
+    """Time limit for one run of a network: 20 s and 1 ms per pixel of its input.
+
+    A network of 5 million operations per pixel on a processor that does 5 billion in a second just keeps it.
+
+    >>> seconds_to_run(256 * 256)
+    85.536
+    """
+    return 20 + 0.001 * pixels
 
 
 class Runs(Protocol):
@@ -45,19 +74,11 @@ class Engine:
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
-        self.path = Path(path)
-        self.info: ModelInfo = read_info(path)
-        onnxruntime = _onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # we show its errors, as one line
-        options.intra_op_num_threads = threads or 0
-        options.inter_op_num_threads = 1
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime's own exceptions share no base
-            raise InputError(f"not a segdistill model file: {path}: {first_line(error)[:200]}") from error
+        file = read_onnx(path)
+        self.path = file.path
+        self.info: ModelInfo = info_of(file)
+        self._session: Any = _load(file, threads)
+        self._late: str = ""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         names = [value.name for value in outputs]
         if [value.name for value in inputs] != [INPUT_NAME] or OUTPUT_NAME not in names:
@@ -86,13 +107,8 @@ class Engine:
                 f"a batch must be float32 (B, {self.info.input_channels}, H, W), got {batch.dtype} "
                 f"{batch.shape}"
             )
-        try:
-            wanted = [OUTPUT_NAME, LABEL_NAME] if self.info.labels else [OUTPUT_NAME]
-            mask, *label = self._session.run(wanted, {INPUT_NAME: np.ascontiguousarray(batch)})
-        except Exception as error:
-            raise InputError(
-                f"{self.path}: the network does not run on {batch.shape}: {first_line(error)[:200]}"
-            ) from error
+        wanted = [OUTPUT_NAME, LABEL_NAME] if self.info.labels else [OUTPUT_NAME]
+        mask, *label = self._call(wanted, np.ascontiguousarray(batch))
         if not isinstance(mask, np.ndarray) or mask.ndim != 4 or len(mask) != len(batch):
             raise InputError(f"not a segdistill model file: {self.path} does not return (B, K, H, W)")
         if label and np.shape(label[0]) != (len(batch), len(self.info.labels)):
@@ -102,14 +118,117 @@ class Engine:
         classes = label[0].astype(np.float32, copy=False) if label else None
         return mask.astype(np.float32, copy=False), classes
 
+    def _call(self, wanted: list[str], batch: NDArray[np.float32]) -> list[Any]:
+        """Runs the session within the limits of time and memory."""
+        if self._late:  # its time depends on the size alone: no other picture waits as long
+            raise InputError(self._late)
+        options = _onnxruntime().RunOptions()
+        options.log_severity_level = 4
 
+        def stop() -> None:
+            options.terminate = True
+
+        seconds = seconds_to_run(batch.shape[0] * batch.shape[2] * batch.shape[3])
+        try:
+            found: list[Any] = _within(
+                seconds, lambda: self._session.run(wanted, {INPUT_NAME: batch}, options), stop
+            )
+        except _Late:
+            self._late = (
+                f"{self.path}: the network does not end within {seconds:.0f} seconds on {batch.shape}: use "
+                "a smaller one, or one with a smaller input"
+            )
+            raise InputError(self._late) from None
+        except Exception as error:
+            if "smaller than requested bytes" in str(error):  # the words of ONNX Runtime's arena
+                raise InputError(
+                    f"{self.path}: the network needs more than {MAX_MEMORY >> 30} GiB of memory on {batch.shape}: use "
+                    "a smaller one, or one with a smaller input"
+                ) from error
+            raise InputError(
+                f"{self.path}: the network does not run on {batch.shape}: {first_line(error)[:200]}"
+            ) from error
+        return found
+
+
+def _load(file: OnnxFile, threads: int | None) -> Any:
+    """A session for the bytes that were checked."""
+    onnxruntime = _onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # we show its errors, as one line
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.use_env_allocators", "1")  # the limited one of _onnxruntime
+
+    def session() -> Any:
+        return onnxruntime.InferenceSession(
+            file.content,
+            sess_options=options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["ConstantFolding"],  # it runs operators outside of the limit of memory
+        )
+
+    seconds = seconds_to_load(file)
+    try:
+        return _within(seconds, session, lambda: None)
+    except _Late:
+        raise InputError(
+            f"not a segdistill model file: {file.path} does not load within {seconds:.0f} seconds"
+        ) from None
+    except Exception as error:  # onnxruntime's own exceptions share no base
+        raise InputError(f"not a segdistill model file: {file.path}: {first_line(error)[:200]}") from error
+
+
+class _Late(Exception):
+    """A call took longer than it may."""
+
+
+def _within(seconds: float, call: Callable[[], Any], stop: Callable[[], None]) -> Any:
+    """The value of `call`, which runs in a thread of its own; `_Late` after so many seconds.
+
+    `stop` asks the call to end. One operator of ONNX Runtime cannot be stopped: its thread is left behind, and does not
+    keep the process from ending.
+    """
+    values: list[Any] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            values.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        thread.join(seconds)
+        if thread.is_alive():
+            raise _Late
+    except BaseException:  # Ctrl-C too
+        stop()
+        thread.join(_GRACE)
+        raise
+    if errors:
+        raise errors[0]
+    return values[0]
+
+
+@cache
 def _onnxruntime() -> ModuleType:
-    """ONNX Runtime without telemetry: since 1.31 it writes a device id and a log below the home folder, whatever its
-    own setting for that is.
+    """ONNX Runtime without telemetry, and with a limit of memory for all networks.
+
+    Since 1.31 it writes a device id and a log below the home folder, whatever its own setting for that is.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
+    from onnxruntime.capi import _pybind_state as native
 
+    arena = onnxruntime.OrtMemoryInfo(
+        "Cpu", native.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, native.OrtMemType.DEFAULT
+    )
+    with suppress(RuntimeError):  # the program around us has registered its own
+        onnxruntime.create_and_register_allocator(arena, native.OrtArenaCfg(MAX_MEMORY, -1, -1, -1))
     module: ModuleType = onnxruntime
     return module
 

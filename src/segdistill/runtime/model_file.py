@@ -11,10 +11,11 @@ from typing import Any
 from segdistill.errors import InputError
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.runtime.onnx_file import read_metadata
+from segdistill.runtime.onnx_file import OnnxFile, read_onnx
 
 METADATA_KEY = "segdistill"
 FORMAT_VERSION = 1
+"""Of the record; the oldest that is read is 1 too."""
 INPUT_NAME, OUTPUT_NAME = "image", "probability"
 LABEL_NAME = "label"
 """The output of a network that also classifies: probabilities (B, K) of the classes `ModelInfo.labels`."""
@@ -133,10 +134,22 @@ def read_info(path: str | Path) -> ModelInfo:
     Traceback (most recent call last):
     segdistill.errors.InputError: not a segdistill model file: ...
     """
-    metadata = read_metadata(path)
-    if METADATA_KEY not in metadata:
-        raise InputError(f"not a segdistill model file: {path} is ONNX without segdistill's metadata")
+    return info_of(read_onnx(path))
+
+
+def info_of(file: OnnxFile) -> ModelInfo:
+    """The record in the bytes of a model file.
+
+    Raises:
+        InputError: not ours, damaged, or of a newer version.
+
+    >>> info_of(OnnxFile(Path("m.onnx"), b""))
+    Traceback (most recent call last):
+    segdistill.errors.InputError: not a segdistill model file: m.onnx is ONNX without segdistill's metadata
+    """
+    if METADATA_KEY not in file.metadata:
+        raise InputError(f"not a segdistill model file: {file.path} is ONNX without segdistill's metadata")
     try:
-        return parse_info(metadata[METADATA_KEY])
+        return parse_info(file.metadata[METADATA_KEY])
     except InputError as error:
-        raise InputError(f"not a segdistill model file: {path}: {error}") from error
+        raise InputError(f"not a segdistill model file: {file.path}: {error}") from error
