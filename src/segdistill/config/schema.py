@@ -775,6 +775,12 @@ class Recipe(Strict):
         own = self.stages[stage].seed
         return self.seed if own is None else own
 
+    @property
+    def classifies(self) -> bool:
+        """Whether some stage learns the labels of images."""
+        joint = [stage.joint_settings for stage in self.stages.values()]
+        return any(settings is not None and settings.uses_class for settings in joint)
+
     def locations_of(self, stage: str) -> float:
         """Share of the training cases whose mask or box a stage may see."""
         own = self.stages[stage].locations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,8 @@ from segdistill.config.schema import DataRecipe, SplitRecipe
 from segdistill.data.case import Case, empty_references, name_values, select
 from segdistill.data.check import large_groups
 from segdistill.data.datasets import DATASETS, create_dataset
+from segdistill.data.datasets.base import list_data
+from segdistill.data.datasets.folder import MASKS, mask_key
 from segdistill.data.duplicates import Pair, find_duplicates, group_duplicates
 from segdistill.data.leaks import Leak, leaks, require_no_shared_groups
 from segdistill.data.levels import is_scaled, with_levels
@@ -51,29 +53,149 @@ class LoadedCases:
     warnings: tuple[str, ...] = ()
 
 
-def load_cases(data: DataRecipe, source: Path | None, folder: Path) -> LoadedCases:
-    """Finds the cases and divides them.
+def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: bool = False) -> LoadedCases:
+    """Finds the cases and divides them. Those without a reference are for training only.
 
     Args:
         data: the recipe's part on data.
         source: a cases.csv, or a folder to index; None takes the recipe's `table`, else the dataset's folder below
             $SEGDISTILL_DATA.
         folder: of the run; synthetic images are written into it.
+        classifies: a label is a reference, too: some stage learns the labels of images.
 
     Raises:
-        InputError: no such data, a site without cases, or one group in several of the table's own splits.
+        InputError: no such data, a site without cases, one group in several of the table's own splits, or only images
+            without masks that belong to tested ones.
 
     Groups and splits that a table states are kept: a copy of a picture on the other side is a leak of the result.
     """
     source = Path(data.table) if source is None and data.table is not None else source
     name, found = _find(data, source, folder)
+    found = [*found, *further_images(data.unlabelled, {case.id for case in found})]
     cases = select(_as_read(found, data, name), sites=data.sites)
     pairs, empty = find_duplicates(cases), frozenset(empty_references(cases))
-    divided, words = _divided(data, cases, source, name, pairs, empty)
+    bare = [case for case in cases if not (case.has_reference or (classifies and case.label))]
+    if bare and len(bare) < len(cases):
+        unlabelled = {case.id for case in bare}
+        grouped = group_duplicates(cases, pairs)
+        shown = [case for case in cases if case.id not in unlabelled]
+        divided, words = _divided(data, shown, source, name, _through(pairs, grouped, unlabelled), empty)
+        placed, left_out = place_unlabelled(bare, divided, grouped)
+        divided, words = [*divided, *placed], f"{words}; {len(placed)} without mask, for training only"
+    else:
+        divided, words = _divided(data, cases, source, name, pairs, empty)
+        left_out = []
     told = _leak_warnings(found_leaks := leaks(divided, pairs))
     told += [finding.message for finding in large_groups(cases, pairs)]
     told += without_foreground(divided, empty)
+    told += _left_out_note(left_out)
     return LoadedCases(name, divided, pairs, found_leaks, words, empty, tuple(told))
+
+
+def further_images(place: str | None, taken: Collection[str] = ()) -> list[Case]:
+    """The images of a folder or a case table, without their masks; files that are the masks of others are left out.
+
+    Args:
+        place: the folder or table; None for none.
+        taken: ids that are in use.
+
+    Raises:
+        InputError: no such folder or table, or no image in it.
+
+    >>> further_images(None)
+    []
+    """
+    if place is None:
+        return []
+    path = Path(place)
+    if path.is_file():
+        cases = [replace(case, masks=(), box=None, split="") for case in read_cases(path)]
+    elif path.is_dir():
+        cases = [Case(str(file.relative_to(path).with_suffix("")), file) for file in _pictures(path)]
+    else:
+        raise InputError(f"data.unlabelled: no such folder or case table: {place}")
+    if not cases:
+        raise InputError(f"data.unlabelled: no picture or volume in {place}")
+    return [replace(case, id=f"unlabelled/{case.id}" if case.id in taken else case.id) for case in cases]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures and volumes of a folder and those below it, without the masks among them."""
+    below = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
+    series: list[Path] = []
+    files: list[Path] = []
+    for place in below:
+        if place.name.lower() in MASKS or any(one in place.parents or one == place for one in series):
+            continue
+        found = list_data(place)
+        series += [path for path in found if path.is_dir()]
+        stems = {path.stem for path in found}
+        files += [
+            path for path in found if mask_key(path.stem) == path.stem or mask_key(path.stem) not in stems
+        ]
+    return files
+
+
+def _through(pairs: list[Pair], grouped: list[Case], unlabelled: set[str]) -> list[Pair]:
+    """The pairs among the other cases, and what belongs together through an unlabelled one, as pairs."""
+    first: dict[str, str] = {}
+    through = []
+    for case in grouped:
+        if case.id in unlabelled:
+            continue
+        start = first.setdefault(case.group_key, case.id)
+        if start != case.id:
+            through.append(Pair(start, case.id, "near", 1.0))
+    direct = [pair for pair in pairs if not {pair.first, pair.second} & unlabelled]
+    joined = len(direct) < len(pairs)
+    return [*direct, *through] if joined else direct
+
+
+def place_unlabelled(
+    bare: Sequence[Case], divided: Sequence[Case], grouped: Sequence[Case]
+) -> tuple[list[Case], list[Case]]:
+    """Images without a reference, in training; those that belong to an image of val or test are left out.
+
+    Args:
+        bare: the images.
+        divided: the other cases, with their splits.
+        grouped: all of them, in groups with their near-copies.
+
+    Returns:
+        Those that train, and those that are left out (split "").
+
+    Raises:
+        InputError: all of them are left out.
+
+    >>> tested = Case("a", Path("a.png"), split="test")
+    >>> copy, other = Case("b", Path("b.png")), Case("c", Path("c.png"))
+    >>> together = [Case(case.id, case.image, group="one") for case in (tested, copy)] + [other]
+    >>> placed, left_out = place_unlabelled([copy, other], [tested], together)
+    >>> [case.id for case in placed], [case.id for case in left_out]
+    (['c'], ['b'])
+    """
+    group = {case.id: case.group_key for case in grouped}
+    held = {group[case.id] for case in divided if case.split in ("val", "test")}
+    placed, left_out = [], []
+    for case in bare:
+        kept = case.split in ("", "train") and group[case.id] not in held
+        (placed if kept else left_out).append(replace(case, split="train" if kept else ""))
+    if not placed:
+        raise InputError(
+            f"all {len(left_out)} images without masks are copies of validation or test images, or of their groups, "
+            f"such as {left_out[0].image}: they cannot be trained on: give others"
+        )
+    return placed, left_out
+
+
+def _left_out_note(left_out: list[Case]) -> list[str]:
+    if not left_out:
+        return []
+    few = ", ".join(str(case.image) for case in left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+    return [
+        f"{len(left_out)} images without masks are copies of validation or test images, or of their groups: they are "
+        f"left out of the training: {few}"
+    ]
 
 
 def _leak_warnings(found: list[Leak]) -> list[str]:

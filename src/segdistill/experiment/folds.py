@@ -93,13 +93,14 @@ def require_folds(recipe: Recipe, source: Path | None, stages: list[str] | None)
     split = fold_recipe(recipe, 1).data.split
     chosen = recipe.chosen(stages)
     with TemporaryDirectory() as drawn:  # synthetic images are drawn again in each fold
-        loaded = load_cases(fold_recipe(recipe, 1).data, source, Path(drawn))
-    cases = loaded.cases
+        loaded = load_cases(fold_recipe(recipe, 1).data, source, Path(drawn), recipe.classifies)
+    cases = [c for c in loaded.cases if c.has_reference or (recipe.classifies and c.label)]
+    further = [replace(case, split="train") for case in loaded.cases if case not in cases]
     for fold in range(1, split.folds + 1):
         divided = k_fold(cases, split.folds, fold, split.seed, split.val, empty=loaded.empty)
         try:
             for name in chosen:
-                require_cases(recipe, name, divided)
+                require_cases(recipe, name, [*divided, *further])
             _require_tested(recipe, cases, divided)
         except InputError as error:
             raise InputError(f"fold {fold} of {split.folds}: {error}") from error

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from segdistill.config.folds import folds_of, may_teach
-from segdistill.config.schema import MemberRecipe, Recipe, StageRecipe
+from segdistill.config.folds import folds_of, may_teach, member_weights
+from segdistill.config.schema import MemberRecipe, Recipe, StageRecipe, TeacherRecipe
 from segdistill.data.case import Case
 from segdistill.data.splits import keep_locations
 from segdistill.data.store import Store
@@ -186,12 +186,20 @@ def _rows(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case]) -> Itera
             teacher: {case.id for case in stage_cases(recipe, teacher, list(cases), "train")}
             for teacher in stage.taught_by
         }
-        for case, allowed in zip(own, may_teach(recipe, name, own, cases), strict=True):
+        shares = [member_weights(recipe, teacher, own, cases) for teacher in stage.teachers.values()]
+        for k, case in enumerate(own):
             taught = [
-                own
-                for teacher, may in zip(stage.teachers.values(), allowed, strict=True)
-                if may and (stage.routing != "by_class" or not teacher.labels or case.label in teacher.labels)
-                for own in teacher.stages
-                if not teacher.ensemble or case.id not in trained[own]
+                member.stage
+                for teacher, share in zip(stage.teachers.values(), shares, strict=True)
+                if _is_routed(stage, teacher, case)
+                for member, weight in zip(teacher.members, share[k], strict=True)
+                if member.stage and weight > 0
             ]
             yield name, case.id, taught, [teacher for teacher, ids in trained.items() if case.id in ids]
+
+
+def _is_routed(stage: StageRecipe, teacher: TeacherRecipe, case: Case) -> bool:
+    """Whether a stage lets a teacher teach a case."""
+    if stage.taught_cases == "without_mask" and case.has_reference:
+        return False
+    return stage.routing != "by_class" or not teacher.labels or case.label in teacher.labels

@@ -263,7 +263,7 @@ def _prepare(
 ) -> Generator[Event, None, _Run]:
     """Cases and the prepared store, which is in the parent folder so that runs share it."""
     with removing_phantoms_on_error(recipe.data, folder):
-        loaded_cases = load_cases(recipe.data, source, folder)
+        loaded_cases = load_cases(recipe.data, source, folder, recipe.classifies)
         yield Event(f"{loaded_cases.name}: {len(loaded_cases.cases)} cases, {loaded_cases.split}")
         if note := normal_note(loaded_cases.cases):
             yield Event(note)

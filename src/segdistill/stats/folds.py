@@ -95,8 +95,12 @@ def compare_rows(a: Tests, b: Tests, *, planned_folds: int = 0, seed: int = 0, *
     cases = {fold: _cases_of(tables, fold) for fold in folds}
     if len({tuple(names) for names in cases.values()}) == 1:
         return _alike(tables, folds, cases[folds[0]], seed, facts)
-    if sum(len(names) for names in cases.values()) > len({name for names in cases.values() for name in names}):
-        raise InputError("two folds tested some of the same cases: compare folds of one cross-validation only")
+    if sum(len(names) for names in cases.values()) > len(
+        {name for names in cases.values() for name in names}
+    ):
+        raise InputError(
+            "two folds tested some of the same cases: compare folds of one cross-validation only"
+        )
     study = _Study(
         tuple(
             _Fold(
