@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 
+_MAX_COUNT = 256
+
 
 @dataclass(frozen=True)
 class PatchGrid:
@@ -21,7 +23,7 @@ class PatchGrid:
         size: pixels of a patch's side.
 
     Raises:
-        InputError: a value below 1.
+        InputError: a value below 1, or more than 256 patches along a side.
 
     >>> PatchGrid(4, 256).offsets(992)
     [0, 245, 491, 736]
@@ -34,6 +36,10 @@ class PatchGrid:
         if self.count < 1 or self.size < 1:
             raise InputError(
                 f"a patch grid needs at least one patch of one pixel, not {self.count} of {self.size}"
+            )
+        if self.count > _MAX_COUNT:
+            raise InputError(
+                f"{self.count} patches along a side are more than {_MAX_COUNT}: use fewer, larger ones"
             )
 
     def offsets(self, length: int) -> list[int]:

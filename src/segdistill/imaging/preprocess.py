@@ -17,6 +17,7 @@ from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.picture import Mask, Pixels
 
 _COLOURS = {"grey": 1, "rgb": 3}
+_MAX_INPUT = 16384 * 16384 * 3  # numbers of one input: 3 GiB
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Preprocess:
             raise InputError(f"input size {self.size} is not (height, width) between 1 and 16384")
         if self.colour not in _COLOURS:
             raise InputError(f"unknown colour {self.colour!r}: choose grey or rgb")
+        if math.prod(self.size) * self.channels > _MAX_INPUT:
+            raise InputError(
+                f"input size {self.size} with {self.channels} channels holds more than {_MAX_INPUT} numbers: use fewer"
+            )
         if self.channels < 1 or (self.colour == "rgb" and self.channels != 3):
             raise InputError(f"{self.channels} input channels do not fit colour {self.colour}")
         for name, values in (("mean", self.mean), ("std", self.std)):

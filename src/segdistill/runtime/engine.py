@@ -26,12 +26,12 @@ _GRACE = 2.0  # seconds in which a network ends that was told to
 
 
 def seconds_to_load(file: OnnxFile) -> float:
-    """Time limit for loading a network: 20 s, 10 ms per operator and 0.1 s per MB.
+    """Time limit for loading a network: 20 s and 0.1 s per MB.
 
-    >>> seconds_to_load(OnnxFile(Path("m.onnx"), bytes(2_000_000), nodes=100))
-    21.2
+    >>> seconds_to_load(OnnxFile(Path("m.onnx"), bytes(2_000_000)))
+    20.2
     """
-    return 20 + 0.01 * file.nodes + len(file.content) / 1e7
+    return 20 + len(file.content) / 1e7
 
 
 def seconds_to_run(pixels: int) -> float:

@@ -14,8 +14,8 @@ from segdistill.errors import InputError
 
 MAX_BYTES = 2**31 - 1
 """Largest model file: what protobuf can hold."""
-MAX_NODES = 20_000
-"""Most operators in a graph."""
+MAX_NODES = 5_000
+"""Most operators in a graph; ONNX Runtime can take the square of their number to load them."""
 MAX_FIELDS = 1_000_000
 """Most fields in a file; weights are one field each."""
 OLDEST_OPSET = 17
@@ -94,21 +94,19 @@ class OnnxFile:
         path: where they were read.
         content: all bytes.
         metadata: of the model.
-        nodes: number of operators.
     """
 
     path: Path
     content: bytes = field(repr=False)
     metadata: dict[str, str] = field(default_factory=dict)
-    nodes: int = 0
 
 
 def read_onnx(path: str | Path) -> OnnxFile:
     """Reads an ONNX file once and checks it.
 
-    Checked: a regular file within `MAX_BYTES`, intact framing and known fields, no weights in other files by any way, no
-    functions, graphs inside operators or sparse weights, no operators other than those of ONNX and ONNX Runtime, at most
-    `MAX_NODES` of them, and a version of at least `OLDEST_OPSET`.
+    Checked: a regular file within `MAX_BYTES`, intact framing and known fields, no weights in other files by any way,
+    no functions, graphs inside operators or sparse weights, no operators other than those of ONNX and ONNX Runtime,
+    at most `MAX_NODES` of them, and a version of at least `OLDEST_OPSET`.
 
     Raises:
         InputError: the file is missing or a check fails.
@@ -144,7 +142,7 @@ class _Scan:
     def __init__(self, file: OnnxFile) -> None:
         self.file = file
         self.data = file.content
-        self.fields = 0
+        self.fields = self.nodes = 0
         self.refused: list[str] = []
         self.opsets: dict[str, int] = {}
 
@@ -192,8 +190,8 @@ class _Scan:
         if (kind, number) in _REFUSED:
             self.refused.append(_REFUSED[kind, number])
         elif (kind, number) == ("graph", 1):
-            self.file.nodes += 1
-            if self.file.nodes > MAX_NODES:
+            self.nodes += 1
+            if self.nodes > MAX_NODES:
                 raise self.refusal(f"has more than {MAX_NODES} operators")
         elif (kind, number) == ("node", 7):
             self.domain(self.data[start:stop])
