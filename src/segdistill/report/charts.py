@@ -280,13 +280,14 @@ def forest_plot(comparisons: Sequence[Verdict], title: str, headed: bool = True)
 
 def _label(comparison: Verdict, several: bool) -> str:
     seeds = comparison.seeds
+    kind = "training" if comparison.folds > 1 else "seed"
     against = f"\nagainst {_safe(comparison.baseline)}" if several else ""
-    return f"{_safe(comparison.variant)} ({seeds} seed{'s' * (seeds != 1)}){against}"
+    return f"{_safe(comparison.variant)} ({seeds} {kind}{'s' * (seeds != 1)}){against}"
 
 
 def _zero_and_margin(axes: Any, rows: Sequence[Verdict]) -> None:
     axes.axvline(0, color=_INK, linewidth=0.9)
-    margin = rows[0].margin if rows else None
+    margin = rows[0].accepted if rows else None
     if margin is not None:
         worse = (-margin, 0) if rows[0].higher_is_better else (0, margin)
         axes.axvspan(*worse, color="#eef1f4", linewidth=0)

@@ -11,7 +11,8 @@ from segdistill.files import atomic_write, write_text
 from segdistill.report.charts import forest_plot
 from segdistill.report.render import render
 from segdistill.report.sections.verdict import verdict_values
-from segdistill.stats.comparison import Pairs, lesions
+from segdistill.stats.comparison import Pairs
+from segdistill.stats.folds import TrainingKey
 from segdistill.stats.subgroups import Subgroup, subgroups
 from segdistill.stats.verdict import Verdict, sentence_of
 
@@ -53,13 +54,21 @@ def _write_csv(comparisons: Sequence[Verdict], path: Path) -> None:
             "high_with_seeds": v.high,
             "spread_over_seeds": v.spread,
             "per_seed": ";".join(map(repr, v.per_seed)),
+            "low_over_folds": None if v.resampled is None else v.resampled[0],
+            "high_over_folds": None if v.resampled is None else v.resampled[1],
+            "folds": v.folds,
             "p": v.difference.p,
             "p_holm": v.corrected,
             "variants_in_holm": v.family,
-            "margin": v.margin,
+            "margin": v.accepted,
+            "margin_stated": v.margin is not None,
             "not_worse": v.not_worse,
+            "non_inferiority": v.non_inferiority,
+            "false_claim": v.false_claim,
+            "this_teacher": v.this_teacher,
             "verdict": v.outcome,
             "reasons": "; ".join(reason.text for reason in v.reasons),
+            "needed": v.needed_text,
         }
         for v in comparisons
     ]
@@ -73,7 +82,9 @@ def comparison_page(comparisons: Sequence[Verdict], pairs: Pairs, title: str, se
     """The page: verdicts with forest plots, the variants with their trainings, and the differences by subgroup."""
     variants = list({v.name: v for pair in pairs for v in pair}.values())
     metric = comparisons[0].metric
-    means = [{seed: float(scores.mean()) for seed, scores in v.scores(metric).items()} for v in variants]
+    means = [
+        {_key_text(key): float(scores.mean()) for key, scores in v.scores(metric).items()} for v in variants
+    ]
     return render(
         "comparison.html",
         title=title,
@@ -85,9 +96,19 @@ def comparison_page(comparisons: Sequence[Verdict], pairs: Pairs, title: str, se
     )
 
 
+def _key_text(key: TrainingKey) -> str:
+    """Which training it is, as far as that is known.
+
+    >>> _key_text(TrainingKey(1, 2)), _key_text(TrainingKey(None))
+    ('seed 1, fold 2', '')
+    """
+    parts = {"seed": key.seed, "fold": key.fold}
+    return ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
+
+
 def _by_subgroup(metric: str, pairs: Pairs, seed: int) -> list[tuple[str, list[Subgroup], list[Any]]]:
     """The difference by class, site and size: without verdicts, since many looks find something by chance."""
-    found = subgroups(lesions(pairs[0][0].first))
+    found = subgroups(pairs[0][0].cases)
     tables = []
     for kind in dict.fromkeys(part.kind for part in found):
         parts, rows = [part for part in found if part.kind == kind], []
@@ -111,15 +132,20 @@ def comparison_text(comparisons: Sequence[Verdict]) -> str:
         for row in rows
     ]
     first = comparisons[0]
-    margin = "no margin was stated" if first.margin is None else f"margin {first.margin:g}"
+    margin = "no margin" if first.accepted is None else f"margin {first.accepted:g}"
+    margin += " (the default)" if first.margin is None and first.accepted is not None else ""
+    folds = f", {first.fold_words}" if first.folds > 1 else ""
     better = "" if first.higher_is_better else ", smaller is better"
     lines.append(
         f"{first.metric}{better}: variant minus baseline, {first.difference.n} cases in "
-        f"{first.difference.groups} groups, {margin}"
+        f"{first.difference.groups} groups{folds}, {margin}"
     )
     for c in comparisons:
         if c.reasons:
             lines.append(f"{c.variant} against {c.baseline}: {'; '.join(r.text for r in c.reasons)}")
+        lines += [f"  {words}" for words in (c.not_worse_text, c.false_claim_text, c.needed_text) if words]
+        if c.this_teacher:
+            lines.append(f"  All trainings of {c.variant} had the same teacher: the verdict is about it.")
     return "\n".join(lines)
 
 

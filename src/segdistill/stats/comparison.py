@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,8 @@ from segdistill.errors import InputError
 from segdistill.metrics.base import LENGTH, METRICS
 from segdistill.metrics.cases import CaseResult, Column
 from segdistill.registry import near_names
-from segdistill.stats.verdict import Kind, Verdict, compare_scores, correct
+from segdistill.stats.folds import CaseScore, Tests, TrainingKey, compare_rows, shared_folds
+from segdistill.stats.verdict import MARGIN, Kind, Verdict, compare_scores, correct
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Training:
         run: name of the run. source: where it lies, for messages.
         steps: of the optimiser. seconds: of training. equal_time_to: the variant whose training time it was given.
         weights: which weights were judged, in words; "" where not recorded.
+        fold: of a cross-validation, counted from 1; None: a run of its own. folds: of the cross-validation.
+        teachers: names that tell the teachers' trainings apart; those that taught this one.
     """
 
     variant: str
@@ -44,11 +48,14 @@ class Training:
     seconds: float | None = None
     equal_time_to: str = ""
     weights: str = ""
+    fold: int | None = None
+    folds: int = 1
+    teachers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Trainings that differ by their seed only."""
+    """Trainings that differ by their seed only, or by their fold."""
 
     name: str
     trainings: tuple[Training, ...]
@@ -69,14 +76,49 @@ class Variant:
         known = [t.seconds for t in self.trainings if t.seconds is not None]
         return float(np.mean(known)) if known else None
 
-    def scores(self, metric: str) -> dict[int | None, NDArray[np.float64]]:
-        """Scores (N,) of the cases with something to find, in the order of their ids, by seed."""
-        return {t.seed: np.array([r.metrics[metric] for r in lesions(t)]) for t in self.trainings}
+    @property
+    def keys(self) -> list[TrainingKey]:
+        """Seed and fold of its trainings."""
+        return [TrainingKey(t.seed, t.fold) for t in self.trainings]
+
+    @property
+    def is_crossed(self) -> bool:
+        """Whether its trainings are those of a cross-validation."""
+        return any(t.fold is not None for t in self.trainings)
+
+    @property
+    def has_one_teacher(self) -> bool:
+        """Whether its trainings, several, have a teacher in common."""
+        taught = [set(t.teachers) for t in self.trainings]
+        return len(taught) > 1 and bool(set.intersection(*taught))
+
+    @property
+    def cases(self) -> list[CaseResult]:
+        """The cases with something to find, by id; of a cross-validation those of all folds."""
+        first = [t for t in self.trainings if t.seed == self.first.seed]
+        return sorted((r for t in first for r in lesions(t)), key=lambda r: r.case)
+
+    def scores(self, metric: str) -> dict[TrainingKey, NDArray[np.float64]]:
+        """Scores (n,) of the cases with something to find, in the order of their ids, by seed and fold."""
+        return {
+            TrainingKey(t.seed, t.fold): np.array([r.metrics[metric] for r in lesions(t)])
+            for t in self.trainings
+        }
+
+    def rows(self, metric: str) -> Tests:
+        """The same with ids and groups, as `compare_rows` takes them."""
+        return {
+            TrainingKey(t.seed, t.fold): [CaseScore(r.case, r.group, r.metrics[metric]) for r in lesions(t)]
+            for t in self.trainings
+        }
 
     def averaged(self, metric: str) -> dict[str, float]:
         """Case -> its score, averaged over seeds."""
-        mean = np.mean(list(self.scores(metric).values()), axis=0)
-        return {r.case: float(value) for r, value in zip(lesions(self.first), mean, strict=True)}
+        found: dict[str, list[float]] = {}
+        for training in self.trainings:
+            for r in lesions(training):
+                found.setdefault(r.case, []).append(r.metrics[metric])
+        return {case: float(np.mean(values)) for case, values in sorted(found.items())}
 
 
 Pairs = Sequence[tuple[Variant, Variant]]
@@ -101,19 +143,20 @@ def group_variants(trainings: Iterable[Training]) -> tuple[list[Variant], list[s
     >>> [(v.name, len(v.trainings)) for v in group_variants([one, two])[0]]
     [('student', 2)]
     """
-    variants: dict[tuple[str, str], dict[int | None, Training]] = {}
+    variants: dict[tuple[str, str], dict[TrainingKey, Training]] = {}
     notes = []
     for training in trainings:
         seeds = variants.setdefault((training.variant, training.settings or training.source), {})
-        if training.seed in seeds:
-            other = seeds[training.seed]
+        key = TrainingKey(training.seed, training.fold)
+        if key in seeds:
+            other = seeds[key]
             if other.source != training.source:
                 require_same_cases((other, training))
                 notes.append(
                     f"{training.source} is ignored: it has the settings and the seed of {other.source}"
                 )
             continue
-        seeds[training.seed] = training
+        seeds[key] = training
     groups = [tuple(seeds[key] for key in sorted(seeds, key=str)) for seeds in variants.values()]
     names = [group[0].variant for group in groups]
     for named in (lambda t: f"{t.run}:{t.variant}", lambda t: t.source):
@@ -159,14 +202,21 @@ def kind_of(variant: Variant, baseline: Variant) -> Kind:
 
 
 def require_same_cases(trainings: Sequence[Training]) -> None:
-    """Refuses results that cannot be paired.
+    """Refuses results that cannot be paired: those of one fold, or without folds all of them.
 
     Raises:
         InputError: other cases (with the number on one side only), or other references under the same names.
     """
-    first = trainings[0]
+    by_fold: dict[int | None, list[Training]] = {}
+    for training in trainings:
+        by_fold.setdefault(training.fold, []).append(training)
+    for alike in by_fold.values():
+        _require_alike(alike[0], alike[1:])
+
+
+def _require_alike(first: Training, others: Sequence[Training]) -> None:
     mine = {r.case: r for r in lesions(first)}
-    for other in trainings[1:]:
+    for other in others:
         theirs = {r.case: r for r in lesions(other)}
         if odd := mine.keys() ^ theirs.keys():
             here, there = len(mine.keys() - theirs.keys()), len(theirs.keys() - mine.keys())
@@ -250,30 +300,53 @@ def compare_variants(
         return []
     column = metric_column(trainings, metric)
     require_same_cases(trainings)
-    groups = [r.group for r in lesions(trainings[0])]
-    found = [
-        compare_scores(
-            variant.scores(metric),
-            baseline.scores(metric),
-            groups,
-            seed=seed,
-            variant=variant.name,
-            baseline=baseline.name,
-            metric=metric,
-            label=" ".join(filter(None, (column.unit, column.metric.label))),
-            higher_is_better=column.metric.higher_is_better,
-            margin=margin,
-            kind=kind_of(variant, baseline),
-            same_student=baseline in own_baselines(variant, [baseline]),
-        )
-        for variant, baseline in pairs
-    ]
+    found = [_compare(*pair, column, margin, seed) for pair in pairs]
     families: dict[tuple[bool, bool], list[int]] = {}
     for k, verdict in enumerate(found):
         families.setdefault(family_of(verdict), []).append(k)
     for members in families.values():
         for k, corrected in zip(members, correct([found[k] for k in members]), strict=True):
             found[k] = corrected
+    return found
+
+
+def _compare(
+    variant: Variant, baseline: Variant, column: Column, margin: float | None, seed: int
+) -> Verdict:
+    metric = column.metric.name
+    facts: dict[str, Any] = {
+        "variant": variant.name,
+        "baseline": baseline.name,
+        "metric": metric,
+        "label": " ".join(filter(None, (column.unit, column.metric.label))),
+        "higher_is_better": column.metric.higher_is_better,
+        "margin": margin,
+        "default_margin": None if column.unit else MARGIN,
+        "kind": kind_of(variant, baseline),
+        "same_student": baseline in own_baselines(variant, [baseline]),
+        "this_teacher": variant.has_one_teacher,
+    }
+    if variant.is_crossed != baseline.is_crossed:
+        raise InputError(
+            f"'{variant.name}' and '{baseline.name}' cannot be paired: only one of them is of a cross-validation; "
+            "compare two cross-validations, or two runs without folds"
+        )
+    if variant.is_crossed:
+        planned = max(t.folds for t in variant.trainings)
+        rows = (variant.rows(metric), baseline.rows(metric))
+        return compare_rows(*rows, planned_folds=planned, seed=seed, **facts)
+    groups = [r.group for r in lesions(variant.first)]
+    sides = [
+        {key.seed: scores for key, scores in side.scores(metric).items()} for side in (variant, baseline)
+    ]
+    return compare_scores(sides[0], sides[1], groups, seed=seed, **facts)
+
+
+def _tested(variant: Variant) -> dict[int | None, set[tuple[str, ...]]]:
+    """The cases with something to find by fold: one tuple where all trainings of the fold have the same."""
+    found: dict[int | None, set[tuple[str, ...]]] = {}
+    for training in variant.trainings:
+        found.setdefault(training.fold, set()).add(tuple(r.case for r in lesions(training)))
     return found
 
 
@@ -294,10 +367,12 @@ def find_verdicts(
     []
     """
     others = [v for v in variants if v.first.role in ("baseline", "comparator")]
-    alike: dict[tuple[str, ...], list[tuple[Variant, Variant]]] = {}
+    alike: dict[str, list[tuple[Variant, Variant]]] = {}
     for student in (v for v in variants if v.first.role == "student"):
         for baseline in own_baselines(student, others) or others:
-            cases = {tuple(r.case for r in lesions(t)) for v in (student, baseline) for t in v.trainings}
-            if len(cases) == 1 and (ids := cases.pop()):
-                alike.setdefault(ids, []).append((student, baseline))
+            mine, theirs = _tested(student), _tested(baseline)
+            folds = shared_folds(student.keys, baseline.keys)
+            cases = [mine[fold] | theirs[fold] for fold in folds]
+            if cases and all(len(each) == 1 for each in cases) and any(ids for each in cases for ids in each):
+                alike.setdefault(repr(cases), []).append((student, baseline))
     return [verdict for pairs in alike.values() for verdict in compare_variants(pairs, metric, margin, seed)]

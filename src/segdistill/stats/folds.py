@@ -91,7 +91,11 @@ def compare_rows(a: Tests, b: Tests, *, planned_folds: int = 0, seed: int = 0, *
     (0.0667, 3, 3, 1)
     """
     tables = [{key: {row.case: row for row in rows} for key, rows in side.items()} for side in (a, b)]
-    folds = _shared_folds(tables)
+    folds = shared_folds(a, b)
+    if not folds:
+        raise InputError(
+            "no fold was tested by all seeds of both sides: finish the trainings of at least one fold"
+        )
     cases = {fold: _cases_of(tables, fold) for fold in folds}
     if len({tuple(names) for names in cases.values()}) == 1:
         return _alike(tables, folds, cases[folds[0]], seed, facts)
@@ -124,18 +128,18 @@ def compare_rows(a: Tests, b: Tests, *, planned_folds: int = 0, seed: int = 0, *
 Table = Mapping[TrainingKey, Mapping[str, CaseScore]]
 
 
-def _shared_folds(tables: Sequence[Table]) -> list[int | None]:
-    """The folds that every seed of both sides was tested in."""
+def shared_folds(*sides: Iterable[TrainingKey]) -> list[int | None]:
+    """The folds that every seed of every side was tested in.
+
+    >>> shared_folds([TrainingKey(0, 1), TrainingKey(0, 2), TrainingKey(1, 2)], [TrainingKey(0, 1), TrainingKey(0, 2)])
+    [2]
+    """
     shared: set[int | None] | None = None
-    for side in tables:
-        for seed in {key.seed for key in side}:
-            folds = {key.fold for key in side if key.seed == seed}
+    for keys in map(list, sides):
+        for seed in {key.seed for key in keys}:
+            folds = {key.fold for key in keys if key.seed == seed}
             shared = folds if shared is None else shared & folds
-    if not shared:
-        raise InputError(
-            "no fold was tested by all seeds of both sides: finish the trainings of at least one fold"
-        )
-    return sorted(shared, key=lambda fold: fold or 0)
+    return sorted(shared or (), key=lambda fold: fold or 0)
 
 
 def _any(table: Table, fold: int | None) -> Mapping[str, CaseScore]:
