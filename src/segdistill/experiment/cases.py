@@ -176,7 +176,8 @@ def place_unlabelled(
     """
     group = {case.id: case.group_key for case in grouped}
     held = {group[case.id] for case in divided if case.split in ("val", "test")}
-    placed, left_out = [], []
+    placed: list[Case] = []
+    left_out: list[Case] = []
     for case in bare:
         kept = case.split in ("", "train") and group[case.id] not in held
         (placed if kept else left_out).append(replace(case, split="train" if kept else ""))

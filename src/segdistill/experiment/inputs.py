@@ -10,11 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from segdistill.config.folds import folds_of, may_teach, member_weights
 from segdistill.config.schema import MemberRecipe, Recipe, StageRecipe, TeacherRecipe
 from segdistill.data.case import Case
+from segdistill.data.predictions import (
+    Predictions,
+    PredictionSource,
+    hash_of,
+    open_predictions,
+    read_trained_on,
+)
 from segdistill.data.splits import keep_locations
 from segdistill.data.store import Store
 from segdistill.errors import InputError
@@ -98,24 +106,60 @@ class StageInputs:
             "val": [case.id for case in self.of("val")],
             "weights": {name: sha256_file(self.teacher_folder(name) / WEIGHTS) for name in others},
             "may_teach": may_teach(self.recipe, self.name, train, self.cases),
-            "outside": [file_facts(m) for t in stage.teachers.values() for m in t.members if m.is_outside],
+            "outside": [
+                file_facts(m, train) for t in stage.teachers.values() for m in t.members if m.is_outside
+            ],
         }
         return sha256_text(json.dumps(facts, sort_keys=True))
 
 
-def file_facts(member: MemberRecipe) -> dict[str, str]:
+def file_facts(member: MemberRecipe, cases: Sequence[Case]) -> dict[str, str]:
     """The hashes of the files of a teacher from elsewhere.
 
     Raises:
-        InputError: a file is not there.
+        InputError: a file is not there, or predictions that cannot be used for these cases.
     """
     facts = {}
-    for key in ("onnx", "weights", "table"):
+    for key in ("onnx", "weights"):
         if (path := getattr(member, key)) is not None:
             if not Path(path).is_file():
                 raise InputError(f"{key}: no such file: {path}")
             facts[key] = sha256_file(path)
+    if member.predictions is not None:
+        facts["predictions"] = hash_of(predictions_of(member, cases))
     return facts
+
+
+def predictions_of(member: MemberRecipe, cases: Sequence[Case]) -> Predictions:
+    """The predictions of another tool that a teacher or a member of an ensemble names.
+
+    Raises:
+        InputError: as `open_predictions`.
+    """
+    assert member.predictions is not None
+    source = PredictionSource(
+        Path(member.predictions),
+        None if member.foreground is None else tuple(member.foreground),
+        None if member.table is None else Path(member.table),
+    )
+    return open_predictions(source, cases)
+
+
+def trained_on(recipe: Recipe, member: MemberRecipe, cases: Sequence[Case]) -> set[str] | None:
+    """The ids of the training cases that a teacher learned from; None where that is not known.
+
+    The folders fold_0, fold_1, ... of nnU-Net hold predictions of cases that the network of the fold did not see.
+
+    Raises:
+        InputError: a file of ids that cannot be read or names none of the cases.
+    """
+    if member.stage:
+        return {case.id for case in stage_cases(recipe, member.stage, list(cases), "train")}
+    seen = read_trained_on(member.trained_on, cases)
+    if member.predictions is None:
+        return seen
+    folds = predictions_of(member, cases).folds
+    return seen if seen is None and not folds else (seen or set()) - set(folds)
 
 
 def stage_cases(recipe: Recipe, name: str, cases: list[Case], split: str) -> list[Case]:
@@ -169,33 +213,45 @@ def count_taught(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case]) -
     rows = list(_rows(recipe, stages, cases))
     counted = []
     for name in dict.fromkeys(stage for stage, *_ in rows):
-        for teacher in recipe.stages[name].taught_by:
-            seen = [seen for stage, _, taught, seen in rows if stage == name and teacher in taught]
-            learned = len(stage_cases(recipe, teacher, list(cases), "train"))
-            counted.append(Taught(name, teacher, learned, len(seen), sum(teacher in each for each in seen)))
+        for label, member in _named_members(recipe.stages[name]):
+            taught = {case for stage, case, by, _ in rows if stage == name and label in by}
+            learned = trained_on(recipe, member, cases)
+            own = None if learned is None else len(learned & taught)
+            counted.append(Taught(name, label, None if learned is None else len(learned), len(taught), own))
     return counted
+
+
+def _named_members(stage: StageRecipe) -> list[tuple[str, MemberRecipe]]:
+    """The teachers of a stage and the members of its ensembles, each under a name of its own."""
+    named = []
+    for key, teacher in stage.teachers.items():
+        for number, member in enumerate(teacher.members, 1):
+            named.append((member.stage or (f"{key}-{number}" if teacher.ensemble else key), member))
+    return named
 
 
 def _rows(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case]) -> Iterator[Row]:
     for name in stages:
         stage = recipe.stages[name]
-        if not stage.is_out_of_fold:
+        if not stage.is_out_of_fold and stage.targets == "view":
             continue
         own = stage_cases(recipe, name, list(cases), "train")
-        trained = {
-            teacher: {case.id for case in stage_cases(recipe, teacher, list(cases), "train")}
-            for teacher in stage.taught_by
-        }
-        shares = [member_weights(recipe, teacher, own, cases) for teacher in stage.teachers.values()]
-        for k, case in enumerate(own):
-            taught = [
-                member.stage
-                for teacher, share in zip(stage.teachers.values(), shares, strict=True)
-                if _is_routed(stage, teacher, case)
-                for member, weight in zip(teacher.members, share[k], strict=True)
-                if member.stage and weight > 0
-            ]
-            yield name, case.id, taught, [teacher for teacher, ids in trained.items() if case.id in ids]
+        named = _named_members(stage)
+        learned = [trained_on(recipe, member, cases) or set() for _, member in named]
+        shares = np.concatenate(
+            [member_weights(recipe, teacher, own, cases) for teacher in stage.teachers.values()], axis=1
+        )
+        routed = [
+            [_is_routed(stage, t, case) for t in stage.teachers.values() for _ in t.members] for case in own
+        ]
+        for case, share, may in zip(own, shares, routed, strict=True):
+            taught = [label for (label, _), w, ok in zip(named, share, may, strict=True) if ok and w > 0]
+            yield (
+                name,
+                case.id,
+                taught,
+                [label for (label, _), ids in zip(named, learned, strict=True) if case.id in ids],
+            )
 
 
 def _is_routed(stage: StageRecipe, teacher: TeacherRecipe, case: Case) -> bool:

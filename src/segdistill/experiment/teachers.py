@@ -25,7 +25,7 @@ from segdistill.data.opened import OpenedCase, open_case
 from segdistill.distillation import StoredTeacher, Teacher
 from segdistill.distillation.cache.filling import Filling
 from segdistill.errors import InputError
-from segdistill.experiment.inputs import StageInputs, file_facts
+from segdistill.experiment.inputs import StageInputs, file_facts, predictions_of
 from segdistill.experiment.stage import build_network, load_stage
 from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.preprocess import Preprocess
@@ -91,27 +91,42 @@ def plan_maps(inputs: StageInputs) -> list[_Plan]:
     """What the teachers of a stage are to predict.
 
     Raises:
-        InputError: a file of a teacher is not there.
+        InputError: a file of a teacher is not there, or its predictions cover none of the cases.
     """
     found = inputs.of("train")
     plans = []
     for name, teacher in inputs.stage.teachers.items():
-        shares = member_weights(inputs.recipe, teacher, found, inputs.cases)
-        wanted = np.flatnonzero(shares.sum(axis=1) > 0)
-        cases = sorted((found[k] for k in wanted), key=lambda case: inputs.store.rows(case.id)[0])
-        order = [k for case in cases for k in wanted if found[k] is case]
+        shares = _covered(teacher, found, member_weights(inputs.recipe, teacher, found, inputs.cases))
+        wanted = sorted(
+            np.flatnonzero(shares.sum(axis=1) > 0), key=lambda k: inputs.store.rows(found[k].id)[0]
+        )
+        cases = [found[k] for k in wanted]
         facts = {
             "version": VERSION,
-            "members": [member_facts(inputs, member) for member in teacher.members],
+            "members": [member_facts(inputs, member, found) for member in teacher.members],
             "cases": [case.id for case in cases],
-            "shares": shares[order].round(9).tolist(),
+            "shares": shares[wanted].round(9).tolist(),
         }
         key = sha256_text(json.dumps(facts, sort_keys=True))[:16]
-        plans.append(_Plan(name, teacher, cases, shares[order], key))
+        plans.append(_Plan(name, teacher, cases, shares[wanted], key))
     return plans
 
 
-def member_facts(inputs: StageInputs, member: MemberRecipe) -> dict[str, Any]:
+def _covered(
+    teacher: TeacherRecipe, cases: Sequence[Case], shares: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The shares of the members, without those that have no prediction of a case."""
+    there = np.ones_like(shares)
+    for m, member in enumerate(teacher.members):
+        if member.predictions is not None:
+            files = predictions_of(member, cases).files
+            there[:, m] = [case.id in files for case in cases]
+    kept = shares * there
+    total = kept.sum(axis=1, keepdims=True)
+    return kept / np.where(total > 0, total, 1)
+
+
+def member_facts(inputs: StageInputs, member: MemberRecipe, cases: Sequence[Case]) -> dict[str, Any]:
     """Everything that decides the predictions of a teacher or a member of an ensemble.
 
     Raises:
@@ -121,7 +136,7 @@ def member_facts(inputs: StageInputs, member: MemberRecipe) -> dict[str, Any]:
     if member.stage:
         facts["weights"] = sha256_file(inputs.teacher_folder(member.stage) / WEIGHTS)
         facts["model"] = inputs.recipe.stages[member.stage].model.model_dump(mode="json")
-    return facts | file_facts(member)
+    return facts | {"files": file_facts(member, cases)}
 
 
 _FILES = ("predictions", "onnx", "weights", "table")
@@ -156,6 +171,9 @@ def _predict(inputs: StageInputs, plan: _Plan, fabric: Fabric) -> Iterator[Filli
     """Predicts the cases of a plan and stores their maps."""
     began, done, text = time.monotonic(), 0, f"teacher '{plan.name}' predicts each case once"
     facts: dict[str, Any] = {"entropy": {}, "agreement": {}, "foreground": 0}
+    for member in plan.teacher.members:
+        if member.predictions is not None:
+            yield Filling(f"teacher '{plan.name}': {predictions_of(member, inputs.of('train')).note}")
     members = [_member(inputs, member, fabric) for member in plan.teacher.members]
     with writing_maps(inputs.store, plan.key, facts) as write:
         for chunk in _chunks(inputs, plan.cases):
@@ -234,7 +252,10 @@ def _agreement(each: Map, mean: Map) -> float:
 def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predict:
     """What predicts cases with one network, or reads its predictions."""
     if member.onnx is not None:
-        return _by_case(inputs, member, _onnx(inputs, member))
+        return _by_case(inputs, _onnx(member))
+    if member.predictions is not None:
+        maps = predictions_of(member, inputs.of("train"))
+        return lambda cases: _as_rows(inputs, [maps.map(case) for case in cases])
     if member.stage:
         network, autocast = _stage_network(inputs, member.stage, fabric)
     else:
@@ -279,7 +300,7 @@ def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
     return network.eval()
 
 
-def _onnx(inputs: StageInputs, member: MemberRecipe) -> Callable[[OpenedCase, int], Map]:
+def _onnx(member: MemberRecipe) -> Callable[[OpenedCase, int], Map]:
     predictor = Predictor(str(member.onnx), torch.get_num_threads())
 
     def predict(opened: OpenedCase, k: int) -> Map:
@@ -293,19 +314,20 @@ def _onnx(inputs: StageInputs, member: MemberRecipe) -> Callable[[OpenedCase, in
     return predict
 
 
-def _by_case(inputs: StageInputs, member: MemberRecipe, predict: Callable[[OpenedCase, int], Map]) -> Predict:
-    """Maps at the images' own size, cut and resized as the store cuts and resizes masks."""
+def _by_case(inputs: StageInputs, predict: Callable[[OpenedCase, int], Map]) -> Predict:
+    """Predicts the images of cases at their own size."""
 
     def cases_to_maps(cases: Sequence[Case]) -> Map:
-        found = []
-        for case in cases:
-            opened = open_case(case, inputs.preprocess.intensity)
-            found += [
-                part for k in range(len(opened)) for part in fitted(inputs.preprocess, predict(opened, k))
-            ]
-        return np.stack(found)
+        opened = [open_case(case, inputs.preprocess.intensity) for case in cases]
+        return _as_rows(inputs, [np.stack([predict(one, k) for k in range(len(one))]) for one in opened])
 
     return cases_to_maps
+
+
+def _as_rows(inputs: StageInputs, found: Sequence[Map]) -> Map:
+    """The maps of cases, (H, W) or (D, H, W) each, as the store cuts and resizes their images."""
+    slices = [each for maps in found for each in (maps if maps.ndim == 3 else maps[None])]
+    return np.stack([part for each in slices for part in fitted(inputs.preprocess, each)])
 
 
 def fitted(preprocess: Preprocess, probability: Map) -> list[Map]:
@@ -326,5 +348,7 @@ def fitted(preprocess: Preprocess, probability: Map) -> list[Map]:
 
 
 def confidence_of(stage: StageRecipe, maps: StoredMaps, case: Case) -> float:
-    """How much a case counts: its confidence, from 0 to 1; 1 where the stage weighs all alike."""
-    return 1.0 if stage.confidence == "none" else float(maps.facts[stage.confidence].get(case.id, 0.0))
+    """How much a case counts: its confidence, from 0 to 1; 1 where the stage weighs all alike, 0 without prediction."""
+    if case.id not in maps.facts["entropy"]:
+        return 0.0
+    return 1.0 if stage.confidence == "none" else float(maps.facts[stage.confidence][case.id])

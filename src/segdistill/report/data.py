@@ -20,17 +20,17 @@ class Taught:
     """One teacher of one student, in numbers of training cases.
 
     Attributes:
-        student, teacher: names of the stages.
-        learned: cases that the teacher was trained on.
+        student, teacher: names of the stages, or of a teacher from elsewhere.
+        learned: cases that the teacher was trained on; None where that is not known.
         taught: cases of the student for which it gave targets.
-        overlap: those among `taught` that it was trained on.
+        overlap: those among `taught` that it was trained on; None where that is not known.
     """
 
     student: str
     teacher: str
-    learned: int
+    learned: int | None
     taught: int
-    overlap: int
+    overlap: int | None
 
 
 @dataclass(frozen=True)

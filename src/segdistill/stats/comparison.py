@@ -310,9 +310,7 @@ def compare_variants(
     return found
 
 
-def _compare(
-    variant: Variant, baseline: Variant, column: Column, margin: float | None, seed: int
-) -> Verdict:
+def _compare(variant: Variant, baseline: Variant, column: Column, margin: float | None, seed: int) -> Verdict:
     metric = column.metric.name
     facts: dict[str, Any] = {
         "variant": variant.name,

@@ -24,7 +24,7 @@ def data(context: Context) -> Values:
     """
     own = context.report.data
     variant = {stage.name: network.name for network in context.variants for stage in network.trainings}
-    students: dict[tuple[str, int, int, int], dict[str, None]] = {}
+    students: dict[tuple[str, int | None, int, int | None], dict[str, None]] = {}
     for taught in own.taught:
         alike = (taught.teacher, taught.learned, taught.taught, taught.overlap)
         students.setdefault(alike, {})[variant.get(taught.student, taught.student)] = None
