@@ -62,6 +62,10 @@ class TestSoftPrediction(MethodContract):
     name = "soft_prediction"
 
 
+class TestSoftMask(MethodContract):
+    name = "soft_mask"
+
+
 def test_the_combination_is_the_weighted_sum_of_probabilities(pair: tuple[np.ndarray, np.ndarray]) -> None:
     method = SoftPrediction(4.0)
     weights = np.array([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]])

@@ -238,7 +238,7 @@ class Distillation:
     def hard(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """`loss` against the reference, and its parts: means over the batch, to which rows without a mask add 0."""
         assert output.logits is not None  # a recipe's student of this task segments
-        located = batch["has_mask"]
+        located = have_masks(batch)
         if bool(located.all()):
             return segmentation_parts(self.loss, output.logits, batch["mask"])
         some = located if bool(located.any()) else torch.arange(len(located), device=located.device) < 1
@@ -284,7 +284,7 @@ class Distillation:
 
         A method that needs masks has no rows without one: its step is smaller, and its losses count 0 for them.
         """
-        located = step.batch["has_mask"]
+        located = have_masks(step.batch)
         active = [j for j, own in enumerate(step.rows) if not is_empty(own)]
         if not method.needs_mask or bool(located.all()):
             own = method.targets(output, step.batch["mask"])
@@ -293,9 +293,10 @@ class Distillation:
         for j in active:
             kept = take(located, step.rows[j])
             theirs[j] = {key: value[kept] for key, value in targets.targets(j, name).items()}
-        output = _rows_of(output, located)
         smaller = step.where(located)
-        own = method.targets(output, smaller.batch["mask"]) if bool(located.any()) else {}
+        if not bool(located.any()):
+            return smaller, {}, {}
+        own = method.targets(_rows_of(output, located), smaller.batch["mask"])
         return smaller, own, {j: each for j, each in theirs.items() if not is_empty(smaller.rows[j])}
 
     def _combined(
@@ -347,6 +348,16 @@ class Distillation:
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """Per-case loss and Dice of the student."""
         return validate_segmentation(self.players[STUDENT], self.loss, batch)
+
+
+def have_masks(batch: Batch) -> Tensor:
+    """(B,) whether each row has a mask; all of them where the batch does not tell.
+
+    >>> have_masks({"image": torch.zeros(2, 3, 4, 4)})
+    tensor([True, True])
+    """
+    image = batch["image"]
+    return batch.get("has_mask", torch.ones(len(image), dtype=torch.bool, device=image.device))
 
 
 def _rows_of(output: Output, chosen: Tensor) -> Output:
