@@ -28,6 +28,7 @@ from segdistill.data.splits import (
 )
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
+from segdistill.files import require_text
 
 VARIABLE = "SEGDISTILL_DATA"
 
@@ -68,6 +69,9 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path) -> LoadedCas
     source = Path(data.table) if source is None and data.table is not None else source
     name, found = _find(data, source, folder)
     cases = select(_as_read(found, data, name), sites=data.sites)
+    for case in cases:
+        for text in (case.id, case.group, case.label, case.site, case.image, *case.masks):
+            require_text(text)
     pairs, empty = find_duplicates(cases), frozenset(empty_references(cases))
     divided, words = _divided(data, cases, source, name, pairs, empty)
     told = _leak_warnings(found_leaks := leaks(divided, pairs))
