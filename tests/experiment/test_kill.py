@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -108,3 +109,34 @@ def test_two_processes_train_together(recipe: Path, tmp_path: Path) -> None:
     for stage in STAGES:
         tensors = load_file(tmp_path / "runs" / "two" / "stages" / stage / WEIGHTS)
         assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="it looks for processes in /proc")
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_killed_process_of_two_ends_the_other_in_one_line(recipe: Path, tmp_path: Path, which: str) -> None:
+    folder = tmp_path / "runs" / "two"
+    words = ("run", recipe, "--device", "cpu", "--devices", 2, "--set", "epochs=100000", "--out", folder)
+    with open(tmp_path / "log", "wb") as log:
+        first = subprocess.Popen(command(*words), stdout=log, stderr=log, env=surroundings())
+    began = time.monotonic()
+    while not (folder / "stages" / "teacher" / STATE).exists() and time.monotonic() - began < 100:
+        assert first.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.2)
+    (second,) = map(int, Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split())
+    try:
+        os.kill(first.pid if which == "first" else second, signal.SIGKILL)
+        code = first.wait(timeout=20)
+        began = time.monotonic()
+        while Path(f"/proc/{second}").exists() and time.monotonic() - began < 20:
+            time.sleep(0.1)
+        assert not Path(f"/proc/{second}").exists()
+    finally:
+        for one in (first.pid, second):
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+    assert code == (-9 if which == "first" else 1)
+    text = (tmp_path / "log").read_text()
+    assert "Traceback" not in text, text
+    (line,) = [line for line in text.splitlines() if line.startswith("segdistill:")]
+    assert line.endswith("run the same command again to continue")

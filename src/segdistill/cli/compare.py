@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from segdistill.cli.shared import AsJson, Plugins, names, print_json
+from segdistill.files import shown
 
 
 def compare(
@@ -42,7 +43,7 @@ def compare(
         runs, names(stages), baseline=baseline, metric=metric, margin=margin, out=out, plugins=plugins or []
     )
     for note in found.notes:
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(f"note: {shown(note)}", err=True)
     if as_json:
         comparisons = [verdict.to_dict() for verdict in found.verdicts]
         print_json({"metric": metric, "margin": found.margin, "comparisons": comparisons})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from segdistill.cli.shared import AsJson, Plugins, add_command, print_json, progress_bar
+from segdistill.files import shown
 
 if TYPE_CHECKING:
     from segdistill.data.case import Case
@@ -100,7 +101,7 @@ def _keep(former: bytes | None, table: Path) -> None:
     kept = table.with_name(f"{table.name}.bak")
     with atomic_write(kept) as temporary:
         temporary.write_bytes(former)
-    typer.echo(f"{table} held another table before, which is kept as {kept}", err=True)
+    typer.echo(f"{shown(table)} held another table before, which is kept as {shown(kept)}", err=True)
 
 
 def check(table: Table, unlabelled: Unlabelled = False, as_json: AsJson = False) -> None:
@@ -148,7 +149,7 @@ def show(
             f"{out} is a picture of the table and would be replaced: choose another name with -o"
         )
     count = contact_sheet(select(cases, split, label), out, columns=columns, limit=limit)
-    typer.echo(f"{out}: {count} cases")
+    typer.echo(f"{shown(out)}: {count} cases")
 
 
 def pack(
@@ -162,7 +163,7 @@ def pack(
 
     with progress_bar("packing") as progress:
         cases = pack_cases(read_cases(table), out, size, progress)
-    typer.echo(f"{out}: {len(cases)} cases")
+    typer.echo(f"{shown(out)}: {len(cases)} cases")
 
 
 for each in (index, check, show, pack):
@@ -213,7 +214,7 @@ def _report(
         )
         return
     for item in findings:
-        typer.echo(f"{item.level}: {item.message}", err=item.level == "error")
+        typer.echo(f"{item.level}: {shown(item.message)}", err=item.level == "error")
     found = f"{_counted(counts['error'], 'error')}, {_counted(counts['warning'], 'warning')}"
     typer.echo(f"{table}: {_counted(cases, 'case')}, {found}")
 
@@ -229,7 +230,7 @@ def _refuse(
         raise typer.Exit(2)
     errors = [item for item in findings if item.level == "error"]
     for item in errors[:SHOWN]:
-        typer.echo(f"error: {' '.join(item.message.split())}", err=True)
+        typer.echo(f"error: {shown(' '.join(item.message.split()))}", err=True)
     more = f" (the first {SHOWN}; --json lists all)" if len(errors) > SHOWN else ""
     found = f"{_counted(cases, 'case')}, {_counted(len(errors), 'error')}"
     raise InputError(f"nothing written: {found}: repair the files named above{more}")

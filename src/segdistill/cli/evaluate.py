@@ -9,6 +9,7 @@ import typer
 
 from segdistill.cli.shared import AsJson, Plugins, names, print_json, progress_bars
 from segdistill.errors import CasesFailed
+from segdistill.files import shown
 
 
 def evaluate(
@@ -72,11 +73,11 @@ def evaluate(
         )
     record = found.record
     for line in (*found.notes, *(f"{case}: {reason}" for case, reason in record.failed.items())):
-        typer.echo(line, err=True)
+        typer.echo(shown(line), err=True)
     if as_json:
         print_json(record.to_dict())
     else:
-        print("\n".join(summary_lines(record.summary, record.cases, record.pooled)))
+        print("\n".join(map(shown, summary_lines(record.summary, record.cases, record.pooled))))
     if record.failed:
         total = record.cases + len(record.skipped) + len(record.failed)
         raise CasesFailed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated, Any, NoReturn
@@ -19,8 +20,9 @@ from segdistill.cli.listing import listing
 from segdistill.cli.predict import predict
 from segdistill.cli.reproduce import reproduce
 from segdistill.cli.run import run
-from segdistill.cli.shared import add_command
-from segdistill.errors import InputError, SegdistillError, memory_error
+from segdistill.cli.shared import add_command, escaped_streams
+from segdistill.errors import InputError, SegdistillError, first_line, memory_error
+from segdistill.files import shown
 from segdistill.plugins import PluginWarning, use_installed
 
 INTERRUPTED = "interrupted; run the same command again to continue"
@@ -58,15 +60,17 @@ add_command(app, listing, "list")
 
 def main() -> None:
     """Entry point: an error that a user can cause is one line on stderr and an exit code, never a traceback."""
-    with warnings.catch_warnings():
+    with escaped_streams(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             app()
         except SegdistillError as error:
             _stop(str(error), error.exit_code)
         except OSError as error:  # refused by the system: a full disk, a missing permission
-            place = f"{error.filename}: " if error.filename else ""
+            place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
             _stop(f"{place}{error.strerror or error}", InputError.exit_code)
+        except UnicodeError as error:
+            _stop(_not_text(error), InputError.exit_code)
         except Exception as error:
             if (advice := memory_error(error)) is None:
                 raise
@@ -77,6 +81,14 @@ def main() -> None:
             if stop.code == 130:  # typer's exit code for Ctrl-C
                 _stop(INTERRUPTED, 130)
             raise
+
+
+def _not_text(error: UnicodeError) -> str:
+    """About a name with bytes that are not UTF-8, where a library takes text only."""
+    text = getattr(error, "object", "")
+    if not isinstance(text, str):
+        return f"a file is not the text that it should be ({first_line(error)}): save it as UTF-8"
+    return f"{text[:1000]}: a name or text that is not UTF-8 cannot be used here: rename it"
 
 
 def _show_warning(
@@ -93,7 +105,7 @@ def _show_warning(
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    print(f"segdistill: {' '.join(message.split())}", file=sys.stderr)
+    print(f"segdistill: {shown(' '.join(message.split()))}", file=sys.stderr)
     raise SystemExit(code) from None
 
 

@@ -9,6 +9,7 @@ import typer
 
 from segdistill.cli.shared import AsJson, Plugins, names, print_json
 from segdistill.errors import CasesFailed, InputError
+from segdistill.files import shown
 
 
 def run(
@@ -58,6 +59,6 @@ def run(
     from segdistill.experiment.machine import is_first_process
 
     if is_first_process():
-        print_json(result.summary()) if as_json else print("\n".join(result.lines()))
+        print_json(result.summary()) if as_json else print("\n".join(map(shown, result.lines())))
     if result.failed:
         raise CasesFailed(result.failed)

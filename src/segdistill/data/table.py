@@ -13,7 +13,7 @@ from pathlib import Path
 
 from segdistill.data.case import SPLITS, Case, require_unique
 from segdistill.errors import InputError
-from segdistill.files import atomic_write, require_text
+from segdistill.files import atomic_write, cell_text, csv_cell, require_text
 from segdistill.imaging.masks import Value, mask_values
 from segdistill.registry import near_names, nearest
 
@@ -47,7 +47,7 @@ def write_cases(cases: Sequence[Case], path: str | Path) -> None:
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: csv_cell(cell) for name, cell in row.items()} for row in rows)
 
 
 def read_cases(path: str | Path) -> list[Case]:
@@ -119,7 +119,10 @@ def text_rows(path: Path) -> list[tuple[int, list[str]]]:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
     except csv.Error as error:
         raise InputError(f"{path}: not a table: {error}: save it as CSV UTF-8") from error
-    cells = [(number, [cell.strip() for cell in row]) for number, row in enumerate(rows, start=1 + skipped)]
+    cells = [
+        (number, [cell_text(cell.strip()) for cell in row])
+        for number, row in enumerate(rows, start=1 + skipped)
+    ]
     return [(number, row) for number, row in cells if any(row)]
 
 
@@ -265,9 +268,10 @@ class _Row:
 def _to_row(case: Case, table: Path) -> dict[str, str]:
     folder = Path(os.path.abspath(table.parent))
     files = [_relative(file, folder) for file in (case.image, *case.masks)]
+    for text in (case.id, case.group, case.label, case.site, *files):
+        require_text(text)
     for file in files:
-        require_text(file)
-        if ";" in file or "\n" in file:
+        if ";" in file:
             raise InputError(f"{file}: a ';' in a file name cannot be kept in the table: rename the file")
     return {
         "id": case.id,

@@ -30,6 +30,7 @@ from segdistill.data.splits import (
 )
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
+from segdistill.files import require_text
 
 VARIABLE = "SEGDISTILL_DATA"
 
@@ -73,6 +74,9 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
     name, found = _find(data, source, folder)
     found = [*found, *further_images(data.unlabelled, {case.id for case in found})]
     cases = select(_as_read(found, data, name), sites=data.sites)
+    for case in cases:
+        for text in (case.id, case.group, case.label, case.site, case.image, *case.masks):
+            require_text(text)
     pairs, empty = find_duplicates(cases), frozenset(empty_references(cases))
     bare = [case for case in cases if not (case.has_reference or (classifies and case.label))]
     if bare and len(bare) < len(cases):

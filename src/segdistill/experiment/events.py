@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from segdistill.files import shown
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -39,6 +41,7 @@ def show_events(events: Iterable[Event]) -> None:
 
 def _bars(events: Iterable[Event]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
@@ -50,17 +53,19 @@ def _bars(events: Iterable[Event]) -> None:
         TimeRemainingColumn(elapsed_when_finished=False),
         TextColumn("{task.fields[detail]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    # the bars' own commands reach the terminal; what others print is not read by them, so that it stays escaped
+    console = Console(file=getattr(sys.stderr, "unescaped", sys.stderr))
+    with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
         bars: dict[str, int] = {}
         for event in events:
             if not event.total:
-                progress.console.print(event.text, highlight=False, markup=False)
+                progress.console.print(shown(event.text), highlight=False, markup=False)
                 continue
             if event.text not in bars:
                 bars[event.text] = progress.add_task(
-                    event.text, total=event.total, detail="", completed=event.done
+                    escape(shown(event.text)), total=event.total, detail="", completed=event.done
                 )
-            fields = {"detail": event.detail} if event.detail else {}
+            fields = {"detail": escape(shown(event.detail))} if event.detail else {}
             progress.update(bars[event.text], completed=event.done, **fields)  # type: ignore[arg-type]
 
 
@@ -70,12 +75,12 @@ def _lines(events: Iterable[Event]) -> None:
     for event in events:
         now = time.monotonic()
         if not event.total:
-            print(event.text, file=sys.stderr, flush=True)
+            print(shown(event.text), file=sys.stderr, flush=True)
             continue
         start, first = began.setdefault(event.text, (now, event.done))
         if event.finished or now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            print(_line(event, now - start, first), file=sys.stderr, flush=True)
+            print(shown(_line(event, now - start, first)), file=sys.stderr, flush=True)
 
 
 def _line(event: Event, seconds: float, first: int) -> str:

@@ -28,7 +28,7 @@ from segdistill.data.store import Store
 from segdistill.errors import InputError
 from segdistill.experiment.cases import training_cases
 from segdistill.experiment.equal_time import equal_steps
-from segdistill.files import sha256_file, sha256_text, write_text
+from segdistill.files import csv_cell, sha256_file, sha256_text, write_text
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.report.data import Taught
 from segdistill.training.loop import WEIGHTS
@@ -204,7 +204,8 @@ def write_teachers(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case],
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("stage", "case", "taught_by", "seen_by"))
-    writer.writerows((stage, case, " ".join(taught), " ".join(seen)) for stage, case, taught, seen in rows)
+    for stage, case, taught, seen in rows:
+        writer.writerow(map(csv_cell, (stage, case, " ".join(taught), " ".join(seen))))
     write_text(path, text.getvalue())
 
 

@@ -32,7 +32,7 @@ from segdistill.experiment.export import export_stage
 from segdistill.experiment.folder import only_writer
 from segdistill.experiment.folds import run_folds
 from segdistill.experiment.inputs import TEACHERS_FILE, StageInputs, precision_of, write_teachers
-from segdistill.experiment.machine import Machine, is_first_process, make_fabric
+from segdistill.experiment.machine import Machine, is_first_process, make_fabric, together
 from segdistill.experiment.result import REPORT, RunResult
 from segdistill.experiment.results import read_json
 from segdistill.experiment.stage import goes_on, is_finished, kept_as, load_stage
@@ -237,7 +237,7 @@ def _run(
         )
     first_stage = recipe.stages[chosen[0]]
     fabric = make_fabric(machine, recipe.fit_settings(chosen[0]).precision, first_stage.model.name)
-    with only_writer(folder) if first else nullcontext():
+    with together(machine), only_writer(folder) if first else nullcontext():
         if not first:
             fabric.launch()  # waits for the first process, which launches when the data is prepared
             fabric.barrier()  # in a further fold they are connected already

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from segdistill.data.case import Case
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
-from segdistill.files import atomic_write
+from segdistill.files import atomic_write, cell_text, csv_cell
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Picture
 from segdistill.metrics.base import LENGTH, LENGTH_UNITS, METRICS, Metric, Pair
@@ -322,11 +322,11 @@ def write_metrics_csv(results: Iterable[CaseResult], path: str | Path) -> None:
     unit = ("unit",) if any(r.unit for r in rows) else ()
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_TEXT, *always, *_AREA, *_SIZE, *extra, *volumes, *unit])
+        writer.writerow([*_TEXT, *always, *_AREA, *_SIZE, *map(csv_cell, extra), *volumes, *unit])
         for r in rows:
             writer.writerow(
                 [
-                    *(getattr(r, name) for name in _TEXT),
+                    *(csv_cell(getattr(r, name)) for name in _TEXT),
                     *(repr(float(r.metrics[name])) for name in always),
                     *(repr(float(getattr(r, name))) for name in _AREA),
                     *(getattr(r, name) for name in _SIZE),
@@ -375,7 +375,7 @@ def _read_row(row: dict[str, str | None], metrics: Sequence[str], place: str) ->
 
     always = METRICS.always()
     return CaseResult(
-        **{name: row[name] or "" for name in _TEXT},
+        **{name: cell_text(row[name] or "") for name in _TEXT},
         metrics={name: value(name) for name in metrics if row[name] or name in always},
         reference_area=value("reference_area"),
         predicted_area=value("predicted_area"),

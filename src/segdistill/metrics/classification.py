@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError
-from segdistill.files import atomic_write
+from segdistill.files import atomic_write, cell_text, csv_cell
 from segdistill.metrics.base import Metric
 from segdistill.metrics.calibration import Reliability
 
@@ -190,13 +190,12 @@ def write_classification_csv(rows: Iterable[Classified], classes: Sequence[str],
     """
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_TEXT, *(_PREFIX + name for name in classes), *LOCATION])
+        writer.writerow([*_TEXT, *(csv_cell(_PREFIX + name) for name in classes), *LOCATION])
         for row in rows:
             predicted = classes[int(np.argmax(row.probability))]
             located = [repr(row.location[name]) if name in row.location else "" for name in LOCATION]
-            writer.writerow(
-                [row.case, row.group, row.label, predicted, *map(repr, row.probability), *located]
-            )
+            texts = map(csv_cell, (row.case, row.group, row.label, predicted))
+            writer.writerow([*texts, *map(repr, row.probability), *located])
 
 
 def read_classification_csv(path: str | Path) -> tuple[list[str], list[Classified]]:
@@ -217,9 +216,7 @@ def read_classification_csv(path: str | Path) -> tuple[list[str], list[Classifie
         try:
             rows = [
                 Classified(
-                    row["case"],
-                    row["group"],
-                    row["label"],
+                    *(cell_text(row[name]) for name in _TEXT[:3]),
                     tuple(float(row[_PREFIX + name]) for name in classes),
                     {name: float(row[name]) for name in LOCATION if row[name]},
                 )

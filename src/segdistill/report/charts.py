@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from segdistill.errors import MissingExtra
-from segdistill.files import sha256_text
+from segdistill.files import sha256_text, shown_lines
 from segdistill.metrics.calibration import Reliability
 from segdistill.metrics.classification import Roc
 from segdistill.records import Disturbance, Interval
@@ -57,6 +57,7 @@ def _draw(width: float, height: float, title: str, paint: Callable[[Any], None])
 
 def _tidy(svg: str, title: str) -> str:
     """Only what a page needs: no prologue, no metadata, ids only where referred to and unique to this chart."""
+    svg = shown_lines(svg)
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.S)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segdistill.files import atomic_write, write_text
+from segdistill.files import atomic_write, csv_cell, write_text
 from segdistill.report.charts import forest_plot
 from segdistill.report.render import render
 from segdistill.report.sections.verdict import verdict_values
@@ -75,7 +75,7 @@ def _write_csv(comparisons: Sequence[Verdict], path: Path) -> None:
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
 
 
 def comparison_page(comparisons: Sequence[Verdict], pairs: Pairs, title: str, seed: int = 0) -> str:

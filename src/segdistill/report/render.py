@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from segdistill.errors import MissingExtra
+from segdistill.files import shown, shown_lines
 from segdistill.stats.text import amount, duration, interval_text, number, quantity, signed
 
 RESEARCH_ONLY = (
@@ -95,7 +96,15 @@ def _environments() -> tuple[Any, Any]:
         "trim_blocks": True,
         "lstrip_blocks": True,
     }
-    pages = Environment(autoescape=select_autoescape(["html"], default_for_string=True), **common)
+
+    def page_text(value: Any) -> Any:
+        """Control characters escaped; what is markup already stays markup."""
+        text = shown_lines(str(value))
+        return Markup(text) if hasattr(value, "__html__") else text
+
+    pages = Environment(
+        autoescape=select_autoescape(["html"], default_for_string=True), finalize=page_text, **common
+    )
     cards = Environment(finalize=_markdown, keep_trailing_newline=True, **common)
     for environment in (pages, cards):
         environment.filters |= FILTERS
@@ -108,7 +117,7 @@ def _environments() -> tuple[Any, Any]:
 
 def _markdown(value: object) -> str:
     """Text that Markdown and HTML leave alone, on one line."""
-    line = " ".join(str(value).split())
+    line = shown(" ".join(str(value).split()))
     for mark in "\\`*_|[]":
         line = line.replace(mark, f"\\{mark}")
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

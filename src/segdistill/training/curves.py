@@ -19,7 +19,7 @@ def write_curves(path: Path, rows: list[dict[str, float]]) -> None:
     [{'epoch': 1.0, 'loss': 0.5}]
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
