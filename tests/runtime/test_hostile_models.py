@@ -121,6 +121,7 @@ def test_a_location_that_protobuf_would_shorten(tmp_path: Path) -> None:
         (part(7, b""), "field 7 of a model is there twice"),
         (part(1, varint(8), 0), "field 1 of a model is there twice"),
         (part(26, b""), "field 26 of a model is not known"),
+        (part(2, b"caf\xe9"), "can't decode"),
         (part(5000, b"x"), "field 5000 of a model is not known"),
         (part(7, b"\x01" * 8, 1), "field 7 of a model has another type"),
         (part(7, b"", 3), "no protobuf message"),

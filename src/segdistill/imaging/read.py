@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ _MAGIC = (
 )
 _GIF = (b"GIF87a", b"GIF89a")
 _ORIENTATION = 0x0112
+_PART = 1 << 20  # bytes of a chunk that are read at a time
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -127,7 +129,7 @@ def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
             from segdistill.imaging import dicom
 
             return dicom.dicom_size(file, max_pixels)
-        image = _open(file, kind, max_pixels)
+        image = _open(file, kind, max_pixels, whole=False)
         swaps = kind != "TIFF" and _orientation(image) in (
             5,
             6,
@@ -242,7 +244,10 @@ def _why(error: Exception, kind: str) -> str:
     return f"cannot be read ({short}): restore the file"
 
 
-def _open(file: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
+def _open(file: IO[bytes], kind: str, max_pixels: int, whole: bool = True) -> Image.Image:
+    """The image of a file; `whole` False: only its header is wanted."""
+    if kind == "PNG" and whole:
+        _check_png(file)
     if kind == "TIFF":
         from PIL import TiffImagePlugin  # noqa: F401  (registers the format; Pillow does so only for a few)
     try:
@@ -259,6 +264,28 @@ def _open(file: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
 
 
 _SAMPLES = {1: "whole", 2: "signed whole", 3: "real", 5: "complex whole", 6: "complex real"}  # SampleFormat
+
+
+def _check_png(file: IO[bytes]) -> None:
+    """Compares the checksum of every chunk: Pillow does not look at those of the pixels.
+
+    Raises:
+        UnreadableImage: one is wrong, or the end is missing.
+    """
+    file.seek(8)
+    name = b""
+    while name != b"IEND":
+        head = file.read(8)
+        length, name = int.from_bytes(head[:4], "big"), head[4:]
+        found = zlib.crc32(name)
+        while length > 0 and (part := file.read(min(length, _PART))):
+            found, length = zlib.crc32(part, found), length - len(part)
+        stated = file.read(4)
+        if length > 0 or len(stated) < 4:
+            raise UnreadableImage("is cut off: restore the file")
+        if int.from_bytes(stated, "big") != found:
+            raise UnreadableImage("holds damaged data, a checksum is wrong: restore the file")
+    file.seek(0)
 
 
 def _tiff_kind(file: IO[bytes]) -> str:

@@ -167,6 +167,7 @@ def _load(file: OnnxFile, threads: int | None) -> Any:
             sess_options=options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=["ConstantFolding"],  # it runs operators outside of the limit of memory
+            enable_fallback=0,  # it prints
         )
 
     seconds = seconds_to_load(file)

@@ -72,6 +72,7 @@ _FIELDS: dict[str, dict[int, str]] = {
     | {11: "attribute*", 12: "value*", 13: "b", 14: "entry*"},
 }
 _WIRES = {"i": (0,), "b": (2,), "f": (5,), "I": (0, 2), "B": (2,), "F": (5, 2), "D": (1, 2)}
+_NO_TEXT = {("tensor", 6), ("tensor", 9), ("attribute", 4), ("attribute", 9)}  # the other bytes are UTF-8
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _SUBGRAPH = "an operator with a graph inside, such as If, Loop or Scan"
 _REFUSED = {
@@ -177,6 +178,8 @@ class _Scan:
             if not (form.isupper() or form.endswith("*")) and number in seen:
                 raise ValueError(f"field {number} of a {kind} is there twice")
             seen.add(number)
+            if form in "bB" and (kind, number) not in _NO_TEXT:
+                self.data[start:stop].decode()
             self.check(kind, number, start, stop)
             if len(form) > 1:
                 self.message(form.rstrip("*"), start, stop, depth + 1)
