@@ -31,6 +31,19 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or gpu")] = "auto",
     devices: Annotated[int, typer.Option(help="number of devices per node")] = 1,
     nodes: Annotated[int, typer.Option(help="number of nodes")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="train so many stages and folds at once, each in a process with its share of threads"
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="slurm: submit each stage as a job; local: the same on this machine")
+    ] = None,
+    cluster_options: Annotated[
+        list[str] | None,
+        typer.Option("--cluster-option", help="key=value for the jobs, such as partition=gpu or mem_gb=16"),
+    ] = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
     more: Annotated[
@@ -55,6 +68,9 @@ def run(
         devices=devices,
         nodes=nodes,
         plugins=plugins or [],
+        jobs=jobs,
+        cluster=cluster,
+        cluster_options=cluster_options or [],
     )
     from segdistill.experiment.machine import is_first_process
 

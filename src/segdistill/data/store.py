@@ -81,6 +81,9 @@ class Store:
         for row, name in enumerate(self.cases):
             self._of_case.setdefault(name, []).append(row)
 
+    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
+        return type(self), (self.folder,)  # another process maps the same files
+
     def __len__(self) -> int:
         return len(self.ids)
 

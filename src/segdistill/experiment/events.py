@@ -71,15 +71,15 @@ def _bars(events: Iterable[Event]) -> None:
 
 def _lines(events: Iterable[Event]) -> None:
     began: dict[str, tuple[float, int]] = {}
-    last = 0.0
+    last: dict[str, float] = {}  # by text: stages may be trained side by side
     for event in events:
         now = time.monotonic()
         if not event.total:
             print(shown(event.text), file=sys.stderr, flush=True)
             continue
         start, first = began.setdefault(event.text, (now, event.done))
-        if event.finished or now - last >= SECONDS_BETWEEN_LINES:
-            last = now
+        if event.finished or now - last.get(event.text, 0.0) >= SECONDS_BETWEEN_LINES:
+            last[event.text] = now
             print(shown(_line(event, now - start, first)), file=sys.stderr, flush=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,8 +14,11 @@ from segdistill.errors import InputError
 from segdistill.experiment.environment import ENVIRONMENT
 
 LOCK = ".lock"
+JOBS = ".jobs"
+"""Folder of a run while its stages are trained by processes of their own: a lock of each, and what a cluster writes."""
 OWN = ("cases.csv", "recipe.yaml", "report.html", "model.onnx", "model.json", "model_card.md", "run.json")
 """Files of a run; all are written after its environment.json."""
+SECONDS_TO_END = 10.0
 # as files.atomic_write names unfinished files
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 
@@ -50,6 +54,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}: choose another --out") from error
     try:
+        _end_jobs(folder)
         sweep(folder)
         yield
     finally:
@@ -61,6 +66,27 @@ def only_writer(folder: Path) -> Iterator[None]:
                 (folder / LOCK).unlink(missing_ok=True)
             for path in made:
                 path.rmdir()
+
+
+def _end_jobs(folder: Path) -> None:
+    """Waits for the processes of a killed run, which end with it, and lets no waiting one begin.
+
+    Raises:
+        InputError: one works on, as jobs of a cluster do.
+    """
+    ended = folder / f"{JOBS}-ended"
+    if (folder / JOBS).exists() and not ended.exists():
+        (folder / JOBS).rename(ended)  # what is still queued on a cluster does not find it, and does nothing
+    for path in sorted(ended.glob("*.lock")):
+        try:
+            with FileLock(path, timeout=SECONDS_TO_END):
+                pass
+        except Timeout as error:
+            raise InputError(
+                f"a job of an earlier call still trains stage {path.stem} in {folder}: wait for it, or cancel it on "
+                f"the cluster (its number is in the names of {ended})"
+            ) from error
+    shutil.rmtree(ended, ignore_errors=True)
 
 
 def _require_own(folder: Path) -> None:

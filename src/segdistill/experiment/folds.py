@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,10 +25,18 @@ EXTERNAL = "external"
 """Folder of a fold with the evaluations of its networks on other datasets, one folder each."""
 
 Run = Callable[[Recipe, Path | None, Path, Machine, list[str] | None], Iterator[Event]]
+Before = Callable[[Mapping[Path, tuple[Recipe, str]]], Iterator[Event]]
+"""Gets folder -> recipe and label of every fold."""
 
 
 def run_folds(
-    recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None, run: Run
+    recipe: Recipe,
+    source: Path | None,
+    folder: Path,
+    machine: Machine,
+    stages: list[str] | None,
+    run: Run,
+    before: Before | None = None,
 ) -> Iterator[Event]:
     """Runs the folds of a recipe one after the other (or its `only_folds`), and sums up all that are finished.
 
@@ -42,6 +50,7 @@ def run_folds(
         machine: as for a run.
         stages: as for a run.
         run: how a recipe without folds is run.
+        before: what is done for all folds before the first one is run.
 
     Raises:
         InputError: a fold would lack a class or training cases, or the folder holds a run without folds.
@@ -54,10 +63,16 @@ def run_folds(
         if not (folder / FOLDS_FILE).exists():
             write_json(folder / FOLDS_FILE, _facts(recipe, [], {}, {}))
     failed: dict[int, str] = {}
-    for fold in recipe.only_folds or range(1, (recipe.folds or 0) + 1):
+    folds = list(recipe.only_folds or range(1, (recipe.folds or 0) + 1))
+    labels = {fold: f"fold {fold} of {recipe.folds}: " for fold in folds}
+    if before is not None:
+        yield from before(
+            {fold_folder(folder, fold): (fold_recipe(recipe, fold), labels[fold]) for fold in folds}
+        )
+    for fold in folds:
         try:
             for event in run(fold_recipe(recipe, fold), source, fold_folder(folder, fold), machine, stages):
-                yield replace(event, text=f"fold {fold} of {recipe.folds}: {event.text}")
+                yield replace(event, text=f"{labels[fold]}{event.text}")
         except CasesFailed as error:
             failed[fold] = str(error)
     if is_first_process():

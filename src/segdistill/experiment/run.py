@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, nullcontext, suppress
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -20,34 +20,31 @@ from segdistill.config.load import load_recipe, parse_changes
 from segdistill.config.schema import AUTOENCODER, Recipe
 from segdistill.data.case import normal_note, select, table_hash
 from segdistill.data.levels import levels_note, with_intensity
-from segdistill.data.store import Store, prepare_store
+from segdistill.data.store import prepare_store
 from segdistill.data.table import write_cases
-from segdistill.distillation.cache.filling import Filling
 from segdistill.errors import CasesFailed, InputError, memory_error
-from segdistill.experiment.cases import LoadedCases, absolute, load_cases, removing_phantoms_on_error
+from segdistill.experiment.cases import absolute, load_cases, removing_phantoms_on_error
 from segdistill.experiment.check import check_parts, recipe_warnings, require_cases
-from segdistill.experiment.environment import ENVIRONMENT, differences, environment
+from segdistill.experiment.cluster import on_cluster
+from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.events import Event, show_events
 from segdistill.experiment.export import export_stage
 from segdistill.experiment.folder import only_writer
 from segdistill.experiment.folds import run_folds
-from segdistill.experiment.inputs import TEACHERS_FILE, StageInputs, precision_of, write_teachers
+from segdistill.experiment.inputs import TEACHERS_FILE, precision_of, write_teachers
+from segdistill.experiment.jobs import Fold, Jobs, require_importable, side_by_side
 from segdistill.experiment.machine import Machine, is_first_process, make_fabric, together
 from segdistill.experiment.result import REPORT, RunResult
-from segdistill.experiment.results import read_json
-from segdistill.experiment.stage import goes_on, is_finished, kept_as, load_stage
-from segdistill.experiment.stage_evaluation import evaluate_stage, report_run, stated
-from segdistill.experiment.train import keep_threshold, measure_equal_time, still_stands, train_stage
+from segdistill.experiment.stage import load_stage
+from segdistill.experiment.stage_evaluation import report_run, stated
+from segdistill.experiment.train import still_stands
+from segdistill.experiment.work import PreparedRun, evaluate, train
 from segdistill.files import write_json, write_text
-from segdistill.imaging.preprocess import Preprocess
 from segdistill.kinds import KINDS
 from segdistill.plugins import load_installed, load_plugins, name_code, use_installed
 from segdistill.records import RunRecord
 from segdistill.training.checkpoint import TrainingStopped
-from segdistill.training.curves import read_curves
-from segdistill.training.loop import Progress
 from segdistill.training.optimisation import choose_precision
-from segdistill.training.saturation import new_warnings
 
 
 def train_all(
@@ -86,24 +83,6 @@ def train_all(
     return failed
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A recipe, its cases, and the folder of the run."""
-
-    recipe: Recipe
-    loaded_cases: LoadedCases
-    store: Store
-    preprocess: Preprocess
-    folder: Path
-
-    def inputs(self, name: str) -> StageInputs:
-        folder = self.folder / "stages" / name
-        return StageInputs(self.recipe, name, self.loaded_cases.cases, self.store, self.preprocess, folder)
-
-    def precision(self, name: str, fabric: Fabric) -> str:
-        return precision_of(self.recipe, name, fabric.device)
-
-
 def run(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     *,
@@ -116,6 +95,9 @@ def run(
     nodes: int = 1,
     plugins: Sequence[str] = (),
     progress: bool = True,
+    jobs: int | None = None,
+    cluster: str | None = None,
+    cluster_options: Sequence[str] | Mapping[str, Any] = (),
     **shortcuts: Any,
 ) -> RunResult:
     """Trains the stages of a recipe, evaluates them, and writes report and model file; called again, it continues.
@@ -132,6 +114,11 @@ def run(
         nodes: number of nodes.
         plugins: files and modules to run first, because they register parts of your own.
         progress: show on stderr what is done.
+        jobs: train so many stages at once, each in a process of its own with its share of the threads; by default one
+            after the other in this process, or with a cluster all that are ready.
+        cluster: "slurm" submits each stage as a job, "local" does so on this machine; the run's folder must be on a
+            disk that all machines share.
+        cluster_options: of the jobs, such as {"partition": "gpu", "mem_gb": 16, "timeout_min": 600}.
         shortcuts: changes of the recipe by a short name or a key without dots, such as size=256, epochs=40.
 
     Returns:
@@ -162,9 +149,12 @@ def run(
             load_installed()
     names = list(loaded.stages) if stages in ("all", ["all"]) else list(stages) if stages else None
     with use_installed(False):  # from here on files of the folder are read: they choose no code
-        events = run_recipe(loaded, source, folder, Machine(device, devices, nodes), names)
+        machine = Machine(device, devices, nodes)
+        together = _jobs(jobs, cluster, cluster_options, machine, plugins)
+        events = run_recipe(loaded, source, folder, machine, names, together)
         try:
-            show_events(events) if progress else deque(events, maxlen=0)
+            with closing(events):
+                show_events(events) if progress else deque(events, maxlen=0)
         except CasesFailed as error:
             if not (folder / REPORT).exists():
                 raise
@@ -183,9 +173,38 @@ def _has_all_parts(recipe: Recipe) -> bool:
     return all(name is None or name in KINDS[kind].registry() for kind, name in named)
 
 
+def _jobs(
+    count: int | None,
+    cluster: str | None,
+    options: Sequence[str] | Mapping[str, Any],
+    machine: Machine,
+    plugins: Sequence[str],
+) -> Jobs | None:
+    """How stages are trained side by side; None for one after the other."""
+    given = options if isinstance(options, Mapping) else parse_changes(options)
+    if given and cluster is None:
+        raise InputError(f"--cluster-option {next(iter(given))} is for --cluster: add --cluster slurm")
+    jobs = Jobs(1 if count is None and cluster is None else count, tuple(plugins))
+    if cluster is not None:
+        jobs = on_cluster(jobs, cluster, given)
+    elif jobs.count == 1:
+        return None
+    if machine.processes > 1:
+        asked = f"--jobs {count}" if cluster is None else f"--cluster {cluster}"
+        raise InputError(
+            f"{asked} trains each stage on one device, not on {machine.processes}: use --devices 1 and --nodes 1"
+        )
+    return jobs
+
+
 def run_recipe(
-    recipe: Recipe, source: Path | None, folder: Path, machine: Machine, stages: list[str] | None = None
-) -> Iterator[Event]:
+    recipe: Recipe,
+    source: Path | None,
+    folder: Path,
+    machine: Machine,
+    stages: list[str] | None = None,
+    jobs: Jobs | None = None,
+) -> Generator[Event, None, None]:
     """Trains, evaluates, reports and exports, step by step as its events are consumed; see `run`.
 
     With several devices every process calls this. The first one prepares, evaluates and reports; the others only train
@@ -197,13 +216,18 @@ def run_recipe(
         folder: of the run.
         machine: device, number of devices, nodes.
         stages: train these and their teachers; None for those that the recipe runs by default.
+        jobs: train stages side by side; None for one after the other in this process.
 
     Raises:
         InputError: data, recipe or folder cannot be used.
         TrainingStopped: a loss was NaN or infinite.
     """
     name_code(_import_paths(recipe))
-    if recipe.folds is not None:
+    if jobs is not None:
+        require_importable(recipe)
+        jobs = replace(jobs, code=tuple(_import_paths(recipe)))
+        events = _side_by_side(recipe, source, folder, machine, stages, jobs)
+    elif recipe.folds is not None:
         events = run_folds(recipe, source, folder, machine, stages, _run)
     else:
         events = _run(recipe, source, folder, machine, stages)
@@ -246,21 +270,77 @@ def _run(
             fabric.launch()
             fabric.barrier()
             _write_facts(run, fabric)
-        failed = yield from train_all(recipe, chosen, lambda name: _train(run, name, fabric), machine)
-        done = [name for name in chosen if name not in failed]
-        if first and done:
-            yield from _conclude(run, done, fabric, failed)
-        if failed:
-            name, why = next(iter(failed.items()))
-            raise CasesFailed(
-                f"{len(failed)} trainings failed ({', '.join(failed)}): {name}: {why}; the others are done: run the "
-                "same command again to repeat these"
-            )
+        failed = yield from train_all(recipe, chosen, lambda name: train(run, name, fabric), machine)
+        yield from _end(run, chosen, fabric, failed)
+
+
+def _end(run: PreparedRun, chosen: list[str], fabric: Fabric, failed: dict[str, str]) -> Iterator[Event]:
+    """After training: all that the first process does, and the error where stages have failed."""
+    done = [name for name in chosen if name not in failed]
+    if is_first_process() and done:
+        yield from _conclude(run, done, fabric, failed)
+    if failed:
+        name, why = next(iter(failed.items()))
+        raise CasesFailed(
+            f"{len(failed)} trainings failed ({', '.join(failed)}): {name}: {why}; the others are done: run the "
+            "same command again to repeat these"
+        )
+
+
+def _side_by_side(
+    recipe: Recipe,
+    source: Path | None,
+    folder: Path,
+    machine: Machine,
+    stages: list[str] | None,
+    jobs: Jobs,
+) -> Iterator[Event]:
+    """As `_run`, or `run_folds`, with the stages of all folds trained side by side."""
+    chosen = recipe.chosen(stages)
+    own = machine if jobs.on_this_machine else Machine()  # a cluster may have devices that this machine lacks
+    prepared: dict[Path, tuple[PreparedRun, Fabric]] = {}
+    failed: dict[Path, dict[str, str]] = {}
+    with ExitStack() as locks:
+
+        def before(parts: Mapping[Path, tuple[Recipe, str]]) -> Iterator[Event]:
+            folds = []
+            for place, (part, label) in parts.items():
+                locks.enter_context(only_writer(place))
+                run = yield from _labelled(label, _prepare(part, chosen, source, place))
+                setting = recipe.fit_settings(chosen[0]).precision
+                fabric = make_fabric(own, setting, recipe.stages[chosen[0]].model.name)
+                fabric.launch()
+                _write_facts(run, fabric)
+                prepared[place] = run, fabric
+                folds.append(Fold(run, chosen, label))
+            failed.update((yield from side_by_side(folds, jobs, machine)))
+
+        def end(
+            part: Recipe, source: Path | None, place: Path, machine: Machine, stages: list[str] | None
+        ) -> Iterator[Event]:
+            yield from _end(prepared[place][0], chosen, prepared[place][1], failed.get(place, {}))
+
+        if recipe.folds is None:
+            yield from before({folder: (recipe, "")})
+            yield from end(recipe, source, folder, machine, stages)
+        else:
+            yield from run_folds(recipe, source, folder, machine, stages, end, before)
+
+
+def _labelled(label: str, events: Generator[Event, None, PreparedRun]) -> Generator[Event, None, PreparedRun]:
+    """The same with `label` before every text."""
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as stop:
+            prepared: PreparedRun = stop.value
+            return prepared
+        yield replace(event, text=f"{label}{event.text}")
 
 
 def _prepare(
     recipe: Recipe, chosen: list[str], source: Path | None, folder: Path
-) -> Generator[Event, None, _Run]:
+) -> Generator[Event, None, PreparedRun]:
     """Cases and the prepared store, which is in the parent folder so that runs share it."""
     with removing_phantoms_on_error(recipe.data, folder):
         loaded_cases = load_cases(recipe.data, source, folder, recipe.classifies)
@@ -283,10 +363,10 @@ def _prepare(
             shared.rmdir()  # only where nothing could be prepared
     if note := store.small_note():
         yield Event(f"warning: {note}")
-    return _Run(recipe, loaded_cases, store, preprocess, folder)
+    return PreparedRun(recipe, loaded_cases, store, preprocess, folder)
 
 
-def _write_facts(run: _Run, fabric: Fabric) -> None:
+def _write_facts(run: PreparedRun, fabric: Fabric) -> None:
     """Writes what is known before training: environment, resolved recipe, cases, data."""
     recipe, folder = run.recipe, run.folder
     precision = choose_precision(recipe.fit.precision, fabric.device)
@@ -296,7 +376,7 @@ def _write_facts(run: _Run, fabric: Fabric) -> None:
     _record(run).write(folder)
 
 
-def _record(run: _Run, **results: Any) -> RunRecord:
+def _record(run: PreparedRun, **results: Any) -> RunRecord:
     return RunRecord(
         recipe=run.recipe.name,
         seed=run.recipe.seed,
@@ -316,62 +396,19 @@ def resolved_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _train(run: _Run, name: str, fabric: Fabric) -> Iterator[Event]:
-    inputs, precision = run.inputs(name), run.precision(name, fabric)
-    yield from measure_equal_time(inputs, fabric, precision)
-    fingerprint = inputs.fingerprint(precision)  # once: it reads the weights of all teachers
-    # one process decides: what it then writes must not change the decision of another
-    finished = fabric.is_global_zero and is_finished(inputs.folder, fingerprint)
-    if fabric.broadcast(finished):
-        yield Event(f"stage {name}: finished before, nothing changed")
-        return
-    if goes_on(inputs.folder, fingerprint):
-        now = environment(fabric.device, precision, fabric.world_size)
-        for line in differences(read_json(inputs.folder / ENVIRONMENT), now):
-            yield Event(f"warning: stage {name}: {line}: the continued training will not be bit-identical")
-    if fabric.is_global_zero and (kept := kept_as(inputs.folder, fingerprint)) is not None:
-        yield Event(
-            f"stage {name}: recipe, data or weights have changed since it was trained: it is trained again, and what "
-            f"was there before is moved to {kept}"
-        )
-    if fabric.world_size == 1:
-        fabric = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
-    rows: list[dict[str, float]] = []
-    for progress in train_stage(inputs, fingerprint, fabric, precision):
-        if isinstance(progress, Filling):
-            yield Event(f"stage {name}: {progress.text}", progress.done, progress.total)
-            continue
-        yield _training_event(name, progress)
-        if progress.validation:
-            # the file is read only at the first end of an epoch: an earlier call may have written to it
-            rows = [*rows, progress.validation] if rows else read_curves(inputs.folder / "curves.csv")
-            for warning in new_warnings(rows):
-                yield Event(f"warning: stage {name}: {warning}")
-
-
-def _training_event(name: str, progress: Progress) -> Event:
-    detail = f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.parts['loss']:.4f}"
-    for column, words in (("val_dice", "val dice"), ("val_accuracy", "val accuracy")):
-        if column in progress.validation:
-            detail += f"  {words} {progress.validation[column]:.4f}"
-    done = progress.epoch * progress.steps + progress.step
-    return Event(f"stage {name}", done, progress.epochs * progress.steps, detail)
-
-
-def _conclude(run: _Run, chosen: list[str], fabric: Fabric, failed: dict[str, str]) -> Iterator[Event]:
+def _conclude(run: PreparedRun, chosen: list[str], fabric: Fabric, failed: dict[str, str]) -> Iterator[Event]:
     """Evaluates, reports and exports the chosen stages, and those of earlier calls that are still valid."""
     recipe, folder = run.recipe, run.folder
     shown = [
         name
         for name in recipe.stages
         if recipe.stages[name].task != "autoencoder"
-        and (name in chosen or still_stands(run.inputs(name), run.precision(name, fabric)))
+        and (name in chosen or still_stands(run.inputs(name), run.precision(name, fabric.device)))
     ]
     test = select(run.loaded_cases.cases, split="test")
     load = cache(load_stage)  # each network is built once
     for name in shown:
-        keep_threshold(run.inputs(name))
-        yield from evaluate_stage(folder / "stages" / name, test, fabric.device, recipe.evaluation, load)
+        yield from evaluate(run, name, fabric.device, load)
     yield Event("writing the report")
     verdicts = report_run(folder, recipe, run.loaded_cases, shown, fabric.device, load)
     write_teachers(recipe, shown, run.loaded_cases.cases, folder / TEACHERS_FILE)

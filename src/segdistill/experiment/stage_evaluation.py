@@ -153,18 +153,18 @@ def _draw(activation: NDArray[Any], opened: OpenedCase, path: Path, longest: int
         Image.fromarray(mixed).save(temporary, "PNG")
 
 
-def stage_cost(stage: TrainedStage, device: torch.device) -> Cost:
-    """Parameters, operations and size of a stage's network, and its time per image."""
+def stage_cost(stage: TrainedStage, device: torch.device, timed: bool = True) -> Cost:
+    """Parameters, operations and size of a stage's network, and its time per image where `timed`."""
     (height, width), patches = stage.preprocess.size, stage.preprocess.patches
     shape = (stage.preprocess.channels, height, width)
     threads = torch.get_num_threads()
     counted = complexity(stage.network, shape)
+    cost = Cost(counted.parameters, counted.macs, counted.size_mb, input="x".join(map(str, shape)))
+    if not timed:
+        return cost
     is_gpu = device.type == "cuda"
-    return Cost(
-        parameters=counted.parameters,
-        macs=counted.macs,
-        size_mb=counted.size_mb,
-        input="x".join(map(str, shape)),
+    return replace(
+        cost,
         ms=milliseconds_per_image(stage.network, shape, device),
         machine=torch.cuda.get_device_name(device)
         if is_gpu
@@ -223,17 +223,31 @@ def evaluate_stage(
     device: torch.device,
     evaluation: EvaluationRecipe,
     load: Load = load_stage,
+    timed: bool = True,
 ) -> Iterator[Event]:
     """Writes metrics.csv and evaluation.json of a stage, unless they are there of these weights, files and measures.
+
+    Args:
+        folder: of the stage.
+        cases: to measure.
+        device: of the network.
+        evaluation: what is measured.
+        load: gives the network.
+        timed: also measure the time per image, which other work on the machine would falsify; a later call with it
+            adds the time to an evaluation without it.
 
     Raises:
         InputError: no such stage, or a case cannot be read.
     """
-    record, known = StageRecord.find(folder), EvaluationRecord.find(folder)
-    inputs = _evaluation_inputs(record, cases, evaluation) if record is not None else ""
-    if known is not None and known.inputs == inputs and (folder / METRICS_FILE).exists():
+    known = standing_evaluation(folder, cases, evaluation)
+    if known is not None:
+        if timed and known.cost.ms is None:
+            stage = load(folder)
+            replace(known, cost=stage_cost(stage, device)).write(folder)
+            stage.network.cpu()
         return
     stage = load(folder)
+    inputs = _evaluation_inputs(stage.record, cases, evaluation)
     found = Evaluation(
         _subject(stage, evaluation.needs_scores, device),
         evaluation.metrics,
@@ -242,7 +256,7 @@ def evaluate_stage(
     )
     for done in found.measure(cases if stage.segments else []):
         yield Event(f"evaluating {stage.name}", done, len(cases))
-    cost = stage_cost(stage, device)
+    cost = stage_cost(stage, device, timed)
     if evaluation.disturbs(stage.name):
         total = sum(len(strengths) for strengths in STRENGTHS.values())
         for done in found.disturb(cases):
@@ -251,6 +265,19 @@ def evaluate_stage(
     stage.network.cpu()  # the run keeps it
     own = {"inputs": inputs, "cost": cost, "classification": classification}
     write_scores(folder, found.results, found.record("test", **own))
+
+
+def standing_evaluation(
+    folder: Path, cases: list[Case], evaluation: EvaluationRecipe
+) -> EvaluationRecord | None:
+    """The evaluation of a stage if it is of its present weights, these files and measures.
+
+    >>> standing_evaluation(Path("nowhere"), [], EvaluationRecipe())
+    """
+    record, known = StageRecord.find(folder), EvaluationRecord.find(folder)
+    if record is None or known is None or not (folder / METRICS_FILE).exists():
+        return None
+    return known if known.inputs == _evaluation_inputs(record, cases, evaluation) else None
 
 
 def _evaluation_inputs(stage: StageRecord, cases: list[Case], evaluation: EvaluationRecipe) -> str:

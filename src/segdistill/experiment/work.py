@@ -1,0 +1,115 @@
+"""A prepared run, and the training and evaluation of one of its stages, in its process or in one of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from segdistill.config.schema import Recipe
+from segdistill.data.case import Case, select
+from segdistill.data.store import Store
+from segdistill.distillation.cache.filling import Filling
+from segdistill.experiment.cases import LoadedCases
+from segdistill.experiment.environment import ENVIRONMENT, differences, environment
+from segdistill.experiment.events import Event
+from segdistill.experiment.inputs import StageInputs, precision_of
+from segdistill.experiment.results import read_json
+from segdistill.experiment.stage import goes_on, is_finished, kept_as, load_stage
+from segdistill.experiment.stage_evaluation import Load, evaluate_stage
+from segdistill.experiment.train import keep_threshold, measure_equal_time, train_stage
+from segdistill.imaging.preprocess import Preprocess
+from segdistill.training.curves import read_curves
+from segdistill.training.loop import Progress
+from segdistill.training.saturation import new_warnings
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A recipe, its cases, the prepared store and the folder of the run; can be pickled."""
+
+    recipe: Recipe
+    loaded_cases: LoadedCases
+    store: Store
+    preprocess: Preprocess
+    folder: Path
+
+    def inputs(self, name: str) -> StageInputs:
+        """All that decides what a stage learns."""
+        folder = self.folder / "stages" / name
+        return StageInputs(self.recipe, name, self.loaded_cases.cases, self.store, self.preprocess, folder)
+
+    def precision(self, name: str, device: torch.device) -> str:
+        """What a stage is trained in, as Fabric calls it."""
+        return precision_of(self.recipe, name, device)
+
+    def tested(self, name: str) -> list[Case] | None:
+        """The cases that a stage is evaluated on; None for auto-encoders of features."""
+        is_network = self.recipe.stages[name].task != "autoencoder"
+        return select(self.loaded_cases.cases, split="test") if is_network else None
+
+
+def train(run: PreparedRun, name: str, fabric: Fabric) -> Iterator[Event]:
+    """Trains a stage, continues it, or finds it finished.
+
+    Raises:
+        InputError: as `train_stage`.
+        TrainingStopped: a loss became NaN or infinite.
+    """
+    inputs, precision = run.inputs(name), run.precision(name, fabric.device)
+    yield from measure_equal_time(inputs, fabric, precision)
+    fingerprint = inputs.fingerprint(precision)  # once: it reads the weights of all teachers
+    # one process decides: what it then writes must not change the decision of another
+    finished = fabric.is_global_zero and is_finished(inputs.folder, fingerprint)
+    if fabric.broadcast(finished):
+        yield Event(f"stage {name}: finished before, nothing changed")
+        return
+    if goes_on(inputs.folder, fingerprint):
+        now = environment(fabric.device, precision, fabric.world_size)
+        for line in differences(read_json(inputs.folder / ENVIRONMENT), now):
+            yield Event(f"warning: stage {name}: {line}: the continued training will not be bit-identical")
+    if fabric.is_global_zero and (kept := kept_as(inputs.folder, fingerprint)) is not None:
+        yield Event(
+            f"stage {name}: recipe, data or weights have changed since it was trained: it is trained again, and what "
+            f"was there before is moved to {kept}"
+        )
+    if fabric.world_size == 1:
+        fabric = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
+    rows: list[dict[str, float]] = []
+    for progress in train_stage(inputs, fingerprint, fabric, precision):
+        if isinstance(progress, Filling):
+            yield Event(f"stage {name}: {progress.text}", progress.done, progress.total)
+            continue
+        yield _training_event(name, progress)
+        if progress.validation:
+            # the file is read only at the first end of an epoch: an earlier call may have written to it
+            rows = [*rows, progress.validation] if rows else read_curves(inputs.folder / "curves.csv")
+            for warning in new_warnings(rows):
+                yield Event(f"warning: stage {name}: {warning}")
+
+
+def _training_event(name: str, progress: Progress) -> Event:
+    detail = f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.parts['loss']:.4f}"
+    for column, words in (("val_dice", "val dice"), ("val_accuracy", "val accuracy")):
+        if column in progress.validation:
+            detail += f"  {words} {progress.validation[column]:.4f}"
+    done = progress.epoch * progress.steps + progress.step
+    return Event(f"stage {name}", done, progress.epochs * progress.steps, detail)
+
+
+def evaluate(
+    run: PreparedRun, name: str, device: torch.device, load: Load = load_stage, timed: bool = True
+) -> Iterator[Event]:
+    """Evaluates a finished stage on the test cases, unless that was done; auto-encoders are not evaluated.
+
+    Raises:
+        InputError: a case cannot be read.
+    """
+    if (cases := run.tested(name)) is None:
+        return
+    inputs = run.inputs(name)
+    keep_threshold(inputs)
+    yield from evaluate_stage(inputs.folder, cases, device, run.recipe.evaluation, load, timed)
