@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -217,6 +217,22 @@ def needed_stages(stage: dict[str, Any]) -> list[str]:
         return name
 
     map_stages(stage, note)
+    return list(dict.fromkeys(found))
+
+
+def teacher_names(stage: Mapping[str, Any]) -> list[str]:
+    """What teaches a stage: names of stages, and folders, files and networks from elsewhere; of ensembles each member.
+
+    >>> elsewhere = {"ensemble": [{"stage": "wide@1"}, {"onnx": "net.onnx"}]}
+    >>> teacher_names({"teachers": {"big@1": None, "nnunet": {"predictions": "predicted"}, "all": elsewhere}})
+    ['big@1', 'predicted', 'wide@1', 'net.onnx']
+    """
+    found: list[str] = []
+    for key, entry in (stage.get("teachers") or {}).items():
+        for member in (entry or {}).get("ensemble") or [entry or {}]:
+            stated = {"stage": member} if isinstance(member, str) else member
+            sources = (stated.get(source) for source in SOURCES if source != "ensemble")
+            found.append(str(next(filter(None, sources), key)))
     return list(dict.fromkeys(found))
 
 

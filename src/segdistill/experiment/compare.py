@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from segdistill.config.matrix import map_stages, needed_stages
+from segdistill.config.matrix import map_stages, needed_stages, teacher_names
 from segdistill.errors import InputError, needs
-from segdistill.experiment.results import read_recipe
+from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_json, read_recipe
 from segdistill.files import sha256_text
 from segdistill.metrics.cases import METRICS_FILE, read_metrics_csv
 from segdistill.plugins import load_plugins, use_installed
@@ -100,9 +100,16 @@ def compare(
 
 @dataclass(frozen=True)
 class Source:
-    """A run folder."""
+    """A run folder; of a cross-validation that of a fold, which is counted from 1."""
 
     folder: Path
+    fold: int | None = None
+    folds: int = 1
+
+    @property
+    def run(self) -> Path:
+        """The folder of the run, or of the cross-validation."""
+        return self.folder.resolve() if self.fold is None else self.folder.resolve().parent
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
@@ -138,6 +145,12 @@ def _read(word: str) -> list[Training]:
     if folder.name == METRICS_FILE:
         folder = folder.parent
     run, colon, stage = ("", "", "") if folder.is_dir() else word.rpartition(":")
+    if colon and (folds := _folds(Path(run))):
+        named = [(source, stage) for source in folds if stage in source.stages()]
+        if not named:
+            known = dict.fromkeys(name for source in folds for name in source.stages())
+            raise InputError(f"{run} has no evaluated stage '{stage}': {near_names(stage, known)}")
+        return [_training(*each) for each in named]
     if colon and Path(run).is_dir():
         source = Source(Path(run))
         if stage not in source.stages():
@@ -149,6 +162,11 @@ def _read(word: str) -> list[Training]:
         )
     if (folder / StageRecord.FILE).exists() and (folder / METRICS_FILE).exists():
         return [_training(Source(folder.resolve().parents[1]), folder.name)]
+    if folds := _folds(folder):
+        found = [_training(source, name) for source in folds for name in source.stages()]
+        if not found:
+            raise InputError(f"{folder} has no finished fold: run its recipe to the end first")
+        return found
     if (folder / "stages").is_dir():
         source = Source(folder)
         if not source.stages():
@@ -159,6 +177,13 @@ def _read(word: str) -> list[Training]:
     raise InputError(
         f"{folder} is neither a run nor a folder of segdistill evaluate -o: it has no {METRICS_FILE}"
     )
+
+
+def _folds(folder: Path) -> list[Source]:
+    """The finished folds of a cross-validation; empty for any other folder."""
+    facts = read_json(folder / FOLDS_FILE)
+    count = facts.get("folds", 1)
+    return [Source(fold_folder(folder, fold), fold, count) for fold in facts.get("finished", [])]
 
 
 def _evaluation(folder: Path) -> Training:
@@ -181,21 +206,32 @@ def _training(source: Source, name: str) -> Training:
     record = StageRecord.read(folder)
     if record is None:
         raise InputError(f"{folder} has no {StageRecord.FILE}: run its recipe again")
+    recipe = source.recipe if source.fold is None else _without_fold(source.recipe)
     return Training(
         record.variant,
         read_metrics_csv(folder / METRICS_FILE),
         record.seed,
         role=record.role,
         network=json.dumps(record.network, sort_keys=True),
-        settings=_settings(source.recipe, name) or f"stages in {source.folder.resolve()}",
+        settings=_settings(recipe, name) or f"stages in {source.run}",
         stage=name,
-        run=source.folder.resolve().name,
+        run=source.run.name,
         source=f"{source.folder}:{name}",
         steps=record.steps,
         seconds=record.seconds or None,
         equal_time_to=record.equal_time_to,
         weights=str(record.weights or ""),
+        fold=source.fold,
+        folds=source.folds,
+        teachers=_taught_by(source, name),
     )
+
+
+def _taught_by(source: Source, name: str) -> tuple[str, ...]:
+    """The teachers of a stage; those that were trained in this run with its folder, since other runs train their own."""
+    stages = source.recipe.get("stages", {})
+    names = teacher_names(stages.get(name, {}))
+    return tuple(f"{source.folder.resolve()}:{each}" if each in stages else each for each in names)
 
 
 def _settings(recipe: dict[str, Any], name: str, above: tuple[str, ...] = ()) -> str:
@@ -215,12 +251,20 @@ def _settings(recipe: dict[str, Any], name: str, above: tuple[str, ...] = ()) ->
     return sha256_text(json.dumps(facts, sort_keys=True))
 
 
+def _without_fold(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without its fold: what all folds of a cross-validation have in common."""
+    data = recipe.get("data") or {}
+    split = {key: value for key, value in (data.get("split") or {}).items() if key != "fold"}
+    return recipe | {"data": data | {"split": split}}
+
+
 def stated_margin(words: Sequence[str]) -> float | None:
     """The margin in the recipes of these runs, stated before training; None where none, or not one alone, was stated.
 
     >>> stated_margin(["nowhere"])
     """
-    folders = [Path(word) if Path(word).is_dir() else Path(word.rpartition(":")[0]) for word in words]
+    named = [Path(word) if Path(word).is_dir() else Path(word.rpartition(":")[0]) for word in words]
+    folders = [fold.folder for folder in named for fold in _folds(folder) or [Source(folder)]]
     recipes = [Source(folder).recipe for folder in folders if (folder / "recipe.yaml").is_file()]
     margins = {(recipe.get("evaluation") or {}).get("margin") for recipe in recipes} - {None}
     (margin,) = margins if len(margins) == 1 else (None,)

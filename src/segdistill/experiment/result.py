@@ -179,13 +179,9 @@ class RunResult:
 
     @cached_property
     def _verdict(self) -> tuple[Verdict | None, str]:
-        if (self.folder / FOLDS_FILE).exists():
-            return (
-                None,
-                "a cross-validation has no verdict of its own: compare its folds with segdistill.compare",
-            )
         record = RunRecord.read(self.folder)
-        found = [Verdict.from_dict(facts) for facts in (record.verdicts if record else [])]
+        crossed = read_json(self.folder / FOLDS_FILE).get("verdicts", [])
+        found = [Verdict.from_dict(facts) for facts in (record.verdicts if record else crossed)]
         exported = self.records.get((record and record.export) or "")
         own = [each for each in found if exported is not None and each.variant == exported[0].variant]
         best = sorted(own or found, key=lambda each: (not each.same_student, each.kind != "equal steps"))

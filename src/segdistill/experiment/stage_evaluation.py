@@ -16,6 +16,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from segdistill.config.matrix import teacher_names
 from segdistill.config.schema import EvaluationRecipe, Recipe
 from segdistill.data.case import Case, select, table_hash
 from segdistill.data.opened import OpenedCase, open_case
@@ -358,7 +359,7 @@ def report_run(
     report = Report(
         title=recipe.name,
         description=recipe.about,
-        stages=[stage_report(folders[name], _out_of_fold(recipe, name)) for name in chosen],
+        stages=[_stage_of(recipe, name, folders[name]) for name in chosen],
         data=DataReport(
             name=loaded_cases.name,
             hash=record.data_hash if record is not None else "",
@@ -385,6 +386,11 @@ def report_run(
     context = finish_report(report, loaded_cases.cases, test, predictor_of, intensity, run / "report.html")
     write_model_card(context, run / "model_card.md")
     return list(context.verdicts)
+
+
+def _stage_of(recipe: Recipe, name: str, folder: Path) -> StageReport:
+    taught_by = teacher_names(recipe.stages[name].model_dump(mode="json"))
+    return replace(stage_report(folder, _out_of_fold(recipe, name)), taught_by=taught_by)
 
 
 def _out_of_fold(recipe: Recipe, name: str) -> str:

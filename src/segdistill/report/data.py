@@ -70,6 +70,7 @@ class StageReport:
         cost: of the network. training: what its training took.
         examples: images to show with contours; ideally of the same cases in every stage.
         teachers: names of the stages that taught this one; (): every teacher in the report.
+        taught_by: the same with teachers from elsewhere, as far as known: tells the trainings of teachers apart.
         worst_slices: of volumes, the slices that the headline stage segments worst, as this stage segments them.
         pooled: name -> value over all pixels of the set, from Pool.metrics; empty: not measured.
         environment: name -> value as text: what it was trained on; empty: not recorded.
@@ -91,6 +92,7 @@ class StageReport:
     training: TrainingReport = field(default_factory=TrainingReport)
     examples: Sequence[Example] = ()
     teachers: Sequence[str] = ()
+    taught_by: Sequence[str] = ()
     worst_slices: Sequence[Example] = ()
     pooled: Mapping[str, float | None] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)

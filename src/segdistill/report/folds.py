@@ -9,7 +9,9 @@ from typing import Any
 from segdistill.metrics.cases import find_column
 from segdistill.records import Summary
 from segdistill.report.render import render
+from segdistill.report.sections.verdict import verdict_values
 from segdistill.stats.text import number
+from segdistill.stats.verdict import Verdict, sentence_of
 
 FoldSummary = dict[str, dict[str, dict[str, Any]]]
 """Group of cases -> metric -> mean, sd, n (cases) and folds (fold -> value)."""
@@ -74,6 +76,8 @@ def render_folds(
     stages: Mapping[str, FoldSummary],
     external: Mapping[str, FoldSummary],
     weights: Sequence[str] = (),
+    *,
+    verdicts: Sequence[Verdict] = (),
 ) -> str:
     """The page of a cross-validation as HTML; it links to the reports of the folds, which lie beside it.
 
@@ -85,9 +89,10 @@ def render_folds(
         stages: name -> summary over folds.
         external: name of another dataset -> summary over folds of the networks on it.
         weights: which weights were judged in the folds.
+        verdicts: over all folds and seeds.
 
     Raises:
-        MissingExtra: Jinja2 is not installed.
+        MissingExtra: Jinja2, or with verdicts matplotlib, is not installed.
 
     >>> "1 of 2 folds" in render_folds("demo", "", 2, [1], {}, {})
     True
@@ -101,11 +106,12 @@ def render_folds(
         "folds.html",
         title=title,
         about=about,
-        folds=folds,
         finished=finished,
         weights=weights,
         groups=groups,
         external={name: summary.get("all", {}) for name, summary in external.items()},
         mean_and_spread=mean_and_spread,
         head_of=lambda metric: NORMAL_HEADS.get(metric) or find_column(metric).head,
+        sentence=sentence_of(verdicts) if verdicts else "",
+        **(verdict_values(verdicts) if verdicts else {}) | {"folds": folds},
     )

@@ -46,6 +46,7 @@ def _training(stage: StageReport) -> Training:
         steps=steps or None,
         seconds=took.seconds,
         equal_time_to=took.equal_time_to,
+        teachers=tuple(stage.taught_by or stage.teachers),
     )
 
 
