@@ -180,7 +180,14 @@ def _grey(path: Path) -> NDArray[Any] | None:
                 f"{shown(path)}: is coloured: save labels with a palette, or probabilities in grey"
             )
         values = values[..., 0]
-    return values.astype(np.uint16) if values.dtype.kind == "i" and values.itemsize > 2 else values
+    if values.dtype.kind == "i":  # Pillow gives 16 bits of some formats as 32
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            raise InputError(
+                f"{shown(path)}: holds values from {low} to {high}: pictures of 8 or 16 bits are read"
+            )
+        return values.astype(np.uint16)
+    return values
 
 
 def read_picture_map(entry: Entry, reading: Reading) -> Map:
