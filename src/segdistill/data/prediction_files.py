@@ -208,7 +208,8 @@ def read_picture_map(entry: Entry, reading: Reading) -> Map:
         beside = Volume(
             labels[None], None, entry.segmentation, Geometry((1, *labels.shape[:2]), (1.0, 1.0, 1.0))
         )
-        return _checked_channels(channels, classes, reading, beside)[0][0]
+        found: Map = _checked_channels(channels, classes, reading, beside)[0][0]
+        return found
     return _picture(entry.place, reading, classes, is_part=False)
 
 
