@@ -32,12 +32,23 @@ from segdistill.papers.tables import published_papers, read_paper
 from segdistill.plugins import load_plugins
 
 COMMANDS = typer.main.get_command(app)
-OTHERS = ("pip", ".", "export", "tensorboard", "ruff", "mypy", ".venv/bin/pre-commit", "actionlint")
+OTHERS = (
+    *("pip", ".", "export", "tensorboard", "ruff", "mypy", ".venv/bin/pre-commit", "actionlint"),
+    *("nnUNetv2_predict", "nnUNetv2_train", "TotalSegmentator"),
+)
 """Programs that are not ours; what they do is not checked."""
 BROUGHT = {
     *("my-images", "cases.csv", "picture.png", "pictures", "folder-with-pictures", "busi.csv", "cases/"),
     *("Dataset_BUSI_with_GT", "BUSI", "STU-Hospital", "promise12", "prostate", "TrainingData", "DukeSpleen"),
-    *("Task09_Spleen", "Angios_40_training", "DRIVE", "CHASEDB1", "scans", "resnet18.pth"),
+    *(
+        "Task04_Hippocampus",
+        "Task09_Spleen",
+        "Angios_40_training",
+        "DRIVE",
+        "CHASEDB1",
+        "scans",
+        "resnet18.pth",
+    ),
 }
 """What the reader has before a page begins: images, datasets, a case table, weights."""
 MADE_BEFORE = {

@@ -180,7 +180,14 @@ def _grey(path: Path) -> NDArray[Any] | None:
                 f"{shown(path)}: is coloured: save labels with a palette, or probabilities in grey"
             )
         values = values[..., 0]
-    return values.astype(np.uint16) if values.dtype.kind == "i" and values.itemsize > 2 else values
+    if values.dtype.kind == "i":  # Pillow gives 16 bits of some formats as 32
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            raise InputError(
+                f"{shown(path)}: holds values from {low} to {high}: pictures of 8 or 16 bits are read"
+            )
+        return values.astype(np.uint16)
+    return values
 
 
 def read_picture_map(entry: Entry, reading: Reading) -> Map:
@@ -201,7 +208,8 @@ def read_picture_map(entry: Entry, reading: Reading) -> Map:
         beside = Volume(
             labels[None], None, entry.segmentation, Geometry((1, *labels.shape[:2]), (1.0, 1.0, 1.0))
         )
-        return _checked_channels(channels, classes, reading, beside)[0][0]
+        found: Map = _checked_channels(channels, classes, reading, beside)[0][0]
+        return found
     return _picture(entry.place, reading, classes, is_part=False)
 
 
