@@ -1,7 +1,8 @@
-"""What a run writes down: run.json, stage.json and evaluation.json, each a dataclass with one versioned JSON form.
+"""What a run writes down: dataclasses, each with one versioned JSON form in one file.
 
     RunRecord         RUN/run.json                       what was run, on which data, with which stages
     StageRecord       RUN/stages/NAME/stage.json         one trained network, enough to use its weights
+    GuardRecord       RUN/stages/NAME/guard.json         whether distillation was expected to help
     EvaluationRecord  RUN/stages/NAME/evaluation.json    what was measured; also written by `segdistill evaluate -o`
 
 `Record.read(folder)` and `record.write(folder)` use the file of this name. A record is never changed in place: use
@@ -157,6 +158,48 @@ class Interval:
 
 Scores = dict[str, Interval]
 """Metric -> its mean. A distance's key ends in its unit ("hd95_mm"): `metrics.base.Column` has name, unit and label."""
+
+
+Answer = Literal["likely", "unlikely", "unknown"]
+
+
+@dataclass(frozen=True)
+class GuardRecord(Record):
+    """Whether distillation was expected to help, told before the student was trained.
+
+    Attributes:
+        answer: likely, unlikely or unknown.
+        reasons: why.
+        helps: what would make it more likely.
+        difference: Dice of the teachers minus that of the baseline on validation cases; None where it was not measured.
+        without_mask: share of the training images without a mask.
+        teachers: number of networks to learn from.
+        same_masks: whether all of them were trained on the masks of the student alone.
+
+    >>> GuardRecord("unknown", ["no validation cases"]).sentence
+    'whether distillation will help is unknown: no validation cases'
+    """
+
+    FILE: ClassVar[str] = "guard.json"
+
+    answer: Answer
+    reasons: list[str] = field(default_factory=list)
+    helps: list[str] = field(default_factory=list)
+    difference: Interval | None = None
+    without_mask: float = 0.0
+    teachers: int = 1
+    same_masks: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """The answer with its reasons, in one line."""
+        told = {
+            "likely": "distillation is likely to help",
+            "unlikely": "distillation is unlikely to help",
+            "unknown": "whether distillation will help is unknown",
+        }[self.answer]
+        more = f"; what would help: {'; '.join(self.helps)}" if self.helps else ""
+        return f"{told}: {'; '.join(self.reasons)}{more}"
 
 
 @dataclass(frozen=True)

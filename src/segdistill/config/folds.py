@@ -153,6 +153,12 @@ def member_weights(
 
     The stages that one with `out_of_fold` has become count together as one member: of a case that they trained on the
     one that did not see it, of any other all of them alike.
+
+    Args:
+        recipe: with the teacher's stages.
+        teacher: one of a stage of the recipe.
+        cases: what it predicts.
+        all_cases: of the experiment, which the folds are made of; none where no case is a training case.
     """
     known = np.array([_known(recipe, member, cases, all_cases) for member in teacher.members], float).T
     families: dict[str, list[int]] = {}
@@ -177,6 +183,8 @@ def _known(
     """Whether a member may teach each case: a stage of a fold teaches what it did not train on."""
     own = recipe.stages[member.stage].out_of_fold if member.out_of_fold else None
     if own is None:
+        return [True] * len(cases)
+    if not all_cases:  # of cases that are in no fold
         return [True] * len(cases)
     fold = folds_of(all_cases, own.folds, recipe.data.split.seed)
     joint = recipe.stages[member.stage].joint_settings

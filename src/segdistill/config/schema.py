@@ -665,6 +665,8 @@ class Recipe(Strict):
     """Stage that becomes the model file."""
     evaluation: EvaluationRecipe = EvaluationRecipe()
     """How stages are measured on the test cases."""
+    strict: bool = False
+    """Stop before a student that distillation is unlikely to help (exit code 5)."""
     folds: int | None = Field(default=None, ge=2)
     """Number of folds of a cross-validation, which uses only `val` and `seed` of data.split."""
     only_folds: list[int] = Field(default_factory=list)

@@ -193,6 +193,33 @@ def _predict(inputs: StageInputs, plan: _Plan, fabric: Fabric) -> Iterator[Filli
             )
 
 
+def predict_teacher(
+    inputs: StageInputs, teacher: TeacherRecipe, cases: Sequence[Case], fabric: Fabric
+) -> Map:
+    """The probability of foreground of cases that a teacher did not train on, (rows, H, W) at the size of the store.
+
+    Raises:
+        InputError: a network of it cannot be used.
+    """
+    members = [_member(inputs, member, fabric) for member in teacher.members]
+    shares = member_weights(inputs.recipe, teacher, cases, [])
+    facts: dict[str, Any] = {"entropy": {}, "agreement": {}, "foreground": 0}
+    found = [
+        _average(inputs, members, [cases[k] for k in chunk], shares[chunk], facts)
+        for chunk in _chunks(inputs, cases)
+    ]
+    return np.concatenate(found)
+
+
+def predict_with(inputs: StageInputs, stage: str, cases: Sequence[Case], fabric: Fabric) -> Map:
+    """The same with the network of another stage.
+
+    Raises:
+        InputError: it is not finished.
+    """
+    return predict_teacher(inputs, TeacherRecipe(stage=stage), cases, fabric)
+
+
 def _chunks(inputs: StageInputs, cases: Sequence[Case]) -> Iterator[list[int]]:
     """Positions of cases whose rows together are about CHUNK."""
     chunk: list[int] = []

@@ -13,9 +13,11 @@ from segdistill.config.schema import Recipe
 from segdistill.data.case import Case, select
 from segdistill.data.store import Store
 from segdistill.distillation.cache.filling import Filling
+from segdistill.errors import GateFailed
 from segdistill.experiment.cases import LoadedCases
 from segdistill.experiment.environment import ENVIRONMENT, differences, environment
 from segdistill.experiment.events import Event
+from segdistill.experiment.guard import guard
 from segdistill.experiment.inputs import StageInputs, precision_of
 from segdistill.experiment.results import read_json
 from segdistill.experiment.stage import goes_on, is_finished, kept_as, load_stage
@@ -76,6 +78,7 @@ def train(run: PreparedRun, name: str, fabric: Fabric) -> Iterator[Event]:
             f"stage {name}: recipe, data or weights have changed since it was trained: it is trained again, and what "
             f"was there before is moved to {kept}"
         )
+    yield from _expect(inputs, fabric)
     if fabric.world_size == 1:
         fabric = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
     rows: list[dict[str, float]] = []
@@ -89,6 +92,20 @@ def train(run: PreparedRun, name: str, fabric: Fabric) -> Iterator[Event]:
             rows = [*rows, progress.validation] if rows else read_curves(inputs.folder / "curves.csv")
             for warning in new_warnings(rows):
                 yield Event(f"warning: stage {name}: {warning}")
+
+
+def _expect(inputs: StageInputs, fabric: Fabric) -> Iterator[Event]:
+    """Tells whether distillation is likely to help a student, and stops a strict recipe where it is not."""
+    if inputs.stage.task != "distillation" or inputs.stage.joint_settings is not None:
+        return
+    if not fabric.is_global_zero:
+        return
+    record = guard(inputs, fabric)
+    inputs.folder.mkdir(parents=True, exist_ok=True)
+    record.write(inputs.folder)
+    yield Event(f"stage {inputs.name}: {record.sentence}")
+    if inputs.recipe.strict and record.answer == "unlikely":
+        raise GateFailed(f"stage {inputs.name}: {record.sentence}; without strict it is trained all the same")
 
 
 def _training_event(name: str, progress: Progress) -> Event:

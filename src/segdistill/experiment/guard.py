@@ -1,0 +1,179 @@
+"""Whether distillation is likely to help, told before a student is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from segdistill.config.schema import StageRecipe
+from segdistill.data.case import Case
+from segdistill.experiment.inputs import StageInputs, trained_on
+from segdistill.experiment.stage import read_stage
+from segdistill.experiment.teachers import predict_teacher, predict_with
+from segdistill.models.registry import network_facts
+from segdistill.records import Answer, GuardRecord, Interval
+from segdistill.stats.bootstrap import bootstrap_mean
+
+MANY = 0.5
+"""Share of training images without masks from which on teachers have much to add."""
+
+
+@dataclass(frozen=True)
+class GuardFacts:
+    """What is known before a student is trained.
+
+    Attributes:
+        difference: Dice of its teachers minus that of its baseline on validation cases; None: not measured.
+        without_mask: share of its training images that have no mask.
+        teachers: number of networks that teach it.
+        outside: whether one of them comes from elsewhere, or began with weights from elsewhere.
+        same_masks: whether all of them learned from the very masks that the student has, and from nothing else.
+    """
+
+    difference: Interval | None
+    without_mask: float
+    teachers: int
+    outside: bool
+    same_masks: bool
+
+
+def expectation(facts: GuardFacts) -> GuardRecord:
+    """The answer: likely, unlikely or unknown, with its reasons and what would help.
+
+    It rests on what was measured with this product (docs/results/): with all masks no method gained anything, even
+    where the teacher was better; with few masks and many images, several unlike teachers, or one from elsewhere,
+    students gained. A student that learns from the teachers' errors loses, so teachers that are worse are no help.
+
+    >>> few = GuardFacts(Interval(0.02, -0.01, 0.05, 60), 0.8, 5, True, False)
+    >>> expectation(few).answer
+    'likely'
+    >>> expectation(GuardFacts(Interval(0.04, 0.01, 0.07, 98), 0.0, 1, False, True)).answer
+    'unlikely'
+    """
+    mean, low, high = _numbers(facts.difference)
+    brings_news = facts.without_mask >= MANY or (facts.outside and low > 0)
+    reasons, helps = _reasons(facts), []
+    answer: Answer = "unknown"
+    if high < 0:
+        answer = "unlikely"
+        reasons.insert(0, "the teachers are worse than the baseline")
+        helps.append("a better teacher: an ensemble, or a network from elsewhere")
+    elif facts.same_masks and facts.without_mask == 0:
+        answer = "unlikely"
+        helps.append("images without masks (data.unlabelled)")
+        helps.append("a teacher from elsewhere, or one that starts from ImageNet")
+    elif brings_news and facts.difference is not None and (mean > 0 or facts.teachers > 1):
+        answer = "likely"
+    if answer != "likely" and facts.teachers == 1:
+        helps.append("several unlike teachers as an ensemble")
+    if facts.difference is None:
+        helps.append("validation cases, on which teachers and baseline can be compared")
+    return GuardRecord(
+        answer=answer,
+        reasons=reasons,
+        helps=helps,
+        difference=facts.difference,
+        without_mask=facts.without_mask,
+        teachers=facts.teachers,
+        same_masks=facts.same_masks,
+    )
+
+
+def _numbers(difference: Interval | None) -> tuple[float, float, float]:
+    """Mean and limits of a difference; where one is not known, what supports no claim."""
+    if difference is None or difference.mean is None:
+        return 0.0, -math.inf, math.inf
+    low, high = difference.low, difference.high
+    return difference.mean, -math.inf if low is None else low, math.inf if high is None else high
+
+
+def _reasons(facts: GuardFacts) -> list[str]:
+    one = facts.difference
+    found = ["teachers and baseline could not be compared on validation cases"]
+    if one is not None and one.mean is not None:
+        interval = "" if one.low is None or one.high is None else f" [{one.low:+.3f}, {one.high:+.3f}]"
+        found = [f"teachers minus baseline on {one.n} validation cases: {one.mean:+.3f} Dice{interval}"]
+    found.append(f"{facts.without_mask:.0%} of the training images have no mask")
+    count = f"{facts.teachers} network{'s' if facts.teachers > 1 else ''} to learn from"
+    masks = ", trained on the masks that the student has" if facts.same_masks else ""
+    found.append(count + masks + (", with knowledge from elsewhere" if facts.outside else ""))
+    return found
+
+
+def guard(inputs: StageInputs, fabric: Fabric) -> GuardRecord:
+    """The answer for a distillation stage, whose teachers and baseline are trained.
+
+    Raises:
+        InputError: a teacher cannot be used.
+    """
+    train = inputs.of("train")
+    bare = sum(not case.has_reference for case in train) / len(train)
+    members = [member for teacher in inputs.stage.teachers.values() for member in teacher.members]
+    masks = {case.id for case in train if case.has_reference}
+    seen = [trained_on(inputs.recipe, member, inputs.cases) for member in members]
+    outside = any(member.is_outside or _starts_elsewhere(inputs, member.stage) for member in members)
+    return expectation(
+        GuardFacts(
+            difference=_difference(inputs, fabric),
+            without_mask=bare,
+            teachers=len(members),
+            outside=outside,
+            same_masks=not outside and all(ids is not None and ids <= masks for ids in seen),
+        )
+    )
+
+
+def _starts_elsewhere(inputs: StageInputs, stage: str) -> bool:
+    return bool(stage) and inputs.recipe.stages[stage].model.pretrained is not None
+
+
+def _baseline(inputs: StageInputs) -> str | None:
+    """A finished stage with the student's network and no teachers, of the same seed where there is one."""
+    found = [
+        name
+        for name, stage in inputs.recipe.stages.items()
+        if stage.role == "baseline" and stage.model == inputs.stage.model and _is_trained(inputs, name)
+    ]
+    return min(found, key=lambda name: inputs.recipe.seed_of(name) != inputs.seed, default=None)
+
+
+def _is_trained(inputs: StageInputs, name: str) -> bool:
+    record = read_stage(inputs.teacher_folder(name))
+    return record is not None and record.is_finished
+
+
+def _difference(inputs: StageInputs, fabric: Fabric) -> Interval | None:
+    """Dice of the teachers' mean prediction minus that of the baseline, on the validation cases with foreground."""
+    baseline, stage = _baseline(inputs), inputs.stage
+    inside = [t for t in stage.teachers.values() if not any(m.predictions for m in t.members)]
+    cases = [case for case in inputs.of("val") if case.is_located]
+    if baseline is None or not cases or not inside or _gives_no_map(inputs, stage):
+        return None
+    predicted = [predict_teacher(inputs, teacher, cases, fabric) for teacher in inside]
+    theirs = _dice(inputs, cases, np.mean(predicted, axis=0))
+    own = _dice(inputs, cases, predict_with(inputs, baseline, cases, fabric))
+    gains = [first - second for first, second in zip(theirs, own, strict=True)]
+    return bootstrap_mean(gains, [case.group_key for case in cases])
+
+
+def _gives_no_map(inputs: StageInputs, stage: StageRecipe) -> bool:
+    own = [inputs.recipe.stages[name].model.name for name in stage.taught_by]
+    return any(network_facts(name).kind == "classifier" for name in own)
+
+
+def _dice(inputs: StageInputs, cases: Sequence[Case], probability: NDArray[np.float32]) -> list[float]:
+    """Dice of each case over all its rows, at the size of the store."""
+    scores, start = [], 0
+    for case in cases:
+        rows = inputs.store.rows(case.id)
+        found = probability[start : start + len(rows)] > 0.5
+        reference = np.stack([inputs.store.mask(row) for row in rows]) > 0
+        start += len(rows)
+        total = found.sum() + reference.sum()
+        scores.append(float(2 * (found & reference).sum() / total) if total else 1.0)
+    return scores
