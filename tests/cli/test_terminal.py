@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -140,3 +141,21 @@ def test_streams(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith("two\nlines\t \\x1b[2J")
     assert json.loads(out[out.index("{") :]) == {"a\x9b": "caf\u00e9\u2028"}
     assert len(err.splitlines()) == 3
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_echo_is_escaped_whatever_the_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    import typer
+
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(written, encoding))
+    with escaped_streams():
+        typer.echo(f"{OWNED}\udce9\u0142")
+        typer.echo(f"{OWNED}\udce9\u0142", err=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    text = written.getvalue().decode(encoding)
+    assert not BAD & set(text)
+    last = "\u0142" if encoding == "utf-8" else "\\u0142"
+    assert [line[-len(last) - 6 :] for line in text.splitlines()] == [f"\\udce9{last}"] * 2

@@ -120,7 +120,7 @@ def test_a_killed_process_of_two_ends_the_other_in_one_line(recipe: Path, tmp_pa
     with open(tmp_path / "log", "wb") as log:
         first = subprocess.Popen(command(*words), stdout=log, stderr=log, env=surroundings())
     began = time.monotonic()
-    while not (folder / "stages" / "teacher" / STATE).exists() and time.monotonic() - began < 100:
+    while not (folder / "stages" / "teacher" / STATE).exists() and time.monotonic() - began < 200:
         assert first.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.2)
     (second,) = map(int, Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split())

@@ -52,6 +52,8 @@ class _EscapingStream:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "buffer":  # through it click would write to a terminal of ASCII past this stream
+            raise AttributeError(name)
         return getattr(self.unescaped, name)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill import __version__
-from segdistill.errors import InputError
+from segdistill.errors import InputError, first_line
 from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.boxes import Box, tight_box
 from segdistill.imaging.intensity import Intensity
@@ -185,7 +185,12 @@ class Predictor:
 
     def _run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The network's probabilities for one input, checked."""
-        mask, label = self.engine.run_both(batch)
+        try:
+            mask, label = self.engine.run_both(batch)
+        except (TypeError, ValueError) as error:  # it holds texts, for instance
+            raise InputError(
+                f"the network's output is not a probability ({first_line(error)[:200]})"
+            ) from error
         if mask.shape[2:] != batch.shape[2:]:
             raise InputError(
                 f"the network gives {mask.shape[2:]} probabilities for an input of {batch.shape[2:]}: its output must "

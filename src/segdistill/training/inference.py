@@ -20,6 +20,7 @@ from segdistill.losses import probabilities
 from segdistill.metrics.cases import Scored
 from segdistill.models.network import Output
 from segdistill.runtime.model_file import ModelInfo
+from segdistill.runtime.predictor import require_probability
 
 
 class Probability(nn.Module):
@@ -84,13 +85,17 @@ def scored_predictor(
     device: torch.device,
     scores: bool = True,
 ) -> Callable[[Picture], Scored]:
-    """As `mask_predictor`, with the probability of foreground (H, W) beside the mask, for AUC and rmse_map."""
+    """As `mask_predictor`, with the probability of foreground (H, W) beside the mask, for AUC and rmse_map.
+
+    The predictor raises InputError where the network's output is not finite.
+    """
     probability = Probability(network).eval().to(device)
 
     def predict(picture: Picture) -> Scored:
         images = torch.from_numpy(preprocess.inputs(picture.pixels)).to(device)
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             predicted = probability(images).float().cpu().numpy()
+        require_probability(predicted, "the mask")
         whole = preprocess.join(predicted, picture.size)
         mask = postprocess.mask(whole, picture.size)
         return Scored(mask, postprocess.foreground(whole, picture.size) if scores else mask)
