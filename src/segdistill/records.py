@@ -1,6 +1,7 @@
 """What a run writes down: dataclasses, each with one versioned JSON form in one file.
 
     RunRecord         RUN/run.json                       what was run, on which data, with which stages
+    FilesRecord       RUN/files.json                     the files that it was trained on, each with its hash
     StageRecord       RUN/stages/NAME/stage.json         one trained network, enough to use its weights
     GuardRecord       RUN/stages/NAME/guard.json         whether distillation was expected to help
     EvaluationRecord  RUN/stages/NAME/evaluation.json    what was measured; also written by `segdistill evaluate -o`
@@ -12,6 +13,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -351,6 +353,27 @@ class RunRecord(Record):
     stages: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesRecord(Record):
+    """files.json: the content of the data of a run when it began.
+
+    Attributes:
+        files: absolute path -> SHA-256 (`data.case.file_hash`).
+    """
+
+    FILE: ClassVar[str] = "files.json"
+
+    files: dict[str, str] = field(default_factory=dict)
+
+    def changed(self, files: Mapping[str, str]) -> list[str]:
+        """Those of `files` that are known here with another hash.
+
+        >>> FilesRecord(files={"/a.png": "1", "/b.png": "2"}).changed({"/b.png": "3", "/c.png": "4"})
+        ['/b.png']
+        """
+        return [path for path, value in files.items() if self.files.get(path, value) != value]
 
 
 @dataclass(frozen=True, kw_only=True)

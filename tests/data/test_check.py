@@ -109,3 +109,20 @@ def test_real_busi_has_no_errors(data_root: Path) -> None:
     assert "780 cases in 780 groups, 798 masks, 17 with several masks" in text
     assert "labels: benign 437, malignant 210, normal 133" in text
     assert not any("empty mask" in t for t in text)
+
+
+def inverted(folder: Path, how_many: int) -> list[Case]:
+    """Five cases with a square in the middle, of which the first so many are drawn in black on white."""
+    cases = create_dataset("folder", make_folder(folder, 5))
+    for case in cases[:how_many]:
+        save(case.masks[0], 255 - square())
+    return cases
+
+
+def test_masks_that_look_inverted_are_warned_about_where_most_do(tmp_path: Path) -> None:
+    (found,) = messages(inverted(tmp_path / "most", 3), "warning")
+    assert "in 3 of 5 masks, as in inverted ones" in found
+    assert "write foreground: [0]" in found
+    assert messages(inverted(tmp_path / "few", 2), "warning") == []
+    named = [replace(case, foreground=(255,)) for case in inverted(tmp_path / "named", 5)]
+    assert messages(named, "warning") == []  # the user has decided

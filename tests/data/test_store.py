@@ -185,3 +185,15 @@ def test_small_lesions_are_kept_counted_and_told_again(tmp_path: Path) -> None:
     large = prepare_store(cases, Preprocess(size=(side, side)), tmp_path / "s")
     assert large.small.vanished == 0
     assert prepare_store(cases, Preprocess(size=(256, 256)), tmp_path / "s").small_note() == ""
+
+
+def test_masks_that_look_inverted_are_told_of_pictures(tmp_path: Path) -> None:
+    cases = create_dataset("folder", make_folder(tmp_path / "in"))
+    assert prepare_store(cases, PREPROCESS, tmp_path / "s").notes() == []
+    for case in cases:
+        save(case.masks[0], 255 - np.asarray(Image.open(case.masks[0])))
+    for _ in range(2):  # built, and used again
+        (note,) = prepare_store(cases, PREPROCESS, tmp_path / "s").notes()
+        assert note.startswith("foreground is most of the border or most of the image in 4 of 4 masks")
+    named = [replace(case, foreground=(0,)) for case in cases]
+    assert prepare_store(named, PREPROCESS, tmp_path / "s").notes() == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import html
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +38,7 @@ LEFT = (
     "environment.json",
     "recipe.yaml",
     "cases.csv",
+    "files.json",
     "run.json",
     *(f"stages/{stage}/{name}" for stage in ("teacher", "student")
       for name in ("metrics.csv", "curves.csv", "evaluation.json", "stage.json", WEIGHTS)),
@@ -137,6 +140,13 @@ def test_other_pixels_or_a_damaged_teacher_are_trained_again(copy: Path, tmp_pat
     mask = table.parent / "masks" / test_case.masks[0].name
     shutil.copy(table.parent / "masks" / "phantom_0002.png", mask)
     before = (copy / "stages" / "student" / "metrics.csv").read_bytes()
+    with pytest.raises(
+        InputError, match=rf"changed since this run began: 1: {re.escape(str(mask))}: .*--out"
+    ):
+        run(copy, recipe, data=table)
+    assert (copy / "stages" / "student" / "metrics.csv").read_bytes() == before
+    shutil.copytree(table.parent, tmp_path / "other")
+    table = tmp_path / "other" / "cases.csv"
     assert trained(run(copy, recipe, data=table)) == ["teacher", "student"]
     assert (copy / "stages" / "student" / "metrics.csv").read_bytes() != before
     weights = copy / "stages" / "teacher" / WEIGHTS
@@ -144,6 +154,29 @@ def test_other_pixels_or_a_damaged_teacher_are_trained_again(copy: Path, tmp_pat
     weights.write_bytes(sound[:-8] + b"\0" * 8)
     assert trained(run(copy, recipe, data=table)) == ["teacher"]  # and as the same weights come out, no more
     assert weights.read_bytes() == sound
+
+
+def test_pictures_that_change_while_it_trains_end_the_run_before_it_evaluates(tmp_path: Path) -> None:
+    recipe, folder = write_recipe(tmp_path), tmp_path / "r"
+    cases = write_phantom(tmp_path / "own", 30, size=32)
+    picture = cases[0].image
+    before, status = picture.read_bytes(), picture.stat()
+    events = run_recipe(load_recipe(str(recipe)), tmp_path / "own" / "cases.csv", folder, Machine("cpu"))
+    for event in events:
+        if event.text.startswith("stage teacher"):
+            break
+    stated = json.loads((folder / "run.json").read_text())["data_hash"]
+    other = bytearray(before)
+    other[-1] ^= 1  # neither its size nor its time tells
+    picture.write_bytes(other)
+    os.utime(picture, ns=(status.st_atime_ns, status.st_mtime_ns))
+    cases[1].masks[0].unlink()
+    words = rf"changed since this run began: 2: .*{re.escape(picture.name)}, .*: restore them"
+    with pytest.raises(InputError, match=words):
+        list(events)
+    assert json.loads((folder / "run.json").read_text())["data_hash"] == stated
+    assert not (folder / "model.onnx").exists()
+    assert not list(folder.rglob("evaluation.json"))
 
 
 @pytest.mark.usefixtures("brief")

@@ -99,6 +99,11 @@ class Case:
         return self.is_located or self.is_normal
 
     @property
+    def is_guessed(self) -> bool:
+        """Whether the foreground of its mask files is found by their values and places, since no value is named."""
+        return bool(self.masks) and not self.foreground and not self.background
+
+    @property
     def is_volume(self) -> bool:
         """Whether the case is a volume, of which every slice is one image."""
         return is_volume(self.image)
@@ -112,6 +117,28 @@ def normal_note(cases: Iterable[Case]) -> str:
     """
     count = sum(case.is_normal and not case.is_located for case in cases)
     return f"normal images without mask: {count}, taken as images with nothing to find" if count else ""
+
+
+def inverted_note(inverted: Sequence[str], total: int) -> str:
+    """One line on masks that are drawn the other way round, it seems; "" where these are a few.
+
+    Args:
+        inverted: files, or ids of cases, whose masks look so (`imaging.masks.looks_inverted`).
+        total: masks that hold foreground and whose values the user has not named.
+
+    >>> inverted_note(["a.png"], 2)
+    ''
+    >>> inverted_note(["a.png", "b.png"], 3)[:71]
+    'foreground is most of the border or most of the image in 2 of 3 masks, '
+    """
+    if len(inverted) < 2 or 2 * len(inverted) <= total:
+        return ""
+    return (
+        f"foreground is most of the border or most of the image in {len(inverted)} of {total} masks, as in inverted "
+        f"ones (such as {inverted[0]}): look at them (data show); if the structures are drawn in black on white, write "
+        "foreground: [0] (data.foreground in a recipe, --foreground 0 of data index, or a column foreground in the "
+        "table); if they are right, name their value there, such as foreground: [255]"
+    )
 
 
 def select(
@@ -163,25 +190,45 @@ def name_values(
 _HASHES: dict[tuple[str, int, int], str] = {}
 
 
-def file_hash(path: Path) -> str:
+def file_hash(path: Path, again: bool = False) -> str:
     """SHA-256 of a file, remembered by (path, size, modification time) within the process.
 
     Of a volume in several files (a header with its voxels, the folder of a series) it is the hash of all of them.
+
+    Args:
+        path: of the file, or of a series.
+        again: read the content even if it is remembered: a copy can keep size and time of what it replaces.
 
     Raises:
         InputError: the file cannot be read.
     """
     parts = volume_files(path) if is_volume(path) else [path]
     if parts != [path]:
-        return sha256_text(json.dumps([_plain_hash(part) for part in parts]))
-    return _plain_hash(path)
+        return sha256_text(json.dumps([_plain_hash(part, again) for part in parts]))
+    return _plain_hash(path, again)
 
 
-def _plain_hash(path: Path) -> str:
+def hash_files(cases: Iterable[Case]) -> dict[str, str]:
+    """Absolute path -> hash of the present content of every file of these cases; "" of one that cannot be read.
+
+    >>> hash_files([Case("a", Path("absent.png"))]) == {str(Path("absent.png").absolute()): ""}
+    True
+    """
+    found: dict[str, str] = {}
+    for case in cases:
+        for path in (case.image, *case.masks):
+            try:
+                found[str(path.absolute())] = file_hash(path, again=True)
+            except InputError:
+                found[str(path.absolute())] = ""
+    return found
+
+
+def _plain_hash(path: Path, again: bool) -> str:
     try:
         status = path.stat()
         key = (str(path), status.st_size, status.st_mtime_ns)
-        if key not in _HASHES:
+        if again or key not in _HASHES:
             _HASHES[key] = sha256_file(path)
         return _HASHES[key]
     except OSError as error:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from segdistill.data.case import Case, normal_note, reference_mask
+from segdistill.data.case import Case, inverted_note, normal_note, reference_mask
 from segdistill.data.duplicates import (
     Fingerprint,
     Pair,
@@ -20,6 +20,7 @@ from segdistill.data.duplicates import (
 from segdistill.data.leaks import leaks
 from segdistill.data.opened import open_volume
 from segdistill.errors import InputError
+from segdistill.imaging.masks import looks_inverted
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
 from segdistill.imaging.volume import Geometry, Misfit
@@ -65,6 +66,7 @@ class _Seen:
     findings: list[Finding] = field(default_factory=list)
     geometry: Geometry | None = None  # of a volume, turned as the network sees it
     misfits: list[Misfit] = field(default_factory=list)
+    inverted: bool | None = None  # None: no foreground, or the user has named its values
 
 
 def check_cases(
@@ -91,7 +93,8 @@ def run_check(
     missing or double slices; a repeated id; a group in several splits. Warnings: copies in several splits; an empty
     mask in a
     labelled class other than "normal"; an empty box; copies of one picture that are not grouped, or whose labels
-    differ; volumes whose slices lie in different planes; a volume's mask that does not state where it lies. Notes:
+    differ; volumes whose slices lie in different planes; a volume's mask that does not state where it lies; masks that
+    look inverted, where most do. Notes:
     counts; masks that lie less than a thousandth of a voxel beside their volume; tilted series.
 
     Args:
@@ -104,6 +107,7 @@ def run_check(
     names: list[str] = []
     prints: list[Fingerprint] = []
     volumes: list[tuple[Case, Geometry, list[Misfit]]] = []
+    drawn: list[tuple[Case, bool]] = []
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         looks = pool.map(lambda case: _look(case, require_reference), cases)
         for done, (case, seen) in enumerate(zip(cases, looks, strict=True), start=1):
@@ -113,9 +117,11 @@ def run_check(
                 prints.append(seen.print)
             if seen.geometry is not None:
                 volumes.append((case, seen.geometry, seen.misfits))
+            if seen.inverted is not None:
+                drawn.append((case, seen.inverted))
             if progress is not None:
                 progress(done, len(cases))
-    findings += [*_planes(volumes), *_tilts(volumes), *_misfits(volumes)]
+    findings += [*_planes(volumes), *_tilts(volumes), *_misfits(volumes), *_inverted(drawn)]
     pairs = find_pairs(names, prints)
     findings += _copies(cases, pairs) + large_groups(cases, pairs)
     found_leaks = leaks(cases, pairs)
@@ -165,6 +171,8 @@ def _read_case(case: Case, require_reference: bool, seen: _Seen) -> str:
             "the image, or allow such images with --unlabelled"
         )
     mask = open_volume(case, seen.misfits)[1] if case.is_volume else reference_mask(case, size)
+    if case.is_guessed and mask.any():
+        seen.inverted = looks_inverted(mask)
     if case.is_normal:
         marked = (
             f"a normal case with something marked: {case.image}: empty its mask, or give it another label"
@@ -212,6 +220,12 @@ def _copies(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
             message = f"{pair.what} in different groups: {files}: give them one group"
             findings.append(Finding("warning", both, message, is_grouping=True))
     return findings
+
+
+def _inverted(drawn: Sequence[tuple[Case, bool]]) -> list[Finding]:
+    found = [case for case, inverted in drawn if inverted]
+    message = inverted_note([str(case.masks[0]) for case in found], len(drawn))
+    return [Finding("warning", tuple(case.id for case in found), message)] if message else []
 
 
 _SIDES = {"R": "right", "L": "left", "A": "front", "P": "back", "I": "feet", "S": "head"}

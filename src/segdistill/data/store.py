@@ -21,11 +21,12 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segdistill.data.case import Case, content_key, require_unique
+from segdistill.data.case import Case, content_key, inverted_note, require_unique
 from segdistill.data.levels import is_scaled
 from segdistill.data.opened import open_case
 from segdistill.errors import InputError
 from segdistill.files import sha256_text
+from segdistill.imaging.masks import looks_inverted
 from segdistill.imaging.preprocess import Preprocess, prepare_mask
 from segdistill.imaging.small import SMALLEST, SmallComponents, count_small, find_small
 
@@ -69,6 +70,8 @@ class Store:
         total, vanished, exempt, losing = index["small"]
         self.small = SmallComponents(total, vanished, exempt, frozenset(losing))
         self.keeps_small: bool = index["keep_small"]
+        self._inverted: list[str] = index["inverted"]
+        self._drawn: int = index["drawn"]
         if (
             not len(self._images)
             == len(self._masks)
@@ -135,6 +138,10 @@ class Store:
     def has_foreground(self, row: int) -> bool:
         """Whether the prepared reference holds any foreground."""
         return self._foreground[row] if self._foreground is not None else bool(self._masks[row].any())
+
+    def notes(self) -> list[str]:
+        """What to know of the masks before training, one line each."""
+        return [note for note in (self.small_note(), inverted_note(self._inverted, self._drawn)) if note]
 
     def small_note(self) -> str:
         """One line on the components that vanish at this size, and the size that keeps them; "" where none does."""
@@ -281,6 +288,7 @@ def _build(
         owners: list[Case] = []
         foreground: list[bool] = []
         small = SmallComponents()
+        drawn: list[tuple[str, bool]] = []
         with open(temporary / "images.npy", "wb") as images, open(temporary / "masks.npy", "wb") as masks:
             write_header(images, (len(cases), height, width, channels))
             write_header(masks, (len(cases), height, width))
@@ -294,6 +302,8 @@ def _build(
                 ids += _row_names(case, len(rows.images), preprocess)
                 owners += [case] * len(rows.images)
                 small = count_small([small, *rows.small])
+                if case.is_guessed and any(foreground[-len(rows.masks) :]):
+                    drawn.append((case.id, looks_inverted(np.stack(rows.masks))))
                 if progress is not None:
                     progress(done, len(cases))
             if len(ids) != len(cases):  # how many slices there are is known only now
@@ -314,6 +324,8 @@ def _build(
             "has_mask": [case.has_reference for case in owners],
             "foreground": foreground,
             "small": [small.total, small.vanished, small.exempt, sorted(small.losing)],
+            "inverted": [name for name, inverted in drawn if inverted],
+            "drawn": len(drawn),
             "files": files,
             **about,
         }

@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 
 from segdistill.config.load import load_recipe, parse_changes
 from segdistill.config.schema import AUTOENCODER, Recipe
-from segdistill.data.case import normal_note, select, table_hash
+from segdistill.data.case import hash_files, normal_note, select, table_hash
 from segdistill.data.levels import levels_note, with_intensity
 from segdistill.data.store import prepare_store
 from segdistill.data.table import write_cases
@@ -42,7 +42,7 @@ from segdistill.experiment.work import PreparedRun, evaluate, train
 from segdistill.files import write_json, write_text
 from segdistill.kinds import KINDS
 from segdistill.plugins import load_installed, load_plugins, name_code, use_installed
-from segdistill.records import RunRecord
+from segdistill.records import FilesRecord, RunRecord, StageRecord
 from segdistill.training.checkpoint import TrainingStopped
 from segdistill.training.optimisation import choose_precision
 
@@ -353,6 +353,10 @@ def _prepare(
             yield Event(f"warning: {line}")
         for name in chosen:
             require_cases(recipe, name, loaded_cases.cases)
+    files = FilesRecord(files=hash_files(loaded_cases.cases))
+    if any(folder.glob(f"stages/*/{StageRecord.FILE}")):  # before that nothing depends on the files
+        _require_unchanged(FilesRecord.read(folder) or files, files.files)
+    data_hash = table_hash(loaded_cases.cases)
     yield Event("preparing images")
     preprocess = with_intensity(recipe.data.preprocess(), loaded_cases.cases)
     shared = folder.parent / ".store"
@@ -361,9 +365,19 @@ def _prepare(
     finally:
         with suppress(OSError):
             shared.rmdir()  # only where nothing could be prepared
-    if note := store.small_note():
-        yield Event(f"warning: {note}")
-    return PreparedRun(recipe, loaded_cases, store, preprocess, folder)
+    for line in store.notes():
+        yield Event(f"warning: {line}")
+    return PreparedRun(recipe, loaded_cases, files, data_hash, store, preprocess, folder)
+
+
+def _require_unchanged(known: FilesRecord, files: dict[str, str]) -> None:
+    """Raises InputError where files of the data are others than when the run began."""
+    if changed := known.changed(files):
+        shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise InputError(
+            f"files of the data that have changed since this run began: {len(changed)}: {shown}: restore them and run "
+            "the same command again, or train on them as they are now in a new folder with --out"
+        )
 
 
 def _write_facts(run: PreparedRun, fabric: Fabric) -> None:
@@ -373,6 +387,7 @@ def _write_facts(run: PreparedRun, fabric: Fabric) -> None:
     write_json(folder / ENVIRONMENT, environment(fabric.device, precision, fabric.world_size))
     write_text(folder / "recipe.yaml", resolved_yaml(recipe))
     write_cases(absolute(run.loaded_cases.cases), folder / "cases.csv")
+    run.files.write(folder)
     _record(run).write(folder)
 
 
@@ -383,7 +398,7 @@ def _record(run: PreparedRun, **results: Any) -> RunRecord:
         export=run.recipe.export,
         settings=stated(run.recipe),
         data=run.loaded_cases.name,
-        data_hash=table_hash(run.loaded_cases.cases),
+        data_hash=run.data_hash,
         split=run.loaded_cases.split,
         leaks=[str(leak) for leak in run.loaded_cases.leaks],
         near_duplicates=[str(pair) for pair in run.loaded_cases.pairs],
@@ -399,6 +414,8 @@ def resolved_yaml(recipe: Recipe) -> str:
 def _conclude(run: PreparedRun, chosen: list[str], fabric: Fabric, failed: dict[str, str]) -> Iterator[Event]:
     """Evaluates, reports and exports the chosen stages, and those of earlier calls that are still valid."""
     recipe, folder = run.recipe, run.folder
+    yield Event("checking the files of the data")
+    _require_unchanged(run.files, hash_files(run.loaded_cases.cases))
     shown = [
         name
         for name in recipe.stages

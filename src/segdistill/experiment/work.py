@@ -24,6 +24,7 @@ from segdistill.experiment.stage import goes_on, is_finished, kept_as, load_stag
 from segdistill.experiment.stage_evaluation import Load, evaluate_stage
 from segdistill.experiment.train import keep_threshold, measure_equal_time, train_stage
 from segdistill.imaging.preprocess import Preprocess
+from segdistill.records import FilesRecord
 from segdistill.training.curves import read_curves
 from segdistill.training.loop import Progress
 from segdistill.training.saturation import new_warnings
@@ -31,10 +32,12 @@ from segdistill.training.saturation import new_warnings
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A recipe, its cases, the prepared store and the folder of the run; can be pickled."""
+    """A recipe, its cases, what their files held when the run began, the prepared store, the folder; can be pickled."""
 
     recipe: Recipe
     loaded_cases: LoadedCases
+    files: FilesRecord
+    data_hash: str
     store: Store
     preprocess: Preprocess
     folder: Path

@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn
 import torch
 from filelock import FileLock, Timeout
 
-from segdistill.errors import InputError, SegdistillError, memory_error
+from segdistill.errors import GateFailed, InputError, SegdistillError, memory_error
 from segdistill.experiment.events import Event
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.experiment.train import measure_equal_time
@@ -68,14 +68,14 @@ class Outcome:
     """How a job has ended.
 
     Attributes:
-        error: "" for a job that is done; else "stopped" (NaN or infinity), "memory", "input", "system" or "bug".
+        error: "" for a job that is done; else "stopped" (NaN or infinity), "memory", "gate", "input", "system" or "bug".
         text: of the error: one line, or for a bug the traceback.
 
     >>> Outcome().is_done
     True
     """
 
-    error: Literal["", "stopped", "memory", "input", "system", "bug"] = ""
+    error: Literal["", "stopped", "memory", "gate", "input", "system", "bug"] = ""
     text: str = ""
 
     @property
@@ -99,7 +99,7 @@ class Outcome:
             raise TrainingStopped(self.text)
         if self.error == "bug":
             raise RuntimeError(f"a stage has failed in its own process:\n{self.text}")
-        raise InputError(self.text)
+        raise (GateFailed if self.error == "gate" else InputError)(self.text)
 
     @classmethod
     def of(cls, error: BaseException) -> Outcome:
@@ -110,6 +110,8 @@ class Outcome:
         """
         if isinstance(error, TrainingStopped):
             return cls("stopped", str(error))
+        if isinstance(error, GateFailed):
+            return cls("gate", str(error))
         if isinstance(error, SegdistillError):
             return cls("input", str(error))
         if (advice := memory_error(error)) is not None:

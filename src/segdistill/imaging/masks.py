@@ -113,6 +113,20 @@ def read_mask(
     return joined
 
 
+def looks_inverted(masks: NDArray[Any]) -> bool:
+    """Whether foreground is most of the border of these masks (..., H, W), or most of them, as in inverted masks.
+
+    >>> disc = np.zeros((1, 8, 8), bool)
+    >>> disc[:, 3:5, 3:5] = True
+    >>> looks_inverted(disc), looks_inverted(~disc)
+    (False, True)
+    """
+    found = np.asarray(masks) != 0
+    edges = (found[..., 0, :], found[..., -1, :], found[..., 1:-1, 0], found[..., 1:-1, -1])
+    on_border = sum(int(np.count_nonzero(edge)) for edge in edges)
+    return bool(2 * on_border > sum(edge.size for edge in edges) or 2 * np.count_nonzero(found) > found.size)
+
+
 @dataclass(frozen=True, eq=False)
 class _Values:
     """The distinct values of a file.
