@@ -340,6 +340,11 @@ class _Board:
         for folder in self.folds:
             sweep(folder)
 
+    def clear(self) -> None:
+        """Removes the folders of the processes' locks and logs."""
+        for folder in self.folds:
+            shutil.rmtree(folder / JOBS, ignore_errors=True)
+
 
 def side_by_side(
     folds: Sequence[Fold], jobs: Jobs, machine: Machine
@@ -376,8 +381,10 @@ def side_by_side(
                 time.sleep(jobs.poll_seconds)
     finally:
         board.stop()
-    for folder in board.folds:
-        shutil.rmtree(folder / JOBS, ignore_errors=True)
+        if jobs.on_this_machine:
+            board.clear()
+    if not board.failed:  # else the logs of a cluster's jobs are of use
+        board.clear()
     return board.failed
 
 
