@@ -31,6 +31,7 @@ TINY = {
     ],
     "matrix_cost": ["--size", "32", "--images", "40", "--epochs", "1", "--views", "1"],
     "calls": [],
+    "jobs": ["--size", "32", "--images", "40", "--epochs", "1", "--rounds", "1"],
     "cold_start": ["--rounds", "1", "--size", "32", "--image-size", "64"],
 }
 LOOP = [
@@ -65,7 +66,7 @@ def result(name: str, *arguments: str) -> dict[str, Any]:
     return printed
 
 
-LONG = {"matrix_cost", "calls"}  # two dozen trainings; a whole run under a profiler
+LONG = {"matrix_cost", "calls", "jobs"}  # two dozen trainings; a whole run under a profiler; eight trainings
 
 
 @pytest.mark.parametrize(

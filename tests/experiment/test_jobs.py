@@ -215,8 +215,8 @@ def test_errors_of_a_process_are_those_of_the_run() -> None:
 def test_a_job_that_works_on_keeps_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job of a cluster outlives the command; until it ends the folder is taken."""
     monkeypatch.setattr(run_folder, "SECONDS_TO_END", 0.1)
-    (tmp_path / JOBS).mkdir()
-    with FileLock(tmp_path / JOBS / "net.lock"):
+    (tmp_path / JOBS / "a").mkdir(parents=True)
+    with FileLock(tmp_path / JOBS / "a" / "net.lock"):
         for _ in range(2):
             with (
                 pytest.raises(InputError, match="a job of an earlier call still trains stage net"),

@@ -77,7 +77,7 @@ def _end_jobs(folder: Path) -> None:
     ended = folder / f"{JOBS}-ended"
     if (folder / JOBS).exists() and not ended.exists():
         (folder / JOBS).rename(ended)  # what is still queued on a cluster does not find it, and does nothing
-    for path in sorted(ended.glob("*.lock")):
+    for path in sorted(ended.glob("*/*.lock")):
         try:
             with FileLock(path, timeout=SECONDS_TO_END):
                 pass

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Thread
 from typing import Literal, NoReturn, Protocol
+from uuid import uuid4
 
 import torch
 
@@ -214,6 +215,8 @@ class _Board:
     device: torch.device
     """Of this process; a cluster's may have another."""
     device_name: str
+    call: str
+    """Name of the folders of this call: a job of an earlier one that is still queued does not find its own."""
     waiting: dict[_Unit, set[_Unit]]
     """Unit -> those that must be done before it; longest chains first."""
     running: dict[_Unit, Worker] = field(default_factory=dict)
@@ -292,7 +295,7 @@ class _Board:
             (*self.jobs.plugins, *recipe.plugins),
             _modules_of_parts(),
             self.jobs.code,
-            unit.folder / JOBS / f"{unit.stage}.lock",
+            unit.folder / JOBS / self.call / f"{unit.stage}.lock",
             self.jobs.seconds_between,
         )
 
@@ -337,6 +340,11 @@ class _Board:
         for folder in self.folds:
             sweep(folder)
 
+    def clear(self) -> None:
+        """Removes the folders of the processes' locks and logs."""
+        for folder in self.folds:
+            shutil.rmtree(folder / JOBS, ignore_errors=True)
+
 
 def side_by_side(
     folds: Sequence[Fold], jobs: Jobs, machine: Machine
@@ -361,9 +369,9 @@ def side_by_side(
     """
     own = machine if jobs.on_this_machine else Machine()
     by_folder = {fold.run.folder: fold for fold in folds}
-    board = _Board(by_folder, jobs, own.resolve(), machine.device, _graph(folds))
+    board = _Board(by_folder, jobs, own.resolve(), machine.device, uuid4().hex[:8], _graph(folds))
     for folder in board.folds:
-        (folder / JOBS).mkdir(exist_ok=True)
+        (folder / JOBS / board.call).mkdir(parents=True)
     yield Event(_plan(board))
     try:
         while board.waiting or board.running:
@@ -373,8 +381,10 @@ def side_by_side(
                 time.sleep(jobs.poll_seconds)
     finally:
         board.stop()
-    for folder in board.folds:
-        shutil.rmtree(folder / JOBS, ignore_errors=True)
+        if jobs.on_this_machine:
+            board.clear()
+    if not board.failed:  # else the logs of a cluster's jobs are of use
+        board.clear()
     return board.failed
 
 

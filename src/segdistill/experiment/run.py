@@ -115,7 +115,7 @@ def run(
         plugins: files and modules to run first, because they register parts of your own.
         progress: show on stderr what is done.
         jobs: train so many stages at once, each in a process of its own with its share of the threads; by default one
-            after the other in this process, or with a cluster all that are ready.
+            after the other in this process, or on Slurm all that are ready.
         cluster: "slurm" submits each stage as a job, "local" does so on this machine; the run's folder must be on a
             disk that all machines share.
         cluster_options: of the jobs, such as {"partition": "gpu", "mem_gb": 16, "timeout_min": 600}.
@@ -184,7 +184,7 @@ def _jobs(
     given = options if isinstance(options, Mapping) else parse_changes(options)
     if given and cluster is None:
         raise InputError(f"--cluster-option {next(iter(given))} is for --cluster: add --cluster slurm")
-    jobs = Jobs(1 if count is None and cluster is None else count, tuple(plugins))
+    jobs = Jobs(1 if count is None and cluster != "slurm" else count, tuple(plugins))
     if cluster is not None:
         jobs = on_cluster(jobs, cluster, given)
     elif jobs.count == 1:
