@@ -3,13 +3,13 @@
 All networks are timed in turns, by the processor time of the one thread that computes, so that other load on the
 machine disturbs them little and alike. For each preset the milliseconds
 that a simplified_unet needs for as many parameters are interpolated between its widths (both on a logarithmic scale).
-The figure is the worst ratio of a preset to them, over all sizes.
+The figure is the worst ratio of a preset to them, over all sizes of images.
 
     python benchmarks/lite_unet.py --json
     python benchmarks/lite_unet.py --sizes 128 --rounds 100
 
-The networks have random weights and are written by torch's older exporter, which takes seconds; ONNX Runtime folds batch
-normalisation into convolutions itself, so the graphs that run are those of model files (softmax apart).
+The networks have random weights and are written by torch's older exporter, which is fast; ONNX Runtime folds batch normalisation
+into convolutions itself, so the graphs that run are those of model files (softmax apart).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import alternate, arguments, log, machine, milliseconds, report
 from torch import Tensor, nn
 
+from common import alternate, arguments, log, machine, milliseconds, report
 from segdistill.models.complexity import complexity
 from segdistill.models.registry import create_network, network_facts
 
-BAR = 0.6
+BAR = 0.5
 FIRST_WIDTHS = (2, 4, 6, 8, 12, 16)
 """Channels of simplified_unet's first level; each level below has twice as many."""
 
@@ -86,7 +86,9 @@ def main() -> None:
     for size in args.sizes:
         named = candidates()
         parts = [runner(name, options, size) for _, name, options in named]
-        for (label, name, options), times in zip(named, alternate(parts, args.rounds, clock=time.thread_time), strict=True):
+        for (label, name, options), times in zip(
+            named, alternate(parts, args.rounds, clock=time.thread_time), strict=True
+        ):
             parameters = complexity(name, (3, size, size), **options).parameters
             rows.append({"network": label, "size": size, "parameters": parameters, "ms": milliseconds(times)})
             log(f"{size} {label:20} {parameters:9,} {rows[-1]['ms']}")

@@ -22,9 +22,27 @@ from tests.models.contract import ModelContract
 PUBLISHED = {0: 4_652_008, 1: 5_416_680, 2: 6_092_072}
 """Parameters of the published classifiers (4.65, 5.42 and 6.09 M)."""
 REFERENCE = {
-    0: [(0.02072, 12.17961), (-1.72068, 11.22394), (-2.36647, 10.07085), (0.21291, 6.66827), (-0.2326, 3.10799)],
-    1: [(-0.39206, 12.14585), (1.61001, 12.09931), (1.35549, 10.86661), (-0.32979, 6.31976), (-0.05428, 2.50257)],
-    2: [(-0.00659, 11.69165), (0.48086, 12.47078), (-0.33034, 10.53533), (-0.13286, 6.3184), (-0.13003, 2.53577)],
+    0: [
+        (0.02072, 12.17961),
+        (-1.72068, 11.22394),
+        (-2.36647, 10.07085),
+        (0.21291, 6.66827),
+        (-0.2326, 3.10799),
+    ],
+    1: [
+        (-0.39206, 12.14585),
+        (1.61001, 12.09931),
+        (1.35549, 10.86661),
+        (-0.32979, 6.31976),
+        (-0.05428, 2.50257),
+    ],
+    2: [
+        (-0.00659, 11.69165),
+        (0.48086, 12.47078),
+        (-0.33034, 10.53533),
+        (-0.13286, 6.3184),
+        (-0.13003, 2.53577),
+    ],
 }
 """Mean and standard deviation of the five maps that the package efficientnet_lite_pytorch 0.1.0 gives for `picture`."""
 VARIANTS = [cast("Variant", variant) for variant in PUBLISHED]
@@ -125,7 +143,7 @@ def test_what_is_not_installed_or_does_not_exist_is_one_line() -> None:
     with pytest.raises(InputError, match="no package has weights for this encoder: give a file"):
         require_encoder_weights(nn.Conv2d(3, 4, 1), "imagenet")
     installed(0)
-    with pytest.raises(InputError, match="_conv_stem.weight is 32x3x3x3, not 32x5x3x3"):
+    with pytest.raises(InputError, match=r"_conv_stem\.weight is 32x3x3x3, not 32x5x3x3"):
         require_encoder_weights(five, "imagenet")
     with pytest.raises(InputError, match="variant is 3: choose from 0, 1, 2"):
         create_network("unet_efficientnet_lite", variant=3)

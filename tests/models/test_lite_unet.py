@@ -106,7 +106,9 @@ def test_int8_changes_few_pixels(tmp_path: Path) -> None:
     outputs = []
     for file in (plain, small):
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        outputs.append(np.stack([session.run(None, {"image": image[None]})[0][0] for image in images.numpy()]))
+        outputs.append(
+            np.stack([session.run(None, {"image": image[None]})[0][0] for image in images.numpy()])
+        )
     expected, given = (logits.argmax(1) for logits in outputs)
     assert (expected == masks.numpy()).mean() > 0.97
     assert (expected != given).mean() < 0.01
@@ -117,9 +119,7 @@ def discs(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = np.random.default_rng(0)
     y, x = np.mgrid[:32, :32]
     centres, radii = generator.uniform(10, 22, (count, 2)), generator.uniform(4, 9, count)
-    masks = np.stack(
-        [np.hypot(y - c[0], x - c[1]) < r for c, r in zip(centres, radii, strict=True)]
-    )
+    masks = np.stack([np.hypot(y - c[0], x - c[1]) < r for c, r in zip(centres, radii, strict=True)])
     images = 0.5 * masks + generator.normal(0.2, 0.1, masks.shape)
     return torch.from_numpy(images.astype("f4"))[:, None], torch.from_numpy(masks.astype("i8"))
 

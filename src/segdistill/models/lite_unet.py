@@ -73,11 +73,15 @@ class LiteLevel(nn.Module):
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         """`below` (B, below, H/2, W/2) and `skip` (B, skip, H, W) -> (B, skip, H, W)."""
-        joined: Tensor = self.blocks(F.interpolate(self.narrow(below), scale_factor=2.0, mode="nearest") + skip)
+        joined: Tensor = self.blocks(
+            F.interpolate(self.narrow(below), scale_factor=2.0, mode="nearest") + skip
+        )
         return joined
 
 
-@register_network("lite_unet", "small U-Net, 0.02 M to 0.9 M, chosen by milliseconds on a CPU", presets=PRESETS)
+@register_network(
+    "lite_unet", "small U-Net, 0.02 M to 0.9 M, chosen by milliseconds on a CPU", presets=PRESETS
+)
 class LiteUNet(Network):
     """U-Net of depthwise separable convolutions behind a strided stem, for one thread of a CPU.
 
@@ -93,14 +97,18 @@ class LiteUNet(Network):
         stem: stride of the stem, 2 or 4.
         expansion: how many times its channels a block has between its 1x1 convolutions; 1: it has only one of them.
 
-    The presets, medium being the default, with milliseconds of one thread in ONNX Runtime beside those of
-    `simplified_unet` at `widths` of about as many parameters, in one run of benchmarks/lite_unet.py (docs/results):
+    The presets, medium being the default, with milliseconds of one thread in ONNX Runtime, and what `simplified_unet`
+    needs for as many parameters in the same run (benchmarks/lite_unet.py, docs/results/lite-unet.md):
 
-    ====== ========== ========== ========== ==================================
-    preset parameters ms, 128²   ms, 256²   simplified_unet: parameters and ms
-    ====== ========== ========== ========== ==================================
-    TABLE
-    ====== ========== ========== ========== ==================================
+    ====== ========== ======== ======== ======================== ========================
+    preset parameters ms, 128² ms, 256² simplified_unet, ms 128² simplified_unet, ms 256²
+    ====== ========== ======== ======== ======================== ========================
+    tiny   20,658     1.08     3.1      3.6 (its smallest)       14 (its smallest)
+    small  64,786     1.20     3.3      4.6                      17
+    medium 235,122    2.02     6.4      8.3                      31
+    large  719,474    3.09     10.7     13.6                     48
+    huge   905,954    4.06     14.6     16.6                     58
+    ====== ========== ======== ======== ======================== ========================
 
     Source: Ronneberger et al. 2015 (U-Net); blocks as in `SeparableBlock`.
 
