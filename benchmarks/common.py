@@ -68,16 +68,21 @@ def two_cores() -> None:
     torch.set_num_threads(min(torch.get_num_threads(), len(cores)))
 
 
-def alternate(parts: Sequence[Callable[[], object]], rounds: int, warm_up: int = 3) -> list[list[float]]:
+def alternate(
+    parts: Sequence[Callable[[], object]],
+    rounds: int,
+    warm_up: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[list[float]]:
     """Seconds of each part in every round; the order is reversed after each, so that no part is always first."""
     times: list[list[float]] = [[] for _ in parts]
     order = list(range(len(parts)))
     for number in range(warm_up + rounds):
         for i in order:
-            began = time.perf_counter()
+            began = clock()
             parts[i]()
             if number >= warm_up:
-                times[i].append(time.perf_counter() - began)
+                times[i].append(clock() - began)
         order.reverse()
     return times
 

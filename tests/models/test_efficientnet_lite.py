@@ -143,7 +143,7 @@ def test_what_is_not_installed_or_does_not_exist_is_one_line() -> None:
     with pytest.raises(InputError, match="no package has weights for this encoder: give a file"):
         require_encoder_weights(nn.Conv2d(3, 4, 1), "imagenet")
     installed(0)
-    with pytest.raises(InputError, match="_conv_stem.weight is 32x3x3x3, not 32x5x3x3"):
+    with pytest.raises(InputError, match=r"_conv_stem\.weight is 32x3x3x3, not 32x5x3x3"):
         require_encoder_weights(five, "imagenet")
     with pytest.raises(InputError, match="variant is 3: choose from 0, 1, 2"):
         create_network("unet_efficientnet_lite", variant=3)

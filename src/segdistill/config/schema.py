@@ -262,7 +262,7 @@ class ModelRecipe(Named):
     """A network by its registered name, or "module:callable"."""
 
     pretrained: str | None = None
-    """File or URL with ImageNet weights of the network's encoder."""
+    """File or URL with weights of the network's encoder; or `imagenet`: those that the extra `pretrained` installs."""
     sha256: str | None = None
     """SHA-256 that the pretrained weights must have."""
 
