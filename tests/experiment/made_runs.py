@@ -18,9 +18,7 @@ NETWORK = {"name": "simplified_unet", "pretrained": None, "sha256": None}
 WIDE = {"name": "unet", "pretrained": None, "sha256": None}
 
 
-def scores(
-    name: str, lift: float, cases: int = 24, area: float = 0.1, prefix: str = "c"
-) -> list[CaseResult]:
+def scores(name: str, lift: float, cases: int = 24, area: float = 0.1, prefix: str = "c") -> list[CaseResult]:
     shared, own = np.random.default_rng(0), np.random.default_rng(zlib.crc32(name.encode()))
     values = np.clip(shared.uniform(0.4, 0.8, cases) + lift + own.normal(0, 0.01, cases), 0, 1)
     return [

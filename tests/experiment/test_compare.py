@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from segdistill.config.matrix import expand_matrix, expand_seeds, teacher_names
+from segdistill.config.schema import Recipe
 from segdistill.errors import InputError
 from segdistill.experiment.compare import choose_pairs, compare, read_trainings, stated_margin
+from segdistill.experiment.folds import conclude_folds
 from segdistill.records import EvaluationRecord
 from segdistill.stats.comparison import group_variants, kind_of
+from segdistill.stats.verdict import Verdict
 from tests.experiment.made_runs import WIDE, seeded, write_folds, write_run
 
 ALONE = {"role": "baseline"}
@@ -229,7 +233,8 @@ def test_a_fold_that_lacks_a_training_is_not_used(tmp_path: Path) -> None:
 
 def taught(*teachers: object) -> dict[str, dict[str, object]]:
     return {
-        f"kd@{s}": {"seed": s, "variant": "kd", "teachers": {"t": teacher}} for s, teacher in enumerate(teachers)
+        f"kd@{s}": {"seed": s, "variant": "kd", "teachers": {"t": teacher}}
+        for s, teacher in enumerate(teachers)
     }
 
 
@@ -268,3 +273,23 @@ def test_seeds_of_a_recipe_train_teacher_k_for_student_k(tmp_path: Path) -> None
     }
     shared = expand_seeds(expand_matrix({"matrix": matrix, "seeds": [0, 1]}))["stages"]
     assert [teacher_names(shared[f"kd@{s}"]) for s in (0, 1)] == [["teacher"], ["teacher"]]
+
+
+def test_the_end_of_a_cross_validation_has_its_verdict(tmp_path: Path) -> None:
+    """folds.json and the page, as a run leaves them, from folders that hold only scores."""
+    run = write_folds(tmp_path / "cv", CROSSED)
+    stages = {
+        name: {"model": {"name": "simplified_unet"}, "variant": facts["variant"]}
+        for name, facts in CROSSED.items()
+    }
+    conclude_folds(Recipe(name="made", folds=3, stages=stages), run)
+    kept = json.loads((run / "folds.json").read_text())
+    (facts,) = kept["verdicts"]
+    assert (facts["outcome"], facts["folds"], facts["default_margin"]) == ("helps", 3, 0.02)
+    assert Verdict.from_dict(facts).difference.n == 72
+    page = (run / "report.html").read_text()
+    assert "Verdicts over all folds" in page
+    assert "kd against baseline: helps." in page
+    assert "Missed lesions and outlines" in page
+    assert "the default is 0.02" in page
+    assert "cases only" in page

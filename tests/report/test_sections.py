@@ -67,8 +67,17 @@ def test_the_sections_of_the_package_keep_their_order() -> None:
         if REPORT_SECTIONS[name].source.startswith("segdistill.report.sections.")
     ]
     names = sorted(own, key=lambda name: REPORT_SECTIONS[name].facts["order"])
-    assert names[:8] == ["verdict", "lesions", "results", "classes", "sites", "distribution", "cases", "slices"]
-    assert names[7:] == ["trust", "table", "curves", "cost", "data", "settings", "environment", "limits"]
+    assert names[:8] == [
+        "verdict",
+        "lesions",
+        "results",
+        "classes",
+        "sites",
+        "distribution",
+        "cases",
+        "slices",
+    ]
+    assert names[8:] == ["trust", "table", "curves", "cost", "data", "settings", "environment", "limits"]
 
 
 def test_all_numbers_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

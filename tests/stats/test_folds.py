@@ -153,7 +153,9 @@ def test_folds_that_cannot_be_paired_are_refused() -> None:
     del other[TrainingKey(0, 2)]
     assert compare_rows(rows(values), other, planned_folds=3, **FACTS).folds == 2
     short = rows({**zero(values), (0, 2): [0.0, 0.0]})
-    with pytest.raises(InputError, match=r"trainings of fold 2 were tested on different cases \(such as 'f2c2'\)"):
+    with pytest.raises(
+        InputError, match=r"trainings of fold 2 were tested on different cases \(such as 'f2c2'\)"
+    ):
         compare_rows(rows(values), short, **FACTS)
     with pytest.raises(InputError, match="no fold was tested by all seeds of both sides"):
         compare_rows(rows({(0, 1): [0.1]}), rows({(0, 2): [0.1]}), **FACTS)
@@ -175,7 +177,9 @@ def test_without_an_effect_few_verdicts_are_wrong(simulated: dict[str, Any]) -> 
     """30 studies of two designs here; hundreds of all designs in benchmarks/verdict_power.py."""
     rng, count = np.random.default_rng(0), 30
     for name in ("5 folds, 647 cases, 1 seed", "5 folds, 647 cases, 2 seeds, double luck"):
-        found = Counter(simulated["study"](rng, simulated["DESIGNS"][name], 0.0).outcome for _ in range(count))
+        found = Counter(
+            simulated["study"](rng, simulated["DESIGNS"][name], 0.0).outcome for _ in range(count)
+        )
         wrong = found[HELPS] + found[HURTS]
         assert wrong <= 0.05 * count + 2 * np.sqrt(0.05 * 0.95 * count), (name, found)
 

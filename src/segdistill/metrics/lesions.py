@@ -1,8 +1,8 @@
 """Lesions that are missed, apart from how well the others are outlined: by case, and by connected component.
 
 A mean Dice mixes two faults: a lesion that is not found at all, and an outline that is a little off. Here the first is
-counted. A lesion is a connected component of the reference, corners included. Where an image has nothing to find, a share of
-lesions is 1 if nothing was predicted, else 0 (the convention of metrics/overlap.py).
+counted. A lesion is a connected component of the reference, corners included. Where an image has nothing to find, a
+share of lesions is 1 if nothing was predicted, else 0 (the convention of metrics/overlap.py).
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def find_components(pair: Pair) -> Components:
     """
     predicted, p = _label(pair.prediction)
     reference, r = _label(pair.reference)
-    table = np.bincount((reference.astype(np.int64) * (p + 1) + predicted).ravel(), minlength=(r + 1) * (p + 1))
+    table = np.bincount(
+        (reference.astype(np.int64) * (p + 1) + predicted).ravel(), minlength=(r + 1) * (p + 1)
+    )
     table = table.reshape(r + 1, p + 1)
     return Components(table[1:, 1:], table[1:].sum(axis=1), table[:, 1:].sum(axis=0))
 

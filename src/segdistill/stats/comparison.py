@@ -262,7 +262,7 @@ def metric_column(trainings: Sequence[Training], name: str) -> Column:
 
 
 def require_seeds(variants: Sequence[Variant]) -> None:
-    """Where one variant was trained with several seeds, every one needs at least two; of a cross-validation one is enough.
+    """Where one variant was trained with several seeds, every one needs at least two; with folds one is enough.
 
     Raises:
         InputError: names the variant that lacks them.
@@ -316,9 +316,7 @@ def compare_variants(
     return found
 
 
-def _compare(
-    variant: Variant, baseline: Variant, column: Column, margin: float | None, seed: int
-) -> Verdict:
+def _compare(variant: Variant, baseline: Variant, column: Column, margin: float | None, seed: int) -> Verdict:
     metric = column.metric.name
     facts: dict[str, Any] = {
         "variant": variant.name,

@@ -43,8 +43,8 @@ def lesion_scores(results: Sequence[CaseResult], seed: int = 0) -> LesionScores:
     """The scores of one network.
 
     Args:
-        results: of its trainings, all together; a case that several trainings were tested on is there several times, and
-            is drawn with all of them.
+        results: of its trainings, all together; a case that several trainings were tested on is there several times,
+            and is drawn with all of them.
         seed: of the bootstrap.
 
     >>> rows = [CaseResult(str(k), str(k), metrics={"dice": k / 5}, reference_area=0.1) for k in range(5)]
@@ -81,9 +81,7 @@ def lesion_tables(networks: Mapping[str, Sequence[CaseResult]], seed: int = 0) -
     first = next(iter(networks.values()), ())
     once = list({r.case: r for r in first if not r.normal}.values())
     parts = [("All cases", once)] if once else []
-    parts += [
-        (part.name.capitalize(), list(part.cases)) for part in subgroups(once) if part.kind == "size"
-    ]
+    parts += [(part.name.capitalize(), list(part.cases)) for part in subgroups(once) if part.kind == "size"]
     tables = []
     for title, cases in parts:
         names = {r.case for r in cases}
