@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ NETWORK = {"name": "simplified_unet", "pretrained": None, "sha256": None}
 WIDE = {"name": "unet", "pretrained": None, "sha256": None}
 
 
-def scores(name: str, lift: float, cases: int = 24, area: float = 0.1) -> list[CaseResult]:
+def scores(name: str, lift: float, cases: int = 24, area: float = 0.1, prefix: str = "c") -> list[CaseResult]:
     shared, own = np.random.default_rng(0), np.random.default_rng(zlib.crc32(name.encode()))
     values = np.clip(shared.uniform(0.4, 0.8, cases) + lift + own.normal(0, 0.01, cases), 0, 1)
     return [
         CaseResult(
-            f"c{k:02}",
-            f"c{k:02}",
+            f"{prefix}{k:02}",
+            f"{prefix}{k:02}",
             "benign",
             "",
             "test",
@@ -43,11 +44,12 @@ def write_run(folder: Path, stages: dict[str, dict[str, Any]], seed: int = 0, **
     for name, facts in stages.items():
         own = dict(facts)
         lift, cases, area = own.pop("lift", 0.0), own.pop("cases", 24), own.pop("area", 0.1)
+        prefix = own.pop("prefix", "c")
         known = {key: own.pop(key, value) for key, value in {"steps": 40, "seconds": 10.0}.items()}
         parts[name] = part = {"role": "student", "model": NETWORK, "task": "supervised", "fit": {}, **own}
         place = folder / "stages" / name
         place.mkdir(parents=True)
-        write_metrics_csv(scores(f"{name} {seed}", lift, cases, area), place / "metrics.csv")
+        write_metrics_csv(scores(f"{name} {seed}", lift, cases, area, prefix), place / "metrics.csv")
         StageRecord(
             name=name,
             variant=part.get("variant", name),
@@ -74,6 +76,17 @@ def write_run(folder: Path, stages: dict[str, dict[str, Any]], seed: int = 0, **
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
     RunRecord(recipe="made", stages=list(stages)).write(folder)
+    return folder
+
+
+def write_folds(folder: Path, stages: dict[str, dict[str, Any]], folds: int = 3, **recipe: Any) -> Path:
+    """A finished cross-validation: every fold has cases of its own."""
+    for fold in range(1, folds + 1):
+        data = {"size": 32, "split": {"method": "k_fold", "folds": folds, "fold": fold}}
+        own = {name: {**facts, "prefix": f"f{fold}-"} for name, facts in stages.items()}
+        write_run(folder / f"fold-{fold}", own, name=f"made/fold-{fold}", data=data, **recipe)
+    facts = {"recipe": "made", "folds": folds, "finished": list(range(1, folds + 1)), "stages": {}}
+    (folder / "folds.json").write_text(json.dumps(facts))
     return folder
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from segdistill.config.matrix import expand_matrix, expand_seeds, teacher_names
+from segdistill.config.schema import Recipe
 from segdistill.errors import InputError
-from segdistill.experiment.compare import choose_pairs, read_trainings, stated_margin
+from segdistill.experiment.compare import choose_pairs, compare, read_trainings, stated_margin
+from segdistill.experiment.folds import conclude_folds
 from segdistill.records import EvaluationRecord
 from segdistill.stats.comparison import group_variants, kind_of
-from tests.experiment.made_runs import WIDE, seeded, write_run
+from segdistill.stats.verdict import Verdict
+from tests.experiment.made_runs import WIDE, seeded, write_folds, write_run
 
 ALONE = {"role": "baseline"}
 TEACHER = {"role": "teacher", "model": WIDE}
@@ -178,3 +183,113 @@ def test_the_margin_stands_in_the_recipe(tmp_path: Path) -> None:
     assert stated_margin([str(one), f"{one}:kd", str(none)]) == 0.02
     assert stated_margin([str(one), str(other)]) is None
     assert stated_margin([str(none)]) is None
+
+
+CROSSED = {**seeded("baseline", seeds=2, **ALONE), **seeded("kd", lift=0.03, seeds=2)}
+
+
+def test_a_cross_validation_is_one_comparison(tmp_path: Path) -> None:
+    """Folder, RUN:STAGE and the Python call: all folds and seeds, every case once per seed."""
+    run = write_folds(tmp_path / "cv", CROSSED, evaluation={"margin": 0.05})
+    variants, notes = group_variants(read_trainings([str(run)]))
+    assert [(v.name, len(v.trainings)) for v in variants] == [("baseline", 6), ("kd", 6)]
+    assert notes == []
+    assert names(run) == [("kd", "baseline")]
+    assert names(f"{run}:kd@0", f"{run}:baseline@0") == [("kd", "baseline")]
+    found = compare(run, out=tmp_path / "out")
+    (verdict,) = found.verdicts
+    assert (verdict.outcome, verdict.folds, verdict.planned_folds) == ("helps", 3, 3)
+    assert (verdict.seeds, verdict.difference.n, len(verdict.per_seed)) == (6, 72, 6)
+    assert verdict.difference.mean == pytest.approx(0.03, abs=0.005)
+    assert verdict.resampled is not None
+    assert found.margin == verdict.accepted == 0.05  # stands in the recipe of every fold
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "t-test over folds" in page
+    assert "seed 1, fold 3" in page
+    assert "undecided" in page  # the rule names it
+    with pytest.raises(InputError, match=r"no evaluated stage 'kdd': .*kd@0"):
+        names(f"{run}:kdd")
+
+
+def test_two_cross_validations_are_compared(tmp_path: Path) -> None:
+    one = write_folds(tmp_path / "one", {"net": {"role": "comparator", "lift": 0.05}})
+    other = write_folds(tmp_path / "other", {"wide": {"role": "comparator", "model": WIDE}})
+    (verdict,) = compare([one, other], ["net"], baseline="wide").verdicts
+    assert (verdict.folds, verdict.seeds, verdict.difference.n) == (3, 3, 72)
+    assert verdict.difference.mean == pytest.approx(0.05, abs=0.01)
+    wide = {"role": "comparator", "model": WIDE, "fit": {"epochs": 9}}
+    hold_out = write_run(tmp_path / "single", {"wide": wide})
+    with pytest.raises(InputError, match="only one of them is of a cross-validation"):
+        compare([f"{one}:net", f"{hold_out}:wide"], ["net"], baseline="wide")
+
+
+def test_a_fold_that_lacks_a_training_is_not_used(tmp_path: Path) -> None:
+    run = write_folds(tmp_path / "cv", CROSSED)
+    shutil.rmtree(run / "fold-2" / "stages" / "kd@1")
+    (verdict,) = compare(run).verdicts
+    assert (verdict.folds, verdict.planned_folds, verdict.difference.n) == (2, 3, 48)
+    assert "2 of 3 folds" in verdict.details
+
+
+def taught(*teachers: object) -> dict[str, dict[str, object]]:
+    return {
+        f"kd@{s}": {"seed": s, "variant": "kd", "teachers": {"t": teacher}}
+        for s, teacher in enumerate(teachers)
+    }
+
+
+@pytest.mark.parametrize(
+    ("teachers", "one"),
+    [
+        ([{"stage": "teacher"}] * 3, True),
+        ([{"predictions": "elsewhere"}] * 3, True),
+        ([{"stage": f"teacher@{s}"} for s in range(3)], False),
+        ([{"ensemble": [{"stage": f"teacher@{s}"}, {"onnx": "net.onnx"}]} for s in range(3)], True),
+    ],
+)
+def test_one_teacher_for_all_seeds_is_told(tmp_path: Path, teachers: list[object], one: bool) -> None:
+    stages = {**seeded("teacher", **TEACHER), "teacher": TEACHER, **seeded("baseline", **ALONE)}
+    run = write_run(tmp_path / "r", {**stages, **taught(*teachers)})
+    (verdict,) = compare(run).verdicts
+    assert verdict.this_teacher is one
+    assert ("with this teacher" in verdict.short) is one
+
+
+def test_each_fold_has_teachers_of_its_own(tmp_path: Path) -> None:
+    stages = {"teacher": TEACHER, **seeded("baseline", **ALONE), **taught(*[{"stage": "teacher"}] * 3)}
+    (verdict,) = compare(write_folds(tmp_path / "cv", stages)).verdicts
+    assert not verdict.this_teacher
+
+
+def test_seeds_of_a_recipe_train_teacher_k_for_student_k(tmp_path: Path) -> None:
+    """Without a matrix `seeds` repeats the teachers, too; in a matrix all seeds share them."""
+    stages = {"teacher": {"model": {}}, "kd": {"teachers": {"teacher": None}}}
+    repeated = expand_seeds({"stages": stages, "seeds": [0, 1]})["stages"]
+    assert [teacher_names(repeated[f"kd@{s}"]) for s in (0, 1)] == [["teacher@0"], ["teacher@1"]]
+    matrix = {
+        "students": {"small": {"model": {"name": "unet"}}},
+        "teachers": {"teacher": {"model": {"name": "unet"}}},
+        "variants": {"kd": {"methods": {"soft_prediction": {}}}},
+    }
+    shared = expand_seeds(expand_matrix({"matrix": matrix, "seeds": [0, 1]}))["stages"]
+    assert [teacher_names(shared[f"kd@{s}"]) for s in (0, 1)] == [["teacher"], ["teacher"]]
+
+
+def test_the_end_of_a_cross_validation_has_its_verdict(tmp_path: Path) -> None:
+    """folds.json and the page, as a run leaves them, from folders that hold only scores."""
+    run = write_folds(tmp_path / "cv", CROSSED)
+    stages = {
+        name: {"model": {"name": "simplified_unet"}, "variant": facts["variant"]}
+        for name, facts in CROSSED.items()
+    }
+    conclude_folds(Recipe(name="made", folds=3, stages=stages), run)
+    kept = json.loads((run / "folds.json").read_text())
+    (facts,) = kept["verdicts"]
+    assert (facts["outcome"], facts["folds"], facts["default_margin"]) == ("helps", 3, 0.02)
+    assert Verdict.from_dict(facts).difference.n == 72
+    page = (run / "report.html").read_text()
+    assert "Verdicts over all folds" in page
+    assert "kd against baseline: helps." in page
+    assert "Missed lesions and outlines" in page
+    assert "the default is 0.02" in page
+    assert "cases only" in page

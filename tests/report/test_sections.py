@@ -54,7 +54,7 @@ def test_a_section_with_its_own_template() -> None:
     assert "<p>&lt;b&gt;teacher: 17.3 ms</p>" in html
     assert '<a href="#fastest">Fastest &lt;network&gt;</a>' in html
     order = re.findall(r'<section id="(\w+)">', html)
-    assert order[:3] == ["verdict", "fastest", "results"]
+    assert order[:3] == ["verdict", "fastest", "lesions"]
     assert 'id="fastest"' not in page_of(Report("x", [StageReport("s", "student")]))
     with pytest.raises(InputError, match="report section 'fastest' is registered by"):
         register_report_section("fastest", "Again", template="", order=1)(lambda context: {})
@@ -67,8 +67,17 @@ def test_the_sections_of_the_package_keep_their_order() -> None:
         if REPORT_SECTIONS[name].source.startswith("segdistill.report.sections.")
     ]
     names = sorted(own, key=lambda name: REPORT_SECTIONS[name].facts["order"])
-    assert names[:7] == ["verdict", "results", "classes", "sites", "distribution", "cases", "slices"]
-    assert names[7:] == ["trust", "table", "curves", "cost", "data", "settings", "environment", "limits"]
+    assert names[:8] == [
+        "verdict",
+        "lesions",
+        "results",
+        "classes",
+        "sites",
+        "distribution",
+        "cases",
+        "slices",
+    ]
+    assert names[8:] == ["trust", "table", "curves", "cost", "data", "settings", "environment", "limits"]
 
 
 def test_all_numbers_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

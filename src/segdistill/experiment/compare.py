@@ -145,33 +145,19 @@ def _read(word: str) -> list[Training]:
     if folder.name == METRICS_FILE:
         folder = folder.parent
     run, colon, stage = ("", "", "") if folder.is_dir() else word.rpartition(":")
-    if colon and (folds := _folds(Path(run))):
-        named = [(source, stage) for source in folds if stage in source.stages()]
-        if not named:
-            known = dict.fromkeys(name for source in folds for name in source.stages())
-            raise InputError(f"{run} has no evaluated stage '{stage}': {near_names(stage, known)}")
-        return [_training(*each) for each in named]
     if colon and Path(run).is_dir():
-        source = Source(Path(run))
-        if stage not in source.stages():
-            raise InputError(f"{run} has no evaluated stage '{stage}': {near_names(stage, source.stages())}")
-        return [_training(source, stage)]
+        return _named(Path(run), stage)
     if not folder.is_dir():
         raise InputError(
             f"{word}: no such folder: give a run, RUN:STAGE, or a folder of segdistill evaluate -o"
         )
     if (folder / StageRecord.FILE).exists() and (folder / METRICS_FILE).exists():
         return [_training(Source(folder.resolve().parents[1]), folder.name)]
-    if folds := _folds(folder):
-        found = [_training(source, name) for source in folds for name in source.stages()]
+    if (folder / "stages").is_dir() or (folder / FOLDS_FILE).exists():
+        found = [_training(source, name) for source in _sources(folder) for name in source.stages()]
         if not found:
-            raise InputError(f"{folder} has no finished fold: run its recipe to the end first")
-        return found
-    if (folder / "stages").is_dir():
-        source = Source(folder)
-        if not source.stages():
             raise InputError(f"{folder} has no evaluated stage: run its recipe to the end first")
-        return [_training(source, name) for name in source.stages()]
+        return found
     if (folder / METRICS_FILE).exists():
         return [_evaluation(folder)]
     raise InputError(
@@ -179,8 +165,19 @@ def _read(word: str) -> list[Training]:
     )
 
 
-def _folds(folder: Path) -> list[Source]:
-    """The finished folds of a cross-validation; empty for any other folder."""
+def _named(run: Path, stage: str) -> list[Training]:
+    """A stage of a run, or of every fold of a cross-validation."""
+    sources = _sources(run)
+    known = list(dict.fromkeys(name for source in sources for name in source.stages()))
+    if stage not in known:
+        raise InputError(f"{run} has no evaluated stage '{stage}': {near_names(stage, known)}")
+    return [_training(source, stage) for source in sources if stage in source.stages()]
+
+
+def _sources(folder: Path) -> list[Source]:
+    """The run; of a cross-validation its finished folds."""
+    if not (folder / FOLDS_FILE).exists():
+        return [Source(folder)]
     facts = read_json(folder / FOLDS_FILE)
     count = facts.get("folds", 1)
     return [Source(fold_folder(folder, fold), fold, count) for fold in facts.get("finished", [])]
@@ -228,7 +225,7 @@ def _training(source: Source, name: str) -> Training:
 
 
 def _taught_by(source: Source, name: str) -> tuple[str, ...]:
-    """The teachers of a stage; those that were trained in this run with its folder, since other runs train their own."""
+    """The teachers of a stage; those trained in this run with its folder, since other runs train their own."""
     stages = source.recipe.get("stages", {})
     names = teacher_names(stages.get(name, {}))
     return tuple(f"{source.folder.resolve()}:{each}" if each in stages else each for each in names)
@@ -264,7 +261,7 @@ def stated_margin(words: Sequence[str]) -> float | None:
     >>> stated_margin(["nowhere"])
     """
     named = [Path(word) if Path(word).is_dir() else Path(word.rpartition(":")[0]) for word in words]
-    folders = [fold.folder for folder in named for fold in _folds(folder) or [Source(folder)]]
+    folders = [source.folder for folder in named for source in _sources(folder)]
     recipes = [Source(folder).recipe for folder in folders if (folder / "recipe.yaml").is_file()]
     margins = {(recipe.get("evaluation") or {}).get("margin") for recipe in recipes} - {None}
     (margin,) = margins if len(margins) == 1 else (None,)

@@ -17,12 +17,11 @@ from segdistill.experiment.check import require_cases
 from segdistill.experiment.compare import read_trainings
 from segdistill.experiment.events import Event
 from segdistill.experiment.machine import Machine, is_first_process
-from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_json
+from segdistill.experiment.results import FOLDS_FILE, fold_folder
 from segdistill.files import write_json, write_text
 from segdistill.records import EvaluationRecord, RunRecord, Summary
 from segdistill.report.folds import over_folds, render_folds
 from segdistill.stats.comparison import find_verdicts, group_variants
-from segdistill.stats.verdict import Verdict
 
 EXTERNAL = "external"
 """Folder of a fold with the evaluations of its networks on other datasets, one folder each."""
@@ -151,20 +150,23 @@ def conclude_folds(recipe: Recipe, folder: Path) -> None:
     external = _external(folder, list(finished))
     facts = _facts(recipe, list(finished), stages, external)
     write_json(folder / FOLDS_FILE, facts)
-    verdicts = _verdicts(recipe, folder)
+    trainings = read_trainings([str(folder)]) if stages else []
+    variants, _ = group_variants(trainings)
+    verdicts = find_verdicts(variants, recipe.evaluation.margin, recipe.seed)
     write_json(folder / FOLDS_FILE, facts | {"verdicts": [verdict.to_dict() for verdict in verdicts]})
     shown = {name: stage["summary"] for name, stage in stages.items()}
     page = render_folds(
-        recipe.name, recipe.about, count, list(finished), shown, external, weights, verdicts=verdicts
+        recipe.name,
+        recipe.about,
+        count,
+        list(finished),
+        shown,
+        external,
+        weights,
+        verdicts=verdicts,
+        results={variant.name: variant.results for variant in variants},
     )
     write_text(folder / "report.html", page)
-
-
-def _verdicts(recipe: Recipe, folder: Path) -> list[Verdict]:
-    """Every student against its baselines, over all finished folds and seeds; folds.json names the folds."""
-    trainings = read_trainings([str(folder)]) if read_json(folder / FOLDS_FILE)["stages"] else []
-    variants, _ = group_variants(trainings)
-    return find_verdicts(variants, recipe.evaluation.margin, recipe.seed)
 
 
 def _facts(

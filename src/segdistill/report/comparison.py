@@ -10,9 +10,10 @@ from typing import Any
 from segdistill.files import atomic_write, csv_cell, write_text
 from segdistill.report.charts import forest_plot
 from segdistill.report.render import render
-from segdistill.report.sections.verdict import verdict_values
+from segdistill.report.sections.verdict import lesion_values, verdict_values
 from segdistill.stats.comparison import Pairs
 from segdistill.stats.folds import TrainingKey
+from segdistill.stats.lesions import lesion_tables
 from segdistill.stats.subgroups import Subgroup, subgroups
 from segdistill.stats.verdict import Verdict, sentence_of
 
@@ -93,6 +94,7 @@ def comparison_page(comparisons: Sequence[Verdict], pairs: Pairs, title: str, se
         variants=list(zip(variants, means, strict=True)),
         subgroups=_by_subgroup(metric, pairs, seed),
         **verdict_values(comparisons),
+        **lesion_values(lesion_tables({v.name: v.results for v in variants}, seed)),
     )
 
 

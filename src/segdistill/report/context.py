@@ -21,6 +21,7 @@ from segdistill.stats.agreement import Agreement, area_agreement
 from segdistill.stats.bootstrap import bootstrap_mean
 from segdistill.stats.classification import summarise_classification
 from segdistill.stats.comparison import Variant, find_verdicts
+from segdistill.stats.lesions import LesionTable, lesion_tables
 from segdistill.stats.repetitions import Repeated, better_p, repeated
 from segdistill.stats.subgroups import Subgroup, subgroups
 from segdistill.stats.summary import summarise
@@ -134,6 +135,7 @@ class Context:
         shown: the trainings in charts that hold one network each.
         by_subgroup: subgroups of the cases, and the Dice of each of `shown` on them (None: not measured).
         repetitions: of variants that classify and were trained more than once.
+        lesions: missed lesions and outlines of every variant, of all cases and by size.
         limits: in words, "research use only" first.
     """
 
@@ -152,6 +154,7 @@ class Context:
     shown: Sequence[Network] = ()
     by_subgroup: Sequence[tuple[Subgroup, Sequence[Interval | None]]] = ()
     repetitions: Sequence[Repetitions] = ()
+    lesions: Sequence[LesionTable] = ()
     limits: Sequence[str] = ()
 
     @property
@@ -205,6 +208,10 @@ def make_context(report: Report) -> Context:
         shown=shown,
         by_subgroup=_subgroups(shown, report.seed),
         repetitions=_repetitions(variants, trainings, headline),
+        lesions=lesion_tables(
+            {v.name: rows for v in variants if (rows := [r for t in v.trainings for r in t.results])},
+            report.seed,
+        ),
         limits=_limits(report, trained, verdicts),
     )
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from segdistill.metrics.cases import find_column
+from segdistill.metrics.cases import CaseResult, find_column
 from segdistill.records import Summary
 from segdistill.report.render import render
-from segdistill.report.sections.verdict import verdict_values
+from segdistill.report.sections.verdict import lesion_values, verdict_values
+from segdistill.stats.lesions import lesion_tables
 from segdistill.stats.text import number
 from segdistill.stats.verdict import Verdict, sentence_of
 
@@ -78,6 +79,7 @@ def render_folds(
     weights: Sequence[str] = (),
     *,
     verdicts: Sequence[Verdict] = (),
+    results: Mapping[str, Sequence[CaseResult]] | None = None,
 ) -> str:
     """The page of a cross-validation as HTML; it links to the reports of the folds, which lie beside it.
 
@@ -90,6 +92,7 @@ def render_folds(
         external: name of another dataset -> summary over folds of the networks on it.
         weights: which weights were judged in the folds.
         verdicts: over all folds and seeds.
+        results: variant -> results of all its trainings, of all folds.
 
     Raises:
         MissingExtra: Jinja2, or with verdicts matplotlib, is not installed.
@@ -113,5 +116,6 @@ def render_folds(
         mean_and_spread=mean_and_spread,
         head_of=lambda metric: NORMAL_HEADS.get(metric) or find_column(metric).head,
         sentence=sentence_of(verdicts) if verdicts else "",
+        **lesion_values(lesion_tables(results or {})),
         **(verdict_values(verdicts) if verdicts else {}) | {"folds": folds},
     )

@@ -77,6 +77,11 @@ class Variant:
         return float(np.mean(known)) if known else None
 
     @property
+    def results(self) -> list[CaseResult]:
+        """Of all its trainings, one after the other."""
+        return [r for t in self.trainings for r in t.results]
+
+    @property
     def keys(self) -> list[TrainingKey]:
         """Seed and fold of its trainings."""
         return [TrainingKey(t.seed, t.fold) for t in self.trainings]
@@ -257,13 +262,14 @@ def metric_column(trainings: Sequence[Training], name: str) -> Column:
 
 
 def require_seeds(variants: Sequence[Variant]) -> None:
-    """Where one variant was trained with several seeds, every one needs at least two.
+    """Where one variant was trained with several seeds, every one needs at least two; with folds one is enough.
 
     Raises:
         InputError: names the variant that lacks them.
     """
-    several = [v for v in variants if len(v.trainings) > 1]
-    for variant in variants:
+    single = [v for v in variants if not v.is_crossed]
+    several = [v for v in single if len(v.trainings) > 1]
+    for variant in single:
         asked = any(t.stage not in ("", t.variant) for t in variant.trainings)
         if len(variant.trainings) < 2 and (several or asked):
             than = f" and '{several[0].name}' has {len(several[0].trainings)}" if several else ""

@@ -3,14 +3,14 @@
 The paired differences of all folds are pooled, each case averaged over seeds first. Their mean has three errors:
 
 1. cases: whole groups are drawn, from all folds together;
-2. seeds: the trainings of a fold differ from each other on the same cases, with F (S - 1) degrees of freedom for F folds and
-   S seeds;
-3. folds: what the folds' means differ by beyond what cases and seeds explain, with F - 1 degrees of freedom: the training
-   sets are others, and with one seed the luck of a training is in here, too.
+2. seeds: the trainings of a fold differ from each other on the same cases, with F (S - 1) degrees of freedom for F
+   folds and S seeds;
+3. folds: what the folds' means differ by beyond what cases and seeds explain, with F - 1 degrees of freedom: the
+   training sets are others, and with one seed the luck of a training is in here, too.
 
-The interval of the rule (stats/verdict.py) has all three, in quadrature. With five folds the third is known badly, and the
-folds are not independent, since any two share most of their training cases. So Nadeau's and Bengio's interval over the
-tests (`stats.tests.resampled_interval`) stands beside it, and a claim needs both.
+The interval of the rule (stats/verdict.py) has all three, in quadrature. With five folds the third is known badly,
+and the folds are not independent, since any two share most of their training cases. So Nadeau's and Bengio's interval
+over the tests (`stats.tests.resampled_interval`) stands beside it, and a claim needs both.
 """
 
 from __future__ import annotations
@@ -63,16 +63,17 @@ def compare_rows(a: Tests, b: Tests, *, planned_folds: int = 0, seed: int = 0, *
     """The verdict on a minus b, from lists of scores per case and training.
 
     The folds of a cross-validation, each with test cases of its own, are pooled (see above); only folds are used that
-    every seed of both sides was tested in. Where all trainings were tested on the same cases (one hold-out, or a table from
-    elsewhere) each case is averaged over all of them first, and they count as that many trainings.
+    every seed of both sides was tested in. Where all trainings were tested on the same cases (one hold-out, or a
+    table from elsewhere) each case is averaged over all of them first, and they count as that many trainings.
 
-    A table from elsewhere is tested by the network of every fold. Give all of them, with their fold: each case is averaged
-    over folds and seeds before anything else, and the spread between trainings is that of all of them. (They share
-    training cases, so that the luck of the training set is counted too low there, and Nadeau's and Bengio's interval,
-    which is about tests on the rest of the same cases, does not apply.)
+    A table from elsewhere is tested by the network of every fold. Give all of them, with their fold: each case is
+    averaged over folds and seeds before anything else, and the spread between trainings is that of all of them. (They
+    share training cases, so that the luck of the training set is counted too low there, and Nadeau's and Bengio's
+    interval, which is about tests on the rest of the same cases, does not apply.)
 
     Args:
-        a: of the variant. b: of the baseline; in every fold the same cases with the same groups.
+        a: of the variant.
+        b: of the baseline; in every fold the same cases with the same groups.
         planned_folds: of the cross-validation; 0: as many as were tested.
         seed: of the bootstrap.
         facts: further fields of Verdict, such as variant, baseline, metric.

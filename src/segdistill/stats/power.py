@@ -1,9 +1,10 @@
 """How many cases and seeds would show a difference, given what was observed.
 
 The reach of the verdict's intervals (stats/verdict.py, stats/folds.py) is computed for other numbers of cases and
-trainings from two observed variances: between cases (whole groups), and between trainings. A true difference is shown with
-a power of 80 % where it is as large as that reach plus 0.84 standard errors (J. Cohen, Statistical power analysis for the
-behavioral sciences, 1988, ch. 2). Wilcoxon's ranks and Holm's correction are not part of it, so that the numbers are rough.
+trainings from two observed variances: between cases (whole groups), and between trainings. A true difference is shown
+with a power of 80 % where it is as large as that reach plus 0.84 standard errors (J. Cohen, Statistical power
+analysis for the behavioral sciences, 1988, ch. 2). Wilcoxon's ranks and Holm's correction are not part of it, so that
+the numbers are rough.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MOST_CASES = 100_000
 
 
 class Needed(NamedTuple):
-    """What would show a true difference of `effect`: `cases` with `seeds` on each side; None: no number of cases would."""
+    """What would show a true difference of `effect`: `cases` with `seeds` on each side (None: no number of cases)."""
 
     effect: float
     seeds: int

@@ -205,13 +205,13 @@ def resampled_interval(
 
 
 def false_claim(mean: float, error: Error) -> float | None:
-    """The probability, given these cases, that the claim "better" is false: that the true mean difference is not above 0.
+    """The probability, given these cases, that the claim "better" is false: the true mean difference is not above 0.
 
-    After Christodoulou et al. (2025), for segmentation: with a prior that prefers no mean and no standard deviation, and
-    differences of a normal distribution, the true mean has Student's t as its posterior, so that
-    P(true mean <= 0 | cases) = T(-mean / standard error), with G - 1 degrees of freedom. They estimate the standard error
-    from published scores and the correlation of two networks; here the differences are paired, and the error is that of
-    whole groups. It is about these two trained networks: the luck of a training is not in it ("cases only").
+    After Christodoulou et al. (2025), for segmentation: with a prior that prefers no mean and no standard deviation,
+    and differences of a normal distribution, the true mean has Student's t as its posterior, so that
+    P(true mean <= 0 | cases) = T(-mean / standard error), with G - 1 degrees of freedom. They estimate the standard
+    error from published scores and the correlation of two networks; here the differences are paired, and the error is
+    that of whole groups. It is about these two trained networks: the luck of a training is not in it ("cases only").
 
     Args:
         mean: of the differences, positive where the variant is better.

@@ -16,8 +16,8 @@ Over the folds of a cross-validation (stats/folds.py) the trainings are those of
 Bengio's interval over the tests stands beside the rule. Where only one of the two finds a difference the verdict is
 "undecided".
 
-Beside "better than" stands "not worse than": a loss of the margin or more is excluded by the same intervals. The margin is
-stated in the recipe; where it is not, 0.02 is taken for scores between 0 and 1, and shown as the default.
+Beside "better than" stands "not worse than": a loss of the margin or more is excluded by the same intervals. The
+margin is stated in the recipe; where it is not, 0.02 is taken for scores between 0 and 1, and shown as the default.
 """
 
 from __future__ import annotations

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from segdistill.metrics.cases import find_column
 from segdistill.report.charts import forest_plot
 from segdistill.report.context import Context
 from segdistill.report.sections import Values, register_report_section
 from segdistill.stats.comparison import family_of
+from segdistill.stats.lesions import LesionTable
 from segdistill.stats.verdict import KINDS, LEVEL, SEEDS, Verdict
 
 
@@ -19,6 +21,17 @@ def verdict(context: Context) -> Values:
     if not context.is_distilled:
         return None
     return verdict_values(context.verdicts)
+
+
+@register_report_section("lesions", "Missed lesions and outlines", template="lesions.html", order=18)
+def lesions(context: Context) -> Values:
+    """Lesions that are missed, apart from how well the others are outlined, by size."""
+    return lesion_values(context.lesions) if context.lesions else None
+
+
+def lesion_values(tables: Sequence[LesionTable]) -> dict[str, Any]:
+    """For lesions.html: a table of all cases and of each third by size; none where no case has something to find."""
+    return {"lesion_tables": tables, "lesion_head": lambda key: find_column(key).head}
 
 
 def verdict_values(comparisons: Sequence[Verdict]) -> dict[str, Any]:
