@@ -364,6 +364,15 @@ def test_a_nearly_empty_probability_is_no_mask(tmp_path: Path) -> None:
     assert opened(tmp_path / "p", cases).map(cases[1]).max() == pytest.approx(1 / 255)
 
 
+def test_two_unusual_values_are_no_probability(tmp_path: Path) -> None:
+    cases = layouts.picture_cases(tmp_path)
+    for case in cases:
+        save(tmp_path / "p" / f"{case.id}.png", np.eye(48, 40) * 128)
+    with pytest.raises(InputError, match=r"\(128\).*write foreground: \[128\]"):
+        opened(tmp_path / "p", cases)
+    assert (opened(tmp_path / "p", cases, 128).map(cases[0]) >= 0.5).sum() == 40
+
+
 def test_another_size_of_the_same_view(tmp_path: Path) -> None:
     cases = layouts.picture_cases(tmp_path, size=(480, 400))
     for case in cases:

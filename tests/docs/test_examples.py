@@ -96,6 +96,8 @@ class Page:
 @pytest.fixture(autouse=True)
 def _no_part_stays() -> Iterator[None]:
     """Plugins of the pages are gone after the test."""
+    for kind in KINDS.values():
+        kind.registry().names()  # loads those of the package, which stay
     before = {kind.name: dict(kind.registry()._parts) for kind in KINDS.values()}
     yield
     for kind in KINDS.values():

@@ -141,8 +141,8 @@ def _values(value: Any) -> tuple[int, ...]:
 def grey_holds_labels(files: Iterable[Path], foreground: Sequence[int | str]) -> bool:
     """Whether the grey pictures of a folder hold labels; else they are probabilities, value / largest value.
 
-    They hold labels where all of them have two values, 0 and 1 or 0 and white; where at most 32 values occur and
-    none reaches half of white; or where at most 32 values occur and `foreground` names some of them.
+    They hold labels where all of them together have two values; where at most 32 values occur and none reaches half of
+    white; or where at most 32 values occur and `foreground` names some of them.
 
     Raises:
         InputError: a file cannot be read.
@@ -163,7 +163,7 @@ def grey_holds_labels(files: Iterable[Path], foreground: Sequence[int | str]) ->
         if len(known) > 32:
             return False
     named = bool(foreground) and all(isinstance(value, str) or value in known for value in foreground)
-    return known <= {0, 1} or levels <= {0.0, 1.0} or max(levels) < 0.5 or named
+    return len(known) <= 2 or levels <= {0.0, 1.0} or max(levels) < 0.5 or named
 
 
 def _grey(path: Path) -> NDArray[Any] | None:
@@ -177,7 +177,7 @@ def _grey(path: Path) -> NDArray[Any] | None:
     if values.ndim == 3:
         if (values[..., :3] != values[..., :1]).any() or (values[..., 3] != 255).any():
             raise InputError(
-                f"{shown(path)}: is coloured: save labels with a palette, or probabilities in grey"
+                f"{shown(path)}: is coloured or transparent: save labels with a palette, or probabilities in grey"
             )
         values = values[..., 0]
     if values.dtype.kind == "i":  # Pillow gives 16 bits of some formats as 32
@@ -291,15 +291,30 @@ def _volume(path: Path, reading: Reading, classes: Classes, is_part: bool) -> Vo
 
 def _of_numbers(values: NDArray[Any], path: Path, classes: Classes, reading: Reading, is_part: bool) -> Map:
     """Real numbers: labels where all are whole, else probabilities of one class."""
-    whole = np.rint(values)
-    if np.isfinite(values).all() and (np.abs(values - whole) <= _RANGE).all():
-        low, high = float(whole.min()), float(whole.max())
-        if low > -1 and high < 2**31:
-            return _of_labels(whole.astype(np.int32), path, classes, reading, is_part)
+    if all(_is_whole(part) for part in values):
+        return _of_labels(np.rint(values).astype(np.int32), path, classes, reading, is_part)
     found = _probabilities(values, path)
     if reading.foreground and not is_part:
         raise _one_class(path)
     return found
+
+
+def _is_whole(values: NDArray[Any]) -> bool:
+    """Whether real numbers are labels; a part at a time is looked at, since a volume is large."""
+    if not np.isfinite(values).all() or values.min() < -_RANGE or values.max() >= 2**31:
+        return False
+    return bool((np.abs(values - np.rint(values)) <= _RANGE).all())
+
+
+def _labels_in(values: NDArray[Any]) -> list[int]:
+    """The labels that occur, without 0, in their order."""
+    found: set[int] = set()
+    for part in values:
+        if part.dtype.kind == "b" or (part.min() >= 0 and part.max() < 1 << 16):
+            found.update(np.flatnonzero(np.bincount(part.reshape(-1))).tolist())
+        else:
+            found.update(np.unique(part).tolist())
+    return sorted(found - {0})
 
 
 def _probabilities(values: NDArray[Any], path: Path) -> Map:
@@ -317,7 +332,7 @@ def _probabilities(values: NDArray[Any], path: Path) -> Map:
 
 def _of_labels(values: NDArray[Any], path: Path, classes: Classes, reading: Reading, is_part: bool) -> Map:
     """Labels as probabilities: `hard` in the foreground, 1 - `hard` elsewhere."""
-    present = [int(value) for value in np.unique(values) if value]
+    present = _labels_in(values)
     if present and present[0] < 0:
         raise InputError(f"{shown(path)}: holds negative labels, down to {present[0]}: labels count from 0")
     if is_part:

@@ -1,0 +1,100 @@
+"""The pages on teachers from elsewhere: their recipes read files laid out as the tools of the page write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from tests.data import layouts
+from tests.docs.pages import ROOT, examples
+
+from segdistill.data.case import Case
+from segdistill.data.predictions import PredictionSource, open_predictions, read_trained_on
+
+SOFT = layouts.softmax_of(layouts.two_organs(), 3)
+NAMES = {1: "anterior", 2: "posterior"}
+NNUNET = {"background": 0, "anterior": 1, "posterior": 2}
+
+
+def nnunet(folder: Path, cases: list[Case]) -> None:
+    for case in cases:
+        layouts.nnunet(folder, case.id, SOFT, SOFT.argmax(0), case.image, np.float16)
+    layouts.dataset_json(folder, NNUNET)
+
+
+def nnunet_folds(folder: Path, cases: list[Case]) -> None:
+    for k, case in enumerate(cases):
+        layouts.nnunet(folder / f"fold_{k}/validation", case.id, SOFT, SOFT.argmax(0), case.image)
+    layouts.dataset_json(folder, NNUNET)
+
+
+def one_organ_folds(folder: Path, cases: list[Case]) -> None:
+    soft = np.stack([SOFT[0], 1 - SOFT[0]])
+    for k, case in enumerate(cases):
+        layouts.nnunet(folder / f"fold_{k}/validation", case.id, soft, soft.argmax(0), case.image)
+    layouts.dataset_json(folder, {"background": 0, "organ": 1})
+
+
+def one_organ(folder: Path, cases: list[Case]) -> None:
+    soft = np.stack([SOFT[0], 1 - SOFT[0]])
+    for case in cases:
+        layouts.nnunet(folder, case.id, soft, soft.argmax(0), case.image)
+    layouts.dataset_json(folder, {"background": 0, "organ": 1})
+
+
+def total(folder: Path, cases: list[Case]) -> None:
+    for case in cases:
+        layouts.totalsegmentator(folder, case, layouts.two_organs(), {1: "liver", 2: "spleen"})
+
+
+def total_in_one_file(folder: Path, cases: list[Case]) -> None:
+    for case in cases:
+        table = layouts.label_table({1: "liver", 2: "spleen"})
+        layouts.nifti_like(case.image, layouts.two_organs(), folder / f"{case.id}.nii.gz", table)
+
+
+def monai(folder: Path, cases: list[Case]) -> None:
+    for case in cases:
+        layouts.monai(folder, case, (layouts.two_organs() > 0).astype(np.uint8))
+
+
+def monai_maps(folder: Path, cases: list[Case]) -> None:
+    for case in cases:
+        layouts.monai(folder, case, SOFT)
+
+
+@pytest.mark.parametrize(
+    ("page", "recipe", "teacher", "lay_out"),
+    [
+        ("teacher-nnunet", "from-nnunet", "nnunet", nnunet),
+        ("teacher-nnunet", "from-folds", "nnunet", nnunet_folds),
+        ("teacher-totalsegmentator", "from-totalsegmentator", "total", total),
+        ("teacher-totalsegmentator", "from-totalsegmentator", "total", total_in_one_file),
+        ("teacher-monai", "from-monai", "bundle", monai),
+        ("teacher-monai", "from-monai", "bundle", monai_maps),
+        ("five-folds-into-one", "nnunet-folds", "folds", one_organ_folds),
+        ("five-folds-into-one", "nnunet-folds", "ensemble", one_organ),
+        ("predictions-of-other-tools", "outside", "big", total),
+    ],
+)
+def test_page(
+    tmp_path: Path, page: str, recipe: str, teacher: str, lay_out: Callable[[Path, list[Case]], None]
+) -> None:
+    blocks = [
+        each.text for each in examples(ROOT / f"docs/how-to/{page}.md") if f"# {recipe}.yaml" in each.text
+    ]
+    entry = yaml.safe_load(blocks[0])["stages"]["student"]["teachers"][teacher]
+    cases = layouts.volume_cases(tmp_path, ["c1", "c2"])
+    lay_out(tmp_path / entry["predictions"], cases)
+    source = PredictionSource(tmp_path / entry["predictions"], tuple(entry.get("foreground", ())) or None)
+    found = open_predictions(source, cases)
+    assert found.note == "predictions of 2 of 2 cases"
+    assert read_trained_on(entry["trained_on"], cases) == (
+        {"c1", "c2"} if entry["trained_on"] == "all" else set()
+    )
+    assert bool(found.folds) == ("folds" in lay_out.__name__)
+    for case in cases:
+        assert 0.01 < (found.map(case) >= 0.5).mean() < 0.5
