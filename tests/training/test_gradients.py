@@ -17,7 +17,6 @@ from segdistill.distillation import Teacher, create_method
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
 from segdistill.models.network import Output
-from segdistill.models.registry import create_network
 from segdistill.training import gradients
 from segdistill.training.curves import read_curves
 from segdistill.training.distillation import Distillation
@@ -183,17 +182,21 @@ def test_a_set_weight_survives_a_kill(
     views: tuple[Views, Views], fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed before the weight is settled, and after: the same bits."""
-    monkeypatch.setattr(gradients, "SETTLED", 5)
-    settings = FitSettings(epochs=4, batch_size=4, checkpoint_seconds=0.0)
+    monkeypatch.setattr(gradients, "SETTLED", 4)
+    settings = FitSettings(epochs=2, batch_size=4, checkpoint_seconds=0.0)
 
     def make() -> Distillation:
-        return task_of(scale="gradient", balance="class")
+        method = create_method("soft_prediction", scale="gradient", balance="class")
+        methods = {"soft_prediction": (1.0, method)}
+        return Distillation(
+            network(), create_loss("dice"), [Teacher("a", network(1))], torch.ones(11, 1), methods
+        )
 
     def run(folder: Path, stop: int | None = None) -> list[Progress]:
         return list(islice(fit(make(), views[0], None, settings, folder, fabric), stop))
 
     run(tmp_path / "whole")
-    for stop in (2, 4):
+    for stop in (2, 5):
         folder = tmp_path / f"killed-{stop}"
         run(folder, stop)
         assert (folder / STATE).exists()
@@ -215,6 +218,12 @@ def test_batches_without_masks_do_not_count(views: tuple[Views, Views]) -> None:
     for _ in range(3):
         task.losses(batch, "student")
     assert "gradient/soft_prediction" in task.columns()
+    endless = task_of()
+    for _ in range(31):
+        endless.losses(hidden, "student")
+    assert endless.gradients is not None
+    assert not endless.gradients.is_open
+    assert endless.columns() == {}
 
 
 def test_a_row_without_mask_is_balanced_by_its_teacher(views: tuple[Views, Views]) -> None:
@@ -249,10 +258,11 @@ def test_warnings_state_the_weight_that_would_balance() -> None:
     assert lines(0.0101) == lines(9.99) == []
     (weak,) = lines(0.005)
     assert "0.5 % of the supervised one" in weak
-    assert "weight 2e+02 in place of 2" in weak
+    assert "the weight 2e+02 in place of 2 would make it 0.5 times" in weak
     (strong,) = lines(20.0)
     assert "20 times the supervised one" in strong
-    assert "weight 0.05 in place of 2" in strong
+    assert "the weight 0.05 in place of 2" in strong
+    assert lines(0.0) == ["kd has no gradient: it teaches nothing: remove it, or check its teachers"]
     assert find_set_weights([{"loss": 1.0}]) == []
 
 
@@ -271,7 +281,7 @@ def test_a_warned_weight_is_the_right_one(views: tuple[Views, Views]) -> None:
     (line, *_) = find_imbalance(
         [{"gradient/soft_prediction": first, "gradient_weight/soft_prediction": 1e-4}]
     )
-    wanted = float(line.split("weight ")[1].split()[0])
+    wanted = float(line.split("the weight ")[1].split()[0])
     assert ratio(wanted) == pytest.approx(0.5, rel=0.06)  # the message has two digits
 
 

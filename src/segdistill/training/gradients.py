@@ -18,6 +18,8 @@ MEASURED = 3
 """Batches in which the gradients are compared."""
 SETTLED = 50
 """Batches over which a weight is set; then it stays."""
+TRIED = 10
+"""Times as many batches are tried, where some have no mask."""
 LOW, HIGH = 0.01, 10.0
 """A term whose gradient is outside these multiples of the supervised one's is a warning."""
 BALANCED = DistillationMethod.ratio
@@ -31,13 +33,15 @@ Row = Mapping[str, float]
 class Gradients(nn.Module):
     """Norms of gradients at the student's weights, summed over the first batches; checkpointed with the student.
 
-    Batches in which a norm is 0, such as those without masks, do not count. With several processes norms are summed.
+    Batches without a gradient of the supervised loss, such as those without masks, do not count. With several processes
+    norms are summed.
 
     Args:
         terms: name -> (weight, method).
 
     Attributes:
-        sums: (terms, 3) number of batches, norms of the supervised loss, norms of the term without its weight.
+        sums: (terms, 4) number of batches, norms of the supervised loss, norms of the term without its weight, and
+            number of batches with those that do not count.
 
     >>> from segdistill.distillation import create_method
     >>> weight = nn.Linear(1, 1, bias=False)
@@ -56,7 +60,7 @@ class Gradients(nn.Module):
             for name, (strength, method) in terms.items()
         }
         self.is_open = True
-        self.register_buffer("sums", torch.zeros(len(terms), 3))
+        self.register_buffer("sums", torch.zeros(len(terms), 4))
 
     def measure(self, network: nn.Module, supervised: Tensor, terms: Mapping[str, Tensor]) -> None:
         """Adds the norms of a batch, as long as a term needs them.
@@ -68,8 +72,9 @@ class Gradients(nn.Module):
         """
         if not self.is_open or not torch.is_grad_enabled():
             return
-        counts = self.sums[:, 0].tolist()
-        due = [name for name, count in zip(self.terms, counts, strict=True) if count < self._batches(name)]
+        due = [
+            name for name, row in zip(self.terms, self.sums.tolist(), strict=True) if self._is_due(name, row)
+        ]
         self.is_open = bool(due)
         if not due:
             return
@@ -77,40 +82,44 @@ class Gradients(nn.Module):
         norms = torch.zeros_like(self.sums)
         norms[:, 1] = _norm(supervised, weights)
         for row, (name, (strength, _)) in enumerate(self.terms.items()):
-            if name in due:
+            if name in due and norms[row, 1] > 0:
                 norms[row, 2] = _norm(terms[name], weights) / strength
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(norms)
-        known = torch.isfinite(norms).all(1) & (norms[:, 1] > 0) & (norms[:, 2] > 0)
+        known = torch.isfinite(norms).all(1) & (norms[:, 1] > 0)
         norms[:, 0] = 1
-        self.sums += torch.where(known[:, None], norms, 0)
+        norms = torch.where(known[:, None], norms, 0)
+        norms[:, 3] = 1
+        chosen = torch.tensor([name in due for name in self.terms], device=norms.device)
+        self.sums += torch.where(chosen[:, None], norms, 0)
 
     def factor(self, name: str) -> Tensor | None:
         """What the weighted term is multiplied by; None for a term with the weight of the recipe."""
         _, wanted = self.terms[name]
         if wanted is None:
             return None
-        count, supervised, own = self.sums[list(self.terms).index(name)]
-        return torch.where(count > 0, wanted * supervised / own, torch.ones_like(own))
+        _, supervised, own, _ = self.sums[list(self.terms).index(name)]
+        return torch.where(own > 0, wanted * supervised / own, torch.ones_like(own))
 
     def columns(self) -> dict[str, float]:
         """For the curves, of each term that is measured: its gradient as a multiple of the supervised one's and its
         weight, or the weight that was set.
         """
         found: dict[str, float] = {}
-        for (name, (strength, wanted)), (count, supervised, own) in zip(
-            self.terms.items(), self.sums.tolist(), strict=True
-        ):
-            if count < self._batches(name):
+        for (name, (strength, wanted)), row in zip(self.terms.items(), self.sums.tolist(), strict=True):
+            _, supervised, own, _ = row
+            if self._is_due(name, row) or not supervised:
                 continue
-            if wanted is not None:
-                found[_SET + name] = strength * wanted * supervised / own
-            else:
+            if wanted is None:
                 found |= {_RATIO + name: strength * own / supervised, _WEIGHT + name: strength}
+            elif own:
+                found[_SET + name] = strength * wanted * supervised / own
         return found
 
-    def _batches(self, name: str) -> int:
-        return MEASURED if self.terms[name][1] is None else SETTLED
+    def _is_due(self, name: str, row: Sequence[float]) -> bool:
+        """Whether a term with this row of `sums` needs further batches."""
+        batches = MEASURED if self.terms[name][1] is None else SETTLED
+        return row[0] < batches and row[3] < TRIED * batches
 
 
 def _norm(loss: Tensor, weights: Sequence[Tensor]) -> Tensor | float:
@@ -127,8 +136,8 @@ def find_imbalance(rows: Sequence[Row]) -> list[str]:
     Args:
         rows: of curves.csv.
 
-    >>> find_imbalance([{"gradient/cwd/features": 0.004, "gradient_weight/cwd/features": 50.0}])[0][:92]
-    'the gradient of cwd/features is 0.4 % of the supervised one: it hardly teaches: weight 6.2e+03 in'
+    >>> find_imbalance([{"gradient/cwd/features": 0.004, "gradient_weight/cwd/features": 50.0}])[0].split(": ")[0]
+    'the gradient of cwd/features is 0.4 % of the supervised one'
     >>> find_imbalance([{"gradient/soft_prediction": 0.5, "gradient_weight/soft_prediction": 1.0}])
     []
     """
@@ -138,10 +147,13 @@ def find_imbalance(rows: Sequence[Row]) -> list[str]:
             continue
         name = column.removeprefix(_RATIO)
         weight = _first(rows, _WEIGHT)[_WEIGHT + name]
-        share = f"{100 * ratio:.2g} %" if ratio < LOW else f"{ratio:.3g} times"
+        if not ratio:
+            found.append(f"{name} has no gradient: it teaches nothing: remove it, or check its teachers")
+            continue
+        share = f"{100 * ratio:.2g} % of" if ratio < LOW else f"{ratio:.3g} times"
         effect = "it hardly teaches" if ratio < LOW else "the reference hardly counts"
         found.append(
-            f"the gradient of {name} is {share} of the supervised one: {effect}: weight "
+            f"the gradient of {name} is {share} the supervised one: {effect}: the weight "
             f"{BALANCED * weight / ratio:.2g} in place of {weight:.2g} would make it {BALANCED} times"
         )
     return found
