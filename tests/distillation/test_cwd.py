@@ -9,7 +9,7 @@ import torch
 from segdistill.distillation.methods.cwd import CWD, ChannelWise, channel_wise_loss
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
-from tests.distillation.contract import Array, MethodContract
+from tests.distillation.contract import Array, MethodContract, slope_of
 from tests.distillation.numbers import Arrays, hold_against, kl, resized
 
 
@@ -111,3 +111,92 @@ def test_bad_use_is_explained() -> None:
         CWD(temperature=0.0)
     with pytest.raises(InputError, match="needs a network with logits"):
         ChannelWise().targets(Output(None, {}))
+
+
+class TestBalancedLogits(MethodContract):
+    name = "channel_wise"
+    options = {"temperature": 4.0, "balance": "class"}  # noqa: RUF012
+    numbers = 3
+
+
+class TestBalancedFeatures(MethodContract):
+    name = "channel_wise"
+    options = {"layers": ["encoder"], "balance": "class"}  # noqa: RUF012
+    numbers = 3
+
+
+class TestBalancedSpatial(MethodContract):
+    name = "channel_wise"
+    options = {"normalise": "spatial", "balance": "class"}  # noqa: RUF012
+    numbers = 3
+
+
+class TestBalancedPlain(MethodContract):
+    name = "channel_wise"
+    options = {"normalise": "none", "balance": "class"}  # noqa: RUF012
+    numbers = 3
+
+
+class TestBalancedCWD(MethodContract):
+    name = "cwd"
+    numbers = 6
+    options = {"features": 50.0, "balance": "class", "scale": "gradient"}  # noqa: RUF012
+    floor = 1e-4
+
+
+def regions_mean(values: Array, shares: Array) -> Array:
+    """Mean of the means over foreground and background of values (B, ..., n), by shares of the foreground (B, n)."""
+    rows = []
+    for v, f in zip(values, shares, strict=True):
+        rows.append(np.mean([(v * part).sum(-1) / part.sum() for part in (f, 1 - f) if part.any()], axis=0))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("normalise", ["channel", "spatial", "none"])
+def test_balanced_features_equal_numpy(normalise: str) -> None:
+    """A coarse map counts for each region by the share of it that a position covers."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(2, 2, 8, 8))
+    own, other = ({"decoder": rng.normal(size=(2, 3, 4, 4)), "logits": logits} for _ in range(2))
+    mask = np.zeros((2, 8, 8), dtype=np.int64)
+    mask[0, 1:4, 2:5] = 1  # the second image has no lesion
+    shares = (mask > 0).reshape(2, 4, 2, 4, 2).mean((2, 4)).reshape(2, 16)
+
+    def reference(arrays: Arrays) -> Array:
+        t, s = (z["decoder"].reshape(2, 3, 16) for z in (other, arrays))
+        if normalise == "none":
+            return regions_mean(((s - t) ** 2).mean(1), shares)
+        if normalise == "spatial":
+            return 4 * regions_mean(kl(t / 2, s / 2, 1), shares)
+        one, two = (np.exp(z / 2) / regions_mean(np.exp(z / 2), shares)[..., None] for z in (t, s))
+        return 4 * regions_mean(one * np.log(one / two), shares).mean(1)
+
+    method = ChannelWise(["decoder"], 2.0, normalise, balance="class")  # type: ignore[arg-type]
+    features = {"decoder": torch.tensor(own["decoder"], requires_grad=True)}
+    known = torch.tensor(mask)
+    loss = method(
+        method.targets(Output(torch.tensor(logits), features), known),
+        method.targets(Output(torch.tensor(logits), {"decoder": torch.tensor(other["decoder"])}), known),
+    )
+    np.testing.assert_allclose(loss.detach().numpy(), reference(own), rtol=1e-4)
+    loss.sum().backward()
+    slope = slope_of(lambda z: reference({"decoder": z}), own["decoder"], (0, 1, 1, 2))
+    np.testing.assert_allclose(features["decoder"].grad[0, 1, 1, 2].item(), slope, rtol=1e-3)  # type: ignore[index]
+
+
+def test_one_region_is_plain_cwd() -> None:
+    """An image of background alone has one mean: that over all positions."""
+    empty = torch.zeros(2, 8, 8, dtype=torch.long)
+    pair = [Output(torch.randn(2, 2, 8, 8), {}) for _ in range(2)]
+    values = [
+        method(*(method.targets(each, empty) for each in pair))
+        for method in (ChannelWise(None, 4.0), ChannelWise(None, 4.0, balance="class"))
+    ]
+    torch.testing.assert_close(*values)
+
+
+def test_scaled_terms_keep_no_published_weights() -> None:
+    assert CWD(features=50.0, scale="gradient").weights == {"logits": 1.0, "features": 1.0}
+    assert CWD(scale="gradient").weights == {"logits": 1.0}
+    with pytest.raises(InputError, match="features must not be negative"):
+        CWD(features=-1.0, scale="gradient")

@@ -88,3 +88,81 @@ def test_bad_settings_are_refused() -> None:
 def test_log_softmax_is_what_is_kept(pair: tuple[np.ndarray, np.ndarray]) -> None:
     targets = SoftPrediction(2.0).targets(output(pair[0]))["log_probability"]
     np.testing.assert_allclose(targets.numpy(), log_softmax(pair[0] / 2, axis=1), rtol=1e-4, atol=1e-5)
+
+
+class TestBalanced(MethodContract):
+    name = "soft_prediction"
+    options = {"temperature": 4.0, "balance": "class", "scale": "gradient"}  # noqa: RUF012
+    numbers = 3
+
+
+def balanced(values: np.ndarray, foreground: np.ndarray) -> list[float]:
+    """The mean of the means over the regions that an image has."""
+    return [
+        float(np.mean([v[region].mean() for region in (f, ~f) if region.any()]))
+        for v, f in zip(values, foreground, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("direction", ["teacher_student", "student_teacher"])
+def test_balance_is_the_mean_of_two_means(pair: tuple[np.ndarray, np.ndarray], direction: str) -> None:
+    """A lesion of one position; nothing but background; no mask, so where the teacher predicts foreground."""
+    student, teacher = pair
+    mask = np.zeros((3, 8, 8), dtype=np.int64)
+    mask[0, 2, 3] = 2
+    mask[2] = -1
+    method = SoftPrediction(2.0, direction, balance="class")  # type: ignore[arg-type]
+    p, q = softmax(teacher / 2, axis=1), softmax(student / 2, axis=1)
+    first, second = (p, q) if direction == "teacher_student" else (q, p)
+    foreground = mask > 0
+    foreground[2] = teacher[2].argmax(0) > 0
+    expected = balanced(4 * rel_entr(first, second).sum(1), foreground)
+    known = torch.tensor(mask)
+    got = method(method.targets(output(student), known), method.targets(output(teacher), known))
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4)
+
+
+def test_balance_gives_the_lesion_half_of_the_gradient() -> None:
+    """Of the mean over positions a lesion of 1 % has 1 %."""
+    mask = torch.zeros(1, 10, 10, dtype=torch.long)
+    mask[0, 4, 4] = 1
+    shares = []
+    for balance in ("none", "class"):
+        z = torch.zeros(1, 2, 10, 10, requires_grad=True)
+        method = SoftPrediction(balance=balance)  # type: ignore[arg-type]
+        teacher = torch.tensor([0.0, 3.0]).reshape(1, 2, 1, 1).expand(z.shape)
+        method(
+            method.targets(Output(z, {}), mask), method.targets(Output(teacher, {}), mask)
+        ).sum().backward()
+        slope = z.grad.abs().sum(1)  # type: ignore[union-attr]
+        shares.append((slope[0, 4, 4] / slope.sum()).item())
+    np.testing.assert_allclose(shares, [0.01, 0.5], rtol=1e-5)
+
+
+def test_without_balance_the_mask_changes_nothing(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    method = SoftPrediction()
+    targets = method.targets(output(pair[0]), torch.ones(3, 8, 8, dtype=torch.long))
+    assert list(targets) == ["log_probability"]
+
+
+def test_the_foreground_of_combined_teachers(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    """The reference where there is one, and else what the majority of the weights predicts."""
+    method = SoftPrediction(balance="class")
+    mask = torch.zeros(3, 8, 8, dtype=torch.long)
+    mask[0, :4] = 1
+    mask[1:] = -1
+    targets = [method.targets(output(z), mask) for z in (pair[0], pair[1])]
+    weights = torch.tensor([[0.5, 0.5], [0.8, 0.2], [0.3, 0.7]])
+    found = method.combine_targets(targets, weights)["foreground"]
+    assert torch.equal(found[0, 0], mask[0] > 0)
+    assert torch.equal(found[1], targets[0]["foreground"][1])
+    assert torch.equal(found[2], targets[1]["foreground"][2])
+
+
+def test_bad_scales_are_refused() -> None:
+    with pytest.raises(InputError, match="balance is 'classes': choose from none, class"):
+        create_method("soft_prediction", balance="classes")
+    with pytest.raises(InputError, match="scale is 'own': choose from published, gradient"):
+        create_method("soft_mask", scale="own")
+    with pytest.raises(InputError, match="soft_prediction: ratio must be positive, not 0"):
+        create_method("soft_prediction", ratio=0.0)

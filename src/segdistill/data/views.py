@@ -243,6 +243,17 @@ def _compose(augment: Augment, size: tuple[int, int]) -> Any:
 Batch = dict[str, torch.Tensor]
 
 
+def references(batch: Batch) -> torch.Tensor:
+    """The masks (B, ...) of a batch, -1 throughout in rows without one.
+
+    >>> shown = torch.tensor([True, False])
+    >>> references({"mask": torch.tensor([[0, 1], [0, 0]]), "has_mask": shown}).tolist()
+    [[0, 1], [-1, -1]]
+    """
+    shown = batch["has_mask"].reshape(-1, *[1] * (batch["mask"].ndim - 1))
+    return torch.where(shown, batch["mask"], -1)
+
+
 def batch_indices(
     length: int,
     batch_size: int,

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
+from segdistill.options import fit_option
 from segdistill.registry import Registry
 
 Targets = dict[str, Tensor]
 """What a method takes from a network's output: name -> (B, ...)."""
+
+Balance = Literal["none", "class"]
+"""Every position counts the same, or foreground and background count the same."""
+
+Scale = Literal["published", "gradient"]
+"""The weight is that of the recipe, or it is set from gradients in the first steps (training/gradients.py)."""
 
 Layers = Mapping[str, FeatureInfo]
 """Layer -> what a network declares of the feature that it means (layers.py); empty if it declares no features."""
@@ -32,6 +40,7 @@ class DistillationMethod(nn.Module, ABC):
     Attributes:
         features: layers (layers.py) that `targets` reads from `Output.features`, under these very names.
         needs_mask: `targets` reads the reference mask.
+        takes_mask: `targets` reads the reference mask of the rows that have one, and does without it in others.
         weighted: False if every active teacher counts fully, whatever its weight.
         combinable: `combine_targets` can make one target of several teachers'.
         cacheable: False if a teacher's targets change while the student learns.
@@ -40,16 +49,21 @@ class DistillationMethod(nn.Module, ABC):
         critics: `module_key` of a teacher -> its critic. Critics train in turns with the student, each with its own
             optimiser. A method with critics keeps other learned parts in submodules, not in parameters of its own.
         critic_lr: learning rate of the critics; None for the stage's.
+        scale: "gradient" if training sets the weight.
+        ratio: of the term's gradient to that of the supervised loss, for the scale "gradient".
     """
 
     features: tuple[str, ...] = ()
     needs_mask: bool = False
+    takes_mask: bool = False
     weighted: bool = True
     combinable: bool = False
     cacheable: bool = True
     cache_form: str = ""
     loss_options: tuple[str, ...] = ()
     critic_lr: float | None = None
+    scale: Scale = "published"
+    ratio: float = 0.5
     critics: nn.ModuleDict
 
     def __init__(self) -> None:
@@ -71,7 +85,8 @@ class DistillationMethod(nn.Module, ABC):
 
         Args:
             output: of the network.
-            mask: (B, H, W) class indices; read only if `needs_mask`.
+            mask: (B, H, W) class indices, -1 in rows without a reference; read only if `needs_mask` or
+                `takes_mask`.
             network: its name; read only by methods with a part for each network.
 
         Raises:
@@ -85,6 +100,22 @@ class DistillationMethod(nn.Module, ABC):
     def combine_targets(self, targets: Sequence[Targets], weights: Tensor) -> Targets:
         """One target of J teachers, with weights (B, J) that sum to 1 for each sample; only if `combinable`."""
         raise NotImplementedError
+
+    def set_scale(self, name: str, scale: Scale, ratio: float) -> None:
+        """Sets `scale` and `ratio`.
+
+        Args:
+            name: of the method, for messages.
+            scale: "published" or "gradient".
+            ratio: positive.
+
+        Raises:
+            InputError: a value that they do not take.
+        """
+        fit_option(f"{name}: scale", scale, Scale)
+        if not 0 < ratio < math.inf:
+            raise InputError(f"{name}: ratio must be positive, not {ratio}")
+        self.scale, self.ratio = scale, ratio
 
     def to_cache(self, output: Output, mask: Tensor | None, network: str) -> Targets:
         """What a cache keeps of a teacher's output; the targets, unless there is a smaller form."""
@@ -199,6 +230,7 @@ class Composed(DistillationMethod):
         methods = self.methods.values()
         self.features = tuple(dict.fromkeys(layer for method in methods for layer in method.features))
         self.needs_mask = any(method.needs_mask for method in methods)
+        self.takes_mask = any(method.takes_mask for method in methods)
 
     @property
     def methods(self) -> dict[str, DistillationMethod]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.errors import InputError
-from segdistill.losses import one_hot
+from segdistill.losses import log_probabilities, one_hot
 from segdistill.models.network import Output
 
 TINY = 1e-6
@@ -42,7 +42,7 @@ def logits_of(output: Output, method: str) -> Tensor:
 
 
 def mask_of(mask: Tensor | None, method: str) -> Tensor:
-    """The reference masks, for a method that needs them.
+    """The reference masks, for a method that needs them; background in rows without one, which training leaves out.
 
     Raises:
         InputError: there are none.
@@ -52,7 +52,52 @@ def mask_of(mask: Tensor | None, method: str) -> Tensor:
     """
     if mask is None:
         raise InputError(f"{method} needs the reference masks of the images")
-    return mask
+    return mask.clamp(min=0)
+
+
+def foreground_of(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Where the foreground is: by the reference mask, and by the prediction in rows without one.
+
+    Args:
+        logits: (B, C, ...).
+        mask: (B, ...) class indices, -1 in rows without a reference; None without any.
+
+    Returns:
+        (B, 1, ...) booleans at the size of the logits.
+
+    >>> logits = torch.tensor([[[-1.0, 2.0]], [[-1.0, 2.0]]])
+    >>> foreground_of(logits, torch.tensor([[1, 0], [-1, -1]])).tolist()
+    [[[True, False]], [[False, True]]]
+    """
+    predicted = log_probabilities(logits).argmax(1, keepdim=True) > 0
+    if mask is None:
+        return predicted
+    known = mask[:, None]
+    if known.shape != predicted.shape:
+        known = F.interpolate(known.float(), predicted.shape[2:], mode="nearest")
+    return torch.where(known < 0, predicted, known > 0)
+
+
+def balanced_weights(foreground: Tensor, size: Sequence[int]) -> Tensor:
+    """Weights of positions with which a sum is the mean of two means: over the foreground, and over the background.
+
+    A coarser position counts for each region by its share of it, so that small structures do not vanish.
+
+    Args:
+        foreground: (B, 1, ...) booleans.
+        size: spatial, of what is summed.
+
+    Returns:
+        (B, n) positive, with the sum 1 in each row; all equal where there is only one region.
+
+    >>> balanced_weights(torch.tensor([[[True, False, False, False]]]), (4,)).tolist()
+    [[0.5, 0.1666666716337204, 0.1666666716337204, 0.1666666716337204]]
+    """
+    regions = torch.cat([foreground, ~foreground], dim=1).float()
+    shares = F.interpolate(regions, tuple(size), mode="area").flatten(2)
+    count = shares.sum(2, keepdim=True)
+    means = shares / count.clamp(min=torch.finfo(shares.dtype).tiny)
+    return means.sum(1) / (count > 0).sum(1)
 
 
 def require_classes(classes: int, method: str) -> None:

@@ -54,6 +54,7 @@ from segdistill.report.page import finish_report
 from segdistill.stats.classification import summarise_classification
 from segdistill.stats.verdict import Verdict
 from segdistill.training.curves import read_curves
+from segdistill.training.gradients import find_imbalance
 from segdistill.training.inference import (
     grad_cam,
     mask_predictor,
@@ -319,7 +320,7 @@ def stage_report(folder: Path, note: str = "") -> StageReport:
             record.steps,
             record.seconds,
             record.equal_time_to,
-            [str(warning) for warning in find_saturation(curves)],
+            [*map(str, find_saturation(curves)), *find_imbalance(curves)],
         ),
         teachers=record.teachers,
         pooled=found.pooled,

@@ -33,6 +33,7 @@ from segdistill.imaging.postprocess import Postprocess
 from segdistill.records import StageRecord, Weights
 from segdistill.training.curves import read_curves
 from segdistill.training.distillation import Distillation
+from segdistill.training.gradients import find_imbalance
 from segdistill.training.loop import WEIGHTS, Progress, fit
 from segdistill.training.saturation import find_saturation
 from segdistill.training.step_time import median_seconds, stepper, teacher_stepper
@@ -75,7 +76,7 @@ def cache_folder(inputs: StageInputs) -> Path:
 
 
 def _wanted(inputs: StageInputs, task: Distillation, train: Views) -> list[Wanted]:
-    shown = _shown(inputs, train)
+    shown, names = _shown(inputs, train), train.names
     cases = train.case_index(np.arange(len(train)))
     wanted = []
     for j, teacher in enumerate(task.live):
@@ -91,6 +92,8 @@ def _wanted(inputs: StageInputs, task: Distillation, train: Views) -> list[Wante
         for name, (_, method) in task.methods.items():
             for term, (_, inner) in weighted_terms(1.0, method).items():
                 facts = known | cache_facts(inner) | _autoencoder(inputs, name, teacher.name)
+                if inner.takes_mask:
+                    facts |= {"without_mask": [names[k] for k in rows.tolist() if not train.has_mask(k)]}
                 wanted.append(Wanted(j, name, term, inner, facts, rows))
     return wanted
 
@@ -288,7 +291,7 @@ def training_summary(folder: Path, curves: list[dict[str, float]]) -> dict[str, 
     summary: dict[str, Any] = {"cases": record and record.train_cases, "epochs": len(curves)}
     if curves:
         summary["seconds"] = sum(row.get("seconds", 0.0) for row in curves)
-        summary["warnings"] = [str(warning) for warning in find_saturation(curves)]
+        summary["warnings"] = [*map(str, find_saturation(curves)), *find_imbalance(curves)]
     if record is not None and record.weights is not None:
         summary |= {"weights_kept": str(record.weights), "equal_time_to": record.equal_time_to}
         best = _weights_kept(curves, record.score, keeps_best=True)
@@ -330,6 +333,8 @@ def _measure(baseline: StageInputs, distilled: StageInputs, fabric: Fabric, prec
         tasks.append((task, own, inputs.recipe.fit_settings(inputs.name)))
     distillation = tasks[1][0]
     assert isinstance(distillation, Distillation)
+    if distillation.gradients is not None:
+        distillation.gradients.is_open = False  # measuring them ends after the first steps
     asking = teacher_stepper(distillation, views, tasks[1][2], tasks[1][1])
     turns = [stepper(task, views, settings, own) for task, own, settings in tasks]
     baseline_step, step, teachers_step = median_seconds([*turns, asking], fabric.device)

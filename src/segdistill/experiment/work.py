@@ -26,6 +26,7 @@ from segdistill.experiment.train import keep_threshold, measure_equal_time, trai
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.records import FilesRecord
 from segdistill.training.curves import read_curves
+from segdistill.training.gradients import find_imbalance, find_set_weights, new_lines
 from segdistill.training.loop import Progress
 from segdistill.training.saturation import new_warnings
 
@@ -93,8 +94,15 @@ def train(run: PreparedRun, name: str, fabric: Fabric) -> Iterator[Event]:
         if progress.validation:
             # the file is read only at the first end of an epoch: an earlier call may have written to it
             rows = [*rows, progress.validation] if rows else read_curves(inputs.folder / "curves.csv")
-            for warning in new_warnings(rows):
-                yield Event(f"warning: stage {name}: {warning}")
+            yield from _curve_events(name, rows)
+
+
+def _curve_events(name: str, rows: list[dict[str, float]]) -> Iterator[Event]:
+    """What the last row of the curves shows for the first time."""
+    for warning in (*new_warnings(rows), *new_lines(find_imbalance, rows)):
+        yield Event(f"warning: stage {name}: {warning}")
+    for line in new_lines(find_set_weights, rows):
+        yield Event(f"stage {name}: {line}")
 
 
 def _expect(inputs: StageInputs, fabric: Fabric) -> Iterator[Event]:

@@ -25,7 +25,10 @@ from segdistill.stats.verdict import HELPS, HURTS, Verdict
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#b8860b", "#7a5195", "#444444")
 _INK, _GREY, _LINE = "#1d2329", "#6b7680", "#b6bec6"
 _OUTCOMES = {HELPS: "#1c9c55", HURTS: "#e0620d"}
-_NO_CURVE = re.compile(r"(epoch|steps?|seconds|time|eta|images(_per_second)?|wait(_share)?|memory_mb|best)$")
+_NO_CURVE = re.compile(
+    r"((gradient|gradient_weight|set_weight)/.*|"
+    r"epoch|steps?|seconds|time|eta|images(_per_second)?|wait(_share)?|memory_mb|best)$"
+)
 _SHARES = {
     "Judged to be a reference": ("discriminators/real", "discriminators/predicted"),
     "Accuracy of discriminators": ("discriminators/accuracy",),

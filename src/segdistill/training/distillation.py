@@ -20,6 +20,7 @@ from segdistill.distillation.base import (
 from segdistill.distillation.layers import declared_layers
 from segdistill.errors import InputError
 from segdistill.models.network import Output
+from segdistill.training.gradients import Gradients
 from segdistill.training.targets import (
     LiveTargets,
     MapTargets,
@@ -149,8 +150,8 @@ class Distillation:
         read_cache: finds the teachers' targets in the batch (distillation/cache/reading.py); None runs the teachers.
 
     Raises:
-        InputError: no teacher, a network without a feature that a method reads (lists its features), or networks of
-            different classes.
+        InputError: no teacher, a network without a feature that a method reads (lists its features), networks of
+            different classes, or a weight set from the gradient of a supervised loss that does not count.
 
     >>> from segdistill.errors import InputError
     >>> Distillation(nn.Identity(), nn.Identity(), [], None, {})
@@ -183,6 +184,9 @@ class Distillation:
         layers = self.features
         if weighting is not None:
             learned, layers = [*learned, weighting], layers + weighting.features
+        self.student, self.gradients = student, make_gradients(methods, hard_weight)
+        if self.gradients is not None:
+            learned = [*learned, self.gradients]
         trainee = Trainee(student, tuple(dict.fromkeys(layers)), learned)
         self.players: dict[str, nn.Module] = {STUDENT: trainee, **self.critics.players}
         if finetune is not None:
@@ -210,15 +214,32 @@ class Distillation:
         targets = self.teacher_targets(batch, rows)
         output = self.players[STUDENT](batch["image"])
         parts = self.hard(output, batch)
-        total = self.hard_weight * parts.pop("loss")
+        total = hard = self.hard_weight * parts.pop("loss")
         weights, shown = self._weights(given, targets, rows, batch["mask"], output)
         if "weighting/penalty" in shown:
             total = total + shown["weighting/penalty"]
         step = _Step(batch, rows, weights, (given > 0).float(), batch)
         parts |= shown
-        for name, weighted, loss in self._soft(step, targets, output):
-            total, parts[name] = total + weighted, loss
+        found = list(self._soft(step, targets, output))
+        factors = self._factors(hard, [(term, weighted) for term, _, weighted, _ in found])
+        for term, name, weighted, loss in found:
+            factor = factors.get(term)
+            total, parts[name] = total + (weighted if factor is None else factor * weighted), loss
         return {"loss": total, **parts}
+
+    def _factors(self, hard: Tensor, weighted: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor | None]:
+        """What each term is multiplied by, after the first steps have measured its gradient."""
+        if self.gradients is None:
+            return {}
+        terms: dict[str, Tensor] = {}
+        for name, loss in weighted:
+            terms[name] = terms[name] + loss if name in terms else loss
+        self.gradients.measure(self.student, hard, terms)
+        return {name: self.gradients.factor(name) for name in terms}
+
+    def columns(self) -> dict[str, float]:
+        """What the first steps measured of the gradients, for the curves."""
+        return {} if self.gradients is None else self.gradients.columns()
 
     def given_weights(self, batch: Batch) -> tuple[Tensor, list[Rows]]:
         """(B, J) weights of the recipe on the batch's device, and each teacher's active rows."""
@@ -263,8 +284,10 @@ class Distillation:
 
     def _soft(
         self, whole: _Step, targets: TeacherTargets, output: Output
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Name, weighted loss and loss (scalars) of every term, and of every teacher where they are not combined."""
+    ) -> Iterator[tuple[str, str, Tensor, Tensor]]:
+        """Every term, and every teacher where they are not combined: the term, its name in the curves, and its weighted
+        loss and loss (scalars).
+        """
         for name, (weight, method) in self.methods.items():
             step, own, theirs = self._targets(whole, targets, output, name, method)
             for part, (strength, term) in weighted_terms(weight, method).items():
@@ -273,7 +296,7 @@ class Distillation:
                 teachers = {j: term_targets(each, part) for j, each in theirs.items()}
                 if self.combine == "predictions" and term.combinable:
                     loss, scale = self._combined(step, term, student, teachers)
-                    yield f"combined/{shown}", strength * step.mean(scale * loss), step.mean(loss)
+                    yield shown, f"combined/{shown}", strength * step.mean(scale * loss), step.mean(loss)
                 else:
                     yield from self._separate(step, term, strength, shown, student, teachers)
 
@@ -320,7 +343,7 @@ class Distillation:
         shown: str,
         student: Targets,
         teachers: dict[int, Targets],
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+    ) -> Iterator[tuple[str, str, Tensor, Tensor]]:
         """As `_soft`, of one term for each teacher."""
         # detached: weights that learn from these losses would learn to prefer the easiest teacher
         weights = step.weights.detach() if term.weighted else step.active
@@ -334,7 +357,7 @@ class Distillation:
             else:
                 loss = empty_loss(term, weights.device)
             weighted = strength * (take(weights[:, j], rows) * loss).sum() / images
-            yield name, weighted, loss.sum() / images
+            yield shown, name, weighted, loss.sum() / images
 
     def _teacher_losses(self, batch: Batch, player: str) -> dict[str, Tensor] | None:
         assert self.finetune is not None
@@ -365,6 +388,34 @@ def _rows_of(output: Output, chosen: Tensor) -> Output:
     logits, label = (None if each is None else each[chosen] for each in (output.logits, output.label))
     features = {name: feature[chosen] for name, feature in output.features.items()}
     return Output(logits, features, tuple(deep[chosen] for deep in output.deep), label)
+
+
+def make_gradients(methods: Methods, hard_weight: float) -> Gradients | None:
+    """What measures the gradients of all terms; None without a supervised loss to compare them with.
+
+    Raises:
+        InputError: a weight is to be set from the supervised loss, which does not count.
+
+    >>> from segdistill.distillation import create_method
+    >>> make_gradients({"kd": (1.0, create_method("soft_prediction", scale="gradient"))}, hard_weight=0.0)
+    Traceback (most recent call last):
+    segdistill.errors.InputError: kd: scale gradient needs the supervised loss, but hard_weight is 0: raise it, ...
+    """
+    terms = {
+        "/".join(filter(None, (name, part))): found
+        for name, (weight, method) in methods.items()
+        for part, found in weighted_terms(weight, method).items()
+        if found[0] > 0
+    }
+    if hard_weight > 0:
+        return Gradients(terms) if terms else None
+    for name, (_, term) in terms.items():
+        if term.scale == "gradient":
+            raise InputError(
+                f"{name}: scale gradient needs the supervised loss, but hard_weight is 0: raise it, or set scale: "
+                "published"
+            )
+    return None
 
 
 def build_learned_parts(

@@ -227,6 +227,7 @@ class Training:
         row = {"epoch": position.epoch + 1.0, "lr": first.optimizer.param_groups[0]["lr"]}
         self.check_weights()
         row |= self._mean_losses(steps)
+        row |= getattr(self.task, "columns", dict)()
         row |= validate(self.task, first.module, validation, settings, self.fabric) if validation else {}
         row |= {"seconds": position.seconds, "wait_share": position.waited / max(position.seconds, 1e-9)}
         for player in self.players:

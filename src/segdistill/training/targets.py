@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segdistill.data.maps import LARGEST
-from segdistill.data.views import MAP
+from segdistill.data.views import MAP, references
 from segdistill.distillation import DistillationMethod, Teacher
 from segdistill.distillation.base import Targets, trained_with_student
 from segdistill.models.network import Output
@@ -49,7 +49,8 @@ class LiveTargets:
         rows: Sequence[Rows],
     ) -> None:
         self.teachers, self.methods, self.batch = teachers, methods, batch
-        self.masks = [take(batch["mask"], own) for own in rows]
+        known = references(batch)
+        self.masks = [take(known, own) for own in rows]
         self.outputs = [
             None if is_empty(own) else teacher(take(batch["image"], own), features)
             for teacher, own in zip(teachers, rows, strict=True)
@@ -97,7 +98,7 @@ class MapTargets:
 
     def targets(self, teacher: int, method: str) -> Targets:
         """Targets of a teacher that has active rows."""
-        mask = take(self.batch["mask"], self.rows[teacher])
+        mask = take(references(self.batch), self.rows[teacher])
         output = Output(self.logits(teacher), {})
         return self.methods[method].targets(output, mask, self.teachers[teacher])
 

@@ -24,7 +24,7 @@ class Task(Protocol):
     The loop replaces the entries of `players` by their distributed wrappers, so `losses` must call the networks
     through this dictionary. The attribute `score` names the validation numbers whose mean selects an epoch
     (`val_dice` without it). Players take their turns on a batch in the order of `players`, or of the attribute
-    `turns`, which lists all their names.
+    `turns`, which lists all their names. A method `columns()` adds numbers to the row of every epoch.
     """
 
     players: dict[str, nn.Module]

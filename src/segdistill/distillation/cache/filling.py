@@ -16,7 +16,7 @@ from filelock import BaseFileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segdistill.data.views import Batch, Views, ahead
+from segdistill.data.views import Batch, Views, ahead, references
 from segdistill.distillation.base import Targets
 from segdistill.distillation.cache.entry import RECORDS, Appender, Layout, try_lock
 from segdistill.distillation.cache.reading import Slot, TargetCache
@@ -48,8 +48,8 @@ class FillOptions:
     workers: int = 0
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images and masks on the device."""
-        image, mask = batch["image"].to(self.device), batch["mask"].to(self.device)
+        """Images and masks on the device; -1 in masks of rows without one."""
+        image, mask = batch["image"].to(self.device), references(batch).to(self.device)
         return image.contiguous(memory_format=torch.channels_last) if self.channels_last else image, mask
 
 
@@ -208,7 +208,8 @@ def _append(
 
 def _views(views: Views, rows: NDArray[np.int64], number: int) -> Batch:
     images, masks = views.arrays(rows, number)
-    return {"image": torch.from_numpy(images), "mask": torch.from_numpy(masks)}
+    shown = torch.tensor([views.has_mask(int(k)) for k in rows])
+    return {"image": torch.from_numpy(images), "mask": torch.from_numpy(masks), "has_mask": shown}
 
 
 @torch.no_grad()

@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from segdistill.distillation.base import (
     STUDENT,
+    Balance,
     Composed,
     DistillationMethod,
     Layers,
+    Scale,
     Targets,
     register_method,
 )
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import logits_of
+from segdistill.distillation.maps import balanced_weights, foreground_of, logits_of
 from segdistill.distillation.projection import fitted, projections
 from segdistill.errors import InputError
 from segdistill.models.network import Output
@@ -27,7 +29,11 @@ Normalise = Literal["channel", "spatial", "none"]
 
 
 def channel_wise_loss(
-    student: Tensor, teacher: Tensor, temperature: float = 1.0, normalise: Normalise = "channel"
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 1.0,
+    normalise: Normalise = "channel",
+    foreground: Tensor | None = None,
 ) -> Tensor:
     """Distance between maps (B, C, ...).
 
@@ -38,6 +44,10 @@ def channel_wise_loss(
         normalise: "channel": softmax over the positions of each channel, KL(teacher || student) summed over
             positions, mean over channels (CWD); "spatial": softmax over the channels of each position,
             mean over positions; "none": the mean squared difference of the values as they are.
+        foreground: (B, 1, ...) booleans; every mean over positions is then the mean of the means over foreground and
+            background. That of "channel" is the one in softmax: a channel is a density
+            r = exp(z / T) / mean exp(z / T), and the divergence the mean of r_T log(r_T / r_S). With equal weights of
+            all positions this is the sum of CWD.
 
     Returns:
         (B,).
@@ -48,12 +58,20 @@ def channel_wise_loss(
     >>> round(channel_wise_loss(flat, peak).item(), 4)
     0.1109
     """
+    weights = None if foreground is None else balanced_weights(foreground, student.shape[2:])
     student, teacher = student.float().flatten(2), teacher.float().flatten(2)
     if normalise == "none":
+        if weights is not None:
+            return ((student - teacher).square().mean(1) * weights).sum(1)
         return (student - teacher).square().mean((1, 2))
     axis = 2 if normalise == "channel" else 1
+    if weights is not None and normalise == "channel":
+        bias = temperature * weights.log()[:, None]
+        student, teacher = student + bias, teacher + bias
     own, theirs = (torch.log_softmax(each / temperature, dim=axis) for each in (student, teacher))
     divergence = (theirs.exp() * (theirs - own)).sum(axis)  # one per channel, or one per position
+    if weights is not None and normalise == "spatial":
+        return (divergence * weights).sum(1) * temperature**2
     return divergence.mean(1) * temperature**2
 
 
@@ -80,6 +98,11 @@ class ChannelWise(DistillationMethod):
         layers: features, see layers.py; None for the logits.
         temperature: 1 is the default of the official options; CIRKD's copy takes 4 for logits.
         normalise: see `channel_wise_loss`.
+        balance: "class" makes every mean over positions the mean of the means over foreground and background of the
+            reference, or, in rows without a mask, of the teacher's prediction.
+        scale: "published" takes the weight of the recipe. "gradient" sets it over the first 50 steps, so that the
+            gradient of the term is `ratio` times the supervised one's, and then keeps it.
+        ratio: of the gradients.
 
     >>> method = ChannelWise()
     >>> targets = method.targets(Output(torch.rand(2, 2, 4, 4), {}))
@@ -87,16 +110,22 @@ class ChannelWise(DistillationMethod):
     [0.0, 0.0]
     """
 
-    loss_options = ("temperature", "normalise")
+    loss_options = ("temperature", "normalise", "scale", "ratio")
 
     def __init__(
         self,
         layers: str | Sequence[str] | None = None,
         temperature: float = 1.0,
         normalise: Normalise = "channel",
+        balance: Balance = "none",
+        scale: Scale = "published",
+        ratio: float = 0.5,
     ) -> None:
         super().__init__()
         fit_option("channel_wise: normalise", normalise, Normalise)
+        fit_option("channel_wise: balance", balance, Balance)
+        self.set_scale("channel_wise", scale, ratio)
+        self.takes_mask = balance == "class"
         if temperature <= 0:
             raise InputError(f"channel_wise: temperature must be positive, not {temperature}")
         self.features = parse_layers("channel_wise", layers) if layers else ()
@@ -109,10 +138,13 @@ class ChannelWise(DistillationMethod):
         self.projections = projections("channel_wise", self.features, student, teachers)
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Logits or features (B, C, ...) as they are."""
-        if not self.features:
-            return {"logits": logits_of(output, "channel_wise").float()}
-        return {layer: output.features[layer].float() for layer in self.features}
+        """Logits or features (B, C, ...) as they are, and the foreground (B, 1, ...) where balanced."""
+        maps = {layer: output.features[layer].float() for layer in self.features}
+        if not maps:
+            maps = {"logits": logits_of(output, "channel_wise").float()}
+        if not self.takes_mask:
+            return maps
+        return maps | {"foreground": foreground_of(logits_of(output, "channel_wise"), mask)}
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) sum over layers."""
@@ -120,7 +152,10 @@ class ChannelWise(DistillationMethod):
             (fitted(self.projections, network, layer, student[layer], teacher[layer]), teacher[layer])
             for layer in self.features
         ] or [same_logits(student["logits"], teacher["logits"])]
-        losses = [channel_wise_loss(*pair, self.temperature, self.normalise) for pair in pairs]
+        losses = [
+            channel_wise_loss(*pair, self.temperature, self.normalise, teacher.get("foreground"))
+            for pair in pairs
+        ]
         return sum(losses[1:], losses[0])
 
 
@@ -132,7 +167,10 @@ class CWD(Composed):
         logits: weight of the logits' term, 3 in the paper.
         features: weight of the features' term, 50 in the paper; 0 for none.
         layers: of the features' term; the original takes the last map before the head.
-        temperature, normalise: see `ChannelWise`.
+        temperature, normalise, balance: see `ChannelWise`.
+        scale: see `ChannelWise`. "gradient" sets the weight of each term: of `logits` and `features` only whether they
+            are above 0 counts.
+        ratio: of the gradients, for each term.
 
     >>> CWD(features=50.0).weights
     {'logits': 3.0, 'features': 50.0}
@@ -145,11 +183,13 @@ class CWD(Composed):
         layers: str | Sequence[str] = ("decoder",),
         temperature: float = 1.0,
         normalise: Normalise = "channel",
+        balance: Balance = "none",
+        scale: Scale = "published",
+        ratio: float = 0.5,
     ) -> None:
-        super().__init__(
-            "cwd",
-            {
-                "logits": (logits, ChannelWise(None, temperature, normalise)),
-                "features": (features, ChannelWise(layers, temperature, normalise)),
-            },
-        )
+        def term(of: str | Sequence[str] | None) -> ChannelWise:
+            return ChannelWise(of, temperature, normalise, balance, scale, ratio)
+
+        if scale == "gradient":
+            logits, features = (1.0 if weight > 0 else weight for weight in (logits, features))
+        super().__init__("cwd", {"logits": (logits, term(None)), "features": (features, term(layers))})

@@ -9,8 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Targets, register_method
-from segdistill.distillation.maps import logits_of
+from segdistill.distillation.base import (
+    STUDENT,
+    Balance,
+    DistillationMethod,
+    Scale,
+    Targets,
+    register_method,
+)
+from segdistill.distillation.maps import balanced_weights, foreground_of, logits_of
 from segdistill.errors import InputError
 from segdistill.losses import log_probabilities
 from segdistill.models.network import Output
@@ -20,7 +27,11 @@ Direction = Literal["teacher_student", "student_teacher"]
 
 
 def soft_prediction_loss(
-    student: Tensor, teacher: Tensor, temperature: float = 1.0, direction: Direction = "teacher_student"
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 1.0,
+    direction: Direction = "teacher_student",
+    foreground: Tensor | None = None,
 ) -> Tensor:
     """Kullback-Leibler divergence between soft predictions: sum over classes, mean over positions, times T^2.
 
@@ -29,6 +40,8 @@ def soft_prediction_loss(
         teacher: (B, C, ...) log-probabilities at temperature T.
         temperature: T, only for the factor T^2, which keeps gradients comparable across temperatures.
         direction: KL(teacher || student) (LightBTSeg Eq. 8 and 9, Hinton), or KL(student || teacher).
+        foreground: (B, 1, ...) booleans; the mean over positions is then the mean of the means over foreground and
+            background.
 
     Returns:
         (B,) in nats.
@@ -39,7 +52,19 @@ def soft_prediction_loss(
     """
     first, second = (teacher, student) if direction == "teacher_student" else (student, teacher)
     divergence = (first.exp() * (first - second)).sum(1)
-    return divergence.flatten(1).mean(1) * temperature**2
+    return mean_over_positions(divergence, foreground) * temperature**2
+
+
+def mean_over_positions(values: Tensor, foreground: Tensor | None = None) -> Tensor:
+    """(B,) mean of values (B, ...) over positions, or the mean of the means over foreground and background.
+
+    >>> errors = torch.tensor([[4.0, 1.0, 1.0, 1.0]])
+    >>> mean_over_positions(errors), mean_over_positions(errors, torch.tensor([[[True, False, False, False]]]))
+    (tensor([1.7500]), tensor([2.5000]))
+    """
+    if foreground is None:
+        return values.flatten(1).mean(1)
+    return (values.flatten(1) * balanced_weights(foreground, values.shape[1:])).sum(1)
 
 
 class _Soft(DistillationMethod):
@@ -57,7 +82,11 @@ class _Soft(DistillationMethod):
         """Log of sum_j w_j p_j, with weights (B, J) that sum to 1 (AMTD, section on adaptive weights)."""
         together = torch.stack([each["log_probability"] for each in targets], dim=1)
         share = weights.to(together).log().reshape(*weights.shape, *[1] * (together.ndim - 2))
-        return {"log_probability": torch.logsumexp(together + share, dim=1)}
+        combined = {"log_probability": torch.logsumexp(together + share, dim=1)}
+        if "foreground" in targets[0]:  # that of the reference, or what the majority predicts
+            votes = torch.stack([each["foreground"] for each in targets], dim=1) * share.exp()
+            combined["foreground"] = votes.sum(1) > 0.5
+        return combined
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) divergence.
@@ -70,7 +99,7 @@ class _Soft(DistillationMethod):
             raise InputError(
                 f"{self.name}: the student has {own.shape[1]} classes, its teacher {theirs.shape[1]}: make them equal"
             )
-        return soft_prediction_loss(own, theirs, self.temperature, self.direction)
+        return soft_prediction_loss(own, theirs, self.temperature, self.direction, teacher.get("foreground"))
 
 
 @register_method("soft_prediction")
@@ -81,6 +110,12 @@ class SoftPrediction(_Soft):
         temperature: T; AMTD's code base and the usual collections of methods take 4, LightBTSeg names none.
         direction: AMTD's Eq. 2 prints KL(student || teacher), "student_teacher"; nearly all code, that of AMTD's
             experiments included, has KL(teacher || student), the default.
+        balance: "none" is the mean over positions, of which far background is nearly all. "class" is the mean of two
+            means: over the foreground and over the background of the reference, or, in rows without a mask, of the
+            teacher's prediction.
+        scale: "published" takes the weight of the recipe. "gradient" sets it over the first 50 steps, so that the
+            gradient of the term is `ratio` times the supervised one's, and then keeps it.
+        ratio: of the gradients.
 
     >>> method = SoftPrediction(temperature=4.0)
     >>> targets = method.targets(Output(logits=torch.zeros(2, 2, 4, 4), features={}))
@@ -91,9 +126,31 @@ class SoftPrediction(_Soft):
     name = "soft_prediction"
     cache_form = "soft_prediction"
 
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        direction: Direction = "teacher_student",
+        balance: Balance = "none",
+        scale: Scale = "published",
+        ratio: float = 0.5,
+    ) -> None:
+        super().__init__(temperature, direction)
+        fit_option(f"{self.name}: balance", balance, Balance)
+        self.set_scale(self.name, scale, ratio)
+        self.takes_mask = balance == "class"
+        if self.takes_mask:
+            self.cache_form = "soft_prediction and foreground"
+
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Log-probabilities (B, C, ...) at the temperature."""
-        return {"log_probability": log_probabilities(logits_of(output, self.name), self.temperature)}
+        """Log-probabilities (B, C, ...) at the temperature, and the foreground (B, 1, ...) where balanced."""
+        logits = logits_of(output, self.name)
+        return {
+            "log_probability": log_probabilities(logits, self.temperature),
+            **self._foreground(logits, mask),
+        }
+
+    def _foreground(self, logits: Tensor, mask: Tensor | None) -> Targets:
+        return {"foreground": foreground_of(logits, mask)} if self.takes_mask else {}
 
     def to_cache(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Of two classes the log-odds (B, 1, ...), of more the log-probabilities, at temperature 1.
@@ -101,17 +158,22 @@ class SoftPrediction(_Soft):
         These determine the prediction at every temperature, in half the numbers. Rounding the log-odds changes each
         probability by a small relative error, however small it is.
         """
-        known = log_probabilities(logits_of(output, self.name))
+        logits = logits_of(output, self.name)
+        known, foreground = log_probabilities(logits), self._foreground(logits, mask)
         if known.shape[1] > 2:
-            return {"log_probability": known}
-        return {"log_odds": known[:, 1:] - known[:, :1]}
+            return {"log_probability": known, **foreground}
+        return {"log_odds": known[:, 1:] - known[:, :1], **foreground}
 
     def from_cache(self, cached: Targets) -> Targets:
         """Log-probabilities (B, C, ...) at the temperature."""
+        rest = {"foreground": cached["foreground"]} if self.takes_mask else {}
         if "log_probability" in cached:
-            return {"log_probability": F.log_softmax(cached["log_probability"] / self.temperature, dim=1)}
+            return {
+                "log_probability": F.log_softmax(cached["log_probability"] / self.temperature, dim=1),
+                **rest,
+            }
         odds = cached["log_odds"] / self.temperature
-        return {"log_probability": torch.cat([F.logsigmoid(-odds), F.logsigmoid(odds)], dim=1)}
+        return {"log_probability": torch.cat([F.logsigmoid(-odds), F.logsigmoid(odds)], dim=1), **rest}
 
 
 @register_method("soft_label")
