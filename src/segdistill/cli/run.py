@@ -44,6 +44,15 @@ def run(
         list[str] | None,
         typer.Option("--cluster-option", help="key=value for the jobs, such as partition=gpu or mem_gb=16"),
     ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            help="quick, normal or patient: choose teachers and steps from the data (as --set effort=...)"
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="stop (exit code 5) where distillation is unlikely to help")
+    ] = False,
     plugins: Plugins = None,
     as_json: AsJson = False,
     more: Annotated[
@@ -62,7 +71,12 @@ def run(
         recipe,
         data=data,
         out=out,
-        set=[*(changes or []), *(more or [])],
+        set=[
+            *([f"effort={effort}"] if effort else []),
+            *(["strict=true"] if strict else []),
+            *(changes or []),
+            *(more or []),
+        ],
         stages=names(stages) or None,
         device=device,
         devices=devices,

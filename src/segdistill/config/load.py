@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from segdistill.config.effort import DataFacts, stages_of
 from segdistill.config.folds import expand_folds
 from segdistill.config.matrix import expand_matrix, expand_seeds
-from segdistill.config.schema import Recipe, RecipeFile, merge, parse_recipe
+from segdistill.config.schema import DataRecipe, Recipe, RecipeFile, merge, parse_data, parse_recipe
 from segdistill.errors import InputError
 from segdistill.plugins import load_plugins
 from segdistill.registry import near_names, nearest
@@ -86,13 +87,16 @@ def bundled_recipes() -> dict[str, str]:
 
 
 def load_recipe(
-    source: str | Path | Mapping[str, Any], changes: Sequence[str] | Mapping[str, Any] = ()
+    source: str | Path | Mapping[str, Any],
+    changes: Sequence[str] | Mapping[str, Any] = (),
+    facts: Callable[[DataRecipe], DataFacts] | None = None,
 ) -> Recipe:
     """Reads a recipe and runs its plugins: call it only for a recipe that the user wants to run.
 
     Args:
         source: a bundled name such as "lightbtseg/cpu", a path that ends in .yaml, or the content of a recipe.
         changes: dotted key, or short name of SHORTCUTS -> value; or "key=value" each, where the value is YAML.
+        facts: finds what decides the stages of a recipe with `effort`; by default all images have masks.
 
     Raises:
         InputError: no such recipe, not YAML, an unknown key, a wrong type, or a plugin that fails.
@@ -109,8 +113,11 @@ def load_recipe(
         else _resolve(name, Path(), ())
     )
     given = changes if isinstance(changes, Mapping) else parse_changes(changes)
+    content = _with_effort(content, given, facts, name)
     for key, value in given.items():
         content = _apply(content, key, value)
+    for key in ("effort", "outside"):
+        content.pop(key, None)
     content = _in_folder(Path(), _with_size_of_patches(content, given))
     load_plugins(_plugins(content, name))
     try:
@@ -118,6 +125,32 @@ def load_recipe(
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     return parse_recipe(content, name)
+
+
+def _with_effort(
+    content: dict[str, Any],
+    changes: Mapping[str, Any],
+    facts: Callable[[DataRecipe], DataFacts] | None,
+    name: str,
+) -> dict[str, Any]:
+    """The content with the stages that its effort chooses; they replace its own."""
+    effort, outside = (changes.get(key, content.get(key)) for key in ("effort", "outside"))
+    if effort is None:
+        if teacher is not None and isinstance(teacher, dict):
+            raise InputError(
+                f"{name}: teacher belongs to effort: set effort=normal, or add it to a stage's teachers"
+            )
+        return content
+    for key, value in changes.items():
+        if SHORTCUTS.get(key, key).partition(".")[0] == "data":
+            content = _apply(content, key, value)
+    data = content.get("data") or {}
+    found = DataFacts() if facts is None else facts(parse_data(data, name))
+    built = stages_of(str(effort), found, outside)
+    if any(SHORTCUTS.get(key, key) == "fit.epochs" for key in changes):
+        built.pop("fit")
+    fit = merge(content.get("fit") or {}, built.pop("fit", {}))
+    return content | built | {"fit": fit}
 
 
 def _plugins(content: dict[str, Any], name: str) -> list[str]:

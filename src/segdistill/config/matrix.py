@@ -98,10 +98,10 @@ def expand_seeds(content: dict[str, Any]) -> dict[str, Any]:
 
     A stage needs those of its own seed. The time of another stage is measured with the first seed, so that all seeds
     take the same number of steps. Of a matrix only the variants are repeated. `export` means the first seed, `run` and
-    `evaluation.robustness` mean all of them.
+    `evaluation.robustness` mean all of them. A stage's own seed S makes it another training: its seeds are SEED + 1000 S.
 
     Raises:
-        InputError: `seeds` is no list of different whole numbers, a stage has a seed of its own, or names clash.
+        InputError: `seeds` is no list of different whole numbers, or names clash.
 
     >>> stages = {"big": {"model": {}}, "kd": {"teachers": {"big": None}}}
     >>> expand_seeds({"stages": stages, "seeds": [0, 1], "export": "kd"})
@@ -149,12 +149,14 @@ def _is_one(name: object, stages: dict[str, Any]) -> bool:
 def _seeded(stage: Any, name: str, seed: int, first: int, repeated: dict[str, Any]) -> Any:
     if not isinstance(stage, dict):
         return stage  # the schema refuses it
-    if stage.get("seed") is not None:
-        raise InputError(f"stages.{name}.seed: the recipe's seeds set it: remove one of them")
+    own_seed = stage.get("seed")
+    if own_seed is not None and type(own_seed) is not int:
+        raise InputError(f"stages.{name}.seed: give a whole number, not {own_seed!r}")
     own = map_stages(stage, lambda other: f"{other}@{seed}" if other in repeated else other)
     if _is_one(stage.get("equal_time_to"), repeated):
         own["equal_time_to"] = f"{stage['equal_time_to']}@{first}"
-    return own | {"variant": stage.get("variant") or name, "seed": seed}
+    # several networks of one kind differ from each other, and from every other seed
+    return own | {"variant": stage.get("variant") or name, "seed": seed + 1000 * (own_seed or 0)}
 
 
 def map_stages(stage: dict[str, Any], new: Callable[[str], str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from segdistill.config.effort import Effort
 from segdistill.errors import InputError
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.masks import mask_values
@@ -665,6 +666,8 @@ class Recipe(Strict):
     """Stage that becomes the model file."""
     evaluation: EvaluationRecipe = EvaluationRecipe()
     """How stages are measured on the test cases."""
+    plan: bool = False
+    """Time a few steps of every network first, and tell how long the run will take."""
     strict: bool = False
     """Stop before a student that distillation is unlikely to help (exit code 5)."""
     folds: int | None = Field(default=None, ge=2)
@@ -859,6 +862,10 @@ class RecipeFile(Recipe):
     """Train every stage once per seed; stages are then called NAME@SEED."""
     matrix: MatrixRecipe | None = None
     """Compare ways of training students."""
+    effort: Effort | None = None
+    """Choose the stages from the data: quick, normal or patient (config/effort.py)."""
+    outside: dict[str, Any] | None = None
+    """With `effort`: a teacher from elsewhere that joins the ensemble, as an entry of `teachers` states it."""
 
 
 _MAPS = {"stages": "name", "students": "name", "variants": "name", "teachers": "stage", "methods": "method"}
@@ -914,6 +921,21 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{source}: {_first_line(error)}") from error
+
+
+def parse_data(content: object, source: str) -> DataRecipe:
+    """The checked part on data of a recipe.
+
+    Raises:
+        InputError: as `parse_recipe`.
+
+    >>> parse_data({"size": 64}, "r.yaml").height_width
+    (64, 64)
+    """
+    try:
+        return DataRecipe.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{source}: data.{_first_line(error, DataRecipe)}") from error
 
 
 def parse_matrix(content: object) -> MatrixRecipe:

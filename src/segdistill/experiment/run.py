@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from segdistill.data.levels import levels_note, with_intensity
 from segdistill.data.store import prepare_store
 from segdistill.data.table import write_cases
 from segdistill.errors import CasesFailed, InputError, memory_error
-from segdistill.experiment.cases import absolute, load_cases, removing_phantoms_on_error
+from segdistill.experiment.cases import absolute, find_facts, load_cases, removing_phantoms_on_error
 from segdistill.experiment.check import check_parts, recipe_warnings, require_cases
 from segdistill.experiment.cluster import on_cluster
 from segdistill.experiment.environment import ENVIRONMENT, environment
@@ -34,6 +35,7 @@ from segdistill.experiment.folds import run_folds
 from segdistill.experiment.inputs import TEACHERS_FILE, precision_of, write_teachers
 from segdistill.experiment.jobs import Fold, Jobs, require_importable, side_by_side
 from segdistill.experiment.machine import Machine, is_first_process, make_fabric, together
+from segdistill.experiment.plan import plan_run
 from segdistill.experiment.result import REPORT, RunResult
 from segdistill.experiment.stage import load_stage
 from segdistill.experiment.stage_evaluation import report_run, stated
@@ -142,9 +144,9 @@ def run(
     failed = ""
     with use_installed(True):
         load_plugins(plugins)
-        loaded = load_recipe(recipe, changes)
-        folder = Path("runs") / loaded.name if out is None else Path(out)
         source = None if data is None else Path(data)
+        loaded = load_recipe(recipe, changes, partial(find_facts, source=source))
+        folder = Path("runs") / loaded.name if out is None else Path(out)
         if not _has_all_parts(loaded):
             load_installed()
     names = list(loaded.stages) if stages in ("all", ["all"]) else list(stages) if stages else None
@@ -270,6 +272,7 @@ def _run(
             fabric.launch()
             fabric.barrier()
             _write_facts(run, fabric)
+            yield from _plan(run, chosen, fabric)
         failed = yield from train_all(recipe, chosen, lambda name: train(run, name, fabric), machine)
         yield from _end(run, chosen, fabric, failed)
 
@@ -313,6 +316,9 @@ def _side_by_side(
                 _write_facts(run, fabric)
                 prepared[place] = run, fabric
                 folds.append(Fold(run, chosen, label))
+            first, fabric = next(iter(prepared.values()))
+            if jobs.on_this_machine:
+                yield from _plan(first, chosen, fabric, jobs.count, len(folds))
             failed.update((yield from side_by_side(folds, jobs, machine)))
 
         def end(
@@ -378,6 +384,18 @@ def _require_unchanged(known: FilesRecord, files: dict[str, str]) -> None:
             f"files of the data that have changed since this run began: {len(changed)}: {shown}: restore them and run "
             "the same command again, or train on them as they are now in a new folder with --out"
         )
+
+
+def _plan(
+    run: PreparedRun, chosen: list[str], fabric: Fabric, jobs: int | None = 1, folds: int = 1
+) -> Iterator[Event]:
+    """Tells what will be done and how long it takes, where the recipe wants that."""
+    if not run.recipe.plan:
+        return
+    count = jobs or 1
+    threads = None if count == 1 else max(1, (os.cpu_count() or 1) // count)
+    for line in plan_run(run, chosen, fabric, count, threads).lines():
+        yield Event(line + (f" in each of {folds} folds" if folds > 1 else ""))
 
 
 def _write_facts(run: PreparedRun, fabric: Fabric) -> None:

@@ -1,0 +1,124 @@
+"""`effort` of a recipe: stages that are chosen from the data, instead of being written out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segdistill.errors import InputError
+from segdistill.registry import near_names
+
+Effort = Literal["quick", "normal", "patient"]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What decides the choice.
+
+    Attributes:
+        without_mask: whether some training images have no mask.
+        imagenet: whether ImageNet weights are installed (the extra `pretrained`).
+    """
+
+    without_mask: bool = False
+    imagenet: bool = False
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Steps of every training, and the teachers: how many of the student's kind and of the other, folds, seeds."""
+
+    steps: int
+    own: int
+    other: int
+    folds: int
+    seeds: tuple[int, ...]
+
+
+_LEVELS: dict[str, _Level] = {
+    "quick": _Level(800, 1, 1, 2, ()),
+    "normal": _Level(3000, 3, 2, 3, ()),
+    "patient": _Level(5000, 3, 2, 5, (0, 1, 2)),
+}
+OWN, OTHER = "own", "teacher"
+
+
+def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The parts of a recipe that the effort decides: fit, stages, seeds.
+
+    The teacher is an ensemble of unlike networks: of the student's own kind, and of another kind that starts from
+    ImageNet where its weights are installed. Where some images have no mask, the teachers learn from all masks, half of
+    each batch of the student has masks, and the teachers teach the rest. Where all have one, each teacher is several,
+    each without a fold, so that no case is taught by a network that has seen it.
+
+    Args:
+        effort: quick, normal or patient.
+        facts: of the data.
+        outside: a teacher from elsewhere, as an entry of `teachers` states it; it joins the ensemble.
+
+    Raises:
+        InputError: an unknown effort.
+
+    >>> few = stages_of("quick", DataFacts(without_mask=True))
+    >>> list(few["stages"]), few["stages"]["student"]["teachers"]["ensemble"]["ensemble"]
+    (['baseline', 'teacher', 'student'], [{'stage': 'baseline', 'flips': True}, {'stage': 'teacher', 'flips': True}])
+    >>> list(stages_of("quick", DataFacts())["stages"])
+    ['baseline', 'own', 'teacher', 'student']
+    """
+    if effort not in _LEVELS:
+        raise InputError(f"effort is {effort!r}: {near_names(str(effort), _LEVELS)}")
+    level = _LEVELS[effort]
+    student = {"name": "simplified_unet"}
+    loss = {"name": "cross_entropy_dice"}
+    other = (
+        {"name": "unet_efficientnet_lite", "pretrained": "imagenet"}
+        if facts.imagenet
+        else {"name": "resnet_attention_unet", "depth": 18}
+    )
+    stages: dict[str, Any] = {
+        "baseline": {
+            "about": "the student's network at as many steps, without teachers",
+            "model": student,
+            "loss": loss,
+            "role": "baseline",
+        }
+    }
+    members = []
+    shared = facts.without_mask  # the baseline is one of the teachers: what they teach, it has not seen
+    for kind, model, count in ((OWN, student, level.own - shared), (OTHER, other, level.other)):
+        for number in range(1, count + 1):
+            name = kind if number == 1 else f"{kind}_{number}"
+            stages[name] = {"about": _ABOUT[kind], "model": model, "loss": loss, "role": "teacher"}
+            stages[name] |= {} if number == 1 and kind == OTHER else {"seed": number}
+            stages[name] |= {} if facts.without_mask else {"out_of_fold": level.folds}
+            members.append(name)
+    ensemble: list[dict[str, Any]] = [
+        {"stage": name, "flips": True} for name in (["baseline"] if shared else []) + members
+    ]
+    if teacher is not None:
+        ensemble.append(
+            teacher | {"weight": float(len(ensemble))}
+        )  # it weighs as much as all that are trained here
+    stages["student"] = {
+        "about": "learns from masks, and from an ensemble of unlike networks",
+        "task": "distillation",
+        "model": student,
+        "loss": loss,
+        "role": "student",
+        "targets": "case",
+        "taught_cases": "without_mask" if facts.without_mask else "all",
+        "teachers": {"ensemble": {"ensemble": ensemble}},
+        "methods": {"soft_mask": {}},
+        "fit": {"masks_share": 0.5} if facts.without_mask else {},
+    }
+    built: dict[str, Any] = {
+        "plan": True,
+        "fit": {"steps": level.steps},
+        "stages": stages,
+        "run": [],
+        "export": "student",
+    }
+    return built | ({"seeds": list(level.seeds)} if level.seeds else {})
+
+
+_ABOUT = {OWN: "a further network of the student's kind", OTHER: "a network of another kind"}

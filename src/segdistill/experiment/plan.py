@@ -1,0 +1,123 @@
+"""What a run will do and how long it will take, told before it begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+
+from segdistill.data.views import Views, batch_indices
+from segdistill.experiment.build import start_network
+from segdistill.experiment.inputs import StageInputs
+from segdistill.experiment.stage import read_stage
+from segdistill.experiment.work import PreparedRun
+from segdistill.losses import create_loss
+from segdistill.training.step_time import median_seconds, stepper
+from segdistill.training.task import Supervised
+
+ROUNDS, WARM_UP = 4, 2
+TARGETS_BY_CASE = 1.05
+"""What a step costs more with stored predictions (docs/results/)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        with_mask, without_mask: training cases.
+        stages: those that are not finished, each with its steps and its estimated seconds.
+        megabytes: of weights, training states and the prepared store.
+        jobs: how many stages are trained at once.
+    """
+
+    with_mask: int
+    without_mask: int
+    stages: dict[str, tuple[int, float]]
+    megabytes: float
+    jobs: int = 1
+
+    @property
+    def minutes(self) -> float:
+        """Of all trainings, side by side where several run at once; the longest sets the least.
+
+        >>> Plan(1, 0, {"a": (10, 60.0), "b": (10, 60.0)}, 1.0, jobs=2).minutes
+        1.0
+        """
+        seconds = [own for _, own in self.stages.values()]
+        return max(sum(seconds) / max(1, min(self.jobs, len(seconds))), max(seconds, default=0.0)) / 60
+
+    def lines(self) -> Iterator[str]:
+        """The plan in words."""
+        bare = f", {self.without_mask} without" if self.without_mask else ""
+        yield f"plan: {self.with_mask} training cases with a mask{bare}"
+        for name, (steps, seconds) in self.stages.items():
+            yield f"plan: stage {name}: {steps} steps of {1000 * seconds / steps:.0f} ms: {seconds / 60:.1f} minutes"
+        side = f", {self.jobs} stages at once" if self.jobs > 1 else ""
+        yield f"plan: about {math.ceil(self.minutes)} minutes of training{side}, and {self.megabytes:.0f} MB of disk"
+
+
+def plan_run(
+    run: PreparedRun, chosen: Sequence[str], fabric: Fabric, jobs: int = 1, threads: int | None = None
+) -> Plan:
+    """Times a few steps of every kind of network that is still to be trained.
+
+    Args:
+        run: prepared.
+        chosen: its stages.
+        fabric: launched.
+        jobs: how many stages are trained at once.
+        threads: of each of them; None for those of this process.
+
+    Raises:
+        InputError: a network cannot be built.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        stages, timed, megabytes = {}, dict[str, tuple[float, float]](), 0.0
+        for name in chosen:
+            inputs = run.inputs(name)
+            record = read_stage(inputs.folder)
+            if record is not None and record.is_finished:
+                continue
+            key = f"{inputs.stage.model.model_dump_json()} {inputs.settings.batch_size} {inputs.settings.augment}"
+            if key not in timed:
+                timed[key] = _time(inputs, run, fabric, name)
+            seconds, size = timed[key]
+            steps = _steps(inputs)
+            factor = TARGETS_BY_CASE if inputs.stage.task == "distillation" else 1.0
+            stages[name] = (steps, factor * steps * seconds)
+            megabytes += 4 * size  # weights, and two moments of the optimiser beside them while it trains
+    finally:
+        torch.set_num_threads(before)
+    train = {case.id: case.has_reference for name in chosen for case in run.inputs(name).of("train")}
+    height, width = run.store.size
+    megabytes += len(run.store) * height * width * 2 / 1e6
+    masks = sum(train.values())
+    return Plan(masks, len(train) - masks, stages, megabytes, jobs)
+
+
+def _views(inputs: StageInputs) -> Views:
+    ids = [case.id for case in inputs.of("train")]
+    return Views(inputs.store, ids, inputs.preprocess, inputs.settings.augment, inputs.views_seed)
+
+
+def _steps(inputs: StageInputs) -> int:
+    settings = inputs.settings
+    count = len(batch_indices(len(_views(inputs)), settings.batch_size, 0, 0))
+    return settings.length(math.ceil(count / settings.accumulate))[1]
+
+
+def _time(inputs: StageInputs, run: PreparedRun, fabric: Fabric, name: str) -> tuple[float, float]:
+    """Seconds of a step of a stage's network on masks alone, and its megabytes."""
+    precision = run.precision(name, fabric.device)
+    own = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
+    network = start_network(inputs)
+    task = Supervised(network, create_loss("cross_entropy_dice"))
+    turn = stepper(task, _views(inputs), inputs.settings, own)
+    (seconds,) = median_seconds([turn], fabric.device, ROUNDS, WARM_UP)
+    return seconds, sum(p.numel() for p in network.parameters()) * 4 / 1e6
