@@ -95,9 +95,9 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
     ensemble: list[dict[str, Any]] = [
         {"stage": name, "flips": True} for name in (["baseline"] if shared else []) + members
     ]
-    if teacher is not None:
+    if outside is not None:
         ensemble.append(
-            teacher | {"weight": float(len(ensemble))}
+            outside | {"weight": float(len(ensemble))}
         )  # it weighs as much as all that are trained here
     stages["student"] = {
         "about": "learns from masks, and from an ensemble of unlike networks",
