@@ -67,11 +67,11 @@ def expectation(facts: GuardFacts) -> GuardRecord:
         answer = "unlikely"
         helps.append("images without masks (data.unlabelled)")
         helps.append("a teacher from elsewhere, or one that starts from ImageNet")
-    elif brings_news and facts.difference is not None and (mean > 0 or facts.teachers > 1):
+    elif brings_news and mean is not None and (mean > 0 or facts.teachers > 1):
         answer = "likely"
     if answer != "likely" and facts.teachers == 1:
         helps.append("several unlike teachers as an ensemble")
-    if facts.difference is None:
+    if facts.difference is None or facts.difference.mean is None:
         helps.append("validation cases, on which teachers and baseline can be compared")
     return GuardRecord(
         answer=answer,
@@ -84,10 +84,10 @@ def expectation(facts: GuardFacts) -> GuardRecord:
     )
 
 
-def _numbers(difference: Interval | None) -> tuple[float, float, float]:
-    """Mean and limits of a difference; where one is not known, what supports no claim."""
+def _numbers(difference: Interval | None) -> tuple[float | None, float, float]:
+    """Mean and limits of a difference; limits that are not known support no claim."""
     if difference is None or difference.mean is None:
-        return 0.0, -math.inf, math.inf
+        return None, -math.inf, math.inf
     low, high = difference.low, difference.high
     return difference.mean, -math.inf if low is None else low, math.inf if high is None else high
 

@@ -1,0 +1,82 @@
+"""Stages that are chosen from the data."""
+
+from __future__ import annotations
+
+import pytest
+
+from segdistill.config.effort import DataFacts
+from segdistill.config.load import load_recipe
+from segdistill.config.schema import DataRecipe
+from segdistill.errors import InputError
+
+
+@pytest.mark.parametrize("effort", ["quick", "normal", "patient"])
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("imagenet", [False, True])
+def test_teachers_are_unlike_and_never_teach_what_they_have_seen(
+    effort: str, bare: bool, imagenet: bool
+) -> None:
+    recipe = load_recipe("distill", {"effort": effort}, lambda _: DataFacts(bare, imagenet))
+    students = [stage for stage in recipe.stages.values() if stage.role == "student"]
+    assert len(students) == (3 if effort == "patient" else 1)
+    for student in students:
+        members = student.teachers["ensemble"].ensemble
+        networks = {recipe.stages[member.stage].model.name for member in members}
+        assert len(networks) == 2
+        assert ("unet_efficientnet_lite" in networks) == imagenet
+        assert all(member.flips for member in members)
+        if bare:
+            assert student.taught_cases == "without_mask"
+            assert student.fit["masks_share"] == 0.5
+        else:
+            assert all(member.out_of_fold for member in members)
+        seeds = {
+            (recipe.stages[m.stage].model.name, recipe.seed_of(m.stage), m.stage.split("-fold")[0])
+            for m in members
+        }
+        assert len({seed[:2] for seed in seeds}) == len(seeds)  # no two are the same training
+    assert recipe.plan
+    assert {recipe.stages[name].role for name in recipe.stages} >= {"teacher", "student", "baseline"}
+
+
+def test_facts_are_looked_up_in_the_data_that_the_call_names() -> None:
+    seen: list[DataRecipe] = []
+
+    def facts(data: DataRecipe) -> DataFacts:
+        seen.append(data)
+        return DataFacts()
+
+    load_recipe("distill", {"effort": "quick", "size": 64, "data.unlabelled": "more"}, facts)
+    assert (seen[0].size, seen[0].unlabelled) == (64, "more")
+    load_recipe("distill", {"size": 64}, facts)
+    assert len(seen) == 1  # without effort nothing is looked up
+
+
+def test_the_calls_own_changes_come_last() -> None:
+    recipe = load_recipe("distill", {"effort": "quick", "stages.student.model.name": "unet", "fit.steps": 7})
+    assert recipe.stages["student"].model.name == "unet"
+    assert recipe.fit.steps == 7
+    by_epochs = load_recipe("distill", {"effort": "quick", "epochs": 3})
+    assert (by_epochs.fit.steps, by_epochs.fit.epochs) == (None, 3)
+
+
+def test_a_teacher_from_elsewhere_joins_the_ensemble() -> None:
+    recipe = load_recipe(
+        "distill", {"effort": "quick", "outside": {"predictions": "there", "trained_on": "all"}}
+    )
+    members = recipe.stages["student"].teachers["ensemble"].ensemble
+    assert members[-1].predictions == "there" or str(members[-1].predictions).endswith("/there")
+    assert members[-1].weight == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"effort": "qick"}, "effort is 'qick': did you mean 'quick'"),
+        ({"outside": {"onnx": "a.onnx"}}, "outside belongs to effort"),
+        ({"effort": "quick", "outside": "a.onnx"}, "outside: give what a teacher states"),
+    ],
+)
+def test_bad_values_are_one_line(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_recipe("distill", changes)
