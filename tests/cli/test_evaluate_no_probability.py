@@ -41,8 +41,8 @@ def test_the_case_fails(tmp_path: Path) -> None:
     model = overflowing(tmp_path / "m.onnx")
     found = evaluate(model, table, out=tmp_path / "out")
     assert [row["case"] for row in found.metrics] == ["dark"]
-    assert "is not finite" in found.record.failed["bright"]
+    assert "is NaN or infinite" in found.record.failed["bright"]
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["failed"]["bright"]
     table.write_text("\n".join(["id,image,masks", case(tmp_path, "bright", 255)]))
-    with pytest.raises(InputError, match=r"no case could be evaluated: .*is not finite"):
+    with pytest.raises(InputError, match=r"no case could be evaluated: .*is NaN or infinite"):
         evaluate(model, table)

@@ -280,7 +280,8 @@ def bad_model(tmp_path: Path, value: float, name: str = "bad.onnx") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("value", "reason"), [(np.nan, "is not finite"), (np.inf, "is not finite"), (5.0, "lie between 0 and 1")]
+    ("value", "reason"),
+    [(np.nan, "is NaN or infinite"), (np.inf, "is NaN or infinite"), (5.0, "lie between 0 and 1")],
 )
 def test_what_is_no_probability_is_an_error_of_the_image(tmp_path: Path, value: float, reason: str) -> None:
     image, out = picture(tmp_path / "a.png"), tmp_path / "out"

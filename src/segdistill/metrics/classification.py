@@ -216,7 +216,9 @@ def read_classification_csv(path: str | Path) -> tuple[list[str], list[Classifie
         try:
             rows = [
                 Classified(
-                    *(cell_text(row[name]) for name in _TEXT[:3]),
+                    cell_text(row["case"]),
+                    cell_text(row["group"]),
+                    cell_text(row["label"]),
                     tuple(float(row[_PREFIX + name]) for name in classes),
                     {name: float(row[name]) for name in LOCATION if row[name]},
                 )

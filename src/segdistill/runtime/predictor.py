@@ -223,11 +223,11 @@ def require_probability(values: NDArray[np.float32], what: str) -> NDArray[np.fl
     """The values, within [0, 1]; `TOLERANCE` outside of it is allowed.
 
     Raises:
-        InputError: a value is not finite, or not a probability: that is no result, and not "nothing found" either.
+        InputError: a value is NaN, infinite, or not a probability: that is no result, and not "nothing found" either.
 
     >>> require_probability(np.array([0.5, np.nan], np.float32), "the mask")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    segdistill.errors.InputError: the network's output for the mask is not finite in 1 of 2 values: ...
+    segdistill.errors.InputError: the network's output for the mask is NaN or infinite in 1 of 2 values: ...
     """
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if low >= 0 and high <= 1:
@@ -235,7 +235,7 @@ def require_probability(values: NDArray[np.float32], what: str) -> NDArray[np.fl
     wrong = int(values.size - np.count_nonzero(np.isfinite(values)))
     if wrong:
         raise InputError(
-            f"the network's output for {what} is not finite in {wrong} of {values.size} values: the weights are "
+            f"the network's output for {what} is NaN or infinite in {wrong} of {values.size} values: the weights are "
             "damaged, or the network overflows on this image"
         )
     if low < -TOLERANCE or high > 1 + TOLERANCE:

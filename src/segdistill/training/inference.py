@@ -87,7 +87,7 @@ def scored_predictor(
 ) -> Callable[[Picture], Scored]:
     """As `mask_predictor`, with the probability of foreground (H, W) beside the mask, for AUC and rmse_map.
 
-    The predictor raises InputError where the network's output is not finite.
+    The predictor raises InputError where the network's output holds NaN or infinite values.
     """
     probability = Probability(network).eval().to(device)
 
