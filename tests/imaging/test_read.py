@@ -295,3 +295,20 @@ def test_busi_as_published(data_root: Path) -> None:
         with Image.open(path) as image:
             assert np.array_equal(read_picture(path).pixels, np.asarray(image.convert("L")))
             assert image_size(path) == (image.height, image.width)
+
+
+def test_checksums_of_a_png_are_compared(tmp_path: Path) -> None:
+    path, kept = tmp_path / "a.png", []
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30), dtype=np.uint8)).save(path)
+    whole = path.read_bytes()
+    begin = whole.index(b"IDAT") + 4
+    for place in range(begin, len(whole) - 12, 7):  # pixels and their checksum
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with contextlib.suppress(UnreadableImage):
+            kept.append(read_picture(path))
+    assert not kept
+    path.write_bytes(whole[:-12])
+    with pytest.raises(UnreadableImage, match="is cut off"):
+        read_picture(path)
+    path.write_bytes(whole + b"behind the end")
+    assert read_picture(path).pixels.shape == (20, 30)

@@ -246,8 +246,6 @@ def _why(error: Exception, kind: str) -> str:
 
 def _open(file: IO[bytes], kind: str, max_pixels: int, whole: bool = True) -> Image.Image:
     """The image of a file; `whole` False: only its header is wanted."""
-    if kind == "PNG" and whole:
-        _check_png(file)
     if kind == "TIFF":
         from PIL import TiffImagePlugin  # noqa: F401  (registers the format; Pillow does so only for a few)
     try:
@@ -260,6 +258,10 @@ def _open(file: IO[bytes], kind: str, max_pixels: int, whole: bool = True) -> Im
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
         raise UnreadableImage(f"holds {frames} frames: save each one as a file of its own")
+    if kind == "PNG" and whole:
+        position = file.tell()
+        _check_png(file)
+        file.seek(position)
     return image
 
 
@@ -285,7 +287,6 @@ def _check_png(file: IO[bytes]) -> None:
             raise UnreadableImage("is cut off: restore the file")
         if int.from_bytes(stated, "big") != found:
             raise UnreadableImage("holds damaged data, a checksum is wrong: restore the file")
-    file.seek(0)
 
 
 def _tiff_kind(file: IO[bytes]) -> str:
