@@ -13,6 +13,8 @@ from segdistill.data.case import Case, select
 from segdistill.data.splits import in_folds, keep_locations
 from segdistill.errors import InputError
 
+MOST_FOLDS = 1000
+
 
 def expand_folds(content: dict[str, Any]) -> dict[str, Any]:
     """A recipe's content in which every stage with `out_of_fold: K` has become K stages, each without one fold.
@@ -36,9 +38,9 @@ def expand_folds(content: dict[str, Any]) -> dict[str, Any]:
         count = stage.get("out_of_fold") if isinstance(stage, dict) else None
         if count is None or isinstance(count, dict):  # a dictionary is one fold already
             continue
-        if type(count) is not int or count < 2:
+        if type(count) is not int or not 2 <= count <= MOST_FOLDS:
             raise InputError(
-                f"stages.{name}.out_of_fold: {count!r} is no number of folds: use 2 or more, such as 5"
+                f"stages.{name}.out_of_fold: {count!r} is no number of folds: use 2 to {MOST_FOLDS}, such as 5"
             )
         names[name] = [fold_name(name, fold) for fold in range(1, count + 1)]
     expanded: dict[str, Any] = {}

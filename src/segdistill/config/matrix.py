@@ -115,7 +115,11 @@ def expand_seeds(content: dict[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in content.items() if key != "seeds"}
     if seeds is None or not isinstance(stages, dict):
         return rest
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+    if (
+        not isinstance(seeds, list)
+        or not seeds
+        or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
+    ):
         raise InputError(f"seeds: give a list of whole numbers such as [0, 1, 2], not {seeds!r}")
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds: {seeds} has a number twice: give each once")

@@ -29,14 +29,17 @@ from segdistill.training.settings import AdversarialSettings, FitSettings, Joint
 Role = Literal["teacher", "student", "baseline", "comparator"]
 """What a stage is to the others: `Recipe` finds it where the recipe does not state it."""
 
-SMALLEST_SIDE = 8
+SMALLEST_SIDE, LARGEST_SIDE = 8, 16384
+LARGEST_SEED = 2**32 - 1
 AUTOENCODER = "feature_autoencoder"
 
 
 class Strict(BaseModel):
     """A part of a recipe: unknown keys and wrong types are refused, and it never changes."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class WithOptions(BaseModel):
@@ -67,11 +70,11 @@ class SplitRecipe(Strict):
     """Share of the cases that is tested."""
     val: float = Field(default=0.15, ge=0, lt=1)
     """Share of the cases for validation; 0 for none."""
-    folds: int = Field(default=5, ge=2)
+    folds: int = Field(default=5, ge=2, le=1000)
     """Number of folds of `k_fold`."""
     fold: int = Field(default=1, ge=1)
     """The fold, or the group of `leave_one_out`, that is tested."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Another seed gives another split."""
     counts: dict[str, int] | None = None
     """Label: number of its test cases; for the method `counts`."""
@@ -88,9 +91,9 @@ class SplitRecipe(Strict):
 class PatchRecipe(Strict):
     """A picture is cut into `count` x `count` overlapping patches instead of being resized."""
 
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=1000)
     """Patches along each side of a picture."""
-    size: int = Field(ge=SMALLEST_SIDE)
+    size: int = Field(ge=SMALLEST_SIDE, le=LARGEST_SIDE)
     """Side of a patch in pixels."""
 
 
@@ -109,7 +112,7 @@ class DataRecipe(Strict):
     """Side, or [height, width], of the network's images in pixels."""
     colour: Literal["grey", "rgb"] = "grey"
     """How pictures are read."""
-    channels: int = Field(default=3, ge=1)
+    channels: int = Field(default=3, ge=1, le=1024)
     """Channels of the network's images."""
     unlabelled: str | None = None
     """Folder or case table of further images without masks, for training only; relative to the recipe's file."""
@@ -117,7 +120,7 @@ class DataRecipe(Strict):
     """Labels of the images that are trained and validated on; all by default."""
     split: SplitRecipe = SplitRecipe()
     """How the cases are divided."""
-    phantoms: int = Field(default=120, ge=1)
+    phantoms: int = Field(default=120, ge=1, le=100_000)
     """Number of synthetic pictures that the dataset `phantom` draws."""
     sites: list[str] | None = Field(default=None, min_length=1)
     """Use the cases of these sites only."""
@@ -134,7 +137,7 @@ class DataRecipe(Strict):
     Components of fewer than 3 pixels are left out, and evaluation takes the masks as they are."""
     locations: float = Field(default=1.0, ge=0, le=1)
     """Share of the training cases that keep their mask or box; labels stay."""
-    locations_seed: int = 0
+    locations_seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Another seed keeps the masks and boxes of other cases."""
     foreground: list[int | str] | None = None
     """Values of the mask files that are foreground: grey levels, indices of a palette, or colours ('#ff0000'); all
@@ -180,9 +183,9 @@ class DataRecipe(Strict):
     @classmethod
     def _is_size(cls, value: object) -> object:
         sides = value if isinstance(value, list) and len(value) == 2 else [value]
-        if not all(type(side) is int and side >= SMALLEST_SIDE for side in sides):
+        if not all(type(side) is int and SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
             raise ValueError(
-                f"give a side or [height, width] in pixels, at least {SMALLEST_SIDE}, not {value!r}"
+                f"give a side or [height, width] in pixels, from {SMALLEST_SIDE} to {LARGEST_SIDE}, not {value!r}"
             )
         return value
 
@@ -387,7 +390,7 @@ class FoldRecipe(Strict):
 
     fold: int = Field(ge=1)
     """The fold."""
-    folds: int = Field(ge=2)
+    folds: int = Field(ge=2, le=1000)
     """Number of folds."""
 
     @model_validator(mode="after")
@@ -471,7 +474,7 @@ class StageRecipe(Strict):
     agreement (mean Dice) of the members of an ensemble; with `targets: case`."""
     sites: list[str] | None = Field(default=None, min_length=1)
     """Sites whose cases it trains and validates on; it is tested on all of them."""
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
     """Seed of the first weights and of the views, instead of the recipe's."""
     variant: str | None = None
     """Its name without the seed; written by `seeds` and `matrix`."""
@@ -652,7 +655,7 @@ class Recipe(Strict):
     """Name of the recipe, and of the folder of its runs."""
     about: str = ""
     """One or two sentences for lists and reports."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Seed of the first weights, the views and their order."""
     data: DataRecipe = DataRecipe()
     """Which cases, at which size."""
@@ -670,7 +673,7 @@ class Recipe(Strict):
     """Time a few steps of every network first, and tell how long the run will take."""
     strict: bool = False
     """Stop before a student that distillation is unlikely to help (exit code 5)."""
-    folds: int | None = Field(default=None, ge=2)
+    folds: int | None = Field(default=None, ge=2, le=1000)
     """Number of folds of a cross-validation, which uses only `val` and `seed` of data.split."""
     only_folds: list[int] = Field(default_factory=list)
     """The folds of the cross-validation to run, from 1; empty for all."""
@@ -968,9 +971,17 @@ def _first_line(error: ValidationError, top: type[BaseModel] = Recipe) -> str:
         known = _fields_at(first["loc"][:-1], top)
         message = "unknown key" + (f": {near_names(str(first['loc'][-1]), known)}" if known else "")
     elif first["type"] not in ("value_error", "missing", "too_short"):
-        message += f", not {first['input']!r}"
+        message += f", not {first['input']!r}{_how_to_write(first['type'], first['input'])}"
     more = len(errors) - 1
     return (f"{place}: " if place else "") + message + (f" (and {more} more)" if more else "")
+
+
+def _how_to_write(kind: str, value: object) -> str:
+    """How to write a text or a list that YAML has taken for something else; "" where that is not the fault."""
+    if kind not in ("string_type", "list_type") or isinstance(value, dict | list):
+        return ""
+    text = {"True": "yes", "False": "no", "None": "null"}.get(str(value), str(value))
+    return f": write it in quotes, '{text}'" if kind == "string_type" else f": write a list, ['{text}']"
 
 
 def _fields_at(place: tuple[int | str, ...], top: type[BaseModel]) -> list[str]:

@@ -16,7 +16,7 @@ from segdistill.experiment.results import (
     FOLDS_FILE,
     evaluations,
     fold_folder,
-    read_json,
+    read_folds,
     read_recipe,
     run_summary,
     variants_table,
@@ -97,7 +97,7 @@ class RunResult:
         Raises:
             InputError: a record is damaged or of a newer version.
         """
-        folds = read_json(self.folder / FOLDS_FILE).get("finished", [])
+        folds = read_folds(self.folder).get("finished", [])
         runs = {f"fold-{fold}/": fold_folder(self.folder, fold) for fold in folds} or {"": self.folder}
         return {
             f"{prefix}{name}": (record, evaluation)

@@ -13,6 +13,7 @@ import yaml
 from segdistill.records import Cost, DamagedRecord, EvaluationRecord, Interval, RunRecord
 
 FOLDS_FILE = "folds.json"
+_MOST_FOLDS = 1000
 _AGAIN = "restore it, or delete it and run the recipe again"
 NO_LESION = "no test case with a lesion"
 
@@ -63,6 +64,40 @@ def read_recipe(run: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def read_folds(run: Path) -> dict[str, Any]:
+    """The content of folds.json of a cross-validation; empty when it is absent.
+
+    Raises:
+        InputError: it is damaged.
+
+    >>> read_folds(Path("nowhere"))
+    {}
+    """
+    path = run / FOLDS_FILE
+    content = read_json(path)
+    finished, stages = content.get("finished", []), content.get("stages", {})
+    numbers = [content.get("folds", 0), *(finished if isinstance(finished, list) else [None])]
+    is_sound = (
+        isinstance(content.get("recipe", ""), str)
+        and all(type(number) is int and 0 <= number <= _MOST_FOLDS for number in numbers)
+        and isinstance(stages, dict)
+        and all(isinstance(stage, dict) and _is_summary(stage.get("summary")) for stage in stages.values())
+    )
+    if not is_sound:
+        raise DamagedRecord(f"{path} is damaged (a key is missing or of another type): {_AGAIN}")
+    return content
+
+
+def _is_summary(groups: object) -> bool:
+    """Whether it has the form of `report.folds.over_folds`, as far as a line on the Dice needs it."""
+    if not isinstance(groups, dict) or not all(isinstance(group, dict) for group in groups.values()):
+        return False
+    dice = groups.get("all", {}).get("dice", {})
+    if not isinstance(dice, dict) or not isinstance(dice.get("folds", []), list | dict):
+        return False
+    return all(isinstance(dice.get(name), int | float | None) for name in ("mean", "sd", "n"))
+
+
 def fold_folder(folder: Path, fold: int) -> Path:
     """Where a fold of a cross-validation lies, counted from 1.
 
@@ -107,7 +142,7 @@ def run_summary(run: Path) -> dict[str, Any]:
 
 def _fold_summary(run: Path) -> dict[str, Any]:
     """The same of a cross-validation: mean and standard deviation over its folds."""
-    facts = read_json(run / FOLDS_FILE)
+    facts = read_folds(run)
     count = facts.get("folds", 0)
     for stage in facts.get("stages", {}).values():
         dice = stage["summary"].get("all", {}).get("dice", {})

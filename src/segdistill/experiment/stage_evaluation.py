@@ -47,7 +47,14 @@ from segdistill.metrics.classification import (
 from segdistill.metrics.overlap import dice, iou
 from segdistill.metrics.robustness import STRENGTHS
 from segdistill.models.complexity import complexity
-from segdistill.records import Classification, Cost, EvaluationRecord, RunRecord, StageRecord
+from segdistill.records import (
+    Classification,
+    Cost,
+    DamagedRecord,
+    EvaluationRecord,
+    RunRecord,
+    StageRecord,
+)
 from segdistill.report.data import DataReport, PlannedStage, Report, StageReport, TrainingReport
 from segdistill.report.model_card import write_model_card
 from segdistill.report.page import finish_report
@@ -241,6 +248,10 @@ def evaluate_stage(
     Raises:
         InputError: no such stage, or a case cannot be read.
     """
+    try:
+        EvaluationRecord.read(folder)
+    except DamagedRecord as error:
+        yield Event(f"warning: {error}: {folder.name} is evaluated again")
     known = standing_evaluation(folder, cases, evaluation)
     if known is not None:
         if timed and known.cost.ms is None:

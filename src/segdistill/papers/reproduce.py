@@ -12,7 +12,7 @@ from typing import Any
 from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.errors import InputError
-from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_json, read_recipe
+from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_folds, read_recipe
 from segdistill.papers.tables import PaperPart, PaperRow, read_paper
 from segdistill.records import EvaluationRecord, RunRecord
 
@@ -125,7 +125,7 @@ class _Run:
             if isinstance(size, str)
             else "x".join(map(str, size if isinstance(size, list) else [size] * 2))
         )
-        record = RunRecord.find(self.parts[0])
+        record = RunRecord.read(self.parts[0])
         data = self.data.get("dataset") or (record.data if record is not None else "data unknown")
         folds = f", {len(self.parts)} folds" if len(self.parts) > 1 else ""
         return f"{self.recipe} ({sides}) on {data}{folds}"
@@ -174,13 +174,13 @@ def _find_runs(folder: Path) -> list[_Run]:
     found: dict[Path, _Run] = {}
     folds: set[Path] = set()
     for path in folder.glob(f"**/{FOLDS_FILE}"):
-        facts = read_json(path)
+        facts = read_folds(path.parent)
         own = [fold_folder(path.parent, fold) for fold in range(1, facts.get("folds", 0) + 1)]
         if parts := tuple(part for part in own if (part / RunRecord.FILE).exists()):
             found[path.parent] = _Run(path.parent, facts.get("recipe", ""), parts)
         folds |= set(own)
     for path in folder.glob(f"**/{RunRecord.FILE}"):
-        record = RunRecord.find(path.parent)
+        record = RunRecord.read(path.parent)
         if path.parent not in folds and record is not None:
             found[path.parent] = _Run(path.parent, record.recipe, (path.parent,))
     return [found[place] for place in sorted(found)]
@@ -282,8 +282,8 @@ def _measured(run: _Run | None, row: PaperRow, metric: str) -> list[float]:
 def _evaluations(run: Path, row: PaperRow, stages: list[str]) -> list[EvaluationRecord | None]:
     """The evaluations of a row's stage: of each seed that was evaluated, or of another dataset with `external`."""
     if row.external:
-        return [EvaluationRecord.find(run / "external" / row.external)]
-    found = [EvaluationRecord.find(run / "stages" / name) for name in stages]
+        return [EvaluationRecord.read(run / "external" / row.external)]
+    found = [EvaluationRecord.read(run / "stages" / name) for name in stages]
     return [one for one in found if one is not None] or [None]
 
 

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class OptimizerSettings(_Settings):
@@ -64,15 +66,15 @@ class FitSettings(_Settings):
     8
     """
 
-    epochs: int = Field(default=40, ge=1)
+    epochs: int = Field(default=40, ge=1, le=1_000_000)
     """Passes over the training cases."""
-    steps: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Optimiser steps instead of `epochs`; the last pass may end early."""
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=8, ge=1, le=65_536)
     """Images per forward pass, over all devices."""
     masks_share: float | None = Field(default=None, gt=0, lt=1)
     """Share of each batch that has a mask, where only some cases have one; by default as they come."""
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=65_536)
     """Batches per optimiser step."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """The optimiser."""
@@ -89,13 +91,13 @@ class FitSettings(_Settings):
     select: Literal["auto", "best", "last"] = "auto"
     """Keep the weights of the `best` epoch by validation score, or of the `last`; `auto` keeps the last where the
     schedule ends at a rate of zero. Without validation cases the last are kept."""
-    views: int | None = Field(default=None, ge=1)
+    views: int | None = Field(default=None, ge=1, le=1_000_000)
     """Number of different augmentations of a case; a new one per epoch by default."""
     augment: str = "light"
     """Augmentation: `none`, `light`, `lightbtseg`, `usseg`, `amtd`, `lanet`, `lanet_crop` or `vessel`."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     """Seconds between checkpoints; every epoch also ends with one."""
-    workers: int | None = Field(default=None, ge=0)
+    workers: int | None = Field(default=None, ge=0, le=256)
     """Threads that prepare batches; by default the cores that the network leaves free."""
 
     @property
@@ -157,7 +159,7 @@ class AdversarialSettings(_Settings):
     """Stages with a Dice loss, from the finest on; all by default."""
     adv_stages: int | None = Field(default=None, ge=0)
     """Stages with a discriminator, from the finest on; all by default, 0 for none."""
-    width: int = Field(default=64, ge=1)
+    width: int = Field(default=64, ge=1, le=65_536)
     """Channels of a discriminator's first convolution."""
 
     @model_validator(mode="after")
