@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -414,3 +415,53 @@ def test_jobs_of_submitit(tmp_path: Path) -> None:
     assert "stage student: 5/5" in answer.err
     assert weights(two) == weights(one)
     assert not list(two.glob(f"{JOBS}*"))
+
+
+SLURM = {
+    "sbatch": """
+for last; do :; done
+cat "$last" >> "$STAND_IN/submitted"
+export SLURM_JOB_ID=$$ SLURM_JOB_NUM_NODES=1 SLURM_NTASKS=1 SLURM_NODEID=0 SLURM_PROCID=0 SLURM_LOCALID=0
+sh "$last" > /dev/null 2>&1 &
+echo "Submitted batch job $$"
+""",
+    "srun": """
+while [ "${1#--}" != "$1" ]; do
+  case "$1" in --output|--error) shift 2;; *) shift;; esac
+done
+exec "$@"
+""",
+    "sacct": "echo 'JobID|State|NodeList'",
+    "scancel": "exit 0",
+}
+"""Scripts in place of Slurm's commands: a job is a process."""
+
+
+@pytest.mark.slow
+def test_jobs_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    for name, script in SLURM.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("STAND_IN", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    path, folder = write_recipe(tmp_path, fit=SHORT), tmp_path / "runs" / "tiny"
+    words = ("--cluster", "slurm", "--cluster-option", "partition=small", "--cluster-option", "mem_gb=2")
+    answer = process("run", path, "--device", "cpu", "--out", folder, *words)
+    assert answer.code == 0, answer.err
+    told = ("phantom:", "preparing", "2 stages", "stage", "evaluating", "writing", "exporting", "done:")
+    assert [line for line in answer.err.splitlines() if not line.startswith(told)] == []
+    assert "stage student: submitted as job " in answer.err
+    assert list(weights(folder)) == [f"stages/{name}/{WEIGHTS}" for name in ("student", "teacher")]
+    submitted = (tmp_path / "submitted").read_text()
+    for line in ("--partition=small", "--mem=2GB", "--time=1440"):
+        assert submitted.count(f"#SBATCH {line}\n") == 2
+
+
+def test_where_slurm_is_not(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    if shutil.which("srun"):
+        pytest.skip("here it is")
+    answer = segdistill("run", "demo", "--out", tmp_path / "r", "--cluster", "slurm")
+    assert answer.code == 2
+    assert answer.line.startswith("no Slurm here (RuntimeError: Could not detect")
