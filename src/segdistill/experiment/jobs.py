@@ -107,9 +107,13 @@ class Process:
         if self._process.poll() is None:
             return False
         self._reader.join(STOP_SECONDS)
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError, AttributeError):
-                pipe.close()  # type: ignore[union-attr]
+        pipes = (
+            [self._process.stdin] if self._reader.is_alive() else [self._process.stdin, self._process.stdout]
+        )
+        for pipe in pipes:
+            with suppress(OSError):
+                assert pipe is not None
+                pipe.close()
         return True
 
     def outcome(self) -> Outcome | None:
@@ -316,7 +320,7 @@ class _Board:
             yield self.event(unit, f"its process {worker.loss()}: it is started again")
             self.waiting = {unit: set(), **self.waiting}
         elif outcome is None:
-            why = f"its process {worker.loss()}, {TRIES} times: is the memory too little for so many --jobs?"
+            why = f"its process {worker.loss()}, {TRIES} times: use fewer --jobs if memory ran out"
             self.fail(unit, why)
             yield self.event(unit, f"failed: {why}")
         elif outcome.is_done:
