@@ -136,9 +136,9 @@ def _with_effort(
     """The content with the stages that its effort chooses; they replace its own."""
     effort, outside = (changes.get(key, content.get(key)) for key in ("effort", "outside"))
     if effort is None:
-        if teacher is not None and isinstance(teacher, dict):
+        if outside is not None:
             raise InputError(
-                f"{name}: teacher belongs to effort: set effort=normal, or add it to a stage's teachers"
+                f"{name}: outside belongs to effort: set effort=normal, or add it to a stage's teachers"
             )
         return content
     for key, value in changes.items():
