@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,17 @@ PREPROCESS = Preprocess(size=(24, 32))
 
 def left_behind(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")] if folder.exists() else []
+
+
+def test_another_process_gets_the_files_and_not_their_content(
+    phantom_cases: list[Case], tmp_path: Path
+) -> None:
+    store = prepare_store(phantom_cases, PREPROCESS, tmp_path)
+    packed = pickle.dumps(store)
+    assert len(packed) < 1000
+    again = pickle.loads(packed)
+    assert again.ids == store.ids
+    assert np.array_equal(again.image(3), store.image(3))
 
 
 def test_rows_are_what_preprocessing_makes(phantom_cases: list[Case], tmp_path: Path) -> None:

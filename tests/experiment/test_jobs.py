@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,13 +28,14 @@ from segdistill.experiment.jobs import Fold, Jobs, require_importable, side_by_s
 from segdistill.experiment.machine import Machine
 from segdistill.experiment.work import PreparedRun
 from segdistill.experiment.worker import Job, Outcome
-from segdistill.records import EvaluationRecord
+from segdistill.records import EvaluationRecord, FilesRecord
 from segdistill.training.checkpoint import TrainingStopped
 from segdistill.training.loop import STATE, WEIGHTS
 from tests.experiment.tiny import RECIPE, command, process, segdistill, snapshot, surroundings, write_recipe
 
 TEACHER, STUDENT = RECIPE["stages"]["teacher"], RECIPE["stages"]["student"]
 BASELINE = {"model": STUDENT["model"]}
+OTHER = {"model": {"name": "simplified_unet", "widths": [2, 2, 4]}}
 SHORT = RECIPE["fit"] | {"epochs": 1}
 PLUGIN = """
 from segdistill import register_network
@@ -96,7 +98,9 @@ def play(
     """Plays a run; `end` gives the outcome of a job that is started for the time `number`."""
     recipe = load_recipe(RECIPE | {"stages": stages, "export": None})
     cases = LoadedCases("none", [], [], [], "")
-    prepared = PreparedRun(recipe, cases, cast(Store, None), recipe.data.preprocess(), folder)
+    prepared = PreparedRun(
+        recipe, cases, FilesRecord(), "", cast(Store, None), recipe.data.preprocess(), folder
+    )
     found, workers = Played(), list[Planned]()
 
     def start(job: Job) -> Planned:
@@ -133,15 +137,27 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 def test_longest_chains_first_and_nothing_before_what_it_needs(tmp_path: Path) -> None:
-    stages = {"baseline": BASELINE, "teacher": TEACHER, "student": STUDENT, "other": BASELINE}
+    stages = {"other": OTHER, "teacher": TEACHER, "student": STUDENT, "last": OTHER}
     found = play(tmp_path, stages, 2)
-    assert found.started == ["teacher", "baseline", "student", "other"]
+    assert found.started == ["teacher", "other", "student", "last"]
     assert found.beside == [set(), {"teacher"}, set(), {"student"}]
     assert found.told[0].startswith("4 stages in processes of their own, at most 2 at once, ")
     assert "stage student: look 1" in found.told
     found = play(tmp_path, stages, None)
-    assert found.started == ["teacher", "baseline", "other", "student"]
-    assert found.beside == [set(), {"teacher"}, {"teacher", "baseline"}, set()]
+    assert found.started == ["teacher", "other", "last", "student"]
+    assert found.beside == [set(), {"teacher"}, {"teacher", "other"}, set()]
+
+
+def test_a_student_waits_for_its_baseline_whether_that_fails_or_not(tmp_path: Path) -> None:
+    seeds = {f"baseline@{seed}": BASELINE | {"seed": seed} for seed in (0, 1)}
+    stages = {"teacher": TEACHER, "student": STUDENT, "other": OTHER, **seeds}
+    assert play(tmp_path, stages, 1).started == ["teacher", "baseline@0", "student", "other", "baseline@1"]
+    found = play(tmp_path, stages, 1, lambda job, _: None if job.stage == "baseline@0" else Outcome())
+    assert found.started == ["teacher", *3 * ["baseline@0"], "student", "other", "baseline@1"]
+    assert list(found.failed) == ["baseline@0"]
+    continued = stages | {"baseline@0": BASELINE | {"starts_from": "student"}}  # then it cannot wait
+    assert play(tmp_path, continued, 1).started[:2] == ["teacher", "other"]
+    assert set(play(tmp_path, continued, 2).started) == set(continued)
 
 
 def test_equal_time_is_measured_alone_and_once_for_all_seeds(tmp_path: Path) -> None:
@@ -414,3 +430,53 @@ def test_jobs_of_submitit(tmp_path: Path) -> None:
     assert "stage student: 5/5" in answer.err
     assert weights(two) == weights(one)
     assert not list(two.glob(f"{JOBS}*"))
+
+
+SLURM = {
+    "sbatch": """
+for last; do :; done
+cat "$last" >> "$STAND_IN/submitted"
+export SLURM_JOB_ID=$$ SLURM_JOB_NUM_NODES=1 SLURM_NTASKS=1 SLURM_NODEID=0 SLURM_PROCID=0 SLURM_LOCALID=0
+sh "$last" > /dev/null 2>&1 &
+echo "Submitted batch job $$"
+""",
+    "srun": """
+while [ "${1#--}" != "$1" ]; do
+  case "$1" in --output|--error) shift 2;; *) shift;; esac
+done
+exec "$@"
+""",
+    "sacct": "echo 'JobID|State|NodeList'",
+    "scancel": "exit 0",
+}
+"""Scripts in place of Slurm's commands: a job is a process."""
+
+
+@pytest.mark.slow
+def test_jobs_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    for name, script in SLURM.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("STAND_IN", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    path, folder = write_recipe(tmp_path, fit=SHORT), tmp_path / "runs" / "tiny"
+    words = ("--cluster", "slurm", "--cluster-option", "partition=small", "--cluster-option", "mem_gb=2")
+    answer = process("run", path, "--device", "cpu", "--out", folder, *words)
+    assert answer.code == 0, answer.err
+    told = ("phantom:", "preparing", "2 stages", "stage", "evaluating", "writing", "exporting", "done:")
+    assert [line for line in answer.err.splitlines() if not line.startswith(told)] == []
+    assert "stage student: submitted as job " in answer.err
+    assert list(weights(folder)) == [f"stages/{name}/{WEIGHTS}" for name in ("student", "teacher")]
+    submitted = (tmp_path / "submitted").read_text()
+    for line in ("--partition=small", "--mem=2GB", "--time=1440"):
+        assert submitted.count(f"#SBATCH {line}\n") == 2
+
+
+def test_where_slurm_is_not(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    if shutil.which("srun"):
+        pytest.skip("here it is")
+    answer = segdistill("run", "demo", "--out", tmp_path / "r", "--cluster", "slurm")
+    assert answer.code == 2
+    assert answer.line.startswith("no Slurm here (RuntimeError: Could not detect")

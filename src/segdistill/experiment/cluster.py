@@ -19,8 +19,8 @@ from segdistill.experiment.jobs import Jobs
 from segdistill.experiment.worker import Job, Outcome, from_line, interrupt, to_line, work
 
 CLUSTERS = ("slurm", "local")
-DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60}
-"""submitit's own default is five minutes."""
+DEFAULTS: dict[str, Any] = {"name": "segdistill", "timeout_min": 24 * 60}
+"""submitit's own time limit is five minutes."""
 SECONDS_BETWEEN = 5.0
 TIMEOUTS = 100
 """A job that reaches its time limit is queued again so often; it continues from its last checkpoint."""

@@ -107,9 +107,13 @@ class Process:
         if self._process.poll() is None:
             return False
         self._reader.join(STOP_SECONDS)
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError, AttributeError):
-                pipe.close()  # type: ignore[union-attr]
+        pipes = (
+            [self._process.stdin] if self._reader.is_alive() else [self._process.stdin, self._process.stdout]
+        )
+        for pipe in pipes:
+            with suppress(OSError):
+                assert pipe is not None
+                pipe.close()
         return True
 
     def outcome(self) -> Outcome | None:
@@ -219,6 +223,8 @@ class _Board:
     """Name of the folders of this call: a job of an earlier one that is still queued does not find its own."""
     waiting: dict[_Unit, set[_Unit]]
     """Unit -> those that must be done before it; longest chains first."""
+    after: dict[_Unit, set[_Unit]]
+    """Unit -> those that had better have ended before it, done or failed."""
     running: dict[_Unit, Worker] = field(default_factory=dict)
     tries: dict[_Unit, int] = field(default_factory=dict)
     failed: dict[Path, dict[str, str]] = field(default_factory=dict)
@@ -228,9 +234,11 @@ class _Board:
 
     def fail(self, unit: _Unit, why: str) -> None:
         self.failed.setdefault(unit.folder, {})[unit.stage] = why
+        for earlier in self.after.values():
+            earlier.discard(unit)
 
     def done(self, unit: _Unit) -> None:
-        for needed in self.waiting.values():
+        for needed in (*self.waiting.values(), *self.after.values()):
             needed.discard(unit)
 
     def skip_lost(self) -> Iterator[Event]:
@@ -246,15 +254,15 @@ class _Board:
 
     def next_unit(self) -> _Unit | None:
         """One that can be started now; times are measured only when nothing else is trained or could be."""
-        ready = [unit for unit, needed in self.waiting.items() if not needed]
         if self.jobs.count is not None and len(self.running) >= self.jobs.count:
             return None
         if any(unit.task == "measure" for unit in self.running):
             return None
-        trained = [unit for unit in ready if unit.task == "train"]
-        if trained:
-            return trained[0]
-        return ready[0] if ready and not self.running else None
+        could = [unit for unit, needed in self.waiting.items() if not needed]
+        ready = [unit for unit in could if unit.task == "train" and not self.after.get(unit)]
+        if ready or self.running:
+            return ready[0] if ready else None
+        return min(could, key=lambda unit: unit.task, default=None)  # "measure" before "train"
 
     def stands(self, unit: _Unit) -> bool:
         """Whether an earlier call has trained and evaluated the stage."""
@@ -316,7 +324,7 @@ class _Board:
             yield self.event(unit, f"its process {worker.loss()}: it is started again")
             self.waiting = {unit: set(), **self.waiting}
         elif outcome is None:
-            why = f"its process {worker.loss()}, {TRIES} times: is the memory too little for so many --jobs?"
+            why = f"its process {worker.loss()}, {TRIES} times: use fewer --jobs if memory ran out"
             self.fail(unit, why)
             yield self.event(unit, f"failed: {why}")
         elif outcome.is_done:
@@ -351,8 +359,8 @@ def side_by_side(
 ) -> Generator[Event, None, dict[Path, dict[str, str]]]:
     """Trains and evaluates the stages of prepared runs, each in a process of its own.
 
-    Stages that others wait for longest are started first. A stage whose process is lost (killed by a signal) is started
-    again, twice at most, and continues from its last checkpoint. Equal time is measured when nothing else runs. The
+    Stages that others wait for longest are started first; a student waits for its baseline, too. A stage whose process
+    is lost (killed by a signal) is started again, twice at most, and continues from its last checkpoint. Equal time is measured when nothing else runs. The
     time per image is not measured here.
 
     Args:
@@ -369,7 +377,9 @@ def side_by_side(
     """
     own = machine if jobs.on_this_machine else Machine()
     by_folder = {fold.run.folder: fold for fold in folds}
-    board = _Board(by_folder, jobs, own.resolve(), machine.device, uuid4().hex[:8], _graph(folds))
+    board = _Board(
+        by_folder, jobs, own.resolve(), machine.device, uuid4().hex[:8], _graph(folds), _after(folds)
+    )
     for folder in board.folds:
         (folder / JOBS / board.call).mkdir(parents=True)
     yield Event(_plan(board))
@@ -416,7 +426,28 @@ def _graph(folds: Sequence[Fold]) -> dict[_Unit, set[_Unit]]:
     for unit in reversed(graph):  # a unit comes after those that it needs
         for other in graph[unit]:
             chains[other] = max(chains[other], 1 + chains[unit])
+    for unit, earlier in _after(folds).items():
+        for other in earlier:
+            chains[other] = max(chains[other], 1 + chains[unit])
     return {unit: graph[unit] for unit in sorted(graph, key=lambda unit: -chains[unit])}
+
+
+def _after(folds: Sequence[Fold]) -> dict[_Unit, set[_Unit]]:
+    """The baselines of every student, with which its teachers are compared before it is trained."""
+    found: dict[_Unit, set[_Unit]] = {}
+    for fold in folds:
+        recipe = fold.run.recipe
+        plain = [
+            name
+            for name in fold.chosen
+            if recipe.stages[name].role == "baseline" and recipe.stages[name].equal_time_to is None
+        ]
+        for name in fold.chosen:
+            if recipe.stages[name].task == "distillation":
+                own = [other for other in plain if recipe.stages[other].model == recipe.stages[name].model]
+                same = [other for other in own if recipe.seed_of(other) == recipe.seed_of(name)]
+                found[_Unit(fold.run.folder, name)] = {_Unit(fold.run.folder, other) for other in same or own}
+    return found
 
 
 def _modules_of_parts() -> tuple[str, ...]:

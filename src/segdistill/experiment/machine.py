@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,13 +85,15 @@ def make_fabric(machine: Machine, precision: str, network: str | None = None) ->
     if machine.processes > 1:  # Lightning's own observer kills the first process without a word
         subprocess_script._launch_process_observer = _watch_children
     try:
-        return Fabric(
-            accelerator=device.type,
-            devices=machine.devices,
-            num_nodes=machine.nodes,
-            precision=choose_precision(precision, device, network),  # type: ignore[arg-type]
-            strategy="ddp" if machine.processes > 1 else "auto",
-        )
+        with warnings.catch_warnings():  # beside Slurm a run without srun is nothing to warn of
+            warnings.filterwarnings("ignore", "The `srun` command is available")
+            return Fabric(
+                accelerator=device.type,
+                devices=machine.devices,
+                num_nodes=machine.nodes,
+                precision=choose_precision(precision, device, network),  # type: ignore[arg-type]
+                strategy="ddp" if machine.processes > 1 else "auto",
+            )
     except (ValueError, RuntimeError) as error:
         raise InputError(f"cannot use {machine.devices} x {machine.device}: {error}") from error
 

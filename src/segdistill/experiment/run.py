@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
@@ -318,7 +317,7 @@ def _side_by_side(
                 folds.append(Fold(run, chosen, label))
             first, fabric = next(iter(prepared.values()))
             if jobs.on_this_machine:
-                yield from _plan(first, chosen, fabric, jobs.count, len(folds))
+                yield from _plan(first, chosen, fabric, jobs.count, jobs.threads, len(folds))
             failed.update((yield from side_by_side(folds, jobs, machine)))
 
         def end(
@@ -387,14 +386,17 @@ def _require_unchanged(known: FilesRecord, files: dict[str, str]) -> None:
 
 
 def _plan(
-    run: PreparedRun, chosen: list[str], fabric: Fabric, jobs: int | None = 1, folds: int = 1
+    run: PreparedRun,
+    chosen: list[str],
+    fabric: Fabric,
+    jobs: int | None = 1,
+    threads: int | None = None,
+    folds: int = 1,
 ) -> Iterator[Event]:
     """Tells what will be done and how long it takes, where the recipe wants that."""
     if not run.recipe.plan:
         return
-    count = jobs or 1
-    threads = None if count == 1 else max(1, (os.cpu_count() or 1) // count)
-    for line in plan_run(run, chosen, fabric, count, threads).lines():
+    for line in plan_run(run, chosen, fabric, jobs or 1, threads).lines():
         yield Event(line + (f" in each of {folds} folds" if folds > 1 else ""))
 
 

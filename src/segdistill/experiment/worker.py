@@ -68,7 +68,8 @@ class Outcome:
     """How a job has ended.
 
     Attributes:
-        error: "" for a job that is done; else "stopped" (NaN or infinity), "memory", "gate", "input", "system" or "bug".
+        error: "" for a job that is done; else "stopped" (at NaN or infinity), "memory", "gate", "input", "system" or
+            "bug".
         text: of the error: one line, or for a bug the traceback.
 
     >>> Outcome().is_done
