@@ -8,8 +8,8 @@ The figure is the worst ratio of a preset to them, over all sizes of images.
     python benchmarks/lite_unet.py --json
     python benchmarks/lite_unet.py --sizes 128 --rounds 100
 
-The networks have random weights and are written by torch's older exporter, which is fast; ONNX Runtime folds batch normalisation
-into convolutions itself, so the graphs that run are those of model files (softmax apart).
+The networks have random weights and are written by torch's older exporter, which is fast. ONNX Runtime folds batch
+normalisation into convolutions itself, so the graphs that run are those of model files (softmax apart).
 """
 
 from __future__ import annotations
