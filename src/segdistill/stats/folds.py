@@ -97,16 +97,16 @@ def compare_rows(a: Tests, b: Tests, *, planned_folds: int = 0, seed: int = 0, *
         raise InputError(
             "no fold was tested by all seeds of both sides: finish the trainings of at least one fold"
         )
-    cases = {fold: _cases_of(tables, fold) for fold in folds}
+    tested = {fold: _cases_of(tables, fold) for fold in folds}
+    cases = {fold: names for fold, names in tested.items() if names} or {folds[0]: []}
     if len({tuple(names) for names in cases.values()}) == 1:
-        return _alike(tables, folds, cases[folds[0]], seed, facts)
-    if sum(len(names) for names in cases.values()) > len(
-        {name for names in cases.values() for name in names}
-    ):
+        return _alike(tables, list(cases), next(iter(cases.values())), seed, facts)
+    every = [name for names in cases.values() for name in names]
+    if len(set(every)) < len(every):
         raise InputError(
             "two folds tested some of the same cases: compare folds of one cross-validation only"
         )
-    study = _Study(tuple(_fold(tables, fold, names) for fold, names in cases.items() if names))
+    study = _Study(tuple(_fold(tables, fold, names) for fold, names in cases.items()))
     return _pooled(study, max(planned_folds, len(folds)), seed, facts)
 
 
