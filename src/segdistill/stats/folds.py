@@ -97,32 +97,16 @@ def compare_rows(a: Tests, b: Tests, *, planned_folds: int = 0, seed: int = 0, *
         raise InputError(
             "no fold was tested by all seeds of both sides: finish the trainings of at least one fold"
         )
-    cases = {fold: _cases_of(tables, fold) for fold in folds}
+    tested = {fold: _cases_of(tables, fold) for fold in folds}
+    cases = {fold: names for fold, names in tested.items() if names} or {folds[0]: []}
     if len({tuple(names) for names in cases.values()}) == 1:
-        return _alike(tables, folds, cases[folds[0]], seed, facts)
-    if sum(len(names) for names in cases.values()) > len(
-        {name for names in cases.values() for name in names}
-    ):
+        return _alike(tables, list(cases), next(iter(cases.values())), seed, facts)
+    every = [name for names in cases.values() for name in names]
+    if len(set(every)) < len(every):
         raise InputError(
             "two folds tested some of the same cases: compare folds of one cross-validation only"
         )
-    study = _Study(
-        tuple(
-            _Fold(
-                *(
-                    {
-                        key.seed: np.array([rows[name].value for name in cases[fold]], np.float64)
-                        for key, rows in side.items()
-                        if key.fold == fold
-                    }
-                    for side in tables
-                ),
-                [_any(tables[0], fold)[name].group for name in cases[fold]],
-            )
-            for fold in folds
-            if cases[fold]
-        )
-    )
+    study = _Study(tuple(_fold(tables, fold, names) for fold, names in cases.items()))
     return _pooled(study, max(planned_folds, len(folds)), seed, facts)
 
 
@@ -161,6 +145,19 @@ def _cases_of(tables: Sequence[Table], fold: int | None) -> list[str]:
             "evaluate all of them on the same cases"
         )
     return list(names.pop())
+
+
+def _fold(tables: Sequence[Table], fold: int | None, cases: Sequence[str]) -> _Fold:
+    """The scores of a fold, the cases in this order."""
+    a, b = (
+        {
+            key.seed: np.array([rows[name].value for name in cases], np.float64)
+            for key, rows in side.items()
+            if key.fold == fold
+        }
+        for side in tables
+    )
+    return _Fold(a, b, [_any(tables[0], fold)[name].group for name in cases])
 
 
 def _alike(
@@ -228,7 +225,8 @@ class _Study:
     def weights(self) -> NDArray[np.float64]:
         """The share of each fold in all cases (F,)."""
         sizes = np.array([len(fold.groups) for fold in self.folds], np.float64)
-        return sizes / sizes.sum()
+        shares: NDArray[np.float64] = sizes / sizes.sum()
+        return shares
 
     @property
     def difference(self) -> NDArray[np.float64]:
