@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 import yaml
 from tests.data import layouts
 from tests.docs.pages import ROOT, examples
+from tests.runtime import small_model
 
+import segdistill
 from segdistill.data.case import Case
 from segdistill.data.predictions import PredictionSource, open_predictions, read_trained_on
+from segdistill.data.table import write_cases
 
 SOFT = layouts.softmax_of(layouts.two_organs(), 3)
 NAMES = {1: "anterior", 2: "posterior"}
@@ -66,7 +70,7 @@ def monai_maps(folder: Path, cases: list[Case]) -> None:
         layouts.monai(folder, case, SOFT)
 
 
-@pytest.mark.parametrize(
+TEACHERS = pytest.mark.parametrize(
     ("page", "recipe", "teacher", "lay_out"),
     [
         ("teacher-nnunet", "from-nnunet", "nnunet", nnunet),
@@ -80,6 +84,14 @@ def monai_maps(folder: Path, cases: list[Case]) -> None:
         ("predictions-of-other-tools", "outside", "big", total),
     ],
 )
+
+
+def recipe_of(page: str, recipe: str) -> str:
+    blocks = [each.text for each in examples(ROOT / f"docs/how-to/{page}.md")]
+    return next(text for text in blocks if text.startswith(f"# {recipe}.yaml"))
+
+
+@TEACHERS
 def test_page(
     tmp_path: Path, page: str, recipe: str, teacher: str, lay_out: Callable[[Path, list[Case]], None]
 ) -> None:
@@ -98,3 +110,57 @@ def test_page(
     assert bool(found.folds) == ("folds" in lay_out.__name__)
     for case in cases:
         assert 0.01 < (found.map(case) >= 0.5).mean() < 0.5
+
+
+def masked(folder: Path, count: int = 6) -> list[Case]:
+    """Cases with masks, whose table lies in the folder."""
+    cases = []
+    for k, case in enumerate(layouts.volume_cases(folder, [f"c{k}" for k in range(count)])):
+        mask = layouts.nifti_like(
+            case.image, (layouts.two_organs() > 0).astype(np.uint8), folder / f"labels/{case.id}.nii.gz"
+        )
+        split = "val" if k == 0 else "test" if k == 1 else "train"
+        cases.append(replace(case, masks=(mask,), split=split))
+    write_cases(cases, folder / "cases.csv")
+    return cases
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "recipe", "lay_out"),
+    [
+        ("teacher-nnunet", "from-nnunet", nnunet),
+        ("teacher-nnunet", "from-folds", nnunet_folds),
+        ("teacher-totalsegmentator", "from-totalsegmentator", total),
+        ("teacher-monai", "from-monai", monai_maps),
+        ("teacher-onnx", "from-model", None),
+        ("five-folds-into-one", "nnunet-folds", one_organ_folds),
+    ],
+)
+def test_page_trains(
+    tmp_path: Path, page: str, recipe: str, lay_out: Callable[[Path, list[Case]], None] | None
+) -> None:
+    """The student of the page, small and short."""
+    text = recipe_of(page, recipe)
+    (tmp_path / "page.yaml").write_text(text)
+    cases = masked(tmp_path)
+    for entry in yaml.safe_load(text)["stages"]["student"]["teachers"].values():
+        if entry and lay_out is None:
+            small_model.save(tmp_path / entry["onnx"])
+        elif entry:
+            (one_organ if entry["predictions"] == "ensemble" else lay_out)(
+                tmp_path / entry["predictions"], cases
+            )
+    done = segdistill.run(
+        tmp_path / "page.yaml",
+        data=tmp_path / "cases.csv",
+        out=tmp_path / "run",
+        stages=["student"],
+        set={
+            **{"data.size": 32, "fit.epochs": 1, "fit.workers": 0, "fit.precision": "fp32"},
+            "stages.student.model.widths": [2, 4, 4],
+        },
+        device="cpu",
+        progress=False,
+    )
+    assert (done.folder / "stages/student/weights.safetensors").is_file()

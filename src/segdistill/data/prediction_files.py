@@ -157,7 +157,7 @@ def grey_holds_labels(files: Iterable[Path], foreground: Sequence[int | str]) ->
         if values is None or values.dtype.kind == "f":
             continue
         white = 1 if values.dtype == np.bool_ else np.iinfo(values.dtype).max
-        found = np.unique(values).tolist()
+        found = np.flatnonzero(np.bincount(values.reshape(-1))).tolist()
         known |= set(found)
         levels |= {value / white for value in found}
         if len(known) > 32:
