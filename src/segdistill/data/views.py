@@ -243,14 +243,25 @@ def _compose(augment: Augment, size: tuple[int, int]) -> Any:
 Batch = dict[str, torch.Tensor]
 
 
+def have_masks(batch: Batch) -> torch.Tensor:
+    """(B,) whether each row has a mask; all of them where the batch does not tell.
+
+    >>> have_masks({"image": torch.zeros(2, 3, 4, 4)})
+    tensor([True, True])
+    """
+    image = batch["image"]
+    return batch.get("has_mask", torch.ones(len(image), dtype=torch.bool, device=image.device))
+
+
 def references(batch: Batch) -> torch.Tensor:
     """The masks (B, ...) of a batch, -1 throughout in rows without one.
 
     >>> shown = torch.tensor([True, False])
-    >>> references({"mask": torch.tensor([[0, 1], [0, 0]]), "has_mask": shown}).tolist()
+    >>> image, mask = torch.zeros(2, 3, 2), torch.tensor([[0, 1], [0, 0]])
+    >>> references({"image": image, "mask": mask, "has_mask": shown}).tolist()
     [[0, 1], [-1, -1]]
     """
-    shown = batch["has_mask"].reshape(-1, *[1] * (batch["mask"].ndim - 1))
+    shown = have_masks(batch).reshape(-1, *[1] * (batch["mask"].ndim - 1))
     return torch.where(shown, batch["mask"], -1)
 
 

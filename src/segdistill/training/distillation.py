@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from segdistill.data.views import have_masks
 from segdistill.distillation import STUDENT, DistillationMethod, StoredTeacher, Teacher, Weighting
 from segdistill.distillation.base import (
     Targets,
@@ -373,16 +374,6 @@ class Distillation:
         return validate_segmentation(self.players[STUDENT], self.loss, batch)
 
 
-def have_masks(batch: Batch) -> Tensor:
-    """(B,) whether each row has a mask; all of them where the batch does not tell.
-
-    >>> have_masks({"image": torch.zeros(2, 3, 4, 4)})
-    tensor([True, True])
-    """
-    image = batch["image"]
-    return batch.get("has_mask", torch.ones(len(image), dtype=torch.bool, device=image.device))
-
-
 def _rows_of(output: Output, chosen: Tensor) -> Output:
     """The output of some rows (B,) of a batch."""
     logits, label = (None if each is None else each[chosen] for each in (output.logits, output.label))
@@ -449,13 +440,13 @@ def build_learned_parts(
     _require_same_classes(student, teachers)
     for name, (_, method) in methods.items():
         try:
-            layers = {}
+            own, layers = declared_layers(student, method.features, "the student"), {}
             for teacher, network in teachers.items():
                 if network is None:
                     _require_predictions(method, teacher)
                 else:
                     layers[teacher] = declared_layers(network, method.features, f"teacher '{teacher}'")
-            method.build(declared_layers(student, method.features, "the student"), layers)
+            method.build(own, layers)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
     if weighting is not None:

@@ -23,6 +23,7 @@ def semimetric_dice_loss(predicted: Tensor, target: Tensor, epsilon: float = 1e-
     Returns:
         (B,) in [0, 1].
 
+    >>> import torch
     >>> soft = torch.full((1, 1, 2, 2), 0.3)
     >>> semimetric_dice_loss(soft, soft).tolist()
     [0.0]
@@ -50,6 +51,7 @@ class SoftMask(SoftPrediction):
     Raises:
         InputError: a weight is negative, or both are 0.
 
+    >>> import torch
     >>> from segdistill.models.network import Output
     >>> method = SoftMask()
     >>> targets = method.targets(Output(logits=torch.zeros(2, 2, 4, 4), features={}))
