@@ -50,9 +50,7 @@ class Channels:
     geometry: Geometry | None = None
 
 
-def check_channels(
-    count: int, shape: tuple[int, ...], itemsize: int, max_bytes: int
-) -> tuple[int, int, int]:
+def check_channels(count: int, shape: tuple[int, ...], itemsize: int, max_bytes: int) -> tuple[int, int, int]:
     """The shape of one channel, or InputError when it, or all of them, would take more than is allowed.
 
     >>> check_channels(2, (3, 4, 5), 2, 240)
@@ -100,7 +98,9 @@ def read_npz(path: Path, max_bytes: int) -> Channels:
         each = check_channels(shape[0], shape[1:], dtype.itemsize, max_bytes)
         needed = file.tell() + math.prod(shape) * dtype.itemsize
         if archive.getinfo(f"{KEY}.npy").file_size != needed:
-            raise InputError(f"is damaged: '{KEY}' needs {needed} bytes and claims another number: restore it")
+            raise InputError(
+                f"is damaged: '{KEY}' needs {needed} bytes and claims another number: restore it"
+            )
     return Channels(path, shape[0], each, lambda: _channels(path))
 
 

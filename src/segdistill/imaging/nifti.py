@@ -87,7 +87,9 @@ class NiftiInfo:
 
 
 _TABLE = 1 << 20  # bytes of extensions that are looked at
-_LABEL = re.compile(r'<Label\s[^<>]*?Key="(\d{1,9})"[^<>]*>\s*(?:<!\[CDATA\[(.*?)\]\]>|([^<]*))\s*</Label>', re.DOTALL)
+_LABEL = re.compile(
+    r'<Label\s[^<>]*?Key="(\d{1,9})"[^<>]*>\s*(?:<!\[CDATA\[(.*?)\]\]>|([^<]*))\s*</Label>', re.DOTALL
+)
 
 
 def read_nifti_info(path: Path) -> NiftiInfo:
@@ -106,7 +108,9 @@ def read_nifti_info(path: Path) -> NiftiInfo:
         count = min(max(_offset(header, size) - size, 0), _TABLE)
         content = file.read(count) if stream is None else stream.read(count, exact=False)
     text = content.decode("utf-8", "replace")
-    found = ((match[2] if match[2] is not None else match[3], int(match[1])) for match in _LABEL.finditer(text))
+    found = (
+        (match[2] if match[2] is not None else match[3], int(match[1])) for match in _LABEL.finditer(text)
+    )
     return NiftiInfo(_dimensions(header), {name.strip(): value for name, value in found})
 
 

@@ -169,7 +169,9 @@ FULL_SIZE = 16
 """Channels of the skip at full resolution."""
 
 
-@register_network("unet_efficientnet_lite", "U-Net on EfficientNet-Lite 0, 1 or 2, which can start from ImageNet")
+@register_network(
+    "unet_efficientnet_lite", "U-Net on EfficientNet-Lite 0, 1 or 2, which can start from ImageNet"
+)
 class UNetEfficientNetLite(Network):
     """U-Net whose encoder is EfficientNet-Lite, with a skip at full resolution.
 
