@@ -180,7 +180,7 @@ class RunResult:
     @cached_property
     def _verdict(self) -> tuple[Verdict | None, str]:
         record = RunRecord.read(self.folder)
-        crossed = read_json(self.folder / FOLDS_FILE).get("verdicts", [])
+        crossed = read_folds(self.folder).get("verdicts", [])
         found = [Verdict.from_dict(facts) for facts in (record.verdicts if record else crossed)]
         exported = self.records.get((record and record.export) or "")
         own = [each for each in found if exported is not None and each.variant == exported[0].variant]

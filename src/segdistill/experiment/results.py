@@ -76,10 +76,13 @@ def read_folds(run: Path) -> dict[str, Any]:
     path = run / FOLDS_FILE
     content = read_json(path)
     finished, stages = content.get("finished", []), content.get("stages", {})
+    verdicts = content.get("verdicts", [])
     numbers = [content.get("folds", 0), *(finished if isinstance(finished, list) else [None])]
     is_sound = (
         isinstance(content.get("recipe", ""), str)
         and all(type(number) is int and 0 <= number <= _MOST_FOLDS for number in numbers)
+        and isinstance(verdicts, list)
+        and all(isinstance(verdict, dict) for verdict in verdicts)
         and isinstance(stages, dict)
         and all(isinstance(stage, dict) and _is_summary(stage.get("summary")) for stage in stages.values())
     )

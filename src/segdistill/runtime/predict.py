@@ -23,7 +23,7 @@ from segdistill.files import (
     write_text,
 )
 from segdistill.imaging.read import READABLE_SUFFIXES, read_picture
-from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume
+from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, volume_files
 from segdistill.runtime.predictor import Predictor, slice_levels
 from segdistill.runtime.write import (
     columns_of,
@@ -135,6 +135,7 @@ def predict_files(
     found.rows = results.finish(list(files))
     names = [f"{shown(file)}: {stems[key]}" for key, file in files.items() if stems[key] != plain_stem(file)]
     found.notes = _notes(found, len(files), names, continued, len(results.by_file) - len(now))
+    found.notes += _unused([Path(given) for given in inputs], list(files.values()), out)
     return found
 
 
@@ -394,6 +395,32 @@ def find_inputs(inputs: Sequence[Path], out: Path) -> list[Path]:
         for path in inside:
             found.setdefault(path.resolve(), path)
     return list(found.values())
+
+
+def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str]:
+    """A line with the files below the given folders that no prediction is of, by reason; none where there are none."""
+    taken = {path.resolve() for path in used}
+    series = {path for path in taken if path.is_dir()}
+    for path in used:
+        with suppress(InputError):  # its own line says why it cannot be read
+            taken |= {part.resolve() for part in volume_files(path)} if is_volume(path) else set()
+    found: dict[str, list[str]] = {}
+    for folder in (path for path in inputs if path.is_dir()):
+        for path in sorted(folder.rglob("*")):
+            place = path.resolve()
+            if place in taken or out.resolve() in place.parents or not path.is_file():
+                continue
+            inside = place.parent in series
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            reason = "in the folder of a DICOM series" if inside else "no picture or volume"
+            found.setdefault("hidden" if hidden else reason, []).append(shown(path))
+            taken.add(place)
+    parts = [
+        f"{reason} {len(names)} ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})"
+        for reason, names in found.items()
+    ]
+    total = sum(map(len, found.values()))
+    return [f"not used: {total} file{'s' * (total != 1)}: {'; '.join(parts)}"] if total else []
 
 
 def _inside(folder: Path, results: Path) -> Iterator[Path]:
