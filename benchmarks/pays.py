@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="other than those of the recipe, to try this out")
     parser.add_argument("--work", type=Path, help="folder of the runs; by default runs/pays-STUDY")
     parser.add_argument("--summary", action="store_true", help="only sum up the file of cases")
     parser.add_argument("--json", action="store_true")
@@ -56,7 +57,7 @@ def main() -> None:
     path = ROOT / "docs" / "results" / "data" / f"pays-{args.study}.csv"
     rows = _read(path)
     if not args.summary:
-        changes = {"only_folds": args.folds, "seeds": args.seeds}
+        changes = {"only_folds": args.folds, "seeds": args.seeds} | ({"fit.steps": args.steps} if args.steps else {})
         run(f"pays/{args.study}", set=changes, out=work, jobs=args.jobs)
         recipe = load_recipe(f"pays/{args.study}", changes)
         for fold in args.folds:
