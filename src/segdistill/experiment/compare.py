@@ -61,7 +61,7 @@ def compare(
     out: str | Path | None = None,
     plugins: Sequence[str] = (),
 ) -> ComparisonResult:
-    """Compares students with their baselines, case by case, averaged over seeds: helps, hurts, no evidence or undecided.
+    """Compares students with their baselines, case by case, averaged over seeds: helps, hurts, no evidence, undecided.
 
     Args:
         runs: run folders (also of cross-validations, whose folds are judged together), "RUN:STAGE", and folders that
