@@ -24,7 +24,7 @@ def compare(
     metric: Annotated[str, typer.Option(help="a column of metrics.csv")] = "dice",
     margin: Annotated[
         float | None,
-        typer.Option(help="accepted loss, stated before training; by default that of the recipe"),
+        typer.Option(help="accepted loss, stated before training; by default that of the recipe, else 0.02"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="folder for comparison.csv, forest.svg and report.html")
@@ -32,7 +32,7 @@ def compare(
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare trained networks: helps, hurts, or no evidence.
+    """Compare trained networks: helps, hurts, no evidence or undecided.
 
     Case by case, averaged over seeds; the rule: docs/concepts/verdicts.md.
     """

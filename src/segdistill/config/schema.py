@@ -225,7 +225,7 @@ class EvaluationRecipe(Strict):
     """Measure Dice on disturbed images, ten more passes over the test cases: of all stages (`true`), or of these."""
     margin: float | None = Field(default=None, gt=0, lt=1)
     """Loss in Dice that is acceptable for a student that is cheaper to train, stated before training: verdicts state
-    whether a larger loss is excluded."""
+    whether a larger loss is excluded. Where it is not stated, 0.02 is taken and shown as the default."""
 
     @field_validator("metrics")
     @classmethod

@@ -61,14 +61,16 @@ def compare(
     out: str | Path | None = None,
     plugins: Sequence[str] = (),
 ) -> ComparisonResult:
-    """Compares students with their baselines, case by case, averaged over seeds: helps, hurts, or no evidence.
+    """Compares students with their baselines, case by case, averaged over seeds: helps, hurts, no evidence, undecided.
 
     Args:
-        runs: run folders, "RUN:STAGE", and folders that `evaluate` has written; of one experiment.
+        runs: run folders (also of cross-validations, whose folds are judged together), "RUN:STAGE", and folders that
+            `evaluate` has written; of one experiment.
         stages: names of the variants; by default every student.
         baseline: what they are compared with; by default the stages with the role baseline.
         metric: a column of metrics.csv.
-        margin: accepted loss, stated before training; by default that of the recipe.
+        margin: accepted loss, stated before training; by default that of the recipe; where it states none, 0.02
+            for scores between 0 and 1, which the verdicts show as the default.
         out: folder for comparison.csv, forest.svg and report.html.
         plugins: files and modules to run first, because the metric comes from them.
 
