@@ -7,9 +7,11 @@ read: no random numbers are drawn, and weights, optimiser and batches stay as th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
+from lightning_fabric import wrappers
 from torch import Tensor, distributed, nn
 
 from segdistill.distillation.base import DistillationMethod, Weighted
@@ -126,8 +128,23 @@ def _norm(loss: Tensor, weights: Sequence[Tensor]) -> Tensor | float:
     """Euclidean norm of a loss's gradient at the weights; its graph is kept."""
     if not loss.requires_grad:
         return 0.0
-    found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+    with _no_guard():
+        found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
     return nn.utils.get_total_norm([each.detach().float() for each in found if each is not None])
+
+
+@contextmanager
+def _no_guard() -> Iterator[None]:
+    """Lets gradients be read in mixed precision, where Fabric's wrapper allows only `fabric.backward`.
+
+    That one adds to `grad`, which is what the optimiser steps on.
+    """
+    before = getattr(wrappers, "_in_fabric_backward", False)
+    wrappers._in_fabric_backward = True
+    try:
+        yield
+    finally:
+        wrappers._in_fabric_backward = before
 
 
 def find_imbalance(rows: Sequence[Row]) -> list[str]:
