@@ -128,15 +128,18 @@ def _norm(loss: Tensor, weights: Sequence[Tensor]) -> Tensor | float:
     """Euclidean norm of a loss's gradient at the weights; its graph is kept."""
     if not loss.requires_grad:
         return 0.0
-    with _without_fabrics_guard():
+    with _no_guard():
         found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
     return nn.utils.get_total_norm([each.detach().float() for each in found if each is not None])
 
 
 @contextmanager
-def _without_fabrics_guard() -> Iterator[None]:
-    """Fabric refuses a backward pass in mixed precision that is not its own; this one changes no weight."""
-    before = wrappers._in_fabric_backward
+def _no_guard() -> Iterator[None]:
+    """Lets gradients be read in mixed precision, where Fabric's wrapper allows only `fabric.backward`.
+
+    That one adds to `grad`, which is what the optimiser steps on.
+    """
+    before = getattr(wrappers, "_in_fabric_backward", False)
     wrappers._in_fabric_backward = True
     try:
         yield
