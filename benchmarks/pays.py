@@ -57,7 +57,9 @@ def main() -> None:
     path = ROOT / "docs" / "results" / "data" / f"pays-{args.study}.csv"
     rows = _read(path)
     if not args.summary:
-        changes = {"only_folds": args.folds, "seeds": args.seeds} | ({"fit.steps": args.steps} if args.steps else {})
+        changes = {"only_folds": args.folds, "seeds": args.seeds} | (
+            {"fit.steps": args.steps} if args.steps else {}
+        )
         run(f"pays/{args.study}", set=changes, out=work, jobs=args.jobs)
         recipe = load_recipe(f"pays/{args.study}", changes)
         for fold in args.folds:
@@ -93,6 +95,8 @@ def _fold(recipe: Recipe, folder: Path, fold: int) -> Iterator[Row]:
         minutes = f"{record.seconds / 60:.1f}"
         with (place / "metrics.csv").open(newline="", encoding="utf-8") as file:
             for found in csv.DictReader(file):
+                if found["label"] not in (recipe.data.labels or [found["label"]]):
+                    continue
                 yield _row(
                     fold,
                     stage.seed or 0,

@@ -77,7 +77,8 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
     found = [*found, *further_images(data.unlabelled, {case.id for case in found})]
     cases = select(_as_read(found, data, name), sites=data.sites)
     for case in cases:
-        for text in (case.id, case.group, case.label, case.site, case.image, *case.masks):
+        stated: tuple[str | Path, ...] = (case.id, case.group, case.label, case.site, case.image, *case.masks)
+        for text in stated:
             require_text(text)
     pairs, empty = find_duplicates(cases), frozenset(empty_references(cases))
     bare = [case for case in cases if not (case.has_reference or (classifies and case.label))]

@@ -83,7 +83,7 @@ def make_fabric(machine: Machine, precision: str, network: str | None = None) ->
         logging.getLogger(name).setLevel(logging.WARNING)
     device = machine.resolve()
     if machine.processes > 1:  # Lightning's own observer kills the first process without a word
-        subprocess_script._launch_process_observer = _watch_children
+        subprocess_script._launch_process_observer = _watch_children  # type: ignore[assignment]
     try:
         with warnings.catch_warnings():  # beside Slurm a run without srun is nothing to warn of
             warnings.filterwarnings("ignore", "The `srun` command is available")

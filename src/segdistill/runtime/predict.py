@@ -112,7 +112,7 @@ def predict_files(
     files = {os.path.abspath(file): file for file in find_inputs([Path(given) for given in inputs], out)}
     found, results, is_new = Predictions(out), _Results.read(out), not out.exists()
     earlier = {key: result.stem for key, result in results.by_file.items()}
-    kept = {files[key]: stem for key, stem in earlier.items() if key in files}
+    kept: dict[str | Path, str] = {files[key]: stem for key, stem in earlier.items() if key in files}
     others = [stem for key, stem in earlier.items() if key not in files]
     stems = dict(zip(files, unique_stems(list(files.values()), kept, others), strict=True))
     _require_free(files, stems, results)
