@@ -1,8 +1,9 @@
-"""Where distillation pays: few masks and many images, by folds, with the ensemble of the teachers itself beside its student.
+"""Where distillation pays: few masks and many images, by folds, with the ensemble of the teachers beside its student.
 
 `python benchmarks/pays.py busi --folds 1 --jobs 2` trains what one fold needs and adds its cases to
-docs/results/data/pays-busi.csv; called again it continues, and other folds are added by further calls, on any day. `--summary`
-reads that file alone. The figure is student minus baseline in Dice over all folds that are there, the bar 0.03.
+docs/results/data/pays-busi.csv; called again it continues, and other folds are added by further calls, on any day.
+`--summary` reads that file alone. The figure is student minus baseline in Dice over all folds that are there, the bar
+0.03.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def expand_seeds(content: dict[str, Any]) -> dict[str, Any]:
 
     A stage needs those of its own seed. The time of another stage is measured with the first seed, so that all seeds
     take the same number of steps. Of a matrix only the variants are repeated. `export` means the first seed, `run` and
-    `evaluation.robustness` mean all of them. A stage's own seed S makes it another training: its seeds are SEED + 1000 S.
+    `evaluation.robustness` mean all of them. A stage's own seed S makes it another training, with SEED + 1000 S.
 
     Raises:
         InputError: `seeds` is no list of different whole numbers, or names clash.
