@@ -162,7 +162,7 @@ Scores = dict[str, Interval]
 """Metric -> its mean. A distance's key ends in its unit ("hd95_mm"): `metrics.base.Column` has name, unit and label."""
 
 
-Answer = Literal["likely", "unlikely", "unknown"]
+Outlook = Literal["likely", "unlikely", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class GuardRecord(Record):
     """Whether distillation was expected to help, told before the student was trained.
 
     Attributes:
-        answer: likely, unlikely or unknown.
+        outlook: likely, unlikely or unknown.
         reasons: why.
         helps: what would make it more likely.
         difference: Dice of the teachers minus that of the baseline on validation cases; None where it was not measured.
@@ -184,7 +184,7 @@ class GuardRecord(Record):
 
     FILE: ClassVar[str] = "guard.json"
 
-    answer: Answer
+    outlook: Outlook
     reasons: list[str] = field(default_factory=list)
     helps: list[str] = field(default_factory=list)
     difference: Interval | None = None
@@ -194,12 +194,12 @@ class GuardRecord(Record):
 
     @property
     def sentence(self) -> str:
-        """The answer with its reasons, in one line."""
+        """The outlook with its reasons, in one line."""
         told = {
             "likely": "distillation is likely to help",
             "unlikely": "distillation is unlikely to help",
             "unknown": "whether distillation will help is unknown",
-        }[self.answer]
+        }[self.outlook]
         more = f"; what would help: {'; '.join(self.helps)}" if self.helps else ""
         return f"{told}: {'; '.join(self.reasons)}{more}"
 

@@ -11,7 +11,7 @@ BETTER, UNSURE, WORSE = (Interval(m, m - 0.02, m + 0.02, 80) for m in (0.04, 0.0
 
 
 @pytest.mark.parametrize(
-    ("facts", "answer"),
+    ("facts", "outlook"),
     [
         (GuardFacts(UNSURE, 0.8, 5, True, False), "likely"),  # few masks, many images, unlike teachers
         (GuardFacts(UNSURE, 0.8, 1, False, True), "likely"),
@@ -26,11 +26,11 @@ BETTER, UNSURE, WORSE = (Interval(m, m - 0.02, m + 0.02, 80) for m in (0.04, 0.0
         (GuardFacts(Interval(None, None, None, 0), 0.2, 2, False, True), "unknown"),
     ],
 )
-def test_answers(facts: GuardFacts, answer: str) -> None:
+def test_answers(facts: GuardFacts, outlook: str) -> None:
     record = expectation(facts)
-    assert record.answer == answer
+    assert record.outlook == outlook
     assert record.reasons
-    assert record.helps or record.answer == "likely" or facts.teachers > 1
+    assert record.helps or record.outlook == "likely" or facts.teachers > 1
 
 
 def test_the_record_is_read_back(tmp_path) -> None:  # type: ignore[no-untyped-def]

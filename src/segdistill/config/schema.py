@@ -134,7 +134,7 @@ class DataRecipe(Strict):
     """Do not train on slices or patches without foreground; test on all of them."""
     keep_small: bool = True
     """Train on components of masks that vanish at `size` as the one pixel that each covers most; false: as background.
-    Components of fewer than 3 pixels are left out, and evaluation takes the masks as they are."""
+    Components of fewer than 3 pixels are exempt, and evaluation takes the masks as they are."""
     locations: float = Field(default=1.0, ge=0, le=1)
     """Share of the training cases that keep their mask or box; labels stay."""
     locations_seed: int = Field(default=0, ge=0, le=LARGEST_SEED)

@@ -87,15 +87,15 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
         grouped = group_duplicates(cases, pairs)
         shown = [case for case in cases if case.id not in unlabelled]
         divided, words = _divided(data, shown, source, name, _through(pairs, grouped, unlabelled), empty)
-        placed, left_out = place_unlabelled(bare, divided, grouped)
+        placed, unused = place_unlabelled(bare, divided, grouped)
         divided, words = [*divided, *placed], f"{words}; {len(placed)} without mask, for training only"
     else:
         divided, words = _divided(data, cases, source, name, pairs, empty)
-        left_out = []
+        unused = []
     told = _leak_warnings(found_leaks := leaks(divided, pairs))
     told += [finding.message for finding in large_groups(cases, pairs)]
     told += without_foreground(divided, empty)
-    told += _left_out_note(left_out)
+    told += _unused_note(unused)
     return LoadedCases(name, divided, pairs, found_leaks, words, empty, tuple(told))
 
 
@@ -116,7 +116,7 @@ def find_facts(data: DataRecipe, source: Path | None) -> DataFacts:
 
 
 def further_images(place: str | None, taken: Collection[str] = ()) -> list[Case]:
-    """The images of a folder or a case table, without their masks; files that are the masks of others are left out.
+    """The images of a folder or a case table, without their masks; files that are the masks of others are not taken.
 
     Args:
         place: the folder or table; None for none.
@@ -177,7 +177,7 @@ def _through(pairs: list[Pair], grouped: list[Case], unlabelled: set[str]) -> li
 def place_unlabelled(
     bare: Sequence[Case], divided: Sequence[Case], grouped: Sequence[Case]
 ) -> tuple[list[Case], list[Case]]:
-    """Images without a reference, in training; those that belong to an image of val or test are left out.
+    """Images without a reference, in training; those that belong to an image of val or test are not used.
 
     Args:
         bare: the images.
@@ -185,40 +185,40 @@ def place_unlabelled(
         grouped: all of them, in groups with their near-copies.
 
     Returns:
-        Those that train, and those that are left out (split "").
+        Those that train, and those that are not used (split "").
 
     Raises:
-        InputError: all of them are left out.
+        InputError: none can be used.
 
     >>> tested = Case("a", Path("a.png"), split="test")
     >>> copy, other = Case("b", Path("b.png")), Case("c", Path("c.png"))
     >>> together = [Case(case.id, case.image, group="one") for case in (tested, copy)] + [other]
-    >>> placed, left_out = place_unlabelled([copy, other], [tested], together)
-    >>> [case.id for case in placed], [case.id for case in left_out]
+    >>> placed, unused = place_unlabelled([copy, other], [tested], together)
+    >>> [case.id for case in placed], [case.id for case in unused]
     (['c'], ['b'])
     """
     group = {case.id: case.group_key for case in grouped}
     held = {group[case.id] for case in divided if case.split in ("val", "test")}
     placed: list[Case] = []
-    left_out: list[Case] = []
+    unused: list[Case] = []
     for case in bare:
         kept = case.split in ("", "train") and group[case.id] not in held
-        (placed if kept else left_out).append(replace(case, split="train" if kept else ""))
+        (placed if kept else unused).append(replace(case, split="train" if kept else ""))
     if not placed:
         raise InputError(
-            f"all {len(left_out)} images without masks are copies of validation or test images, or of their groups, "
-            f"such as {left_out[0].image}: they cannot be trained on: give others"
+            f"all {len(unused)} images without masks are copies of validation or test images, or of their groups, "
+            f"such as {unused[0].image}: they cannot be trained on: give others"
         )
-    return placed, left_out
+    return placed, unused
 
 
-def _left_out_note(left_out: list[Case]) -> list[str]:
-    if not left_out:
+def _unused_note(unused: list[Case]) -> list[str]:
+    if not unused:
         return []
-    few = ", ".join(str(case.image) for case in left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+    few = ", ".join(str(case.image) for case in unused[:3]) + (", ..." if len(unused) > 3 else "")
     return [
-        f"{len(left_out)} images without masks are copies of validation or test images, or of their groups: they are "
-        f"left out of the training: {few}"
+        f"{len(unused)} images without masks are copies of validation or test images, or of their groups: they are "
+        f"not trained on: {few}"
     ]
 
 

@@ -16,7 +16,7 @@ from segdistill.experiment.inputs import StageInputs, trained_on
 from segdistill.experiment.stage import read_stage
 from segdistill.experiment.teachers import predict_teacher, predict_with
 from segdistill.models.registry import network_facts
-from segdistill.records import Answer, GuardRecord, Interval
+from segdistill.records import Outlook, GuardRecord, Interval
 from segdistill.stats.bootstrap import bootstrap_mean
 
 MANY = 0.5
@@ -43,38 +43,38 @@ class GuardFacts:
 
 
 def expectation(facts: GuardFacts) -> GuardRecord:
-    """The answer: likely, unlikely or unknown, with its reasons and what would help.
+    """The outlook: likely, unlikely or unknown, with its reasons and what would help.
 
     It rests on what was measured with this product (docs/results/): with all masks no method gained anything, even
     where the teacher was better; with few masks and many images, several unlike teachers, or one from elsewhere,
     students gained. A student that learns from the teachers' errors loses, so teachers that are worse are no help.
 
     >>> few = GuardFacts(Interval(0.02, -0.01, 0.05, 60), 0.8, 5, True, False)
-    >>> expectation(few).answer
+    >>> expectation(few).outlook
     'likely'
-    >>> expectation(GuardFacts(Interval(0.04, 0.01, 0.07, 98), 0.0, 1, False, True)).answer
+    >>> expectation(GuardFacts(Interval(0.04, 0.01, 0.07, 98), 0.0, 1, False, True)).outlook
     'unlikely'
     """
     mean, low, high = _numbers(facts.difference)
     brings_news = facts.without_mask >= MANY or (facts.outside and low > 0)
     reasons, helps = _reasons(facts), []
-    answer: Answer = "unknown"
+    outlook: Outlook = "unknown"
     if high < 0:
-        answer = "unlikely"
+        outlook = "unlikely"
         reasons.insert(0, "the teachers are worse than the baseline")
         helps.append("a better teacher: an ensemble, or a network from elsewhere")
     elif facts.same_masks and facts.without_mask == 0:
-        answer = "unlikely"
+        outlook = "unlikely"
         helps.append("images without masks (data.unlabelled)")
         helps.append("a teacher from elsewhere, or one that starts from ImageNet")
     elif brings_news and mean is not None and (mean > 0 or facts.teachers > 1):
-        answer = "likely"
-    if answer != "likely" and facts.teachers == 1:
+        outlook = "likely"
+    if outlook != "likely" and facts.teachers == 1:
         helps.append("several unlike teachers as an ensemble")
     if facts.difference is None or facts.difference.mean is None:
         helps.append("validation cases, on which teachers and baseline can be compared")
     return GuardRecord(
-        answer=answer,
+        outlook=outlook,
         reasons=reasons,
         helps=helps,
         difference=facts.difference,
@@ -106,7 +106,7 @@ def _reasons(facts: GuardFacts) -> list[str]:
 
 
 def guard(inputs: StageInputs, fabric: Fabric) -> GuardRecord:
-    """The answer for a distillation stage, whose teachers and baseline are trained.
+    """The outlook for a distillation stage, whose teachers and baseline are trained.
 
     Raises:
         InputError: a teacher cannot be used.

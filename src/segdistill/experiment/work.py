@@ -115,7 +115,7 @@ def _expect(inputs: StageInputs, fabric: Fabric) -> Iterator[Event]:
     inputs.folder.mkdir(parents=True, exist_ok=True)
     record.write(inputs.folder)
     yield Event(f"stage {inputs.name}: {record.sentence}")
-    if inputs.recipe.strict and record.answer == "unlikely":
+    if inputs.recipe.strict and record.outlook == "unlikely":
         raise GateFailed(f"stage {inputs.name}: {record.sentence}; without strict it is trained all the same")
 
 
