@@ -32,6 +32,7 @@ TINY = {
     ],
     "matrix_cost": ["--size", "32", "--images", "40", "--epochs", "1", "--views", "1"],
     "calls": [],
+    "verdict_power": ["--studies", "1"],
     "jobs": ["--size", "32", "--images", "40", "--epochs", "1", "--rounds", "1"],
     "cold_start": ["--rounds", "1", "--size", "32", "--image-size", "64"],
 }
