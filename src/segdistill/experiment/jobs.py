@@ -360,8 +360,8 @@ def side_by_side(
     """Trains and evaluates the stages of prepared runs, each in a process of its own.
 
     Stages that others wait for longest are started first; a student waits for its baseline, too. A stage whose process
-    is lost (killed by a signal) is started again, twice at most, and continues from its last checkpoint. Equal time is measured when nothing else runs. The
-    time per image is not measured here.
+    is lost (killed by a signal) is started again, twice at most, and continues from its last checkpoint. Equal time is
+    measured when nothing else runs. The time per image is not measured here.
 
     Args:
         folds: prepared and locked by the caller.
