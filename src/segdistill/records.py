@@ -176,7 +176,7 @@ class GuardRecord(Record):
         difference: Dice of the teachers minus that of the baseline on validation cases; None where it was not measured.
         without_mask: share of the training images without a mask.
         teachers: number of networks to learn from.
-        same_masks: whether all of them were trained on the masks of the student alone.
+        same_masks: whether all of them were trained on nothing but the masks of the student.
 
     >>> GuardRecord("unknown", ["no validation cases"]).sentence
     'whether distillation will help is unknown: no validation cases'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import importlib.util
 import os
 import re
@@ -19,6 +20,7 @@ import typer
 import yaml
 from tests.docs.pages import PAGES, ROOT, Example, commands, examples, is_placeholder
 
+import segdistill
 from segdistill.cli.main import app
 from segdistill.cli.shared import names
 from segdistill.config.load import load_recipe
@@ -296,7 +298,8 @@ def check_code(page: Page, text: str) -> None:
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "segdistill.run" and call.args:
             given = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
-            changes = {**given.pop("set", {}), **{k: v for k, v in given.items() if k not in ("data", "out")}}
+            stated = set(inspect.signature(segdistill.run).parameters)
+            changes = {**given.pop("set", {}), **{k: v for k, v in given.items() if k not in stated}}
             recipe = load_recipe(ast.literal_eval(call.args[0]), changes)
             check_parts(recipe, recipe.chosen(None))
             page.runs[given.get("out", f"runs/{recipe.name}")] = recipe

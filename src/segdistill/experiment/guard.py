@@ -101,7 +101,7 @@ def _reasons(facts: GuardFacts) -> list[str]:
     found.append(f"{facts.without_mask:.0%} of the training images have no mask")
     count = f"{facts.teachers} network{'s' if facts.teachers > 1 else ''} to learn from"
     masks = ", trained on the masks that the student has" if facts.same_masks else ""
-    found.append(count + masks + (", with knowledge from elsewhere" if facts.outside else ""))
+    found.append(count + masks + (", with weights or data from elsewhere" if facts.outside else ""))
     return found
 
 
