@@ -16,7 +16,7 @@ from segdistill.experiment.inputs import StageInputs, trained_on
 from segdistill.experiment.stage import read_stage
 from segdistill.experiment.teachers import predict_teacher, predict_with
 from segdistill.models.registry import network_facts
-from segdistill.records import Outlook, GuardRecord, Interval
+from segdistill.records import GuardRecord, Interval, Outlook
 from segdistill.stats.bootstrap import bootstrap_mean
 
 MANY = 0.5
