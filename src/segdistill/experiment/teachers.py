@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from segdistill.config.folds import member_weights
-from segdistill.config.schema import MemberRecipe, ModelRecipe, StageRecipe, TeacherRecipe
+from segdistill.config.schema import InputRecipe, MemberRecipe, ModelRecipe, StageRecipe, TeacherRecipe
 from segdistill.data.case import Case
 from segdistill.data.maps import StoredMaps, encode, open_maps, writing_maps
 from segdistill.data.opened import OpenedCase, open_case
@@ -28,9 +28,12 @@ from segdistill.errors import InputError
 from segdistill.experiment.inputs import StageInputs, file_facts, predictions_of
 from segdistill.experiment.stage import build_network, load_stage
 from segdistill.files import sha256_file, sha256_text
+from segdistill.imaging.picture import Pixels
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import probabilities
 from segdistill.models.network import Output
+from segdistill.runtime.engine import Session
+from segdistill.runtime.onnx_file import read_onnx
 from segdistill.runtime.predictor import Predictor
 from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import WEIGHTS
@@ -328,17 +331,74 @@ def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
 
 
 def _onnx(member: MemberRecipe) -> Callable[[OpenedCase, int], Map]:
-    predictor = Predictor(str(member.onnx), torch.get_num_threads())
+    """Predicts images with a model file of ours, or with any ONNX file and the input that the recipe states."""
+    threads = torch.get_num_threads()
+    if member.input is None:
+        predictor = Predictor(str(member.onnx), threads)
+        return lambda opened, k: _mirrored(
+            lambda p: predictor.predict_pixels(p).probability, opened.pixels(k), member
+        )
+    session = Session(read_onnx(str(member.onnx)), threads)
+    network = partial(_plain, session, member)
+    return lambda opened, k: _mirrored(network, opened.pixels(k), member)
 
-    def predict(opened: OpenedCase, k: int) -> Map:
-        pixels = opened.pixels(k)
-        found = predictor.predict_pixels(pixels).probability
-        if member.flips:
-            mirrored = np.ascontiguousarray(pixels[:, ::-1])
-            found = ((found + predictor.predict_pixels(mirrored).probability[:, ::-1]) / 2).astype(np.float32)
+
+def _mirrored(predict: Callable[[Pixels], Map], pixels: Pixels, member: MemberRecipe) -> Map:
+    found = predict(pixels)
+    if not member.flips:
         return found
+    other = predict(np.ascontiguousarray(pixels[:, ::-1]))[:, ::-1]
+    return np.asarray((found + other) / 2, np.float32)
 
-    return predict
+
+def _plain(session: Session, member: MemberRecipe, pixels: Pixels) -> Map:
+    """The probability of foreground (h, w) that an ONNX file of elsewhere gives for an image.
+
+    Raises:
+        InputError: it takes something else, or gives no (1, C, h, w) of finite numbers, no probabilities, or several
+            classes of which `foreground` chooses none.
+    """
+    wanted = member.input
+    assert wanted is not None
+    size = (wanted.size, wanted.size) if isinstance(wanted.size, int) else (wanted.size[0], wanted.size[1])
+    colour = "rgb" if wanted.channels == 3 and pixels.ndim == 3 else "grey"
+    preprocess = Preprocess(size, colour, wanted.channels, tuple(wanted.mean), tuple(wanted.std))
+    if len(session.inputs) != 1:
+        raise InputError(f"{session.path}: has {len(session.inputs)} inputs, and a teacher takes one image")
+    found = session.run(None, preprocess(pixels)[None])[0]
+    if not isinstance(found, np.ndarray) or found.ndim != 4 or not np.isfinite(found).all():
+        raise InputError(f"{session.path}: gives no finite map (1, classes, height, width) for an image")
+    return _chosen(_activated(found.astype(np.float32), wanted, session.path)[0], member, session.path)
+
+
+def _activated(found: Map, wanted: InputRecipe, path: Path) -> Map:
+    """Probabilities (1, C, h, w), of a single logit (1, 1, h, w)."""
+    given = torch.from_numpy(found)
+    if wanted.activation == "softmax":
+        given = probabilities(given)[:, 1:] if given.shape[1] == 1 else probabilities(given)
+    elif wanted.activation == "sigmoid":
+        given = given.sigmoid()
+    low, high = float(given.min()), float(given.max())
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise InputError(
+            f"{path}: gives values from {low:.3g} to {high:.3g}, no probabilities: set input.activation to softmax or "
+            "sigmoid"
+        )
+    return given.numpy()
+
+
+def _chosen(classes: Map, member: MemberRecipe, path: Path) -> Map:
+    """The probability (h, w) of the foreground, from those of all classes."""
+    if len(classes) == 1:
+        return np.asarray(classes[0])
+    chosen = member.foreground or ([1] if len(classes) == 2 else [])
+    if not chosen or not all(type(c) is int and 0 < c < len(classes) for c in chosen):
+        raise InputError(
+            f"{path}: gives {len(classes)} classes: write which of 1 to {len(classes) - 1} are foreground, such as "
+            "foreground: [1]"
+        )
+    total = np.sum([classes[int(c)] for c in chosen], axis=0, dtype=np.float32)
+    return np.clip(total, 0, 1)
 
 
 def _by_case(inputs: StageInputs, predict: Callable[[OpenedCase, int], Map]) -> Predict:

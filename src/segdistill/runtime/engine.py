@@ -56,6 +56,66 @@ class Runs(Protocol):
         """Normalised images (B, C, H, W) -> probabilities (B, K, H, W) and, of a classifier, (B, labels)."""
 
 
+class Session:
+    """One loaded ONNX file that takes images, within limits of time and memory.
+
+    Args:
+        file: read and checked.
+        threads: threads that one call uses; None leaves the choice to ONNX Runtime (all cores).
+
+    Attributes:
+        path: of the file.
+        inputs: their names.
+        outputs: their names.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+
+    def __init__(self, file: OnnxFile, threads: int | None = None) -> None:
+        self.path = file.path
+        self._session: Any = _load(file, threads)
+        self._late = ""
+        self.inputs = [value.name for value in self._session.get_inputs()]
+        self.outputs = [value.name for value in self._session.get_outputs()]
+
+    def run(self, wanted: list[str] | None, batch: NDArray[np.float32]) -> list[Any]:
+        """The outputs of these names, or all of them.
+
+        Raises:
+            InputError: it does not run on the batch, or not within the limits of time and memory.
+        """
+        if self._late:  # its time depends on the size alone: no other picture waits as long
+            raise InputError(self._late)
+        options = _onnxruntime().RunOptions()
+        options.log_severity_level = 4
+
+        def stop() -> None:
+            options.terminate = True
+
+        seconds = seconds_to_run(batch.shape[0] * batch.shape[2] * batch.shape[3])
+        try:
+            found: list[Any] = _within(
+                seconds, lambda: self._session.run(wanted, {self.inputs[0]: batch}, options), stop
+            )
+        except _Late:
+            self._late = (
+                f"{self.path}: the network does not end within {seconds:.0f} seconds on {batch.shape}: use "
+                "a smaller one, or one with a smaller input"
+            )
+            raise InputError(self._late) from None
+        except Exception as error:
+            if "smaller than requested bytes" in str(error):  # the words of ONNX Runtime's arena
+                raise InputError(
+                    f"{self.path}: the network needs more than {MAX_MEMORY >> 30} GiB of memory on {batch.shape}: use "
+                    "a smaller one, or one with a smaller input"
+                ) from error
+            raise InputError(
+                f"{self.path}: the network does not run on {batch.shape}: {first_line(error)[:200]}"
+            ) from error
+        return found
+
+
 class Engine:
     """One loaded model file; several threads may call `run` at the same time.
 
@@ -77,11 +137,9 @@ class Engine:
         file = read_onnx(path)
         self.path = file.path
         self.info: ModelInfo = info_of(file)
-        self._session: Any = _load(file, threads)
-        self._late: str = ""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        names = [value.name for value in outputs]
-        if [value.name for value in inputs] != [INPUT_NAME] or OUTPUT_NAME not in names:
+        self._session = Session(file, threads)
+        names = self._session.outputs
+        if self._session.inputs != [INPUT_NAME] or OUTPUT_NAME not in names:
             raise InputError(
                 f"not a segdistill model file: {path} has no input 'image' and output 'probability'"
             )
@@ -108,7 +166,7 @@ class Engine:
                 f"{batch.shape}"
             )
         wanted = [OUTPUT_NAME, LABEL_NAME] if self.info.labels else [OUTPUT_NAME]
-        mask, *label = self._call(wanted, np.ascontiguousarray(batch))
+        mask, *label = self._session.run(wanted, np.ascontiguousarray(batch))
         if not isinstance(mask, np.ndarray) or mask.ndim != 4 or len(mask) != len(batch):
             raise InputError(f"not a segdistill model file: {self.path} does not return (B, K, H, W)")
         if label and np.shape(label[0]) != (len(batch), len(self.info.labels)):
@@ -117,38 +175,6 @@ class Engine:
             )
         classes = label[0].astype(np.float32, copy=False) if label else None
         return mask.astype(np.float32, copy=False), classes
-
-    def _call(self, wanted: list[str], batch: NDArray[np.float32]) -> list[Any]:
-        """Runs the session within the limits of time and memory."""
-        if self._late:  # its time depends on the size alone: no other picture waits as long
-            raise InputError(self._late)
-        options = _onnxruntime().RunOptions()
-        options.log_severity_level = 4
-
-        def stop() -> None:
-            options.terminate = True
-
-        seconds = seconds_to_run(batch.shape[0] * batch.shape[2] * batch.shape[3])
-        try:
-            found: list[Any] = _within(
-                seconds, lambda: self._session.run(wanted, {INPUT_NAME: batch}, options), stop
-            )
-        except _Late:
-            self._late = (
-                f"{self.path}: the network does not end within {seconds:.0f} seconds on {batch.shape}: use "
-                "a smaller one, or one with a smaller input"
-            )
-            raise InputError(self._late) from None
-        except Exception as error:
-            if "smaller than requested bytes" in str(error):  # the words of ONNX Runtime's arena
-                raise InputError(
-                    f"{self.path}: the network needs more than {MAX_MEMORY >> 30} GiB of memory on {batch.shape}: use "
-                    "a smaller one, or one with a smaller input"
-                ) from error
-            raise InputError(
-                f"{self.path}: the network does not run on {batch.shape}: {first_line(error)[:200]}"
-            ) from error
-        return found
 
 
 def _load(file: OnnxFile, threads: int | None) -> Any:

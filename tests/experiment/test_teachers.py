@@ -1,0 +1,178 @@
+"""Teachers of a stage whose predictions are stored: ensembles, folds, and what comes from elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image, ImageFilter
+
+import segdistill
+from segdistill.config.folds import member_weights
+from segdistill.config.load import load_recipe
+from segdistill.config.schema import MemberRecipe
+from segdistill.data.case import Case
+from segdistill.errors import InputError
+from segdistill.experiment.teachers import _chosen, _plain
+from segdistill.runtime.engine import Session
+from segdistill.runtime.onnx_file import read_onnx
+
+SMALL = {"name": "simplified_unet", "widths": [4, 8, 8]}
+
+
+def recipe(teachers: dict[str, Any], **more: Any) -> dict[str, Any]:
+    student = {
+        "task": "distillation",
+        "model": SMALL,
+        "targets": "case",
+        "taught_cases": "without_mask",
+        "teachers": teachers,
+        "methods": {"soft_mask": {}},
+    }
+    return {
+        "name": "t",
+        "data": {"dataset": "phantom", "size": 32, "phantoms": 40, "locations": 0.4},
+        "fit": {"steps": 3, "batch_size": 4},
+        "stages": {"a": {"model": SMALL}, "b": {"model": SMALL, "out_of_fold": 2}, "student": student | more},
+        "export": "student",
+    }
+
+
+def test_folds_share_the_weight_of_one_member_and_teach_what_they_have_not_seen() -> None:
+    loaded = load_recipe(recipe({"both": {"ensemble": [{"stage": "a", "weight": 3.0}, "b"]}}))
+    teacher = loaded.stages["student"].teachers["both"]
+    assert [member.stage for member in teacher.members] == ["a", "b-fold-1", "b-fold-2"]
+    cases = [
+        Case(str(k), Path(f"{k}.png"), (Path("m.png"),) if k < 6 else (), split="train") for k in range(9)
+    ]
+    loaded = loaded.model_copy(update={"data": loaded.data.model_copy(update={"locations": 1.0})})
+    weights = member_weights(loaded, teacher, cases, cases)
+    assert weights.sum(axis=1) == pytest.approx(1)
+    assert weights[:, 0] == pytest.approx(0.75)
+    assert np.sort(weights[:6, 1:], axis=1) == pytest.approx(
+        np.array([[0, 0.25]] * 6)
+    )  # one has not seen the case
+    assert weights[6:, 1:] == pytest.approx(0.125)  # none has
+
+
+def test_an_ensemble_teaches_the_cases_without_mask(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    segdistill.run(
+        recipe({"both": {"ensemble": [{"stage": "a", "flips": True}, "b"]}}), out=out, progress=False
+    )
+    with (out / "teachers.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    taught = {row["case"]: row["taught_by"].split() for row in rows}
+    assert {tuple(by) for by in taught.values()} == {(), ("a", "b-fold-1", "b-fold-2")}
+    record = json.loads((out / "stages" / "student" / "stage.json").read_text(encoding="utf-8"))
+    assert record["train_cases"] == len(taught) > sum(1 for by in taught.values() if not by) > 0
+    stored = list((tmp_path / ".store").glob("store-*/maps-*.npy"))
+    assert len(stored) == 1
+    guard = json.loads((out / "stages" / "student" / "guard.json").read_text(encoding="utf-8"))
+    assert guard["outlook"] in ("likely", "unlikely", "unknown")
+
+
+def test_predictions_of_a_folder_and_a_model_file_teach(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    segdistill.run(recipe({"t": {"stage": "a"}}), out=first, progress=False)
+    given = tmp_path / "given"
+    given.mkdir()
+    with (first / "cases.csv").open(newline="", encoding="utf-8") as file:
+        for row in list(csv.DictReader(file))[:-2]:
+            mask = Image.open(first / row["masks"]).convert("L")
+            Image.fromarray(np.where(np.asarray(mask) > 0, 204, 20).astype(np.uint8)).save(
+                given / f"{row['id']}.png"
+            )
+    members = [
+        {"predictions": str(given), "trained_on": "none"},
+        {"onnx": str(first / "model.onnx"), "flips": True},
+    ]
+    out = tmp_path / "run"
+    segdistill.run(recipe({"both": {"ensemble": members}}), out=out, progress=False)
+    (maps,) = [
+        path
+        for path in (tmp_path / ".store").glob("store-*/maps-*.json")
+        if '"agreement"' in path.read_text()
+    ][-1:]
+    assert json.loads(maps.read_text(encoding="utf-8"))["facts"]["foreground"] > 0
+    other = recipe({"both": {"predictions": str(tmp_path / "nowhere")}})
+    with pytest.raises(InputError, match="no such folder"):
+        segdistill.run(other, out=tmp_path / "other", progress=False)
+
+
+def two_logits(path: Path) -> None:
+    """A file of elsewhere: foreground where the first of three channels is above 0.5."""
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    kinds = onnx.TensorProto
+    weight = np.zeros((2, 3, 1, 1), np.float32)
+    weight[:, 0, 0, 0] = -100, 100
+    parts = [
+        onnx.numpy_helper.from_array(weight, "w"),
+        onnx.numpy_helper.from_array(np.float32([50, -50]), "b"),
+    ]
+    graph = onnx.helper.make_graph(
+        [node("Conv", ["pixels", "w", "b"], ["logits"])],
+        "other",
+        [value("pixels", kinds.FLOAT, [1, 3, 16, 16])],
+        [value("logits", kinds.FLOAT, [1, 2, 16, 16])],
+        parts,
+    )
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
+        str(path),
+    )
+
+
+def test_any_onnx_file_teaches_with_the_input_that_the_recipe_states(tmp_path: Path) -> None:
+    path = tmp_path / "other.onnx"
+    two_logits(path)
+    pixels = np.zeros((32, 32), np.uint8)
+    pixels[:, 16:] = 255
+    session = Session(read_onnx(path), 1)
+    member = MemberRecipe(onnx=str(path), input={"size": 16})
+    found = _plain(session, member, pixels)
+    assert found.shape == (16, 16)
+    assert (found[:, :7] < 0.01).all()
+    assert (found[:, 9:] > 0.99).all()
+    with pytest.raises(InputError, match=r"no probabilities: set input.activation"):
+        _plain(session, MemberRecipe(onnx=str(path), input={"size": 16, "activation": "none"}), pixels)
+    with pytest.raises(InputError, match=r"does not run on"):
+        _plain(session, MemberRecipe(onnx=str(path), input={"size": 24, "channels": 1}), pixels)
+
+
+def test_of_several_classes_the_recipe_chooses() -> None:
+    classes = np.stack([np.full((2, 2), value, np.float32) for value in (0.5, 0.3, 0.2)])
+    chosen = _chosen(classes, MemberRecipe(onnx="a.onnx", foreground=[1, 2]), Path("a.onnx"))
+    assert chosen == pytest.approx(np.full((2, 2), 0.5))
+    with pytest.raises(
+        InputError, match=r"3 classes: write which of 1 to 2 are foreground, such as foreground: \[1\]"
+    ):
+        _chosen(classes, MemberRecipe(onnx="a.onnx"), Path("a.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        ({"stage": "a", "onnx": "x.onnx"}, "give one of stage and onnx"),
+        ({"predictions": "x", "flips": True}, "predictions cannot be mirrored"),
+        ({"network": "m:f"}, "with a file of weights"),
+        ({"onnx": "x.onnx", "out_of_fold": True}, "state in trained_on"),
+        ({"ensemble": ["a", "c"]}, "'c' is not defined before it"),
+        ({"stage": "a", "table": "t.csv"}, "table belongs to predictions"),
+    ],
+)
+def test_teachers_that_make_no_sense_are_one_line(teacher: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_recipe(recipe({"t": teacher}))
+
+
+def test_other_teachers_need_targets_by_case() -> None:
+    with pytest.raises(InputError, match="teacher 't' is an ensemble or mirrored: set targets: case"):
+        load_recipe(recipe({"t": {"ensemble": ["a"]}}, targets="view"))
+    with pytest.raises(InputError, match="confidence is read from stored predictions"):
+        load_recipe(recipe({"a": {}}, targets="view", confidence="entropy"))
