@@ -150,10 +150,15 @@ class Random(nn.Module):
         return output
 
 
-@pytest.mark.parametrize("teachers", ["losses", "predictions"])
+@pytest.mark.parametrize(("teachers", "precision"), [("losses", "32-true"), ("predictions", "bf16-mixed")])
 def test_measuring_changes_no_bit_of_the_training(
-    views: tuple[Views, Views], fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teachers: str
+    views: tuple[Views, Views],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    teachers: str,
+    precision: str,
 ) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
     results = []
     for count in (3, 0):
         monkeypatch.setattr(gradients, "MEASURED", count)

@@ -440,7 +440,8 @@ def build_learned_parts(
     _require_same_classes(student, teachers)
     for name, (_, method) in methods.items():
         try:
-            own, layers = declared_layers(student, method.features, "the student"), {}
+            own = declared_layers(student, method.features, "the student")
+            layers = {}
             for teacher, network in teachers.items():
                 if network is None:
                     _require_predictions(method, teacher)
