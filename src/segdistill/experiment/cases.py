@@ -19,6 +19,7 @@ from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.datasets.base import list_data
 from segdistill.data.datasets.folder import MASKS, mask_key
 from segdistill.data.duplicates import Pair, find_duplicates, group_duplicates
+from segdistill.data.index import unused_files, unused_note
 from segdistill.data.leaks import Leak, leaks, require_no_shared_groups
 from segdistill.data.levels import is_scaled, with_levels
 from segdistill.data.phantom import write_phantom
@@ -45,6 +46,7 @@ class LoadedCases:
         split: how they were divided, in words.
         empty: ids of the cases whose reference is empty.
         warnings: what to know before training.
+        unused: how many files of the data's folder are in no case, and why; "" where all are, or for a table.
     """
 
     name: str
@@ -54,6 +56,7 @@ class LoadedCases:
     split: str
     empty: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
+    unused: str = ""
 
 
 def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: bool = False) -> LoadedCases:
@@ -75,6 +78,8 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
     source = Path(data.table) if source is None and data.table is not None else source
     name, found = _find(data, source, folder)
     found = [*found, *further_images(data.unlabelled, {case.id for case in found})]
+    place = _place(data, source)
+    unused = unused_note(unused_files(place, found)) if place is not None and place.is_dir() else ""
     cases = select(_as_read(found, data, name), sites=data.sites)
     for case in cases:
         for text in (case.id, case.group, case.label, case.site, case.image, *case.masks):
@@ -95,7 +100,7 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
     told += [finding.message for finding in large_groups(cases, pairs)]
     told += without_foreground(divided, empty)
     told += _left_out_note(left_out)
-    return LoadedCases(name, divided, pairs, found_leaks, words, empty, tuple(told))
+    return LoadedCases(name, divided, pairs, found_leaks, words, empty, tuple(told), unused)
 
 
 def find_facts(data: DataRecipe, source: Path | None) -> DataFacts:
@@ -319,8 +324,7 @@ def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, lis
         return "phantom", write_phantom(
             _phantom_folder(data, folder), data.phantoms, size=_phantom_size(data)
         )
-    if source is None and data.dataset is not None and os.environ.get(VARIABLE):
-        source = Path(os.environ[VARIABLE]) / data.dataset
+    source = _place(data, source)
     if source is None:
         wanted = (
             f"the {data.dataset} folder"
@@ -346,6 +350,13 @@ def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, lis
                 f"a table made by 'segdistill data index {name} {source} --unlabelled'"
             )
     return DATASETS[name].summary, cases
+
+
+def _place(data: DataRecipe, source: Path | None) -> Path | None:
+    """The table or folder of the data; None where it is drawn, or not known."""
+    if source is None and data.dataset not in (None, "phantom") and os.environ.get(VARIABLE):
+        return Path(os.environ[VARIABLE]) / str(data.dataset)
+    return source
 
 
 def _phantom_folder(data: DataRecipe, folder: Path) -> Path:

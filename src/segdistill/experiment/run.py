@@ -350,9 +350,8 @@ def _prepare(
     with removing_phantoms_on_error(recipe.data, folder):
         loaded_cases = load_cases(recipe.data, source, folder, recipe.classifies)
         yield Event(f"{loaded_cases.name}: {len(loaded_cases.cases)} cases, {loaded_cases.split}")
-        if note := normal_note(loaded_cases.cases):
-            yield Event(note)
-        if note := levels_note(loaded_cases.cases):
+        cases = loaded_cases.cases
+        for note in filter(None, (normal_note(cases), levels_note(cases), loaded_cases.unused)):
             yield Event(note)
         for line in loaded_cases.warnings:
             yield Event(f"warning: {line}")
