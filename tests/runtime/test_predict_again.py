@@ -339,7 +339,9 @@ def test_two_calls_at_once_in_one_folder_are_refused(tmp_path: Path, model: Path
     refused: list[str] = []
 
     def second(done: int, total: int) -> None:
-        with pytest.raises(InputError, match="another call of predict is writing to .*: wait for it") as found:
+        with pytest.raises(
+            InputError, match=r"another call of predict is writing to .*: wait for it"
+        ) as found:
             predict_files(Predictor(model, 1), [one], out)
         refused.append(str(found.value))
 

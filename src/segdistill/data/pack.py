@@ -48,8 +48,8 @@ class Packed:
         if not small.vanished:
             return ""
         line = (
-            f"{small.vanished} of {small.total} components of the masks are too small for a side of {self.size} and are "
-            "not in the packed masks: pack with a larger --size to keep them"
+            f"{small.vanished} of {small.total} components of the masks are too small for a side of {self.size} and "
+            "are not in the packed masks: pack with a larger --size to keep them"
         )
         told = f"{small.exempt} of fewer than {SMALLEST} pixels vanish and are not counted"
         return f"{line}; {told}" if small.exempt else line

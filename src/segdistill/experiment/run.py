@@ -376,11 +376,10 @@ def _prepare(
 
 def _require_unchanged(known: FilesRecord, files: dict[str, str]) -> None:
     """Raises InputError where files of the data are others than when the run began."""
-    if changed := known.changed(files):
-        shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    if changes := known.changes(files):
         raise InputError(
-            f"files of the data that have changed since this run began: {len(changed)}: {shown}: restore them and run "
-            "the same command again, or train on them as they are now in a new folder with --out"
+            f"{changes}: restore them and run the same command again, or train on them as they are now in a new folder "
+            "with --out"
         )
 
 
