@@ -61,7 +61,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             path.parent,
         ):
             raise
-        raise _refusal(path, error) from error
+        raise refusal(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -88,12 +88,17 @@ def _beside(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:  # it names the hidden file, which a user does not know
-        raise _refusal(path, error) from error
+        raise refusal(path, error) from error
     os.close(handle)
     return Path(name)
 
 
-def _refusal(path: Path, error: OSError) -> InputError:
+def refusal(path: Path, error: OSError) -> InputError:
+    """Why a file cannot be written, and what to do.
+
+    >>> str(refusal(Path("out/a.csv"), OSError(errno.ENOSPC, "No space left on device")))
+    'cannot write out/a.csv: No space left on device: free space and run again'
+    """
     try:
         blocking = next((above for above in path.parents if above.is_file()), None)
     except OSError:  # access is denied
@@ -148,7 +153,7 @@ def append_text(path: str | Path, text: str) -> None:
         if size is not None:
             with suppress(OSError):
                 os.truncate(path, size)
-        raise _refusal(Path(path), error) from error
+        raise refusal(Path(path), error) from error
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -26,6 +26,7 @@ Role = Literal["teacher", "student", "baseline", "comparator"]
 """teacher; student (distilled); baseline (the same student without teachers); comparator (any other network)."""
 
 _VERSION = "schema_version"
+_NAMED = 3  # files in a message
 
 
 class DamagedRecord(InputError):
@@ -374,6 +375,18 @@ class FilesRecord(Record):
         ['/b.png']
         """
         return [path for path, value in files.items() if self.files.get(path, value) != value]
+
+    def changes(self, files: Mapping[str, str]) -> str:
+        """The same in one line; "" where none has changed.
+
+        >>> FilesRecord(files={"/a.png": "1"}).changes({"/a.png": "2"})
+        'files of the data that have changed since this run began: 1: /a.png'
+        """
+        if not (changed := self.changed(files)):
+            return ""
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        shown = ", ".join(changed[:_NAMED]) + more
+        return f"files of the data that have changed since this run began: {len(changed)}: {shown}"
 
 
 @dataclass(frozen=True, kw_only=True)

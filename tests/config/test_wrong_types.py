@@ -147,3 +147,37 @@ def test_names_that_are_folders(tmp_path: Path) -> None:
     )
     recipe = load_recipe(str(tmp_path / "r.yaml"))
     assert (recipe.name, list(recipe.stages)) == ("paper/a b/v1.2", list(stages))
+
+
+@pytest.mark.parametrize(
+    ("change", "bound"),
+    [
+        ("data.size=100000", "from 8 to 16384, not 100000"),
+        ("data.size=[32, 99999999999999999999]", "from 8 to 16384, not"),
+        ("data.channels=5000", "less than or equal to 1024"),
+        ("data.phantoms=1000000000", "less than or equal to 100000"),
+        ("data.split.folds=100000", "less than or equal to 1000"),
+        ("data.split.seed=9999999999", "less than or equal to 4294967295"),
+        ("data.patches={size: 99999, count: 4}", "16384"),
+        ("data.patches={size: 64, count: 100000}", "less than or equal to 1000"),
+        ("fit.epochs=1000000000", "less than or equal to 1000000"),
+        ("fit.steps=99999999999999999999", "less than or equal to 1000000000"),
+        ("fit.batch_size=1000000", "less than or equal to 65536"),
+        ("fit.accumulate=1000000", "less than or equal to 65536"),
+        ("fit.workers=100000", "less than or equal to 256"),
+        ("fit.views=10000000000", "less than or equal to 1000000"),
+        ("fit.optimizer.lr=.inf", "finite number"),
+        ("fit.clip_norm=.nan", "finite number"),
+        ("seed=9999999999", "less than or equal to 4294967295"),
+        ("folds=100000", "less than or equal to 1000"),
+    ],
+)
+def test_absurd_numbers_are_refused_with_their_bound(change: str, bound: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    with pytest.raises(InputError) as refused:
+        load_recipe(str(path), [change])
+    message = str(refused.value)
+    assert bound in message
+    assert change.partition("=")[0] in message
+    assert "\n" not in message

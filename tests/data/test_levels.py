@@ -103,7 +103,7 @@ def test_a_run_a_copy_and_a_sheet_scale_alike(tmp_path: Path) -> None:
     levels = {case.levels for case in loaded}
     assert len(levels) == 1
     assert levels != {None}
-    packed = pack_cases(read_cases(tmp_path / "cases.csv"), tmp_path / "packed", 48)
+    packed = pack_cases(read_cases(tmp_path / "cases.csv"), tmp_path / "packed", 48).cases
     assert all(case.levels is None for case in packed)
     store = prepare_store(loaded, with_intensity(Preprocess((48, 40)), loaded), tmp_path / "store")
     for case in loaded:

@@ -47,7 +47,7 @@ def test_pack_is_small_whole_and_moves(tmp_path: Path) -> None:
         ),
     ]
     done: list[int] = []
-    packed = pack_cases(cases, tmp_path / "out", 48, progress=lambda at, total: done.append(at))
+    packed = pack_cases(cases, tmp_path / "out", 48, progress=lambda at, total: done.append(at)).cases
     assert done == [1, 2, 3]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["i", "m", "out"]
     (tmp_path / "out").rename(tmp_path / "moved")
@@ -77,3 +77,17 @@ def test_pack_refuses_and_leaves_nothing(phantom_cases: list[Case], tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
     with pytest.raises(InputError, match="cannot write"):
         pack_cases(phantom_cases[:1], tmp_path / "full" / "a" / "b", 32)
+
+
+def test_pack_tells_the_lesions_that_it_loses(tmp_path: Path) -> None:
+    mask = square(256, 256, 100, 80)
+    mask[10:12, 20:22] = 255  # 2 x 2 of 256: a quarter of a pixel of 64
+    image = save(tmp_path / "i" / "a.png", noise(0, 256, 256))
+    case = Case("a", image, (save(tmp_path / "m" / "a.png", mask),))
+    packed = pack_cases([case], tmp_path / "out", 64)
+    stored = np.asarray(Image.open(packed.cases[0].masks[0]))
+    assert not stored[:10, :20].any()
+    assert stored.any()
+    assert (packed.small.total, packed.small.vanished) == (2, 1)
+    assert packed.note.startswith("1 of 2 components of the masks are too small for a side of 64")
+    assert pack_cases([case], tmp_path / "whole", 256).note == ""

@@ -15,6 +15,7 @@ from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
 from segdistill.experiment.cases import load_cases
 from segdistill.experiment.folder import only_writer
+from tests.data.pictures import make_folder
 
 
 def table(tmp_path: Path, splits: list[str]) -> Path:
@@ -63,3 +64,15 @@ def test_what_lies_in_a_new_folder_is_kept_however_its_writer_ends(tmp_path: Pat
             if error is not None:
                 raise error
         assert [path.name for path in (tmp_path / name).iterdir()] == ["result.json"]
+
+
+def test_files_of_a_folder_that_no_case_uses_are_counted(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "own", 12)
+    assert load_cases(DataRecipe(), folder, tmp_path / "run").unused == ""
+    (folder / "notes.txt").touch()
+    (folder / "images" / "x.webp").touch()
+    found = load_cases(DataRecipe(), folder, tmp_path / "run")
+    assert len(found.cases) == 12
+    assert found.unused.startswith("not used: 2 files: ")
+    assert "no picture or volume 1" in found.unused
+    assert "format .webp is not read" in found.unused

@@ -176,6 +176,26 @@ def test_damaged_files_are_one_line_or_not_needed(tmp_path: Path) -> None:
         read_trainings([str(run)])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{[",
+        "[]",
+        "3",
+        '{"finished": 3}',
+        '{"finished": ["x"], "folds": 2}',
+        '{"finished": [1], "folds": null}',
+    ],
+)
+def test_a_damaged_record_of_folds_is_one_line(tmp_path: Path, text: str) -> None:
+    run = write_folds(tmp_path / "cv", {"baseline": ALONE, "kd": {}})
+    assert read_trainings([str(run)])
+    (run / "folds.json").write_text(text)
+    with pytest.raises(InputError, match=r"folds\.json is damaged \(.*\): restore") as refused:
+        read_trainings([str(run)])
+    assert "\n" not in str(refused.value)
+
+
 def test_the_margin_stands_in_the_recipe(tmp_path: Path) -> None:
     one = write_run(tmp_path / "a", {"kd": {}}, evaluation={"margin": 0.02})
     other = write_run(tmp_path / "b", {"kd": {}}, evaluation={"margin": 0.05})

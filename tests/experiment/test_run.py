@@ -337,3 +337,37 @@ def test_evaluation_of_the_model_file_equals_that_of_the_stage(run_folder: Path,
     assert (tmp_path / "e" / "metrics.csv").read_bytes() == (
         run_folder / "stages/student/metrics.csv"
     ).read_bytes()
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("text", ["{[", "[]", '{"schema_version": 1, "summary": 3}', ""])
+def test_a_damaged_evaluation_is_told_and_measured_again(copy: Path, tmp_path: Path, text: str) -> None:
+    path = copy / "stages" / "student" / "evaluation.json"
+    before = json.loads(path.read_text())
+    path.write_text(text)
+    texts = run(copy, tmp_path / "tiny.yaml")
+    (told,) = [line for line in texts if "evaluation.json" in line]
+    assert told.startswith("warning: ")
+    assert told.endswith("student is evaluated again")
+    assert trained(texts) == []
+    after = json.loads(path.read_text())
+    assert {name for name in before if after[name] != before[name]} <= {"cost"}
+
+
+def test_evaluating_a_run_whose_files_have_changed_is_refused(copy: Path) -> None:
+    record, table = copy / "files.json", copy / "cases.csv"
+    case = next(case for case in read_cases(table) if case.split == "test")
+    other = next(case for case in read_cases(table) if case.split == "train")
+    known = json.loads(record.read_text())
+    record.write_text(json.dumps(known | {"files": known["files"] | {str(other.image): "0" * 64}}))
+    assert segdistill("evaluate", copy, "--json").code == 0  # no test case
+    record.write_text(json.dumps(known | {"files": known["files"] | {str(case.image): "0" * 64}}))
+    refused = segdistill("evaluate", copy)
+    assert refused.code == 2
+    assert f"changed since this run began: 1: {case.image}: restore" in refused.line
+    assert refused.line.endswith(str(table))
+    assert segdistill("evaluate", copy, table, "--json").code == 0
+    record.write_text("{[")
+    damaged = segdistill("evaluate", copy)
+    assert damaged.code == 2
+    assert "files.json is damaged" in damaged.line

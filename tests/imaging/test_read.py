@@ -177,7 +177,7 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     refuse(tmp_path / "pipe.png", "not a regular file")
     Image.fromarray(GREY).save(tmp_path / "a.gif")
-    refuse(tmp_path / "a.gif", "is not a PNG")
+    refuse(tmp_path / "a.gif", "format .gif is not read: save it as .png")
     refuse(tmp_path / "a.png\0b", "cannot be read")
 
 

@@ -176,6 +176,26 @@ def test_cut_off_files(tmp_path: Path, ending: str, compress: bool) -> None:
     refuse(path, "cut off|damaged")
 
 
+def test_voxels_that_are_a_link(tmp_path: Path) -> None:
+    path = write_itk(tmp_path / "own" / "a.mhd", blocks())
+    whole, raw = read_volume(path).voxels, tmp_path / "own" / "a.raw"
+    raw.rename(tmp_path / "own" / "b.raw")
+    raw.symlink_to("b.raw")
+    assert np.array_equal(read_volume(path).voxels, whole)
+    raw.unlink()
+    (tmp_path / "own" / "b.raw").rename(tmp_path / "secret.raw")
+    raw.symlink_to(tmp_path / "secret.raw")
+    refuse(path, "a link to another folder")
+    (tmp_path / "linked").symlink_to(tmp_path / "own")  # the folder itself may be a link
+    raw.unlink()
+    (tmp_path / "secret.raw").rename(raw)
+    assert np.array_equal(read_volume(tmp_path / "linked" / "a.mhd").voxels, whole)
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "a.mhd").symlink_to(path)
+    (tmp_path / "beside" / "a.raw").symlink_to(raw)  # both lead to one folder
+    assert np.array_equal(read_volume(tmp_path / "beside" / "a.mhd").voxels, whole)
+
+
 def test_metaimage_headers_that_cannot_be_followed(tmp_path: Path) -> None:
     path = write_itk(tmp_path / "a.mhd", blocks())
     text = path.read_text()

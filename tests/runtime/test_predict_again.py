@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segdistill.data.case import file_hash
 from segdistill.errors import InputError
 from segdistill.runtime import predict as module
 from segdistill.runtime.predict import Predictions, predict_files
@@ -331,3 +332,46 @@ def test_the_table_is_safe_in_a_spreadsheet(
     masks = {row["mask"].removeprefix("'") for row in rows}
     assert masks == {name for name in times(tmp_path / "out") if "_overlay" not in name}
     assert again(model, tmp_path / "out", *map(Path, names)) == set()
+
+
+def test_two_calls_at_once_in_one_folder_are_refused(tmp_path: Path, model: Path) -> None:
+    one, out = picture(tmp_path / "a.png"), tmp_path / "out"
+    refused: list[str] = []
+
+    def second(done: int, total: int) -> None:
+        with pytest.raises(
+            InputError, match=r"another call of predict is writing to .*: wait for it"
+        ) as found:
+            predict_files(Predictor(model, 1), [one], out)
+        refused.append(str(found.value))
+
+    predict_files(Predictor(model, 1), [one], out, second)
+    assert len(refused) == 1
+    assert "\n" not in refused[0]
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    assert again(model, out, one) == set()
+
+
+def test_files_that_are_not_used_are_counted(tmp_path: Path, model: Path) -> None:
+    folder = tmp_path / "in"
+    picture(folder / "a.png")
+    for name in ("brain.mgz", "scan.nhdr", "scan.hdr", "notes.txt", ".hidden.png"):
+        (folder / name).write_bytes(b"x")
+    notes = predict_files(Predictor(model, 1), [folder], tmp_path / "out").notes
+    assert len(notes) == 1
+    assert notes[0].startswith("not used: 5 files: ")
+    for part in ("format .mgz", "format .nhdr", "format .hdr", "no picture or volume 1", "hidden 1"):
+        assert part in notes[0]
+    with pytest.raises(InputError, match=r"brain\.mgz: format \.mgz is not read: save it as \.nii\.gz"):
+        predict_files(Predictor(model, 1), [folder / "brain.mgz"], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no named pipes among its files")
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.mha", "x.nrrd", "x.png"])
+def test_a_pipe_is_no_input(tmp_path: Path, model: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="is not a regular file"):
+        predict_files(Predictor(model, 1), [tmp_path / name], tmp_path / "out")
+    with pytest.raises(InputError, match="is not a regular file"):
+        file_hash(tmp_path / name)

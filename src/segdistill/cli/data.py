@@ -162,8 +162,10 @@ def pack(
     from segdistill.data.table import read_cases
 
     with progress_bar("packing") as progress:
-        cases = pack_cases(read_cases(table), out, size, progress)
-    typer.echo(f"{shown(out)}: {len(cases)} cases")
+        packed = pack_cases(read_cases(table), out, size, progress)
+    if packed.note:
+        typer.echo(f"warning: {packed.note}", err=True)
+    typer.echo(f"{shown(out)}: {len(packed.cases)} cases")
 
 
 for each in (index, check, show, pack):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -227,6 +228,8 @@ def hash_files(cases: Iterable[Case]) -> dict[str, str]:
 def _plain_hash(path: Path, again: bool) -> str:
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe waits for ever
+            raise InputError(f"{path}: is not a regular file: restore the file or drop the case")
         key = (str(path), status.st_size, status.st_mtime_ns)
         if again or key not in _HASHES:
             _HASHES[key] = sha256_file(path)

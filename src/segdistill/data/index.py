@@ -16,24 +16,11 @@ from segdistill.data.datasets.folder import are_known_labels
 from segdistill.data.levels import levels_note, with_levels
 from segdistill.errors import InputError
 from segdistill.files import require_text, shown
+from segdistill.imaging.limits import unread_format
 from segdistill.imaging.masks import Value
 from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, volume_files
 
 _SHOWN = 3
-_OTHER_PICTURES = (
-    ".gif",
-    ".webp",
-    ".jp2",
-    ".heic",
-    ".heif",
-    ".svg",
-    ".npy",
-    ".npz",
-    ".mat",
-    ".h5",
-    ".hdr",
-    ".img",
-)
 
 
 @dataclass(frozen=True)
@@ -142,9 +129,7 @@ def _reason(file: Path, in_series: bool) -> str:
         return "in the folder of a DICOM series"
     if name.endswith((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES)):
         return "picture or volume outside of the layout"
-    if name.endswith(_OTHER_PICTURES):
-        return f"format {file.suffix.lower()} is not read: save it as PNG or NIfTI"
-    return "no picture or volume"
+    return unread_format(file) or "no picture or volume"
 
 
 def unused_note(unused: dict[str, list[Path]]) -> str:

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -20,18 +20,51 @@ from segdistill.data.table import write_cases
 from segdistill.errors import InputError
 from segdistill.imaging.preprocess import prepare_mask
 from segdistill.imaging.read import read_picture
+from segdistill.imaging.small import SMALLEST, SmallComponents, count_small, find_small
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was packed.
+
+    Attributes:
+        cases: the packed ones.
+        size: longest side.
+        small: what happened to the components of the masks.
+    """
+
+    cases: list[Case]
+    size: int
+    small: SmallComponents
+
+    @property
+    def note(self) -> str:
+        """One line on the components that the packed masks have lost; "" where there is none.
+
+        >>> Packed([], 64, SmallComponents(12, 5)).note[:58]
+        '5 of 12 components of the masks are too small for a side o'
+        """
+        small = self.small
+        if not small.vanished:
+            return ""
+        line = (
+            f"{small.vanished} of {small.total} components of the masks are too small for a side of {self.size} and "
+            "are not in the packed masks: pack with a larger --size to keep them"
+        )
+        told = f"{small.exempt} of fewer than {SMALLEST} pixels vanish and are not counted"
+        return f"{line}; {told}" if small.exempt else line
 
 
 def pack_cases(
     cases: Sequence[Case], folder: str | Path, size: int, progress: Callable[[int, int], None] | None = None
-) -> list[Case]:
+) -> Packed:
     """Writes images/*.png (longest side at most `size`), masks/*.png (1 bit) and cases.csv into a new folder.
 
     Boxes and pixel spacings are scaled with the pictures; more than 8 bits become 8 by the levels of the table. The
     folder appears when it is complete.
 
     Returns:
-        The packed cases.
+        The packed cases, and what small components of the masks were lost.
 
     Raises:
         InputError: a file that cannot be read, a folder that is not empty or cannot be written, a full disk.
@@ -52,8 +85,11 @@ def pack_cases(
         for name in ("images", "masks"):
             (temporary / name).mkdir()
         packed: list[Case] = []
+        small: list[SmallComponents] = []
         for done, (case, name) in enumerate(zip(cases, _names(cases), strict=True), start=1):
-            packed.append(_pack_one(case, name, temporary, size))
+            case, lost = _pack_one(case, name, temporary, size)
+            packed.append(case)
+            small.append(lost)
             if progress is not None:
                 progress(done, len(cases))
         write_cases(packed, temporary / "cases.csv")
@@ -66,7 +102,7 @@ def pack_cases(
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-    return [
+    moved = [
         replace(
             case,
             image=folder / "images" / case.image.name,
@@ -74,9 +110,10 @@ def pack_cases(
         )
         for case in packed
     ]
+    return Packed(moved, size, count_small(small))
 
 
-def _pack_one(case: Case, name: str, folder: Path, size: int) -> Case:
+def _pack_one(case: Case, name: str, folder: Path, size: int) -> tuple[Case, SmallComponents]:
     pixels = read_picture(case.image, intensity=case.intensity).pixels
     height, width = pixels.shape[:2]
     mask = reference_mask(case, (height, width)) if case.masks else None
@@ -88,9 +125,11 @@ def _pack_one(case: Case, name: str, folder: Path, size: int) -> Case:
     image = folder / "images" / f"{name}.png"
     picture.save(image, optimize=True)
     masks: tuple[Path, ...] = ()
+    lost = SmallComponents()
     if mask is not None:
         masks = (folder / "masks" / f"{name}.png",)
         small = prepare_mask(mask, target)
+        lost = find_small(mask, small)
         Image.fromarray(small * 255).convert("1").save(masks[0], optimize=True)
     rows, columns = target[0] / height, target[1] / width
     box, spacing = case.box, case.spacing_mm
@@ -100,7 +139,7 @@ def _pack_one(case: Case, name: str, folder: Path, size: int) -> Case:
     if spacing is not None:
         spacing = (spacing[-2] / rows, spacing[-1] / columns)
     plain = replace(case, resize_mask=False, foreground=(), background=(), levels=None)
-    return replace(plain, image=image, masks=masks, box=box, spacing_mm=spacing)
+    return replace(plain, image=image, masks=masks, box=box, spacing_mm=spacing), lost
 
 
 def _names(cases: Sequence[Case]) -> list[str]:

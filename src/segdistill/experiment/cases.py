@@ -19,6 +19,7 @@ from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.datasets.base import list_data
 from segdistill.data.datasets.folder import MASKS, mask_key
 from segdistill.data.duplicates import Pair, find_duplicates, group_duplicates
+from segdistill.data.index import unused_files, unused_note
 from segdistill.data.leaks import Leak, leaks, require_no_shared_groups
 from segdistill.data.levels import is_scaled, with_levels
 from segdistill.data.phantom import write_phantom
@@ -45,6 +46,7 @@ class LoadedCases:
         split: how they were divided, in words.
         empty: ids of the cases whose reference is empty.
         warnings: what to know before training.
+        unused: how many files of the data's folder are in no case, and why; "" where all are, or for a table.
     """
 
     name: str
@@ -54,6 +56,7 @@ class LoadedCases:
     split: str
     empty: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
+    unused: str = ""
 
 
 def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: bool = False) -> LoadedCases:
@@ -75,6 +78,8 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
     source = Path(data.table) if source is None and data.table is not None else source
     name, found = _find(data, source, folder)
     found = [*found, *further_images(data.unlabelled, {case.id for case in found})]
+    place = _place(data, source)
+    unused = unused_note(unused_files(place, found)) if place is not None and place.is_dir() else ""
     cases = select(_as_read(found, data, name), sites=data.sites)
     for case in cases:
         stated: tuple[str | Path, ...] = (case.id, case.group, case.label, case.site, case.image, *case.masks)
@@ -87,16 +92,16 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
         grouped = group_duplicates(cases, pairs)
         shown = [case for case in cases if case.id not in unlabelled]
         divided, words = _divided(data, shown, source, name, _through(pairs, grouped, unlabelled), empty)
-        placed, unused = place_unlabelled(bare, divided, grouped)
+        placed, barred = place_unlabelled(bare, divided, grouped)
         divided, words = [*divided, *placed], f"{words}; {len(placed)} without mask, for training only"
     else:
         divided, words = _divided(data, cases, source, name, pairs, empty)
-        unused = []
+        barred = []
     told = _leak_warnings(found_leaks := leaks(divided, pairs))
     told += [finding.message for finding in large_groups(cases, pairs)]
     told += without_foreground(divided, empty)
-    told += _unused_note(unused)
-    return LoadedCases(name, divided, pairs, found_leaks, words, empty, tuple(told))
+    told += _barred_note(barred)
+    return LoadedCases(name, divided, pairs, found_leaks, words, empty, tuple(told), unused)
 
 
 def find_facts(data: DataRecipe, source: Path | None) -> DataFacts:
@@ -193,31 +198,31 @@ def place_unlabelled(
     >>> tested = Case("a", Path("a.png"), split="test")
     >>> copy, other = Case("b", Path("b.png")), Case("c", Path("c.png"))
     >>> together = [Case(case.id, case.image, group="one") for case in (tested, copy)] + [other]
-    >>> placed, unused = place_unlabelled([copy, other], [tested], together)
-    >>> [case.id for case in placed], [case.id for case in unused]
+    >>> placed, barred = place_unlabelled([copy, other], [tested], together)
+    >>> [case.id for case in placed], [case.id for case in barred]
     (['c'], ['b'])
     """
     group = {case.id: case.group_key for case in grouped}
     held = {group[case.id] for case in divided if case.split in ("val", "test")}
     placed: list[Case] = []
-    unused: list[Case] = []
+    barred: list[Case] = []
     for case in bare:
         kept = case.split in ("", "train") and group[case.id] not in held
-        (placed if kept else unused).append(replace(case, split="train" if kept else ""))
+        (placed if kept else barred).append(replace(case, split="train" if kept else ""))
     if not placed:
         raise InputError(
-            f"all {len(unused)} images without masks are copies of validation or test images, or of their groups, "
-            f"such as {unused[0].image}: they cannot be trained on: give others"
+            f"all {len(barred)} images without masks are copies of validation or test images, or of their groups, "
+            f"such as {barred[0].image}: they cannot be trained on: give others"
         )
-    return placed, unused
+    return placed, barred
 
 
-def _unused_note(unused: list[Case]) -> list[str]:
-    if not unused:
+def _barred_note(barred: list[Case]) -> list[str]:
+    if not barred:
         return []
-    few = ", ".join(str(case.image) for case in unused[:3]) + (", ..." if len(unused) > 3 else "")
+    few = ", ".join(str(case.image) for case in barred[:3]) + (", ..." if len(barred) > 3 else "")
     return [
-        f"{len(unused)} images without masks are copies of validation or test images, or of their groups: they are "
+        f"{len(barred)} images without masks are copies of validation or test images, or of their groups: they are "
         f"not trained on: {few}"
     ]
 
@@ -320,8 +325,7 @@ def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, lis
         return "phantom", write_phantom(
             _phantom_folder(data, folder), data.phantoms, size=_phantom_size(data)
         )
-    if source is None and data.dataset is not None and os.environ.get(VARIABLE):
-        source = Path(os.environ[VARIABLE]) / data.dataset
+    source = _place(data, source)
     if source is None:
         wanted = (
             f"the {data.dataset} folder"
@@ -347,6 +351,13 @@ def _find(data: DataRecipe, source: Path | None, folder: Path) -> tuple[str, lis
                 f"a table made by 'segdistill data index {name} {source} --unlabelled'"
             )
     return DATASETS[name].summary, cases
+
+
+def _place(data: DataRecipe, source: Path | None) -> Path | None:
+    """The table or folder of the data; None where it is drawn, or not known."""
+    if source is None and data.dataset not in (None, "phantom") and os.environ.get(VARIABLE):
+        return Path(os.environ[VARIABLE]) / str(data.dataset)
+    return source
 
 
 def _phantom_folder(data: DataRecipe, folder: Path) -> Path:

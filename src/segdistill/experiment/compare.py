@@ -15,7 +15,7 @@ from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_json, re
 from segdistill.files import sha256_text
 from segdistill.metrics.cases import METRICS_FILE, read_metrics_csv
 from segdistill.plugins import load_plugins, use_installed
-from segdistill.records import EvaluationRecord, RunRecord, StageRecord
+from segdistill.records import DamagedRecord, EvaluationRecord, RunRecord, StageRecord
 from segdistill.registry import near_names
 from segdistill.stats.comparison import (
     Training,
@@ -181,8 +181,12 @@ def _sources(folder: Path) -> list[Source]:
     if not (folder / FOLDS_FILE).exists():
         return [Source(folder)]
     facts = read_json(folder / FOLDS_FILE)
-    count = facts.get("folds", 1)
-    return [Source(fold_folder(folder, fold), fold, count) for fold in facts.get("finished", [])]
+    count, finished = facts.get("folds", 1), facts.get("finished", [])
+    if not isinstance(finished, list) or not all(type(number) is int for number in (count, *finished)):
+        raise DamagedRecord(
+            f"{folder / FOLDS_FILE} is damaged (folds and finished are no numbers): restore it, or run the recipe again"
+        )
+    return [Source(fold_folder(folder, fold), fold, count) for fold in finished]
 
 
 def _evaluation(folder: Path) -> Training:

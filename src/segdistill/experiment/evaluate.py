@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segdistill.data.case import SPLITS, Case, select
+from segdistill.data.case import SPLITS, Case, hash_files, select
 from segdistill.data.datasets import create_dataset
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError, MissingExtra, needs
@@ -25,7 +25,7 @@ from segdistill.metrics.base import METRICS
 from segdistill.metrics.cases import Results
 from segdistill.metrics.robustness import STRENGTHS
 from segdistill.plugins import load_plugins, use_installed
-from segdistill.records import EvaluationRecord
+from segdistill.records import EvaluationRecord, FilesRecord
 from segdistill.registry import near_names
 
 
@@ -85,7 +85,8 @@ def evaluate(
         progress: called with (what, done, total).
 
     Raises:
-        InputError: model, table, split or metric cannot be used, or no case could be measured.
+        InputError: model, table, split or metric cannot be used, files of the table of a run have changed since it
+            began, or no case could be measured.
         MissingExtra: torch is not installed, and the model is a stage.
 
     >>> evaluate("absent.onnx", "cases.csv")
@@ -96,6 +97,8 @@ def evaluate(
     names, show = METRICS.optional(metrics), progress or (lambda what, done, total: None)
     place = _table_of(model, table)
     cases, chosen, split, notes = _choose(place, split)
+    if table is None:
+        _require_unchanged(place, chosen)
     folder = None if out is None else Path(out)
     if folder is not None:
         require_own_folder(folder)
@@ -134,6 +137,19 @@ def _table_of(model: str | Path, table: str | Path | None) -> Path:
     if not Path(table).exists():
         raise InputError(f"no such case table or folder: {table}")
     return Path(table)
+
+
+def _require_unchanged(table: Path, cases: Sequence[Case]) -> None:
+    """Raises InputError where files of a run's own table are others than when it began; absent ones fail by themselves.
+
+    Results of other files would not be those of the run's report.
+    """
+    record = FilesRecord.read(table.parent)
+    found = {path: value for path, value in hash_files(cases).items() if value} if record else {}
+    if record and (changes := record.changes(found)):
+        raise InputError(
+            f"{changes}: restore them, or name the table to measure them as they are now: {table}"
+        )
 
 
 def _choose(table: Path, split: str | None) -> tuple[list[Case], list[Case], str, list[str]]:

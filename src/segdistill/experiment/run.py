@@ -350,9 +350,8 @@ def _prepare(
     with removing_phantoms_on_error(recipe.data, folder):
         loaded_cases = load_cases(recipe.data, source, folder, recipe.classifies)
         yield Event(f"{loaded_cases.name}: {len(loaded_cases.cases)} cases, {loaded_cases.split}")
-        if note := normal_note(loaded_cases.cases):
-            yield Event(note)
-        if note := levels_note(loaded_cases.cases):
+        cases = loaded_cases.cases
+        for note in filter(None, (normal_note(cases), levels_note(cases), loaded_cases.unused)):
             yield Event(note)
         for line in loaded_cases.warnings:
             yield Event(f"warning: {line}")
@@ -377,11 +376,10 @@ def _prepare(
 
 def _require_unchanged(known: FilesRecord, files: dict[str, str]) -> None:
     """Raises InputError where files of the data are others than when the run began."""
-    if changed := known.changed(files):
-        shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    if changes := known.changes(files):
         raise InputError(
-            f"files of the data that have changed since this run began: {len(changed)}: {shown}: restore them and run "
-            "the same command again, or train on them as they are now in a new folder with --out"
+            f"{changes}: restore them and run the same command again, or train on them as they are now in a new folder "
+            "with --out"
         )
 
 

@@ -26,6 +26,34 @@ _FIRST_VR = (b"UL", b"OB", b"UI", b"CS", b"SH", b"LO", b"DA", b"TM", b"DT", b"ST
 
 HEAD = 144  # bytes of a file from which its kind is told
 
+_PICTURES = (".gif", ".webp", ".jp2", ".heic", ".heif", ".svg")
+_VOLUMES = (
+    ".mgz",
+    ".mgh",
+    ".nhdr",
+    ".hdr",
+    ".img",
+    ".img.gz",
+    ".mnc",
+    ".npy",
+    ".npz",
+    ".mat",
+    ".h5",
+)
+
+
+def unread_format(path: Path) -> str:
+    """Why a file with the suffix of a known format is not read, and what to save it as; "" for any other suffix.
+
+    >>> unread_format(Path("brain.mgz"))
+    'format .mgz is not read: save it as .nii.gz'
+    """
+    name = path.name.lower()
+    for suffixes, better in ((_PICTURES, ".png"), (_VOLUMES, ".nii.gz")):
+        if found := next((suffix for suffix in suffixes if name.endswith(suffix)), ""):
+            return f"format {found} is not read: save it as {better}"
+    return ""
+
 
 def dicom_start(head: bytes) -> int | None:
     """Where the data set of a DICOM file begins that lacks the preamble, the word "DICM" or both; 0 for a whole file.

@@ -125,7 +125,12 @@ def _data_file(path: Path, header: dict[str, str]) -> Path:
         raise InputError(
             "names voxels outside of its own folder, which is not followed: put both files together"
         )
-    return path.parent / name
+    source = path.parent / name
+    if source.resolve().parent not in (path.parent.resolve(), path.resolve().parent):
+        raise InputError(
+            f"its voxels, {name}, are a link to another folder, which is not followed: put both files together"
+        )
+    return source
 
 
 def _geometry(header: dict[str, str], shape: tuple[int, int, int], spacing: Vector) -> Geometry:

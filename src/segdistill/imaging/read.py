@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from segdistill.errors import UnreadableImage
 from segdistill.imaging.intensity import Intensity, to_eight_bits
-from segdistill.imaging.limits import HEAD, check_budget, dicom_start
+from segdistill.imaging.limits import HEAD, check_budget, dicom_start, unread_format
 from segdistill.imaging.picture import Picture, Pixels, Spacing
 
 __all__ = [
@@ -208,7 +208,8 @@ def _readable(path: Path, gif: bool = False) -> Iterator[tuple[IO[bytes], str]]:
             file.seek(0)
             kind = _kind(head, gif)
             if not kind:
-                raise UnreadableImage(f"{path}: is not a PNG, JPEG, TIFF, PGM/PPM, BMP or DICOM file")
+                other = unread_format(path) or "is not a PNG, JPEG, TIFF, PGM/PPM, BMP or DICOM file"
+                raise UnreadableImage(f"{path}: {other}")
             yield file, kind
     except UnreadableImage as error:
         text = str(error)

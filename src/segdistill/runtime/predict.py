@@ -7,21 +7,25 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from segdistill.errors import InputError
 from segdistill.files import (
     append_text,
     json_text,
+    refusal,
     remove_unfinished,
     sha256_file,
     sha256_text,
     shown,
     write_text,
 )
+from segdistill.imaging.limits import unread_format
 from segdistill.imaging.read import READABLE_SUFFIXES, read_picture
 from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, volume_files
 from segdistill.runtime.predictor import Predictor, slice_levels
@@ -38,7 +42,7 @@ from segdistill.runtime.write import (
     write_volume,
 )
 
-TABLE, RECORD = "predictions.csv", "predictions.jsonl"
+TABLE, RECORD, LOCK = "predictions.csv", "predictions.jsonl", ".predictions.lock"
 _NAMED = 3
 
 
@@ -107,10 +111,44 @@ def predict_files(
         progress: called with (done, total) after every file.
 
     Raises:
-        InputError: no input, none that can be used, or a file would be replaced that no prediction has written.
+        InputError: no input, none that can be used, a file would be replaced that no prediction has written, or
+            another call is writing to the folder.
     """
-    files = {os.path.abspath(file): file for file in find_inputs([Path(given) for given in inputs], out)}
-    found, results, is_new = Predictions(out), _Results.read(out), not out.exists()
+    given = [Path(each) for each in inputs]
+    files = {os.path.abspath(file): file for file in find_inputs(given, out)}
+    with _only_writer(out):
+        found = _predict_files(predictor, files, out, progress)
+    found.notes += _unused(given, list(files.values()), out)
+    return found
+
+
+@contextmanager
+def _only_writer(out: Path) -> Iterator[None]:
+    """Makes the folder and keeps other calls out of it; one that stays empty is removed again."""
+    is_new, lock = not out.exists(), FileLock(out / LOCK, timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"another call of predict is writing to {out}: wait for it, or choose another folder with -o"
+        ) from error
+    except OSError as error:
+        raise refusal(out / TABLE, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        _remove(out / LOCK)
+        if is_new:
+            with suppress(OSError):
+                out.rmdir()
+
+
+def _predict_files(
+    predictor: Predictor, files: Mapping[str, Path], out: Path, progress: Callable[[int, int], None] | None
+) -> Predictions:
+    found, results = Predictions(out), _Results.read(out)
     earlier = {key: result.stem for key, result in results.by_file.items()}
     kept: dict[str | Path, str] = {files[key]: stem for key, stem in earlier.items() if key in files}
     others = [stem for key, stem in earlier.items() if key not in files]
@@ -129,13 +167,12 @@ def predict_files(
         if progress is not None:
             progress(done, len(files))
     if not now:
-        results.give_up(is_new)
+        results.give_up()
         reason = found.failed[0]["reason"]
         raise InputError(reason if len(files) == 1 else f"none of {len(files)} images can be used: {reason}")
     found.rows = results.finish(list(files))
     names = [f"{shown(file)}: {stems[key]}" for key, file in files.items() if stems[key] != plain_stem(file)]
     found.notes = _notes(found, len(files), names, continued, len(results.by_file) - len(now))
-    found.notes += _unused([Path(given) for given in inputs], list(files.values()), out)
     return found
 
 
@@ -349,13 +386,10 @@ class _Results:
         for name in before.written if before else ():
             _remove(self.folder / name)
 
-    def give_up(self, is_new: bool) -> None:
-        """Leaves no table without rows, and no folder that was made for nothing."""
+    def give_up(self) -> None:
+        """Leaves no table without rows."""
         if not self.by_file and not self.is_there:
             _remove(self.table)
-        if is_new:
-            with suppress(OSError):
-                self.folder.rmdir()
 
     def finish(self, order: Sequence[str]) -> list[dict[str, Any]]:
         """Writes the rows in the order of the inputs, then the others; gives those of the inputs."""
@@ -410,9 +444,10 @@ def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str
             place = path.resolve()
             if place in taken or out.resolve() in place.parents or not path.is_file():
                 continue
-            inside = place.parent in series
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            reason = "in the folder of a DICOM series" if inside else "no picture or volume"
+            reason = unread_format(path) or "no picture or volume"
+            if place.parent in series:
+                reason = "in the folder of a DICOM series"
             found.setdefault("hidden" if hidden else reason, []).append(shown(path))
             taken.add(place)
     parts = [
