@@ -1,4 +1,4 @@
-"""segdistill data: index, check, show and pack case tables."""
+"""segdistill data: index, check, show, pack and audit case tables."""
 
 from __future__ import annotations
 
@@ -168,7 +168,66 @@ def pack(
     typer.echo(f"{shown(out)}: {len(packed.cases)} cases")
 
 
-for each in (index, check, show, pack):
+def audit(
+    run: Annotated[Path, typer.Argument(help="the folder of a run, best of a cross-validated one")],
+    stage: Annotated[
+        str | None,
+        typer.Option(help="whose networks; by default all stages with out_of_fold, else the exported one"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="the folder to write; by default RUN/audit")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="a case table with other masks of the same cases, such as corrected ones"),
+    ] = None,
+    top: Annotated[int, typer.Option(help="masks that are printed, and drawn on the contact sheet")] = 50,
+    plugins: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the masks that disagree most with networks that did not train on them.
+
+    Look at each: a hard image may stand there, too. audit.csv lists all masks, sheet.png draws the first ones: masks in
+    yellow, predictions in blue.
+    """
+    from segdistill.data.contact_sheet import contact_sheet
+    from segdistill.errors import InputError, needs
+
+    with needs("data audit", "train"):
+        from segdistill.experiment.audit import audit as audit_masks
+
+    if top < 1:
+        raise InputError(f"--top must be at least 1, not {top}")
+    with progress_bar("predicting") as progress:
+        found = audit_masks(run, stage, table=table, plugins=plugins or (), progress=progress)
+    folder = run / "audit" if out is None else out
+    first = found.findings[:top]
+    captions = [f"{rank} {row.case.id}: {row.looks_like}" for rank, row in enumerate(first, 1)]
+    found.write_table(folder / "audit.csv")
+    contact_sheet(
+        [row.case for row in first],
+        folder / "sheet.png",
+        limit=top,
+        captions=captions,
+        predicted=lambda case: found.probability(case) > 0.5,
+    )
+    if as_json:
+        print_json(found.to_dict(top) | {"table": folder / "audit.csv", "sheet": folder / "sheet.png"})
+        return
+    for rank, row in enumerate(first, 1):
+        typer.echo(shown(f"{rank:4}  {row.score:.3f}  {row.case.id}: {row.looks_like}"))
+    for note in found.notes:
+        typer.echo(shown(note))
+    if found.unseen:
+        typer.echo(
+            f"{_counted(found.unseen, 'mask')} not audited: every network trained on them; cross-validate for all: "
+            "run the recipe with --set folds=5"
+        )
+    typer.echo(f"{shown(folder / 'audit.csv')}: {_counted(len(found.findings), 'mask')}")
+    typer.echo(f"{shown(folder / 'sheet.png')}: the first {len(first)}")
+
+
+for each in (index, check, show, pack, audit):
     add_command(app, each)
 
 

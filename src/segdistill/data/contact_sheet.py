@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,17 @@ from segdistill.imaging.preprocess import prepare_mask
 _CAPTION = 14  # pixels below every tile
 _SPACE = 4
 _CONTOUR = (255, 196, 0)
+_PREDICTED = (0, 176, 255)
 
 
 def contact_sheet(
-    cases: Sequence[Case], path: str | Path, columns: int = 8, limit: int = 64, tile: int = 160
+    cases: Sequence[Case],
+    path: str | Path,
+    columns: int = 8,
+    limit: int = 64,
+    tile: int = 160,
+    captions: Sequence[str] = (),
+    predicted: Callable[[Case], NDArray[np.bool_]] | None = None,
 ) -> int:
     """Writes a PNG of the first `limit` cases, evenly taken from the table when it has more.
 
@@ -33,6 +40,9 @@ def contact_sheet(
         columns: tiles in a row.
         limit: at most so many tiles.
         tile: pixels of a tile's longer side.
+        captions: one for each case; by default its id and label.
+        predicted: gives a prediction of a case, (D, H, W), whose contours are drawn in blue below the yellow ones of
+            the reference; of a volume the slice is shown in which both differ most.
 
     Returns:
         How many cases are shown.
@@ -48,30 +58,39 @@ def contact_sheet(
     if not 32 <= tile <= 1024:
         raise InputError(f"tile must be 32 to 1024 pixels, not {tile}")
     count = min(limit, len(cases))
-    shown = [cases[round(k * (len(cases) - 1) / max(count - 1, 1))] for k in range(count)]
+    shown = [round(k * (len(cases) - 1) / max(count - 1, 1)) for k in range(count)]
     columns = min(columns, count)
     rows = -(-count // columns)
     size = (columns * (tile + _SPACE) + _SPACE, rows * (tile + _CAPTION + _SPACE) + _SPACE)
     sheet = Image.new("RGB", size, (24, 24, 24))
     draw = ImageDraw.Draw(sheet)
-    for number, case in enumerate(shown):
+    for number, place in enumerate(shown):
+        case = cases[place]
         left = _SPACE + number % columns * (tile + _SPACE)
         top = _SPACE + number // columns * (tile + _CAPTION + _SPACE)
-        picture = Image.fromarray(_tile(case, tile))
+        picture = Image.fromarray(_tile(case, tile, None if predicted is None else predicted(case)))
         sheet.paste(picture, (left + (tile - picture.width) // 2, top + (tile - picture.height) // 2))
-        caption = f"{case.id} {case.label}" if case.label and not case.id.startswith(case.label) else case.id
+        caption = captions[place] if captions else _caption(case)
         draw.text((left + 1, top + tile), caption[: tile // 6].encode("latin-1", "replace").decode("latin-1"))
     with atomic_write(path) as temporary:
         sheet.save(temporary, format="PNG")
     return count
 
 
-def _tile(case: Case, tile: int) -> NDArray[np.uint8]:
+def _caption(case: Case) -> str:
+    return f"{case.id} {case.label}" if case.label and not case.id.startswith(case.label) else case.id
+
+
+def _tile(case: Case, tile: int, predicted: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
     opened = open_case(case, Intensity("z_score", -2.0, 3.0) if case.is_volume else None)
-    k = fullest_slice(opened.reference)
-    pixels, mask = opened.pixels(k), opened.reference[k]
+    reference = opened.reference
+    differs = reference if predicted is None or not (predicted ^ reference).any() else predicted ^ reference
+    k = fullest_slice(differs)
+    pixels, layers = opened.pixels(k), [(reference[k], _CONTOUR)]
+    if predicted is not None:
+        layers.insert(0, (predicted[k], _PREDICTED))
     height, width = pixels.shape[:2]
     scale = tile / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     small = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
-    return draw_overlay(small, [(prepare_mask(mask, size).astype(np.bool_), _CONTOUR)])
+    return draw_overlay(small, [(prepare_mask(mask, size).astype(np.bool_), rgb) for mask, rgb in layers])
