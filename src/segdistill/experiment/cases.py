@@ -276,8 +276,8 @@ def _split_method(data: DataRecipe, cases: list[Case], source: Path | None) -> s
     splits = {case.split for case in cases} - {""}
     if splits and not _has_split(cases):
         raise InputError(
-            f"the split column of {source} has {', '.join(sorted(splits))} only, and not in every row: fill in train and "
-            "test (or only train and val: then nothing is tested), empty it, or choose with data.split.method"
+            f"the split column of {source} has {', '.join(sorted(splits))} only, and not in every row: fill in train "
+            "and test (or only train and val: then nothing is tested), empty it, or choose with data.split.method"
         )
     return "given" if splits else "hold_out"
 

@@ -20,7 +20,7 @@ from segdistill.experiment.external import read_external
 from segdistill.experiment.machine import Machine, is_first_process
 from segdistill.experiment.results import EXTERNAL, FOLDS_FILE, external_folder, fold_folder
 from segdistill.files import write_json, write_text
-from segdistill.records import EvaluationRecord, RunRecord, Summary
+from segdistill.records import EvaluationRecord, GuardRecord, RunRecord, Summary
 from segdistill.report.folds import over_folds, render_folds
 from segdistill.stats.comparison import find_verdicts, group_variants, verdicts_elsewhere
 
@@ -173,6 +173,7 @@ def conclude_folds(recipe: Recipe, folder: Path) -> None:
         weights,
         verdicts=verdicts,
         results={variant.name: variant.results for variant in variants if variant.results},
+        expected=_expected(recipe, folder, list(finished)),
     )
     write_text(folder / "report.html", page)
 
@@ -200,4 +201,15 @@ def _external(folder: Path, runs: Mapping[int, RunRecord]) -> dict[str, Any]:
             stage: {"summary": over_folds(by_fold, same_cases=True)} for stage, by_fold in stages.items()
         }
         found[name] = {"hash": table.hash, "cases": table.cases, "stages": summaries}
+    return found
+
+
+def _expected(recipe: Recipe, folder: Path, finished: list[int]) -> dict[str, list[str]]:
+    """Student -> what was expected of its distillation before training, in each fold and of each seed."""
+    found: dict[str, list[str]] = {}
+    for name in recipe.stages:
+        for fold in finished:
+            guard = GuardRecord.find(fold_folder(folder, fold) / "stages" / name)
+            if guard is not None:
+                found.setdefault(recipe.variant(name), []).append(guard.answer)
     return found

@@ -83,6 +83,7 @@ def render_folds(
     *,
     verdicts: Sequence[Verdict] = (),
     results: Mapping[str, Sequence[CaseResult]] | None = None,
+    expected: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The page of a cross-validation as HTML; it links to the reports of the folds, which lie beside it.
 
@@ -96,6 +97,7 @@ def render_folds(
         weights: which weights were judged in the folds.
         verdicts: over all folds and seeds, at home and on tables from elsewhere.
         results: variant -> results of all its trainings, of all folds.
+        expected: student -> what was expected of its distillation before each training (`records.GuardRecord`).
 
     Raises:
         MissingExtra: Jinja2, or with verdicts matplotlib, is not installed.
@@ -122,6 +124,22 @@ def render_folds(
         mean_and_spread=mean_and_spread,
         head_of=lambda metric: NORMAL_HEADS.get(metric) or find_column(metric).head,
         sentence=sentence_of(verdicts) if verdicts else "",
+        expected=[_expected_line(name, answers, verdicts) for name, answers in (expected or {}).items()],
         **lesion_values(lesion_tables(results or {})),
         **(verdict_values(verdicts) if verdicts else {}) | {"folds": folds},
+    )
+
+
+def _expected_line(student: str, answers: Sequence[str], verdicts: Sequence[Verdict]) -> str:
+    """What was expected of a student before training, and what came of it.
+
+    >>> _expected_line("kd", ["likely", "likely", "unknown"], [])
+    'kd: before training, a gain from distillation was likely (2 trainings), unknown (1); outcome: not compared.'
+    """
+    counts = [(answer, answers.count(answer)) for answer in dict.fromkeys(answers)]
+    told = [f"{answer} ({count}{' trainings' * (not k)})" for k, (answer, count) in enumerate(counts)]
+    outcome = [f"{v.words}{v.place}" for v in verdicts if v.variant == student]
+    return (
+        f"{student}: before training, a gain from distillation was {', '.join(told)}; "
+        f"outcome: {', '.join(outcome) or 'not compared'}."
     )
