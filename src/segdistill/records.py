@@ -4,7 +4,8 @@
     FilesRecord       RUN/files.json                     the files that it was trained on, each with its hash
     StageRecord       RUN/stages/NAME/stage.json         one trained network, enough to use its weights
     GuardRecord       RUN/stages/NAME/guard.json         whether distillation was expected to help
-    EvaluationRecord  RUN/stages/NAME/evaluation.json    what was measured; also written by `segdistill evaluate -o`
+    EvaluationRecord  RUN/stages/NAME/evaluation.json    what was measured; also written by `segdistill evaluate -o`,
+                      RUN/stages/NAME/external/TABLE/    and of tables from elsewhere
 
 `Record.read(folder)` and `record.write(folder)` use the file of this name. A record is never changed in place: use
 `dataclasses.replace`. Whoever adds, renames or removes a field raises `VERSION` of its class.
@@ -324,6 +325,24 @@ class Classification:
     calibration_error: float | None = None
 
 
+@dataclass(frozen=True)
+class TableRecord:
+    """A table from elsewhere on which every stage was tested.
+
+    Attributes:
+        hash: of its content (`data.case.table_hash`).
+        cases: number of its rows; without_reference: of those that were not measured.
+        copies: one line for each picture that is a copy of one that networks were trained or validated on.
+        verdicts: on it, as those of a run.
+    """
+
+    hash: str
+    cases: int
+    without_reference: int = 0
+    copies: list[str] = field(default_factory=list)
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
     """run.json: what was run, and what came of it.
@@ -338,6 +357,7 @@ class RunRecord(Record):
         stages: those that are evaluated, in the order of the report; empty until then.
         failed: stage -> why its training failed.
         verdicts: what the report found (`stats.verdict.Verdict.to_dict`), so that nobody computes it twice.
+        external: name -> table from elsewhere on which the stages were tested, too.
     """
 
     FILE: ClassVar[str] = "run.json"
@@ -354,6 +374,7 @@ class RunRecord(Record):
     stages: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
+    external: dict[str, TableRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

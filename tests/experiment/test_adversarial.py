@@ -228,13 +228,14 @@ def test_the_recipes_are_the_papers() -> None:
 
 
 def test_table_3_reads_evaluations_on_other_datasets(tmp_path: Path) -> None:
-    """As `segdistill evaluate -o` leaves them in the folds' folders; the published numbers are the paper's."""
+    """As `external` of a recipe leaves them in the stages' folders; the published numbers are the paper's."""
     for fold, dice in ((1, 0.70), (2, 0.74)):
         run = tmp_path / "usseg" / f"fold-{fold}"
         RunRecord(recipe=f"usseg/busi/fold-{fold}", data="BUSI").write(run)
         (run / "recipe.yaml").write_text("data: {dataset: busi, size: 512}")
         scores = {name: Interval(mean, None, None, 42) for name, mean in (("dice", dice), ("rmse_map", 0.2))}
-        EvaluationRecord(model="student", summary=Summary(scores)).write(run / "external" / "stu")
+        place = run / "stages" / "us_seg" / "external" / "stu"
+        EvaluationRecord(model="us_seg", summary=Summary(scores)).write(place)
     (tmp_path / "usseg" / "folds.json").write_text(json.dumps({"recipe": "usseg/busi", "folds": 2}))
     (table,) = compare_with_paper("usseg", tmp_path, "3")
     first, second = table["rows"]

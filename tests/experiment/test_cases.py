@@ -44,10 +44,18 @@ def test_a_method_that_is_named_wins_and_says_so(tmp_path: Path) -> None:
     assert {case.split for case in found.cases} == {"train", "val", "test"}
 
 
-@pytest.mark.parametrize("splits", [["train", ""], ["test", ""], ["train", "val"]])
+@pytest.mark.parametrize("splits", [["train", ""], ["test", ""], ["val", "test"]])
 def test_half_a_split_is_refused(tmp_path: Path, splits: list[str]) -> None:
-    with pytest.raises(InputError, match="fill in train and test, empty it, or choose"):
+    with pytest.raises(InputError, match=r"fill in train and test \(or only .*\), empty it, or choose"):
         load_cases(DataRecipe(), table(tmp_path, splits), tmp_path / "run")
+
+
+@pytest.mark.parametrize("splits", [["train"], ["train", "val"]])
+def test_a_table_without_test_cases_is_taken_as_it_is(tmp_path: Path, splits: list[str]) -> None:
+    path = table(tmp_path, splits)
+    found = load_cases(DataRecipe(), path, tmp_path / "run")
+    assert splits_of(found.cases) == splits_of(read_cases(path))
+    assert found.split == "as given in the case table; it has no test cases: nothing is tested"
 
 
 def test_several_folders_that_fit_are_never_chosen_among(tmp_path: Path) -> None:

@@ -135,34 +135,6 @@ def test_one_fold_by_hand_is_the_same_run(crossed: tuple[Path, dict[str, Any]], 
     assert sha256_file(folder / same) == sha256_file(crossed[0] / "fold-2" / same)
 
 
-def test_other_datasets_are_summed_up_too(tmp_path: Path) -> None:
-    path, folder = recipe(tmp_path, folds=2), tmp_path / "runs" / "tiny"
-    assert run(path, folder).code == 0
-    other = tmp_path / "other"
-    write_phantom(other, 6, size=32, seed=5)
-    values = []
-    for fold in (1, 2):
-        out = folder / f"fold-{fold}" / "external" / "stu"
-        words = (
-            folder / f"fold-{fold}",
-            other / "cases.csv",
-            "--stage",
-            "net",
-            "--split",
-            "all",
-            "-o",
-            out,
-            "--json",
-        )
-        answer = segdistill("evaluate", *words)
-        assert answer.code == 0, answer.err
-        values.append(json.loads(answer.out)["summary"]["all"]["dice"]["mean"])
-    answer = run(path, folder, "--json")
-    found = json.loads(answer.out)["external"]["stu"]["all"]["dice"]
-    assert found["mean"] == pytest.approx(sum(values) / 2)
-    assert "Other datasets, without fine-tuning" in (folder / "report.html").read_text()
-
-
 @pytest.mark.parametrize(
     ("keep", "message"),
     [

@@ -45,9 +45,16 @@ def compare(
     for note in found.notes:
         typer.echo(f"note: {shown(note)}", err=True)
     if as_json:
-        comparisons = [verdict.to_dict() for verdict in found.verdicts]
-        print_json({"metric": metric, "margin": found.margin, "comparisons": comparisons})
+        facts: dict[str, object] = {"metric": metric, "margin": found.margin}
+        facts["comparisons"] = [verdict.to_dict() for verdict in found.verdicts]
+        facts["external"] = {
+            name: [verdict.to_dict() for verdict in verdicts] for name, verdicts in found.external.items()
+        }
+        print_json(facts)
         return
-    print(comparison_text(found.verdicts))
+    if found.verdicts:
+        print(comparison_text(found.verdicts))
+    for name, verdicts in found.external.items():
+        print(f"\nat {shown(name)}:\n{comparison_text(verdicts)}")
     if found.report is not None:
         print(f"report      {found.report}")

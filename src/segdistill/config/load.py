@@ -34,7 +34,7 @@ SHORTCUTS = {
 }
 
 
-NAMES = ("labels", "sites", "counts")
+NAMES = ("labels", "sites", "counts", "external")
 """Keys of names that users choose, which YAML may take for numbers, dates or truth values: 3, 012, no."""
 
 
@@ -179,8 +179,11 @@ def _with_size_of_patches(content: dict[str, Any], changes: Mapping[str, Any]) -
 def _in_folder(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Files that a recipe names are relative to its folder; those of `--set` to the current one."""
     data, plugins, stages = content.get("data"), content.get("plugins"), content.get("stages")
+    external = content.get("external")
     if isinstance(data, dict):
         content = content | {"data": _with_paths(folder, data, ("table", "unlabelled"))}
+    if isinstance(external, dict):
+        content = content | {"external": _with_paths(folder, external, list(external))}
     if isinstance(stages, dict):
         content = content | {
             "stages": {key: _stage_in_folder(folder, stage) for key, stage in stages.items()}

@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -669,6 +670,9 @@ class Recipe(Strict):
     """Stage that becomes the model file."""
     evaluation: EvaluationRecipe = EvaluationRecipe()
     """How stages are measured on the test cases."""
+    external: dict[str, str] = Field(default_factory=dict)
+    """Tables from elsewhere by name, {clinic: clinic.csv}: case tables or folders on which every stage is tested, too;
+    never trained or selected on. Relative to the file of the recipe."""
     plan: bool = False
     """Time a few steps of every network first, and tell how long the run will take."""
     strict: bool = False
@@ -690,16 +694,17 @@ class Recipe(Strict):
             )
         return name
 
-    @field_validator("stages", mode="before")
+    @field_validator("stages", "external", mode="before")
     @classmethod
-    def _name_folders(cls, stages: object) -> object:
-        for name in stages if isinstance(stages, dict) else ():
+    def _name_folders(cls, named: object, info: ValidationInfo) -> object:
+        what = "a stage" if info.field_name == "stages" else "an external table"
+        for name in named if isinstance(named, dict) else ():
             if isinstance(name, str) and not _NAME.fullmatch(name):
                 raise ValueError(
-                    f"{name!r} cannot name the folder of a stage: use at most 100 letters, digits and _ @ . -, "
+                    f"{name!r} cannot name the folder of {what}: use at most 100 letters, digits and _ @ . -, "
                     "and no dot first"
                 )
-        return stages
+        return named
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Recipe:
@@ -871,7 +876,14 @@ class RecipeFile(Recipe):
     """With `effort`: a teacher from elsewhere that joins the ensemble, as an entry of `teachers` states it."""
 
 
-_MAPS = {"stages": "name", "students": "name", "variants": "name", "teachers": "stage", "methods": "method"}
+_MAPS = {
+    "stages": "name",
+    "students": "name",
+    "variants": "name",
+    "teachers": "stage",
+    "methods": "method",
+    "external": "name",
+}
 """Maps by free name: key -> what names the part in each of their entries."""
 
 
@@ -881,7 +893,7 @@ def merge(
     """`base` with `changes` on top; dictionaries merge key by key, all else is replaced.
 
     A dictionary that names another part replaces the old one, whose options would not fit it. In a map by free name
-    (stages, teachers, methods, and the axes of a matrix) null removes an entry.
+    (stages, teachers, methods, external, and the axes of a matrix) null removes an entry.
 
     Args:
         base: what is changed; it stays as it is.

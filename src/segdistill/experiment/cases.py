@@ -245,13 +245,13 @@ def _divided(
         words = f"as the paper: {split.test:.0%} test, unstratified, seed {split.seed}; duplicates not kept together"
         return unstratified(cases, test=split.test, seed=split.seed), words
     if method == "given":
-        for needed in ("train", "test"):
-            if not select(cases, split=needed):
-                raise InputError(
-                    f"{source or name}: no case has split '{needed}': fill in the column, or use another split.method"
-                )
+        if not select(cases, split="train"):
+            raise InputError(
+                f"{source or name}: no case has split 'train': fill in the column, or use another split.method"
+            )
         require_no_shared_groups(cases)
-        return cases, "as given in the case table"
+        tested = "" if select(cases, split="test") else "; it has no test cases: nothing is tested"
+        return cases, f"as given in the case table{tested}"
     if source is not None and source.is_file():
         pairs = _not_separated(cases, pairs)
     divided, words = _divide(group_duplicates(cases, pairs), split, method, empty)
@@ -271,7 +271,9 @@ def _not_separated(cases: list[Case], pairs: list[Pair]) -> list[Pair]:
 
 
 def _has_split(cases: list[Case]) -> bool:
-    return {"train", "test"} <= {case.split for case in cases}
+    """Whether the split column can be used: with train and test, or without test but with every row filled in."""
+    splits = {case.split for case in cases}
+    return "train" in splits and ("test" in splits or "" not in splits)
 
 
 def _split_method(data: DataRecipe, cases: list[Case], source: Path | None) -> str:
@@ -280,8 +282,8 @@ def _split_method(data: DataRecipe, cases: list[Case], source: Path | None) -> s
     splits = {case.split for case in cases} - {""}
     if splits and not _has_split(cases):
         raise InputError(
-            f"the split column of {source} has {', '.join(sorted(splits))} only: fill in train and test, empty it, or "
-            "choose with data.split.method"
+            f"the split column of {source} has {', '.join(sorted(splits))} only, and not in every row: fill in train "
+            "and test (or only train and val: then nothing is tested), empty it, or choose with data.split.method"
         )
     return "given" if splits else "hold_out"
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from segdistill.config.matrix import map_stages, needed_stages, teacher_names
 from segdistill.errors import InputError, needs
-from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_json, read_recipe
+from segdistill.experiment.results import FOLDS_FILE, external_folder, fold_folder, read_json, read_recipe
 from segdistill.files import sha256_text
 from segdistill.metrics.cases import METRICS_FILE, read_metrics_csv
 from segdistill.plugins import load_plugins, use_installed
 from segdistill.records import DamagedRecord, EvaluationRecord, RunRecord, StageRecord
 from segdistill.registry import near_names
 from segdistill.stats.comparison import (
+    Elsewhere,
     Training,
     Variant,
     compare_variants,
     group_variants,
     own_baselines,
+    pairs_elsewhere,
     require_seeds,
 )
 from segdistill.stats.verdict import Verdict
@@ -41,6 +43,7 @@ class ComparisonResult:
         margin: the accepted loss; None: not stated.
         notes: trainings that were ignored, one line each.
         report: None where none was written.
+        external: name -> verdicts on a table from elsewhere on which all of them were tested.
     """
 
     verdicts: list[Verdict]
@@ -48,6 +51,7 @@ class ComparisonResult:
     margin: float | None = None
     notes: Sequence[str] = ()
     report: Path | None = None
+    external: Mapping[str, list[Verdict]] = field(default_factory=dict)
 
 
 @use_installed(False)
@@ -62,6 +66,8 @@ def compare(
     plugins: Sequence[str] = (),
 ) -> ComparisonResult:
     """Compares students with their baselines, case by case, averaged over seeds: helps, hurts, no evidence, undecided.
+
+    Tables from elsewhere (`external` of a recipe) that all of them were tested on are compared, too.
 
     Args:
         runs: run folders (also of cross-validations, whose folds are judged together), "RUN:STAGE", and folders that
@@ -89,15 +95,18 @@ def compare(
     variants, notes = group_variants(read_trainings(words))
     pairs = choose_pairs(variants, stages, baseline)
     require_seeds(list({id(each): each for pair in pairs for each in pair}.values()))
-    verdicts, report = compare_variants(pairs, metric, margin), None
+    there, report = pairs_elsewhere(pairs, metric), None
+    untested = bool(there) and not any(v.cases for pair in pairs for v in pair)
+    verdicts = [] if untested else compare_variants(pairs, metric, margin)
+    external = {name: compare_variants(on, metric, margin, tested_on=name) for name, on in there.items()}
     if out is not None:
         with needs("a report", "report"):
             from segdistill.report.comparison import write_comparison
-        write_comparison(
-            verdicts, pairs, Path(out), f"Comparison of {', '.join(Path(word).name for word in words)}"
-        )
+        title = f"Comparison of {', '.join(Path(word).name for word in words)}"
+        every = [*verdicts, *(verdict for found in external.values() for verdict in found)]
+        write_comparison(every, pairs if verdicts else next(iter(there.values())), Path(out), title)
         report = Path(out) / "report.html"
-    return ComparisonResult(verdicts, metric, margin, notes, report)
+    return ComparisonResult(verdicts, metric, margin, notes, report, external)
 
 
 @dataclass(frozen=True)
@@ -227,6 +236,19 @@ def _training(source: Source, name: str) -> Training:
         fold=source.fold,
         folds=source.folds,
         teachers=_taught_by(source, name),
+        external=_elsewhere(source, folder),
+    )
+
+
+def _elsewhere(source: Source, stage: Path) -> tuple[Elsewhere, ...]:
+    """The results of a stage on the run's tables from elsewhere."""
+    record = RunRecord.read(source.folder)
+    tables = record.external if record is not None else {}
+    places = {name: external_folder(stage, name) / METRICS_FILE for name in tables}
+    return tuple(
+        Elsewhere(name, tables[name].hash, read_metrics_csv(place))
+        for name, place in places.items()
+        if place.exists()
     )
 
 

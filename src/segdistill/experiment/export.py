@@ -33,6 +33,8 @@ from segdistill.runtime.model_file import LABEL_NAME, METADATA_KEY, OUTPUT_NAME,
 from segdistill.training.inference import MaskAndClass, Probability, TorchEngine
 
 OPSET = 20
+FEW = 20
+"""Cases on which a model file is compared with torch where there are no test cases."""
 UNDECIDED = 1e-4
 """Probabilities this close to the threshold may give another mask in another engine."""
 
@@ -222,8 +224,17 @@ def export_run(
     load_plugins(plugins)
     folder = find_stage(run, stage)
     table = folder.parent.parent / "cases.csv"
-    cases = select(read_cases(table), split="test") if table.exists() else []
+    cases = compared_cases(read_cases(table)) if table.exists() else []
     return export_stage(folder, target, cases)
+
+
+def compared_cases(cases: Sequence[Case]) -> list[Case]:
+    """The cases on which a model file is compared with torch: the test cases; where there are none, a few others.
+
+    >>> compared_cases([Case("a", Path("a.png"), split="train")])[0].id
+    'a'
+    """
+    return select(cases, split="test") or list(cases[:FEW])
 
 
 def export_stage(

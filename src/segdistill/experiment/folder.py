@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from segdistill.errors import InputError
 from segdistill.experiment.environment import ENVIRONMENT
+from segdistill.experiment.results import EXTERNAL
 
 LOCK = ".lock"
 JOBS = ".jobs"
@@ -112,7 +113,7 @@ def sweep(folder: Path) -> None:
     >>> list(run.iterdir())
     []
     """
-    for place in (folder, *folder.glob("stages/*")):
+    for place in (folder, *folder.glob("stages/*"), *folder.glob(f"stages/*/{EXTERNAL}/*")):
         for path in place.glob(".*"):
             if _TEMPORARY.fullmatch(path.name) and path.is_file():
                 path.unlink(missing_ok=True)

@@ -16,15 +16,13 @@ from segdistill.experiment.cases import load_cases
 from segdistill.experiment.check import require_cases
 from segdistill.experiment.compare import read_trainings
 from segdistill.experiment.events import Event
+from segdistill.experiment.external import read_external
 from segdistill.experiment.machine import Machine, is_first_process
-from segdistill.experiment.results import FOLDS_FILE, fold_folder
+from segdistill.experiment.results import EXTERNAL, FOLDS_FILE, external_folder, fold_folder
 from segdistill.files import write_json, write_text
-from segdistill.records import EvaluationRecord, RunRecord, Summary
+from segdistill.records import EvaluationRecord, GuardRecord, RunRecord, Summary
 from segdistill.report.folds import over_folds, render_folds
-from segdistill.stats.comparison import find_verdicts, group_variants
-
-EXTERNAL = "external"
-"""Folder of a fold with the evaluations of its networks on other datasets, one folder each."""
+from segdistill.stats.comparison import find_verdicts, group_variants, verdicts_elsewhere
 
 Run = Callable[[Recipe, Path | None, Path, Machine, list[str] | None], Iterator[Event]]
 Before = Callable[[Mapping[Path, tuple[Recipe, str]]], Iterator[Event]]
@@ -107,6 +105,7 @@ def require_folds(recipe: Recipe, source: Path | None, stages: list[str] | None)
     Raises:
         InputError: names the fold, and the class that it has no case of.
     """
+    read_external(recipe)
     split = fold_recipe(recipe, 1).data.split
     chosen = recipe.chosen(stages)
     with TemporaryDirectory() as drawn:  # synthetic images are drawn again in each fold
@@ -147,13 +146,19 @@ def conclude_folds(recipe: Recipe, folder: Path) -> None:
             summary = over_folds({fold: one.summary for fold, one in evaluated.items()})
             weights += [str(one.weights or "not recorded") for one in evaluated.values()]
             stages[name] = {"summary": summary, "cost": asdict(next(iter(evaluated.values())).cost)}
-    external = _external(folder, list(finished))
+    external = _external(folder, {fold: run for fold, run in runs.items() if run is not None and run.stages})
     facts = _facts(recipe, list(finished), stages, external)
     write_json(folder / FOLDS_FILE, facts)
     trainings = read_trainings([str(folder)]) if stages else []
     variants, _ = group_variants(trainings)
     verdicts = find_verdicts(variants, recipe.evaluation.margin, recipe.seed)
-    write_json(folder / FOLDS_FILE, facts | {"verdicts": [verdict.to_dict() for verdict in verdicts]})
+    elsewhere = verdicts_elsewhere(variants, recipe.evaluation.margin, recipe.seed)
+    for name, table in external.items():
+        own = [replace(verdict, tested_on=name) for verdict in elsewhere.get(table["hash"], [])]
+        table["verdicts"] = [verdict.to_dict() for verdict in own]
+        verdicts = [*verdicts, *own]
+    at_home = [verdict.to_dict() for verdict in verdicts if not verdict.tested_on]
+    write_json(folder / FOLDS_FILE, facts | {"verdicts": at_home})
     shown = {name: stage["summary"] for name, stage in stages.items()}
     page = render_folds(
         recipe.name,
@@ -161,10 +166,14 @@ def conclude_folds(recipe: Recipe, folder: Path) -> None:
         count,
         list(finished),
         shown,
-        external,
+        {
+            name: {stage: found["summary"] for stage, found in table["stages"].items()}
+            for name, table in external.items()
+        },
         weights,
         verdicts=verdicts,
-        results={variant.name: variant.results for variant in variants},
+        results={variant.name: variant.results for variant in variants if variant.results},
+        expected=_expected(recipe, folder, list(finished)),
     )
     write_text(folder / "report.html", page)
 
@@ -177,11 +186,30 @@ def _facts(
     return facts | {"stages": stages, EXTERNAL: external}
 
 
-def _external(folder: Path, finished: list[int]) -> dict[str, Any]:
-    """Evaluations on other datasets that were written into the folds' folders, over folds."""
-    found: dict[str, dict[int, Summary]] = {}
-    for fold in finished:
-        for path in sorted((fold_folder(folder, fold) / EXTERNAL).glob(f"*/{EvaluationRecord.FILE}")):
-            if (record := EvaluationRecord.read(path.parent)) is not None:
-                found.setdefault(path.parent.name, {})[fold] = record.summary
-    return {name: over_folds(by_fold) for name, by_fold in sorted(found.items())}
+def _external(folder: Path, runs: Mapping[int, RunRecord]) -> dict[str, Any]:
+    """Name of each table from elsewhere -> its hash, its cases, and the means of each stage over folds."""
+    tables = {name: table for run in runs.values() for name, table in run.external.items()}
+    found: dict[str, Any] = {}
+    for name, table in tables.items():
+        stages: dict[str, dict[int, Summary]] = {}
+        for fold, run in runs.items():
+            for stage in run.stages:
+                place = external_folder(fold_folder(folder, fold) / "stages" / stage, name)
+                if name in run.external and (record := EvaluationRecord.read(place)) is not None:
+                    stages.setdefault(stage, {})[fold] = record.summary
+        summaries = {
+            stage: {"summary": over_folds(by_fold, same_cases=True)} for stage, by_fold in stages.items()
+        }
+        found[name] = {"hash": table.hash, "cases": table.cases, "stages": summaries}
+    return found
+
+
+def _expected(recipe: Recipe, folder: Path, finished: list[int]) -> dict[str, list[str]]:
+    """Student -> what was expected of its distillation before training, in each fold and of each seed."""
+    found: dict[str, list[str]] = {}
+    for name in recipe.stages:
+        for fold in finished:
+            guard = GuardRecord.find(fold_folder(folder, fold) / "stages" / name)
+            if guard is not None:
+                found.setdefault(recipe.variant(name), []).append(guard.answer)
+    return found

@@ -27,9 +27,8 @@ from segdistill.experiment.equal_time import equal_steps
 from segdistill.experiment.events import Event
 from segdistill.experiment.folder import JOBS, sweep
 from segdistill.experiment.machine import Machine
-from segdistill.experiment.stage_evaluation import standing_evaluation
 from segdistill.experiment.train import still_stands
-from segdistill.experiment.work import PreparedRun
+from segdistill.experiment.work import PreparedRun, is_evaluated
 from segdistill.experiment.worker import LENGTH, Job, Outcome, from_line
 from segdistill.kinds import KINDS
 
@@ -267,13 +266,10 @@ class _Board:
     def stands(self, unit: _Unit) -> bool:
         """Whether an earlier call has trained and evaluated the stage."""
         run = self.folds[unit.folder].run
-        inputs, cases = run.inputs(unit.stage), run.tested(unit.stage)
         return (
             unit.task == "train"
-            and still_stands(inputs, run.precision(unit.stage, self.device))
-            and (
-                cases is None or standing_evaluation(inputs.folder, cases, run.recipe.evaluation) is not None
-            )
+            and still_stands(run.inputs(unit.stage), run.precision(unit.stage, self.device))
+            and is_evaluated(run, unit.stage)
         )
 
     def start(self) -> Iterator[Event]:

@@ -13,7 +13,9 @@ from torch import nn
 from segdistill.errors import InputError
 from segdistill.experiment.export import model_info
 from segdistill.experiment.results import (
+    EXTERNAL,
     FOLDS_FILE,
+    NOTHING_TESTED,
     evaluations,
     fold_folder,
     read_folds,
@@ -146,9 +148,25 @@ class RunResult:
         seeds = {name for names in variants.values() for name in names}
         found = run_summary(self.folder)["stages"]
         lines = [f"{name:24}{stage['line']}" for name, stage in found.items() if name not in seeds]
+        lines += [f"{f'{name} at {table}':24}{line}" for name, table, line in self._lines_elsewhere()]
         lines += variants_table(self.folder, variants) if variants else []
         lines.append(f"report      {self.report}")
         return [*lines, f"model file  {self.model_file}"] if self.model_file is not None else lines
+
+    def _lines_elsewhere(self) -> list[tuple[str, str, str]]:
+        """(stage, table from elsewhere, line) of all that was measured there."""
+        summary = run_summary(self.folder)
+        of_folds = [
+            (name, table, stage["line"])
+            for table, found in summary.get(EXTERNAL, {}).items()
+            for name, stage in found["stages"].items()
+        ]
+        own = [
+            (name, table, found["line"])
+            for name, stage in summary["stages"].items()
+            for table, found in stage.get(EXTERNAL, {}).items()
+        ]
+        return of_folds or own
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -187,6 +205,8 @@ class RunResult:
         best = sorted(own or found, key=lambda each: (not each.same_student, each.kind != "equal steps"))
         if best:
             return best[0], ""
+        if self.records and not any(one.cases or one.classification for _, one in self.records.values()):
+            return None, NOTHING_TESTED
         roles = {stage.role for stage, _ in self.records.values()}
         if "student" not in roles:
             return None, "no stage is a student: distil one (task: distillation)"

@@ -13,9 +13,12 @@ import yaml
 from segdistill.records import Cost, DamagedRecord, EvaluationRecord, Interval, RunRecord
 
 FOLDS_FILE = "folds.json"
+EXTERNAL = "external"
+"""Folder of a stage with its evaluations on tables from elsewhere, one folder each."""
 _MOST_FOLDS = 1000
 _AGAIN = "restore it, or delete it and run the recipe again"
 NO_LESION = "no test case with a lesion"
+NOTHING_TESTED = "nothing was tested: the case table has no test cases"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -83,12 +86,25 @@ def read_folds(run: Path) -> dict[str, Any]:
         and all(type(number) is int and 0 <= number <= _MOST_FOLDS for number in numbers)
         and isinstance(verdicts, list)
         and all(isinstance(verdict, dict) for verdict in verdicts)
-        and isinstance(stages, dict)
-        and all(isinstance(stage, dict) and _is_summary(stage.get("summary")) for stage in stages.values())
+        and all(_are_stages(found) for found in (stages, *_stages_elsewhere(content)))
     )
     if not is_sound:
         raise DamagedRecord(f"{path} is damaged (a key is missing or of another type): {_AGAIN}")
     return content
+
+
+def _are_stages(stages: object) -> bool:
+    return isinstance(stages, dict) and all(
+        isinstance(stage, dict) and _is_summary(stage.get("summary")) for stage in stages.values()
+    )
+
+
+def _stages_elsewhere(content: dict[str, Any]) -> list[object]:
+    """The stages of each table from elsewhere; a None for what has another form."""
+    tables = content.get(EXTERNAL, {})
+    if not isinstance(tables, dict):
+        return [None]
+    return [table.get("stages") if isinstance(table, dict) else None for table in tables.values()]
 
 
 def _is_summary(groups: object) -> bool:
@@ -108,6 +124,15 @@ def fold_folder(folder: Path, fold: int) -> Path:
     'fold-2'
     """
     return folder / f"fold-{fold}"
+
+
+def external_folder(stage: Path, table: str) -> Path:
+    """Where the evaluation of a stage on a table from elsewhere lies.
+
+    >>> external_folder(Path("stages") / "student", "clinic").parts[-2:]
+    ('external', 'clinic')
+    """
+    return stage / EXTERNAL / table
 
 
 def evaluations(run: Path) -> dict[str, EvaluationRecord]:
@@ -134,7 +159,10 @@ def run_summary(run: Path) -> dict[str, Any]:
     """
     if (run / FOLDS_FILE).exists() and RunRecord.read(run) is None:
         return _fold_summary(run)
-    stages = {name: {**found.to_dict(), "line": _line(found)} for name, found in evaluations(run).items()}
+    stages = {
+        name: {**found.to_dict(), "line": _line(found), EXTERNAL: _elsewhere(run, name)}
+        for name, found in evaluations(run).items()
+    }
     model = run / "model.onnx"
     return {
         "stages": stages,
@@ -143,11 +171,22 @@ def run_summary(run: Path) -> dict[str, Any]:
     }
 
 
+def _elsewhere(run: Path, stage: str) -> dict[str, Any]:
+    """Name of each table from elsewhere -> what was measured of a stage on it, with a line."""
+    record = RunRecord.read(run)
+    places = {
+        name: external_folder(run / "stages" / stage, name) for name in (record.external if record else ())
+    }
+    found = {name: EvaluationRecord.read(place) for name, place in places.items()}
+    return {name: {**one.to_dict(), "line": _line(one)} for name, one in found.items() if one is not None}
+
+
 def _fold_summary(run: Path) -> dict[str, Any]:
     """The same of a cross-validation: mean and standard deviation over its folds."""
     facts = read_folds(run)
     count = facts.get("folds", 0)
-    for stage in facts.get("stages", {}).values():
+    elsewhere = [stage for table in facts.get(EXTERNAL, {}).values() for stage in table["stages"].values()]
+    for stage in (*facts.get("stages", {}).values(), *elsewhere):
         dice = stage["summary"].get("all", {}).get("dice", {})
         done = len(dice.get("folds", []))
         words = f"over {done} folds" if done == count else f"over {done} of {count} folds"
@@ -159,6 +198,8 @@ def _fold_summary(run: Path) -> dict[str, Any]:
 
 def _line(found: EvaluationRecord) -> str:
     dice = _dice_line(found.summary.all.get("dice"), found.cost)
+    if not (found.cases or found.skipped or found.classification):
+        return NOTHING_TESTED
     if found.classification is None:
         return dice
     scores = {"accuracy": "accuracy", "auc": "AUC"}
@@ -171,8 +212,8 @@ def _dice_line(dice: Interval | None, cost: Cost) -> str:
     if dice is None or dice.mean is None:
         return NO_LESION
     interval = f" [{dice.low:.3f}, {dice.high:.3f}]" if dice.low is not None else ""
-    price = f"{(cost.parameters or 0) / 1e6:.2f} M parameters  {cost.ms or 0:.1f} ms"
-    return f"Dice {dice.mean:.3f}{interval}  n={dice.n}  {price}"
+    price = f"  {(cost.parameters or 0) / 1e6:.2f} M parameters  {cost.ms or 0:.1f} ms"
+    return f"Dice {dice.mean:.3f}{interval}  n={dice.n}{price if cost != Cost() else ''}"
 
 
 def variants_table(folder: Path, variants: Mapping[str, Sequence[str]]) -> list[str]:

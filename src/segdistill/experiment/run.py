@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 
 from segdistill.config.load import load_recipe, parse_changes
 from segdistill.config.schema import AUTOENCODER, Recipe
-from segdistill.data.case import hash_files, normal_note, select, table_hash
+from segdistill.data.case import hash_files, normal_note, table_hash
 from segdistill.data.levels import levels_note, with_intensity
 from segdistill.data.store import prepare_store
 from segdistill.data.table import write_cases
@@ -28,7 +28,8 @@ from segdistill.experiment.check import check_parts, recipe_warnings, require_ca
 from segdistill.experiment.cluster import on_cluster
 from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.events import Event, show_events
-from segdistill.experiment.export import export_stage
+from segdistill.experiment.export import compared_cases, export_stage
+from segdistill.experiment.external import external_lines, read_external, with_copies
 from segdistill.experiment.folder import only_writer
 from segdistill.experiment.folds import run_folds
 from segdistill.experiment.inputs import TEACHERS_FILE, precision_of, write_teachers
@@ -357,7 +358,11 @@ def _prepare(
             yield Event(f"warning: {line}")
         for name in chosen:
             require_cases(recipe, name, loaded_cases.cases)
-    files = FilesRecord(files=hash_files(loaded_cases.cases))
+        external = tuple(with_copies(table, loaded_cases.cases) for table in read_external(recipe))
+        for table in external:
+            yield from map(Event, external_lines(table))
+    every = [*loaded_cases.cases, *(case for table in external for case in table.cases)]
+    files = FilesRecord(files=hash_files(every))
     if any(folder.glob(f"stages/*/{StageRecord.FILE}")):  # before that nothing depends on the files
         _require_unchanged(FilesRecord.read(folder) or files, files.files)
     data_hash = table_hash(loaded_cases.cases)
@@ -371,7 +376,7 @@ def _prepare(
             shared.rmdir()  # only where nothing could be prepared
     for line in store.notes():
         yield Event(f"warning: {line}")
-    return PreparedRun(recipe, loaded_cases, files, data_hash, store, preprocess, folder)
+    return PreparedRun(recipe, loaded_cases, files, data_hash, store, preprocess, folder, external)
 
 
 def _require_unchanged(known: FilesRecord, files: dict[str, str]) -> None:
@@ -410,6 +415,7 @@ def _write_facts(run: PreparedRun, fabric: Fabric) -> None:
 
 
 def _record(run: PreparedRun, **results: Any) -> RunRecord:
+    facts: dict[str, Any] = {"external": run.tables} | results
     return RunRecord(
         recipe=run.recipe.name,
         seed=run.recipe.seed,
@@ -420,7 +426,7 @@ def _record(run: PreparedRun, **results: Any) -> RunRecord:
         split=run.loaded_cases.split,
         leaks=[str(leak) for leak in run.loaded_cases.leaks],
         near_duplicates=[str(pair) for pair in run.loaded_cases.pairs],
-        **results,
+        **facts,
     )
 
 
@@ -433,23 +439,27 @@ def _conclude(run: PreparedRun, chosen: list[str], fabric: Fabric, failed: dict[
     """Evaluates, reports and exports the chosen stages, and those of earlier calls that are still valid."""
     recipe, folder = run.recipe, run.folder
     yield Event("checking the files of the data")
-    _require_unchanged(run.files, hash_files(run.loaded_cases.cases))
+    _require_unchanged(run.files, run.hash_files())
     shown = [
         name
         for name in recipe.stages
         if recipe.stages[name].task != "autoencoder"
         and (name in chosen or still_stands(run.inputs(name), run.precision(name, fabric.device)))
     ]
-    test = select(run.loaded_cases.cases, split="test")
     load = cache(load_stage)  # each network is built once
     for name in shown:
         yield from evaluate(run, name, fabric.device, load)
     yield Event("writing the report")
-    verdicts = report_run(folder, recipe, run.loaded_cases, shown, fabric.device, load)
+    verdicts, tables = report_run(folder, recipe, run.loaded_cases, shown, fabric.device, load, run.tables)
     write_teachers(recipe, shown, run.loaded_cases.cases, folder / TEACHERS_FILE)
     facts = [verdict.to_dict() for verdict in verdicts]
-    _record(run, stages=shown, failed=failed, verdicts=facts).write(folder)
+    _record(run, stages=shown, failed=failed, verdicts=facts, external=tables).write(folder)
     if recipe.export in shown:
         yield Event("exporting the model file")
-        export_stage(folder / "stages" / recipe.export, folder / "model.onnx", test, load)
+        export_stage(
+            folder / "stages" / recipe.export,
+            folder / "model.onnx",
+            compared_cases(run.loaded_cases.cases),
+            load,
+        )
     yield Event(f"done: {folder / 'report.html'}")

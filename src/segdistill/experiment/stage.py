@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import nn
 from segdistill.config.schema import AUTOENCODER, ModelRecipe
 from segdistill.errors import InputError
 from segdistill.experiment.environment import ENVIRONMENT
-from segdistill.experiment.results import FOLDS_FILE, read_recipe
+from segdistill.experiment.results import EXTERNAL, FOLDS_FILE, read_recipe
 from segdistill.files import sha256_file
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
@@ -131,6 +132,7 @@ _OF_TRAINING = (
     "classification.csv",
     EvaluationRecord.FILE,
     ENVIRONMENT,
+    EXTERNAL,
 )
 
 
@@ -160,6 +162,7 @@ def begin(folder: Path, record: StageRecord) -> bool:
             if kept is not None and (folder / name).exists():
                 kept.mkdir(exist_ok=True)
                 (folder / name).rename(kept / name)
+        shutil.rmtree(folder / EXTERNAL, ignore_errors=True)
         for name in (STATE, BEST, *_OF_TRAINING):
             (folder / name).unlink(missing_ok=True)
         for old in (folder / "tensorboard").glob("events.*"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.evaluation import Evaluation, Subject, write_scores
 from segdistill.experiment.events import Event
 from segdistill.experiment.inputs import count_taught
-from segdistill.experiment.results import read_json, read_recipe
+from segdistill.experiment.results import external_folder, read_json, read_recipe
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.files import atomic_write, sha256_text
 from segdistill.imaging.contours import draw_overlay
@@ -52,10 +53,19 @@ from segdistill.records import (
     Cost,
     DamagedRecord,
     EvaluationRecord,
+    GuardRecord,
     RunRecord,
     StageRecord,
+    TableRecord,
 )
-from segdistill.report.data import DataReport, PlannedStage, Report, StageReport, TrainingReport
+from segdistill.report.data import (
+    DataReport,
+    ExternalReport,
+    PlannedStage,
+    Report,
+    StageReport,
+    TrainingReport,
+)
 from segdistill.report.model_card import write_model_card
 from segdistill.report.page import finish_report
 from segdistill.stats.classification import summarise_classification
@@ -78,16 +88,18 @@ Load = Callable[[Path], TrainedStage]
 """Loads a stage from its folder; a run passes one that keeps what it has loaded."""
 
 
-def classify_stage(stage: TrainedStage, cases: Sequence[Case], device: torch.device) -> Classification | None:
-    """Writes classification.csv and grad_cam/ of a stage, and gives its scores; None for a stage that only segments.
+def classify_stage(
+    stage: TrainedStage, cases: Sequence[Case], device: torch.device, folder: Path
+) -> Classification | None:
+    """Writes classification.csv and grad_cam/ of a stage into a folder, and gives its scores.
 
-    Measured are pictures whose label is one of the stage's classes; no volumes.
+    None for a stage that only segments. Measured are pictures whose label is one of the stage's classes; no volumes.
 
     Raises:
         InputError: a case cannot be read.
     """
     classes = stage.record.labels
-    shutil.rmtree(stage.folder / CAM_FOLDER, ignore_errors=True)
+    shutil.rmtree(folder / CAM_FOLDER, ignore_errors=True)
     if not classes:
         return None
     network = stage.network.eval().to(device)
@@ -107,9 +119,9 @@ def classify_stage(stage: TrainedStage, cases: Sequence[Case], device: torch.dev
             located |= {} if math.isnan(inside) else {"cam_inside": inside}
         if activation is not None and drawn[case.label] < SHOWN:
             drawn[case.label] += 1
-            _draw(activation[0].numpy(), opened, stage.folder / CAM_FOLDER / f"{file_stem(case.id)}.png")
+            _draw(activation[0].numpy(), opened, folder / CAM_FOLDER / f"{file_stem(case.id)}.png")
         rows.append(Classified(case.id, case.group_key, case.label, probability, located))
-    write_classification_csv(rows, classes, stage.folder / CLASSIFICATION_FILE)
+    write_classification_csv(rows, classes, folder / CLASSIFICATION_FILE)
     return summarise_classification(rows, classes)
 
 
@@ -157,7 +169,7 @@ def _draw(activation: NDArray[Any], opened: OpenedCase, path: Path, longest: int
     warm = np.array([255, 80, 0], np.float32)
     mixed = np.clip(base * (1 - 0.6 * heat) + warm * 0.6 * heat, 0, 255).astype(np.uint8)
     mixed = draw_overlay(mixed, [(prepare_mask(opened.reference[0], size), _GREEN)])
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         Image.fromarray(mixed).save(temporary, "PNG")
 
@@ -260,7 +272,7 @@ def evaluate_stage(
             stage.network.cpu()
         return
     stage = load(folder)
-    inputs = _evaluation_inputs(stage.record, cases, evaluation)
+    inputs = _evaluation_inputs(stage.record, cases, evaluation, evaluation.disturbs(stage.name))
     found = Evaluation(
         _subject(stage, evaluation.needs_scores, device),
         evaluation.metrics,
@@ -274,37 +286,90 @@ def evaluate_stage(
         total = sum(len(strengths) for strengths in STRENGTHS.values())
         for done in found.disturb(cases):
             yield Event(f"disturbing {stage.name}", done, total)
-    classification = classify_stage(stage, cases, device)
+    classification = classify_stage(stage, cases, device, folder)
     stage.network.cpu()  # the run keeps it
     own = {"inputs": inputs, "cost": cost, "classification": classification}
     write_scores(folder, found.results, found.record("test", **own))
 
 
+def evaluate_elsewhere(
+    folder: Path,
+    table: str,
+    cases: Sequence[Case],
+    device: torch.device,
+    evaluation: EvaluationRecipe,
+    load: Load = load_stage,
+) -> Iterator[Event]:
+    """Writes what `evaluate_stage` does of a table from elsewhere, into the stage's external/TABLE; without cost.
+
+    Args:
+        folder: of the stage.
+        table: its name.
+        cases: to measure; those without a reference are skipped.
+        device: of the network.
+        evaluation: what is measured; nothing is disturbed.
+        load: gives the network.
+
+    Raises:
+        InputError: no such stage, or a case cannot be read.
+    """
+    if standing_evaluation(folder, cases, evaluation, table) is not None:
+        return
+    place = external_folder(folder, table)
+    stage = load(folder)
+    found = Evaluation(
+        _subject(stage, evaluation.needs_scores, device),
+        evaluation.metrics,
+        evaluation.pooled,
+        evaluation.calibration,
+    )
+    for done in found.measure(cases if stage.segments else []):
+        yield Event(f"evaluating {stage.name} at {table}", done, len(cases))
+    place.mkdir(parents=True, exist_ok=True)
+    classification = classify_stage(stage, cases, device, place)
+    stage.network.cpu()  # the run keeps it
+    inputs = _evaluation_inputs(stage.record, cases, evaluation, disturbed=False)
+    write_scores(place, found.results, found.record("all", inputs=inputs, classification=classification))
+
+
 def standing_evaluation(
-    folder: Path, cases: list[Case], evaluation: EvaluationRecipe
+    folder: Path, cases: Sequence[Case], evaluation: EvaluationRecipe, table: str = ""
 ) -> EvaluationRecord | None:
     """The evaluation of a stage if it is of its present weights, these files and measures.
 
+    Args:
+        folder: of the stage.
+        cases: that are to be measured.
+        evaluation: what is to be measured.
+        table: from elsewhere; "" for the test cases.
+
     >>> standing_evaluation(Path("nowhere"), [], EvaluationRecipe())
     """
-    record, known = StageRecord.find(folder), EvaluationRecord.find(folder)
-    if record is None or known is None or not (folder / METRICS_FILE).exists():
+    place = external_folder(folder, table) if table else folder
+    record, known = StageRecord.find(folder), EvaluationRecord.find(place)
+    if record is None or known is None or not (place / METRICS_FILE).exists():
         return None
-    return known if known.inputs == _evaluation_inputs(record, cases, evaluation) else None
+    disturbed = not table and evaluation.disturbs(record.name)
+    return known if known.inputs == _evaluation_inputs(record, cases, evaluation, disturbed) else None
 
 
-def _evaluation_inputs(stage: StageRecord, cases: list[Case], evaluation: EvaluationRecipe) -> str:
+def _evaluation_inputs(
+    stage: StageRecord, cases: Sequence[Case], evaluation: EvaluationRecipe, disturbed: bool
+) -> str:
     """A hash of all that decides the results."""
-    facts = [stage.weights_sha256, table_hash(cases), evaluation.facts(), evaluation.disturbs(stage.name)]
+    facts = [stage.weights_sha256, table_hash(cases), evaluation.facts(), disturbed]
     return sha256_text(json.dumps(facts))
 
 
-def stage_report(folder: Path, note: str = "") -> StageReport:
+def stage_report(
+    folder: Path, note: str = "", tables: Mapping[str, TableRecord] = MappingProxyType({})
+) -> StageReport:
     """All that a stage's folder holds for a report.
 
     Args:
         folder: of a finished stage.
         note: is added to the line on what was trained.
+        tables: from elsewhere, on which it was tested.
 
     Raises:
         InputError: a file is absent or damaged.
@@ -339,7 +404,28 @@ def stage_report(folder: Path, note: str = "") -> StageReport:
         robustness=found.robustness,
         environment=read_json(folder / ENVIRONMENT),
         classes=read_class_report(folder),
+        external={
+            name: external_report(place, table.hash)
+            for name, table in tables.items()
+            if (place := external_folder(folder, name)).is_dir()
+        },
+        guard=GuardRecord.find(folder),
     )
+
+
+def external_report(place: Path, table: str) -> ExternalReport:
+    """What was measured on a table from elsewhere.
+
+    Args:
+        place: the folder of the evaluation.
+        table: hash of the table.
+
+    Raises:
+        InputError: a file is absent or damaged.
+    """
+    found = EvaluationRecord.read(place) or EvaluationRecord(model=place.name)
+    results = read_metrics_csv(place / METRICS_FILE)
+    return ExternalReport(table, results, found.summary, found.pooled, read_class_report(place))
 
 
 def stated(recipe: Recipe) -> dict[str, Any]:
@@ -362,16 +448,20 @@ def report_run(
     chosen: list[str],
     device: torch.device,
     load: Load = load_stage,
-) -> list[Verdict]:
-    """Writes report.html and model_card.md of a run; gives the verdicts, which are computed only here."""
+    tables: Mapping[str, TableRecord] = MappingProxyType({}),
+) -> tuple[list[Verdict], dict[str, TableRecord]]:
+    """Writes report.html and model_card.md of a run.
+
+    Gives the verdicts, which are computed only here, and the tables from elsewhere with the verdicts on them.
+    """
     folders = {name: run / "stages" / name for name in chosen}
     shown = recipe.export if recipe.export in chosen else chosen[-1]
     record, evaluated = RunRecord.read(run), EvaluationRecord.read(folders[shown])
-    settings = stated(recipe)
+    settings, test = stated(recipe), select(loaded_cases.cases, split="test")
     report = Report(
         title=recipe.name,
         description=recipe.about,
-        stages=[_stage_of(recipe, name, folders[name]) for name in chosen],
+        stages=[_stage_of(recipe, name, folders[name], tables) for name in chosen],
         data=DataReport(
             name=loaded_cases.name,
             hash=record.data_hash if record is not None else "",
@@ -380,6 +470,7 @@ def report_run(
             near_duplicates=[str(pair) for pair in loaded_cases.pairs],
             skipped=evaluated.skipped if evaluated is not None else [],
             taught=count_taught(recipe, chosen, loaded_cases.cases),
+            external=tables,
         ),
         settings=_yaml(settings),
         planned=_planned(recipe, settings),
@@ -387,22 +478,26 @@ def report_run(
         seed=recipe.seed,
         student=shown if shown == recipe.export else "",  # else the report chooses
         margin=recipe.evaluation.margin,
+        is_tested=bool(test),
     )
 
     def predictor_of(stage: StageReport) -> Predict:
         trained = load(folders[stage.name])
         return mask_predictor(trained.network, trained.preprocess, trained.postprocess, device)
 
-    test = select(loaded_cases.cases, split="test")
     intensity = recipe.data.preprocess().intensity
     context = finish_report(report, loaded_cases.cases, test, predictor_of, intensity, run / "report.html")
     write_model_card(context, run / "model_card.md")
-    return list(context.verdicts)
+    found = {
+        one.name: replace(one.table, verdicts=[verdict.to_dict() for verdict in one.verdicts])
+        for one in context.external
+    }
+    return list(context.verdicts), found
 
 
-def _stage_of(recipe: Recipe, name: str, folder: Path) -> StageReport:
+def _stage_of(recipe: Recipe, name: str, folder: Path, tables: Mapping[str, TableRecord]) -> StageReport:
     taught_by = teacher_names(recipe.stages[name].model_dump(mode="json"))
-    return replace(stage_report(folder, _out_of_fold(recipe, name)), taught_by=taught_by)
+    return replace(stage_report(folder, _out_of_fold(recipe, name), tables), taught_by=taught_by)
 
 
 def _out_of_fold(recipe: Recipe, name: str) -> str:

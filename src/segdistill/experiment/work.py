@@ -10,21 +10,27 @@ import torch
 from lightning_fabric import Fabric
 
 from segdistill.config.schema import Recipe
-from segdistill.data.case import Case, select
+from segdistill.data.case import Case, hash_files, select
 from segdistill.data.store import Store
 from segdistill.distillation.cache.filling import Filling
 from segdistill.errors import GateFailed
 from segdistill.experiment.cases import LoadedCases
 from segdistill.experiment.environment import ENVIRONMENT, differences, environment
 from segdistill.experiment.events import Event
+from segdistill.experiment.external import ExternalTable
 from segdistill.experiment.guard import guard
 from segdistill.experiment.inputs import StageInputs, precision_of
 from segdistill.experiment.results import read_json
 from segdistill.experiment.stage import goes_on, is_finished, kept_as, load_stage
-from segdistill.experiment.stage_evaluation import Load, evaluate_stage
+from segdistill.experiment.stage_evaluation import (
+    Load,
+    evaluate_elsewhere,
+    evaluate_stage,
+    standing_evaluation,
+)
 from segdistill.experiment.train import keep_threshold, measure_equal_time, train_stage
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.records import FilesRecord
+from segdistill.records import FilesRecord, TableRecord
 from segdistill.training.curves import read_curves
 from segdistill.training.gradients import find_imbalance, find_set_weights, new_lines
 from segdistill.training.loop import Progress
@@ -33,7 +39,10 @@ from segdistill.training.saturation import new_warnings
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A recipe, its cases, what their files held when the run began, the prepared store, the folder; can be pickled."""
+    """A recipe, its cases, what their files held when the run began, the prepared store, the folder; can be pickled.
+
+    `external` holds the tables from elsewhere on which stages are only tested.
+    """
 
     recipe: Recipe
     loaded_cases: LoadedCases
@@ -42,6 +51,7 @@ class PreparedRun:
     store: Store
     preprocess: Preprocess
     folder: Path
+    external: tuple[ExternalTable, ...] = ()
 
     def inputs(self, name: str) -> StageInputs:
         """All that decides what a stage learns."""
@@ -52,10 +62,29 @@ class PreparedRun:
         """What a stage is trained in, as Fabric calls it."""
         return precision_of(self.recipe, name, device)
 
+    @property
+    def tables(self) -> dict[str, TableRecord]:
+        """Name -> what is known of a table from elsewhere before it is tested on."""
+        return {table.name: table.record() for table in self.external}
+
+    def hash_files(self) -> dict[str, str]:
+        """Path -> hash of the present content of every file of the data, that from elsewhere included."""
+        return hash_files([*self.loaded_cases.cases, *(c for table in self.external for c in table.cases)])
+
     def tested(self, name: str) -> list[Case] | None:
         """The cases that a stage is evaluated on; None for auto-encoders of features."""
         is_network = self.recipe.stages[name].task != "autoencoder"
         return select(self.loaded_cases.cases, split="test") if is_network else None
+
+
+def is_evaluated(run: PreparedRun, name: str) -> bool:
+    """Whether a stage has nothing left to evaluate: at home, and on every table from elsewhere."""
+    if (cases := run.tested(name)) is None:
+        return True
+    folder, measures = run.inputs(name).folder, run.recipe.evaluation
+    return standing_evaluation(folder, cases, measures) is not None and all(
+        standing_evaluation(folder, table.cases, measures, table.name) is not None for table in run.external
+    )
 
 
 def train(run: PreparedRun, name: str, fabric: Fabric) -> Iterator[Event]:
@@ -131,7 +160,9 @@ def _training_event(name: str, progress: Progress) -> Event:
 def evaluate(
     run: PreparedRun, name: str, device: torch.device, load: Load = load_stage, timed: bool = True
 ) -> Iterator[Event]:
-    """Evaluates a finished stage on the test cases, unless that was done; auto-encoders are not evaluated.
+    """Evaluates a finished stage on the test cases and on each table from elsewhere, unless that was done.
+
+    Auto-encoders are not evaluated.
 
     Raises:
         InputError: a case cannot be read.
@@ -141,3 +172,6 @@ def evaluate(
     inputs = run.inputs(name)
     keep_threshold(inputs)
     yield from evaluate_stage(inputs.folder, cases, device, run.recipe.evaluation, load, timed)
+    for table in run.external:
+        measures = run.recipe.evaluation
+        yield from evaluate_elsewhere(inputs.folder, table.name, table.cases, device, measures, load)

@@ -12,7 +12,13 @@ from typing import Any
 from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.errors import InputError
-from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_folds, read_recipe
+from segdistill.experiment.results import (
+    FOLDS_FILE,
+    external_folder,
+    fold_folder,
+    read_folds,
+    read_recipe,
+)
 from segdistill.papers.tables import PaperPart, PaperRow, read_paper
 from segdistill.records import EvaluationRecord, RunRecord
 
@@ -281,9 +287,10 @@ def _measured(run: _Run | None, row: PaperRow, metric: str) -> list[float]:
 
 def _evaluations(run: Path, row: PaperRow, stages: list[str]) -> list[EvaluationRecord | None]:
     """The evaluations of a row's stage: of each seed that was evaluated, or of another dataset with `external`."""
+    folders = [run / "stages" / name for name in stages]
     if row.external:
-        return [EvaluationRecord.read(run / "external" / row.external)]
-    found = [EvaluationRecord.read(run / "stages" / name) for name in stages]
+        folders = [external_folder(folder, row.external) for folder in folders]
+    found = [EvaluationRecord.read(folder) for folder in folders]
     return [one for one in found if one is not None] or [None]
 
 

@@ -35,7 +35,7 @@ class PaperRow(Strict):
     not_run: str = ""
     """Why there is no stage."""
     external: str = ""
-    """Another dataset that the stage was evaluated on, in the folder external/NAME of a run."""
+    """Another dataset that the stage was evaluated on, by its name in `external` of the recipe."""
 
     @property
     def labels(self) -> list[str]:

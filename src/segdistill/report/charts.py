@@ -286,7 +286,9 @@ def _label(comparison: Verdict, several: bool) -> str:
     seeds = comparison.seeds
     kind = "training" if comparison.folds > 1 else "seed"
     against = f"\nagainst {_safe(comparison.baseline)}" if several else ""
-    return f"{_safe(comparison.variant)} ({seeds} {kind}{'s' * (seeds != 1)}){against}"
+    return (
+        f"{_safe(comparison.variant)}{_safe(comparison.place)} ({seeds} {kind}{'s' * (seeds != 1)}){against}"
+    )
 
 
 def _zero_and_margin(axes: Any, rows: Sequence[Verdict]) -> None:

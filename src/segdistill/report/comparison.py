@@ -43,7 +43,7 @@ def write_comparison(
 def _write_csv(comparisons: Sequence[Verdict], path: Path) -> None:
     rows = [
         {
-            **{name: getattr(v, name) for name in ("variant", "baseline", "kind", "metric")},
+            **{name: getattr(v, name) for name in ("variant", "baseline", "kind", "metric", "tested_on")},
             "cases": v.difference.n,
             "groups": v.difference.groups,
             "seeds": v.seeds,

@@ -11,16 +11,16 @@ from segdistill.metrics.base import METRICS
 from segdistill.metrics.calibration import Reliability
 from segdistill.metrics.cases import Column, find_column
 from segdistill.metrics.classification import ClassReport, Roc, reliability_of, roc_curve, truth_of
-from segdistill.records import Classification, Interval, Summary
+from segdistill.records import Classification, Interval, Summary, TableRecord
 from segdistill.report.charts import COLOURS
 from segdistill.report.data import Report, StageReport
-from segdistill.report.render import RESEARCH_ONLY
+from segdistill.report.render import NOTHING_TESTED, RESEARCH_ONLY
 from segdistill.report.seeds import over_seeds
 from segdistill.report.verdicts import is_distilled, next_steps, variants_of
 from segdistill.stats.agreement import Agreement, area_agreement
 from segdistill.stats.bootstrap import bootstrap_mean
 from segdistill.stats.classification import summarise_classification
-from segdistill.stats.comparison import Variant, find_verdicts
+from segdistill.stats.comparison import Variant, find_verdicts, verdicts_elsewhere
 from segdistill.stats.lesions import LesionTable, lesion_tables
 from segdistill.stats.repetitions import Repeated, better_p, repeated
 from segdistill.stats.subgroups import Subgroup, subgroups
@@ -120,6 +120,29 @@ class Repetitions:
 
 
 @dataclass(frozen=True, eq=False)
+class External:
+    """The same networks on a table from elsewhere.
+
+    Attributes:
+        name: of the table.
+        table: how many cases it has, and which of them are copies of training images.
+        variants, trainings, columns, verdicts: as of Context.
+    """
+
+    name: str
+    table: TableRecord
+    variants: Sequence[Network]
+    trainings: Sequence[Network]
+    columns: Sequence[Column]
+    verdicts: Sequence[Verdict]
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether something was trained with several seeds."""
+        return self.variants is not self.trainings
+
+
+@dataclass(frozen=True, eq=False)
 class Context:
     """What all sections read.
 
@@ -137,6 +160,7 @@ class Context:
         repetitions: of variants that classify and were trained more than once.
         lesions: missed lesions and outlines of every variant, of all cases and by size.
         limits: in words, "research use only" first.
+        external: the networks on tables from elsewhere.
     """
 
     report: Report
@@ -156,6 +180,18 @@ class Context:
     repetitions: Sequence[Repetitions] = ()
     lesions: Sequence[LesionTable] = ()
     limits: Sequence[str] = ()
+    external: Sequence[External] = ()
+
+    @property
+    def all_verdicts(self) -> list[Verdict]:
+        """Those at home first, then those on each table from elsewhere."""
+        return [*self.verdicts, *(verdict for one in self.external for verdict in one.verdicts)]
+
+    @property
+    def headline_elsewhere(self) -> list[Verdict]:
+        """Those on the headline on tables from elsewhere."""
+        name = self.trained.compared_as if self.trained is not None else ""
+        return [v for one in self.external for v in one.verdicts if v.variant == name]
 
     @property
     def is_repeated(self) -> bool:
@@ -179,7 +215,8 @@ def make_context(report: Report) -> Context:
     'Research use only'
     """
     compared = variants_of(report.stages)
-    trainings = _trainings(report, {t.source: v.name for v in compared for t in v.trainings})
+    compared_as = {t.source: v.name for v in compared for t in v.trainings}
+    trainings = _trainings(report, compared_as)
     variants = _variants(report, trainings)
     stage = report.headline()
     trained = _find(trainings, [stage])[0] if stage is not None else None
@@ -213,7 +250,22 @@ def make_context(report: Report) -> Context:
             report.seed,
         ),
         limits=_limits(report, trained, verdicts),
+        external=_external(report, compared, compared_as),
     )
+
+
+def _external(report: Report, compared: Sequence[Variant], compared_as: Mapping[str, str]) -> list[External]:
+    """What was measured on each table from elsewhere, by the same rules as at home."""
+    verdicts = verdicts_elsewhere(compared, report.margin, report.seed)
+    found = []
+    for name, table in report.data.external.items():
+        stages = [stage.at(name) for stage in report.stages if name in stage.external]
+        there = replace(report, stages=stages)
+        trainings = _trainings(there, compared_as)
+        variants = _variants(there, trainings)
+        own = [replace(verdict, tested_on=name) for verdict in verdicts.get(table.hash, [])]
+        found.append(External(name, table, variants, trainings, _columns(variants), own))
+    return found
 
 
 def _columns(networks: Sequence[Network]) -> list[Column]:
@@ -331,14 +383,18 @@ def _repetitions(
 def _limits(report: Report, trained: Network | None, verdicts: Sequence[Verdict]) -> list[str]:
     """The limits that follow from the report itself, and those given."""
     lines, data = [RESEARCH_ONLY], report.data
+    if not report.is_tested:
+        lines.append(NOTHING_TESTED)
+    lines += _limits_elsewhere(data.external)
     if trained is not None:
-        if trained.dice.n < 30:
+        if trained.dice.n < 30 and report.is_tested:
             lines.append(
                 f"Only {trained.dice.n} evaluated cases have something to find: the intervals are rough."
             )
-        if not trained.summary.normal:
+        if not trained.summary.normal and report.is_tested:
             lines.append("No normal images were evaluated: how often healthy tissue is marked is not known.")
-    if len({r.site for s in report.stages for r in s.results if r.site}) < 2:
+    sites = {r.site for s in report.stages for r in s.results if r.site}
+    if len(sites) < 2 and report.is_tested and not data.external:
         lines.append(
             "The evaluated images are of one source: other scanners, sites and populations may differ."
         )
@@ -351,3 +407,13 @@ def _limits(report: Report, trained: Network | None, verdicts: Sequence[Verdict]
     if any(min(c.seeds, c.baseline_seeds) < 2 for c in verdicts):
         lines.append("Networks were trained once: the spread between training seeds is not known.")
     return [*lines, *report.limits]
+
+
+def _limits_elsewhere(tables: Mapping[str, TableRecord]) -> list[str]:
+    """Tables from elsewhere that hold images on which the networks were trained."""
+    return [
+        f"{len(table.copies)} images at {name} are copies of training or validation images: scores there are "
+        "optimistically biased."
+        for name, table in tables.items()
+        if table.copies
+    ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from segdistill.data.case import Case
 from segdistill.metrics.cases import CaseResult
 from segdistill.metrics.classification import ClassReport
-from segdistill.records import Cost, Disturbance, Summary
+from segdistill.records import Cost, Disturbance, GuardRecord, Summary, TableRecord
 from segdistill.report.examples import Example
 
 _SPLITS = ("train", "val", "test")
@@ -53,6 +53,21 @@ class TrainingReport:
 
 
 @dataclass(frozen=True)
+class ExternalReport:
+    """What was measured of a network on a table from elsewhere; as the fields of StageReport with these names.
+
+    Attributes:
+        hash: of the table.
+    """
+
+    hash: str
+    results: Sequence[CaseResult] = ()
+    summary: Summary | None = None
+    pooled: Mapping[str, float | None] = field(default_factory=dict)
+    classes: ClassReport | None = None
+
+
+@dataclass(frozen=True)
 class StageReport:
     """One trained (or evaluated) network.
 
@@ -77,6 +92,8 @@ class StageReport:
         calibration: from Calibration.metrics; empty: not measured.
         robustness: one per disturbance; empty: not measured.
         classes: its classification of whole images; None: it does not classify.
+        external: name of a table from elsewhere -> what was measured on it.
+        guard: whether distillation was expected to help; None: not asked.
     """
 
     name: str
@@ -99,6 +116,28 @@ class StageReport:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     robustness: Sequence[Disturbance] = ()
     classes: ClassReport | None = None
+    external: Mapping[str, ExternalReport] = field(default_factory=dict)
+    guard: GuardRecord | None = None
+
+    def at(self, table: str) -> StageReport:
+        """The same with what was measured on a table from elsewhere instead of the test cases.
+
+        >>> StageReport("kd", "student", external={"clinic": ExternalReport("9f2")}).at("clinic").results
+        ()
+        """
+        there = self.external[table]
+        return replace(
+            self,
+            results=there.results,
+            summary=there.summary,
+            pooled=there.pooled,
+            classes=there.classes,
+            examples=(),
+            worst_slices=(),
+            calibration={},
+            robustness=(),
+            external={},
+        )
 
     @property
     def cell(self) -> tuple[str, str]:
@@ -143,6 +182,7 @@ class DataReport:
         skipped: ids of test cases without a reference, which were not evaluated.
         taught: which teacher taught how many cases, where teachers are out-of-fold.
         trained_on: where a model is evaluated: the table that it was trained on, in words.
+        external: name -> table from elsewhere on which the networks were tested, too.
     """
 
     name: str = ""
@@ -156,6 +196,7 @@ class DataReport:
     skipped: Sequence[str] = ()
     taught: Sequence[Taught] = ()
     trained_on: str = ""
+    external: Mapping[str, TableRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -174,6 +215,7 @@ class Report:
         warning: a sentence to be read before any number; "": none.
         student: name of the stage in the headline; "": the first student, else the only stage.
         margin: the loss in Dice that was stated beforehand to be acceptable; None: none was stated.
+        is_tested: whether there were test cases.
     """
 
     title: str
@@ -191,6 +233,7 @@ class Report:
     warning: str = ""
     student: str = ""
     margin: float | None = None
+    is_tested: bool = True
 
     def headline(self) -> StageReport | None:
         """The stage that the report is about, or None if there is no stage.

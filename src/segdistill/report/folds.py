@@ -21,11 +21,12 @@ FoldSummary = dict[str, dict[str, dict[str, Any]]]
 NORMAL_HEADS = {"false_positive_rate": "Share with any false positive", "area": "Share of the image marked"}
 
 
-def over_folds(summaries: Mapping[int, Summary]) -> FoldSummary:
+def over_folds(summaries: Mapping[int, Summary], same_cases: bool = False) -> FoldSummary:
     """Mean and sample standard deviation over folds of every group of cases and metric.
 
     Args:
         summaries: fold, counted from 1 -> its summary.
+        same_cases: whether all folds were tested on the same cases, which then count once.
 
     Returns:
         Per group ("all", classes, "site NAME", "normal") and metric {"mean", "sd", "n", "folds"}: the mean of the
@@ -51,7 +52,9 @@ def over_folds(summaries: Mapping[int, Summary]) -> FoldSummary:
         found.setdefault(group, {})[metric] = {
             "mean": fmean(means.values()) if means else None,
             "sd": stdev(means.values()) if len(means) > 1 else None,
-            "n": sum(value.n for value in values.values() if value.mean is not None),
+            "n": (max if same_cases else sum)(
+                [value.n for value in values.values() if value.mean is not None] or [0]
+            ),
             "folds": means,
         }
     return found
@@ -75,11 +78,12 @@ def render_folds(
     folds: int,
     finished: Sequence[int],
     stages: Mapping[str, FoldSummary],
-    external: Mapping[str, FoldSummary],
+    external: Mapping[str, Mapping[str, FoldSummary]],
     weights: Sequence[str] = (),
     *,
     verdicts: Sequence[Verdict] = (),
     results: Mapping[str, Sequence[CaseResult]] | None = None,
+    expected: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The page of a cross-validation as HTML; it links to the reports of the folds, which lie beside it.
 
@@ -89,10 +93,11 @@ def render_folds(
         folds: how many there are.
         finished: those whose results are here.
         stages: name -> summary over folds.
-        external: name of another dataset -> summary over folds of the networks on it.
+        external: name of a table from elsewhere -> name of a stage -> summary over folds on it.
         weights: which weights were judged in the folds.
-        verdicts: over all folds and seeds.
+        verdicts: over all folds and seeds, at home and on tables from elsewhere.
         results: variant -> results of all its trainings, of all folds.
+        expected: student -> what was expected of its distillation before each training (`records.GuardRecord`).
 
     Raises:
         MissingExtra: Jinja2, or with verdicts matplotlib, is not installed.
@@ -112,10 +117,29 @@ def render_folds(
         finished=finished,
         weights=weights,
         groups=groups,
-        external={name: summary.get("all", {}) for name, summary in external.items()},
+        external={
+            table: {name: summary.get("all", {}) for name, summary in by_stage.items()}
+            for table, by_stage in external.items()
+        },
         mean_and_spread=mean_and_spread,
         head_of=lambda metric: NORMAL_HEADS.get(metric) or find_column(metric).head,
         sentence=sentence_of(verdicts) if verdicts else "",
+        expected=[_expected_line(name, answers, verdicts) for name, answers in (expected or {}).items()],
         **lesion_values(lesion_tables(results or {})),
         **(verdict_values(verdicts) if verdicts else {}) | {"folds": folds},
+    )
+
+
+def _expected_line(student: str, answers: Sequence[str], verdicts: Sequence[Verdict]) -> str:
+    """What was expected of a student before training, and what came of it.
+
+    >>> _expected_line("kd", ["likely", "likely", "unknown"], [])
+    'kd: before training, a gain from distillation was likely (2 trainings), unknown (1); outcome: not compared.'
+    """
+    counts = [(answer, answers.count(answer)) for answer in dict.fromkeys(answers)]
+    told = [f"{answer} ({count}{' trainings' * (not k)})" for k, (answer, count) in enumerate(counts)]
+    outcome = [f"{v.words}{v.place}" for v in verdicts if v.variant == student]
+    return (
+        f"{student}: before training, a gain from distillation was {', '.join(told)}; "
+        f"outcome: {', '.join(outcome) or 'not compared'}."
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from segdistill.files import write_text
 from segdistill.metrics.pooled import POOLED
 from segdistill.report.context import Context
-from segdistill.report.opening import ratio_sentence, sentence
+from segdistill.report.opening import gains_sentence, ratio_sentence, sentence
 from segdistill.report.render import render
 
 
@@ -27,8 +27,14 @@ def render_model_card(context: Context) -> str:
     return render(
         "model_card.md",
         context=context,
-        summary=f"{sentence(context, network)} {ratio_sentence(network, context.teachers)}",
-        verdicts=[str(verdict) for verdict in context.headline_verdicts],
+        summary=f"{sentence(context, network)} {ratio_sentence(network, context.teachers)} {gains_sentence(context)}",
+        verdicts=[str(v) for v in (*context.headline_verdicts, *context.headline_elsewhere)],
+        elsewhere=[
+            (one.name, one.table, n.summary.all)
+            for one in context.external
+            for n in one.trainings
+            if network is not None and n.name == network.name
+        ],
         groups={name: scores for name, scores in named.items() if "dice" in scores},
         pooled=POOLED,
     )

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from segdistill.report.context import Context, Network
-from segdistill.stats.text import interval_text, number
+from segdistill.report.context import Context, External, Network
+from segdistill.report.render import NOTHING_TESTED
+from segdistill.stats.text import interval_text, number, signed
 from segdistill.stats.verdict import KINDS, Verdict
 
+EXPECTED = {
+    "likely": "Distillation was expected to help",
+    "unlikely": "Distillation was not expected to help",
+    "unknown": "Whether distillation would help was not known",
+}
+"""What the guard answered before training, in words."""
 ROLES = {"baseline": "baseline, without teachers", "comparator": "another network"}
 
 
@@ -17,6 +24,8 @@ def opening(context: Context) -> dict[str, Any]:
     chosen = [_chosen([c for c in context.verdicts if c.variant == n.compared_as]) for n in context.variants]
     return {
         "sentence": sentence(context, context.headline),
+        "expected": expected_sentence(context),
+        "gains": gains_sentence(context),
         "ratio": ratio_sentence(context.headline, context.teachers),
         "roles": [_role(context, network) for network in context.variants],
         "chosen": chosen,
@@ -42,10 +51,65 @@ def sentence(context: Context, network: Network | None) -> str:
         count = len(context.teachers)
         teachers = "one teacher" if count == 1 else f"{count} teachers"
         what += f", distilled from {teachers}," if count else ", a distilled student,"
+    if not context.report.is_tested:
+        return f"{what[:1]}{what[1:].rstrip(',')} was trained. {NOTHING_TESTED}"
     if dice.mean is None:
         return f"The Dice of {what.rstrip(',')} was not measured: no case with a reference has something to find."
     on = " ".join(f"{dice.n} {context.report.evaluated_on} case{'s' * (dice.n != 1)}".split())
     return f"On {on}, {what} reaches a mean Dice of {interval_text(dice)}."
+
+
+def expected_sentence(context: Context) -> str:
+    """Whether distillation was expected to help before training, beside the outcome; "" unless there is one student.
+
+    Args:
+        context: of the report; the seeds of a variant are one student.
+    """
+    students = [n for n in context.variants if n.stage.role == "student"]
+    guards = [stage.guard for n in students for stage in n.trainings if stage.guard is not None]
+    if len(students) != 1 or not guards:
+        return ""
+    answers = list(dict.fromkeys(guard.answer for guard in guards))
+    words = f"{EXPECTED[answers[0]]}: {'; '.join(guards[0].reasons)}"
+    if len(answers) > 1:
+        words = f"Whether distillation would help was {' or '.join(answers)}, depending on the seed"
+    return f"{words}; outcome: {outcome_text(context, students[0])}."
+
+
+def outcome_text(context: Context, student: Network) -> str:
+    """What came of a student at home and on tables from elsewhere, against its first baseline, in words."""
+    own = [_first(place, student) for place in (context, *context.external)]
+    found = [f"{v.words}{v.place} ({signed(v.difference.mean)} {v.label})" for v in own if v is not None]
+    return ", ".join(found) or ("no baseline to compare with" if context.report.is_tested else "not tested")
+
+
+def gains_sentence(context: Context) -> str:
+    """The gain over the baseline at home and on each table from elsewhere, or the scores; "" without such tables."""
+    if not context.external or context.headline is None:
+        return ""
+    first = "At home nothing was tested"
+    if context.report.is_tested:
+        first = f"At home {_gain(context, context.headline)}"
+    others = [f"at {one.name} {_gain(one, context.headline)}" for one in context.external]
+    return "; ".join([first, *others]) + "."
+
+
+def _gain(place: Context | External, headline: Network) -> str:
+    """The headline's gain in one place, else its score there."""
+    network = next((n for n in place.variants if n.name == headline.name), None)
+    if (verdict := _first(place, headline)) is not None:
+        of = verdict.difference
+        interval = "" if of.low is None else f", 95 % interval {signed(of.low)} to {signed(of.high)}"
+        than = f"“{verdict.variant}” minus “{verdict.baseline}”"
+        return f"{than} is {signed(of.mean)} {verdict.label}{interval}: {verdict.words}"
+    if network is None or network.dice.mean is None:
+        return "no Dice was measured"
+    return f"“{network.name}” reaches a mean Dice of {interval_text(network.dice)}"
+
+
+def _first(place: Context | External, student: Network) -> Verdict | None:
+    """The verdict on a student that comes first: at equal steps, with the same network."""
+    return _chosen([v for v in place.verdicts if v.variant == student.compared_as])[0]
 
 
 def ratio_sentence(network: Network | None, teachers: Sequence[Network]) -> str:

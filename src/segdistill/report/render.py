@@ -18,6 +18,7 @@ NO_BASELINE = (
     "No student without teachers was trained and evaluated on the same cases: "
     "no gain from distillation can be claimed."
 )
+NOTHING_TESTED = "Nothing was tested: the case table has no test cases."
 
 
 def p_text(value: float | None) -> str:
@@ -108,7 +109,11 @@ def _environments() -> tuple[Any, Any]:
     cards = Environment(finalize=_markdown, keep_trailing_newline=True, **common)
     for environment in (pages, cards):
         environment.filters |= FILTERS
-        environment.globals |= {"research_only": RESEARCH_ONLY, "no_baseline": NO_BASELINE}
+        environment.globals |= {
+            "research_only": RESEARCH_ONLY,
+            "no_baseline": NO_BASELINE,
+            "nothing_tested": NOTHING_TESTED,
+        }
     namespace = 'xmlns="http://www.w3.org/2000/svg" '  # within HTML a chart needs none
     pages.filters["svg"] = lambda drawn: Markup(drawn.replace(namespace, ""))
     pages.globals["ui"] = pages.get_template("macros.html").module

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import yaml
 
 from segdistill.report.data import PlannedStage, Report, StageReport
-from segdistill.stats.comparison import Training, Variant, group_variants
+from segdistill.stats.comparison import Elsewhere, Training, Variant, group_variants
 from segdistill.stats.verdict import SEEDS
 
 _SHARED = ("model", "loss", "labels", "sites", "fit")  # what a student has in common with its baseline
@@ -23,12 +23,13 @@ def is_distilled(report: Report) -> bool:
 
 
 def variants_of(stages: Sequence[StageReport]) -> list[Variant]:
-    """The stages with results, trainings of one variant together.
+    """The stages with results, here or on a table from elsewhere, trainings of one variant together.
 
     >>> variants_of([])
     []
     """
-    return group_variants(_training(stage) for stage in stages if stage.results)[0]
+    tested = [stage for stage in stages if stage.results or any(e.results for e in stage.external.values())]
+    return group_variants(map(_training, tested))[0]
 
 
 def _training(stage: StageReport) -> Training:
@@ -47,6 +48,7 @@ def _training(stage: StageReport) -> Training:
         seconds=took.seconds,
         equal_time_to=took.equal_time_to,
         teachers=tuple(stage.taught_by or stage.teachers),
+        external=tuple(Elsewhere(name, e.hash, e.results) for name, e in stage.external.items()),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,20 @@ from segdistill.metrics.cases import CaseResult, Column
 from segdistill.registry import near_names
 from segdistill.stats.folds import CaseScore, Tests, TrainingKey, compare_rows, shared_folds
 from segdistill.stats.verdict import MARGIN, Kind, Verdict, compare_scores, correct
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The results of one trained network on a table from elsewhere.
+
+    Attributes:
+        name: of the table. hash: of its content: tables with one hash are the same.
+        results: per case.
+    """
+
+    name: str
+    hash: str
+    results: Sequence[CaseResult]
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,7 @@ class Training:
         weights: which weights were judged, in words; "" where not recorded.
         fold: of a cross-validation, counted from 1; None: a run of its own. folds: of the cross-validation.
         teachers: names that tell the teachers' trainings apart; those that taught this one.
+        external: its results on tables from elsewhere.
     """
 
     variant: str
@@ -51,6 +66,11 @@ class Training:
     fold: int | None = None
     folds: int = 1
     teachers: tuple[str, ...] = ()
+    external: tuple[Elsewhere, ...] = ()
+
+    def at(self, table: str) -> Training | None:
+        """The same with its results on the table from elsewhere with this hash; None where it was not tested on it."""
+        return next((replace(self, results=one.results) for one in self.external if one.hash == table), None)
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,16 @@ class Variant:
         """The cases with something to find, by id; of a cross-validation those of all folds."""
         first = [t for t in self.trainings if t.seed == self.first.seed]
         return sorted((r for t in first for r in lesions(t)), key=lambda r: r.case)
+
+    def at(self, table: str) -> Variant | None:
+        """The same on the table from elsewhere with this hash: the trainings that were tested on it; None without one.
+
+        >>> Variant("kd", (Training("kd", ()),)).at("no such table") is None
+        True
+        """
+        found = [training.at(table) for training in self.trainings]
+        tested = tuple(training for training in found if training is not None)
+        return replace(self, trainings=tested) if tested else None
 
     def scores(self, metric: str) -> dict[TrainingKey, NDArray[np.float64]]:
         """Scores (n,) of the cases with something to find, in the order of their ids, by seed and fold."""
@@ -170,6 +200,20 @@ def group_variants(trainings: Iterable[Training]) -> tuple[list[Variant], list[s
             for name, group in zip(list(names), groups, strict=True)
         ]
     return [Variant(name, group) for name, group in zip(names, groups, strict=True)], notes
+
+
+def tables_of(variants: Iterable[Variant]) -> dict[str, str]:
+    """Hash -> name of the tables from elsewhere that some training was tested on; of several names the first.
+
+    >>> tables_of([Variant("kd", (Training("kd", (), external=(Elsewhere("clinic", "9f2", ()),)),))])
+    {'9f2': 'clinic'}
+    """
+    found: dict[str, str] = {}
+    for variant in variants:
+        for training in variant.trainings:
+            for table in training.external:
+                found.setdefault(table.hash, table.name)
+    return found
 
 
 def own_baselines(variant: Variant, others: Iterable[Variant]) -> list[Variant]:
@@ -285,7 +329,7 @@ def family_of(verdict: Verdict) -> tuple[bool, bool]:
 
 
 def compare_variants(
-    pairs: Pairs, metric: str = "dice", margin: float | None = None, seed: int = 0
+    pairs: Pairs, metric: str = "dice", margin: float | None = None, seed: int = 0, tested_on: str = ""
 ) -> list[Verdict]:
     """A verdict on each pair, on the same cases, with Holm's correction for each kind of baseline.
 
@@ -294,6 +338,7 @@ def compare_variants(
         metric: of metrics.csv.
         margin: the accepted loss; None: not stated.
         seed: of the bootstrap.
+        tested_on: name of the table from elsewhere that the results are of; "" at home.
 
     Raises:
         InputError: different test cases, or a metric that was not measured.
@@ -306,7 +351,8 @@ def compare_variants(
         return []
     column = metric_column(trainings, metric)
     require_same_cases(trainings)
-    found = [_compare(*pair, column, margin, seed) for pair in pairs]
+    compared = [_compare(*pair, column, margin, seed) for pair in pairs]
+    found = [replace(verdict, tested_on=tested_on) for verdict in compared]
     families: dict[tuple[bool, bool], list[int]] = {}
     for k, verdict in enumerate(found):
         families.setdefault(family_of(verdict), []).append(k)
@@ -355,7 +401,11 @@ def _tested(variant: Variant) -> dict[int | None, set[tuple[str, ...]]]:
 
 
 def find_verdicts(
-    variants: Sequence[Variant], margin: float | None = None, seed: int = 0, metric: str = "dice"
+    variants: Sequence[Variant],
+    margin: float | None = None,
+    seed: int = 0,
+    metric: str = "dice",
+    tested_on: str = "",
 ) -> list[Verdict]:
     """Every student against its own baselines or, where it has none, against every baseline and comparator.
 
@@ -366,6 +416,7 @@ def find_verdicts(
         margin: the accepted loss; None: not stated.
         seed: of the bootstrap.
         metric: of metrics.csv.
+        tested_on: name of the table from elsewhere that the results are of; "" at home.
 
     >>> find_verdicts([])
     []
@@ -379,4 +430,58 @@ def find_verdicts(
             cases = [mine[fold] | theirs[fold] for fold in folds]
             if cases and all(len(each) == 1 for each in cases) and any(ids for each in cases for ids in each):
                 alike.setdefault(repr(cases), []).append((student, baseline))
-    return [verdict for pairs in alike.values() for verdict in compare_variants(pairs, metric, margin, seed)]
+    return [
+        verdict
+        for pairs in alike.values()
+        for verdict in compare_variants(pairs, metric, margin, seed, tested_on)
+    ]
+
+
+def verdicts_elsewhere(
+    variants: Sequence[Variant], margin: float | None = None, seed: int = 0, metric: str = "dice"
+) -> dict[str, list[Verdict]]:
+    """As `find_verdicts`, of each table from elsewhere: hash -> verdicts; Holm's correction is within a table.
+
+    Networks of several folds are all tested on the whole table: each case is averaged over folds and seeds first
+    (`stats.folds.compare_rows`).
+
+    >>> verdicts_elsewhere([])
+    {}
+    """
+    return {
+        table: find_verdicts(
+            [there for v in variants if (there := v.at(table)) is not None], margin, seed, metric, name
+        )
+        for table, name in tables_of(variants).items()
+    }
+
+
+def pairs_elsewhere(pairs: Pairs, metric: str = "dice") -> dict[str, Pairs]:
+    """Name of each table from elsewhere -> the same pairs on it.
+
+    Those tables that all trainings were tested on, with this metric and something to find; tables are the same where
+    their content is, and have the first pair's name.
+
+    >>> pairs_elsewhere([])
+    {}
+    """
+    variants = list({id(each): each for pair in pairs for each in pair}.values())
+    found: dict[str, Pairs] = {}
+    for table, name in tables_of(variants).items():
+        there = {id(each): each.at(table) for each in variants}
+        if all(
+            one is not None and len(one.trainings) == len(each.trainings) and _has_metric(one, metric)
+            for each, one in zip(variants, there.values(), strict=True)
+        ):
+            shown = name if name not in found else f"{name} ({table[:8]})"
+            found[shown] = [
+                (a, b)
+                for x, y in pairs
+                if (a := there[id(x)]) is not None and (b := there[id(y)]) is not None
+            ]
+    return found
+
+
+def _has_metric(variant: Variant, metric: str) -> bool:
+    rows = [lesions(training) for training in variant.trainings]
+    return all(rows) and all(metric in r.metrics for each in rows for r in each)

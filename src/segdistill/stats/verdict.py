@@ -104,6 +104,7 @@ class Verdict:
             (`stats.tests.false_claim`); None: not computable.
         this_teacher: whether all trainings of the variant had a teacher in common, so that the verdict is about it.
         needed: cases and seeds that would show a difference; empty where the spread is not known.
+        tested_on: name of the table from elsewhere that it is about; "" at home: the test cases of the run.
     """
 
     variant: str
@@ -131,6 +132,17 @@ class Verdict:
     false_claim: float | None = None
     this_teacher: bool = False
     needed: tuple[Needed, ...] = ()
+    tested_on: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the cases are from, in words: "" at home.
+
+        >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
+        >>> Verdict("kd", "unet", "dice", found, tested_on="clinic").place
+        ' at clinic'
+        """
+        return f" at {self.tested_on}" if self.tested_on else ""
 
     @property
     def _sign(self) -> int:
@@ -258,6 +270,7 @@ class Verdict:
             ),
         }
         line = sentences[self.outcome][not self.same_student]
+        line = f"{line[:-1]}{self.place}."
         if self.not_worse and self.outcome != HELPS:
             line += f" Not worse than by {self.accepted:g}."
         return line
@@ -265,7 +278,7 @@ class Verdict:
     @property
     def details(self) -> str:
         """The numbers behind the outcome, and what is missing for a claim."""
-        what = " ".join(f"{self.variant} minus {self.baseline} {KINDS[self.kind]}".split())
+        what = " ".join(f"{self.variant} minus {self.baseline}{self.place} {KINDS[self.kind]}".split())
         line = f"{what}: {self._numbers()}."
         if self.reasons:
             line += f" No claim is made: {'; '.join(reason.text for reason in self.reasons)}."
@@ -382,13 +395,13 @@ def sentence_of(verdicts: Sequence[Verdict], most: int = 4) -> str:
     'a against alone: no evidence; b against alone: no evidence.'
     """
     if len(verdicts) <= most:
-        return "; ".join(f"{v.variant} against {v.baseline}: {v.words}" for v in verdicts) + "."
+        return "; ".join(f"{v.variant} against {v.baseline}{v.place}: {v.words}" for v in verdicts) + "."
     alike: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         alike.setdefault(verdict.words, []).append(verdict)
     parts = []
     for words, members in alike.items():
-        named = ", ".join(f"{v.variant} against {v.baseline}" for v in members)
+        named = ", ".join(f"{v.variant} against {v.baseline}{v.place}" for v in members)
         count = f"{'all ' if len(alike) == 1 else ''}{len(members)}"
         parts.append(f"{words}: {named if len(members) <= most else count}")
     return f"Of {len(verdicts)} comparisons: {'; '.join(parts)}."

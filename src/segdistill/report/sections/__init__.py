@@ -34,7 +34,7 @@ def register_report_section(
         title: above the section, and in the list of sections.
         template: the text of a Jinja2 template, or the name of a file in report/templates. Besides the returned values
             it has `context` (report/context.py), `ui` (the macros of macros.html) and the filters of report/render.py.
-        order: place in the report. The package's own sections have 10, 18, 20, 30, ... 150.
+        order: place in the report. The package's own sections have 10, 12, 18, 20, 30, ... 150.
 
     Raises:
         InputError: another section has that name.

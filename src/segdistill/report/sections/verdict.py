@@ -9,6 +9,7 @@ from typing import Any
 from segdistill.metrics.cases import find_column
 from segdistill.report.charts import forest_plot
 from segdistill.report.context import Context
+from segdistill.report.opening import outcome_text
 from segdistill.report.sections import Values, register_report_section
 from segdistill.stats.comparison import family_of
 from segdistill.stats.lesions import LesionTable
@@ -20,7 +21,25 @@ def verdict(context: Context) -> Values:
     """All students against the same networks without teachers."""
     if not context.is_distilled:
         return None
-    return verdict_values(context.verdicts)
+    return verdict_values(context.all_verdicts) | {"guards": _guards(context)}
+
+
+def _guards(context: Context) -> list[tuple[str, list[str], list[str], str]]:
+    """Of every student what was expected before training, with the reasons, and what came of it."""
+    rows = []
+    for network in context.variants:
+        found = [stage.guard for stage in network.trainings if stage.guard is not None]
+        answers = list(dict.fromkeys(str(guard.answer) for guard in found))
+        reasons = list(dict.fromkeys(reason for guard in found for reason in guard.reasons))
+        if found:
+            rows.append((network.name, answers, reasons, outcome_text(context, network)))
+    return rows
+
+
+@register_report_section("external", "Tables from elsewhere", template="external.html", order=12)
+def external(context: Context) -> Values:
+    """All networks on each table from elsewhere, which nothing was trained or selected on."""
+    return {"tables": context.external} if context.external else None
 
 
 @register_report_section("lesions", "Missed lesions and outlines", template="lesions.html", order=18)
@@ -37,12 +56,18 @@ def lesion_values(tables: Sequence[LesionTable]) -> dict[str, Any]:
 def verdict_values(comparisons: Sequence[Verdict]) -> dict[str, Any]:
     """For verdicts.html: the rule, and a forest plot and a table for each kind of baseline."""
     families = []
-    ordered = sorted(comparisons, key=family_of, reverse=True)
-    for (same_student, _), members in groupby(ordered, key=family_of):
+    places = list(dict.fromkeys(["", *(c.tested_on for c in comparisons)]))  # home first
+
+    def order(c: Verdict) -> tuple[int, bool, bool]:
+        same_student, at_steps = family_of(c)
+        return places.index(c.tested_on), not same_student, not at_steps
+
+    for (_, other_network, _), members in groupby(sorted(comparisons, key=order), key=order):
         shown = list(members)
         names, kinds = dict.fromkeys(c.baseline for c in shown), {c.kind for c in shown}
         title = f"Against {', '.join(names)}"
-        title += f" {KINDS[shown[0].kind]}" if same_student and len(kinds) == 1 and kinds != {""} else ""
+        title += shown[0].place
+        title += f" {KINDS[shown[0].kind]}" if not other_network and len(kinds) == 1 and kinds != {""} else ""
         chart = forest_plot(shown, title, headed=False)
         families.append({"title": title, "chart": chart, "rows": shown})
     return {
