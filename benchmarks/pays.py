@@ -57,9 +57,7 @@ def main() -> None:
     path = ROOT / "docs" / "results" / "data" / f"pays-{args.study}.csv"
     rows = _read(path)
     if not args.summary:
-        changes = {"only_folds": args.folds, "seeds": args.seeds} | (
-            {"fit.steps": args.steps} if args.steps else {}
-        )
+        changes = {"only_folds": args.folds, "seeds": args.seeds} | ({"fit.steps": args.steps} if args.steps else {})
         run(f"pays/{args.study}", set=changes, out=work, jobs=args.jobs)
         recipe = load_recipe(f"pays/{args.study}", changes)
         for fold in args.folds:

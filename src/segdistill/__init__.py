@@ -1,8 +1,9 @@
 """Distil big medical-image segmentation networks into small ones that run anywhere.
 
-`run`, `shrink`, `evaluate`, `compare`, `predict` and `load_model` do what the commands of the same names do. Parts (networks,
-losses, methods, weightings, metrics, datasets, report sections) are built by `create_*`, added by `register_*` and
-listed by `list_*`. Importing this module loads none of their dependencies; torch is loaded when it is needed.
+`run`, `shrink`, `evaluate`, `compare`, `predict` and `load_model` do what the commands of the same names do. Parts
+(networks, losses, methods, weightings, metrics, datasets, report sections) are built by `create_*`, added by
+`register_*` and listed by `list_*`. Importing this module loads none of their dependencies; torch is loaded when it is
+needed.
 
 >>> import pathlib, tempfile
 >>> import numpy as np

@@ -40,7 +40,7 @@ def measure_rungs(models: Mapping[str, Mapping[str, Any]], data: DataRecipe) -> 
     >>> small = {"name": "simplified_unet", "widths": [2, 4]}
     >>> (rung,) = measure_rungs({"small": small}, DataRecipe(size=16, channels=1))
     >>> rung.parameters, rung.ms > 0, rung.mb < 0.1
-    (478, True, True)
+    (510, True, True)
     """
     preprocess, postprocess = data.preprocess(), Postprocess()
     image = np.zeros((1, preprocess.channels, *preprocess.size), np.float32)
@@ -84,9 +84,9 @@ def require_candidates(rungs: list[Rung], max_ms: float | None, max_mb: float | 
     Raises:
         InputError: no rung meets it.
 
-    >>> require_candidates([Rung("a", {}, 9, 9.0, 8.3, "over 5 ms")], 5.0, None)
+    >>> require_candidates([Rung("a", {}, 9, 9.0, 8.3, "over 5 ms")], 5.0, None)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    segdistill.errors.InputError: no network meets --max-ms 5: the fastest, a, takes 9.00 ms and 8.30 MB: allow more, or give others with --rungs
+    segdistill.errors.InputError: no network meets --max-ms 5: the fastest, a, takes 9.00 ms, ...
     """
     if any(not rung.excluded for rung in rungs):
         return
@@ -95,6 +95,6 @@ def require_candidates(rungs: list[Rung], max_ms: float | None, max_mb: float | 
     least = min(rungs, key=lambda rung: rung.ms if max_ms is not None else rung.mb)
     word = "fastest" if max_ms is not None else "smallest"
     raise InputError(
-        f"no network meets {' and '.join(limits)}: the {word}, {least.name}, takes {least.ms:.2f} ms and "
-        f"{least.mb:.2f} MB: allow more, or give others with --rungs"
+        f"no network meets {' and '.join(limits)}: the {word}, {least.name}, takes {least.ms:.2f} ms, "
+        f"{least.mb:.2f} MB: allow more, or give smaller ones (--rungs)"
     )

@@ -177,15 +177,16 @@ def shrink(
 
     Args:
         data: cases.csv, or a folder with images/ and masks/. Where a table has test rows, these are the test cases.
-        teacher: a folder of predictions, a model file (.onnx), the folder of a run or of a stage, "RUN:STAGE", or what an
-            entry of `teachers` in a recipe states; by default an ensemble of unlike networks that is trained here.
-        trained_on: the cases that a teacher from elsewhere was trained on: "all", "none", "unknown" or a file of ids; of
-            a run it is known.
+        teacher: a folder of predictions, a model file (.onnx), the folder of a run or of a stage, "RUN:STAGE", or
+            what an entry of `teachers` in a recipe states; by default an ensemble of unlike networks that is trained here.
+        trained_on: the cases that a teacher from elsewhere was trained on: "all", "none", "unknown" or a file of ids;
+            of a run it is known.
         margin: the accepted loss in Dice; state it before the results are known.
         max_ms: milliseconds that one image may take, in ONNX Runtime with one thread.
         max_mb: MiB that the model file may have.
         effort: "quick", "normal" or "patient": networks, folds, seeds and steps.
-        rungs: networks as NAME or NAME/PRESET, or name -> {"name": network, option: value, ...}; by default the effort's.
+        rungs: networks as NAME or NAME/PRESET, or name -> {"name": network, option: value, ...}; by default
+            the effort's.
         folds: of the cross-validation, instead of the effort's.
         seeds: trainings of each fold, instead of the effort's.
         test: share of the cases for the last test; by default 0.15.
@@ -363,8 +364,8 @@ def _measured(
     settings = sha256_text(json_text(facts | {"effort": call.effort}))
     if known is not None and known.settings != settings:
         raise InputError(
-            f"{call.folder} holds a ladder with other networks, images or effort: repeat its options, or choose another "
-            "--out"
+            f"{call.folder} holds a ladder with other networks, images or effort: repeat its options, or choose "
+            "another --out"
         )
     if known is None:
         tell(f"measuring {len(call.models)} networks on this machine")
@@ -448,7 +449,8 @@ def _outside(call: _Call) -> tuple[dict[str, Any] | None, frozenset[str]]:
     if path.is_dir():
         return {"predictions": str(path.absolute()), "trained_on": seen}, frozenset()
     raise InputError(
-        f"teacher: {teacher} is no folder of predictions, no model file (.onnx), no run and no RUN:STAGE: check the path"
+        f"teacher: {teacher} is no folder of predictions, no model file (.onnx), no run and no RUN:STAGE: check "
+        "the path"
     )
 
 
