@@ -1,8 +1,9 @@
 """Distil big medical-image segmentation networks into small ones that run anywhere.
 
-`run`, `evaluate`, `compare`, `predict` and `load_model` do what the commands of the same names do. Parts (networks,
-losses, methods, weightings, metrics, datasets, report sections) are built by `create_*`, added by `register_*` and
-listed by `list_*`. Importing this module loads none of their dependencies; torch is loaded when it is needed.
+`run`, `shrink`, `evaluate`, `compare`, `predict` and `load_model` do what the commands of the same names do. Parts
+(networks, losses, methods, weightings, metrics, datasets, report sections) are built by `create_*`, added by
+`register_*` and listed by `list_*`. Importing this module loads none of their dependencies; torch is loaded when it is
+needed.
 
 >>> import pathlib, tempfile
 >>> import numpy as np
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from segdistill.experiment.evaluate import evaluate
     from segdistill.experiment.model import load_model, predict
     from segdistill.experiment.run import run
+    from segdistill.experiment.shrink import shrink
     from segdistill.losses.base import create_loss, list_losses, register_loss
     from segdistill.metrics.base import create_metric, list_metrics, register_metric
     from segdistill.models.registry import create_network, list_networks, register_network
@@ -68,6 +70,7 @@ __all__ = [
     "register_report_section",
     "register_weighting",
     "run",
+    "shrink",
 ]
 
 

@@ -64,6 +64,7 @@ KINDS = {
 
 FUNCTIONS = {
     "run": ("segdistill.experiment.run", "train"),
+    "shrink": ("segdistill.experiment.shrink", "train"),
     "evaluate": ("segdistill.experiment.evaluate", ""),
     "compare": ("segdistill.experiment.compare", ""),
     "predict": ("segdistill.experiment.model", ""),

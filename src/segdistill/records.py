@@ -6,6 +6,7 @@
     GuardRecord       RUN/stages/NAME/guard.json         whether distillation was expected to help
     EvaluationRecord  RUN/stages/NAME/evaluation.json    what was measured; also written by `segdistill evaluate -o`,
                       RUN/stages/NAME/external/TABLE/    and of tables from elsewhere
+    ShrinkRecord      FOLDER/shrink.json                 how small a network can be, of `segdistill shrink`
 
 `Record.read(folder)` and `record.write(folder)` use the file of this name. A record is never changed in place: use
 `dataclasses.replace`. Whoever adds, renames or removes a field raises `VERSION` of its class.
@@ -528,3 +529,135 @@ class EvaluationRecord(Record):
         if part == "classification":
             return self.classification.scores.get(name) if self.classification else None
         return self.summary.named().get(group, {}).get(metric)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One network of a ladder.
+
+    Attributes:
+        name: of the rung, and of its stage without a teacher.
+        model: what `model` of a stage states: "name" of the network, and its options.
+        parameters: number of learnable values.
+        ms: milliseconds of one image in ONNX Runtime with one thread.
+        mb: MiB of the model file.
+        excluded: why it is no candidate; "" where it is one.
+        distilled, plain: Dice with and without a teacher, of every case by networks that were not trained on it.
+        verdict, plain_verdict: against the reference (`stats.verdict.Verdict.to_dict`); None until it is measured.
+        passing_margin: the smallest margin by which the distilled network would be "not worse"; None: not known.
+        exploratory: whether the fixed sequence had ended before this rung, so that its verdict is no claim.
+    """
+
+    name: str
+    model: dict[str, Any]
+    parameters: int
+    ms: float
+    mb: float
+    excluded: str = ""
+    distilled: Interval | None = None
+    plain: Interval | None = None
+    verdict: dict[str, Any] | None = None
+    plain_verdict: dict[str, Any] | None = None
+    passing_margin: float | None = None
+    exploratory: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """Against the reference: not worse, worse or undecided; "" until it is known.
+
+        >>> Rung("tiny", {"name": "lite_unet"}, 20_658, 1.1, 0.1).outcome
+        ''
+        """
+        return str(self.verdict["non_inferiority"]) if self.verdict else ""
+
+    @property
+    def plain_outcome(self) -> str:
+        """The same without a teacher."""
+        return str(self.plain_verdict["non_inferiority"]) if self.plain_verdict else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkRecord(Record):
+    """shrink.json: a ladder of networks from large to small, and the smallest that is not worse than the reference.
+
+    It is written when the networks are measured, before training, and again when the ladder is decided and tested.
+
+    Attributes:
+        settings: hash of what decides the ladder: networks, size and channels of images.
+        effort: quick, normal or patient.
+        margin: the accepted loss in Dice.
+        stated_margin: that of the first call, before training.
+        max_ms, max_mb: the budget; None for none.
+        machine: on which the milliseconds were measured.
+        size: of the images, "channels x height x width".
+        reference: the rung that all are compared with, trained without a teacher.
+        teacher: what taught, in a line.
+        cases, groups: with something to find, outside the test cases. folds, seeds: of the cross-validation.
+        decidable: the margin that these could decide, by the spreads assumed before training; None: none.
+        rungs: by milliseconds, the slowest first.
+        chosen: the claimed rung; "" for none, or until it is known.
+        decided: whether the ladder is decided.
+        teacher_score: Dice of the teacher on these cases, at the size of training; None: not measured.
+        test: Dice of the chosen rung on the test cases; None until it is tested. test_cases: their number.
+        warnings: one line each.
+    """
+
+    FILE: ClassVar[str] = "shrink.json"
+
+    settings: str
+    effort: str
+    margin: float
+    stated_margin: float
+    machine: str
+    size: str
+    reference: str
+    rungs: list[Rung]
+    max_ms: float | None = None
+    max_mb: float | None = None
+    teacher: str = ""
+    cases: int = 0
+    groups: int = 0
+    folds: int = 0
+    seeds: int = 1
+    decidable: float | None = None
+    chosen: str = ""
+    decided: bool = False
+    teacher_score: Interval | None = None
+    test: Interval | None = None
+    test_cases: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def candidates(self) -> list[Rung]:
+        """The rungs within the budget."""
+        return [rung for rung in self.rungs if not rung.excluded]
+
+    def rung(self, name: str) -> Rung:
+        """A rung by its name."""
+        return next(rung for rung in self.rungs if rung.name == name)
+
+    @property
+    def sentence(self) -> str:
+        """What was found, for a terminal and the first line of the report."""
+        if not self.decided:
+            return "The ladder is not decided yet: run the same command again to continue."
+        if self.chosen:
+            rung, reference = self.rung(self.chosen), self.rung(self.reference)
+            found = (
+                f"The smallest network that is not worse than {self.reference} by {self.margin:g} Dice is {rung.name}: "
+                f"{rung.ms:.2f} ms and {rung.mb:.2f} MB instead of {reference.ms:.2f} ms and {reference.mb:.2f} MB."
+            )
+        else:
+            first = self.candidates[0]
+            known = first.passing_margin is not None
+            far = f"; it would pass with a margin of {first.passing_margin:.3f}" if known else ""
+            found = (
+                f"No network is shown to be not worse than {self.reference} by {self.margin:g} Dice: the first one, "
+                f"{first.name}, is {first.outcome}{far}."
+            )
+        if self.margin != self.stated_margin:
+            found += (
+                f" The margin was {self.stated_margin:g} before training and was changed afterwards, so this is "
+                "exploratory."
+            )
+        return found

@@ -21,6 +21,7 @@ from segdistill.cli.predict import predict
 from segdistill.cli.reproduce import reproduce
 from segdistill.cli.run import run
 from segdistill.cli.shared import add_command, escaped_streams
+from segdistill.cli.shrink import shrink
 from segdistill.errors import InputError, SegdistillError, first_line, memory_error
 from segdistill.files import shown
 from segdistill.plugins import PluginWarning, use_installed
@@ -53,7 +54,7 @@ def options(
 
 
 app.add_typer(data.app, name="data", short_help=data.HELP)
-for each in (demo, run, evaluate, compare, export, predict, complexity, reproduce):
+for each in (demo, run, shrink, evaluate, compare, export, predict, complexity, reproduce):
     add_command(app, each)
 add_command(app, listing, "list")
 

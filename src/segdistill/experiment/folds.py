@@ -211,5 +211,5 @@ def _expected(recipe: Recipe, folder: Path, finished: list[int]) -> dict[str, li
         for fold in finished:
             guard = GuardRecord.find(fold_folder(folder, fold) / "stages" / name)
             if guard is not None:
-                found.setdefault(recipe.variant(name), []).append(guard.answer)
+                found.setdefault(recipe.variant(name), []).append(guard.outlook)
     return found

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from segdistill.errors import MissingExtra
 from segdistill.files import sha256_text, shown_lines
 from segdistill.metrics.calibration import Reliability
 from segdistill.metrics.classification import Roc
-from segdistill.records import Disturbance, Interval
+from segdistill.records import Disturbance, Interval, Rung
 from segdistill.stats.agreement import Agreement
 from segdistill.stats.text import number, signed
 from segdistill.stats.verdict import HELPS, HURTS, Verdict
@@ -456,3 +456,112 @@ def _band(axes: Any, points: Sequence[tuple[float, Interval]], colour: str, labe
     if all(s.low is not None for s in scores):
         lows, highs = [s.low for s in scores], [s.high for s in scores]
         axes.fill_between(x, lows, highs, color=colour, alpha=alpha, linewidth=0)
+
+
+def ladder_chart(
+    rungs: Sequence[Rung],
+    axis: Literal["ms", "mb"],
+    *,
+    reference: str = "",
+    margin: float | None = None,
+    teacher: Interval | None = None,
+    chosen: str = "",
+) -> str:
+    """Dice over milliseconds or megabytes: a line with a teacher and one without, their intervals, the choice marked.
+
+    Args:
+        rungs: those that have been measured; others are not drawn.
+        axis: which cost, on a logarithmic axis.
+        reference: the rung that all are compared with; the band below its Dice is the margin.
+        margin: the accepted loss.
+        teacher: its Dice, as a line across.
+        chosen: the rung that is marked.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+
+    >>> one = Rung("tiny", {}, 20_000, 1.1, 0.1, distilled=Interval(0.7, 0.6, 0.8, 90))
+    >>> ladder_chart([one], "ms", chosen="tiny")[:18]
+    '<svg role="img" ar'
+    """
+
+    def paint(axes: Any) -> None:
+        base = next((rung.plain for rung in rungs if rung.name == reference), None)
+        if base is not None and base.mean is not None and margin is not None:
+            axes.axhspan(base.mean - margin, base.mean, color="#eef1f4", linewidth=0)
+        if teacher is not None and teacher.mean is not None:
+            axes.axhline(teacher.mean, color=_GREY, linewidth=1.1, linestyle="--", label="the teacher")
+        for key, colour, label in (
+            ("distilled", COLOURS[0], "with a teacher"),
+            ("plain", COLOURS[1], "without"),
+        ):
+            _ladder_line(axes, [(getattr(rung, axis), getattr(rung, key)) for rung in rungs], colour, label)
+        for rung in rungs:
+            score = rung.distilled or rung.plain
+            if score is not None and score.mean is not None:
+                _name_rung(axes, rung, getattr(rung, axis), score, rung.name == chosen)
+        axes.set_xscale("log")
+        _plain_ticks(axes, [getattr(rung, axis) for rung in rungs])
+        words = {"ms": "milliseconds per image, one thread", "mb": "model file, MB"}
+        _head(axes, "", words[axis], "Dice")
+        axes.legend(loc="lower right")
+
+    return _draw(5.2, 3.2, f"Dice over {'milliseconds' if axis == 'ms' else 'megabytes'}", paint)
+
+
+def _ladder_line(axes: Any, points: Sequence[tuple[float, Interval | None]], colour: str, label: str) -> None:
+    """A line through means with a bar for each interval."""
+    known = sorted(
+        ((x, score) for x, score in points if score is not None and score.mean is not None),
+        key=lambda point: point[0],
+    )
+    if not known:
+        return
+    axes.plot(
+        [x for x, _ in known],
+        [s.mean for _, s in known],
+        "o-",
+        color=colour,
+        markersize=4,
+        linewidth=1.3,
+        label=label,
+    )
+    for x, score in known:
+        if score.low is not None:
+            axes.plot([x, x], [score.low, score.high], color=colour, linewidth=1, alpha=0.7)
+
+
+def _name_rung(axes: Any, rung: Rung, x: float, score: Interval, chosen: bool) -> None:
+    """The rung's name above its point; a ring around the chosen one."""
+    if chosen:
+        axes.plot(
+            [x],
+            [score.mean],
+            "o",
+            markersize=12,
+            fillstyle="none",
+            color=_OUTCOMES[HELPS],
+            markeredgewidth=1.8,
+        )
+    top = score.mean if score.high is None else score.high
+    weight = "bold" if chosen else "normal"
+    axes.annotate(
+        _safe(rung.name),
+        (x, top),
+        (0, 4),
+        textcoords="offset points",
+        ha="center",
+        fontsize=7,
+        weight=weight,
+        color=_INK if chosen else _GREY,
+    )
+
+
+def _plain_ticks(axes: Any, values: Sequence[float]) -> None:
+    """The numbers 1, 2 and 5 of every decade, as they are written, and room for names at both ends."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xlim(0.6 * min(values), 1.7 * max(values))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())

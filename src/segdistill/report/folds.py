@@ -124,20 +124,20 @@ def render_folds(
         mean_and_spread=mean_and_spread,
         head_of=lambda metric: NORMAL_HEADS.get(metric) or find_column(metric).head,
         sentence=sentence_of(verdicts) if verdicts else "",
-        expected=[_expected_line(name, answers, verdicts) for name, answers in (expected or {}).items()],
+        expected=[_expected_line(name, outlooks, verdicts) for name, outlooks in (expected or {}).items()],
         **lesion_values(lesion_tables(results or {})),
         **(verdict_values(verdicts) if verdicts else {}) | {"folds": folds},
     )
 
 
-def _expected_line(student: str, answers: Sequence[str], verdicts: Sequence[Verdict]) -> str:
+def _expected_line(student: str, outlooks: Sequence[str], verdicts: Sequence[Verdict]) -> str:
     """What was expected of a student before training, and what came of it.
 
     >>> _expected_line("kd", ["likely", "likely", "unknown"], [])
     'kd: before training, a gain from distillation was likely (2 trainings), unknown (1); outcome: not compared.'
     """
-    counts = [(answer, answers.count(answer)) for answer in dict.fromkeys(answers)]
-    told = [f"{answer} ({count}{' trainings' * (not k)})" for k, (answer, count) in enumerate(counts)]
+    counts = [(outlook, outlooks.count(outlook)) for outlook in dict.fromkeys(outlooks)]
+    told = [f"{outlook} ({count}{' trainings' * (not k)})" for k, (outlook, count) in enumerate(counts)]
     outcome = [f"{v.words}{v.place}" for v in verdicts if v.variant == student]
     return (
         f"{student}: before training, a gain from distillation was {', '.join(told)}; "

@@ -15,7 +15,7 @@ EXPECTED = {
     "unlikely": "Distillation was not expected to help",
     "unknown": "Whether distillation would help was not known",
 }
-"""What the guard answered before training, in words."""
+"""What the guard expected before training, in words."""
 ROLES = {"baseline": "baseline, without teachers", "comparator": "another network"}
 
 
@@ -69,10 +69,10 @@ def expected_sentence(context: Context) -> str:
     guards = [stage.guard for n in students for stage in n.trainings if stage.guard is not None]
     if len(students) != 1 or not guards:
         return ""
-    answers = list(dict.fromkeys(guard.answer for guard in guards))
-    words = f"{EXPECTED[answers[0]]}: {'; '.join(guards[0].reasons)}"
-    if len(answers) > 1:
-        words = f"Whether distillation would help was {' or '.join(answers)}, depending on the seed"
+    outlooks = list(dict.fromkeys(guard.outlook for guard in guards))
+    words = f"{EXPECTED[outlooks[0]]}: {'; '.join(guards[0].reasons)}"
+    if len(outlooks) > 1:
+        words = f"Whether distillation would help was {' or '.join(outlooks)}, depending on the seed"
     return f"{words}; outcome: {outcome_text(context, students[0])}."
 
 

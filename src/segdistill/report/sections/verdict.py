@@ -29,10 +29,10 @@ def _guards(context: Context) -> list[tuple[str, list[str], list[str], str]]:
     rows = []
     for network in context.variants:
         found = [stage.guard for stage in network.trainings if stage.guard is not None]
-        answers = list(dict.fromkeys(str(guard.answer) for guard in found))
+        outlooks = list(dict.fromkeys(str(guard.outlook) for guard in found))
         reasons = list(dict.fromkeys(reason for guard in found for reason in guard.reasons))
         if found:
-            rows.append((network.name, answers, reasons, outcome_text(context, network)))
+            rows.append((network.name, outlooks, reasons, outcome_text(context, network)))
     return rows
 
 

@@ -1,0 +1,100 @@
+"""What the networks of a ladder cost, measured before any of them is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from segdistill.config.schema import DataRecipe, ModelRecipe
+from segdistill.errors import InputError
+from segdistill.experiment.export import export_network
+from segdistill.experiment.stage import build_network
+from segdistill.imaging.postprocess import Postprocess
+from segdistill.records import Rung
+from segdistill.runtime.engine import Engine
+from segdistill.runtime.model_file import ModelInfo
+from segdistill.training.step_time import Turn, median_seconds
+
+ROUNDS = 15
+MIB = 2**20
+
+
+def measure_rungs(models: Mapping[str, Mapping[str, Any]], data: DataRecipe) -> list[Rung]:
+    """Parameters, milliseconds and megabytes of networks with random weights, the slowest first.
+
+    Each is written as a model file and runs one image of the network's size in ONNX Runtime with one thread; all take
+    turns, so that other load on the machine disturbs them alike, and the median counts.
+
+    Args:
+        models: name -> what `model` of a stage states.
+        data: size and channels of the images.
+
+    Raises:
+        InputError: a network cannot be built or written.
+
+    >>> small = {"name": "simplified_unet", "widths": [2, 4]}
+    >>> (rung,) = measure_rungs({"small": small}, DataRecipe(size=16, channels=1))
+    >>> rung.parameters, rung.ms > 0, rung.mb < 0.1
+    (510, True, True)
+    """
+    preprocess, postprocess = data.preprocess(), Postprocess()
+    image = np.zeros((1, preprocess.channels, *preprocess.size), np.float32)
+    parameters, sizes, turns = [], [], list[Turn]()
+    with TemporaryDirectory() as place, torch.random.fork_rng(devices=[]):
+        for number, (name, model) in enumerate(models.items()):
+            stated = ModelRecipe.model_validate(dict(model))
+            network = build_network(stated, preprocess.channels, len(postprocess.classes))
+            info = ModelInfo(name, preprocess.channels, postprocess.classes, preprocess, postprocess)
+            path = Path(place) / f"{number}.onnx"
+            export_network(network, info, path)
+            parameters.append(sum(p.numel() for p in network.parameters()))
+            sizes.append(path.stat().st_size / MIB)
+            turns.append(_turn(Engine(path, threads=1), image))
+        seconds = median_seconds(turns, torch.device("cpu"), ROUNDS)
+    rungs = [
+        Rung(name, dict(model), count, 1000 * time, size)
+        for (name, model), count, time, size in zip(models.items(), parameters, seconds, sizes, strict=True)
+    ]
+    return sorted(rungs, key=lambda rung: -rung.ms)
+
+
+def _turn(engine: Engine, image: np.ndarray[Any, np.dtype[np.float32]]) -> Turn:
+    return lambda: engine.run_both(image)
+
+
+def over_budget(rung: Rung, max_ms: float | None, max_mb: float | None) -> str:
+    """Why a rung is no candidate; "" where it meets the budget.
+
+    >>> over_budget(Rung("a", {}, 9, 9.0, 8.3), 5.0, None), over_budget(Rung("a", {}, 9, 9.0, 8.3), None, 10.0)
+    ('over 5 ms', '')
+    """
+    if max_ms is not None and rung.ms > max_ms:
+        return f"over {max_ms:g} ms"
+    return f"over {max_mb:g} MB" if max_mb is not None and rung.mb > max_mb else ""
+
+
+def require_candidates(rungs: list[Rung], max_ms: float | None, max_mb: float | None) -> None:
+    """Refuses a budget that no rung meets, and tells how far they are from it.
+
+    Raises:
+        InputError: no rung meets it.
+
+    >>> require_candidates([Rung("a", {}, 9, 9.0, 8.3, "over 5 ms")], 5.0, None)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    segdistill.errors.InputError: no network meets --max-ms 5: the fastest, a, takes 9.00 ms, ...
+    """
+    if any(not rung.excluded for rung in rungs):
+        return
+    limits = [f"--max-ms {max_ms:g}"] if max_ms is not None else []
+    limits += [f"--max-mb {max_mb:g}"] if max_mb is not None else []
+    least = min(rungs, key=lambda rung: rung.ms if max_ms is not None else rung.mb)
+    word = "fastest" if max_ms is not None else "smallest"
+    raise InputError(
+        f"no network meets {' and '.join(limits)}: the {word}, {least.name}, takes {least.ms:.2f} ms, "
+        f"{least.mb:.2f} MB: allow more, or give smaller ones (--rungs)"
+    )

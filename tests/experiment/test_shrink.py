@@ -1,0 +1,162 @@
+"""How small can it get: the ladder's recipe, its budget, its decision on results that are worked out by hand, one run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import segdistill
+from segdistill.config.schema import DataRecipe
+from segdistill.data.phantom import write_phantom
+from segdistill.data.table import read_cases, write_cases
+from segdistill.errors import GateFailed, InputError
+from segdistill.experiment.rungs import measure_rungs, over_budget
+from segdistill.experiment.shrink import DEVELOPMENT, TABLE, ShrinkResult
+from segdistill.imaging.read import read_picture
+from segdistill.records import ShrinkRecord
+from tests.experiment.tiny import segdistill as command
+
+LADDER = {
+    "wide": {"name": "simplified_unet", "widths": [6, 8, 8]},
+    "narrow": {"name": "simplified_unet", "widths": [2, 4, 4]},
+}
+FIT = {
+    "fit.epochs": 2,
+    "fit.batch_size": 4,
+    "fit.precision": "fp32",
+    "fit.checkpoint_seconds": 0.0,
+    "fit.workers": 0,
+    "data.size": 32,
+    "data.channels": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 phantoms, and beside them predictions that are their masks."""
+    base = tmp_path_factory.mktemp("phantoms")
+    cases = write_phantom(base / "images", 36, size=32)
+    write_cases(cases, base / "cases.csv")
+    (base / "predicted").mkdir()
+    for case in cases:
+        mask = np.array(Image.open(case.masks[0]).convert("L")) > 0 if case.masks else None
+        if mask is None:
+            mask = np.zeros(read_picture(case.image).pixels.shape[:2], bool)
+        Image.fromarray((255 * mask).astype(np.uint8)).save(base / "predicted" / f"{case.id}.png")
+    return base / "cases.csv"
+
+
+def shrink(table: Path, out: Path, **options: Any) -> ShrinkResult:
+    stated: dict[str, Any] = {"rungs": LADDER, "teacher": table.parent / "predicted", "trained_on": "none"}
+    stated |= {"folds": 3, "effort": "quick", "set": FIT, "device": "cpu", "progress": False}
+    return segdistill.shrink(table, out=out, **(stated | options))
+
+
+@pytest.mark.slow
+def test_a_ladder_from_table_to_model_file(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ladder"
+    found = shrink(table, out, margin=0.9)
+    record = found.record
+    assert ShrinkRecord.read(out) == record
+    assert [rung.name for rung in record.rungs] == ["wide", "narrow"]
+    assert record.rungs[0].ms >= record.rungs[1].ms
+    assert record.reference == "wide"
+    assert record.chosen == "narrow"  # a loss of 0.9 is no loss
+    assert all(rung.outcome == "not worse" for rung in record.rungs)
+
+    split = {case.id: case.split for case in read_cases(out / TABLE)}
+    inner = {case.id for case in read_cases(out / DEVELOPMENT)}
+    tested = {name for name, part in split.items() if part == "test"}
+    assert tested
+    assert inner == split.keys() - tested
+    for stage in ("narrow", "narrow_distilled", "wide", "wide_distilled"):
+        rows = [
+            row
+            for fold in (1, 2, 3)
+            for row in csv.DictReader((out / f"folds/fold-{fold}/stages/{stage}/metrics.csv").open())
+        ]
+        assert sorted(row["case"] for row in rows) == sorted(inner)  # every case once, no test case
+        dice = [float(row["dice"]) for row in rows if float(row["reference_area"]) > 0]
+        rung = record.rung(stage.removesuffix("_distilled"))
+        score = rung.distilled if stage.endswith("_distilled") else rung.plain
+        assert score is not None
+        assert score.mean == pytest.approx(np.mean(dice))
+    assert record.teacher_score is not None
+    assert record.teacher_score.mean == pytest.approx(1.0, abs=0.02)  # its predictions are the masks
+
+    final = read_cases(out / "final" / "cases.csv")
+    assert {case.id: case.split for case in final} == split
+    with (out / "final/stages/narrow_distilled/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["case"] for row in rows} == tested
+    assert record.test is not None
+    assert record.test.mean == pytest.approx(
+        np.mean([float(row["dice"]) for row in rows if float(row["reference_area"]) > 0])
+    )
+    assert found.model_file.read_bytes() == (out / "final" / "model.onnx").read_bytes()
+    page = found.report.read_text()
+    assert record.sentence in page.replace("&#39;", "'")
+    assert page.count("<svg") == 3
+
+    # nothing is trained again, the milliseconds stay, and a margin that is changed afterwards is told
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("weights.safetensors")}
+    with pytest.raises(GateFailed, match=r"changed afterwards.*What was trained stays"):
+        shrink(table, out, margin=1e-6)
+    again = ShrinkRecord.read(out)
+    assert again is not None
+    assert [rung.ms for rung in again.rungs] == [rung.ms for rung in record.rungs]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    with pytest.raises(InputError, match="other networks, images or effort"):
+        shrink(table, out, set=FIT | {"data.size": 48})
+
+
+def test_a_budget_leaves_the_others_or_is_refused_before_training(table: Path, tmp_path: Path) -> None:
+    measured = measure_rungs(LADDER, DataRecipe(size=32, channels=1))
+    assert {rung.name for rung in measured} == {"wide", "narrow"}
+    assert measured[0].ms >= measured[1].ms
+    sizes = {rung.name: rung.mb for rung in measured}
+    assert sizes["narrow"] < sizes["wide"]
+    limit = (sizes["narrow"] + sizes["wide"]) / 2
+    assert {rung.name: bool(over_budget(rung, None, limit)) for rung in measured} == {
+        "wide": True,
+        "narrow": False,
+    }
+    with pytest.raises(InputError, match=r"no network meets --max-ms 1e-06: the fastest, \w+, takes \d"):
+        shrink(table, tmp_path / "out", max_ms=1e-6)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ("--margin", "0"),
+            "margin is 0: it is the accepted loss in Dice: give a number above 0 and below 1",
+        ),
+        (("--max-mb", "-1"), "max_mb is -1: give a number above 0, or leave it out"),
+        (("--test", "2"), "test is 2: it is a share of the cases: give a number above 0 and below 1"),
+        (("--folds", "1"), "folds is 1: use at least 2"),
+        (("--effort", "quik"), "effort is 'quik': did you mean 'quick'?"),
+        (("--rungs", "enet"), "rungs: enet: a ladder needs at least two networks"),
+        (("--rungs", "enet,enet"), "rungs: enet is there twice: give each network once"),
+        (("--rungs", "enet,unett"), "unknown network 'unett': did you mean 'unet'"),
+    ],
+)
+def test_bad_options_are_one_line(tmp_path: Path, table: Path, words: tuple[str, ...], line: str) -> None:
+    out = tmp_path / "out"
+    answer = command("shrink", "--data", table, "--out", out, *words, "--set", "size=32")
+    assert answer.code == 2
+    assert line in answer.line
+    assert not out.exists()
+
+
+def test_another_folder_is_not_touched(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text(json.dumps({}))
+    with pytest.raises(InputError, match="holds a run of another command"):
+        shrink(table, tmp_path)
