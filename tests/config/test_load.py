@@ -321,7 +321,7 @@ def test_a_table_is_named_relative_to_its_recipe(tmp_path: Path, monkeypatch: py
 
 def test_seeds_train_every_stage_once_each() -> None:
     recipe = load_recipe("distill", ["seeds=[3, 5]", "evaluation.robustness=[student, baseline@5]"])
-    names = ("teacher", "student", "baseline", "baseline_equal_time")
+    names = ("teacher", "baseline", "student", "baseline_equal_time")
     assert list(recipe.stages) == [f"{name}@{seed}" for seed in (3, 5) for name in names]
     student = recipe.stages["student@5"]
     assert (student.variant, student.seed, student.role) == ("student", 5, "student")
@@ -334,5 +334,7 @@ def test_seeds_train_every_stage_once_each() -> None:
     assert recipe.chosen(None) == [name for name in recipe.stages if recipe.variant(name) in names[:3]]
     assert recipe.with_teachers(["student"]) == ["teacher@3", "student@3", "teacher@5", "student@5"]
     assert recipe.with_teachers(["student@5"]) == ["teacher@5", "student@5"]
-    with pytest.raises(InputError, match=r"stages.student.seed: the recipe's seeds set it"):
-        load_recipe("distill", ["seeds=[0, 1]", "stages.student.seed=4"])
+    further = load_recipe("distill", ["seeds=[0, 1]", "stages.student.seed=4"])
+    assert [further.seed_of(f"student@{seed}") for seed in (0, 1)] == [4000, 4001]  # another training of every seed
+    with pytest.raises(InputError, match=r"stages.student.seed: give a whole number, not 'x'"):
+        load_recipe("distill", ["seeds=[0, 1]", "stages.student.seed=x"])

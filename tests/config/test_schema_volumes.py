@@ -142,7 +142,7 @@ def test_a_stages_sites_are_those_it_trains_on(tmp_path: Path) -> None:
 
 def test_a_stages_seed_stands_in_for_the_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
-    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: [])
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: ([], {}))
     path = str(write_recipe(tmp_path))
     found = []
     for k, changes in enumerate((["seed=3"], ["stages.teacher.seed=3"], [])):

@@ -80,7 +80,7 @@ def test_a_generator_starts_from_another_stage(tmp_path: Path) -> None:
 
 def test_interrupted_between_any_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
-    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: [])
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: ([], {}))
     for accumulate in (1, 2):
         loaded = load_recipe(str(recipe(tmp_path)), [f"fit.accumulate={accumulate}"])
         whole, broken = tmp_path / f"{accumulate}" / "whole", tmp_path / f"{accumulate}" / "broken"

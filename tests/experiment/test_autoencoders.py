@@ -93,7 +93,7 @@ def test_the_whole_order_runs_and_is_finished(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(InputError, match="holds auto-encoders of features"):
         load_stage(stages / "teacher_codes")
     monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
-    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: [])
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: ([], {}))
     before = {name: record_of(stages / name).fingerprint for name in chosen}
     texts = [event.text for event in run_recipe(loaded, None, folder, Machine("cpu"), ["student"])]
     assert sum("finished before" in text for text in texts) == len(chosen)

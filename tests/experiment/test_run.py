@@ -60,7 +60,7 @@ def trained(texts: list[str]) -> list[str]:
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without model file and report, where a test is about training."""
     monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
-    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: [])
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: ([], {}))
 
 
 @pytest.fixture

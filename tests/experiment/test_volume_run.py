@@ -107,7 +107,7 @@ def test_slices_without_foreground_are_left_out_of_training_alone(
 ) -> None:
     """Two volumes of five slices, three of them with the ball, in batches of four: 6 or 10 slices."""
     monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
-    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: [])
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: ([], {}))
     seen: list[int] = []
     validate = "segdistill.training.loop.validate"
     monkeypatch.setattr(validate, lambda *words: seen.append(len(words[2])) or {"val_dice": 0.5})

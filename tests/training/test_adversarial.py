@@ -98,7 +98,8 @@ def test_equals_the_alternation_written_out(views: PAIR, tmp_path: Path, fabric:
     for trained, plain in ((task._network, network), (task._discriminators, critics)):
         assert trained is not None
         for name, value in plain.state_dict().items():
-            torch.testing.assert_close(trained.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+            # processors round differently; a step moves weights by 1e-2
+            torch.testing.assert_close(trained.state_dict()[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_each_turn_moves_its_own_player_alone(batch: dict[str, Tensor]) -> None:
