@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
@@ -21,6 +22,7 @@ from segdistill.config.load import load_recipe
 from segdistill.data.phantom import write_phantom
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
+from segdistill.experiment.environment import differences, environment
 from segdistill.experiment.events import Event
 from segdistill.experiment.folder import LOCK
 from segdistill.experiment.machine import Machine
@@ -371,3 +373,30 @@ def test_evaluating_a_run_whose_files_have_changed_is_refused(copy: Path) -> Non
     damaged = segdistill("evaluate", copy)
     assert damaged.code == 2
     assert "files.json is damaged" in damaged.line
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("changes", [(), ("fit.workers=2",)])
+def test_the_same_recipe_twice_is_identical(
+    run_folder: Path, tmp_path: Path, changes: tuple[str, ...]
+) -> None:
+    again = tmp_path / "again"
+    assert trained(run(again, write_recipe(tmp_path), *changes)) == ["teacher", "student"]
+    for stage in ("teacher", "student"):
+        weights = Path("stages", stage, WEIGHTS)
+        assert (again / weights).read_bytes() == (run_folder / weights).read_bytes()
+        metrics = weights.with_name("metrics.csv")
+        assert (again / metrics).read_bytes() == (run_folder / metrics).read_bytes()
+
+
+def test_threads_stand_in_the_environment(run_folder: Path) -> None:
+    before = torch.get_num_threads()
+    for place in (run_folder, run_folder / "stages" / "student"):
+        assert json.loads((place / "environment.json").read_text())["threads"] == str(before)
+    known = environment(torch.device("cpu"), "32-true")
+    try:
+        torch.set_num_threads(before + 1)
+        now = environment(torch.device("cpu"), "32-true")
+    finally:
+        torch.set_num_threads(before)
+    assert differences(known, now) == [f"threads was {before}, is {before + 1}"]

@@ -115,7 +115,7 @@ def guard(inputs: StageInputs, fabric: Fabric) -> GuardRecord:
     bare = sum(not case.has_reference for case in train) / len(train)
     members = [member for teacher in inputs.stage.teachers.values() for member in teacher.members]
     masks = {case.id for case in train if case.has_reference}
-    seen = [trained_on(inputs.recipe, member, inputs.cases) for member in members]
+    seen = [trained_on(inputs.recipe, member, inputs.cases, inputs.predictions) for member in members]
     outside = any(member.is_outside or _starts_elsewhere(inputs, member.stage) for member in members)
     return expectation(
         GuardFacts(

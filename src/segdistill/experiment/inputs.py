@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,35 @@ from segdistill.training.settings import FitSettings
 NO_INPUT = {"checkpoint_seconds", "workers"}
 
 
+class OpenedPredictions:
+    """Folders of predictions that teachers name: each is opened once, however often it is needed.
+
+    >>> OpenedPredictions().of(MemberRecipe(predictions="nowhere"), [])
+    Traceback (most recent call last):
+    segdistill.errors.InputError: nowhere: no such folder: give the folder with the predictions of a teacher
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[PredictionSource, tuple[str, ...]], Predictions] = {}
+
+    def of(self, member: MemberRecipe, cases: Sequence[Case]) -> Predictions:
+        """The predictions of these cases that a teacher or a member of an ensemble names.
+
+        Raises:
+            InputError: as `open_predictions`.
+        """
+        assert member.predictions is not None
+        source = PredictionSource(
+            Path(member.predictions),
+            None if member.foreground is None else tuple(member.foreground),
+            None if member.table is None else Path(member.table),
+        )
+        key = source, tuple(case.id for case in cases)
+        if key not in self._found:
+            self._found[key] = open_predictions(source, cases)
+        return self._found[key]
+
+
 @dataclass(frozen=True)
 class StageInputs:
     """All that decides what a stage learns."""
@@ -49,6 +78,7 @@ class StageInputs:
     store: Store
     preprocess: Preprocess
     folder: Path
+    predictions: OpenedPredictions = field(default_factory=OpenedPredictions, repr=False, compare=False)
 
     @property
     def stage(self) -> StageRecipe:
@@ -107,13 +137,16 @@ class StageInputs:
             "weights": {name: sha256_file(self.teacher_folder(name) / WEIGHTS) for name in others},
             "may_teach": may_teach(self.recipe, self.name, train, self.cases),
             "outside": [
-                file_facts(m, train) for t in stage.teachers.values() for m in t.members if m.is_outside
+                file_facts(m, train, self.predictions)
+                for t in stage.teachers.values()
+                for m in t.members
+                if m.is_outside
             ],
         }
         return sha256_text(json.dumps(facts, sort_keys=True))
 
 
-def file_facts(member: MemberRecipe, cases: Sequence[Case]) -> dict[str, str]:
+def file_facts(member: MemberRecipe, cases: Sequence[Case], predictions: OpenedPredictions) -> dict[str, str]:
     """The hashes of the files of a teacher from elsewhere.
 
     Raises:
@@ -126,26 +159,13 @@ def file_facts(member: MemberRecipe, cases: Sequence[Case]) -> dict[str, str]:
                 raise InputError(f"{key}: no such file: {path}")
             facts[key] = sha256_file(path)
     if member.predictions is not None:
-        facts["predictions"] = hash_of(predictions_of(member, cases))
+        facts["predictions"] = hash_of(predictions.of(member, cases))
     return facts
 
 
-def predictions_of(member: MemberRecipe, cases: Sequence[Case]) -> Predictions:
-    """The predictions of another tool that a teacher or a member of an ensemble names.
-
-    Raises:
-        InputError: as `open_predictions`.
-    """
-    assert member.predictions is not None
-    source = PredictionSource(
-        Path(member.predictions),
-        None if member.foreground is None else tuple(member.foreground),
-        None if member.table is None else Path(member.table),
-    )
-    return open_predictions(source, cases)
-
-
-def trained_on(recipe: Recipe, member: MemberRecipe, cases: Sequence[Case]) -> set[str] | None:
+def trained_on(
+    recipe: Recipe, member: MemberRecipe, cases: Sequence[Case], predictions: OpenedPredictions
+) -> set[str] | None:
     """The ids of the training cases that a teacher learned from; None where that is not known.
 
     The folders fold_0, fold_1, ... of nnU-Net hold predictions of cases that the network of the fold did not see.
@@ -158,7 +178,7 @@ def trained_on(recipe: Recipe, member: MemberRecipe, cases: Sequence[Case]) -> s
     seen = read_trained_on(member.trained_on, cases)
     if member.predictions is None:
         return seen
-    folds = predictions_of(member, cases).folds
+    folds = predictions.of(member, cases).folds
     return seen if seen is None and not folds else (seen or set()) - set(folds)
 
 
@@ -197,7 +217,7 @@ def write_teachers(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case],
     One row per stage and case; several teachers are joined by spaces. Stages without out-of-fold teachers have no rows,
     and without any row there is no file.
     """
-    rows = list(_rows(recipe, stages, cases))
+    rows = list(_rows(recipe, stages, cases, OpenedPredictions()))
     if not rows:
         path.unlink(missing_ok=True)
         return
@@ -211,12 +231,13 @@ def write_teachers(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case],
 
 def count_taught(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case]) -> list[Taught]:
     """The same, counted for each teacher of each stage."""
-    rows = list(_rows(recipe, stages, cases))
+    opened = OpenedPredictions()
+    rows = list(_rows(recipe, stages, cases, opened))
     counted = []
     for name in dict.fromkeys(stage for stage, *_ in rows):
         for label, member in _named_members(recipe.stages[name]):
             taught = {case for stage, case, by, _ in rows if stage == name and label in by}
-            learned = trained_on(recipe, member, cases)
+            learned = trained_on(recipe, member, cases, opened)
             own = None if learned is None else len(learned & taught)
             counted.append(Taught(name, label, None if learned is None else len(learned), len(taught), own))
     return counted
@@ -231,14 +252,16 @@ def _named_members(stage: StageRecipe) -> list[tuple[str, MemberRecipe]]:
     return named
 
 
-def _rows(recipe: Recipe, stages: Sequence[str], cases: Sequence[Case]) -> Iterator[Row]:
+def _rows(
+    recipe: Recipe, stages: Sequence[str], cases: Sequence[Case], opened: OpenedPredictions
+) -> Iterator[Row]:
     for name in stages:
         stage = recipe.stages[name]
         if not stage.is_out_of_fold and stage.targets == "view":
             continue
         own = stage_cases(recipe, name, list(cases), "train")
         named = _named_members(stage)
-        learned = [trained_on(recipe, member, cases) or set() for _, member in named]
+        learned = [trained_on(recipe, member, cases, opened) or set() for _, member in named]
         shares = np.concatenate(
             [member_weights(recipe, teacher, own, cases) for teacher in stage.teachers.values()], axis=1
         )

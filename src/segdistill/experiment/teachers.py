@@ -25,7 +25,7 @@ from segdistill.data.opened import OpenedCase, open_case
 from segdistill.distillation import StoredTeacher, Teacher
 from segdistill.distillation.cache.filling import Filling
 from segdistill.errors import InputError
-from segdistill.experiment.inputs import StageInputs, file_facts, predictions_of
+from segdistill.experiment.inputs import StageInputs, file_facts
 from segdistill.experiment.stage import build_network, load_stage
 from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.picture import Pixels
@@ -99,7 +99,7 @@ def plan_maps(inputs: StageInputs) -> list[_Plan]:
     found = inputs.of("train")
     plans = []
     for name, teacher in inputs.stage.teachers.items():
-        shares = _covered(teacher, found, member_weights(inputs.recipe, teacher, found, inputs.cases))
+        shares = _covered(inputs, teacher, found)
         wanted = sorted(
             np.flatnonzero(shares.sum(axis=1) > 0), key=lambda k: inputs.store.rows(found[k].id)[0]
         )
@@ -115,14 +115,13 @@ def plan_maps(inputs: StageInputs) -> list[_Plan]:
     return plans
 
 
-def _covered(
-    teacher: TeacherRecipe, cases: Sequence[Case], shares: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _covered(inputs: StageInputs, teacher: TeacherRecipe, cases: Sequence[Case]) -> NDArray[np.float64]:
     """The shares of the members, without those that have no prediction of a case."""
+    shares = member_weights(inputs.recipe, teacher, cases, inputs.cases)
     there = np.ones_like(shares)
     for m, member in enumerate(teacher.members):
         if member.predictions is not None:
-            files = predictions_of(member, cases).files
+            files = inputs.predictions.of(member, cases).files
             there[:, m] = [case.id in files for case in cases]
     kept = shares * there
     total = kept.sum(axis=1, keepdims=True)
@@ -139,7 +138,7 @@ def member_facts(inputs: StageInputs, member: MemberRecipe, cases: Sequence[Case
     if member.stage:
         facts["weights"] = sha256_file(inputs.teacher_folder(member.stage) / WEIGHTS)
         facts["model"] = inputs.recipe.stages[member.stage].model.model_dump(mode="json")
-    return facts | {"files": file_facts(member, cases)}
+    return facts | {"files": file_facts(member, cases, inputs.predictions)}
 
 
 _FILES = ("predictions", "onnx", "weights", "table")
@@ -176,7 +175,8 @@ def _predict(inputs: StageInputs, plan: _Plan, fabric: Fabric) -> Iterator[Filli
     facts: dict[str, Any] = {"entropy": {}, "agreement": {}, "foreground": 0}
     for member in plan.teacher.members:
         if member.predictions is not None:
-            yield Filling(f"teacher '{plan.name}': {predictions_of(member, inputs.of('train')).note}")
+            note = inputs.predictions.of(member, inputs.of("train")).note
+            yield Filling(f"teacher '{plan.name}': {note}")
     members = [_member(inputs, member, fabric) for member in plan.teacher.members]
     with writing_maps(inputs.store, plan.key, facts) as write:
         for chunk in _chunks(inputs, plan.cases):
@@ -284,7 +284,7 @@ def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predic
     if member.onnx is not None:
         return _by_case(inputs, _onnx(member))
     if member.predictions is not None:
-        maps = predictions_of(member, inputs.of("train"))
+        maps = inputs.predictions.of(member, inputs.of("train"))
         return lambda cases: _as_rows(inputs, [maps.map(case) for case in cases])
     if member.stage:
         network, autocast = _stage_network(inputs, member.stage, fabric)
