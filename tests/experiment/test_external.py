@@ -30,7 +30,7 @@ FIT = RECIPE["fit"] | {"epochs": 1}
 
 def recipe(folder: Path, **changes: Any) -> Path:
     data = DATA | {"table": "home/cases.csv"}
-    return write_recipe(folder, **{"stages": STAGES, "fit": FIT, "data": data, **changes})
+    return write_recipe(folder, **{"stages": STAGES, "fit": FIT, "data": data, "export": None, **changes})
 
 
 def run(path: Path, folder: Path, *words: object) -> Any:
@@ -206,8 +206,6 @@ def test_the_network_of_every_fold_is_tested_on_the_whole_table(tmp_path: Path) 
     write_clinic(tmp_path, home[0])
     path = recipe(
         tmp_path,
-        stages={name: STAGES[name] for name in ("teacher", "student", "baseline")},
-        export=None,
         folds=2,
     )
     folder = tmp_path / "runs" / "tiny"
@@ -246,7 +244,8 @@ def test_a_table_without_test_cases_trains_and_the_report_says_so(tmp_path: Path
     home = write_home(tmp_path, tested=False)
     write_clinic(tmp_path, home[-1])
     folder = tmp_path / "runs" / "tiny"
-    answer = run(recipe(tmp_path, external={"clinic": "clinic/cases.csv"}), folder)
+    path = recipe(tmp_path, external={"clinic": "clinic/cases.csv"}, export="student")
+    answer = run(path, folder)
     assert answer.code == 0, answer.err
     assert "as given in the case table; it has no test cases: nothing is tested" in answer.err
     assert "nothing was tested: the case table has no test cases" in answer.out

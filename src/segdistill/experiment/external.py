@@ -66,7 +66,9 @@ def _read(name: str, place: Path, data: DataRecipe) -> ExternalTable:
             raise InputError(f"no such case table or folder: {place}")
         found = create_dataset("folder", place) if place.is_dir() else read_cases(place)
         for case in found:
-            for text in (case.id, case.group, case.label, case.site, case.image, *case.masks):
+            for path in (case.image, *case.masks):
+                require_text(path)
+            for text in (case.id, case.group, case.label, case.site):
                 require_text(text)
         cases = [replace(case, split="test") for case in _as_at_home(found, data)]
         if not any(case.has_reference for case in cases):

@@ -78,7 +78,8 @@ def expected_sentence(context: Context) -> str:
 
 def outcome_text(context: Context, student: Network) -> str:
     """What came of a student at home and on tables from elsewhere, against its first baseline, in words."""
-    own = [_first(place, student) for place in (context, *context.external)]
+    places: list[Context | External] = [context, *context.external]
+    own = [_first(place, student) for place in places]
     found = [f"{v.words}{v.place} ({signed(v.difference.mean)} {v.label})" for v in own if v is not None]
     return ", ".join(found) or ("no baseline to compare with" if context.report.is_tested else "not tested")
 
