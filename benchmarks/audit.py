@@ -1,11 +1,14 @@
 """Label audit: how many planted errors in 5 % of BUSI's masks stand among the first 10 % of `segdistill data audit`.
 
-A cross-validation of two folds at 128x128, whose networks train on the planted errors, too. A quarter of the errors each:
-an empty mask; the mask moved by a quarter of the image; another case's mask; foreground and background exchanged.
+A cross-validation of two folds at 128x128, whose networks train on the planted errors, too. A quarter of the errors
+each: an empty mask; the mask moved by a quarter of the image; another case's mask; foreground and background exchanged.
 
     python benchmarks/audit.py --data BUSI --json
-    python benchmarks/audit.py --data BUSI --choose    compares scores, on other errors, planted into the first fold alone
-    python benchmarks/audit.py --data BUSI --first 50  lists BUSI's own masks by case id, from the same networks
+    python benchmarks/audit.py --data BUSI --choose
+    python benchmarks/audit.py --data BUSI --first 50
+
+The second compares scores, on other errors, planted into the first fold alone. The third lists BUSI's own masks by case
+id, from the same networks.
 
 Called again it continues. `figure` is the share over all cases; `details` has it for the second fold, which chose no
 score, and for each kind of error.

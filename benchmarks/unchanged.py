@@ -74,8 +74,8 @@ SPECIALISTS = "benign_teacher,malignant_teacher"
 US_SEG = "us_seg,stage_1,stage_2,stage_3,deep,finest_critic"
 
 RECIPES: dict[str, Small] = {
-    "demo": Small(
-        "demo",
+    "demo": Small(  # the name under which it is recorded; `demo` is another recipe since
+        "lightbtseg/phantom",
         "",
         "",
         [

@@ -25,7 +25,8 @@ def test_a_student_below_its_baseline_is_told() -> None:
     assert lines[2].split() == ["small", "0.06", "M", "1.2", "0.750", "0.700", "+0.050"]
     assert lines[3].split() == ["tiny", "0.06", "M", "1.2", "0.600", "0.650", "-0.050"]
     assert lines[4] == "The student is below its baseline here: tiny. Distillation did not help there."
-    assert "One seed" in lines[5] and "no claim" in lines[5]
+    assert "One seed" in lines[5]
+    assert "no claim" in lines[5]
     better = {name: one for name, one in found.items() if "tiny" not in name}
     assert not any("below" in line for line in ladder(better))
 
@@ -33,13 +34,16 @@ def test_a_student_below_its_baseline_is_told() -> None:
 def test_the_recipe_is_few_masks_a_teacher_and_three_sizes() -> None:
     recipe = load_recipe("demo")
     students = [name for name in recipe.stages if name.startswith("student_")]
-    assert len(students) == 3 and recipe.export in students
+    assert len(students) == 3
+    assert recipe.export in students
     assert recipe.data.locations < 0.5
     for name in students:
         student = recipe.stages[name]
-        assert student.targets == "case" and len(student.taught_by) > 1
+        assert student.targets == "case"
+        assert len(student.taught_by) > 1
         baseline = recipe.stages[name.replace("student", "baseline")]
-        assert baseline.model == student.model and not baseline.taught_by
+        assert baseline.model == student.model
+        assert not baseline.taught_by
         assert (
             recipe.fit_settings(name).steps == recipe.fit_settings(name.replace("student", "baseline")).steps
         )

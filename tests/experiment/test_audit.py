@@ -107,7 +107,8 @@ def test_spoiled_masks_of_a_cross_validated_run_come_first(crossed: Path, tmp_pa
     whole = audit(crossed)
     tested = [c.id for f in (1, 2) for c in read_cases(crossed / f"fold-{f}/cases.csv") if c.split == "test"]
     assert sorted(row.case.id for row in whole.findings) == sorted(tested)
-    assert {row.networks for row in whole.findings} == {1} and whole.unseen == 0
+    assert {row.networks for row in whole.findings} == {1}
+    assert whole.unseen == 0
     kept = {f: (crossed / f"fold-{f}" / "cases.csv").read_text() for f in (1, 2)}
     try:
         done = spoil(crossed, tmp_path)
@@ -121,10 +122,12 @@ def test_spoiled_masks_of_a_cross_validated_run_come_first(crossed: Path, tmp_pa
         assert [row["rank"] for row in rows] == [str(k) for k in range(1, len(tested) + 1)]
         scores = [float(row["score"]) for row in rows]
         assert scores == sorted(scores, reverse=True)
-        assert Path(rows[0]["mask"]).is_file() and Path(rows[0]["image"]).is_file()
+        assert Path(rows[0]["mask"]).is_file()
+        assert Path(rows[0]["image"]).is_file()
         with Image.open(tmp_path / "out" / "sheet.png") as sheet:
             blue = (np.asarray(sheet.convert("RGB")) == (0, 176, 255)).all(axis=-1)
-            assert sheet.size == (6 * 164 + 4, 160 + 14 + 8) and blue.sum() > 100
+            assert sheet.size == (6 * 164 + 4, 160 + 14 + 8)
+            assert blue.sum() > 100
         found_json = json.loads(
             segdistill("data", "audit", crossed, "--json", "--top", 2, "-o", tmp_path / "j").out
         )
@@ -153,7 +156,8 @@ def test_out_of_fold_stages_audit_every_case(tmp_path: Path) -> None:
     assert answer.code == 0, answer.err
     found, named = audit(tmp_path / "run"), audit(tmp_path / "run", "teacher")
     cases = {case.id: case for case in read_cases(tmp_path / "run" / "cases.csv")}
-    assert found.unseen == 0 and len(found.findings) == len(cases)
+    assert found.unseen == 0
+    assert len(found.findings) == len(cases)
     for row in found.findings:  # of a test case both did not see it
         assert row.networks == (1 if cases[row.case.id].split == "train" else 2)
     assert [row.score for row in named.findings] == [row.score for row in found.findings]

@@ -20,8 +20,8 @@ def demo(
 ) -> None:
     """Try everything on synthetic images, in minutes.
 
-    Few masks and many images: two teachers, students of three sizes beside the same networks without teachers, evaluation,
-    report, model file and predictions.
+    Few masks and many images: two teachers, students of three sizes beside the same networks without teachers,
+    evaluation, report, model file and overlays.
     """
     import segdistill
     from segdistill.data.case import select
