@@ -18,7 +18,6 @@ from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import GateFailed, InputError
 from segdistill.experiment.rungs import measure_rungs, over_budget
 from segdistill.experiment.shrink import DEVELOPMENT, TABLE, ShrinkResult
-from segdistill.imaging.read import read_picture
 from segdistill.records import ShrinkRecord
 from tests.experiment.tiny import segdistill as command
 
@@ -39,15 +38,13 @@ FIT = {
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """36 phantoms, and beside them predictions that are their masks."""
+    """Phantoms with a lesion, and beside them predictions that are their masks."""
     base = tmp_path_factory.mktemp("phantoms")
-    cases = write_phantom(base / "images", 36, size=32)
+    cases = [case for case in write_phantom(base / "images", 34, size=32) if not case.is_normal]
     write_cases(cases, base / "cases.csv")
     (base / "predicted").mkdir()
     for case in cases:
-        mask = np.array(Image.open(case.masks[0]).convert("L")) > 0 if case.masks else None
-        if mask is None:
-            mask = np.zeros(read_picture(case.image).pixels.shape[:2], bool)
+        mask = np.array(Image.open(case.masks[0]).convert("L")) > 0
         Image.fromarray((255 * mask).astype(np.uint8)).save(base / "predicted" / f"{case.id}.png")
     return base / "cases.csv"
 

@@ -115,7 +115,7 @@ def ladder_recipe(
         outside: a teacher from elsewhere, as an entry of `teachers` states it.
 
     Raises:
-        InputError: an unknown effort.
+        InputError: an unknown effort, or a rung that is called like a teacher.
 
     >>> two = parse_rungs(["simplified_unet", "lite_unet/tiny"])
     >>> made = ladder_recipe(two, "quick", DataFacts(), reference="simplified_unet", margin=0.02)
@@ -135,6 +135,8 @@ def ladder_recipe(
     for name, model in rungs.items():
         plain = {"model": dict(model), "loss": loss}
         own = {"about": f"{name} without a teacher", "role": "baseline"} | plain
+        if name in stages:
+            raise InputError(f"rungs: '{name}' is also a stage of the recipe: rename it")
         if name == reference:  # it may be a teacher of all
             stages = {name: own} | stages if facts.without_mask else stages | {name: own}
         else:
