@@ -15,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 
 from segdistill.data.case import Case
+from segdistill.data.maps import StoredMaps
 from segdistill.data.views import Views, batch_indices
 from segdistill.distillation.base import weighted_terms
 from segdistill.distillation.cache.filling import Filling, FillOptions, fill
@@ -324,36 +325,40 @@ def measure_equal_time(inputs: StageInputs, fabric: Fabric, precision: str) -> I
 
 
 def _measure(baseline: StageInputs, distilled: StageInputs, fabric: Fabric, precision: str) -> StepTimes:
-    views = _timed_views(distilled)
+    maps = _stored(distilled, fabric)
+    settings, data = distilled.settings, distilled.recipe.data
+    views = _views(distilled, distilled.of("train"), settings.augment, data.skip_empty)
+    views.maps = {name: stored.values for name, stored in maps.items()}
     tasks = []
     for inputs in (baseline, distilled):
         torch.manual_seed(inputs.seed)
         own = Fabric(accelerator=fabric.device.type, devices=1, precision=precision)  # type: ignore[arg-type]
-        task = build_task(inputs, inputs.of("train"), own, precision)
+        task = build_task(inputs, inputs.of("train"), own, precision, maps)
         tasks.append((task, own, inputs.recipe.fit_settings(inputs.name)))
-    distillation = tasks[1][0]
+    distillation, own, settings = tasks[1]
     assert isinstance(distillation, Distillation)
     if distillation.gradients is not None:
         distillation.gradients.is_open = False  # measuring them ends after the first steps
-    asking = teacher_stepper(distillation, views, tasks[1][2], tasks[1][1])
+    asking = teacher_stepper(distillation, views, settings, own)
     turns = [stepper(task, views, settings, own) for task, own, settings in tasks]
     baseline_step, step, teachers_step = median_seconds([*turns, asking], fabric.device)
-    settings = tasks[1][2]
     steps = math.ceil(len(batch_indices(len(views), settings.batch_size, 0, 0)) / settings.accumulate)
     epochs, total = settings.length(steps)
+    if maps:  # predicted once, before the first step
+        teachers_step = sum(stored.facts["seconds"] for stored in maps.values()) / total
+        return StepTimes(baseline_step, step + teachers_step, teachers_step, total, total)
     teacher_steps = min(settings.views or epochs, epochs) * steps if distilled.stage.cache else total
     return StepTimes(baseline_step, step, teachers_step, total, min(teacher_steps, total))
 
 
-def _timed_views(inputs: StageInputs) -> Views:
-    ids = [case.id for case in inputs.of("train")]
-    settings, data = inputs.settings, inputs.recipe.data
-    return Views(
-        inputs.store,
-        ids,
-        inputs.preprocess,
-        settings.augment,
-        inputs.views_seed,
-        settings.views or 0,
-        data.skip_empty,
-    )
+def _stored(inputs: StageInputs, fabric: Fabric) -> dict[str, StoredMaps]:
+    """The predictions of a stage's teachers, where it has targets by case."""
+    if inputs.stage.targets != "case":
+        return {}
+    filling = store_maps(inputs, fabric)
+    while True:
+        try:
+            next(filling)
+        except StopIteration as stop:
+            found: dict[str, StoredMaps] = stop.value
+            return found
