@@ -21,7 +21,7 @@ from segdistill.data.case import Case
 from segdistill.data.opened import open_case
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
-from segdistill.experiment.inputs import trained_on
+from segdistill.experiment.inputs import OpenedPredictions, trained_on
 from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_folds, read_recipe
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.files import csv_cell, write_text
@@ -329,6 +329,6 @@ def _seen(recipe: Recipe, name: str, cases: Sequence[Case]) -> set[str]:
     seen: set[str] = set()
     start: str | None = name
     while start is not None:
-        seen |= trained_on(recipe, MemberRecipe(stage=start), cases) or set()
+        seen |= trained_on(recipe, MemberRecipe(stage=start), cases, OpenedPredictions()) or set()
         start = recipe.stages[start].starts_from
     return seen
