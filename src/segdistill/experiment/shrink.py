@@ -27,7 +27,7 @@ from segdistill.experiment.events import Event, show_events
 from segdistill.experiment.export import export_run
 from segdistill.experiment.folder import only_writer
 from segdistill.experiment.folds import fold_recipe
-from segdistill.experiment.inputs import StageInputs, predictions_of
+from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.experiment.result import MODEL_FILE, REPORT, RunResult
 from segdistill.experiment.results import fold_folder
@@ -558,7 +558,7 @@ def _teacher_score(recipe: Recipe, folder: Path, on: Machine) -> Interval | None
         tested = [case for case in select(cases, split="test") if case.masks and not case.is_normal]
         for member in teacher.members:
             if member.predictions is not None:
-                tested = [case for case in tested if case.id in predictions_of(member, cases).files]
+                tested = [case for case in tested if case.id in inputs.predictions.of(member, cases).files]
         if not tested:
             continue
         predicted = predict_teacher(inputs, teacher, tested, fabric) > 0.5
