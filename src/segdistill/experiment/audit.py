@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from segdistill.config.folds import fold_name
-from segdistill.config.schema import MemberRecipe, Recipe
+from segdistill.config.schema import Recipe
 from segdistill.data.case import Case
 from segdistill.data.opened import open_case
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
-from segdistill.experiment.inputs import OpenedPredictions, trained_on
+from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_folds, read_recipe
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.files import csv_cell, write_text
@@ -329,6 +329,6 @@ def _seen(recipe: Recipe, name: str, cases: Sequence[Case]) -> set[str]:
     seen: set[str] = set()
     start: str | None = name
     while start is not None:
-        seen |= trained_on(recipe, MemberRecipe(stage=start), cases, OpenedPredictions()) or set()
+        seen |= {case.id for case in stage_cases(recipe, start, list(cases), "train")}
         start = recipe.stages[start].starts_from
     return seen

@@ -507,9 +507,9 @@ def _decided(record: ShrinkRecord, folder: Path, seed: int) -> ShrinkRecord:
                 rung,
                 distilled=_dice(named.get(f"{rung.name}{DISTILLED}")),
                 plain=_dice(named.get(rung.name)),
-                verdict=None if own is None else own.to_dict(),
-                plain_verdict=None if alone is None else alone.to_dict(),
-                passing_margin=None if own is None else passing_margin(own),
+                verdict=own and own.to_dict(),
+                plain_verdict=alone and alone.to_dict(),
+                passing_margin=own and passing_margin(own),
                 exploratory=rung.name in later,
             )
         )
@@ -558,8 +558,7 @@ def _teacher_score(recipe: Recipe, folder: Path, on: Machine) -> Interval | None
         tested = [case for case in select(cases, split="test") if case.masks and not case.is_normal]
         for member in teacher.members:
             if member.predictions is not None:
-                files = inputs.predictions.of(member, cases).files
-                tested = [case for case in tested if case.id in files]
+                tested = [case for case in tested if case.id in inputs.predictions.of(member, cases).files]
         if not tested:
             continue
         predicted = predict_teacher(inputs, teacher, tested, fabric) > 0.5
