@@ -655,6 +655,8 @@ class ShrinkRecord(Record):
                 f"No network is shown to be not worse than {self.reference} by {self.margin:g} Dice: the first one, "
                 f"{first.name}, is {first.outcome}{far}."
             )
+            if plain := [rung.name for rung in self.candidates if rung.plain_outcome == "not worse"]:
+                found += f" Without a teacher, {plain[-1]} would pass (exploratory)."
         if self.margin != self.stated_margin:
             found += (
                 f" The margin was {self.stated_margin:g} before training and was changed afterwards, so this is "

@@ -72,7 +72,9 @@ def test_the_chart_draws_both_lines_the_teacher_and_the_choice(record: ShrinkRec
         )
         ET.fromstring(svg)
         assert words in svg
-        assert all(text in svg for text in ("with a teacher", "without", "the teacher", "tiny", "mid&lt;b&gt;"))
+        assert all(
+            text in svg for text in ("with a teacher", "without", "the teacher", "tiny", "mid&lt;b&gt;")
+        )
         assert svg == ladder_chart(
             record.rungs, axis, reference="big", margin=0.02, teacher=record.teacher_score, chosen="mid<b>"
         )
@@ -95,10 +97,24 @@ def test_no_choice_and_a_margin_that_was_changed_are_told(record: ShrinkRecord) 
     first = rung("big", 20.0, 0.79)
     none = replace(record, chosen="", rungs=[first, *record.rungs[1:]], test=None, stated_margin=0.01)
     assert none.sentence == (
-        "No network is shown to be not worse than big by 0.02 Dice: the first one, big, is undecided; it would pass with "
-        "a margin of 0.025. The margin was 0.01 before training and was changed afterwards, so this is exploratory."
+        "No network is shown to be not worse than big by 0.02 Dice: the first one, big, is undecided; it would pass "
+        "with a margin of 0.025. The margin was 0.01 before training and was changed afterwards, so this is exploratory."
     )
     assert "not tested" in ladder_page(none)
+    alone = replace(none.rungs[1], plain_verdict=none.rungs[1].verdict)
+    some = replace(none, rungs=[first, alone, none.rungs[2]])
+    assert "Without a teacher, mid<b> would pass (exploratory)." in some.sentence
     lines = ladder_text(record).splitlines()
-    assert lines[2].split() == ["mid<b>", "0.40", "M", "4.00", "2.00", "0.800", "0.790", "not", "worse,", "chosen"]
+    assert lines[2].split() == [
+        "mid<b>",
+        "0.40",
+        "M",
+        "4.00",
+        "2.00",
+        "0.800",
+        "0.790",
+        "not",
+        "worse,",
+        "chosen",
+    ]
     assert lines[-1] == record.sentence

@@ -51,7 +51,9 @@ def verdict(mean: float, reach: float, resampled: float, margin: float) -> Verdi
     return Verdict("small", "large", "dice", found, seeds=5, baseline_seeds=5, margin=margin, **ends)
 
 
-@pytest.mark.parametrize(("mean", "reach", "resampled"), [(-0.01, 0.02, 0.01), (0.0, 0.01, 0.03), (0.05, 0.01, 0.02)])
+@pytest.mark.parametrize(
+    ("mean", "reach", "resampled"), [(-0.01, 0.02, 0.01), (0.0, 0.01, 0.03), (0.05, 0.01, 0.02)]
+)
 def test_the_passing_margin_is_where_the_verdict_turns(mean: float, reach: float, resampled: float) -> None:
     needed = passing_margin(verdict(mean, reach, resampled, 0.02))
     assert needed is not None
@@ -68,7 +70,8 @@ def test_the_decidable_margin_is_the_reach_of_the_widest_interval_plus_power() -
     cases, folds, seeds = 400, 5, 2
     case, training = ASSUMED_CASE_SD**2 / cases, ASSUMED_TRAINING_SD**2 / (folds * seeds)
     joint = np.hypot(
-        stats.t.ppf(0.975, cases - 1) * np.sqrt(case), stats.t.ppf(0.975, folds * (seeds - 1)) * np.sqrt(training)
+        stats.t.ppf(0.975, cases - 1) * np.sqrt(case),
+        stats.t.ppf(0.975, folds * (seeds - 1)) * np.sqrt(training),
     )
     one = ASSUMED_CASE_SD**2 * folds / cases + ASSUMED_TRAINING_SD**2
     corrected = stats.t.ppf(0.975, folds * seeds - 1) * np.sqrt((1 / (folds * seeds) + 1 / (folds - 1)) * one)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from segdistill.cli.shared import AsJson, Plugins, names, print_json
+from segdistill.errors import GateFailed
 from segdistill.files import shown_lines
 from segdistill.stats.verdict import MARGIN
 
@@ -92,7 +93,9 @@ def shrink(
         plugins=plugins or [],
     )
     if as_json:
-        files = {"report": str(result.report), "model": str(result.model_file)}
+        files = {"report": str(result.report), "model": result.model_file and str(result.model_file)}
         print_json(result.record.to_dict() | files)
     else:
         print("\n".join(map(shown_lines, result.lines())))
+    if result.failed:
+        raise GateFailed(result.failed)

@@ -143,7 +143,9 @@ def ladder_recipe(
             students[name] = own
         students[f"{name}{DISTILLED}"] = taught | {"about": f"{name} with a teacher"} | plain
     count = level.seeds if seeds is None else seeds
-    repeated = {"folds": folds or level.folds} | ({"seeds": list(range(count))} if count > 1 else {})
+    repeated = {"folds": folds or level.folds} | {
+        "seeds": list(range(count))
+    }  # further seeds keep these trainings
     return {
         "name": "shrink",
         "about": "How small can it get? Networks from large to small, each with and without a teacher.",

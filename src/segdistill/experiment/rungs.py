@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,17 +21,16 @@ from segdistill.imaging.postprocess import Postprocess
 from segdistill.records import Rung
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import ModelInfo
-from segdistill.training.step_time import Turn, median_seconds
 
-ROUNDS = 15
+ROUNDS, WARM_UP = 15, 3
 MIB = 2**20
 
 
 def measure_rungs(models: Mapping[str, Mapping[str, Any]], data: DataRecipe) -> list[Rung]:
     """Parameters, milliseconds and megabytes of networks with random weights, the slowest first.
 
-    Each is written as a model file and runs one image of the network's size in ONNX Runtime with one thread; all take
-    turns, so that other load on the machine disturbs them alike, and the median counts.
+    Each is written as a model file and runs one image of the network's size in ONNX Runtime with one thread. All take
+    turns, and the median of the processor time counts, so that other load disturbs them little and alike.
 
     Args:
         models: name -> what `model` of a stage states.
@@ -44,7 +46,7 @@ def measure_rungs(models: Mapping[str, Mapping[str, Any]], data: DataRecipe) -> 
     """
     preprocess, postprocess = data.preprocess(), Postprocess()
     image = np.zeros((1, preprocess.channels, *preprocess.size), np.float32)
-    parameters, sizes, turns = [], [], list[Turn]()
+    parameters, sizes, turns = [], [], list[Callable[[], object]]()
     with TemporaryDirectory() as place, torch.random.fork_rng(devices=[]):
         for number, (name, model) in enumerate(models.items()):
             stated = ModelRecipe.model_validate(dict(model))
@@ -54,17 +56,25 @@ def measure_rungs(models: Mapping[str, Mapping[str, Any]], data: DataRecipe) -> 
             export_network(network, info, path)
             parameters.append(sum(p.numel() for p in network.parameters()))
             sizes.append(path.stat().st_size / MIB)
-            turns.append(_turn(Engine(path, threads=1), image))
-        seconds = median_seconds(turns, torch.device("cpu"), ROUNDS)
+            turns.append(partial(Engine(path, threads=1).run_both, image))
+        seconds = _processor_seconds(turns)
     rungs = [
-        Rung(name, dict(model), count, 1000 * time, size)
-        for (name, model), count, time, size in zip(models.items(), parameters, seconds, sizes, strict=True)
+        Rung(name, dict(model), count, 1000 * spent, size)
+        for (name, model), count, spent, size in zip(models.items(), parameters, seconds, sizes, strict=True)
     ]
     return sorted(rungs, key=lambda rung: -rung.ms)
 
 
-def _turn(engine: Engine, image: np.ndarray[Any, np.dtype[np.float32]]) -> Turn:
-    return lambda: engine.run_both(image)
+def _processor_seconds(turns: Sequence[Callable[[], object]]) -> list[float]:
+    """Median of each over rounds in which each is called once; one thread computes: it is the time on an idle core."""
+    times: list[list[float]] = [[] for _ in turns]
+    for number in range(WARM_UP + ROUNDS):
+        for turn, own in zip(turns, times, strict=True):
+            began = time.process_time()
+            turn()
+            if number >= WARM_UP:
+                own.append(time.process_time() - began)
+    return [statistics.median(own) for own in times]
 
 
 def over_budget(rung: Rung, max_ms: float | None, max_mb: float | None) -> str:

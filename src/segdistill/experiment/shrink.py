@@ -19,7 +19,7 @@ from segdistill.data.case import Case, select
 from segdistill.data.levels import with_intensity
 from segdistill.data.store import prepare_store
 from segdistill.data.table import read_cases, write_cases
-from segdistill.errors import CasesFailed, GateFailed, InputError
+from segdistill.errors import CasesFailed, InputError
 from segdistill.experiment.cases import LoadedCases, absolute, find_facts, load_cases
 from segdistill.experiment.compare import read_trainings
 from segdistill.experiment.environment import ENVIRONMENT, environment
@@ -77,13 +77,19 @@ class ShrinkResult:
         return self.folder / REPORT
 
     @property
-    def model_file(self) -> Path:
-        """The model file of the chosen network."""
-        return self.folder / MODEL_FILE
+    def model_file(self) -> Path | None:
+        """The model file of the chosen network; None where none is chosen."""
+        return self.folder / MODEL_FILE if self.record.chosen else None
+
+    @property
+    def failed(self) -> str:
+        """Why no network is chosen, with how far the first one is; "" where one is."""
+        return "" if self.record.chosen else f"{self.record.sentence} What was trained stays in {self.folder}"
 
     def lines(self) -> list[str]:
         """The ladder for a terminal."""
-        return [ladder_text(self.record), f"report      {self.report}", f"model file  {self.model_file}"]
+        lines = [ladder_text(self.record), f"report      {self.report}"]
+        return lines if self.model_file is None else [*lines, f"model file  {self.model_file}"]
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,7 @@ def shrink(
     Args:
         data: cases.csv, or a folder with images/ and masks/. Where a table has test rows, these are the test cases.
         teacher: a folder of predictions, a model file (.onnx), the folder of a run or of a stage, "RUN:STAGE", or
-            what an entry of `teachers` in a recipe states; by default an ensemble of unlike networks that is trained here.
+            what an entry of `teachers` in a recipe states; by default an ensemble of unlike networks trained here.
         trained_on: the cases that a teacher from elsewhere was trained on: "all", "none", "unknown" or a file of ids;
             of a run it is known.
         margin: the accepted loss in Dice; state it before the results are known.
@@ -198,10 +204,12 @@ def shrink(
         progress: show on stderr what is done.
         shortcuts: changes of the recipe by a short name or a key without dots, such as size=128.
 
+    Returns:
+        The ladder and the choice. Where no network is shown to be not worse, `failed` tells how far the first one is.
+
     Raises:
         InputError: data, teacher, networks or folder cannot be used, or no network meets the budget.
         CasesFailed: trainings have failed.
-        GateFailed: no network is shown to be not worse; report and record are written, what was trained stays.
 
     >>> shrink("cases.csv", margin=2)
     Traceback (most recent call last):
@@ -296,9 +304,10 @@ def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
     teacher_words = _teacher_words(recipe, call.teacher)
     score = _teacher_score(recipe, call.folder / FOLDS, Machine(call.device))
     record = replace(record, teacher=teacher_words, teacher_score=score)
+    (call.folder / MODEL_FILE).unlink(missing_ok=True)  # of an earlier choice
     _finish(call, record)
     if not record.chosen:
-        raise GateFailed(f"{record.sentence} What was trained stays in {call.folder}.")
+        return ShrinkResult(call.folder, record)
 
     stage = f"{record.chosen}{DISTILLED}"
     recipe = make(models=wanted, seeds=0, name="shrink/final", export=stage)

@@ -550,7 +550,9 @@ def _name_rung(axes: Any, rung: Rung, x: float, score: Interval, chosen: bool) -
         (x, top),
         (0, 4),
         textcoords="offset points",
-        ha="center",
+        ha="left",
+        rotation=30,
+        rotation_mode="anchor",
         fontsize=7,
         weight=weight,
         color=_INK if chosen else _GREY,
@@ -561,7 +563,9 @@ def _plain_ticks(axes: Any, values: Sequence[float]) -> None:
     """The numbers 1, 2 and 5 of every decade, as they are written, and room for names at both ends."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axes.set_xlim(0.6 * min(values), 1.7 * max(values))
+    axes.set_xlim(0.7 * min(values), 2.2 * max(values))
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.25 * (high - low))
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
