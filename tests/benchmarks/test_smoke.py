@@ -14,6 +14,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = {
     "views": ["--rounds", "2", "--size", "32"],
+    "targets_by_case": ["--rounds", "2", "--size", "32"],
     "distillation_step": ["--rounds", "2", "--size", "32", "--batch-size", "2"],
     "lite_unet": ["--sizes", "32", "--rounds", "2"],
     "loss_scale": ["--sizes", "16", "32", "--volume-sizes", "16"],
