@@ -203,11 +203,9 @@ def test_bad_tables_are_refused_before_anything_is_trained(damage: str, message:
 
 def test_the_network_of_every_fold_is_tested_on_the_whole_table(tmp_path: Path) -> None:
     home = write_home(tmp_path)
+    write_cases([replace(case, label="") for case in home if case.masks], tmp_path / "home" / "cases.csv")
     write_clinic(tmp_path, home[0])
-    path = recipe(
-        tmp_path,
-        folds=2,
-    )
+    path = recipe(tmp_path, folds=2)
     folder = tmp_path / "runs" / "tiny"
     table = tmp_path / "clinic" / "cases.csv"
     answer = run(path, folder, "--set", f"external={{clinic: {table}}}", "--json")
