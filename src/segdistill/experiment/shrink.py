@@ -522,9 +522,9 @@ def _decided(record: ShrinkRecord, folder: Path, seed: int) -> ShrinkRecord:
                 rung,
                 distilled=_dice(named.get(f"{rung.name}{DISTILLED}")),
                 plain=_dice(named.get(rung.name)),
-                verdict=own and own.to_dict(),
-                plain_verdict=alone and alone.to_dict(),
-                passing_margin=own and passing_margin(own),
+                verdict=None if own is None else own.to_dict(),
+                plain_verdict=None if alone is None else alone.to_dict(),
+                passing_margin=None if own is None else passing_margin(own),
                 exploratory=rung.name in later,
             )
         )
