@@ -71,6 +71,7 @@ def test_files(path: Path) -> None:
 COMMANDS = (
     (),
     ("run",),
+    ("shrink",),
     ("evaluate",),
     ("compare",),
     ("export",),

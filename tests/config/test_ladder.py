@@ -58,8 +58,8 @@ def test_parameters_go_from_two_million_down_to_some_ten_thousand() -> None:
 
 
 def test_the_reference_is_the_member_of_the_ensemble_where_images_lack_masks() -> None:
-    members = recipe(bare=True).stages["lite_unet_tiny_distilled"].teachers["ensemble"].ensemble
-    assert [member.stage for member in members] == ["simplified_unet", "teacher"]
+    members = recipe(bare=True).stages["lite_unet_tiny_distilled@0"].teachers["ensemble"].ensemble
+    assert [member.stage for member in members] == ["simplified_unet@0", "teacher@0"]
 
 
 def test_a_teacher_from_elsewhere_replaces_those_that_are_trained() -> None:
@@ -68,6 +68,9 @@ def test_a_teacher_from_elsewhere_replaces_those_that_are_trained() -> None:
     (teacher,) = found.stages["lite_unet_tiny_distilled@2"].teachers.values()
     assert (teacher.onnx or "").endswith("big.onnx")
     assert found.folds == 4
+    some = recipe(outside={"onnx": "big.onnx"}, plain_only=["simplified_unet"]).stages
+    assert "simplified_unet@0" in some
+    assert "simplified_unet_distilled@0" not in some
     single = recipe(outside={"onnx": "big.onnx"}, seeds=0)
     assert single.folds is None
     assert list(single.stages)[:2] == ["simplified_unet", "simplified_unet_distilled"]

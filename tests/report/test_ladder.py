@@ -98,7 +98,8 @@ def test_no_choice_and_a_margin_that_was_changed_are_told(record: ShrinkRecord) 
     none = replace(record, chosen="", rungs=[first, *record.rungs[1:]], test=None, stated_margin=0.01)
     assert none.sentence == (
         "No network is shown to be not worse than big by 0.02 Dice: the first one, big, is undecided; it would pass "
-        "with a margin of 0.025. The margin was 0.01 before training and was changed afterwards, so this is exploratory."
+        "with a margin of 0.025. The margin was 0.01 before training and was changed afterwards, so this is "
+        "exploratory."
     )
     assert "not tested" in ladder_page(none)
     alone = replace(none.rungs[1], plain_verdict=none.rungs[1].verdict)

@@ -98,6 +98,7 @@ def ladder_recipe(
     seeds: int | None = None,
     folds: int | None = None,
     outside: Mapping[str, Any] | None = None,
+    plain_only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of a recipe that trains every rung with and without a teacher, by cross-validation.
 
@@ -113,6 +114,7 @@ def ladder_recipe(
         seeds: trainings of each fold instead of the effort's; 0: the recipe has neither seeds nor folds.
         folds: instead of the effort's.
         outside: a teacher from elsewhere, as an entry of `teachers` states it.
+        plain_only: rungs that are trained without a teacher only.
 
     Raises:
         InputError: an unknown effort, or a rung that is called like a teacher.
@@ -141,6 +143,8 @@ def ladder_recipe(
             stages = {name: own} | stages if facts.without_mask else stages | {name: own}
         else:
             students[name] = own
+        if name in plain_only:
+            continue
         students[f"{name}{DISTILLED}"] = taught | {"about": f"{name} with a teacher"} | plain
     count = level.seeds if seeds is None else seeds
     repeated = {"folds": folds or level.folds} | {

@@ -127,6 +127,7 @@ class _Call:
             seeds=more.pop("seeds", self.seeds),
             folds=self.folds,
             outside=outside,
+            plain_only=more.pop("plain_only", ()),
         )
         if {"fit.epochs", "epochs"} & self.changes.keys():
             ladder["fit"].pop("steps")
@@ -286,18 +287,23 @@ def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
     record = _measured(call, draft.data, known, loaded, tell)
     for line in _opening(record):
         tell(line)
-    _write_tables(call.folder, loaded)
-    write_json(call.folder / ENVIRONMENT, environment(Machine(call.device).resolve(), draft.fit.precision))
     outside, seen = _outside(call)
     if warning := _seen_test_cases(seen, loaded.cases):
         record = replace(record, warnings=[warning])
         tell(f"warning: {warning}")
     record.write(call.folder)
+    write_json(call.folder / ENVIRONMENT, environment(Machine(call.device).resolve(), draft.fit.precision))
+    _write_tables(call.folder, loaded)
     facts = find_facts(_data(draft.data, call.folder / DEVELOPMENT), None)
-    make = partial(call.recipe, facts, outside, record.reference)
-
-    wanted = {rung.name: rung.model for rung in record.rungs if _is_trained(rung, record)}
-    recipe = make(models=wanted)
+    make = partial(
+        call.recipe,
+        facts,
+        outside,
+        record.reference,
+        models={rung.name: rung.model for rung in record.rungs if _is_trained(rung, record)},
+        plain_only=[rung.name for rung in record.rungs if rung.excluded],
+    )
+    recipe = make()
     recipe = recipe.model_copy(update={"data": _data(recipe.data, call.folder / DEVELOPMENT)})
     call.run(recipe, call.folder / FOLDS)
     record = _decided(record, call.folder / FOLDS, recipe.seed)
@@ -310,7 +316,7 @@ def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
         return ShrinkResult(call.folder, record)
 
     stage = f"{record.chosen}{DISTILLED}"
-    recipe = make(models=wanted, seeds=0, name="shrink/final", export=stage)
+    recipe = make(seeds=0, name="shrink/final", export=stage)
     recipe = recipe.model_copy(update={"data": _data(recipe.data, call.folder / TABLE, given=True)})
     tell(f"{record.chosen} is trained on all but the test cases, and tested on them")
     final = call.run(recipe, call.folder / FINAL, [stage])
@@ -516,9 +522,9 @@ def _decided(record: ShrinkRecord, folder: Path, seed: int) -> ShrinkRecord:
                 rung,
                 distilled=_dice(named.get(f"{rung.name}{DISTILLED}")),
                 plain=_dice(named.get(rung.name)),
-                verdict=own and own.to_dict(),
-                plain_verdict=alone and alone.to_dict(),
-                passing_margin=own and passing_margin(own),
+                verdict=None if own is None else own.to_dict(),
+                plain_verdict=None if alone is None else alone.to_dict(),
+                passing_margin=None if own is None else passing_margin(own),
                 exploratory=rung.name in later,
             )
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from segdistill.records import ShrinkRecord
 from segdistill.report.charts import forest_plot, ladder_chart
 from segdistill.report.render import render
@@ -23,7 +25,7 @@ def ladder_page(record: ShrinkRecord) -> str:
     True
     """
     measured = [rung for rung in record.rungs if rung.distilled or rung.plain]
-    facts = {
+    facts: dict[str, Any] = {
         "reference": record.reference,
         "margin": record.margin,
         "teacher": record.teacher_score,
@@ -54,7 +56,7 @@ def ladder_text(record: ShrinkRecord) -> str:
     a     2.16 M      9.00  8.30  -             -
     """
     heads = ("rung", "parameters", "ms", "MB", "with teacher", "without", "against the reference")
-    rows = [heads]
+    rows: list[tuple[str, ...]] = [heads]
     for rung in record.rungs:
         outcome = rung.excluded or rung.outcome + (" (exploratory)" if rung.exploratory else "")
         means = [one.mean if one is not None else None for one in (rung.distilled, rung.plain)]
