@@ -335,6 +335,9 @@ def test_seeds_train_every_stage_once_each() -> None:
     assert recipe.with_teachers(["student"]) == ["teacher@3", "student@3", "teacher@5", "student@5"]
     assert recipe.with_teachers(["student@5"]) == ["teacher@5", "student@5"]
     further = load_recipe("distill", ["seeds=[0, 1]", "stages.student.seed=4"])
-    assert [further.seed_of(f"student@{seed}") for seed in (0, 1)] == [4000, 4001]  # another training of every seed
+    assert [further.seed_of(f"student@{seed}") for seed in (0, 1)] == [
+        4000,
+        4001,
+    ]  # another training of every seed
     with pytest.raises(InputError, match=r"stages.student.seed: give a whole number, not 'x'"):
         load_recipe("distill", ["seeds=[0, 1]", "stages.student.seed=x"])

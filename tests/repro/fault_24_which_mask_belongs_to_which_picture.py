@@ -15,7 +15,11 @@ from common import Verdict, control, control_call, model_file, noise, rows_of, s
 
 def masks(folder: str) -> list[str]:
     found = Path(folder).rglob("*.png")
-    return sorted(path.relative_to(folder).as_posix() for path in found if "overlay" not in path.name)
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in found
+        if "overlay" not in path.name and path.parent.name != "earlier"
+    )
 
 
 def main() -> Verdict:

@@ -187,16 +187,15 @@ def test_names_that_meet(tmp_path: Path, model: Path) -> None:
     shutil.rmtree(folder / "A")
     found = predict_files(Predictor(model), [folder], out)
     assert [row["mask"] for row in found.rows] == ["1_2.png", "1_3.png"]  # as before: nothing is done again
-    assert (
-        set(table(out))
-        == {"1.png", "1_2.png", "1_3.png"}
-        == {name for name in times(out) if "over" not in name}
-    )
-    assert "1 rows of earlier calls" in found.notes[-1]
+    assert set(table(out)) == {"1_2.png", "1_3.png"} == {name for name in times(out) if "over" not in name}
+    assert sorted(path.name for path in (out / "earlier").iterdir()) == [
+        "1.png",
+        "1_overlay.png",
+    ]  # nothing is lost
+    assert "1 inputs of earlier calls are not there any more" in found.notes[-1]
     picture(tmp_path / "other" / "1.png")
     again(model, out, tmp_path / "other")
-    assert Path(table(out)["1_4.png"]["file"]).parent.name == "other"
-    assert Path(table(out)["1.png"]["file"]).parent.name == "A"
+    assert Path(table(out)["1.png"]["file"]).parent.name == "other"  # its name is free again
 
 
 def test_an_input_that_is_no_picture_any_more_has_no_mask(tmp_path: Path, model: Path) -> None:

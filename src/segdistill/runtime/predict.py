@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,6 +43,8 @@ from segdistill.runtime.write import (
 )
 
 TABLE, RECORD, LOCK = "predictions.csv", "predictions.jsonl", ".predictions.lock"
+ASIDE = "earlier"
+"""Folder below for masks of inputs that are gone."""
 _NAMED = 3
 
 
@@ -149,6 +151,9 @@ def _predict_files(
     predictor: Predictor, files: Mapping[str, Path], out: Path, progress: Callable[[int, int], None] | None
 ) -> Predictions:
     found, results = Predictions(out), _Results.read(out)
+    gone = results.put_aside(
+        key for key in list(results.by_file) if key not in files and not os.path.lexists(key)
+    )
     earlier = {key: result.stem for key, result in results.by_file.items()}
     kept: dict[str | Path, str] = {files[key]: stem for key, stem in earlier.items() if key in files}
     others = [stem for key, stem in earlier.items() if key not in files]
@@ -173,6 +178,10 @@ def _predict_files(
     found.rows = results.finish(list(files))
     names = [f"{shown(file)}: {stems[key]}" for key, file in files.items() if stems[key] != plain_stem(file)]
     found.notes = _notes(found, len(files), names, continued, len(results.by_file) - len(now))
+    if gone:
+        found.notes.append(
+            f"{gone} inputs of earlier calls are not there any more: what was written for them is now in {out / ASIDE}"
+        )
     return found
 
 
@@ -236,6 +245,20 @@ def _predict_file(predictor: Predictor, file: Path, stem: str, out: Path) -> dic
                 f"{file}: the name of its mask would be too long: give it a shorter name"
             ) from error
         raise
+
+
+def free_path(path: Path) -> Path:
+    """The path itself, or with _2, _3, ... where there is something.
+
+    >>> free_path(Path("nowhere/1.png")).name
+    '1.png'
+    """
+    number, found = 1, path
+    while os.path.lexists(found):
+        number += 1
+        stem, dot, ending = path.name.partition(".")
+        found = path.with_name(f"{stem}_{number}{dot}{ending}")
+    return found
 
 
 def _remove(path: Path) -> None:
@@ -385,6 +408,21 @@ class _Results:
         before = self.by_file.pop(file, None)
         for name in before.written if before else ():
             _remove(self.folder / name)
+
+    def put_aside(self, inputs: Iterable[str]) -> int:
+        """Moves what was written for inputs that are gone to a folder below, and gives their number.
+
+        No mask is then left beside the table that no picture belongs to, and nothing is lost.
+        """
+        count = 0
+        for file in inputs:
+            count += 1
+            for name in self.by_file.pop(file).written:
+                place = free_path(self.folder / ASIDE / name)
+                with suppress(OSError):
+                    place.parent.mkdir(exist_ok=True)
+                    (self.folder / name).replace(place)
+        return count
 
     def give_up(self) -> None:
         """Leaves no table without rows."""
