@@ -30,7 +30,7 @@ def write(folder: Path, fit: dict[str, Any] | None = None, **student: Any) -> Pa
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
     monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: ([], {}))
-    monkeypatch.setattr("segdistill.experiment.run.evaluate_stage", lambda *_: iter(()))
+    monkeypatch.setattr("segdistill.experiment.work.evaluate_stage", lambda *_: iter(()))
 
 
 def run(folder: Path, recipe: Path, *changes: str) -> list[str]:

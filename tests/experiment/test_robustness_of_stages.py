@@ -76,5 +76,5 @@ def test_the_verdicts_disturb_their_method_and_its_baseline(name: str) -> None:
 
 def test_the_student_at_equal_time_trains_where_it_is_named() -> None:
     recipe = load_recipe("distill")
-    assert recipe.with_teachers(recipe.run) == ["teacher", "student", "baseline"]
+    assert recipe.with_teachers(recipe.run) == ["teacher", "baseline", "student"]
     assert recipe.stages["baseline_equal_time"].equal_time_to == "student"

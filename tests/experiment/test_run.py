@@ -236,8 +236,8 @@ def test_curves_are_read_once_a_stage_and_hold_what_an_earlier_call_trained(
         read.append(path)
         return read_curves(path)
 
-    monkeypatch.setattr("segdistill.experiment.run.new_warnings", look)
-    monkeypatch.setattr("segdistill.experiment.run.read_curves", read_once)
+    monkeypatch.setattr("segdistill.experiment.work.new_warnings", look)
+    monkeypatch.setattr("segdistill.experiment.work.read_curves", read_once)
     fit = RECIPE["fit"] | {"epochs": 4}
     recipe = load_recipe(str(write_recipe(tmp_path, fit=fit, export=None)))
     events = run_recipe(recipe, None, tmp_path / "r", Machine("cpu"), ["teacher"])
