@@ -1,4 +1,4 @@
-"""Tables from elsewhere: tested on, never trained on; in records, verdicts and reports. And tables without test cases."""
+"""Tables from elsewhere: tested on, never trained on; in records, verdicts and reports. And tables without tests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def write_clinic(folder: Path, copied: Case) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any, dict[str, str]]:
-    """A run, continued with a table from elsewhere: its recipe, its folder, what the second call told, first weights."""
+    """A run, continued with a table from elsewhere: recipe, folder, what the second call told, first weights."""
     base = tmp_path_factory.mktemp("external")
     home = write_home(base)
     write_clinic(base, home[-1])
