@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Tables from elsewhere: tested on, never trained on; in records, verdicts and reports; and tables without tests."""
-=======
 """Tables from elsewhere: tested on, never trained on; in records, verdicts and reports. And tables without tests."""
->>>>>>> e684464478b90c27ae6ac11800d34bc114ea4107
 
 from __future__ import annotations
 
