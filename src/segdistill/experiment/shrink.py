@@ -49,6 +49,7 @@ from segdistill.stats.ladder import (
     decidable_text,
     passing_margin,
 )
+from segdistill.stats.text import amount
 from segdistill.stats.verdict import MARGIN, Verdict
 
 FOLDS, FINAL = "folds", "final"
@@ -432,7 +433,7 @@ def _opening(record: ShrinkRecord) -> Iterator[str]:
         role = "the reference" if rung.name == record.reference else ""
         excluded = f"{rung.excluded}: no candidate" if rung.excluded else ""
         words = ", ".join(filter(None, [role, excluded]))
-        size = f"{rung.parameters / 1e6:.2f} M parameters, {rung.ms:.2f} ms, {rung.mb:.2f} MB"
+        size = f"{amount(rung.parameters)} parameters, {rung.ms:.2f} ms, {rung.mb:.2f} MB"
         yield f"network {rung.name}: {size}{f' ({words})' if words else ''}"
 
 
