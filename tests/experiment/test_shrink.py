@@ -56,6 +56,7 @@ def shrink(table: Path, out: Path, **options: Any) -> ShrinkResult:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_ladder_from_table_to_model_file(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "ladder"
     found = shrink(table, out, margin=0.9)

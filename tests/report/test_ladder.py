@@ -108,8 +108,8 @@ def test_no_choice_and_a_margin_that_was_changed_are_told(record: ShrinkRecord) 
     lines = ladder_text(record).splitlines()
     assert lines[2].split() == [
         "mid<b>",
-        "0.40",
-        "M",
+        "400",
+        "k",
         "4.00",
         "2.00",
         "0.800",

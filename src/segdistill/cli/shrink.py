@@ -10,7 +10,6 @@ import typer
 from segdistill.cli.shared import AsJson, Plugins, names, print_json
 from segdistill.errors import GateFailed
 from segdistill.files import shown_lines
-from segdistill.stats.verdict import MARGIN
 
 
 def shrink(
@@ -29,7 +28,7 @@ def shrink(
     ] = "unknown",
     margin: Annotated[
         float, typer.Option(help="accepted loss in Dice; state it before the results are known")
-    ] = MARGIN,
+    ] = 0.02,
     max_ms: Annotated[
         float | None, typer.Option(help="milliseconds that one image may take, on one thread of this machine")
     ] = None,

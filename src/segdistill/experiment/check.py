@@ -160,7 +160,7 @@ def recipe_warnings(recipe: Recipe, stages: list[str]) -> list[str]:
 
 
 def _few_seeds(recipe: Recipe, stages: list[str]) -> list[str]:
-    """Students and baselines that are compared over fewer seeds than a verdict needs (stats/verdict.py)."""
+    """Students and baselines that are compared over fewer trainings, of seeds and folds, than a verdict needs."""
     compared = [recipe.stages[name] for name in stages if recipe.stages[name].role in ("student", "baseline")]
     seeds = Counter(stage.variant for stage in compared if stage.variant is not None)
     if not {"student", "baseline"} <= {stage.role for stage in compared if stage.variant is not None}:
@@ -168,7 +168,7 @@ def _few_seeds(recipe: Recipe, stages: list[str]) -> list[str]:
     fewest = min(seeds.values())
     needed = {2: "two", 3: "three"}.get(SEEDS, str(SEEDS))
     found = f"{fewest} seed{'s' if fewest > 1 else ''}"
-    return [f"{found}: a verdict needs at least {needed}"] if fewest < SEEDS else []
+    return [f"{found}: a verdict needs at least {needed}"] if fewest * (recipe.folds or 1) < SEEDS else []
 
 
 def _small_maps(recipe: Recipe, stages: list[str]) -> list[str]:

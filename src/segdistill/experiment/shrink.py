@@ -49,6 +49,7 @@ from segdistill.stats.ladder import (
     decidable_text,
     passing_margin,
 )
+from segdistill.stats.text import amount
 from segdistill.stats.verdict import MARGIN, Verdict
 
 FOLDS, FINAL = "folds", "final"
@@ -432,7 +433,7 @@ def _opening(record: ShrinkRecord) -> Iterator[str]:
         role = "the reference" if rung.name == record.reference else ""
         excluded = f"{rung.excluded}: no candidate" if rung.excluded else ""
         words = ", ".join(filter(None, [role, excluded]))
-        size = f"{rung.parameters / 1e6:.2f} M parameters, {rung.ms:.2f} ms, {rung.mb:.2f} MB"
+        size = f"{amount(rung.parameters)} parameters, {rung.ms:.2f} ms, {rung.mb:.2f} MB"
         yield f"network {rung.name}: {size}{f' ({words})' if words else ''}"
 
 
@@ -569,11 +570,13 @@ def _teacher_score(recipe: Recipe, folder: Path, on: Machine) -> Interval | None
         cases = read_cases(place / TABLE)
         preprocess = with_intensity(part.data.preprocess(), cases)
         store = prepare_store(cases, preprocess, folder / ".store", keep_small=part.data.keep_small)
-        inputs = StageInputs(part, name, cases, store, preprocess, place / "stages" / name)
         tested = [case for case in select(cases, split="test") if case.masks and not case.is_normal]
+        asked = [replace(case, split="train") for case in tested]  # a teacher predicts training cases
+        inputs = StageInputs(part, name, asked, store, preprocess, place / "stages" / name)
+        tested = inputs.of("train")
         for member in teacher.members:
             if member.predictions is not None:
-                tested = [case for case in tested if case.id in inputs.predictions.of(member, cases).files]
+                tested = [case for case in tested if case.id in inputs.predictions.of(member, asked).files]
         if not tested:
             continue
         predicted = predict_teacher(inputs, teacher, tested, fabric) > 0.5

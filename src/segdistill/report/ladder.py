@@ -7,7 +7,7 @@ from typing import Any
 from segdistill.records import ShrinkRecord
 from segdistill.report.charts import forest_plot, ladder_chart
 from segdistill.report.render import render
-from segdistill.stats.text import number
+from segdistill.stats.text import amount, number
 from segdistill.stats.verdict import Verdict
 
 
@@ -62,8 +62,7 @@ def ladder_text(record: ShrinkRecord) -> str:
         means = [one.mean if one is not None else None for one in (rung.distilled, rung.plain)]
         dice = ["-" if mean is None else number(mean) for mean in means]
         mark = f"{outcome}, chosen" if rung.name == record.chosen else outcome
-        size = f"{rung.parameters / 1e6:.2f} M"
-        rows.append((rung.name, size, f"{rung.ms:.2f}", f"{rung.mb:.2f}", *dice, mark))
+        rows.append((rung.name, amount(rung.parameters), f"{rung.ms:.2f}", f"{rung.mb:.2f}", *dice, mark))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     if record.test is not None:
