@@ -86,7 +86,7 @@ def test_a_run_on_own_images_with_several_changes_after_one_set(tmp_path: Path) 
     answer = segdistill(*words, *small)
     assert answer.code == 0, answer.err
     report = json.loads(answer.out)
-    assert list(report["stages"]) == ["teacher", "student", "baseline"]
+    assert list(report["stages"]) == ["teacher", "baseline", "student"]
     assert set(report["stages"]["student"]) >= {"summary", "cost", "weights", "line"}
     assert set(report["stages"]["student"]["cost"]) >= {"parameters", "macs", "size_mb", "ms"}
     assert Path(report["model"]).is_file()
@@ -128,6 +128,8 @@ def test_reproduce_before_and_after_a_run(tmp_path: Path) -> None:
     other = tmp_path / "other" / "run.json"
     other.parent.mkdir()
     other.write_text("{")
+    assert f"{other} is damaged" in segdistill("reproduce", "lightbtseg", "--runs", tmp_path).line
+    other.unlink()
     tables = json.loads(
         segdistill("reproduce", "lightbtseg", "--runs", tmp_path, "--table", "1", "--json").out
     )

@@ -66,16 +66,17 @@ def test_a_slice_is_a_row(tmp_path: Path) -> None:
     assert prepare_store(cases, replace(PREPROCESS, intensity=CT), tmp_path / "s").folder != store.folder
 
 
-def test_the_store_key_of_pictures_is_what_it_was(tmp_path: Path) -> None:
+def test_the_store_key_is_that_of_what_decides_the_pixels(tmp_path: Path) -> None:
     from segdistill.data import store as module
     from segdistill.data.case import content_key
     from segdistill.files import sha256_text
 
     case = Case("7", save(tmp_path / "7.png", noise(1)))
-    old = sha256_text(json.dumps([2, [16, 8], "grey", [content_key(case)]]))
-    assert module._key([case], Preprocess(size=(16, 8))) == old
-    assert module._key([case], PREPROCESS) == old  # a picture has no intensity to choose
-    assert module._key([case], Preprocess(size=(8, 8), patches=PatchGrid(5, 8))) != old
+    known = sha256_text(json.dumps([3, [16, 8], "grey", True, [content_key(case)]]))
+    assert module._key([case], Preprocess(size=(16, 8)), True) == known
+    assert module._key([case], PREPROCESS, True) == known  # a picture has no intensity to choose
+    assert module._key([case], PREPROCESS, False) != known
+    assert module._key([case], Preprocess(size=(8, 8), patches=PatchGrid(5, 8)), True) != known
 
 
 def test_a_store_without_the_newer_index_still_opens(tmp_path: Path) -> None:

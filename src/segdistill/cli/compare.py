@@ -32,7 +32,7 @@ def compare(
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare trained networks: helps, hurts, no evidence or undecided.
+    """Compare trained networks, with a verdict on each pair.
 
     Case by case, averaged over seeds; the rule: docs/concepts/verdicts.md.
     """
