@@ -67,7 +67,7 @@ def shrink(
         list[str] | None, typer.Argument(help="further key=value after --set", metavar="[KEY=VALUE]...")
     ] = None,
 ) -> None:
-    """Find the smallest network that is not worse, with and without a teacher.
+    """Find the smallest network that is not worse than the large ones.
 
     Run the same command again to continue. Exit code 5: no network is shown to be not worse.
     """
