@@ -64,7 +64,7 @@ def test_interrupted_and_killed_then_finished(recipe: Path, tmp_path: Path) -> N
         "report",
         "model",
     ]
-    told = ("phantom:", "preparing", "stage", "evaluating", "exporting", "writing", "done:")
+    told = ("phantom:", "preparing", "stage", "evaluating", "exporting", "writing", "done:", "checking")
     assert [line for line in reference.err.splitlines() if not line.startswith(told)] == []
     code, err = stop(recipe, broken, signal.SIGINT, broken / "stages" / "teacher" / STATE, 0.1)
     assert code == 130
