@@ -60,8 +60,12 @@ def variant(name: str, cases: list[Case], shift: int, extra: list[str]) -> Varia
 def test_better_predictions_help_and_worse_ones_hurt_in_every_metric(cases: list[Case]) -> None:
     names = METRICS.names() if hasattr(METRICS, "names") else list(METRICS)
     assert len(names) >= 15
-    good, bad = (variant(name, cases, shift, names) for name, shift in (("good", 1), ("bad", 5)))
+    good, moved, beside = (
+        variant(n, cases, shift, names) for n, shift in (("good", 1), ("bad", 5), ("bad", 16))
+    )
+    of_lesions = {"missed", "lesions_found", "lesions_matched", "false_positive_components"}
     for name in names:
+        bad = beside if name in of_lesions else moved  # a lesion is found where one pixel is
         (better,), (worse,) = compare_variants([(good, bad)], name), compare_variants([(bad, good)], name)
         assert (better.outcome, worse.outcome) == ("helps", "hurts"), f"{name}: {better}"
         assert better.label.endswith(METRICS.create(name).label)
