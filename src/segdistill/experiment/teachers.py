@@ -355,7 +355,7 @@ def _plain(session: Session, member: MemberRecipe, pixels: Pixels) -> Map:
     """The probability of foreground (h, w) that an ONNX file of elsewhere gives for an image.
 
     Raises:
-        InputError: it takes something else, or gives no (1, C, h, w) of finite numbers, no probabilities, or several
+        InputError: it takes something else, or gives no (1, C, h, w) of numbers, no probabilities, or several
             classes of which `foreground` chooses none.
     """
     wanted = member.input
@@ -367,7 +367,7 @@ def _plain(session: Session, member: MemberRecipe, pixels: Pixels) -> Map:
         raise InputError(f"{session.path}: has {len(session.inputs)} inputs, and a teacher takes one image")
     found = session.run(None, preprocess(pixels)[None])[0]
     if not isinstance(found, np.ndarray) or found.ndim != 4 or not np.isfinite(found).all():
-        raise InputError(f"{session.path}: gives no finite map (1, classes, height, width) for an image")
+        raise InputError(f"{session.path}: gives no map (1, classes, height, width) of numbers for an image")
     return _chosen(_activated(found.astype(np.float32), wanted, session.path)[0], member, session.path)
 
 
