@@ -252,6 +252,7 @@ def process(environment: dict[str, str], *words: object, cwd: Path | None = None
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 def test_an_installed_package_brings_one_part_of_each_kind(installed: dict[str, str], tmp_path: Path) -> None:
     """A run uses all of them; afterwards nothing opens its folder without --plugins."""
     rng = np.random.default_rng(0)
@@ -318,6 +319,7 @@ def test_python_loads_installed_plugins_for_an_unknown_name_alone(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_broken_installed_plugin_is_one_warning(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()

@@ -72,6 +72,7 @@ def result(name: str, *arguments: str) -> dict[str, Any]:
 LONG = {"matrix_cost", "calls", "jobs"}  # two dozen trainings; a whole run under a profiler; eight trainings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in TINY]
 )

@@ -41,6 +41,7 @@ def test_json_has_the_issue_s_keys_and_counts(name: str, parameters: int, gmac: 
     assert abs(row["parameters_difference"]) < 0.02  # printed to one digit
 
 
+@pytest.mark.slow
 def test_all_lists_every_network_once() -> None:
     found = json.loads(run("all", "--json", "--input", "1x64x64"))
     assert [one["name"] for one in found] == [name for name in NETWORKS if name != "external"]

@@ -33,6 +33,7 @@ def own(tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
+@pytest.mark.slow
 def test_index_check_run_and_evaluate_agree(own: Path, tmp_path: Path) -> None:
     table, out = tmp_path / "cases.csv", tmp_path / "runs" / "r"
     indexed = segdistill("data", "index", "folder", own, "-o", table)

@@ -98,6 +98,7 @@ def test_repeated_ids(tmp_path: Path) -> None:
     assert any("2 cases have the id '0'" in error for error in messages([case, case], "error"))
 
 
+@pytest.mark.slow
 def test_real_busi_has_no_errors(data_root: Path) -> None:
     result = run_check(create_dataset("busi", data_root / "busi"))
     assert result.errors == []

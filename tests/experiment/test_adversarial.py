@@ -37,6 +37,7 @@ def recipe(folder: Path, **changes: Any) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_a_us_seg_network_teaches_a_light_student(tmp_path: Path) -> None:
     """One logit teaches two classes; both are evaluated, reported, exported and can be used by name."""
     folder = tmp_path / "runs" / "tiny"
@@ -78,6 +79,7 @@ def test_a_generator_starts_from_another_stage(tmp_path: Path) -> None:
         torch.testing.assert_close(last[name], first[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_interrupted_between_any_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
     monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: ([], {}))

@@ -68,6 +68,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_the_whole_order_runs_and_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_recipe(tmp_path, **recipe())
     loaded = load_recipe(str(path), ["data.phantoms=30"])

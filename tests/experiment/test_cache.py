@@ -55,6 +55,7 @@ def test_it_learns_what_it_would_without(tmp_path: Path) -> None:
     assert curves[0] != curves[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_other_teachers_views_and_images_have_entries_of_their_own(tmp_path: Path) -> None:
     recipe, runs = write(tmp_path), tmp_path / "runs"
@@ -79,6 +80,7 @@ def test_other_teachers_views_and_images_have_entries_of_their_own(tmp_path: Pat
         assert len(entries(runs)) == len(known) + number + 1, change
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_auto_encoders_are_part_of_the_key(tmp_path: Path) -> None:
     codes = {"task": "autoencoder", "model": {"name": "feature_autoencoder", "layers": [2], "size": 8}}
@@ -127,6 +129,7 @@ def test_what_makes_no_sense_is_refused(
         load_recipe(str(write(tmp_path, fit, **student)))
 
 
+@pytest.mark.slow
 def test_the_limit_stops_the_run_with_what_to_set(tmp_path: Path) -> None:
     recipe = write(tmp_path, cache_limit_gb=1e-6)
     answer = segdistill("run", recipe, "--device", "cpu", "--out", tmp_path / "runs" / "r")

@@ -46,6 +46,7 @@ def test_what_was_measured_is_one_for_all_seeds(tmp_path: Path) -> None:
     assert equal_steps(tmp_path, "other") == 30
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_steps_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([[0.1, 0.25, 0.12]])  # of one measurement
     monkeypatch.setattr("segdistill.experiment.train.median_seconds", lambda *_: next(seconds))

@@ -200,6 +200,7 @@ def test_bad_tables_are_refused_before_anything_is_trained(damage: str, message:
         assert snapshot(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_the_network_of_every_fold_is_tested_on_the_whole_table(tmp_path: Path) -> None:
     home = write_home(tmp_path)
     write_cases([replace(case, label="") for case in home if case.masks], tmp_path / "home" / "cases.csv")

@@ -85,6 +85,7 @@ def test_folds_share_one_store_and_are_ordinary_runs(crossed: tuple[Path, dict[s
     assert "give one of them, such as" in refused.line
 
 
+@pytest.mark.slow
 def test_nothing_is_done_twice_and_some_folds_can_go_elsewhere(
     crossed: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_nothing_is_done_twice_and_some_folds_can_go_elsewhere(
         assert sha256_file(whole / place) == sha256_file(folder / place)
 
 
+@pytest.mark.slow
 def test_a_failed_training_does_not_stop_the_other_folds(tmp_path: Path) -> None:
     wild = STAGES["net"] | {"may_fail": True, "fit": {"optimizer": {"name": "sgd", "lr": 1e30}}}
     folder = tmp_path / "runs" / "tiny"

@@ -20,6 +20,7 @@ def disturbed(run: Path, stage: str) -> list[Disturbance]:
     return record.robustness
 
 
+@pytest.mark.slow
 def test_a_listed_stage_is_measured_on_disturbed_images(tmp_path: Path) -> None:
     stages = {"net": RECIPE["stages"]["teacher"], "other": RECIPE["stages"]["teacher"] | {"role": "baseline"}}
     path = write_recipe(tmp_path, stages=stages, export=None, evaluation={"robustness": ["net"]})

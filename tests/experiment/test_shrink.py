@@ -117,6 +117,7 @@ def test_a_ladder_from_table_to_model_file(table: Path, tmp_path: Path) -> None:
         shrink(table, out, set=FIT | {"data.size": 48})
 
 
+@pytest.mark.slow
 def test_a_budget_leaves_the_others_or_is_refused_before_training(table: Path, tmp_path: Path) -> None:
     measured = measure_rungs(LADDER, DataRecipe(size=32, channels=1))
     assert {rung.name for rung in measured} == {"wide", "narrow"}
@@ -133,6 +134,7 @@ def test_a_budget_leaves_the_others_or_is_refused_before_training(table: Path, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "line"),
     [

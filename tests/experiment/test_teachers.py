@@ -77,6 +77,7 @@ def test_an_ensemble_teaches_the_cases_without_mask(tmp_path: Path) -> None:
     assert guard["outlook"] in ("likely", "unlikely", "unknown")
 
 
+@pytest.mark.slow
 def test_predictions_of_a_folder_and_a_model_file_teach(tmp_path: Path) -> None:
     first = tmp_path / "first"
     segdistill.run(recipe({"t": {"stage": "a"}}), out=first, progress=False)

@@ -133,6 +133,7 @@ def test_the_first_table_answers_method_by_method() -> None:
     assert rows[0][2] == f"{number(None)} 1 seed"
 
 
+@pytest.mark.slow
 def test_every_training_is_folded_away() -> None:
     shown = [
         replace(s, curves=curves(), calibration=CALIBRATION, examples=[example("c0")]) for s in MATRIX.stages

@@ -250,6 +250,7 @@ def test_a_picture_takes_limited_time(tmp_path: Path, monkeypatch: pytest.Monkey
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_a_single_operator_without_end_does_not_keep_the_process(tmp_path: Path) -> None:
     product = [
         helper.make_node("Expand", ["one", "s"], ["e"]),
