@@ -420,7 +420,7 @@ def _as_rows(inputs: StageInputs, found: Sequence[Map]) -> Map:
 def fitted(preprocess: Preprocess, probability: Map) -> list[Map]:
     """A map (H, W) as the network's images are: cut into patches, each at their size.
 
-    >>> fitted(Preprocess(size=(1, 2)), np.array([[0, 0, 1, 1]] * 2, np.float32))[0].round(2).tolist()
+    >>> fitted(Preprocess(size=(1, 2)), np.array([[0, 0, 1, 1]] * 2, np.float32))[0].astype(float).round(2).tolist()
     [[0.14, 0.86]]
     """
     parts = [probability] if preprocess.patches is None else preprocess.patches.cut(probability)
