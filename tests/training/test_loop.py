@@ -73,7 +73,10 @@ def untimed_curves(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("schedule", ["one_cycle", "plateau", "cyclic", "polynomial"])
+@pytest.mark.parametrize(
+    "schedule",
+    ["one_cycle", *(pytest.param(n, marks=pytest.mark.slow) for n in ("plateau", "cyclic", "polynomial"))],
+)
 def test_interrupted_anywhere_ends_bit_identical(
     task: str, schedule: str, views: PAIR, tmp_path: Path, fabric: Fabric
 ) -> None:
