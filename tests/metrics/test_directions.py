@@ -60,10 +60,9 @@ def variant(name: str, cases: list[Case], shift: int, extra: list[str]) -> Varia
 def test_better_predictions_help_and_worse_ones_hurt_in_every_metric(cases: list[Case]) -> None:
     names = METRICS.names() if hasattr(METRICS, "names") else list(METRICS)
     assert len(names) >= 15
-    good, moved, beside = (
-        variant(n, cases, shift, names) for n, shift in (("good", 1), ("bad", 5), ("bad", 16))
-    )
-    of_lesions = {"missed", "lesions_found", "lesions_matched", "false_positive_components"}
+    of_lesions = ["missed", "lesions_found", "lesions_matched", "false_positive_components"]
+    good, moved = (variant(n, cases, shift, names) for n, shift in (("good", 1), ("bad", 5)))
+    beside = variant("bad", cases, 16, of_lesions)
     for name in names:
         bad = beside if name in of_lesions else moved  # a lesion is found where one pixel is
         (better,), (worse,) = compare_variants([(good, bad)], name), compare_variants([(bad, good)], name)
