@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from segdistill.cli.predict import predict
 from segdistill.errors import CasesFailed, InputError
 from segdistill.runtime.predict import find_inputs
-from tests.runtime.small_model import save
+from tests.runtime.small_model import picture, save
 
 app = typer.Typer()
 app.command()(predict)
@@ -24,14 +24,6 @@ app.command()(predict)
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return save(tmp_path / "m.onnx")
-
-
-def picture(path: Path, value: int = 250) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.full((40, 60), 10, np.uint8)
-    pixels[10:30, 20:50] = value
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 def run(*arguments: object) -> Result:

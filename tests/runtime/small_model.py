@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
@@ -56,4 +57,13 @@ def build(info: ModelInfo = INFO, planes: int = 2, domain: str = "") -> Any:
 
 def save(path: Path, model: Any = None) -> Path:
     onnx.save(build() if model is None else model, path)
+    return path
+
+
+def picture(path: Path, value: int = 250) -> Path:
+    """A dark picture with a bright rectangle."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((40, 60), 10, np.uint8)
+    pixels[10:30, 20:50] = value
+    Image.fromarray(pixels).save(path)
     return path

@@ -20,20 +20,12 @@ from segdistill.errors import InputError
 from segdistill.runtime import predict as module
 from segdistill.runtime.predict import Predictions, predict_files
 from segdistill.runtime.predictor import Predictor
-from tests.runtime.small_model import INFO, build, save
+from tests.runtime.small_model import INFO, build, picture, save
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return save(tmp_path / "m.onnx")
-
-
-def picture(path: Path, value: int = 250) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.full((40, 60), 10, np.uint8)
-    pixels[10:30, 20:50] = value
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 def table(out: Path) -> dict[str, dict[str, str]]:

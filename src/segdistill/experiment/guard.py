@@ -15,6 +15,8 @@ from segdistill.data.case import Case
 from segdistill.experiment.inputs import StageInputs, trained_on
 from segdistill.experiment.stage import read_stage
 from segdistill.experiment.teachers import predict_teacher, predict_with
+from segdistill.metrics.base import Pair
+from segdistill.metrics.overlap import dice
 from segdistill.models.registry import network_facts
 from segdistill.records import GuardRecord, Interval, Outlook
 from segdistill.stats.bootstrap import bootstrap_mean
@@ -171,9 +173,7 @@ def _dice(inputs: StageInputs, cases: Sequence[Case], probability: NDArray[np.fl
     scores, start = [], 0
     for case in cases:
         rows = inputs.store.rows(case.id)
-        found = probability[start : start + len(rows)] > 0.5
         reference = np.stack([inputs.store.mask(row) for row in rows]) > 0
+        scores.append(dice(Pair(probability[start : start + len(rows)] > 0.5, reference)))
         start += len(rows)
-        total = found.sum() + reference.sum()
-        scores.append(float(2 * (found & reference).sum() / total) if total else 1.0)
     return scores

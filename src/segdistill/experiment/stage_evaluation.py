@@ -273,12 +273,7 @@ def evaluate_stage(
         return
     stage = load(folder)
     inputs = _evaluation_inputs(stage.record, cases, evaluation, evaluation.disturbs(stage.name))
-    found = Evaluation(
-        _subject(stage, evaluation.needs_scores, device),
-        evaluation.metrics,
-        evaluation.pooled,
-        evaluation.calibration,
-    )
+    found = _begin(stage, evaluation, device)
     for done in found.measure(cases if stage.segments else []):
         yield Event(f"evaluating {stage.name}", done, len(cases))
     cost = stage_cost(stage, device, timed)
@@ -290,6 +285,12 @@ def evaluate_stage(
     stage.network.cpu()  # the run keeps it
     own = {"inputs": inputs, "cost": cost, "classification": classification}
     write_scores(folder, found.results, found.record("test", **own))
+
+
+def _begin(stage: TrainedStage, evaluation: EvaluationRecipe, device: torch.device) -> Evaluation:
+    """The evaluation of a stage as the recipe measures it, before the first case."""
+    subject = _subject(stage, evaluation.needs_scores, device)
+    return Evaluation(subject, evaluation.metrics, evaluation.pooled, evaluation.calibration)
 
 
 def evaluate_elsewhere(
@@ -317,12 +318,7 @@ def evaluate_elsewhere(
         return
     place = external_folder(folder, table)
     stage = load(folder)
-    found = Evaluation(
-        _subject(stage, evaluation.needs_scores, device),
-        evaluation.metrics,
-        evaluation.pooled,
-        evaluation.calibration,
-    )
+    found = _begin(stage, evaluation, device)
     for done in found.measure(cases if stage.segments else []):
         yield Event(f"evaluating {stage.name} at {table}", done, len(cases))
     place.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,8 @@ from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import probabilities
+from segdistill.metrics.base import Pair
+from segdistill.metrics.overlap import dice
 from segdistill.models.network import Output
 from segdistill.runtime.engine import Session
 from segdistill.runtime.onnx_file import read_onnx
@@ -271,12 +273,7 @@ def _certainty(probability: Map) -> float:
 
 def _agreement(each: Map, mean: Map) -> float:
     """Mean Dice between the masks of the members and that of their mean; 1 where both are empty."""
-    together = mean > 0.5
-    scores = []
-    for own in each > 0.5:
-        total = own.sum() + together.sum()
-        scores.append(2 * (own & together).sum() / total if total else 1.0)
-    return float(np.mean(scores))
+    return float(np.mean([dice(Pair(own, mean > 0.5)) for own in each > 0.5]))
 
 
 def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predict:

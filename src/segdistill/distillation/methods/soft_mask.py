@@ -81,11 +81,7 @@ class SoftMask(SoftPrediction):
         Raises:
             InputError: the networks have different classes.
         """
-        own, theirs = student["log_probability"], teacher["log_probability"]
-        if own.shape[1] != theirs.shape[1]:
-            raise InputError(
-                f"soft_mask: the student has {own.shape[1]} classes, its teacher {theirs.shape[1]}: make them equal"
-            )
+        own, theirs = self.pair(student, teacher)
         target = theirs.exp()
         divergence = soft_prediction_loss(own, theirs, foreground=teacher.get("foreground"))
         return self.cross_entropy * divergence + self.dice * semimetric_dice_loss(

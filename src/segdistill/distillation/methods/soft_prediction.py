@@ -88,8 +88,8 @@ class _Soft(DistillationMethod):
             combined["foreground"] = votes.sum(1) > 0.5
         return combined
 
-    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
-        """(B,) divergence.
+    def pair(self, student: Targets, teacher: Targets) -> tuple[Tensor, Tensor]:
+        """The log-probabilities (B, C, ...) of both.
 
         Raises:
             InputError: the networks have different classes.
@@ -99,6 +99,15 @@ class _Soft(DistillationMethod):
             raise InputError(
                 f"{self.name}: the student has {own.shape[1]} classes, its teacher {theirs.shape[1]}: make them equal"
             )
+        return own, theirs
+
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) divergence.
+
+        Raises:
+            InputError: the networks have different classes.
+        """
+        own, theirs = self.pair(student, teacher)
         return soft_prediction_loss(own, theirs, self.temperature, self.direction, teacher.get("foreground"))
 
 
