@@ -1,15 +1,17 @@
-"""Where distillation pays: few masks and many images, by folds, with the ensemble of the teachers beside its student.
+"""Where distillation pays: few masks and many images, with the ensemble of the teachers beside its student.
 
 `python benchmarks/pays.py busi --folds 1 --jobs 2` trains what one fold needs and adds its cases to
-docs/results/data/pays-busi.csv; called again it continues, and other folds are added by further calls, on any day.
-`--summary` reads that file alone. The figure is student minus baseline in Dice over all folds that are there, the bar
-0.03.
+docs/results/data/pays-busi.csv; called again it continues, and other folds are added by further calls, on any day. In
+the study `promise12-sites` a fold is a hospital whose cases no network has seen: they are tested beside those of the
+others. `--summary` reads that file alone. The figure is student minus baseline in Dice over all folds that are there,
+the bar 0.03.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,21 +25,39 @@ from common import log, machine, report
 from segdistill.config.load import load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.data.case import Case, select
+from segdistill.data.datasets import create_dataset
 from segdistill.data.opened import open_case
-from segdistill.data.table import read_cases
-from segdistill.experiment.results import fold_folder
+from segdistill.data.table import read_cases, write_cases
+from segdistill.experiment.results import external_folder, fold_folder
 from segdistill.experiment.run import run
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.metrics.base import Pair
+from segdistill.metrics.cases import METRICS_FILE
 from segdistill.metrics.overlap import dice
 from segdistill.records import StageRecord
 from segdistill.stats.folds import CaseScore, TrainingKey, compare_rows
 from segdistill.training.inference import scored_predictor
 
 ROOT = Path(__file__).parents[1]
-COLUMNS = ("fold", "seed", "network", "case", "group", "dice", "minutes")
-ENSEMBLE = "ensemble"
+COLUMNS = ("fold", "seed", "network", "tested_on", "case", "group", "dice", "minutes")
+ENSEMBLE, HOME = "ensemble", "home"
 Row = dict[str, str]
+STUDIES: dict[str, dict[str, Any]] = {
+    "busi": {},
+    "busi-10": {"data.locations": 0.1},
+    "coronary": {"data.dataset": "coronary", "data.labels": None, "data.locations": 0.3},
+    "promise12": {
+        "data.dataset": "promise12",
+        "data.labels": None,
+        "data.intensity": "mr",
+        "data.skip_empty": True,
+        "data.locations": 0.28,
+    },
+}
+"""What each study changes in the recipe pays/few_masks. The shares leave masks to 8 images of coronary's training part
+and to 6 volumes of PROMISE12's."""
+STUDIES["promise12-sites"] = STUDIES["promise12"] | {"data.locations": 0.2, "folds": None}
+SITES = ("BIDMC", "RUNMC", "UCL")
 
 
 def main() -> None:
@@ -45,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("study", choices=["busi"])
+    parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("--folds", type=int, nargs="+", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--jobs", type=int, default=2)
@@ -57,18 +77,36 @@ def main() -> None:
     work = args.work or ROOT / "runs" / f"pays-{args.study}"
     path = ROOT / "docs" / "results" / "data" / f"pays-{args.study}.csv"
     rows = _read(path)
-    if not args.summary:
-        changes = {"only_folds": args.folds, "seeds": args.seeds} | (
-            {"fit.steps": args.steps} if args.steps else {}
-        )
-        run(f"pays/{args.study}", set=changes, out=work, jobs=args.jobs)
-        recipe = load_recipe(f"pays/{args.study}", changes)
-        for fold in args.folds:
-            found = list(_fold(recipe, fold_folder(work, fold), fold))
-            replaced = {(row["fold"], row["seed"], row["network"]) for row in found}
-            rows = [row for row in rows if (row["fold"], row["seed"], row["network"]) not in replaced] + found
-            _write(path, rows)
+    for fold in [] if args.summary else args.folds:
+        changes = STUDIES[args.study] | {"seeds": args.seeds}
+        if args.steps:
+            stages = ("fit", "stages.imagenet_1.fit", "stages.imagenet_2.fit")
+            changes |= {f"{stage}.steps": args.steps for stage in stages}
+        folder = fold_folder(work, fold)
+        if args.study == "promise12-sites":
+            changes |= _without_site(SITES[fold - 1], work)
+            run("pays/few_masks", set=changes, out=folder, jobs=args.jobs)
+        else:
+            changes |= {"only_folds": [fold]}
+            run("pays/few_masks", set=changes, out=work, jobs=args.jobs)
+        found = list(_fold(load_recipe("pays/few_masks", changes), folder, fold))
+        replaced = {(row["fold"], row["seed"], row["network"]) for row in found}
+        rows = [row for row in rows if (row["fold"], row["seed"], row["network"]) not in replaced] + found
+        _write(path, rows)
     _summary(args, rows)
+
+
+def _without_site(site: str, work: Path) -> dict[str, Any]:
+    """Changes of the recipe: the other sites are trained and tested at home, this one is tested from elsewhere."""
+    cases = create_dataset("promise12", Path(os.environ["SEGDISTILL_DATA"]) / "promise12")
+    work.mkdir(parents=True, exist_ok=True)
+    table = work / f"{site}.csv"
+    write_cases([case for case in cases if case.site == site], table)
+    return {
+        "data.sites": [other for other in SITES if other != site],
+        "data.split": {"method": "hold_out", "test": 0.25, "val": 0.15},
+        "external": {site: str(table)},
+    }
 
 
 def _read(path: Path) -> list[Row]:
@@ -88,61 +126,71 @@ def _write(path: Path, rows: list[Row]) -> None:
 
 
 def _fold(recipe: Recipe, folder: Path, fold: int) -> Iterator[Row]:
-    """The rows of one fold: of every stage from its metrics.csv, and of the ensemble, which is predicted here."""
+    """The rows of one fold: of every stage from its tables, and of the ensemble, which is predicted here."""
     for name, stage in recipe.stages.items():
         place = folder / "stages" / name
         record = StageRecord.read(place)
         assert record is not None
         minutes = f"{record.seconds / 60:.1f}"
-        with (place / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            for found in csv.DictReader(file):
-                if found["label"] not in (recipe.data.labels or [found["label"]]):
-                    continue
-                yield _row(
-                    fold,
-                    stage.seed or 0,
-                    recipe.variant(name),
-                    found["case"],
-                    found["group"],
-                    found["dice"],
-                    minutes,
-                )
-    cases = select(read_cases(folder / "cases.csv"), split="test", labels=recipe.data.labels)
+        tables = {HOME: place} | {table: external_folder(place, table) for table in recipe.external}
+        for tested_on, folder_of in tables.items():
+            with (folder_of / METRICS_FILE).open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    if row["label"] in (recipe.data.labels or [row["label"]]):
+                        found = (row["case"], row["group"], row["dice"])
+                        yield _row((fold, stage.seed or 0), recipe.variant(name), tested_on, found, minutes)
+    home = select(read_cases(folder / "cases.csv"), split="test", labels=recipe.data.labels)
+    tested = {HOME: home} | {name: read_cases(table) for name, table in recipe.external.items()}
     for name, stage in recipe.stages.items():
         if recipe.variant(name) != "student":
             continue
-        log(f"fold {fold}: the ensemble of {name} predicts {len(cases)} cases")
         members = [load_stage(folder / "stages" / member) for member in stage.taught_by]
-        for case in cases:
-            yield _row(
-                fold,
-                stage.seed or 0,
-                ENSEMBLE,
-                case.id,
-                case.group_key,
-                str(_ensemble_dice(members, case)),
-                "",
-            )
+        for tested_on, cases in tested.items():
+            log(f"fold {fold}: the ensemble of {name} predicts {len(cases)} cases of {tested_on}")
+            for case in cases:
+                value = (case.id, case.group_key, str(_ensemble_dice(members, case)))
+                yield _row((fold, stage.seed or 0), ENSEMBLE, tested_on, value, "")
 
 
-def _row(fold: int, seed: int, network: str, case: str, group: str, value: str, minutes: str) -> Row:
-    values = (str(fold), str(seed % 1000), network, case, group, f"{float(value):.5f}", minutes)
+def _row(
+    training: tuple[int, int], network: str, tested_on: str, found: tuple[str, str, str], minutes: str
+) -> Row:
+    case, group, value = found
+    fold, seed = training
+    values = (str(fold), str(seed % 1000), network, tested_on, case, group, f"{float(value):.5f}", minutes)
     return dict(zip(COLUMNS, values, strict=True))
 
 
 def _ensemble_dice(members: list[TrainedStage], case: Case) -> float:
-    """Dice of the mean probability of all members on the image and on its mirror image, at the image's own size."""
-    opened = open_case(case)
-    picture = opened.picture(0)
-    mirrored = replace(picture, pixels=np.ascontiguousarray(picture.pixels[:, ::-1]))
-    total = np.zeros(opened.size, np.float64)
-    for member in members:
-        predict = scored_predictor(member.network, member.preprocess, member.postprocess, torch.device("cpu"))
-        total += predict(picture).score + predict(mirrored).score[:, ::-1]
-    return dice(Pair(total / (2 * len(members)) > 0.5, opened.reference[0]))
+    """Dice of the mean probability of all members on each image and its mirror image, at the image's own size."""
+    opened = open_case(case, members[0].preprocess.intensity)
+    predictors = [
+        scored_predictor(member.network, member.preprocess, member.postprocess, torch.device("cpu"))
+        for member in members
+    ]
+    mask = np.zeros(opened.reference.shape, bool)
+    for k in range(len(opened)):
+        picture = opened.picture(k)
+        mirrored = replace(picture, pixels=np.ascontiguousarray(picture.pixels[:, ::-1]))
+        total = np.zeros(opened.size, np.float64)
+        for predict in predictors:
+            total += predict(picture).score + predict(mirrored).score[:, ::-1]
+        mask[k] = total / (2 * len(members)) > 0.5
+    return dice(Pair(mask, opened.reference))
 
 
 def _summary(args: argparse.Namespace, rows: list[Row]) -> None:
+    """Means and differences at home, and on what is tested from elsewhere, all tables together."""
+    details: dict[str, Any] = {"folds": sorted({int(row["fold"]) for row in rows})}
+    home = [row for row in rows if row["tested_on"] == HOME]
+    elsewhere = [row for row in rows if row["tested_on"] != HOME]
+    details[HOME], figure = _compared(home)
+    if elsewhere:
+        details["elsewhere"], _ = _compared(elsewhere)
+    report("pays", figure, 0.03, figure >= 0.03, details | {"machine": machine()}, args.json)
+
+
+def _compared(rows: list[Row]) -> tuple[dict[str, Any], float]:
     by_network: dict[str, dict[TrainingKey, list[CaseScore]]] = defaultdict(lambda: defaultdict(list))
     minutes: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
     for row in rows:
@@ -150,7 +198,7 @@ def _summary(args: argparse.Namespace, rows: list[Row]) -> None:
         by_network[row["network"]][key].append(CaseScore(row["case"], row["group"], float(row["dice"])))
         if row["minutes"]:
             minutes[row["network"]][row["seed"], row["fold"]] = float(row["minutes"])
-    details: dict[str, Any] = {"folds": sorted({int(row["fold"]) for row in rows})}
+    details: dict[str, Any] = {}
     for network, tests in by_network.items():
         values = [score.value for scores in tests.values() for score in scores]
         details[network] = {
@@ -159,7 +207,7 @@ def _summary(args: argparse.Namespace, rows: list[Row]) -> None:
             "trainings": len(tests),
             "minutes": round(float(np.mean(list(minutes[network].values()) or [0.0])), 1),
         }
-    figure = None
+    figure = float("nan")
     for first, second in (
         ("student", "baseline"),
         ("student", ENSEMBLE),
@@ -173,9 +221,8 @@ def _summary(args: argparse.Namespace, rows: list[Row]) -> None:
             )
             one = found.difference
             details[f"{first} minus {second}"] = [one.mean, one.low, one.high, one.n]
-            figure = one.mean if figure is None else figure
-    figure = float("nan") if figure is None else figure
-    report("pays", figure, 0.03, figure >= 0.03, details | {"machine": machine()}, args.json)
+            figure = one.mean if np.isnan(figure) else figure
+    return details, figure
 
 
 if __name__ == "__main__":

@@ -170,7 +170,9 @@ FULL_SIZE = 16
 
 
 @register_network(
-    "unet_efficientnet_lite", "U-Net on EfficientNet-Lite 0, 1 or 2, which can start from ImageNet"
+    "unet_efficientnet_lite",
+    "U-Net on EfficientNet-Lite 0, 1 or 2, which can start from ImageNet",
+    cpu_precision="fp32",
 )
 class UNetEfficientNetLite(Network):
     """U-Net whose encoder is EfficientNet-Lite, with a skip at full resolution.

@@ -62,7 +62,10 @@ def make_schedule(
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 matrix products run in hardware.
+    """Whether bf16 matrix products run in hardware, and faster than float32.
+
+    Of Intel's processors only those with AMX count: with avx512_bf16 alone, a training step in bf16 took 1.4 times as
+    long as in float32 (`simplified_unet`, 128x128). AMD's halve it with avx512_bf16.
 
     >>> isinstance(has_fast_bf16(torch.device("cpu")), bool)
     True
@@ -71,9 +74,9 @@ def has_fast_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
-        return bool(
-            capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
-        )
+        if capabilities.get("amx_bf16") or capabilities.get("bf16"):
+            return True
+        return bool(capabilities.get("avx512_bf16")) and "Intel" not in str(capabilities.get("cpu_name", ""))
     return False
 
 
