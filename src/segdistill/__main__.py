@@ -1,0 +1,5 @@
+"""`python -m segdistill` is the command `segdistill`."""
+
+from segdistill.cli.main import main
+
+main()
