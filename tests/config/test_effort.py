@@ -48,8 +48,19 @@ def test_facts_are_looked_up_in_the_data_that_the_call_names() -> None:
 
     load_recipe("distill", {"effort": "quick", "size": 64, "data.unlabelled": "more"}, facts)
     assert (seen[0].size, seen[0].unlabelled) == (64, "more")
-    load_recipe("distill", {"size": 64}, facts)
+    load_recipe("distill", {"size": 64, "effort": None}, facts)
     assert len(seen) == 1  # without effort nothing is looked up
+
+
+def test_distill_alone_takes_an_ensemble_where_it_is_worth_its_time() -> None:
+    def stages(bare: bool, **changes: object) -> set[str]:
+        return set(load_recipe("distill", changes, lambda _: DataFacts(without_mask=bare)).stages)
+
+    written = {"teacher", "baseline", "student", "baseline_equal_time"}
+    assert stages(False) == written
+    assert stages(True) == {"baseline", "teacher", "student"}
+    assert stages(True, effort=None) == written
+    assert "teacher-fold-1" in stages(False, outside={"onnx": "big.onnx"})
 
 
 def test_the_calls_own_changes_come_last() -> None:
@@ -73,7 +84,7 @@ def test_a_teacher_from_elsewhere_joins_the_ensemble() -> None:
     ("changes", "words"),
     [
         ({"effort": "qick"}, "effort is 'qick': did you mean 'quick'"),
-        ({"outside": {"onnx": "a.onnx"}}, "outside belongs to effort"),
+        ({"effort": None, "outside": {"onnx": "a.onnx"}}, "outside belongs to effort"),
         ({"effort": "quick", "outside": "a.onnx"}, "outside: give what a teacher states"),
     ],
 )

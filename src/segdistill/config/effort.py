@@ -8,7 +8,7 @@ from typing import Any, Literal
 from segdistill.errors import InputError
 from segdistill.registry import near_names
 
-Effort = Literal["quick", "normal", "patient"]
+Effort = Literal["auto", "quick", "normal", "patient"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,22 @@ _LEVELS: dict[str, _Level] = {
     "patient": _Level(5000, 3, 2, 5, (0, 1, 2)),
 }
 OWN, OTHER = "own", "teacher"
+
+
+def effort_for(effort: str, facts: DataFacts, outside: dict[str, Any] | None = None) -> str | None:
+    """What `auto` means for these data: quick, or None for the stages that the recipe writes out.
+
+    An ensemble of unlike teachers is worth its time where some images have no mask, or where a teacher comes from
+    elsewhere (docs/results/pays.md).
+
+    >>> effort_for("auto", DataFacts(without_mask=True)), effort_for("auto", DataFacts())
+    ('quick', None)
+    >>> effort_for("patient", DataFacts())
+    'patient'
+    """
+    if effort != "auto":
+        return effort
+    return "quick" if facts.without_mask or outside is not None else None
 
 
 def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = None) -> dict[str, Any]:

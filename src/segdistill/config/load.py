@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from segdistill.config.effort import DataFacts, stages_of
+from segdistill.config.effort import DataFacts, effort_for, stages_of
 from segdistill.config.folds import expand_folds
 from segdistill.config.matrix import expand_matrix, expand_seeds
 from segdistill.config.schema import DataRecipe, Recipe, RecipeFile, merge, parse_data, parse_recipe
@@ -150,7 +150,10 @@ def _with_effort(
             content = _apply(content, key, value)
     data = content.get("data") or {}
     found = DataFacts() if facts is None else facts(parse_data(data, name))
-    built = stages_of(str(effort), found, outside)
+    chosen = effort_for(str(effort), found, outside)
+    if chosen is None:
+        return content
+    built = stages_of(chosen, found, outside)
     if any(SHORTCUTS.get(key, key) == "fit.epochs" for key in changes):
         built.pop("fit")
     fit = merge(content.get("fit") or {}, built.pop("fit", {}))

@@ -871,7 +871,8 @@ class RecipeFile(Recipe):
     matrix: MatrixRecipe | None = None
     """Compare ways of training students."""
     effort: Effort | None = None
-    """Choose the stages from the data: quick, normal or patient (config/effort.py)."""
+    """Choose the stages from the data: quick, normal or patient (config/effort.py). auto: quick where some images have
+    no mask or a teacher comes from elsewhere, and else the stages that the recipe writes out."""
     outside: dict[str, Any] | None = None
     """With `effort`: a teacher from elsewhere that joins the ensemble, as an entry of `teachers` states it."""
 

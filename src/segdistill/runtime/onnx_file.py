@@ -128,7 +128,9 @@ def read_onnx(path: str | Path) -> OnnxFile:
         if not 0 < size <= MAX_BYTES:
             raise InputError(f"not a segdistill model file: {path} has {size} bytes")
         with open(path, "rb") as file:
-            found = OnnxFile(path, file.read(size))  # Python takes as much memory as it is told to read at most
+            found = OnnxFile(
+                path, file.read(size)
+            )  # Python takes as much memory as it is told to read at most
         _Scan(found).model()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
