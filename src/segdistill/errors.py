@@ -94,3 +94,7 @@ def first_line(error: BaseException) -> str:
     'ValueError: no such layer'
     """
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+
+
+class MethodWarning(UserWarning):
+    """A method that was given what it is not made for; the training goes on."""

@@ -59,7 +59,7 @@ def test_every_combination_is_one_stage() -> None:
 
 def test_stages_come_after_those_that_they_need(tmp_path: Path) -> None:
     """LightVessel's order: teacher, baseline, auto-encoders of both, distilled student."""
-    codes = {"task": "autoencoder", "model": {"name": "feature_autoencoder", "layers": [2], "size": 8}}
+    codes = {"task": "autoencoder", "model": {"name": "feature_autoencoder", "layers": [2]}}
     read = {"student": "{student}_codes", "{teacher}": "{teacher}_codes"}
     matrix = {
         "students": {"light": UNET},

@@ -51,18 +51,18 @@ def test_one_sided_leaves_a_better_student_alone() -> None:
     sure = torch.stack([torch.zeros(1, 4, 4), torch.full((1, 4, 4), 3.0)], 1)
     unsure = torch.zeros(1, 2, 4, 4)
     for one_sided in (True, False):
-        method = create_method("adversarial_similarity", one_sided=one_sided)
+        method = create_method("adversarial_similarity", form="image", one_sided=one_sided)
         loss = method(*(method.targets(Output(z, {}), target) for z in (sure, unsure)))
         assert (loss.item() == 0) == one_sided
 
 
-class TestImage(MethodContract):
+class TestLiteral(MethodContract):
     name = "adversarial_similarity"
+    options = {"form": "image", "one_sided": False}  # noqa: RUF012
 
 
 class TestPixel(MethodContract):
     name = "adversarial_similarity"
-    options = {"form": "pixel"}  # noqa: RUF012
     floor = 2e-6  # the root of the 1e-12 inside it
 
 

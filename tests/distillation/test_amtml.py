@@ -163,7 +163,7 @@ def test_two_phases() -> None:
 
 
 def test_amtml_is_the_sum_of_its_terms() -> None:
-    """0.7 x 2 T^2 KL at T = 5, plus hints of length 1; one teacher, whose mixture it is itself."""
+    """0.7 x 2 T^2 KL at T = 5 as a mean over 3 classes, plus hints of length 1; the one teacher is the mixture."""
     rng = np.random.default_rng(0)
     own, other = (
         {"logits": rng.normal(size=(2, 3, 4, 4)), "encoder": rng.normal(size=(2, 4, 2, 2))} for _ in range(2)
@@ -174,10 +174,12 @@ def test_amtml_is_the_sum_of_its_terms() -> None:
 
     def reference(arrays: Arrays) -> Array:
         t, s = (softmax(z["logits"] / 5, axis=1) for z in (other, arrays))
-        soft = 0.7 * 2 * 25 * (t * np.log(t / s)).sum(1).mean((1, 2))
-        hint = np.einsum("oc,bchw->bohw", weight, arrays["encoder"])
-        pair = [x / np.sqrt((x * x).sum(1, keepdims=True)) for x in (hint, other["encoder"])]
-        return soft + ((pair[0] - pair[1]) ** 2).mean((1, 2, 3))
+        soft = 0.7 * 2 * 25 * (t * np.log(t / s)).mean((1, 2, 3))
+        own, theirs = (
+            x / np.sqrt((x * x).sum(1, keepdims=True)) for x in (arrays["encoder"], other["encoder"])
+        )
+        hint = np.einsum("oc,bchw->bohw", weight, own)
+        return soft + ((hint - theirs) ** 2).sum(1).mean((1, 2))
 
     hold_against(method, reference, own, other)
     assert not method.methods["hints"].weighted

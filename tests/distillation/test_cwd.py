@@ -76,7 +76,8 @@ def test_features_of_other_width_and_size_equal_numpy() -> None:
 
     def reference(arrays: Arrays) -> Array:
         s = resized(np.einsum("oc,bchw->bohw", weight, arrays["decoder"]), (4, 4))
-        return 50 * kl(other["decoder"].reshape(2, 4, -1), s.reshape(2, 4, -1), 2).mean(1)
+        t = other["decoder"]
+        return 50 * 16 * kl(t.reshape(2, 4, -1) / 4, s.reshape(2, 4, -1) / 4, 2).mean(1)
 
     hold_against(method, reference, own, other)
 

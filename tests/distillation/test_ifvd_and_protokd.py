@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from segdistill.distillation import DistillationMethod, create_method
 from segdistill.distillation.methods.ifvd import IFVD, IntraClass
 from segdistill.distillation.methods.protokd import ProtoKD, Prototypes
+from segdistill.errors import MethodWarning
 from segdistill.models.network import Output
 from tests.distillation.contract import Array, MethodContract
 from tests.distillation.numbers import Arrays, cosine, every, hold_against, kl, nearest, resized
@@ -87,7 +90,7 @@ def test_ifvd_equals_numpy(classes: int, sizes: tuple[int, int]) -> None:
 
     def reference(arrays: Arrays) -> Array:
         maps = resized(own_class_maps(arrays["decoder"], mask), theirs.shape[2:])  # type: ignore[arg-type]
-        return 200 * ((maps - theirs) ** 2).mean((1, 2, 3)) + 10 * prediction(arrays, other, 1)
+        return 200 * ((maps - theirs) ** 2).mean((1, 2, 3)) + 0.53 * classes * prediction(arrays, other, 1)
 
     hold_against(IFVD(classes=classes), reference, own, other, mask)
 
@@ -105,6 +108,17 @@ def test_protokd_equals_numpy(classes: int, sizes: tuple[int, int]) -> None:
         return 10 * prediction(arrays, other, 10) + 0.1 * proto
 
     hold_against(ProtoKD(classes=classes), reference, own, other, mask)
+
+
+def test_a_signed_map_is_warned_about_once() -> None:
+    method, mask = IntraClass(), torch.zeros(1, 4, 4, dtype=torch.long)
+    signed, rectified = torch.randn(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
+    with pytest.warns(MethodWarning, match="decoder has negative values: take one after an activation"):
+        method.targets(Output(None, {"decoder": signed}), mask)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.targets(Output(None, {"decoder": signed}), mask)
+        IntraClass().targets(Output(None, {"decoder": rectified}), mask)
 
 
 @pytest.mark.parametrize("make", [IntraClass, Prototypes])

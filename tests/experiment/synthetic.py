@@ -48,7 +48,7 @@ def tiny_recipe(name: str) -> Recipe:
 def reduced(model: dict[str, Any]) -> dict[str, Any]:
     """Options that make a network small, where it has such options."""
     if model["name"] == "feature_autoencoder":
-        return {"size": 8, "hidden": 8}
+        return {"hidden": 8}
     options = NETWORKS[model["name"]].options
     found: dict[str, Any] = {"base": 8, "middle": 1}
     if "depth" not in network_facts(model["name"]).fixed:

@@ -19,7 +19,7 @@ from segdistill.experiment.run import run_recipe
 from segdistill.experiment.stage import load_stage
 from tests.experiment.tiny import RECIPE, record_of, write_recipe
 
-CODES = {"name": "feature_autoencoder", "layers": [2], "size": 8, "hidden": 8, "grid": 4}
+CODES = {"name": "feature_autoencoder", "layers": [2], "hidden": 8, "grid": 4}
 NET = {"name": "simplified_unet", "widths": [2, 4, 4]}
 
 
@@ -80,7 +80,7 @@ def test_the_whole_order_runs_and_is_finished(tmp_path: Path, monkeypatch: pytes
     names = set(load_file(stages / "student" / "weights.safetensors"))
     assert names == set(load_file(stages / "baseline" / "weights.safetensors"))
     codes = load_file(stages / "teacher_codes" / "weights.safetensors")
-    assert codes["encoders.enc@2.join.weight"].shape == (8, 8)
+    assert codes["coders.all.squeeze.2.weight"].shape == (1, 8)
     assert json.loads((folder / "run.json").read_text())["stages"] == [
         "teacher",
         "other",

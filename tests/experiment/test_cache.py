@@ -83,7 +83,7 @@ def test_other_teachers_views_and_images_have_entries_of_their_own(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_auto_encoders_are_part_of_the_key(tmp_path: Path) -> None:
-    codes = {"task": "autoencoder", "model": {"name": "feature_autoencoder", "layers": [2], "size": 8}}
+    codes = {"task": "autoencoder", "model": {"name": "feature_autoencoder", "layers": [2]}}
     read = {"student": "student_codes", "teacher": "teacher_codes"}
     stages = {
         "teacher": RECIPE["stages"]["teacher"],

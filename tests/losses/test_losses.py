@@ -123,6 +123,14 @@ class TestCrossEntropyDice(LossContract):
         return numpy_cross_entropy(z, y) + numpy_dice(z, y)
 
 
+class TestCrossEntropyRmse(LossContract):
+    name = "cross_entropy_rmse"
+
+    def reference(self, z: np.ndarray, y: np.ndarray) -> float:
+        error = softmax(z)[:, 1] - y
+        return numpy_cross_entropy(z, y) + float(np.sqrt((error**2).mean((1, 2))).mean())
+
+
 class TestLovasz(LossContract):
     name = "lovasz_softmax"
 

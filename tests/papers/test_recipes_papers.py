@@ -94,7 +94,7 @@ def test_lightvessel_is_the_papers(name: str) -> None:
         assert (fit.optimizer.name, fit.optimizer.lr) == ("adam", 1e-3)
         assert fit.optimizer.weight_decay == (0 if codes else 2e-4)
         assert (fit.schedule.name, fit.schedule.power) == ("constant" if codes else "polynomial", 0.9)
-        assert codes or part.loss.name == "cross_entropy"
+        assert codes or part.loss.name == ("cross_entropy_rmse" if stage == "rmse" else "cross_entropy")
     networks = {"student": "mobilenet_v2_unet", "enet": "enet", "erfnet": "erfnet"}
     for stage, network in networks.items():
         part = recipe.stages[stage]

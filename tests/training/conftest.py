@@ -120,7 +120,7 @@ def small_resnet(seed: int) -> torch.nn.Module:
 def reconstruction() -> Reconstruction:
     teacher = network(1)
     torch.manual_seed(0)
-    codes = feature_autoencoder(teacher, layers=[2], size=8, hidden=8)
+    codes = feature_autoencoder(teacher, layers=[2], hidden=8)
     return Reconstruction(codes, Teacher("t", teacher))
 
 

@@ -59,9 +59,7 @@ def batch() -> dict[str, Tensor]:
 
 
 def every_method(student: nn.Module, networks: dict[str, nn.Module]) -> dict[str, tuple[float, object]]:
-    codes = {
-        name: feature_autoencoder(n, name, size=8) for name, n in {"student": student, **networks}.items()
-    }
+    codes = {name: feature_autoencoder(n, name) for name, n in {"student": student, **networks}.items()}
     made = {name: create_method(name) for name in ALL[:-1]}
     return {name: (0.1, method) for name, method in made.items()} | {
         "feature_similarity": (1.0, FeatureSimilarity(autoencoders=codes))

@@ -22,7 +22,7 @@ from segdistill.cli.reproduce import reproduce
 from segdistill.cli.run import run
 from segdistill.cli.shared import add_command, escaped_streams
 from segdistill.cli.shrink import shrink
-from segdistill.errors import InputError, SegdistillError, first_line, memory_error
+from segdistill.errors import InputError, MethodWarning, SegdistillError, first_line, memory_error
 from segdistill.files import shown
 from segdistill.plugins import PluginWarning, use_installed
 
@@ -100,7 +100,7 @@ def _show_warning(
     file: Any = None,
     line: Any = None,
 ) -> None:
-    is_ours = issubclass(category, PluginWarning)
+    is_ours = issubclass(category, (PluginWarning, MethodWarning))
     text = f"warning: {message}" if is_ours else warnings.formatwarning(message, category, filename, lineno)
     print(text.rstrip(), file=sys.stderr)
 

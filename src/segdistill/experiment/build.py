@@ -49,7 +49,7 @@ def build_autoencoders(model: ModelRecipe, network: nn.Module, name: str) -> Fea
 
     >>> from segdistill.models.registry import create_network
     >>> unet = create_network("unet", widths=[2, 4, 4])
-    >>> build_autoencoders(ModelRecipe(name="feature_autoencoder", layers=[2], size=8), unet, "teacher").layers
+    >>> build_autoencoders(ModelRecipe(name="feature_autoencoder", layers=[2]), unet, "teacher").layers
     ('enc@2', 'dec@2')
     """
     if model.name != AUTOENCODER:

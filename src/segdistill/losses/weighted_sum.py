@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from segdistill.losses.base import register_loss
+from segdistill.losses.base import probabilities, register_loss
 from segdistill.losses.cross_entropy import CrossEntropy
 from segdistill.losses.dice import DiceLoss
 from segdistill.losses.iou import IoULoss
@@ -67,6 +67,29 @@ def cross_entropy_dice_loss(cross_entropy: float = 1.0, dice: float = 1.0) -> We
     ['cross_entropy', 'dice']
     """
     return WeightedSum({"cross_entropy": (cross_entropy, CrossEntropy()), "dice": (dice, DiceLoss())})
+
+
+class RootMeanSquare(nn.Module):
+    """Root mean square error of the probability of foreground, per image, then the mean (LightVessel Eq. 4, over n).
+
+    >>> round(RootMeanSquare()(torch.zeros(1, 2, 4, 4), torch.ones(1, 4, 4, dtype=torch.long)).item(), 4)
+    0.5
+    """
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss of logits (B, C, ...) against class indices (B, ...)."""
+        error = probabilities(logits)[:, 1:].sum(1) - (target > 0).float()
+        return (error.square().flatten(1).mean(1) + 1e-12).sqrt().mean()
+
+
+@register_loss("cross_entropy_rmse")
+def cross_entropy_rmse_loss(cross_entropy: float = 1.0, rmse: float = 1.0) -> WeightedSum:
+    """Cross-entropy plus root mean square error: what LightVessel's ASD (Eq. 4, 5) is without its teacher.
+
+    >>> sorted(cross_entropy_rmse_loss().weights)
+    ['cross_entropy', 'rmse']
+    """
+    return WeightedSum({"cross_entropy": (cross_entropy, CrossEntropy()), "rmse": (rmse, RootMeanSquare())})
 
 
 @register_loss("amtd_seg")

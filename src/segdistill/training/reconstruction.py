@@ -22,9 +22,7 @@ class _Codes(Trainee):
 
 
 class Reconstruction:
-    """L_Rec = mean |feature in - feature out|, the sum over the layers of one network.
-
-    The auto-encoders share no weights, so they learn as if each was trained alone.
+    """L_Rec = mean |feature in - feature out|, the sum over the layers of one network, which one MLP encodes.
 
     Args:
         autoencoders: of the layers; trained and saved.
@@ -34,7 +32,7 @@ class Reconstruction:
     >>> from segdistill.distillation.methods.lightvessel import feature_autoencoder
     >>> from segdistill.models.registry import create_network
     >>> network = create_network("simplified_unet", widths=[2, 4, 4, 4])
-    >>> task = Reconstruction(feature_autoencoder(network, size=8), Teacher("net", network))
+    >>> task = Reconstruction(feature_autoencoder(network), Teacher("net", network))
     >>> list(task.losses({"image": torch.zeros(1, 3, 16, 16)}, "autoencoders"))
     ['loss', 'pair_encoder|enc@4', 'pair_decoder|dec@4']
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 from segdistill.distillation.base import STUDENT, Composed, DistillationMethod, Targets, register_method
 from segdistill.distillation.maps import exact, logits_of, pool, unit
 from segdistill.distillation.methods.fitnet import FitNet
-from segdistill.distillation.methods.soft_prediction import SoftPrediction
+from segdistill.distillation.methods.soft_prediction import ElementMeanPrediction
 from segdistill.errors import InputError
 from segdistill.losses import probabilities
 from segdistill.models.network import Output
@@ -105,7 +105,8 @@ class AMTML(Composed):
     the relations) and `hard_weight: 0.3`, which is 1 - alpha.
 
     Args:
-        prediction: weight of the soft predictions: 2 alpha with alpha 0.7; T^2 is in the method itself.
+        prediction: weight of the soft predictions: 2 alpha with alpha 0.7, times T^2, of a mean over positions and
+            classes, as in the official code.
         hints: weight of FitNet's term: one stage of the student for each teacher, features of length 1, and every
             teacher counts fully.
         relations: weight of the distance and angle relations on pooled predictions; 1 in the original, which is for
@@ -114,7 +115,7 @@ class AMTML(Composed):
         layers: the stages of the hints, the j-th for the j-th teacher.
 
     >>> AMTML().weights
-    {'prediction': 1.4, 'hints': 1.0}
+    {'prediction': 35.0, 'hints': 1.0}
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class AMTML(Composed):
         super().__init__(
             "amtml",
             {
-                "prediction": (prediction, SoftPrediction(temperature)),
+                "prediction": (prediction * temperature**2, ElementMeanPrediction(temperature)),
                 "hints": (hints, FitNet(layers, normalise=True, per_teacher=True, weighted=False)),
                 "relations": (relations, Relations(temperature=temperature)),
             },

@@ -167,7 +167,8 @@ class CWD(Composed):
         logits: weight of the logits' term, 3 in the paper.
         features: weight of the features' term, 50 in the paper; 0 for none.
         layers: of the features' term; the original takes the last map before the head.
-        temperature, normalise, balance: see `ChannelWise`.
+        temperature: 4, as in the published run, whose weight of 3 belongs to it.
+        normalise, balance: see `ChannelWise`.
         scale: see `ChannelWise`. "gradient" sets the weight of each term: of `logits` and `features` only whether they
             are above 0 counts.
         ratio: of the gradients, for each term.
@@ -181,7 +182,7 @@ class CWD(Composed):
         logits: float = 3.0,
         features: float = 0.0,
         layers: str | Sequence[str] = ("decoder",),
-        temperature: float = 1.0,
+        temperature: float = 4.0,
         normalise: Normalise = "channel",
         balance: Balance = "none",
         scale: Scale = "published",

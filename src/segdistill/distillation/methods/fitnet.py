@@ -31,7 +31,8 @@ class FitNet(DistillationMethod):
     Args:
         layers: that are compared, see layers.py. The original takes a middle layer of either network.
         projection: "always", as in the original, or only if the widths are "differing".
-        normalise: features of length 1 along the channels, of the teacher and of the projected student (AMTML-KD).
+        normalise: features of length 1 along the channels, of both, before the projection; the squares are then summed
+            over channels, since their mean would be nearly 0, and the projection begins near 0 (AMTML-KD).
         per_teacher: the j-th teacher is compared at the j-th layer alone, starting again from the first if there are
             more teachers than layers (AMTML-KD: one stage of the student for each teacher).
         weighted: False lets every active teacher count fully, whatever its weight (AMTML-KD).
@@ -77,6 +78,8 @@ class FitNet(DistillationMethod):
         made = projections("fitnet", self.features, student, teachers, self.projection)
         keys = [module_key(teacher, layer) for teacher in teachers for layer in self._layers(teacher)]
         self.projections = nn.ModuleDict({key: made[key] for key in keys if key in made})
+        for projection in self.projections.values() if self.normalise else ():
+            nn.init.uniform_(projection.weight, -0.005, 0.005)  # type: ignore[arg-type]
 
     def _layers(self, teacher: str) -> tuple[str, ...]:
         return (self.turns[teacher],) if teacher in self.turns else self.features
@@ -89,9 +92,9 @@ class FitNet(DistillationMethod):
         """(B,) sum over the teacher's layers."""
         losses = []
         for layer in self._layers(network):
-            theirs = teacher[layer]
-            own = fitted(self.projections, network, layer, student[layer], theirs)
+            own, theirs = student[layer], teacher[layer]
             if self.normalise:
                 own, theirs = unit(own), unit(theirs)
-            losses.append((own - theirs).square().flatten(1).mean(1))
+            square = (fitted(self.projections, network, layer, own, theirs) - theirs).square()
+            losses.append((square.sum(1) if self.normalise else square).flatten(1).mean(1))
         return sum(losses[1:], losses[0])

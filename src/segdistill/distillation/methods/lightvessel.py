@@ -18,7 +18,7 @@ from segdistill.losses import probabilities
 from segdistill.models.network import Output
 from segdistill.options import fit_option
 
-Latent = Literal["vector", "per_channel"]
+Latent = Literal["scalar", "vector", "per_channel"]
 Pairs = str | Sequence[int] | Sequence[Sequence[str]]
 
 PAIR = ("pair_encoder|enc@4", "pair_decoder|dec@4")
@@ -53,93 +53,124 @@ def parse_pairs(layers: Pairs) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-class AutoEncoder(nn.Module):
-    """An MLP auto-encoder of one feature (LightVessel, section 3.2: 1 x 512 latents, Eq. 1: L1 reconstruction).
+class PositionCoder(nn.Module):
+    """An MLP auto-encoder of the positions of a channel (LightVessel, section 3.2: "the MLP").
 
-    The feature is pooled to grid x grid positions. An MLP, shared by all channels, encodes the positions of each.
+    The feature is pooled to grid x grid positions, and every channel is encoded alone.
 
     Args:
-        channels: of the feature.
-        latent: "vector" makes one number of each channel, and one vector of all of them by a linear map (one
-            512-vector per image, as printed: 1 x 512); "per_channel" makes a vector of each channel.
-        size: of a latent vector.
+        code: numbers that a channel becomes.
         grid: positions per side after pooling.
-        hidden: width of the MLP's hidden layer.
+        hidden: width of the hidden layers.
 
-    >>> AutoEncoder(24).encode(torch.zeros(2, 24, 64, 64)).shape
-    torch.Size([2, 512])
-    >>> AutoEncoder(24, "per_channel").encode(torch.zeros(2, 24, 64, 64)).shape
-    torch.Size([2, 24, 512])
+    >>> coder = PositionCoder(1, grid=4, hidden=8)
+    >>> coder.squeeze(coder.pool(torch.zeros(2, 24, 64, 64))).shape
+    torch.Size([2, 24, 1])
     """
 
-    def __init__(
-        self, channels: int, latent: Latent = "vector", size: int = 512, grid: int = 16, hidden: int = 64
-    ) -> None:
+    def __init__(self, code: int, grid: int = 16, hidden: int = 64) -> None:
         super().__init__()
-        fit_option("feature_autoencoder: latent", latent, Latent)
-        for option, value in (("size", size), ("grid", grid), ("hidden", hidden)):
-            if value < 1:
-                raise InputError(f"feature_autoencoder: {option} is {value}, but must be at least 1")
-        self.channels, self.latent, self.grid = channels, latent, grid
-        code = 1 if latent == "vector" else size
+        self.grid = grid
         self.squeeze = nn.Sequential(nn.Linear(grid * grid, hidden), nn.GELU(), nn.Linear(hidden, code))
         self.spread = nn.Sequential(nn.Linear(code, hidden), nn.GELU(), nn.Linear(hidden, grid * grid))
-        self.join: nn.Module = nn.Linear(channels, size) if latent == "vector" else nn.Identity()
-        self.split: nn.Module = nn.Linear(size, channels) if latent == "vector" else nn.Identity()
 
     def pool(self, feature: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, grid^2), in float32."""
         return F.adaptive_avg_pool2d(feature.float(), self.grid).flatten(2)
 
-    def encode(self, feature: Tensor) -> Tensor:
-        """(B, C, h, w) -> latents (B, size) or (B, C, size), in float32 also under autocast."""
-        with exact(feature):
-            code: Tensor = self.squeeze(self.pool(feature))
-            return self.join(code.squeeze(2)) if self.latent == "vector" else code
-
-    def forward(self, feature: Tensor) -> Tensor:
-        """(B,) mean absolute error of the reconstruction of (B, C, h, w)."""
-        with exact(feature):
-            latent = self.encode(feature)
-            code = self.split(latent)[..., None] if self.latent == "vector" else latent
-            error: Tensor = self.spread(code) - self.pool(feature)
-            return error.abs().mean((1, 2))
-
 
 class FeatureAutoEncoders(nn.Module):
-    """The auto-encoders of one network, one per layer.
+    """The auto-encoders of one network's layers (LightVessel, section 3.2; Eq. 1: L1 reconstruction).
+
+    Latents of two layers can be compared only where one MLP made both. With an MLP of its own for each layer, the
+    similarity of a feature with itself was 0.0009 on coronary, and that of a trained network the 1/512 of random
+    vectors: such a similarity carries nothing, whatever its weight.
 
     Args:
         channels: layer -> channels of the feature.
-        latent: see `AutoEncoder`.
-        sizes: size, grid and hidden of `AutoEncoder`.
+        latent: "scalar" makes one number of each channel, and so a vector with as many entries as channels; "vector"
+            makes 512 numbers of those by a linear map for each layer, as the text can be read; "per_channel" makes a
+            vector of each channel.
+        shared: one MLP for all layers; False: one for each.
+        size: of the latents "vector" and "per_channel"; 512 by default.
+        grid: positions per side after pooling.
+        hidden: width of the MLP's hidden layers.
+        pairs: of an encoder's and a decoder's layer. A decoder's layer with other channels than its encoder's is
+            mapped to as many scalars by a linear map, which is trained with the MLP.
 
-    >>> codes = FeatureAutoEncoders({"enc@4": 8, "dec@4": 8}, size=16)
-    >>> sorted(codes({"enc@4": torch.zeros(2, 8, 4, 4), "dec@4": torch.zeros(2, 8, 4, 4)}))
+    Raises:
+        InputError: an option that is too small, or a size that has no meaning.
+
+    >>> codes = FeatureAutoEncoders({"enc@4": 8, "dec@4": 6}, pairs=[("enc@4", "dec@4")])
+    >>> codes.encode("dec@4", torch.zeros(2, 6, 32, 32)).shape
+    torch.Size([2, 8])
+    >>> sorted(codes({"enc@4": torch.zeros(2, 8, 4, 4), "dec@4": torch.zeros(2, 6, 4, 4)}))
     ['dec@4', 'enc@4']
+    >>> FeatureAutoEncoders({"e": 24}, "per_channel", size=16).encode("e", torch.zeros(2, 24, 8, 8)).shape
+    torch.Size([2, 24, 16])
     """
 
-    def __init__(self, channels: Mapping[str, int], latent: Latent = "vector", **sizes: int) -> None:
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        latent: Latent = "scalar",
+        shared: bool = True,
+        size: int | None = None,
+        grid: int = 16,
+        hidden: int = 64,
+        pairs: Sequence[tuple[str, str]] = (),
+    ) -> None:
         super().__init__()
-        self.latent = latent
-        self.encoders = nn.ModuleDict(
-            {layer: AutoEncoder(count, latent, **sizes) for layer, count in channels.items()}
-        )
+        fit_option("feature_autoencoder: latent", latent, Latent)
+        if latent == "scalar" and size is not None:
+            raise InputError("feature_autoencoder: size belongs to latent: vector or per_channel: remove it")
+        width = 512 if size is None else size
+        for option, value in (("size", width), ("grid", grid), ("hidden", hidden)):
+            if value < 1:
+                raise InputError(f"feature_autoencoder: {option} is {value}, but must be at least 1")
+        self.latent, self.channels = latent, dict(channels)
+        code = width if latent == "per_channel" else 1
+        owners = ["all"] if shared else list(channels)
+        self.coders = nn.ModuleDict({owner: PositionCoder(code, grid, hidden) for owner in owners})
+        self.join, self.split = nn.ModuleDict(), nn.ModuleDict()
+        partner = {decoder: encoder for encoder, decoder in pairs}
+        for layer, count in channels.items():
+            wanted = width if latent == "vector" else channels[partner.get(layer, layer)]
+            if latent == "vector" or (latent == "scalar" and wanted != count):
+                self.join[layer], self.split[layer] = nn.Linear(count, wanted), nn.Linear(wanted, count)
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers that it can encode."""
-        return tuple(self.encoders)
+        return tuple(self.channels)
 
-    def encoder(self, layer: str) -> AutoEncoder:
-        """The auto-encoder of a layer."""
-        found = self.encoders[layer]
-        assert isinstance(found, AutoEncoder)
+    def coder(self, layer: str) -> PositionCoder:
+        """The MLP of a layer."""
+        found = self.coders["all" if "all" in self.coders else layer]
+        assert isinstance(found, PositionCoder)
         return found
 
+    def encode(self, layer: str, feature: Tensor) -> Tensor:
+        """(B, C, h, w) -> latents (B, n), or (B, C, n) per channel, in float32 also under autocast."""
+        coder = self.coder(layer)
+        with exact(feature):
+            code: Tensor = coder.squeeze(coder.pool(feature))
+            if self.latent == "per_channel":
+                return code
+            return self.join[layer](code.squeeze(2)) if layer in self.join else code.squeeze(2)
+
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Layer -> (B,) error of the reconstruction."""
-        return {layer: encoder(features[layer]) for layer, encoder in self.encoders.items()}
+        """Layer -> (B,) mean absolute error of the reconstruction of its feature (B, C, h, w)."""
+        return {layer: self._error(layer, features[layer]) for layer in self.layers}
+
+    def _error(self, layer: str, feature: Tensor) -> Tensor:
+        coder = self.coder(layer)
+        with exact(feature):
+            code = self.encode(layer, feature)
+            if self.latent != "per_channel":
+                code = (self.split[layer](code) if layer in self.split else code)[..., None]
+            error: Tensor = coder.spread(code) - coder.pool(feature)
+            return error.abs().mean((1, 2))
 
 
 def feature_autoencoder(
@@ -147,8 +178,9 @@ def feature_autoencoder(
     name: str = "the network",
     *,
     layers: Pairs = "pair",
-    latent: Latent = "vector",
-    size: int = 512,
+    latent: Latent = "scalar",
+    shared: bool = True,
+    size: int | None = None,
     grid: int = 16,
     hidden: int = 64,
 ) -> FeatureAutoEncoders:
@@ -158,24 +190,25 @@ def feature_autoencoder(
         network: declares its features; only their channels are read.
         name: of the network, for messages.
         layers: see `parse_pairs`.
-        latent: see `AutoEncoder`, as the next three.
+        latent: see `FeatureAutoEncoders`, as the next four.
+        shared: one MLP for all layers of the network.
         size: of a latent vector.
         grid: positions per side.
-        hidden: width of the hidden layer.
+        hidden: width of the hidden layers.
 
     Raises:
         InputError: the network does not declare these features.
 
     >>> from segdistill.models.registry import create_network
-    >>> feature_autoencoder(create_network("unet", widths=[2, 4, 8, 8]), size=32).layers
+    >>> feature_autoencoder(create_network("unet", widths=[2, 4, 8, 8])).layers
     ('pair_encoder|enc@4', 'pair_decoder|dec@4')
     """
-    wanted = list(dict.fromkeys(chain.from_iterable(parse_pairs(layers))))
-    infos = declared_layers(network, wanted, name)
+    pairs = parse_pairs(layers)
+    infos = declared_layers(network, list(dict.fromkeys(chain.from_iterable(pairs))), name)
     if not infos:
         raise InputError(f"{name} declares no features (feature_info): auto-encoders need their channels")
     channels = {layer: info.channels for layer, info in infos.items()}
-    return FeatureAutoEncoders(channels, latent, size=size, grid=grid, hidden=hidden)
+    return FeatureAutoEncoders(channels, latent, shared, size, grid, hidden, pairs)
 
 
 Distance = Literal["l2", "mse"]
@@ -227,7 +260,7 @@ def _length(stack: Tensor) -> Tensor:
 class FeatureSimilarity(DistillationMethod):
     """Feature-wise similarity distillation (FSD; LightVessel, Dang et al. 2023, section 3.2).
 
-    Encoder and decoder features become latents by auto-encoders, which are trained before, one set for each network:
+    Encoder and decoder features become latents by auto-encoders, which are trained before, one MLP for each network:
     the student's on the same architecture without distillation. They are frozen and, like teachers, no submodules.
     Gradients pass through the student's into the student.
 
@@ -238,7 +271,7 @@ class FeatureSimilarity(DistillationMethod):
         distance: between the similarities of all pairs: Euclidean (LightVessel Eq. 3), or "mse", the mean of squares.
         autoencoders: name of a network ("student" and each teacher) -> its trained auto-encoders.
 
-    >>> codes = FeatureAutoEncoders({"e": 4, "d": 6}, size=8)
+    >>> codes = FeatureAutoEncoders({"e": 4, "d": 6}, pairs=[("e", "d")])
     >>> method = FeatureSimilarity(layers=[["e", "d"]], autoencoders={"student": codes})
     >>> features = {"e": torch.rand(2, 4, 8, 8), "d": torch.rand(2, 6, 8, 8)}
     >>> method.targets(Output(logits=None, features=features))["similarity"].shape
@@ -269,7 +302,9 @@ class FeatureSimilarity(DistillationMethod):
                     f"not {', '.join(lacking)}: set the same layers in both stages"
                 )
             if codes.latent == "per_channel" and not outer:
-                raise InputError("feature_similarity: outer: false needs auto-encoders with latent: vector")
+                raise InputError(
+                    "feature_similarity: outer: false needs auto-encoders with latent: scalar or vector"
+                )
         latents: set[Latent] = {codes.latent for codes in self.autoencoders.values()}
         if len(latents) > 1:
             raise InputError("feature_similarity: all auto-encoders need the same latent")
@@ -283,8 +318,8 @@ class FeatureSimilarity(DistillationMethod):
         for name, layers in {STUDENT: student, **teachers}.items():
             codes = self._codes(name)
             for layer, info in layers.items():
-                expected = codes.encoder(layer).channels
-                if layer in self.features and info.channels != expected:
+                expected = codes.channels[layer] if layer in self.features else info.channels
+                if info.channels != expected:
                     raise InputError(
                         f"feature_similarity: the auto-encoder of '{name}' takes {expected} channels at {layer}, but "
                         f"the network has {info.channels}: train it on this network"
@@ -302,7 +337,7 @@ class FeatureSimilarity(DistillationMethod):
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """(B, pairs) similarities."""
         codes = self._codes(network)
-        latents = {layer: codes.encoder(layer).encode(output.features[layer]) for layer in self.features}
+        latents = {layer: codes.encode(layer, output.features[layer]) for layer in self.features}
         found = [latent_similarity(latents[e], latents[d], self.outer) for e, d in self.pairs]
         return {"similarity": torch.stack(found, 1)}
 
@@ -325,22 +360,26 @@ class AdversarialSimilarity(DistillationMethod):
     The distance of Eq. 4 is printed as a sum over the n positions, about 30 for 256 x 256: far more than a
     cross-entropy of 0.05, and dependent on the image's size. Here it is divided by the root of n.
 
+    The literal form, `form="image", one_sided=False`, is a second supervised loss: the teacher enters by one number,
+    which a student below it never meets (on coronary its gradient has a cosine of 0.97 with that of cross-entropy). It
+    stands beside `cross_entropy_rmse`, a loss without teacher, in the recipe lightvessel/coronary.
+
     Args:
-        form: "image" compares one root mean square error per image (Eq. 4 and 5 literally); "pixel" is the root mean
-            square of the difference of errors at each position, as in the text ("pixel-wise", "spatial").
-        one_sided: no loss for a student whose error is smaller than its teacher's; Eq. 5 would make it worse.
+        form: "pixel" is the root mean square of the difference of errors at each position, as in the text
+            ("pixel-wise", "spatial"); "image" compares one root mean square error per image (Eq. 4 and 5 literally).
+        one_sided: no loss where the student's error is smaller than its teacher's; Eq. 5 would make it worse.
 
     >>> method = AdversarialSimilarity()
     >>> mask = torch.ones(1, 4, 4, dtype=torch.long)
     >>> targets = method.targets(Output(logits=torch.zeros(1, 2, 4, 4), features={}), mask)
-    >>> targets["error"].tolist()
-    [0.5]
+    >>> targets["error"][0, 0].tolist()
+    [0.5, 0.5, 0.5, 0.5]
     """
 
     needs_mask = True
     loss_options = ("one_sided",)
 
-    def __init__(self, form: Form = "image", one_sided: bool = False) -> None:
+    def __init__(self, form: Form = "pixel", one_sided: bool = True) -> None:
         super().__init__()
         fit_option("adversarial_similarity: form", form, Form)
         self.form: Form = form

@@ -21,7 +21,7 @@ from segdistill.distillation.base import (
     register_method,
 )
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import exact, logits_of, pool, require_classes, resize, unit
+from segdistill.distillation.maps import exact, logits_of, require_classes, resize, unit
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 from segdistill.models.network import Output
@@ -204,16 +204,17 @@ class PairWise(LayerMethod):
     A node is the maximum of each channel over its part of the image. Widths need not match.
 
     Args:
-        layers: see layers.py; the original takes the end of the encoder.
-        nodes: parts along each side: 2 x 2 by default (the official window is half the map).
+        layers: see layers.py; the original takes the last map before the head.
+        nodes: the side of a part is that of the map divided by this, rounded down, so that an odd map has one part
+            more, as in the official code (65: three). 2 by default.
         window: side of pooling windows in positions, in place of `nodes` (2: CIRKD's copy of SKD, a far finer graph of
             (h w / 4)^2 pairs); the student's nodes are resized to the teacher's if their number differs.
         constant_norm: the lengths of the nodes are constants in the gradient, as in the official code.
 
     >>> import torch
     >>> method = PairWise()
-    >>> targets = method.targets(Output(None, {"encoder": torch.rand(2, 8, 6, 6)}))
-    >>> targets["encoder"].shape, method(targets, targets).tolist()
+    >>> targets = method.targets(Output(None, {"decoder": torch.rand(2, 8, 6, 6)}))
+    >>> targets["decoder"].shape, method(targets, targets).tolist()
     (torch.Size([2, 8, 2, 2]), [0.0, 0.0])
     """
 
@@ -221,7 +222,7 @@ class PairWise(LayerMethod):
 
     def __init__(
         self,
-        layers: str | Sequence[str] = ("encoder",),
+        layers: str | Sequence[str] = ("decoder",),
         nodes: int = 2,
         window: int | None = None,
         constant_norm: bool = True,
@@ -235,10 +236,9 @@ class PairWise(LayerMethod):
     def target(self, feature: Tensor, mask: Tensor | None) -> Tensor:
         """The nodes (B, C, ...)."""
         feature = feature.float()
-        if self.window is None:
-            return pool(feature, self.nodes, "max")
+        sides = [self.window or max(side // self.nodes, 1) for side in feature.shape[2:]]
         pooling = F.max_pool2d if feature.ndim == 4 else F.max_pool3d
-        pooled: Tensor = pooling(feature, self.window, ceil_mode=True)
+        pooled: Tensor = pooling(feature, sides, ceil_mode=True)
         return pooled
 
     def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -275,7 +275,7 @@ class SKD(Composed):
         pixel: float = 10.0,
         pair: float = 0.5,
         holistic: float = 0.0,
-        layers: str | Sequence[str] = ("encoder",),
+        layers: str | Sequence[str] = ("decoder",),
         nodes: int = 2,
         window: int | None = None,
         constant_norm: bool = True,
