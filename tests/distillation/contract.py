@@ -19,7 +19,7 @@ from segdistill.distillation import (
     create_method,
     create_weighting,
 )
-from segdistill.distillation.base import Targets, trained_with_student
+from segdistill.distillation.base import Targets, trained_with_student, weighted_terms
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 
@@ -106,6 +106,12 @@ class MethodContract:
         critics = [m.critics for m in method.modules() if isinstance(m, DistillationMethod)]
         apart = [id(weight) for each in critics for weight in each.parameters()]
         assert sorted(shared + apart) == sorted(id(weight) for weight in method.parameters())
+
+    def test_training_can_set_the_weight_of_every_term(self) -> None:
+        method = self.make()
+        method.set_ratio(0.25)
+        for weight, term in weighted_terms(2.0, method).values():
+            assert (weight, term.scale, term.ratio) == (2.0, "gradient", 0.25)
 
     def test_targets_do_not_depend_on_who_is_the_teacher(self) -> None:
         method = self.make()

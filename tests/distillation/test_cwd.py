@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from segdistill.distillation import create_method
 from segdistill.distillation.methods.cwd import CWD, ChannelWise, channel_wise_loss
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
@@ -197,7 +198,9 @@ def test_one_region_is_plain_cwd() -> None:
 
 
 def test_scaled_terms_keep_no_published_weights() -> None:
-    assert CWD(features=50.0, scale="gradient").weights == {"logits": 1.0, "features": 1.0}
-    assert CWD(scale="gradient").weights == {"logits": 1.0}
+    method = create_method("cwd", features=50.0, scale="gradient", ratio=0.25)
+    assert isinstance(method, CWD)
+    assert method.weights == {"logits": 1.0, "features": 1.0}
+    assert [term.ratio for term in method.methods.values()] == [0.25, 0.25]
     with pytest.raises(InputError, match="features must not be negative"):
-        CWD(features=-1.0, scale="gradient")
+        create_method("cwd", features=-1.0, scale="gradient")

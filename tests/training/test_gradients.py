@@ -32,7 +32,7 @@ def task_of(
 ) -> Distillation:
     methods = {
         "soft_prediction": (weight, create_method("soft_prediction", temperature=4.0, **options)),
-        "cwd": (0.5, create_method("cwd", features=50.0, **options)),
+        "cwd": (0.5, create_method("cwd", features=50.0, temperature=1.0, **options)),
     }
     teachers = [Teacher(name, network(seed), 0.5) for name, seed in (("a", 1), ("b", 2))]
     chosen = student or network()

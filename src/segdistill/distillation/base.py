@@ -101,21 +101,9 @@ class DistillationMethod(nn.Module, ABC):
         """One target of J teachers, with weights (B, J) that sum to 1 for each sample; only if `combinable`."""
         raise NotImplementedError
 
-    def set_scale(self, name: str, scale: Scale, ratio: float) -> None:
-        """Sets `scale` and `ratio`.
-
-        Args:
-            name: of the method, for messages.
-            scale: "published" or "gradient".
-            ratio: positive.
-
-        Raises:
-            InputError: a value that they do not take.
-        """
-        fit_option(f"{name}: scale", scale, Scale)
-        if not 0 < ratio < math.inf:
-            raise InputError(f"{name}: ratio must be positive, not {ratio}")
-        self.scale, self.ratio = scale, ratio
+    def set_ratio(self, ratio: float) -> None:
+        """Training sets the weight, so that the gradient is so many times that of the supervised loss."""
+        self.scale, self.ratio = "gradient", ratio
 
     def to_cache(self, output: Output, mask: Tensor | None, network: str) -> Targets:
         """What a cache keeps of a teacher's output; the targets, unless there is a smaller form."""
@@ -184,16 +172,34 @@ METHODS: Registry[DistillationMethod] = Registry(
 register_method, list_methods = METHODS.register, METHODS.names
 
 
-def create_method(name: str, **options: Any) -> DistillationMethod:
+def create_method(
+    name: str, *, scale: Scale = "published", ratio: float = 0.5, **options: Any
+) -> DistillationMethod:
     """Builds the distillation method that is registered as `name`.
+
+    Args:
+        name: registered.
+        scale: "published" takes the weights of the recipe and of the method's terms. "gradient" sets them in training:
+            over the first 50 steps, so that the gradient of each term is `ratio` times the supervised one's; then they
+            stay.
+        ratio: of the gradients.
+        options: of the method.
 
     Raises:
         InputError: unknown name or option, or a value that the option does not take.
 
     >>> create_method("soft_prediction", temperature=4.0).features
     ()
+    >>> create_method("ifvd", scale="gradient").weights
+    {'intra': 1.0, 'prediction': 1.0}
     """
-    return METHODS.build(name, options)
+    fit_option(f"{name}: scale", scale, Scale)
+    if not 0 < ratio < math.inf:
+        raise InputError(f"{name}: ratio must be positive, not {ratio}")
+    method = METHODS.build(name, options)
+    if scale == "gradient":
+        method.set_ratio(ratio)
+    return method
 
 
 Weighted = dict[str, tuple[float, DistillationMethod]]
@@ -236,6 +242,13 @@ class Composed(DistillationMethod):
     def methods(self) -> dict[str, DistillationMethod]:
         """Name of each term -> its method."""
         return cast(dict[str, DistillationMethod], dict(self.terms.items()))
+
+    def set_ratio(self, ratio: float) -> None:
+        """Training sets the weight of every term, so that those of the method do not count."""
+        super().set_ratio(ratio)
+        self.weights = dict.fromkeys(self.weights, 1.0)
+        for method in self.methods.values():
+            method.set_ratio(ratio)
 
     def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
         """Builds the learned parts of every term."""

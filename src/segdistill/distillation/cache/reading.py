@@ -28,7 +28,7 @@ from segdistill.files import sha256_text
 VERSION = 1
 LOGITS = ""
 """The method name under which a soft prediction is kept for `CachedTargets.logits`."""
-_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+_NOT_READ = frozenset(vars(nn.Module())) | {"scale", "ratio"}
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def cache_facts(method: DistillationMethod) -> dict[str, Any]:
     read = {
         name: value
         for name, value in vars(method).items()
-        if name not in _MODULE_ATTRIBUTES and name not in method.loss_options and _is_plain(value)
+        if name not in _NOT_READ and name not in method.loss_options and _is_plain(value)
     }
     return {"method": kind.__qualname__, "reads": read, "source": _source(kind)}
 

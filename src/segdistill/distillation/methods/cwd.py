@@ -14,7 +14,6 @@ from segdistill.distillation.base import (
     Composed,
     DistillationMethod,
     Layers,
-    Scale,
     Targets,
     register_method,
 )
@@ -100,9 +99,6 @@ class ChannelWise(DistillationMethod):
         normalise: see `channel_wise_loss`.
         balance: "class" makes every mean over positions the mean of the means over foreground and background of the
             reference, or, in rows without a mask, of the teacher's prediction.
-        scale: "published" takes the weight of the recipe. "gradient" sets it over the first 50 steps, so that the
-            gradient of the term is `ratio` times the supervised one's, and then keeps it.
-        ratio: of the gradients.
 
     >>> method = ChannelWise()
     >>> targets = method.targets(Output(torch.rand(2, 2, 4, 4), {}))
@@ -110,7 +106,7 @@ class ChannelWise(DistillationMethod):
     [0.0, 0.0]
     """
 
-    loss_options = ("temperature", "normalise", "scale", "ratio")
+    loss_options = ("temperature", "normalise")
 
     def __init__(
         self,
@@ -118,13 +114,10 @@ class ChannelWise(DistillationMethod):
         temperature: float = 1.0,
         normalise: Normalise = "channel",
         balance: Balance = "none",
-        scale: Scale = "published",
-        ratio: float = 0.5,
     ) -> None:
         super().__init__()
         fit_option("channel_wise: normalise", normalise, Normalise)
         fit_option("channel_wise: balance", balance, Balance)
-        self.set_scale("channel_wise", scale, ratio)
         self.takes_mask = balance == "class"
         if temperature <= 0:
             raise InputError(f"channel_wise: temperature must be positive, not {temperature}")
@@ -169,9 +162,6 @@ class CWD(Composed):
         layers: of the features' term; the original takes the last map before the head.
         temperature: 4, as in the published run, whose weight of 3 belongs to it.
         normalise, balance: see `ChannelWise`.
-        scale: see `ChannelWise`. "gradient" sets the weight of each term: of `logits` and `features` only whether they
-            are above 0 counts.
-        ratio: of the gradients, for each term.
 
     >>> CWD(features=50.0).weights
     {'logits': 3.0, 'features': 50.0}
@@ -185,12 +175,8 @@ class CWD(Composed):
         temperature: float = 4.0,
         normalise: Normalise = "channel",
         balance: Balance = "none",
-        scale: Scale = "published",
-        ratio: float = 0.5,
     ) -> None:
         def term(of: str | Sequence[str] | None) -> ChannelWise:
-            return ChannelWise(of, temperature, normalise, balance, scale, ratio)
+            return ChannelWise(of, temperature, normalise, balance)
 
-        if scale == "gradient":
-            logits, features = (1.0 if weight > 0 else weight for weight in (logits, features))
         super().__init__("cwd", {"logits": (logits, term(None)), "features": (features, term(layers))})

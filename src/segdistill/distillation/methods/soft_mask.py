@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from segdistill.distillation.base import Balance, Scale, Targets, register_method
+from segdistill.distillation.base import Balance, Targets, register_method
 from segdistill.distillation.methods.soft_prediction import SoftPrediction, soft_prediction_loss
 from segdistill.errors import InputError
 
@@ -46,7 +46,6 @@ class SoftMask(SoftPrediction):
         cross_entropy: weight of the cross-entropy (mean over positions).
         dice: weight of the Dice loss (Wang et al. 2023).
         balance: of the cross-entropy's positions, see `SoftPrediction`.
-        scale, ratio: see `SoftPrediction`.
 
     Raises:
         InputError: a weight is negative, or both are 0.
@@ -60,17 +59,15 @@ class SoftMask(SoftPrediction):
     """
 
     name = "soft_mask"
-    loss_options = ("cross_entropy", "dice", "scale", "ratio")
+    loss_options = ("cross_entropy", "dice")
 
     def __init__(
         self,
         cross_entropy: float = 1.0,
         dice: float = 1.0,
         balance: Balance = "none",
-        scale: Scale = "published",
-        ratio: float = 0.5,
     ) -> None:
-        super().__init__(balance=balance, scale=scale, ratio=ratio)
+        super().__init__(balance=balance)
         if min(cross_entropy, dice) < 0 or cross_entropy + dice == 0:
             raise InputError(f"soft_mask: weights {cross_entropy} and {dice}: none below 0, and one above it")
         self.cross_entropy, self.dice = cross_entropy, dice

@@ -13,7 +13,6 @@ from segdistill.distillation.base import (
     STUDENT,
     Balance,
     DistillationMethod,
-    Scale,
     Targets,
     register_method,
 )
@@ -122,9 +121,6 @@ class SoftPrediction(_Soft):
         balance: "none" is the mean over positions, of which far background is nearly all. "class" is the mean of two
             means: over the foreground and over the background of the reference, or, in rows without a mask, of the
             teacher's prediction.
-        scale: "published" takes the weight of the recipe. "gradient" sets it over the first 50 steps, so that the
-            gradient of the term is `ratio` times the supervised one's, and then keeps it.
-        ratio: of the gradients.
 
     >>> method = SoftPrediction(temperature=4.0)
     >>> targets = method.targets(Output(logits=torch.zeros(2, 2, 4, 4), features={}))
@@ -140,12 +136,9 @@ class SoftPrediction(_Soft):
         temperature: float = 1.0,
         direction: Direction = "teacher_student",
         balance: Balance = "none",
-        scale: Scale = "published",
-        ratio: float = 0.5,
     ) -> None:
         super().__init__(temperature, direction)
         fit_option(f"{self.name}: balance", balance, Balance)
-        self.set_scale(self.name, scale, ratio)
         self.takes_mask = balance == "class"
         if self.takes_mask:
             self.cache_form = "soft_prediction and foreground"
