@@ -6,10 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+from monai.losses.cldice import soft_skel
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_hausdorff_distance,
+    compute_surface_dice,
+)
 from scipy.spatial import cKDTree
 
 from segdistill.metrics.base import METRICS
+from segdistill.metrics.centrelines import skeleton
 from segdistill.metrics.surfaces import surface_distances
 
 HD95, MSD, RMSE = (METRICS.create(name) for name in ("hd95", "msd", "rmse_boundary"))
@@ -45,6 +51,50 @@ def test_as_monai(shape: tuple[int, ...], spacing: tuple[float, ...], seed: int)
     assert HD95(p, r, spacing=spacing) == pytest.approx(float(expected), rel=1e-5)
     mean = compute_average_surface_distance(as_monai(p), as_monai(r), symmetric=True, **options)
     assert MSD(p, r, spacing=spacing) == pytest.approx(float(mean), rel=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((40, 50), (0.7, 1.3)), ((12, 30, 26), (3.0, 0.6, 0.5))])
+@pytest.mark.parametrize("tolerance", [1.0, 2.0])
+def test_surface_dice_as_monai(shape: tuple[int, ...], spacing: tuple[float, ...], tolerance: float) -> None:
+    for seed in range(3):
+        p, r = blob(seed, shape), blob(seed + 100, shape)
+        expected = compute_surface_dice(
+            as_monai(p), as_monai(r), [tolerance], include_background=True, spacing=spacing
+        )
+        found = METRICS.create("nsd" if tolerance == 1 else "nsd_2")(p, r, spacing=spacing)
+        assert found == pytest.approx(float(expected), abs=1e-6)
+        assert 0.02 < found < 0.98
+
+
+def test_surface_dice_of_empty_masks() -> None:
+    empty, full = np.zeros((4, 4)), np.eye(4)
+    nsd = METRICS.create("nsd")
+    assert [nsd(empty, empty), nsd(empty, full), nsd(full, empty)] == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (14, 30, 26)])
+def test_skeletons_as_monai(shape: tuple[int, ...]) -> None:
+    """MONAI's soft skeleton, of masks, after enough steps."""
+    for seed in range(3):
+        mask = blob(seed, shape)
+        expected = soft_skel(as_monai(mask), 40)[0, 0].numpy() > 0.5
+        np.testing.assert_array_equal(skeleton(mask), expected)
+        assert 0 < expected.sum() < mask.sum()
+
+
+def test_centreline_dice_by_hand() -> None:
+    """A vessel five pixels wide, of which the prediction has the left 30 of 60 columns."""
+    reference = np.zeros((20, 80), bool)
+    reference[8:13, 10:70] = True
+    prediction = reference.copy()
+    prediction[:, 40:] = False
+    cldice = METRICS.create("cldice")
+    line = skeleton(reference)
+    sensitivity = (line & prediction).sum() / line.sum()
+    assert cldice(prediction, reference) == pytest.approx(2 * sensitivity / (1 + sensitivity), abs=0.03)
+    assert [cldice(reference, reference), cldice(~reference & False, reference)] == [1.0, 0.0]
+    assert cldice(~reference & False, ~reference & False) == 1.0
+    assert cldice(np.ones((3, 5)), np.ones((3, 5))) == 1.0
 
 
 def neighbours(mask: np.ndarray) -> np.ndarray:
