@@ -1,0 +1,82 @@
+"""DIST: relations of predictions by correlation, in place of their values."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from segdistill.distillation.base import STUDENT, DistillationMethod, Targets, register_method
+from segdistill.distillation.maps import logits_of
+from segdistill.errors import InputError
+from segdistill.losses import probabilities
+from segdistill.models.network import Output
+
+EPSILON = 1e-8
+"""Added to the product of two lengths, so that a constant map has the correlation 0 with everything."""
+
+
+def correlation(first: Tensor, second: Tensor, dim: int) -> Tensor:
+    """Pearson's correlation along an axis.
+
+    >>> import torch
+    >>> round(correlation(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 4.0, 8.0]), 0).item(), 4)
+    1.0
+    """
+    first, second = (each - each.mean(dim, keepdim=True) for each in (first, second))
+    product = first.norm(dim=dim) * second.norm(dim=dim)
+    found: Tensor = (first * second).sum(dim) / (product + EPSILON)
+    return found
+
+
+@register_method("dist")
+class DIST(DistillationMethod):
+    """DIST (Huang et al. 2022): 1 minus the correlation of the probabilities of student and teacher.
+
+    Intra-class: over the positions of an image, for each class, mean over classes. Inter-class: over the classes at
+    each position, mean over positions; from three classes on, since the correlation of two numbers is 1 or -1.
+    The official code correlates over the positions of the whole batch; here each image stands for itself.
+
+    Args:
+        intra: weight of the intra-class relation (gamma, 1 in the original).
+        inter: weight of the inter-class relation (beta, 1 in the original).
+        temperature: T divides the logits, T^2 multiplies the loss.
+
+    Raises:
+        InputError: a weight is negative, both are 0, or the temperature is not positive.
+
+    >>> import torch
+    >>> method = DIST()
+    >>> targets = method.targets(Output(logits=torch.rand(2, 2, 4, 4), features={}))
+    >>> method(targets, targets).round(decimals=4).abs().tolist()
+    [0.0, 0.0]
+    """
+
+    loss_options = ("intra", "inter")
+
+    def __init__(self, intra: float = 1.0, inter: float = 1.0, temperature: float = 1.0) -> None:
+        super().__init__()
+        if min(intra, inter) < 0 or intra + inter == 0 or temperature <= 0:
+            raise InputError("dist: intra and inter: none below 0, and one above it; temperature above 0")
+        self.intra, self.inter, self.temperature = intra, inter, temperature
+
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """Probabilities (B, C, ...)."""
+        return {"probability": probabilities(logits_of(output, "dist").float(), self.temperature)}
+
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) loss.
+
+        Raises:
+            InputError: the networks have different classes, or two where only the inter-class relation has a weight.
+        """
+        own, theirs = (each["probability"].flatten(2) for each in (student, teacher))
+        if own.shape[1] != theirs.shape[1]:
+            raise InputError(
+                f"dist: the student has {own.shape[1]} classes, its teacher {theirs.shape[1]}: make them equal"
+            )
+        several = own.shape[1] > 2
+        if not several and not self.intra:
+            raise InputError("dist: two classes have no inter-class relation: set intra above 0")
+        loss = self.intra * (1 - correlation(own, theirs, 2).mean(1))
+        if several:
+            loss = loss + self.inter * (1 - correlation(own, theirs, 1).mean(1))
+        return loss.clamp(min=0) * self.temperature**2  # 1 minus a correlation is below 0 by rounding alone
