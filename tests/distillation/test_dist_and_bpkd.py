@@ -21,24 +21,20 @@ class TestDIST(MethodContract):
     name = "dist"
 
 
-class BandContract(MethodContract):
-    numbers = 3
+class TestBPKD(MethodContract):
+    name = "bpkd"
+    numbers = 6
 
     def test_the_same_at_every_size(self) -> None:
         """The band has a width in positions."""
 
 
-class TestBoundaryPrediction(BandContract):
+class TestBoundaryPrediction(TestBPKD):
     name = "boundary_prediction"
 
 
-class TestBodyChannels(BandContract):
+class TestBodyChannels(TestBPKD):
     name = "body_channels"
-
-
-class TestBPKD(BandContract):
-    name = "bpkd"
-    numbers = 6
 
 
 @pytest.mark.parametrize("classes", [2, 4])
