@@ -163,6 +163,8 @@ def test_of_several_classes_the_recipe_chooses() -> None:
         ({"onnx": "x.onnx", "out_of_fold": True}, "state in trained_on"),
         ({"ensemble": ["a", "c"]}, "'c' is not defined before it"),
         ({"stage": "a", "table": "t.csv"}, "table belongs to predictions"),
+        ({"stage": "a", "hard_probability": 0.9}, "hard_probability belongs to predictions"),
+        ({"predictions": "x", "hard_probability": 0.4}, "hard_probability: Input should be greater than 0.5"),
     ],
 )
 def test_teachers_that_make_no_sense_are_one_line(teacher: dict[str, Any], words: str) -> None:

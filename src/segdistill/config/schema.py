@@ -323,6 +323,8 @@ class MemberRecipe(Strict):
     """Values or names of the classes that are foreground, where predictions have several."""
     table: str | None = None
     """CSV with the columns case and file, where the names of predictions are not those of cases."""
+    hard_probability: float | None = Field(default=None, gt=0.5, le=1)
+    """What a hard label of predictions becomes, 0.98 by default; the background becomes 1 minus it."""
     trained_on: str = "unknown"
     """The cases that it was trained on: `all`, `none`, `unknown`, or a file with one id per line."""
     flips: bool = False
@@ -336,7 +338,13 @@ class MemberRecipe(Strict):
         given = [name for name in SOURCES if getattr(self, name, None)]
         if len(given) > 1:
             yield f"give one of {' and '.join(given)}"
-        belongs = {"options": "network", "weights": "network", "table": "predictions", "input": "onnx"}
+        belongs = {
+            "options": "network",
+            "weights": "network",
+            "table": "predictions",
+            "hard_probability": "predictions",
+            "input": "onnx",
+        }
         for key, owner in belongs.items():
             if getattr(self, key) and not getattr(self, owner):
                 yield f"{key} belongs to {owner}: give that, or remove {key}"

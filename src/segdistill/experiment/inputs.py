@@ -61,6 +61,7 @@ class OpenedPredictions:
             Path(member.predictions),
             None if member.foreground is None else tuple(member.foreground),
             None if member.table is None else Path(member.table),
+            member.hard_probability or PredictionSource.hard_probability,
         )
         key = source, tuple(case.id for case in cases)
         if key not in self._found:
