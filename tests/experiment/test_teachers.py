@@ -88,7 +88,7 @@ def test_predictions_of_a_folder_and_a_model_file_teach(tmp_path: Path) -> None:
             mask = Image.open(first / row["masks"]).convert("L").filter(ImageFilter.GaussianBlur(1.5))
             mask.save(given / f"{row['id']}.png")
     members = [
-        {"predictions": str(given), "trained_on": "none"},
+        {"predictions": str(given), "trained_on": "none", "weight": 3.0},  # whatever the model file says
         {"onnx": str(first / "model.onnx"), "flips": True},
     ]
     out = tmp_path / "run"
