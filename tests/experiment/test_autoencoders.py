@@ -171,7 +171,7 @@ SIMILARITY = "student__methods__feature_similarity__"
             {"teacher_codes__model__depth": 3},
             r"stage teacher_codes: .*has no option 'depth': known: grid, hidden, latent, layers",
         ),
-        ({"teacher_codes__model__size": 0}, r"size is 0, but must be at least 1"),
+        ({"teacher_codes__model__hidden": 0}, r"hidden is 0, but must be at least 1"),
         (
             {"other_codes__teachers": {"teacher_codes": {}}},
             r"'teacher_codes' holds auto-encoders, no network",
