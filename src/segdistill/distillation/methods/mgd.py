@@ -1,0 +1,94 @@
+"""MGD, masked generative distillation: the teacher's feature is made from a part of the student's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.distillation.base import (
+    STUDENT,
+    DistillationMethod,
+    Layers,
+    Targets,
+    module_key,
+    register_method,
+)
+from segdistill.distillation.layers import parse_layers
+from segdistill.distillation.maps import exact
+from segdistill.distillation.projection import fitted, projections
+from segdistill.errors import InputError
+from segdistill.models.network import Output
+
+
+@register_method("mgd")
+class MGD(DistillationMethod):
+    """MGD (Yang et al., ECCV 2022): a share of the student's positions is hidden, and the teacher's feature generated.
+
+    The student's feature passes a 1x1 convolution where widths differ; positions that each step draws become 0; two
+    3x3 convolutions with a ReLU between them generate the teacher's feature; the loss is the mean square of the
+    difference. For pictures.
+
+    Args:
+        layers: that are compared, see layers.py; the original takes the last map before the head.
+        hidden: share of positions that are hidden, 0.75 for segmentation in the original.
+
+    Raises:
+        InputError: a share that is not from 0 to below 1.
+
+    >>> from segdistill.models.network import FeatureInfo
+    >>> method = MGD()
+    >>> method.build({"decoder": FeatureInfo("decoder", 3, 2)}, {"t": {"decoder": FeatureInfo("decoder", 5, 2)}})
+    >>> pair = [method.targets(Output(None, {"decoder": torch.rand(2, width, 8, 8)})) for width in (3, 5)]
+    >>> method(*pair, "t").shape
+    torch.Size([2])
+    """
+
+    loss_options = ("hidden",)
+
+    def __init__(self, layers: str | Sequence[str] = ("decoder",), hidden: float = 0.75) -> None:
+        super().__init__()
+        if not 0 <= hidden < 1:
+            raise InputError(f"mgd: hidden is {hidden}: it is a share, from 0 to below 1")
+        self.features, self.hidden = parse_layers("mgd", layers), hidden
+        self.projections, self.generators = nn.ModuleDict(), nn.ModuleDict()
+
+    def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
+        """Makes the projections and the generators.
+
+        Raises:
+            InputError: a network does not declare its features.
+        """
+        self.projections = projections("mgd", self.features, student, teachers)
+        for teacher, own in teachers.items():
+            for layer in self.features:
+                if layer not in own:
+                    raise InputError("mgd needs networks that declare their features (feature_info)")
+                width = own[layer].channels
+                self.generators[module_key(teacher, layer)] = nn.Sequential(
+                    nn.Conv2d(width, width, 3, padding=1),
+                    nn.ReLU(inplace=True),
+                    nn.Conv2d(width, width, 3, padding=1),
+                )
+
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """The features (B, C, H, W) themselves."""
+        return {layer: output.features[layer].float() for layer in self.features}
+
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) sum over layers.
+
+        Raises:
+            InputError: features of volumes.
+        """
+        losses = []
+        for layer in self.features:
+            own = fitted(self.projections, network, layer, student[layer], teacher[layer])
+            if own.ndim != 4:
+                raise InputError("mgd is for pictures: its features have height and width")
+            shown = torch.rand(len(own), 1, *own.shape[2:], device=own.device) >= self.hidden
+            with exact(own):
+                made: Tensor = self.generators[module_key(network, layer)](own * shown)
+            losses.append((made - teacher[layer]).square().flatten(1).mean(1))
+        return sum(losses[1:], losses[0])
