@@ -118,7 +118,7 @@ def test_a_band_that_covers_the_image_has_no_body() -> None:
 
 
 def test_bad_use_is_explained() -> None:
-    with pytest.raises(InputError, match="dist: intra and inter: none below 0"):
+    with pytest.raises(InputError, match=r"dist: intra -1\.0 and inter 1\.0: none below 0"):
         create_method("dist", intra=-1.0)
     method = create_method("dist", intra=0.0)
     targets = method.targets(Output(torch.zeros(1, 2, 2, 2), {}))

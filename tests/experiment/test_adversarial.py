@@ -60,6 +60,7 @@ def test_a_us_seg_network_teaches_a_light_student(tmp_path: Path) -> None:
     assert segdistill("evaluate", folder / "model.onnx", folder / "cases.csv").code == 0
 
 
+@pytest.mark.slow
 def test_a_generator_starts_from_another_stage(tmp_path: Path) -> None:
     """At a rate of next to nothing it stays where the first stage ended."""
     plain = {"model": GENERATOR | {"stages": 1}, "loss": {"name": "dice"}}
@@ -129,6 +130,7 @@ def test_two_processes_train_against_each_other(tmp_path: Path) -> None:
         assert row["discriminators/loss"] > 0
 
 
+@pytest.mark.slow
 def test_a_sure_discriminator_is_told_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segdistill.training.saturation.PERFECT", 0.0)
     path = recipe(tmp_path, fit=RECIPE["fit"] | {"epochs": 4}, stages={"teacher": ADVERSARIAL}, export=None)
@@ -146,6 +148,7 @@ def first_warnings(loaded: Recipe, folder: Path) -> list[str]:
     return list(takewhile(lambda text: text.startswith("warning: "), texts))
 
 
+@pytest.mark.slow
 def test_maps_smaller_than_what_a_logit_looks_at_are_told_once(tmp_path: Path) -> None:
     """32 px for both discriminators; at 99 px and more nothing is said, but native maps are half as large."""
     path, folder = recipe(tmp_path, folds=2), tmp_path / "run"

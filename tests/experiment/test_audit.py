@@ -132,6 +132,7 @@ def split(cases: list[Case], *names: str) -> list[Case]:
     return [replace(case, split=names[k % len(names)]) for k, case in enumerate(cases)]
 
 
+@pytest.mark.slow
 def test_wrong_masks_of_a_cross_validated_run_come_first(network: Path, tmp_path: Path) -> None:
     cases = write_cases_of_discs(tmp_path)
     for fold, names in ((1, ("test", "train")), (2, ("train", "test"))):

@@ -42,6 +42,7 @@ def entries(runs: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("brief")
+@pytest.mark.slow
 def test_it_learns_what_it_would_without(tmp_path: Path) -> None:
     recipe = write(tmp_path, {"epochs": 3, "views": 2})
     run(tmp_path / "runs" / "cached", recipe)

@@ -69,6 +69,7 @@ def test_a_run_takes_the_steps_and_keeps_them(tmp_path: Path, monkeypatch: pytes
     assert json.loads((run / EQUAL_TIME_FILE).read_text()) == kept
 
 
+@pytest.mark.slow
 def test_step_times_are_really_measured(tmp_path: Path) -> None:
     path, run = (
         write(tmp_path, {name: STAGES[name] for name in ("teacher", "student", "baseline_equal_time@0")}),

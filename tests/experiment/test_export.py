@@ -96,6 +96,7 @@ def test_only_decided_pixels_count() -> None:
     require_agreement(Agreement(3, 0, 0, 12, 1e-5))
 
 
+@pytest.mark.slow
 def test_exporting_a_teacher_and_again(run_folder: Path, tmp_path: Path) -> None:
     first = segdistill("export", run_folder, "--stage", "teacher", "-o", tmp_path / "t.onnx", "--json")
     assert first.code == 0, first.err

@@ -137,6 +137,7 @@ def test_the_report_keeps_what_was_expected(finished: tuple[Path, Path, Any, dic
     assert "Expected before training" in page
 
 
+@pytest.mark.slow
 def test_evaluations_stand_and_workers_make_those_that_are_missing(
     finished: tuple[Path, Path, Any, dict[str, str]],
 ) -> None:

@@ -54,6 +54,7 @@ def stop(
     return run.returncode, run.communicate()[1]
 
 
+@pytest.mark.slow
 def test_interrupted_and_killed_then_finished(recipe: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole" / "tiny", tmp_path / "broken" / "tiny"
     reference = process("run", recipe, "--device", "cpu", "--out", whole)

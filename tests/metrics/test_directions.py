@@ -57,6 +57,7 @@ def variant(name: str, cases: list[Case], shift: int, extra: list[str]) -> Varia
     return Variant(name, tuple(Training(name, found, seed, source=name) for seed, found in enumerate(rows)))
 
 
+@pytest.mark.slow
 def test_better_predictions_help_and_worse_ones_hurt_in_every_metric(cases: list[Case]) -> None:
     names = METRICS.names() if hasattr(METRICS, "names") else list(METRICS)
     assert len(names) >= 15

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from segdistill.distillation.base import STUDENT, DistillationMethod, Targets, register_method
-from segdistill.distillation.maps import logits_of
+from segdistill.distillation.base import Targets, register_method
+from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
-from segdistill.losses import probabilities
-from segdistill.models.network import Output
 
 EPSILON = 1e-8
 """Added to the product of two lengths, so that a constant map has the correlation 0 with everything."""
@@ -28,7 +26,7 @@ def correlation(first: Tensor, second: Tensor, dim: int) -> Tensor:
 
 
 @register_method("dist")
-class DIST(DistillationMethod):
+class DIST(SoftPrediction):
     """DIST (Huang et al. 2022): 1 minus the correlation of the probabilities of student and teacher.
 
     Intra-class: over the positions of an image, for each class, mean over classes. Inter-class: over the classes at
@@ -44,23 +42,21 @@ class DIST(DistillationMethod):
         InputError: a weight is negative, both are 0, or the temperature is not positive.
 
     >>> import torch
+    >>> from segdistill.models.network import Output
     >>> method = DIST()
     >>> targets = method.targets(Output(logits=torch.rand(2, 2, 4, 4), features={}))
     >>> method(targets, targets).round(decimals=4).abs().tolist()
     [0.0, 0.0]
     """
 
+    name = "dist"
     loss_options = ("intra", "inter")
 
     def __init__(self, intra: float = 1.0, inter: float = 1.0, temperature: float = 1.0) -> None:
-        super().__init__()
-        if min(intra, inter) < 0 or intra + inter == 0 or temperature <= 0:
-            raise InputError("dist: intra and inter: none below 0, and one above it; temperature above 0")
-        self.intra, self.inter, self.temperature = intra, inter, temperature
-
-    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Probabilities (B, C, ...)."""
-        return {"probability": probabilities(logits_of(output, "dist").float(), self.temperature)}
+        super().__init__(temperature)
+        if min(intra, inter) < 0 or intra + inter == 0:
+            raise InputError(f"dist: intra {intra} and inter {inter}: none below 0, and one above it")
+        self.intra, self.inter = intra, inter
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) loss.
@@ -68,11 +64,7 @@ class DIST(DistillationMethod):
         Raises:
             InputError: the networks have different classes, or two where only the inter-class relation has a weight.
         """
-        own, theirs = (each["probability"].flatten(2) for each in (student, teacher))
-        if own.shape[1] != theirs.shape[1]:
-            raise InputError(
-                f"dist: the student has {own.shape[1]} classes, its teacher {theirs.shape[1]}: make them equal"
-            )
+        own, theirs = (each.exp().flatten(2) for each in self.pair(student, teacher))
         several = own.shape[1] > 2
         if not several and not self.intra:
             raise InputError("dist: two classes have no inter-class relation: set intra above 0")
