@@ -231,6 +231,15 @@ FILES = {
 }
 
 
+def test_what_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("stages: " + "[" * 5000)
+    with pytest.raises(InputError, match="nested too deeply"):
+        load_recipe(str(path))
+    with pytest.raises(InputError, match="the value is not YAML"):
+        load_recipe("distill", ["fit=" + "[" * 5000])
+
+
 @pytest.mark.parametrize("text", FILES)
 def test_files_that_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"

@@ -290,6 +290,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {_where(error)}") from error
+    except RecursionError:
+        raise InputError(f"{path} is not a recipe: its lists or keys are nested too deeply") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it has no keys")
     return content
@@ -323,8 +325,8 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
             found[key] = (
                 yaml.load(f"{last}: {text}", _Loader)[last] if last in NAMES else yaml.load(text, _Loader)
             )
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {change}: the value is not YAML") from error
+        except (yaml.YAMLError, RecursionError) as error:
+            raise InputError(f"--set {change[:100]}: the value is not YAML") from error
     return found
 
 

@@ -50,7 +50,7 @@ def open_maps(store: Store, key: str) -> StoredMaps | None:
         key: a hash of everything that decides them.
     """
     path = store.folder / f"maps-{key}.npy"
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         values: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
         if values.shape == (len(store), *store.size) and checksum(path) == about["crc32"]:

@@ -126,7 +126,7 @@ def written(folder: Path) -> dict[str, int] | None:
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         return {name: int(marker[name]) for name in ("count", "size", "seed")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

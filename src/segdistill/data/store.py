@@ -222,7 +222,7 @@ def _key(cases: Sequence[Case], preprocess: Preprocess, keep_small: bool) -> str
 def _open(target: Path) -> Store | None:
     try:
         return Store(target)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -168,7 +168,7 @@ class Entry:
     def refresh(self) -> None:
         """Reads the state on disk again: another process may have filled it."""
         self.count, self.crc, self.layout = 0, 0, None
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             about = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
             if about["facts"] != json.loads(json.dumps(self.facts)):
                 return
