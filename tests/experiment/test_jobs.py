@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -338,7 +339,7 @@ def test_folds_side_by_side(tmp_path: Path, one_thread: None) -> None:
     answer = segdistill("run", path, "--device", "cpu", "--out", two, "--jobs", "3")
     assert answer.code == 0, answer.err
     assert "over 2 folds" in answer.out
-    assert "fold 2 of 2: stage student: 5/5" in answer.err or "fold 2 of 2: stage student: 4/4" in answer.err
+    assert re.search(r"fold 2 of 2: stage student: (\d+)/\1 ", answer.err)
     assert len(weights(two)) == 4
     assert weights(two) == weights(one)
     again = segdistill("run", path, "--device", "cpu", "--out", two, "--jobs", "2")
@@ -467,7 +468,17 @@ def test_jobs_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("--cluster", "slurm", "--cluster-option", "partition=small", "--cluster-option", "mem_gb=2")
     answer = process("run", path, "--device", "cpu", "--out", folder, *words)
     assert answer.code == 0, answer.err
-    told = ("phantom:", "preparing", "2 stages", "stage", "evaluating", "writing", "exporting", "done:")
+    told = (
+        "phantom:",
+        "preparing",
+        "checking",
+        "2 stages",
+        "stage",
+        "evaluating",
+        "writing",
+        "exporting",
+        "done:",
+    )
     assert [line for line in answer.err.splitlines() if not line.startswith(told)] == []
     assert "stage student: submitted as job " in answer.err
     assert list(weights(folder)) == [f"stages/{name}/{WEIGHTS}" for name in ("student", "teacher")]
