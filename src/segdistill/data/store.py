@@ -71,6 +71,7 @@ class Store:
         self.small = SmallComponents(total, vanished, exempt, frozenset(losing))
         self.keeps_small: bool = index["keep_small"]
         self._inverted: list[str] = index["inverted"]
+        self._classes: dict[str, list[int]] = index.get("classes", {})
         self._drawn: int = index["drawn"]
         if (
             not len(self._images)
@@ -138,6 +139,10 @@ class Store:
     def has_foreground(self, row: int) -> bool:
         """Whether the prepared reference holds any foreground."""
         return self._foreground[row] if self._foreground is not None else bool(self._masks[row].any())
+
+    def classes(self, case_id: str) -> frozenset[int]:
+        """The indices of the classes that the prepared masks of a case hold, where the table has several."""
+        return frozenset(self._classes.get(case_id, ()))
 
     def notes(self) -> list[str]:
         """What to know of the masks before training, one line each."""
@@ -289,6 +294,7 @@ def _build(
         foreground: list[bool] = []
         small = SmallComponents()
         drawn: list[tuple[str, bool]] = []
+        classes: dict[str, list[int]] = {}
         with open(temporary / "images.npy", "wb") as images, open(temporary / "masks.npy", "wb") as masks:
             write_header(images, (len(cases), height, width, channels))
             write_header(masks, (len(cases), height, width))
@@ -301,6 +307,11 @@ def _build(
                     foreground.append(bool(mask.any()))
                 ids += _row_names(case, len(rows.images), preprocess)
                 owners += [case] * len(rows.images)
+                if not case.reading.is_binary:
+                    held = np.flatnonzero(
+                        sum(np.bincount(mask.reshape(-1), minlength=256) for mask in rows.masks)
+                    )
+                    classes[case.id] = [int(k) for k in held if k]
                 small = count_small([small, *rows.small])
                 if case.is_guessed and any(foreground[-len(rows.masks) :]):
                     drawn.append((case.id, looks_inverted(np.stack(rows.masks))))
@@ -326,6 +337,7 @@ def _build(
             "small": [small.total, small.vanished, small.exempt, sorted(small.losing)],
             "inverted": [name for name, inverted in drawn if inverted],
             "drawn": len(drawn),
+            "classes": classes,
             "files": files,
             **about,
         }

@@ -10,6 +10,7 @@ from torch import nn
 from segdistill.config.schema import Recipe, StageRecipe
 from segdistill.data.augment import make_augment
 from segdistill.data.case import Case
+from segdistill.data.store import Store
 from segdistill.distillation import create_weighting
 from segdistill.distillation.methods.lightvessel import FeatureAutoEncoders
 from segdistill.errors import InputError
@@ -44,6 +45,25 @@ def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
                 f"stage {name}: teacher '{key}' teaches images labelled {', '.join(teacher.labels)}, but the training "
                 f"cases are {', '.join(sorted(labels)) or 'without labels'}"
             )
+
+
+def require_classes(recipe: Recipe, name: str, cases: list[Case], store: Store) -> None:
+    """Refuses a stage in whose training cases a class of the masks does not occur.
+
+    Raises:
+        InputError: names the stage and the classes.
+    """
+    names = recipe.data.class_names[1:]
+    if len(names) < 2 or recipe.stages[name].task == "autoencoder":
+        return
+    found = [case for case in stage_cases(recipe, name, cases, "train") if case.has_reference]
+    seen = frozenset().union(*(store.classes(case.id) for case in found))
+    missing = [each for k, each in enumerate(names, start=1) if k not in seen]
+    if found and missing:
+        raise InputError(
+            f"stage {name}: no training case holds the class {', '.join(missing)}: remove it from data.classes, or "
+            "divide the cases in another way (data.split.seed)"
+        )
 
 
 def check_parts(recipe: Recipe, stages: list[str]) -> None:

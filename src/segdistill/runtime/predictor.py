@@ -39,6 +39,7 @@ class Prediction:
         probability: that a pixel is not background, float32 (H, W).
         classes: name -> probability of the whole image's classes, of several patches their mean; empty where the
             network only segments.
+        structures: names of the classes of the mask from 1, where there are several; none: one kind of foreground.
 
     >>> Prediction(np.ones((1, 2), np.uint8), np.array([[0.75, 0.25]], np.float32)).mean_probability
     0.5
@@ -47,6 +48,7 @@ class Prediction:
     mask: Pixels
     probability: NDArray[np.float32]
     classes: Mapping[str, float] = field(default_factory=dict)
+    structures: tuple[str, ...] = ()
 
     @property
     def box(self) -> Box | None:
@@ -72,11 +74,13 @@ class VolumePrediction:
         volume: what was segmented, as stored.
         mask: class indices, uint8 (D, H, W), 0 for background.
         mean_probability: inside the mask; None when it is empty.
+        structures: see `Prediction`.
     """
 
     volume: Volume
     mask: NDArray[np.uint8]
     mean_probability: float | None
+    structures: tuple[str, ...] = ()
 
     @property
     def voxels(self) -> int:
@@ -86,8 +90,12 @@ class VolumePrediction:
     @property
     def millilitres(self) -> float | None:
         """Size of the foreground; None where the size of a voxel is not known."""
+        return self.millilitres_of(self.voxels)
+
+    def millilitres_of(self, voxels: int) -> float | None:
+        """The size of so many voxels; None where that of one is not known."""
         spacing = self.volume.spacing
-        return None if spacing is None else self.voxels * float(np.prod(spacing)) / 1000
+        return None if spacing is None else voxels * float(np.prod(spacing)) / 1000
 
 
 class Predictor:
@@ -128,6 +136,12 @@ class Predictor:
     def info(self) -> ModelInfo:
         """Processing, classes and provenance of the network."""
         return self.engine.info
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of the classes of a mask from 1, where there are several."""
+        names = self.postprocess.classes[1:]
+        return names if len(names) > 1 else ()
 
     @property
     def fingerprint(self) -> str:
@@ -173,7 +187,7 @@ class Predictor:
         foreground = self.postprocess.foreground(probability, size)
         if len(probability) <= 2:
             return Prediction(self.postprocess.above(foreground), foreground, classes)
-        return Prediction(self.postprocess.mask(probability, size), foreground, classes)
+        return Prediction(self.postprocess.mask(probability, size), foreground, classes, self.structures)
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """The probability of each class but the background at the picture's own size, float32 (K, H, W).
@@ -231,7 +245,7 @@ class Predictor:
             into[k] = found.mask
             chosen = found.probability[found.mask != 0]
             total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
-        return VolumePrediction(volume, mask, total / inside if inside else None)
+        return VolumePrediction(volume, mask, total / inside if inside else None, self.structures)
 
 
 def require_probability(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
