@@ -49,6 +49,12 @@ def distribution(context: Context) -> Values:
         }
         if any(values.values()):
             charts.append(dice_distribution(values, label or "all cases"))
+    for structure in dict.fromkeys(name for rows in found.values() for r in rows for name in r.structures):
+        values = {
+            name: [known["dice"] for r in rows if "dice" in (known := r.structures[structure].metrics)]
+            for name, rows in found.items()
+        }
+        charts.append(dice_distribution(values, structure))
     return {"charts": charts}
 
 
