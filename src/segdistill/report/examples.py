@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.data.case import Case
-from segdistill.data.opened import fullest_slice, open_case
+from segdistill.data.opened import OpenedCase, fullest_slice, open_case
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Mask, Picture, Pixels
 from segdistill.metrics.base import Pair
@@ -27,6 +27,7 @@ class Shown:
         reference: bool (H, W), or with several classes uint8 of their indices.
         slice: number of the slice from 0; -1 for a picture.
         depth: slices of the volume; 1 for a picture.
+        opened: the whole case, for networks of volumes.
     """
 
     case: str
@@ -34,6 +35,7 @@ class Shown:
     reference: Mask | Pixels
     slice: int = -1
     depth: int = 1
+    opened: OpenedCase | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def read_shown(
         opened = open_case(case, intensity)
         k = (slices or {}).get(case.id, fullest_slice(opened.reference))
         place = k if opened.is_volume else -1
-        shown.append(Shown(case.id, opened.picture(k), opened.reference[k], place, len(opened)))
+        shown.append(Shown(case.id, opened.picture(k), opened.reference[k], place, len(opened), opened))
     return shown
 
 
@@ -125,7 +127,8 @@ def predict_shown(shown: Sequence[Shown], predict: Predict) -> list[Example]:
     """
     examples = []
     for one in shown:
-        output = predict(one.picture)
+        whole = getattr(predict, "volume", None)
+        output = predict(one.picture) if whole is None else whole(one.opened)[max(one.slice, 0)]
         mask = np.asarray(output.mask if isinstance(output, Scored) else output)
         mask = mask != 0 if one.reference.dtype == np.bool_ else mask.astype(np.uint8)
         examples.append(Example(one.case, one.picture.pixels, one.reference, mask, one.slice, one.depth))

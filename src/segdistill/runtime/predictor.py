@@ -15,6 +15,7 @@ from segdistill import __version__
 from segdistill.errors import InputError, first_line
 from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.boxes import Box, tight_box
+from segdistill.imaging.grid import Spacing3, VolumePreprocess, slices_at
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.postprocess import Postprocess, resize_probability
@@ -208,6 +209,10 @@ class Predictor:
             )
         size = (pixels.shape[0], pixels.shape[1])
         preprocess = self.info.preprocess
+        if isinstance(preprocess, VolumePreprocess):
+            raise InputError(
+                "this model segments volumes, not pictures or slices: give a volume (NIfTI, DICOM series)"
+            )
         outputs = [self._run(image[None]) for image in preprocess.inputs(pixels)]
         probability = preprocess.join(np.stack([mask[0] for mask, _ in outputs]), size)
         return probability, [label[0] for _, label in outputs if label is not None]
@@ -229,7 +234,7 @@ class Predictor:
         return checked, None if label is None else require_probability(label, "the image's class")
 
     def predict_volume(self, path: str | Path) -> VolumePrediction:
-        """Segments every slice of a volume: turned as in training, and the mask is turned back.
+        """Segments a volume, slice by slice or in patches: turned as in training, and the mask is turned back.
 
         Raises:
             UnreadableImage: the file cannot be read.
@@ -239,6 +244,10 @@ class Predictor:
         levels = slice_levels(self.info.preprocess.intensity, turned)
         mask = np.zeros(volume.voxels.shape, np.uint8)
         into = as_turned(mask, volume)
+        if isinstance(self.info.preprocess, VolumePreprocess):
+            return VolumePrediction(
+                volume, mask, self.segment_into(into, levels, turned.spacing), self.structures
+            )
         total, inside = 0.0, 0
         for k in range(len(into)):
             found = self.predict_pixels(levels(k))
@@ -246,6 +255,31 @@ class Predictor:
             chosen = found.probability[found.mask != 0]
             total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
         return VolumePrediction(volume, mask, total / inside if inside else None, self.structures)
+
+    def segment_into(
+        self, into: NDArray[np.uint8], levels: Callable[[int], Pixels], spacing: Spacing3 | None
+    ) -> float | None:
+        """Segments a whole volume with a network of volumes.
+
+        Args:
+            into: uint8 (D, H, W), gets the mask.
+            levels: number of a slice, as the network was trained on them -> its 8 bits (H, W).
+            spacing: (slice, row, column) in mm; None: not known.
+
+        Returns:
+            the mean probability inside the mask; None where it is empty.
+        """
+        preprocess = self.info.preprocess
+        assert isinstance(preprocess, VolumePreprocess)
+        shape = (into.shape[0], into.shape[1], into.shape[2])
+        prepared = preprocess.prepare_slices(levels, shape, spacing)
+        probability = preprocess.predict(prepared, lambda batch: self._run(batch)[0])
+        total, inside = 0.0, 0
+        for k, one in enumerate(slices_at(probability, shape)):
+            into[k] = self.postprocess.mask(one, (shape[1], shape[2]))
+            chosen = self.postprocess.foreground(one, (shape[1], shape[2]))[into[k] != 0]
+            total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
+        return total / inside if inside else None
 
 
 def require_probability(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
