@@ -6,7 +6,7 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -274,3 +274,31 @@ def milliseconds_per_image(engine: Runs) -> float:
         engine.run_both(image)
         times.append(time.perf_counter() - began)
     return 1000 * statistics.median(times[1:])
+
+
+def interleaved_milliseconds(engines: Sequence[Runs], rounds: int = 15) -> list[float]:
+    """Median time of each network on one image of its input size, all timed in turn; no pre-processing.
+
+    What else the machine does then slows all of them: ratios hold where times do not.
+
+    Args:
+        engines: the networks.
+        rounds: how often each is timed, after one run to warm up.
+
+    Raises:
+        InputError: a network does not run.
+
+    >>> interleaved_milliseconds([])
+    []
+    """
+    images = [
+        np.zeros((1, each.info.preprocess.channels, *each.info.preprocess.size), np.float32)
+        for each in engines
+    ]
+    times: list[list[float]] = [[] for _ in engines]
+    for _ in range(rounds + 1):
+        for engine, image, found in zip(engines, images, times, strict=True):
+            began = time.perf_counter()
+            engine.run_both(image)
+            found.append(time.perf_counter() - began)
+    return [1000 * statistics.median(found[1:]) for found in times]
