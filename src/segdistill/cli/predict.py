@@ -30,6 +30,9 @@ def predict(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads for a model file; by default all cores")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="runs a model file: onnxruntime, or openvino (an extra)")
+    ] = "onnxruntime",
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,6 +52,7 @@ def predict(
             stage=stage,
             threads=threads,
             threshold=threshold,
+            engine=engine,
             plugins=plugins or [],
             progress=progress,
         )

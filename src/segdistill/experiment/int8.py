@@ -32,6 +32,7 @@ from segdistill.registry import near_names
 from segdistill.runtime.engine import Engine, interleaved_milliseconds
 from segdistill.runtime.model_file import METADATA_KEY, ModelInfo, dump_info, read_info
 from segdistill.runtime.predictor import Predictor
+from segdistill.runtime.self_test import record_self_test
 from segdistill.stats.summary import summarise
 from segdistill.stats.text import signed
 
@@ -565,6 +566,7 @@ def _export(
         name=f"{info.name}, int8",
         provenance={**info.provenance, "int8": facts},
         metrics=asdict(summarise(measure(place, tested).results)) if tested else {},
+        self_test=record_self_test(Engine(place)),
     )
     with atomic_write(target) as temporary:
         save(network, own, temporary)

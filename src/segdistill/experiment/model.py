@@ -18,6 +18,7 @@ def load_model(
     *,
     threads: int | None = None,
     threshold: float | None = None,
+    engine: str = "onnxruntime",
     plugins: Sequence[str] = (),
 ) -> Predictor:
     """Loads a trained network; without torch where it is a model file.
@@ -27,6 +28,7 @@ def load_model(
         stage: of the run; by default the one that its recipe exports.
         threads: CPU threads for a model file; by default all cores.
         threshold: probability above which a pixel is foreground; by default that of the network.
+        engine: runs a model file: "onnxruntime" or "openvino".
         plugins: files and modules to run first, because the stage's network comes from them.
 
     Raises:
@@ -44,7 +46,9 @@ def load_model(
     if not Path(path).is_dir():
         if stage is not None:
             raise InputError(f"{path} is not the folder of a run, so it has no stages: leave the stage out")
-        return Predictor(path, threads, threshold)
+        return Predictor(path, threads, threshold, engine=engine)
+    if engine != "onnxruntime":
+        raise InputError(f"the engine {engine} runs a model file, not the folder of a run: export it first")
     with needs("a stage of a run", "train"):
         from segdistill.experiment.result import Stage
         from segdistill.experiment.stage import find_stage
@@ -60,6 +64,7 @@ def predict(
     stage: str | None = None,
     threads: int | None = None,
     threshold: float | None = None,
+    engine: str = "onnxruntime",
     plugins: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
@@ -75,6 +80,7 @@ def predict(
         stage: see `load_model`.
         threads: see `load_model`.
         threshold: see `load_model`.
+        engine: see `load_model`.
         plugins: see `load_model`.
         progress: called with (done, total) after every file.
 
@@ -89,6 +95,6 @@ def predict(
     segdistill.errors.InputError: no such model file: absent.onnx
     """
     if not isinstance(model, Predictor):
-        model = load_model(model, stage, threads=threads, threshold=threshold, plugins=plugins)
+        model = load_model(model, stage, threads=threads, threshold=threshold, engine=engine, plugins=plugins)
     files = [inputs] if isinstance(inputs, (str, Path)) else inputs
     return predict_files(model, files, Path(out), progress)

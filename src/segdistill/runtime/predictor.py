@@ -95,9 +95,10 @@ class Predictor:
 
     Args:
         network: a model file, or an engine.
-        threads: CPU threads for a model file; None leaves the choice to ONNX Runtime (all cores).
+        threads: CPU threads for a model file; None leaves the choice to the engine (all cores).
         threshold: replaces that of the network.
         weights: the file of the network's weights, for an engine that is no model file.
+        engine: runs a model file: onnxruntime or openvino.
 
     Attributes:
         engine: runs the network.
@@ -117,8 +118,10 @@ class Predictor:
         threads: int | None = None,
         threshold: float | None = None,
         weights: str | Path | None = None,
+        engine: str = "onnxruntime",
     ) -> None:
-        self.engine: Runs = Engine(network, threads) if isinstance(network, (str, Path)) else network
+        self.engine: Runs = Engine(network, threads, engine) if isinstance(network, (str, Path)) else network
+        self._by = [] if engine == "onnxruntime" else [engine]
         self._weights = Path(network) if isinstance(network, (str, Path)) else weights
         self.postprocess: Postprocess = self.info.postprocess
         if threshold is not None:
@@ -131,10 +134,16 @@ class Predictor:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the weights, their processing, the threshold and the version; "" where they are in no file."""
+        """Changes with weights, processing, threshold, engine and version; "" where the weights are in no file."""
         if self._weights is None:
             return ""
-        facts = [__version__, dump_info(self.info), self.postprocess.to_dict(), sha256_file(self._weights)]
+        facts = [
+            __version__,
+            dump_info(self.info),
+            self.postprocess.to_dict(),
+            sha256_file(self._weights),
+            *self._by,
+        ]
         return sha256_text(json.dumps(facts))
 
     @overload
