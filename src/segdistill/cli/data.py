@@ -47,6 +47,9 @@ def index(
     background: Annotated[
         str, typer.Option(help="values of the mask files that are background, such as 0")
     ] = "",
+    classes: Annotated[
+        str, typer.Option(help="classes in the mask files and their values, such as 'head=1;body=2'")
+    ] = "",
     labels: Annotated[
         str, typer.Option(help="of own images: auto, none, or folders: the outermost folders are labels")
     ] = "auto",
@@ -65,7 +68,7 @@ def index(
     from segdistill.data.index import index_folder
     from segdistill.data.table import write_cases
     from segdistill.errors import InputError
-    from segdistill.imaging.masks import mask_values
+    from segdistill.imaging.classes import mask_values, parse_classes
     from segdistill.plugins import load_plugins
 
     load_plugins(plugins or [])
@@ -74,7 +77,9 @@ def index(
     if out.suffix.lower() != ".csv":  # a slip of the keyboard must not replace a picture
         raise InputError(f"the case table is a CSV, so its name must end in .csv: {out}")
     options = {key: value for key, value in (("labels", labels), ("groups", groups)) if value != "auto"}
-    found = index_folder(dataset, path, mask_values(foreground), mask_values(background), **options)
+    found = index_folder(
+        dataset, path, mask_values(foreground), mask_values(background), parse_classes(classes), **options
+    )
     cases = found.cases
     with progress_bar("checking") as progress:
         result = run_check(cases, progress, require_reference=not unlabelled)

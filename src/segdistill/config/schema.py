@@ -19,8 +19,8 @@ from pydantic import (
 
 from segdistill.config.effort import Effort
 from segdistill.errors import InputError
+from segdistill.imaging.classes import BACKGROUND, Classes, mask_values, parse_classes
 from segdistill.imaging.intensity import Intensity
-from segdistill.imaging.masks import mask_values
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.metrics.base import METRICS
@@ -141,11 +141,53 @@ class DataRecipe(Strict):
     """Share of the training cases that keep their mask or box; labels stay."""
     locations_seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Another seed keeps the masks and boxes of other cases."""
+    classes: dict[str, list[int | str]] | None = None
+    """The structures in the masks and their values in the mask files: {head: 1, body: [2, 3]}, or a list of names that
+    the table knows; by default those of the table or data set. None: masks have one kind of foreground."""
     foreground: list[int | str] | None = None
-    """Values of the mask files that are foreground: grey levels, indices of a palette, or colours ('#ff0000'); all
-    others are background."""
+    """Values of the mask files that are foreground, as one class: grey levels, indices of a palette, or colours
+    ('#ff0000'); all others are background."""
     background: list[int | str] | None = None
-    """Values of the mask files that are background; alone, all others are foreground."""
+    """Values of the mask files that are background; alone, all others are foreground; with `classes` those to
+    ignore."""
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _are_classes(cls, value: Any) -> Any:
+        try:
+            return (
+                None
+                if value is None
+                else {each.name: list(each.values) for each in parse_classes(value)} or None
+            )
+        except InputError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> DataRecipe:
+        if self.classes and self.foreground:
+            raise ValueError(
+                "foreground makes one class of several values: give data.foreground or data.classes, not both"
+            )
+        return self
+
+    @property
+    def mask_classes(self) -> Classes:
+        """`classes` as a case has them.
+
+        >>> DataRecipe(classes={"head": 1}).mask_classes
+        (MaskClass(name='head', values=(1,)),)
+        """
+        return parse_classes(self.classes or {})
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes of the network, background first.
+
+        >>> DataRecipe().class_names
+        ('background', 'lesion')
+        """
+        return (BACKGROUND, *(self.classes or ("lesion",)))
 
     @field_validator("foreground", "background", mode="before")
     @classmethod
@@ -221,6 +263,9 @@ class EvaluationRecipe(Strict):
     """Also measure accuracy, sensitivity, F1, two-class mIoU and AUC over all pixels of the test set."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Probability above which a pixel is foreground, in the evaluation and in the model file."""
+    missed: Literal["skip", "diagonal"] = "skip"
+    """With several classes, the distances of one that only the reference or only the prediction holds: not measured,
+    and counted (`skip`), or as the image's diagonal, which is what they are with one class."""
     calibration: bool = False
     """Measure the calibration of the probabilities, over all pixels and near boundaries."""
     robustness: bool | list[str] = False

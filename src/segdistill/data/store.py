@@ -127,7 +127,7 @@ class Store:
         return image
 
     def mask(self, row: int) -> NDArray[np.uint8]:
-        """Prepared reference, uint8 (H, W) of 0 and 1, read-only; all zero where there is no reference."""
+        """Prepared reference, uint8 (H, W) of the indices of classes, read-only; all zero where there is none."""
         mask: NDArray[np.uint8] = self._masks[row]
         return mask
 
@@ -259,8 +259,8 @@ def _prepare(case: Case, preprocess: Preprocess, keep_small: bool) -> Rows:
                 mask = prepare_mask(part, preprocess.size)
                 small = find_small(part, mask)
                 if keep_small:
-                    for place in small.places:
-                        mask[place] = 1
+                    for place, index in zip(small.places, small.classes, strict=True):
+                        mask[place] = index
                 rows.masks.append(mask)
                 rows.small.append(small)
     except InputError as error:

@@ -43,7 +43,7 @@ class Views:
         masks_share: share of each batch that has a mask; None for the rows as they come.
 
     Attributes:
-        maps: predicted maps that are warped with every view (data/maps.py), name -> uint8 (rows of the store, H, W).
+        maps: predicted maps that are warped with every view (data/maps.py), name -> uint8 (rows of the store, K, H, W).
         beside: what else a batch holds of its rows, (positions, number of the view) -> name -> array; None for nothing.
             It is called in the threads that make batches: NumPy only.
 
@@ -127,8 +127,9 @@ class Views:
         return changed if changed.ndim == 3 else changed[..., np.newaxis], result["mask"]
 
     def warped(self, k: int, number: int) -> NDArray[np.uint8]:
-        """The maps of row `k`, uint8 (H, W, len(maps)), moved as view `number` moves its image; beyond the image 0."""
-        stacked = np.stack([values[self._rows[k]] for values in self.maps.values()], axis=-1)
+        """All maps of row `k`, uint8 (H, W, K of all together), moved as view `number` moves its image; beyond it 0."""
+        stacked = np.concatenate([values[self._rows[k]] for values in self.maps.values()]).transpose(1, 2, 0)
+        stacked = np.ascontiguousarray(stacked)
         geometry = self.augment.geometry
         if geometry.is_identity:
             return stacked
@@ -173,7 +174,7 @@ class Views:
     def arrays(
         self, rows: Sequence[int] | NDArray[np.int64], number: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """View `number` of each row: images float32 (B, C, H, W) and masks int64 (B, H, W) of 0 and 1."""
+        """View `number` of each row: images float32 (B, C, H, W) and masks int64 (B, H, W) of classes."""
         images, masks = zip(*(self.pixels(int(k), number) for k in rows), strict=True)
         return self.preprocess.normalise(np.stack(images)), np.stack(masks).astype(np.int64)
 
@@ -325,7 +326,7 @@ def batches(
 
     Yields:
         image float32 (B, C, H, W), mask int64 (B, H, W), index int64 (B,) into `views.case_ids`, has_mask
-            bool (B,), the warped maps as uint8 (B, H, W), and what `views.beside` gives.
+            bool (B,), the warped maps as uint8 (B, K, H, W), and what `views.beside` gives.
 
     Closing the generator early stops the threads; an error in one of them is raised here.
     """
@@ -348,8 +349,10 @@ def batches(
             "has_mask": np.array([views.has_mask(int(k)) for k in mine]),
         }
         if views.maps:
-            stacked = np.stack([views.warped(int(k), number) for k in mine])
-            arrays |= {f"{MAP}{name}": stacked[..., j] for j, name in enumerate(views.maps)}
+            stacked = np.stack([views.warped(int(k), number) for k in mine]).transpose(0, 3, 1, 2)
+            ends = np.cumsum([values.shape[1] for values in views.maps.values()])[:-1]
+            parts_of = zip(views.maps, np.split(stacked, ends, axis=1), strict=True)
+            arrays |= {f"{MAP}{name}": np.ascontiguousarray(part) for name, part in parts_of}
         if views.beside is not None:
             arrays |= views.beside(mine, number)
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from segdistill.config.effort import DataFacts
-from segdistill.config.schema import DataRecipe, SplitRecipe
-from segdistill.data.case import Case, empty_references, name_values, select
+from segdistill.config.schema import DataRecipe, Recipe, SplitRecipe
+from segdistill.data.case import Case, empty_references, name_values, select, table_classes
 from segdistill.data.check import large_groups
 from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.datasets.base import list_data
@@ -118,6 +118,31 @@ def find_facts(data: DataRecipe, source: Path | None) -> DataFacts:
         return DataFacts(False, imagenet)
     _, cases = _find(data, source, Path())
     return DataFacts(any(not case.has_reference and case.split in ("", "train") for case in cases), imagenet)
+
+
+def with_table_classes(recipe: Recipe, source: Path | None) -> Recipe:
+    """The recipe with the classes of its table, where it states neither classes nor what is foreground.
+
+    Data that cannot be found, or a table that cannot be read, is an error later, after the recipe's own faults.
+
+    Args:
+        recipe: as it was loaded.
+        source: a cases.csv, or a folder to index; None for what the recipe names.
+    """
+    data = recipe.data
+    if data.classes or data.foreground or data.background:
+        return recipe
+    source = Path(data.table) if source is None and data.table is not None else source
+    if source is None and data.dataset in (None, "phantom"):
+        return recipe
+    try:
+        classes = table_classes(_find(data, source, Path())[1])
+    except InputError:
+        return recipe
+    if not classes:
+        return recipe
+    named = {each.name: list(each.values) for each in classes}
+    return recipe.model_copy(update={"data": data.model_copy(update={"classes": named})})
 
 
 def further_images(place: str | None, taken: Collection[str] = ()) -> list[Case]:
@@ -311,7 +336,7 @@ def _divide(
 
 def _as_read(cases: list[Case], data: DataRecipe, name: str) -> list[Case]:
     """The cases with what decides how their files are read: the values of masks, and the levels of deep pictures."""
-    named = name_values(cases, data.foreground, data.background)
+    named = name_values(cases, data.foreground, data.background, data.mask_classes)
     if data.intensity is None:
         return with_levels(named)
     if not any(is_scaled(case) for case in named):

@@ -14,6 +14,7 @@ from segdistill.distillation import create_weighting
 from segdistill.distillation.methods.lightvessel import FeatureAutoEncoders
 from segdistill.errors import InputError
 from segdistill.experiment.build import build_autoencoders, labelled_model, make_methods, require_joint
+from segdistill.experiment.evaluation import NO_SCORES
 from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.stage import build_network, encoder_of
 from segdistill.losses import create_loss
@@ -53,6 +54,8 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
             network does not take, or pretrained weights that are not there, have another hash or do not fit; names
             the stage.
     """
+    if len(recipe.data.class_names) > 2 and recipe.evaluation.needs_scores:
+        raise InputError(NO_SCORES)
     built: dict[str, nn.Module] = {}
     for name in stages:
         stage = recipe.stages[name]
@@ -87,12 +90,7 @@ def _check_networks(recipe: Recipe, stage: StageRecipe, built: dict[str, nn.Modu
             f"{stage.model.name} is a {kind}, but a stage with task: {stage.task} needs a network that segments: "
             "segdistill list networks"
         )
-    classes = stage.model.options.get("classes", 2)
-    if stage.task not in ("autoencoder", "joint") and classes not in (1, 2):
-        raise InputError(
-            f"model.classes is {classes}, but masks have background and one kind of foreground: "
-            "use 2, or 1 for a single sigmoid logit"
-        )
+    _require_count(recipe, stage)
     teachers = {
         name: network(recipe.stages[teacher.stage]) if stage.targets == "view" else None
         for name, teacher in stage.teachers.items()
@@ -119,6 +117,22 @@ def _check_networks(recipe: Recipe, stage: StageRecipe, built: dict[str, nn.Modu
 
     weighting = create_weighting(stage.weighting.name, **stage.weighting.options)
     build_learned_parts(student, teachers, make_methods(stage, codes), weighting, stage.combine)
+
+
+def _require_count(recipe: Recipe, stage: StageRecipe) -> None:
+    """InputError where a network has another number of classes than the masks."""
+    names, classes = recipe.data.class_names, stage.model.options.get("classes", 2)
+    if stage.task in ("autoencoder", "joint") or classes == len(names) or (len(names) == 2 and classes == 1):
+        return
+    if len(names) == 2:
+        raise InputError(
+            f"model.classes is {classes}, but masks have background and one kind of foreground: "
+            "use 2, or 1 for a single sigmoid logit"
+        )
+    raise InputError(
+        f"model.classes is {classes}, but the masks hold {len(names)} classes ({', '.join(names)}): remove "
+        "model.classes"
+    )
 
 
 def without_weights(stage: StageRecipe, channels: int) -> nn.Module:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from segdistill.config.schema import StageRecipe
 from segdistill.data.case import Case
+from segdistill.data.maps import labels_of
 from segdistill.experiment.inputs import StageInputs, trained_on
 from segdistill.experiment.stage import read_stage
 from segdistill.experiment.teachers import predict_teacher, predict_with
-from segdistill.metrics.base import Pair
-from segdistill.metrics.overlap import dice
+from segdistill.metrics.overlap import class_dice
 from segdistill.models.registry import network_facts
 from segdistill.records import GuardRecord, Interval, Outlook
 from segdistill.stats.bootstrap import bootstrap_mean
@@ -173,7 +173,7 @@ def _dice(inputs: StageInputs, cases: Sequence[Case], probability: NDArray[np.fl
     scores, start = [], 0
     for case in cases:
         rows = inputs.store.rows(case.id)
-        reference = np.stack([inputs.store.mask(row) for row in rows]) > 0
-        scores.append(dice(Pair(probability[start : start + len(rows)] > 0.5, reference)))
+        reference = np.stack([inputs.store.mask(row) for row in rows])
+        scores.append(class_dice(labels_of(probability[start : start + len(rows)]), reference))
         start += len(rows)
     return scores

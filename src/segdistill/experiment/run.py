@@ -23,7 +23,14 @@ from segdistill.data.levels import levels_note, with_intensity
 from segdistill.data.store import prepare_store
 from segdistill.data.table import write_cases
 from segdistill.errors import CasesFailed, InputError, memory_error
-from segdistill.experiment.cases import absolute, find_facts, load_cases, removing_phantoms_on_error
+from segdistill.experiment.build import with_class_count
+from segdistill.experiment.cases import (
+    absolute,
+    find_facts,
+    load_cases,
+    removing_phantoms_on_error,
+    with_table_classes,
+)
 from segdistill.experiment.check import check_parts, recipe_warnings, require_cases
 from segdistill.experiment.cluster import on_cluster
 from segdistill.experiment.environment import ENVIRONMENT, environment
@@ -149,6 +156,7 @@ def run(
         folder = Path("runs") / loaded.name if out is None else Path(out)
         if not _has_all_parts(loaded):
             load_installed()
+        loaded = with_class_count(with_table_classes(loaded, source))
     names = list(loaded.stages) if stages in ("all", ["all"]) else list(stages) if stages else None
     with use_installed(False):  # from here on files of the folder are read: they choose no code
         machine = Machine(device, devices, nodes)

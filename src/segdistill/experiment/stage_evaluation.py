@@ -201,7 +201,13 @@ def _subject(stage: TrainedStage, scores: bool, device: torch.device) -> Subject
     predict = make(stage.network, stage.preprocess, stage.postprocess, device)
     record = stage.record
     return Subject(
-        stage.name, predict, stage.preprocess.intensity, record.variant, record.seed, record.weights
+        stage.name,
+        predict,
+        stage.preprocess.intensity,
+        record.variant,
+        record.seed,
+        record.weights,
+        classes=tuple(record.classes[1:]),
     )
 
 
@@ -292,7 +298,9 @@ def evaluate_stage(
 def _begin(stage: TrainedStage, evaluation: EvaluationRecipe, device: torch.device) -> Evaluation:
     """The evaluation of a stage as the recipe measures it, before the first case."""
     subject = _subject(stage, evaluation.needs_scores, device)
-    return Evaluation(subject, evaluation.metrics, evaluation.pooled, evaluation.calibration)
+    return Evaluation(
+        subject, evaluation.metrics, evaluation.pooled, evaluation.calibration, evaluation.missed
+    )
 
 
 def evaluate_elsewhere(

@@ -20,8 +20,9 @@ from torch import nn
 from segdistill.config.folds import member_weights
 from segdistill.config.schema import InputRecipe, MemberRecipe, ModelRecipe, StageRecipe, TeacherRecipe
 from segdistill.data.case import Case
-from segdistill.data.maps import StoredMaps, encode, open_maps, writing_maps
+from segdistill.data.maps import StoredMaps, encode, labels_of, open_maps, writing_maps
 from segdistill.data.opened import OpenedCase, open_case
+from segdistill.data.predictions import PredictionSource
 from segdistill.distillation import StoredTeacher, Teacher
 from segdistill.distillation.cache.filling import Filling
 from segdistill.errors import InputError
@@ -31,8 +32,7 @@ from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import probabilities
-from segdistill.metrics.base import Pair
-from segdistill.metrics.overlap import dice
+from segdistill.metrics.overlap import class_dice
 from segdistill.models.network import Output
 from segdistill.runtime.engine import Session
 from segdistill.runtime.onnx_file import read_onnx
@@ -41,13 +41,13 @@ from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import WEIGHTS
 from segdistill.training.optimisation import choose_precision
 
-VERSION = 1
+VERSION = 2
 CHUNK = 16
 """Rows that a network predicts at once."""
 
 Map = NDArray[np.float32]
 Predict = Callable[[Sequence[Case]], Map]
-"""Cases -> the probability of foreground of all their rows, float32 (rows, H, W) at the size of the store."""
+"""Cases -> the probability of each of K foreground classes of all rows, float32 (rows, K, H, W) at the store's size."""
 
 
 def live_teachers(inputs: StageInputs, fabric: Fabric) -> list[Teacher]:
@@ -180,10 +180,10 @@ def _predict(inputs: StageInputs, plan: _Plan, fabric: Fabric) -> Iterator[Filli
             note = inputs.predictions.of(member, inputs.of("train")).note
             yield Filling(f"teacher '{plan.name}': {note}")
     members = [_member(inputs, member, fabric) for member in plan.teacher.members]
-    with writing_maps(inputs.store, plan.key, facts) as write:
+    with writing_maps(inputs.store, plan.key, facts, _count(inputs)) as write:
         for chunk in _chunks(inputs, plan.cases):
             cases = [plan.cases[k] for k in chunk]
-            codes = encode(_average(inputs, members, cases, plan.shares[chunk], facts))
+            codes = encode(_average(inputs, members, cases, plan.shares[chunk], facts), axis=1)
             for row, found in zip(
                 (r for case in cases for r in inputs.store.rows(case.id)), codes, strict=True
             ):
@@ -201,7 +201,7 @@ def _predict(inputs: StageInputs, plan: _Plan, fabric: Fabric) -> Iterator[Filli
 def predict_teacher(
     inputs: StageInputs, teacher: TeacherRecipe, cases: Sequence[Case], fabric: Fabric
 ) -> Map:
-    """The probability of foreground of cases that a teacher did not train on, (rows, H, W) at the size of the store.
+    """The probabilities of cases that a teacher did not train on, (rows, K, H, W) at the size of the store.
 
     Raises:
         InputError: a network of it cannot be used.
@@ -247,47 +247,88 @@ def _average(
     """The mean prediction of the cases' rows; notes the confidence of each case."""
     counts = [len(inputs.store.rows(case.id)) for case in cases]
     owner = np.repeat(np.arange(len(cases)), counts)
-    each = np.zeros((len(members), len(owner), *inputs.store.size), np.float32)
+    each = np.zeros((len(members), len(owner), _count(inputs), *inputs.store.size), np.float32)
     for m, predict in enumerate(members):
         used = shares[:, m] > 0
         if used.any():
             each[m, used[owner]] = predict([case for case, own in zip(cases, used, strict=True) if own])
-    weights = shares[owner].T[..., None, None].astype(np.float32)
+    weights = shares[owner].T[..., None, None, None].astype(np.float32)
     mean: Map = (each * weights).sum(axis=0)
     for k, case in enumerate(cases):
         own = owner == k
         active = shares[k] > 0
         facts["entropy"][case.id] = _certainty(mean[own])
         facts["agreement"][case.id] = _agreement(each[active][:, own], mean[own])
-    facts["foreground"] += int((mean > 0.5).sum())
+    facts["foreground"] += int((labels_of(mean) > 0).sum())
     return mean
 
 
+def _count(inputs: StageInputs) -> int:
+    """The number of classes of the masks, without the background."""
+    return len(inputs.recipe.data.class_names) - 1
+
+
 def _certainty(probability: Map) -> float:
-    """1 minus the mean entropy in bits where foreground is predicted; everywhere where none is."""
-    inside = probability > 0.5
-    known = np.clip((probability[inside] if inside.any() else probability).astype(np.float64), 1e-9, 1 - 1e-9)
-    entropy = -(known * np.log2(known) + (1 - known) * np.log2(1 - known))
+    """1 minus the mean entropy, over its largest value, where foreground is predicted; everywhere where none is."""
+    inside = labels_of(probability) > 0
+    known = np.moveaxis(probability, 1, 0)
+    known = known[:, inside] if inside.any() else known.reshape(len(known), -1)
+    known = np.clip(known.astype(np.float64), 1e-9, 1 - 1e-9)
+    whole = np.stack([*known, np.clip(1 - known.sum(axis=0), 1e-9, 1)])
+    entropy = -(whole * np.log2(whole)).sum(axis=0) / np.log2(len(whole))
     return float(1 - entropy.mean())
 
 
 def _agreement(each: Map, mean: Map) -> float:
-    """Mean Dice between the masks of the members and that of their mean; 1 where both are empty."""
-    return float(np.mean([dice(Pair(own, mean > 0.5)) for own in each > 0.5]))
+    """Mean Dice between the masks of the members and that of their mean, over the classes; 1 where both are empty."""
+    joined = labels_of(mean)
+    return float(np.mean([class_dice(labels_of(own), joined) for own in each]))
 
 
 def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predict:
     """What predicts cases with one network, or reads its predictions."""
     if member.onnx is not None:
-        return _by_case(inputs, _onnx(member))
+        return _by_case(inputs, _onnx(member, inputs.recipe.data.class_names[1:]))
     if member.predictions is not None:
-        maps = inputs.predictions.of(member, inputs.of("train"))
-        return lambda cases: _as_rows(inputs, [maps.map(case) for case in cases])
+        return lambda cases: _as_rows(inputs, [_predicted(inputs, member, case) for case in cases])
     if member.stage:
         network, autocast = _stage_network(inputs, member.stage, fabric)
     else:
         network, autocast = _outside_network(inputs, member).to(fabric.device), None
     return partial(_run, inputs, Teacher("", network, precision=autocast), fabric.device, member.flips)
+
+
+def _predicted(inputs: StageInputs, member: MemberRecipe, case: Case) -> Map:
+    """The maps (D, K, H, W) of a case in a folder of predictions; those of hard labels add up to at most 1."""
+    known = inputs.of("train")
+    maps = [
+        inputs.predictions.of(_for_class(inputs, member, k), known).map(case) for k in range(_count(inputs))
+    ]
+    found = np.stack([each if each.ndim == 3 else each[None] for each in maps], axis=1)
+    hard = member.hard_probability or PredictionSource.hard_probability
+    if found.shape[1] > 1 and np.isin(found, (np.float32(hard), np.float32(1 - hard))).all():
+        found = np.where(found > 0.5, np.float32(hard), np.float32((1 - hard) / found.shape[1]))
+    return found
+
+
+def _for_class(inputs: StageInputs, member: MemberRecipe, k: int) -> MemberRecipe:
+    """The member for the k-th class: its foreground is what `foreground` lists there, or the class's name or index."""
+    names = inputs.recipe.data.class_names[1:]
+    if len(names) == 1:
+        return member
+    if member.foreground is None:
+        named = member.model_copy(update={"foreground": [names[k]]})
+        try:
+            inputs.predictions.of(named, inputs.of("train"))
+        except InputError:  # the files do not name their labels
+            return member.model_copy(update={"foreground": [k + 1]})
+        return named
+    if len(member.foreground) != len(names):
+        raise InputError(
+            f"{member.predictions}: foreground lists {len(member.foreground)} values, and the masks hold {len(names)} "
+            f"classes ({', '.join(names)}): list the value of each, in this order"
+        )
+    return member.model_copy(update={"foreground": [member.foreground[k]]})
 
 
 def _run(
@@ -300,18 +341,29 @@ def _run(
         batch = torch.from_numpy(inputs.preprocess.normalise(images[start : start + CHUNK])).to(device)
         if inputs.settings.channels_last:
             batch = batch.contiguous(memory_format=torch.channels_last)
-        own = _foreground(teacher(batch, ()))
+        own = _class_maps(teacher(batch, ()), _count(inputs))
         if flips:
-            own = (own + _foreground(teacher(batch.flip(-1), ())).flip(-1)) / 2
+            own = (own + _class_maps(teacher(batch.flip(-1), ()), _count(inputs)).flip(-1)) / 2
         found.append(own.cpu().numpy())
     return np.concatenate(found)
 
 
-def _foreground(output: Output) -> torch.Tensor:
-    """(B, H, W) probability of everything but background."""
+def _class_maps(output: Output, count: int) -> torch.Tensor:
+    """(B, K, H, W) probabilities of everything but background.
+
+    Raises:
+        InputError: a network that classifies, or one of another number of classes.
+    """
     if output.logits is None:
         raise InputError("a teacher that classifies images has no map: use a network that segments")
-    return 1 - probabilities(output.logits)[:, 0]
+    if count == 1:
+        return 1 - probabilities(output.logits)[:, :1]
+    if output.logits.shape[1] != count + 1:
+        raise InputError(
+            f"a teacher gives {output.logits.shape[1]} classes, and the masks hold {count + 1} with the background: "
+            "use one that was trained on the same classes"
+        )
+    return probabilities(output.logits)[:, 1:]
 
 
 def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
@@ -321,22 +373,31 @@ def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
         InputError: it cannot be built, or the weights do not fit.
     """
     network = build_network(
-        ModelRecipe(name=str(member.network), **member.options), inputs.preprocess.channels
+        ModelRecipe(name=str(member.network), **member.options),
+        inputs.preprocess.channels,
+        _count(inputs) + 1,
     )
     load_weights(Path(str(member.weights)), network)
     return network.eval()
 
 
-def _onnx(member: MemberRecipe) -> Callable[[OpenedCase, int], Map]:
+def _onnx(member: MemberRecipe, names: Sequence[str]) -> Callable[[OpenedCase, int], Map]:
     """Predicts images with a model file of ours, or with any ONNX file and the input that the recipe states."""
     threads = torch.get_num_threads()
     if member.input is None:
         predictor = Predictor(str(member.onnx), threads)
+        own = predictor.info.classes[1:]
+        if len(names) > 1 and set(own) != set(names):
+            raise InputError(
+                f"{member.onnx}: segments {', '.join(own)}, and the masks hold {', '.join(names)}: use a model of the "
+                "same classes"
+            )
+        order = [own.index(name) for name in names] if len(names) > 1 else [0]
         return lambda opened, k: _mirrored(
-            lambda p: predictor.predict_pixels(p).probability, opened.pixels(k), member
+            lambda p: predictor.probabilities(p)[order], opened.pixels(k), member
         )
     session = Session(read_onnx(str(member.onnx)), threads)
-    network = partial(_plain, session, member)
+    network = partial(_plain, session, member, len(names))
     return lambda opened, k: _mirrored(network, opened.pixels(k), member)
 
 
@@ -344,12 +405,12 @@ def _mirrored(predict: Callable[[Pixels], Map], pixels: Pixels, member: MemberRe
     found = predict(pixels)
     if not member.flips:
         return found
-    other = predict(np.ascontiguousarray(pixels[:, ::-1]))[:, ::-1]
+    other = predict(np.ascontiguousarray(pixels[:, ::-1]))[..., ::-1]
     return np.asarray((found + other) / 2, np.float32)
 
 
-def _plain(session: Session, member: MemberRecipe, pixels: Pixels) -> Map:
-    """The probability of foreground (h, w) that an ONNX file of elsewhere gives for an image.
+def _plain(session: Session, member: MemberRecipe, count: int, pixels: Pixels) -> Map:
+    """The probabilities (K, h, w) that an ONNX file of elsewhere gives for an image.
 
     Raises:
         InputError: it takes something else, or gives no (1, C, h, w) of numbers, no probabilities, or several
@@ -365,7 +426,16 @@ def _plain(session: Session, member: MemberRecipe, pixels: Pixels) -> Map:
     found = session.run(None, preprocess(pixels)[None])[0]
     if not isinstance(found, np.ndarray) or found.ndim != 4 or not np.isfinite(found).all():
         raise InputError(f"{session.path}: gives no map (1, classes, height, width) of numbers for an image")
-    return _chosen(_activated(found.astype(np.float32), wanted, session.path)[0], member, session.path)
+    activated = _activated(found.astype(np.float32), wanted, session.path)[0]
+    if count == 1:
+        return _chosen(activated, member, session.path)[None]
+    chosen = member.foreground or list(range(1, count + 1))
+    if len(chosen) != count or not all(type(c) is int and 0 < c < len(activated) for c in chosen):
+        raise InputError(
+            f"{session.path}: gives {len(activated)} maps, and the masks hold {count} classes: list the number of each "
+            f"in foreground, from 1 to {len(activated) - 1}"
+        )
+    return np.asarray(activated[[int(c) for c in chosen]])
 
 
 def _activated(found: Map, wanted: InputRecipe, path: Path) -> Map:
@@ -409,9 +479,12 @@ def _by_case(inputs: StageInputs, predict: Callable[[OpenedCase, int], Map]) -> 
 
 
 def _as_rows(inputs: StageInputs, found: Sequence[Map]) -> Map:
-    """The maps of cases, (H, W) or (D, H, W) each, as the store cuts and resizes their images."""
-    slices = [each for maps in found for each in (maps if maps.ndim == 3 else maps[None])]
-    return np.stack([part for each in slices for part in fitted(inputs.preprocess, each)])
+    """The maps of cases, (D, K, H, W) each, as the store cuts and resizes their images."""
+    rows = []
+    for image in (image for maps in found for image in maps):
+        parts = [fitted(inputs.preprocess, each) for each in image]
+        rows += [np.stack(planes) for planes in zip(*parts, strict=True)]
+    return np.stack(rows)
 
 
 def fitted(preprocess: Preprocess, probability: Map) -> list[Map]:

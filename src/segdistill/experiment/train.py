@@ -197,9 +197,9 @@ def still_stands(inputs: StageInputs, precision: str) -> bool:
 def _describe(inputs: StageInputs, fingerprint: str) -> StageRecord:
     """The record of a stage before it is trained."""
     stage, joint = inputs.stage, inputs.stage.joint_settings
-    count = stage.model.options.get("classes", 2)
-    lesions = ["lesion"] if count <= 2 else [f"class {i}" for i in range(1, count)]
-    classes = ["background", *lesions]  # also with one logit: its probability is that of the lesion
+    classes = list(
+        inputs.recipe.data.class_names
+    )  # also with one logit: its probability is that of the lesion
     return StageRecord(
         name=inputs.name,
         variant=inputs.variant,

@@ -17,7 +17,7 @@ from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.boxes import Box, tight_box
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Pixels
-from segdistill.imaging.postprocess import Postprocess
+from segdistill.imaging.postprocess import Postprocess, resize_probability
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
 from segdistill.imaging.volume import Volume
@@ -176,6 +176,26 @@ class Predictor:
         Raises:
             InputError: an array of another shape or type.
         """
+        probability, labels = self._probability(pixels)
+        size = (pixels.shape[0], pixels.shape[1])
+        classes = dict(zip(self.info.labels, np.mean(labels, axis=0).tolist(), strict=True)) if labels else {}
+        foreground = self.postprocess.foreground(probability, size)
+        if len(probability) <= 2:
+            return Prediction(self.postprocess.above(foreground), foreground, classes)
+        return Prediction(self.postprocess.mask(probability, size), foreground, classes)
+
+    def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
+        """The probability of each class but the background at the picture's own size, float32 (K, H, W).
+
+        Raises:
+            InputError: an array of another shape or type.
+        """
+        probability, _ = self._probability(pixels)
+        planes = probability[-1:] if len(probability) <= 2 else probability[1:]
+        return resize_probability(planes, (pixels.shape[0], pixels.shape[1]))
+
+    def _probability(self, pixels: Pixels) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """Of each class, as the network or its patches give it, and of the image's labels for each patch."""
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
             raise InputError(
                 f"an image is uint8 (height, width) or (height, width, 3), got {pixels.dtype} {pixels.shape}: convert "
@@ -185,12 +205,7 @@ class Predictor:
         preprocess = self.info.preprocess
         outputs = [self._run(image[None]) for image in preprocess.inputs(pixels)]
         probability = preprocess.join(np.stack([mask[0] for mask, _ in outputs]), size)
-        labels = [label[0] for _, label in outputs if label is not None]
-        classes = dict(zip(self.info.labels, np.mean(labels, axis=0).tolist(), strict=True)) if labels else {}
-        foreground = self.postprocess.foreground(probability, size)
-        if len(probability) <= 2:
-            return Prediction(self.postprocess.above(foreground), foreground, classes)
-        return Prediction(self.postprocess.mask(probability, size), foreground, classes)
+        return probability, [label[0] for _, label in outputs if label is not None]
 
     def _run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The network's probabilities for one input, checked."""
