@@ -7,7 +7,8 @@ from pathlib import Path
 
 from segdistill.errors import InputError, needs
 from segdistill.plugins import load_plugins, use_installed
-from segdistill.runtime.predict import Predictions, predict_files
+from segdistill.runtime.machine import usable_cores
+from segdistill.runtime.predict import Predictions, Shard, predict_files
 from segdistill.runtime.predictor import Predictor
 
 
@@ -65,6 +66,7 @@ def predict(
     threads: int | None = None,
     threshold: float | None = None,
     engine: str = "onnxruntime",
+    shard: str | None = None,
     plugins: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
@@ -75,12 +77,13 @@ def predict(
 
     Args:
         model: see `load_model`, or what it returned.
-        inputs: pictures, volumes, DICOM series, or folders that are searched for them.
+        inputs: pictures, volumes, DICOM series, folders that are searched for them, or patterns ("scans/*.png").
         out: folder to write to.
         stage: see `load_model`.
-        threads: see `load_model`.
+        threads: CPU threads; of several inputs so many are segmented at the same time, with one thread each.
         threshold: see `load_model`.
         engine: see `load_model`.
+        shard: "2/4" takes the second quarter of the files, for processes side by side; without it one table is made.
         plugins: see `load_model`.
         progress: called with (done, total) after every file.
 
@@ -94,7 +97,14 @@ def predict(
     Traceback (most recent call last):
     segdistill.errors.InputError: no such model file: absent.onnx
     """
-    if not isinstance(model, Predictor):
-        model = load_model(model, stage, threads=threads, threshold=threshold, engine=engine, plugins=plugins)
     files = [inputs] if isinstance(inputs, (str, Path)) else inputs
-    return predict_files(model, files, Path(out), progress)
+    part = None if shard is None else Shard.parse(shard)
+    if not isinstance(model, Predictor):
+        workers, several = 1, len(files) != 1 or not Path(files[0]).is_file()
+        if (
+            several and not Path(model).is_dir() and (threads is None or threads > 1)
+        ):  # a worker has one thread
+            workers, threads = threads or usable_cores(), 1
+        model = load_model(model, stage, threads=threads, threshold=threshold, engine=engine, plugins=plugins)
+        model.workers = workers
+    return predict_files(model, files, Path(out), progress, part)
