@@ -43,6 +43,8 @@ RANKED_ON = 8
 """Calibration images on which layers are ranked."""
 WORTH = 1.2
 """A file that is not so many times faster than fp32 is a warning."""
+TIMED = 1.0
+"""Seconds in which both files are timed."""
 WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 KEPT_IN_FP32 = ("Softmax", "Sigmoid", "ArgMax", "TopK")
 """Operators that are never quantised: in steps of 1/255 they would lose what decides a mask."""
@@ -570,7 +572,7 @@ def _export(
     )
     with atomic_write(target) as temporary:
         save(network, own, temporary)
-    fp32_ms, int8_ms = interleaved_milliseconds([fp32, Engine(target, threads=1)])
+    fp32_ms, int8_ms = interleaved_milliseconds([fp32, Engine(target, threads=1)], TIMED)
     sizes = (target.stat().st_size / 1e6, source.stat().st_size / 1e6)
     result = Int8Export(str(target), found, gate_on, len(inputs), tuple(in_fp32), fp32_ms, int8_ms, sizes)
     write_json(target.with_suffix(".json"), {"model_sha256": sha256_file(target), **result.to_dict()})

@@ -355,14 +355,14 @@ def milliseconds_per_image(engine: Runs) -> float:
     return 1000 * statistics.median(times[1:])
 
 
-def interleaved_milliseconds(engines: Sequence[Runs], rounds: int = 15) -> list[float]:
+def interleaved_milliseconds(engines: Sequence[Runs], seconds: float = 0.3) -> list[float]:
     """Median time of each network on one image of its input size, all timed in turn; no pre-processing.
 
     What else the machine does then slows all of them: ratios hold where times do not.
 
     Args:
         engines: the networks.
-        rounds: how often each is timed, after one run to warm up.
+        seconds: as many rounds as fit into this time, at least 15, after one to warm up.
 
     Raises:
         InputError: a network does not run.
@@ -375,7 +375,8 @@ def interleaved_milliseconds(engines: Sequence[Runs], rounds: int = 15) -> list[
         for each in engines
     ]
     times: list[list[float]] = [[] for _ in engines]
-    for _ in range(rounds + 1):
+    start = time.perf_counter()
+    while engines and (len(times[0]) < 16 or time.perf_counter() - start < seconds):
         for engine, image, found in zip(engines, images, times, strict=True):
             began = time.perf_counter()
             engine.run_both(image)
