@@ -67,18 +67,19 @@ def test_the_sections_of_the_package_keep_their_order() -> None:
         if REPORT_SECTIONS[name].source.startswith("segdistill.report.sections.")
     ]
     names = sorted(own, key=lambda name: REPORT_SECTIONS[name].facts["order"])
-    assert names[:9] == [
+    assert names[:10] == [
         "verdict",
         "external",
         "lesions",
         "results",
+        "structures",
         "classes",
         "sites",
         "distribution",
         "cases",
         "slices",
     ]
-    assert names[9:] == [
+    assert names[10:] == [
         "trust",
         "table",
         "curves",

@@ -20,6 +20,7 @@ from pydantic import (
 from segdistill.config.effort import Effort
 from segdistill.errors import InputError
 from segdistill.imaging.classes import BACKGROUND, Classes, mask_values, parse_classes
+from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess
@@ -110,8 +111,14 @@ class DataRecipe(Strict):
     """Dataset whose adapter indexes the folder; a case table needs none."""
     table: str | None = None
     """Case table or folder, relative to the file of the recipe; `--data` replaces it."""
+    dimensions: Literal[2, 3] = 2
+    """3: networks see patches of volumes; 2: pictures, and volumes slice by slice."""
     size: int | list[int] = 256
-    """Side, or [height, width], of the network's images in pixels."""
+    """Side, or [height, width], of the network's images in pixels; of volumes [depth, height, width] of a patch, by
+    default chosen from the data (segdistill data plan)."""
+    spacing: list[float] | None = Field(default=None, min_length=3, max_length=3)
+    """Of volumes, where dimensions is 3: [slice, row, column] in mm to which all are resampled; by default the median
+    of the data's; where it is not known, voxels stay as they are."""
     colour: Literal["grey", "rgb"] = "grey"
     """How pictures are read."""
     channels: int = Field(default=3, ge=1, le=1024)
@@ -226,19 +233,38 @@ class DataRecipe(Strict):
     @field_validator("size", mode="before")
     @classmethod
     def _is_size(cls, value: object) -> object:
-        sides = value if isinstance(value, list) and len(value) == 2 else [value]
-        if not all(type(side) is int and SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
+        sides = value if isinstance(value, list) and len(value) in (2, 3) else [value]
+        least = 4 if len(sides) == 3 else SMALLEST_SIDE
+        if not all(type(side) is int and least <= side <= LARGEST_SIDE for side in sides):
             raise ValueError(
                 f"give a side or [height, width] in pixels, from {SMALLEST_SIDE} to {LARGEST_SIDE}, not {value!r}"
             )
         return value
 
+    @model_validator(mode="after")
+    def _fits_its_dimensions(self) -> DataRecipe:
+        if isinstance(self.size, list) and len(self.size) != self.dimensions:
+            wanted = "[depth, height, width]" if self.dimensions == 3 else "[height, width]"
+            raise ValueError(f"size is {self.size}, but with dimensions: {self.dimensions} it is {wanted}")
+        if self.spacing is not None and (
+            self.dimensions == 2 or not all(0 < mm < 1000 for mm in self.spacing)
+        ):
+            raise ValueError(f"spacing is {self.spacing}: three positive numbers of mm, with dimensions: 3")
+        if self.dimensions == 3 and (self.patches is not None or self.colour == "rgb"):
+            raise ValueError("patches and colour: rgb are for pictures: remove them, or dimensions: 3")
+        return self
+
     @property
     def height_width(self) -> tuple[int, int]:
         """The size as (height, width)."""
-        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[-2], self.size[-1])
 
-    def preprocess(self) -> Preprocess:
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The size as (height, width), or of volumes (depth, height, width)."""
+        return (self.size,) * self.dimensions if isinstance(self.size, int) else tuple(self.size)
+
+    def preprocess(self) -> AnyPreprocess:
         """What is done to every picture or slice before the network, in training and in the model file.
 
         >>> DataRecipe(intensity="ct").preprocess().mean
@@ -246,6 +272,10 @@ class DataRecipe(Strict):
         """
         intensity = None if self.intensity is None else Intensity.from_dict(self.intensity)
         mean, std = (0.0, 1.0) if intensity is None else intensity.network_scale()
+        if self.dimensions == 3:
+            depth, height, width = self.sides
+            grid = None if self.spacing is None else (self.spacing[0], self.spacing[1], self.spacing[2])
+            return VolumePreprocess((depth, height, width), grid, self.channels, (mean,), (std,), intensity)
         patches = None if self.patches is None else PatchGrid(self.patches.count, self.patches.size)
         return Preprocess(self.height_width, self.colour, self.channels, (mean,), (std,), intensity, patches)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segdistill.data.store import Store, checksum, write_header
+from segdistill.data.store import Ragged, Store, checksum, write_header
 from segdistill.files import atomic_write, write_json
 
 LARGEST = 12.0
@@ -40,15 +41,15 @@ def encode(probability: NDArray[np.floating[Any]], axis: int | None = None) -> N
 
 
 def labels_of(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """The most probable class: (rows, K, ...) of K foreground classes -> (rows, ...), 0 for background.
+    """The most probable class: (K, ...) of K foreground classes -> (...), 0 for background.
 
-    >>> labels_of(np.array([[0.2, 0.3], [0.1, 0.6], [0.7, 0.1]])).tolist()
+    >>> labels_of(np.array([[0.2, 0.1, 0.7], [0.3, 0.6, 0.1]])).tolist()
     [0, 2, 1]
     """
-    if probability.shape[1] == 1:
-        return (probability[:, 0] > 0.5).astype(np.uint8)
-    whole = np.concatenate([1 - probability.sum(axis=1, keepdims=True), probability], axis=1)
-    return whole.argmax(axis=1).astype(np.uint8)
+    if len(probability) == 1:
+        return (probability[0] > 0.5).astype(np.uint8)
+    whole = np.concatenate([1 - probability.sum(axis=0, keepdims=True), probability])
+    return whole.argmax(axis=0).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class StoredMaps:
     """Maps of a teacher.
 
     Attributes:
-        values: uint8 (rows of the store, K, H, W) of K foreground classes, mapped into memory; rows without a
-            prediction are 0.
+        values: row -> uint8 (K, H, W), or of volumes (K, D, H, W), of K foreground classes, mapped into memory; rows
+            without a prediction are 0.
         facts: what was found while they were made, such as the confidence of each case.
     """
 
-    values: NDArray[np.uint8]
+    values: NDArray[np.uint8] | Ragged
     facts: dict[str, Any]
 
 
@@ -76,8 +77,12 @@ def open_maps(store: Store, key: str) -> StoredMaps | None:
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         values: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-        shape = (len(store), about["classes"], *store.size)
-        if values.shape == shape and checksum(path) == about["crc32"]:
+        if checksum(path) != about["crc32"]:
+            return None
+        if values.ndim == 1:
+            shapes = [(about["classes"], *store.shape(row)) for row in range(len(store))]
+            return StoredMaps(Ragged(values, shapes), about["facts"])
+        if values.shape == (len(store), about["classes"], *store.size):
             return StoredMaps(values, about["facts"])
     return None
 
@@ -100,17 +105,22 @@ def writing_maps(
         InputError: the disk is full, or the folder cannot be written.
     """
     path = store.folder / f"maps-{key}.npy"
-    empty = np.zeros((classes, *store.size), np.uint8).tobytes()
+    shapes = [(classes, *store.shape(row)) for row in range(len(store))]
     done = 0
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        write_header(file, (len(store), classes, *store.size))
+        alike = not store.holds_volumes
+        write_header(file, (len(store), *shapes[0]) if alike else (sum(map(math.prod, shapes)),))
+
+        def leave_out(before: int) -> None:
+            for shape in shapes[done:before]:
+                file.write(bytes(math.prod(shape)))
 
         def write(row: int, found: NDArray[np.uint8]) -> None:
             nonlocal done  # plain writes: with a memory map a full disk would end the process
-            file.write(empty * (row - done))
+            leave_out(row)
             file.write(np.ascontiguousarray(found, np.uint8).tobytes())
             done = row + 1
 
         yield write
-        file.write(empty * (len(store) - done))
+        leave_out(len(store))
     write_json(path.with_suffix(".json"), {"crc32": checksum(path), "classes": classes, "facts": facts})

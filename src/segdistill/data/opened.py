@@ -56,6 +56,18 @@ class OpenedCase:
         """Image `k`: uint8 (H, W), or (H, W, 3) for a coloured picture."""
         return self._pixels(k)
 
+    def levels(self) -> Pixels:
+        """All slices of a volume: uint8 (D, H, W).
+
+        Raises:
+            InputError: a picture.
+        """
+        if not self.is_volume:
+            raise InputError(
+                f"{self.case.image}: is a picture, and a network of volumes takes volumes: set dimensions=2"
+            )
+        return np.stack([self._pixels(k) for k in range(len(self))])
+
     def picture(self, k: int) -> Picture:
         """Image `k` as a picture with the size of its pixels."""
         if self._picture is not None:

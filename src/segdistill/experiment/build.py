@@ -31,7 +31,7 @@ from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.stage import build_network, read_stage, require_stated_weights
 from segdistill.experiment.teachers import confidence_of, live_teachers, stored_teachers
 from segdistill.losses import create_loss
-from segdistill.models.registry import network_facts
+from segdistill.models.registry import NETWORKS, network_facts
 from segdistill.registry import call
 from segdistill.training.adversarial import Adversarial, make_discriminators, make_loss, stage_shapes
 from segdistill.training.checkpoint import load_part, load_weights
@@ -99,27 +99,29 @@ def make_methods(
 
 
 def with_class_count(recipe: Recipe) -> Recipe:
-    """The recipe with the number of its classes in the networks and methods that have such an option and state none.
+    """The recipe with the number of its classes, and of dimensions, in the networks and methods that have such options.
 
-    With one kind of foreground it is as it was: that is what they all take by default.
+    With one kind of foreground in pictures it is as it was: that is what they all take by default.
 
     >>> from segdistill.config.load import load_recipe
     >>> recipe = with_class_count(load_recipe("distill", {"data.classes": {"head": 1, "body": 2}, "effort": None}))
     >>> recipe.stages["student"].model.options["classes"]
     3
     """
-    count = len(recipe.data.class_names)
-    if count == 2:
+    facts = {"classes": len(recipe.data.class_names), "dimensions": recipe.data.dimensions}
+    if facts == {"classes": 2, "dimensions": 2}:
         return recipe
-    stages = {name: _with_count(stage, count) for name, stage in recipe.stages.items()}
+    stages = {name: _with_facts(stage, facts) for name, stage in recipe.stages.items()}
     return recipe.model_copy(update={"stages": stages})
 
 
-def _with_count(stage: StageRecipe, count: int) -> StageRecipe:
-    model = stage.model
+def _with_facts(stage: StageRecipe, facts: Mapping[str, int]) -> StageRecipe:
+    model, count = stage.model, facts["classes"]
     is_mask = stage.task != "autoencoder" and network_facts(model.name).kind != "classifier"
-    if is_mask and "classes" not in model.options:
-        model = _with_option(model, "classes", count)
+    own = NETWORKS[model.name].options if is_mask and model.name in NETWORKS else {}
+    for option, value in facts.items() if is_mask else ():
+        if option not in model.options and (option == "classes" or option in own):
+            model = _with_option(model, option, value)
     methods = {
         name: _with_option(method, "classes", count)
         if "classes" in METHODS.find(method.method or name).options and "classes" not in method.options

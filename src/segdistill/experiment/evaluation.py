@@ -8,13 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from segdistill.data.case import Case, name_values, table_classes, table_hash
 from segdistill.data.check import run_check
 from segdistill.data.leaks import leaks
+from segdistill.data.opened import OpenedCase
 from segdistill.errors import InputError
 from segdistill.imaging.classes import class_names, few, parse_classes
+from segdistill.imaging.grid import VolumePreprocess
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Picture
 from segdistill.metrics.calibration import Calibration
@@ -305,6 +309,29 @@ def describe_table(
     )
 
 
+class WholeModel:
+    """A model file of volumes: `metrics.cases.predict_case` gives it whole cases."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    def __call__(self, picture: Picture) -> Any:
+        """Always an InputError: a picture is no volume."""
+        return self._predictor.predict_pixels(picture.pixels)
+
+    def volume(self, opened: OpenedCase) -> NDArray[np.uint8]:
+        """The mask of a volume (D, H, W).
+
+        Raises:
+            InputError: a picture.
+        """
+        mask = np.zeros((len(opened), *opened.size), np.uint8)
+        if not opened.is_volume:
+            raise InputError(f"{opened.case.image}: is a picture, and this model segments volumes")
+        self._predictor.segment_into(mask, opened.pixels, opened.spacing_mm)
+        return mask
+
+
 def open_model_file(path: Path, scores: bool = False) -> Subject:
     """A model file, ready to be evaluated.
 
@@ -329,7 +356,7 @@ def open_model_file(path: Path, scores: bool = False) -> Subject:
     kept = info.provenance.get("weights")
     return Subject(
         path.name,
-        segment,
+        WholeModel(predictor) if isinstance(info.preprocess, VolumePreprocess) else segment,
         info.preprocess.intensity,
         weights=Weights(**kept) if isinstance(kept, dict) else None,
         data_hash=str(info.provenance.get("data_sha256") or ""),

@@ -19,12 +19,14 @@ import onnx
 from numpy.typing import NDArray
 
 from segdistill.data.case import Case, select
-from segdistill.data.opened import open_case
+from segdistill.data.opened import OpenedCase, open_case
 from segdistill.data.table import read_cases
 from segdistill.errors import GateFailed, InputError
+from segdistill.experiment.evaluation import WholeModel
 from segdistill.experiment.export import compared_cases, export_stage, strip
 from segdistill.experiment.stage import find_stage, read_stage
 from segdistill.files import atomic_write, sha256_file, write_json
+from segdistill.imaging.grid import VolumePreprocess, pad_to
 from segdistill.imaging.picture import Picture
 from segdistill.metrics.cases import Results, evaluate_cases
 from segdistill.plugins import load_plugins, use_installed
@@ -195,6 +197,9 @@ def measure(model: Path, cases: Sequence[Case]) -> Measured:
         InputError: an image or mask cannot be read.
     """
     predictor = Predictor(model)
+    intensity = predictor.info.preprocess.intensity
+    if isinstance(predictor.info.preprocess, VolumePreprocess):
+        return Measured(evaluate_cases(cases, WholeModel(predictor), intensity=intensity))
     classes: dict[Path, str] = {}
 
     def predict(picture: Picture) -> NDArray[np.uint8]:
@@ -203,16 +208,16 @@ def measure(model: Path, cases: Sequence[Case]) -> Measured:
             classes[picture.source] = max(found.classes, key=found.classes.__getitem__)
         return found.mask
 
-    results = evaluate_cases(cases, predict, intensity=predictor.info.preprocess.intensity)
+    results = evaluate_cases(cases, predict, intensity=intensity)
     known = [case for case in cases if case.label in predictor.info.labels and case.image in classes]
     return Measured(results, {case.id: classes[case.image] == case.label for case in known})
 
 
 def calibration_inputs(info: ModelInfo, cases: Sequence[Case]) -> list[NDArray[np.float32]]:
-    """What the network is given for 32 plain training images: (1, C, h, w) each.
+    """What the network is given for 32 plain training images: (1, C, h, w) each, of volumes (1, C, d, h, w).
 
     The images are spread evenly over the cases; where these are fewer they are volumes, of which evenly spread slices
-    are taken, or there are fewer images.
+    or patches are taken, or there are fewer images.
 
     Raises:
         InputError: there is no case, or an image is missing; the message counts them.
@@ -232,11 +237,31 @@ def calibration_inputs(info: ModelInfo, cases: Sequence[Case]) -> list[NDArray[n
     inputs: list[NDArray[np.float32]] = []
     for k, case in enumerate(chosen):
         opened = open_case(case, info.preprocess.intensity)
-        wanted = min(len(opened), CALIBRATION_IMAGES * (k + 1) // count - CALIBRATION_IMAGES * k // count)
-        for part in range(wanted):
-            pixels = opened.pixels((2 * part + 1) * len(opened) // (2 * wanted))
-            inputs += [image[None] for image in info.preprocess.inputs(pixels)]
+        inputs += _shown(
+            opened, info, CALIBRATION_IMAGES * (k + 1) // count - CALIBRATION_IMAGES * k // count
+        )
     return inputs
+
+
+def _shown(opened: OpenedCase, info: ModelInfo, most: int) -> list[NDArray[np.float32]]:
+    """At most so many images of a case, slices or patches of a volume, evenly spread, as the network is given them."""
+    preprocess = info.preprocess
+    if isinstance(preprocess, VolumePreprocess):
+        prepared, _ = pad_to(preprocess.prepare(opened.levels(), opened.spacing_mm), preprocess.size)
+        windows = preprocess.windows((prepared.shape[0], prepared.shape[1], prepared.shape[2]))
+        return [preprocess.normalise(prepared[windows[k]])[None] for k in _spread(len(windows), most)]
+    slices = _spread(len(opened), most)
+    return [image[None] for k in slices for image in preprocess.inputs(opened.pixels(k))]
+
+
+def _spread(length: int, most: int) -> list[int]:
+    """At most so many of the numbers below `length`, evenly spread.
+
+    >>> _spread(10, 2), _spread(2, 5)
+    ([2, 7], [0, 1])
+    """
+    count = min(length, most)
+    return [(2 * k + 1) * length // (2 * count) for k in range(count)]
 
 
 class Quantiser:

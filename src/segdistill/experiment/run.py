@@ -31,7 +31,7 @@ from segdistill.experiment.cases import (
     removing_phantoms_on_error,
     with_table_classes,
 )
-from segdistill.experiment.check import check_parts, recipe_warnings, require_cases
+from segdistill.experiment.check import check_parts, recipe_warnings, require_cases, require_classes
 from segdistill.experiment.cluster import on_cluster
 from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.events import Event, show_events
@@ -382,6 +382,8 @@ def _prepare(
     finally:
         with suppress(OSError):
             shared.rmdir()  # only where nothing could be prepared
+    for name in chosen:
+        require_classes(recipe, name, loaded_cases.cases, store)
     for line in store.notes():
         yield Event(f"warning: {line}")
     return PreparedRun(recipe, loaded_cases, files, data_hash, store, preprocess, folder, external)

@@ -581,12 +581,12 @@ def _teacher_score(recipe: Recipe, folder: Path, on: Machine) -> Interval | None
                 tested = [case for case in tested if case.id in inputs.predictions.of(member, asked).files]
         if not tested:
             continue
-        predicted = labels_of(predict_teacher(inputs, teacher, tested, fabric))
+        predicted = [labels_of(each) for each in predict_teacher(inputs, teacher, tested, fabric)]
         start = 0
         for case in tested:
             rows = store.rows(case.id)
             reference = np.stack([store.mask(row) for row in rows])
-            found = predicted[start : start + len(rows)]
+            found = np.stack(predicted[start : start + len(rows)])
             start += len(rows)
             if reference.any():
                 scores.append(class_dice(found, reference))

@@ -178,8 +178,7 @@ def _draw(activation: NDArray[Any], opened: OpenedCase, path: Path, longest: int
 
 def stage_cost(stage: TrainedStage, device: torch.device, timed: bool = True) -> Cost:
     """Parameters, operations and size of a stage's network, and its time per image where `timed`."""
-    (height, width), patches = stage.preprocess.size, stage.preprocess.patches
-    shape = (stage.preprocess.channels, height, width)
+    patches, shape = stage.preprocess.patches, (stage.preprocess.channels, *stage.preprocess.size)
     threads = torch.get_num_threads()
     counted = complexity(stage.network, shape)
     cost = Cost(counted.parameters, counted.macs, counted.size_mb, input="x".join(map(str, shape)))

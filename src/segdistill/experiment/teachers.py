@@ -29,6 +29,7 @@ from segdistill.errors import InputError
 from segdistill.experiment.inputs import StageInputs, file_facts
 from segdistill.experiment.stage import build_network, load_stage
 from segdistill.files import sha256_file, sha256_text
+from segdistill.imaging.grid import VolumePreprocess, resample
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import probabilities
@@ -46,8 +47,9 @@ CHUNK = 16
 """Rows that a network predicts at once."""
 
 Map = NDArray[np.float32]
-Predict = Callable[[Sequence[Case]], Map]
-"""Cases -> the probability of each of K foreground classes of all rows, float32 (rows, K, H, W) at the store's size."""
+Predict = Callable[[Sequence[Case]], list[Map]]
+"""Cases -> of each of all their rows the probability of K foreground classes, float32 (K, H, W) as the store's rows, or
+(K, D, H, W) of volumes."""
 
 
 def live_teachers(inputs: StageInputs, fabric: Fabric) -> list[Teacher]:
@@ -76,7 +78,7 @@ def _stage_network(inputs: StageInputs, stage: str, fabric: Fabric) -> tuple[nn.
     model = inputs.recipe.stages[stage].model.name
     chosen = choose_precision(inputs.settings.precision, fabric.device, model)
     network = load_stage(inputs.teacher_folder(stage)).network.to(fabric.device)
-    if inputs.settings.channels_last:
+    if inputs.settings.channels_last and not inputs.store.holds_volumes:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network, torch.bfloat16 if chosen.startswith("bf16") else None
 
@@ -183,11 +185,10 @@ def _predict(inputs: StageInputs, plan: _Plan, fabric: Fabric) -> Iterator[Filli
     with writing_maps(inputs.store, plan.key, facts, _count(inputs)) as write:
         for chunk in _chunks(inputs, plan.cases):
             cases = [plan.cases[k] for k in chunk]
-            codes = encode(_average(inputs, members, cases, plan.shares[chunk], facts), axis=1)
-            for row, found in zip(
-                (r for case in cases for r in inputs.store.rows(case.id)), codes, strict=True
-            ):
-                write(row, found)
+            means = _average(inputs, members, cases, plan.shares[chunk], facts)
+            rows = (row for case in cases for row in inputs.store.rows(case.id))
+            for row, found in zip(rows, means, strict=True):
+                write(row, encode(found, axis=0))
             done += len(cases)
             yield Filling(text, done, len(plan.cases))
         facts["seconds"] = time.monotonic() - began
@@ -200,8 +201,8 @@ def _predict(inputs: StageInputs, plan: _Plan, fabric: Fabric) -> Iterator[Filli
 
 def predict_teacher(
     inputs: StageInputs, teacher: TeacherRecipe, cases: Sequence[Case], fabric: Fabric
-) -> Map:
-    """The probabilities of cases that a teacher did not train on, (rows, K, H, W) at the size of the store.
+) -> list[Map]:
+    """The probabilities of cases that a teacher did not train on: of each row (K, ...), as the store has it.
 
     Raises:
         InputError: a network of it cannot be used.
@@ -209,14 +210,14 @@ def predict_teacher(
     members = [_member(inputs, member, fabric) for member in teacher.members]
     shares = member_weights(inputs.recipe, teacher, cases, [])
     facts: dict[str, Any] = {"entropy": {}, "agreement": {}, "foreground": 0}
-    found = [
-        _average(inputs, members, [cases[k] for k in chunk], shares[chunk], facts)
+    return [
+        mean
         for chunk in _chunks(inputs, cases)
+        for mean in _average(inputs, members, [cases[k] for k in chunk], shares[chunk], facts)
     ]
-    return np.concatenate(found)
 
 
-def predict_with(inputs: StageInputs, stage: str, cases: Sequence[Case], fabric: Fabric) -> Map:
+def predict_with(inputs: StageInputs, stage: str, cases: Sequence[Case], fabric: Fabric) -> list[Map]:
     """The same with the network of another stage.
 
     Raises:
@@ -243,24 +244,39 @@ def _average(
     cases: Sequence[Case],
     shares: NDArray[np.float64],
     facts: dict[str, Any],
-) -> Map:
-    """The mean prediction of the cases' rows; notes the confidence of each case."""
-    counts = [len(inputs.store.rows(case.id)) for case in cases]
-    owner = np.repeat(np.arange(len(cases)), counts)
-    each = np.zeros((len(members), len(owner), _count(inputs), *inputs.store.size), np.float32)
+) -> list[Map]:
+    """The mean prediction of each of the cases' rows; notes the confidence of each case."""
+    predicted: list[dict[str, list[Map]]] = []
     for m, predict in enumerate(members):
-        used = shares[:, m] > 0
-        if used.any():
-            each[m, used[owner]] = predict([case for case, own in zip(cases, used, strict=True) if own])
-    weights = shares[owner].T[..., None, None, None].astype(np.float32)
-    mean: Map = (each * weights).sum(axis=0)
+        own = [case for case, share in zip(cases, shares[:, m], strict=True) if share > 0]
+        rows = iter(predict(own) if own else [])
+        predicted.append({case.id: [next(rows) for _ in inputs.store.rows(case.id)] for case in own})
+    means = []
     for k, case in enumerate(cases):
-        own = owner == k
-        active = shares[k] > 0
-        facts["entropy"][case.id] = _certainty(mean[own])
-        facts["agreement"][case.id] = _agreement(each[active][:, own], mean[own])
-    facts["foreground"] += int((labels_of(mean) > 0).sum())
-    return mean
+        active = [m for m in range(len(members)) if shares[k, m] > 0]
+        mean = [
+            np.sum(
+                [predicted[m][case.id][j] * np.float32(shares[k, m]) for m in active],
+                axis=0,
+                dtype=np.float32,
+            )
+            for j in range(len(inputs.store.rows(case.id)))
+        ]
+        facts["entropy"][case.id] = float(np.mean([_certainty(each) for each in mean]))
+        labels = [labels_of(each) for each in mean]
+        agreed = [
+            np.mean(
+                [
+                    class_dice(labels_of(own), joined)
+                    for own, joined in zip(predicted[m][case.id], labels, strict=True)
+                ]
+            )
+            for m in active
+        ]
+        facts["agreement"][case.id] = float(np.mean(agreed))
+        facts["foreground"] += sum(int((each > 0).sum()) for each in labels)
+        means += mean
+    return means
 
 
 def _count(inputs: StageInputs) -> int:
@@ -269,20 +285,17 @@ def _count(inputs: StageInputs) -> int:
 
 
 def _certainty(probability: Map) -> float:
-    """1 minus the mean entropy, over its largest value, where foreground is predicted; everywhere where none is."""
+    """1 minus the mean entropy, over its largest value, where foreground is predicted; everywhere where none is.
+
+    Args:
+        probability: (K, ...).
+    """
     inside = labels_of(probability) > 0
-    known = np.moveaxis(probability, 1, 0)
-    known = known[:, inside] if inside.any() else known.reshape(len(known), -1)
+    known = probability[:, inside] if inside.any() else probability.reshape(len(probability), -1)
     known = np.clip(known.astype(np.float64), 1e-9, 1 - 1e-9)
     whole = np.stack([*known, np.clip(1 - known.sum(axis=0), 1e-9, 1)])
     entropy = -(whole * np.log2(whole)).sum(axis=0) / np.log2(len(whole))
     return float(1 - entropy.mean())
-
-
-def _agreement(each: Map, mean: Map) -> float:
-    """Mean Dice between the masks of the members and that of their mean, over the classes; 1 where both are empty."""
-    joined = labels_of(mean)
-    return float(np.mean([class_dice(labels_of(own), joined) for own in each]))
 
 
 def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predict:
@@ -290,7 +303,7 @@ def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predic
     if member.onnx is not None:
         return _by_case(inputs, _onnx(member, inputs.recipe.data.class_names[1:]))
     if member.predictions is not None:
-        return lambda cases: _as_rows(inputs, [_predicted(inputs, member, case) for case in cases])
+        return lambda cases: _as_rows(inputs, cases, [_predicted(inputs, member, case) for case in cases])
     if member.stage:
         network, autocast = _stage_network(inputs, member.stage, fabric)
     else:
@@ -333,19 +346,25 @@ def _for_class(inputs: StageInputs, member: MemberRecipe, k: int) -> MemberRecip
 
 def _run(
     inputs: StageInputs, teacher: Teacher, device: torch.device, flips: bool, cases: Sequence[Case]
-) -> Map:
-    store = inputs.store
-    images = np.stack([store.image(row) for case in cases for row in store.rows(case.id)])
-    found = []
-    for start in range(0, len(images), CHUNK):
-        batch = torch.from_numpy(inputs.preprocess.normalise(images[start : start + CHUNK])).to(device)
-        if inputs.settings.channels_last:
+) -> list[Map]:
+    store, preprocess, count = inputs.store, inputs.preprocess, _count(inputs)
+    rows = [store.image(row) for case in cases for row in store.rows(case.id)]
+
+    def forward(images: NDArray[np.float32]) -> Map:
+        batch = torch.from_numpy(images).to(device)
+        if inputs.settings.channels_last and batch.ndim == 4:
             batch = batch.contiguous(memory_format=torch.channels_last)
-        own = _class_maps(teacher(batch, ()), _count(inputs))
+        own = _class_maps(teacher(batch, ()), count)
         if flips:
-            own = (own + _class_maps(teacher(batch.flip(-1), ()), _count(inputs)).flip(-1)) / 2
-        found.append(own.cpu().numpy())
-    return np.concatenate(found)
+            own = (own + _class_maps(teacher(batch.flip(-1), ()), count).flip(-1)) / 2
+        return own.float().cpu().numpy()
+
+    if isinstance(preprocess, VolumePreprocess):
+        return [preprocess.predict(row, forward) for row in rows]
+    found: list[Map] = []
+    for start in range(0, len(rows), CHUNK):
+        found += list(forward(preprocess.normalise(np.stack(rows[start : start + CHUNK]))))
+    return found
 
 
 def _class_maps(output: Output, count: int) -> torch.Tensor:
@@ -386,6 +405,11 @@ def _onnx(member: MemberRecipe, names: Sequence[str]) -> Callable[[OpenedCase, i
     threads = torch.get_num_threads()
     if member.input is None:
         predictor = Predictor(str(member.onnx), threads)
+        if isinstance(predictor.info.preprocess, VolumePreprocess):
+            raise InputError(
+                f"{member.onnx}: segments whole volumes: write its predictions with segdistill predict, and name their "
+                "folder as predictions"
+            )
         own = predictor.info.classes[1:]
         if len(names) > 1 and set(own) != set(names):
             raise InputError(
@@ -397,20 +421,21 @@ def _onnx(member: MemberRecipe, names: Sequence[str]) -> Callable[[OpenedCase, i
             lambda p: predictor.probabilities(p)[order], opened.pixels(k), member
         )
     session = Session(read_onnx(str(member.onnx)), threads)
-    network = partial(_plain, session, member, len(names))
+    network = partial(_plain, session, member, count=len(names))
     return lambda opened, k: _mirrored(network, opened.pixels(k), member)
 
 
 def _mirrored(predict: Callable[[Pixels], Map], pixels: Pixels, member: MemberRecipe) -> Map:
+    """(K, h, w) of an image, or the mean with its mirror image."""
     found = predict(pixels)
-    if not member.flips:
-        return found
-    other = predict(np.ascontiguousarray(pixels[:, ::-1]))[..., ::-1]
-    return np.asarray((found + other) / 2, np.float32)
+    if member.flips:
+        other = predict(np.ascontiguousarray(pixels[:, ::-1]))[..., ::-1]
+        found = np.asarray((found + other) / 2, np.float32)
+    return found if found.ndim == 3 else found[None]
 
 
-def _plain(session: Session, member: MemberRecipe, count: int, pixels: Pixels) -> Map:
-    """The probabilities (K, h, w) that an ONNX file of elsewhere gives for an image.
+def _plain(session: Session, member: MemberRecipe, pixels: Pixels, count: int = 1) -> Map:
+    """What an ONNX file of elsewhere gives for an image: (h, w) of one kind of foreground, (K, h, w) of several.
 
     Raises:
         InputError: it takes something else, or gives no (1, C, h, w) of numbers, no probabilities, or several
@@ -428,7 +453,7 @@ def _plain(session: Session, member: MemberRecipe, count: int, pixels: Pixels) -
         raise InputError(f"{session.path}: gives no map (1, classes, height, width) of numbers for an image")
     activated = _activated(found.astype(np.float32), wanted, session.path)[0]
     if count == 1:
-        return _chosen(activated, member, session.path)[None]
+        return _chosen(activated, member, session.path)
     chosen = member.foreground or list(range(1, count + 1))
     if len(chosen) != count or not all(type(c) is int and 0 < c < len(activated) for c in chosen):
         raise InputError(
@@ -471,20 +496,27 @@ def _chosen(classes: Map, member: MemberRecipe, path: Path) -> Map:
 def _by_case(inputs: StageInputs, predict: Callable[[OpenedCase, int], Map]) -> Predict:
     """Predicts the images of cases at their own size."""
 
-    def cases_to_maps(cases: Sequence[Case]) -> Map:
+    def cases_to_maps(cases: Sequence[Case]) -> list[Map]:
         opened = [open_case(case, inputs.preprocess.intensity) for case in cases]
-        return _as_rows(inputs, [np.stack([predict(one, k) for k in range(len(one))]) for one in opened])
+        found = [np.stack([predict(one, k) for k in range(len(one))]) for one in opened]
+        return _as_rows(inputs, cases, found)
 
     return cases_to_maps
 
 
-def _as_rows(inputs: StageInputs, found: Sequence[Map]) -> Map:
-    """The maps of cases, (D, K, H, W) each, as the store cuts and resizes their images."""
-    rows = []
+def _as_rows(inputs: StageInputs, cases: Sequence[Case], found: Sequence[Map]) -> list[Map]:
+    """The maps of cases, (D, K, H, W) each, as the store cuts, resizes or resamples their images."""
+    if isinstance(inputs.preprocess, VolumePreprocess):
+        shapes = [inputs.store.shape(inputs.store.row(case.id)) for case in cases]
+        return [
+            np.stack([resample(plane, (shape[0], shape[1], shape[2])) for plane in maps.swapaxes(0, 1)])
+            for maps, shape in zip(found, shapes, strict=True)
+        ]
+    rows: list[Map] = []
     for image in (image for maps in found for image in maps):
         parts = [fitted(inputs.preprocess, each) for each in image]
         rows += [np.stack(planes) for planes in zip(*parts, strict=True)]
-    return np.stack(rows)
+    return rows
 
 
 def fitted(preprocess: Preprocess, probability: Map) -> list[Map]:

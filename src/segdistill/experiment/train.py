@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 
 from segdistill.data.case import Case
 from segdistill.data.maps import StoredMaps
-from segdistill.data.views import Views, batch_indices
+from segdistill.data.views import Views, VolumeViews, batch_indices
 from segdistill.distillation.base import weighted_terms
 from segdistill.distillation.cache.filling import Filling, FillOptions, fill
 from segdistill.distillation.cache.reading import LOGITS, TargetCache, Wanted, cache_facts
@@ -272,7 +272,8 @@ def keep_threshold(inputs: StageInputs) -> None:
 
 def _views(inputs: StageInputs, cases: list[Case], augment: str, skip_empty: bool = False) -> Views:
     distilled = inputs.stage.task == "distillation"
-    return Views(
+    kind = VolumeViews if inputs.store.holds_volumes else Views
+    return kind(
         inputs.store,
         [case.id for case in cases],
         inputs.preprocess,

@@ -260,12 +260,17 @@ def predict_case(
 ) -> tuple[NDArray[np.bool_] | NDArray[np.uint8], NDArray[np.float32] | None]:
     """The masks (D, H, W) of all images of a case, and their probabilities where the predictor gives them.
 
+    A predictor with a method `volume` is given the whole case.
+
     They are bool; where the case has several classes, uint8 with the index of the class.
 
     Raises:
         ValueError: a predicted mask does not have its image's size.
     """
     masks, scores = [], []
+    if (whole := getattr(predict, "volume", None)) is not None:
+        found = np.asarray(whole(opened))
+        return (found != 0 if opened.case.reading.is_binary else found.astype(np.uint8)), None
     for k in range(len(opened)):
         predicted = predict(opened.picture(k))
         mask = np.asarray(predicted.mask if isinstance(predicted, Scored) else predicted)

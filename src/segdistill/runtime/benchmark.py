@@ -17,6 +17,7 @@ from PIL import Image
 
 from segdistill.errors import InputError
 from segdistill.files import shown
+from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess
 from segdistill.imaging.read import read_picture
 from segdistill.runtime.engine import Runs, Session
 from segdistill.runtime.machine import machine
@@ -179,9 +180,14 @@ def benchmark(
     if rounds < 1:
         raise InputError(f"rounds must be at least 1, got {rounds}")
     predictors = [Predictor(each.load()) for each in contestants]
+    for contestant, predictor in zip(contestants, predictors, strict=True):
+        if isinstance(predictor.info.preprocess, VolumePreprocess):
+            raise InputError(
+                f"{contestant.name} segments volumes, and pictures are timed: doctor times one of its patches"
+            )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        files = list(pictures) or _write_pictures(predictors[0].info.preprocess.size, folder)
+        files = list(pictures) or _write_pictures(predictors[0].info.preprocess, folder)
         times: list[list[dict[str, float]]] = [[] for _ in contestants]
         for done in range(rounds + 1):
             for file in files:
@@ -198,9 +204,10 @@ def benchmark(
     return Benchmark(timings, threads, rounds, len(files), peak / 1e9)
 
 
-def _write_pictures(size: tuple[int, int], folder: Path) -> list[Path]:
+def _write_pictures(preprocess: AnyPreprocess, folder: Path) -> list[Path]:
     paths = []
-    for k, pixels in enumerate(synthetic_images(size)):
+    height, width = preprocess.size[-2:]
+    for k, pixels in enumerate(synthetic_images((height, width))):
         paths.append(folder / f"synthetic_{k}.png")
         Image.fromarray(pixels).save(paths[-1])
     return paths
@@ -209,6 +216,7 @@ def _write_pictures(size: tuple[int, int], folder: Path) -> list[Path]:
 def _segment(predictor: Predictor, file: Path, folder: Path) -> dict[str, float]:
     """Seconds of each part for one picture; the parts are those of `Predictor.predict_pixels`."""
     preprocess, postprocess, clock = predictor.info.preprocess, predictor.postprocess, time.perf_counter
+    assert not isinstance(preprocess, VolumePreprocess)
     marks = [clock()]
     picture = read_picture(file, intensity=preprocess.intensity)
     marks.append(clock())
@@ -222,7 +230,7 @@ def _segment(predictor: Predictor, file: Path, folder: Path) -> dict[str, float]
     is_binary = len(probability) <= 2
     mask = postprocess.above(foreground) if is_binary else postprocess.mask(probability, size)
     marks.append(clock())
-    write_prediction(Prediction(mask, foreground), picture, "mask", folder)
+    write_prediction(Prediction(mask, foreground, structures=predictor.structures), picture, "mask", folder)
     marks.append(clock())
     return {name: marks[k + 1] - marks[k] for k, name in enumerate(STAGES)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import sys
@@ -95,7 +96,7 @@ class Session:
         def stop() -> None:
             options.terminate = True
 
-        seconds = seconds_to_run(batch.shape[0] * batch.shape[2] * batch.shape[3])
+        seconds = seconds_to_run(batch.shape[0] * math.prod(batch.shape[2:]))
         try:
             found: list[Any] = _within(
                 seconds, lambda: self._session.run(wanted, {self.inputs[0]: batch}, options), stop
@@ -157,7 +158,7 @@ class OpenVinoSession:
         """
         if not hasattr(self._own, "request"):  # one for each thread that calls
             self._own.request = self._network.create_infer_request()
-        request, seconds = self._own.request, seconds_to_run(batch.shape[0] * batch.shape[2] * batch.shape[3])
+        request, seconds = self._own.request, seconds_to_run(batch.shape[0] * math.prod(batch.shape[2:]))
         try:
             request.start_async({0: batch})
             ended = request.wait_for(int(1000 * seconds))
@@ -229,15 +230,18 @@ class Engine:
         Raises:
             InputError: the batch does not fit the network.
         """
-        if batch.ndim != 4 or batch.shape[1] != self.info.input_channels or batch.dtype != np.float32:
+        axes = 2 + len(self.info.preprocess.size)
+        if batch.ndim != axes or batch.shape[1] != self.info.input_channels or batch.dtype != np.float32:
+            shape = "D, H, W" if axes == 5 else "H, W"
             raise InputError(
-                f"a batch must be float32 (B, {self.info.input_channels}, H, W), got {batch.dtype} "
+                f"a batch must be float32 (B, {self.info.input_channels}, {shape}), got {batch.dtype} "
                 f"{batch.shape}"
             )
         wanted = [OUTPUT_NAME, LABEL_NAME] if self.info.labels else [OUTPUT_NAME]
         mask, *label = self._session.run(wanted, np.ascontiguousarray(batch))
-        if not isinstance(mask, np.ndarray) or mask.ndim != 4 or len(mask) != len(batch):
-            raise InputError(f"not a segdistill model file: {self.path} does not return (B, K, H, W)")
+        if not isinstance(mask, np.ndarray) or mask.ndim != axes or len(mask) != len(batch):
+            shape = "D, H, W" if axes == 5 else "H, W"
+            raise InputError(f"not a segdistill model file: {self.path} does not return (B, K, {shape})")
         if label and np.shape(label[0]) != (len(batch), len(self.info.labels)):
             raise InputError(
                 f"not a segdistill model file: {self.path} does not return {len(self.info.labels)} classes"

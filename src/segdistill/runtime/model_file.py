@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.errors import InputError
+from segdistill.imaging.grid import AnyPreprocess, preprocess_from_dict
 from segdistill.imaging.postprocess import Postprocess
-from segdistill.imaging.preprocess import Preprocess
 from segdistill.runtime.onnx_file import OnnxFile, read_onnx
 
 METADATA_KEY = "segdistill"
@@ -47,7 +47,7 @@ class ModelInfo:
     name: str
     input_channels: int
     classes: tuple[str, ...]
-    preprocess: Preprocess
+    preprocess: AnyPreprocess
     postprocess: Postprocess
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -114,7 +114,7 @@ def parse_info(text: str) -> ModelInfo:
             name=str(values["name"]),
             input_channels=int(values["input_channels"]),
             classes=tuple(str(name) for name in values["classes"]),
-            preprocess=Preprocess.from_dict(values["preprocess"]),
+            preprocess=preprocess_from_dict(values["preprocess"]),
             postprocess=Postprocess.from_dict(values["postprocess"]),
             provenance=dict(values.get("provenance", {})),
             metrics=dict(values.get("metrics", {})),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segdistill.errors import InputError
+from segdistill.imaging.grid import VolumePreprocess
 from segdistill.imaging.picture import Pixels
 from segdistill.runtime.engine import Runs
 from segdistill.runtime.predictor import Predictor
@@ -101,12 +102,24 @@ def run_self_test(engine: Runs, stated: Mapping[str, Any], is_int8: bool) -> Sel
 
 
 def _measure(engine: Runs, seed: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean foreground probability of 8 x 8 blocks of each image, and the mask's share of it."""
-    predictor = Predictor(engine)
+    """Mean foreground probability of 8 x 8 blocks of each image, and the mask's share of it.
+
+    A network of volumes sees one patch, whose slices are synthetic images; its first `count` slices are taken.
+    """
+    predictor, preprocess = Predictor(engine), engine.info.preprocess
+    height, width = preprocess.size[-2:]
     blocks, areas = [], []
-    for pixels in synthetic_images(engine.info.preprocess.size, seed, count):
-        found = predictor.predict_pixels(pixels)
-        rows = np.array_split(found.probability.astype(float), BLOCKS)
+    if isinstance(preprocess, VolumePreprocess):
+        patch = np.stack(synthetic_images((height, width), seed, preprocess.size[0]))
+        whole, _ = engine.run_both(preprocess.normalise(patch)[None])
+        outputs = list(whole[0].swapaxes(0, 1)[:count])
+        foregrounds = [predictor.postprocess.foreground(one, (height, width)) for one in outputs]
+        masks = [predictor.postprocess.mask(one, (height, width)) for one in outputs]
+    else:
+        found = [predictor.predict_pixels(one) for one in synthetic_images((height, width), seed, count)]
+        foregrounds, masks = [one.probability for one in found], [one.mask for one in found]
+    for foreground, mask in zip(foregrounds, masks, strict=True):
+        rows = np.array_split(foreground.astype(float), BLOCKS)
         blocks.append([[part.mean() for part in np.array_split(row, BLOCKS, axis=1)] for row in rows])
-        areas.append(np.count_nonzero(found.mask) / found.mask.size)
+        areas.append(np.count_nonzero(mask) / mask.size)
     return np.array(blocks), np.array(areas)
