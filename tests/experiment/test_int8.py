@@ -8,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from segdistill.data.case import Case, select
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import GateFailed, InputError
+from segdistill.experiment.export import export_network
 from segdistill.experiment.int8 import (
     Comparison,
     Gate,
@@ -26,10 +29,14 @@ from segdistill.experiment.int8 import (
     compare,
     export_int8,
 )
+from segdistill.imaging.grid import VolumePreprocess
+from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.metrics.cases import CaseResult, Results
+from segdistill.models.registry import create_network
 from segdistill.runtime.engine import Engine
-from segdistill.runtime.model_file import METADATA_KEY, dump_info, read_info
+from segdistill.runtime.model_file import METADATA_KEY, ModelInfo, dump_info, read_info
+from segdistill.runtime.self_test import run_self_test
 from tests.experiment.tiny import segdistill, snapshot
 from tests.runtime.small_model import INFO
 
@@ -271,3 +278,34 @@ def test_the_calibration_images_are_spread_over_the_cases(tmp_path: Path) -> Non
         cases.append(Case(str(k), tmp_path / f"{k}.png"))
     levels = [round(float(image[0, 0, 0, 0]) * 255) for image in calibration_inputs(info, cases)]
     assert levels == [k * 100 // 32 for k in range(32)]
+
+
+def test_a_network_of_volumes(tmp_path: Path) -> None:
+    """Patches of volumes calibrate it, whole volumes are compared, and its self-test is one patch."""
+    classes = ("background", "lesion")
+    preprocess = VolumePreprocess((8, 16, 16), channels=1)
+    info = ModelInfo("volumes", 1, classes, preprocess, Postprocess(classes=classes))
+    torch.manual_seed(0)
+    network = create_network("unet", in_channels=1, classes=2, widths=[4, 8], dimensions=3).eval()
+    export_network(network, info, tmp_path / "fp32.onnx")
+    cases = []
+    for k, split in enumerate(["train", "train", "val"]):
+        voxels = np.random.default_rng(k).integers(0, 255, (20, 18, 12)).astype(np.float32)
+        for name, array in (("image", voxels), ("mask", (voxels > 128).astype(np.float32))):
+            nibabel.Nifti1Image(array, np.eye(4)).to_filename(tmp_path / f"{k}_{name}.nii.gz")
+        cases.append(
+            Case(str(k), tmp_path / f"{k}_image.nii.gz", (tmp_path / f"{k}_mask.nii.gz",), split=split)
+        )
+    write_cases(cases, tmp_path / "cases.csv")
+    found = export_int8(
+        tmp_path / "fp32.onnx", tmp_path / "int8.onnx", data=tmp_path / "cases.csv", gate=LOOSE
+    )
+    assert found.comparison.cases == 1
+    images = calibration_inputs(info, select(cases, split="train"))
+    assert found.calibration == len(images) > 2
+    assert {image.shape for image in images} == {(1, 1, 8, 16, 16)}
+    fp32, int8 = Engine(tmp_path / "fp32.onnx", 1), Engine(found.model, 1)
+    np.testing.assert_allclose(int8.run(images[0]), fp32.run(images[0]), atol=0.1)
+    assert run_self_test(int8, int8.info.self_test, is_int8=True).passed
+    timed = segdistill("benchmark", found.model, "--no-cold", "--engine", "onnxruntime")
+    assert "segments volumes, and pictures are timed" in timed.line
