@@ -79,7 +79,17 @@ def test_the_sections_of_the_package_keep_their_order() -> None:
         "cases",
         "slices",
     ]
-    assert names[10:] == ["trust", "table", "curves", "cost", "data", "settings", "environment", "limits"]
+    assert names[10:] == [
+        "trust",
+        "table",
+        "curves",
+        "cost",
+        "data",
+        "settings",
+        "environment",
+        "limits",
+        "claim",
+    ]
 
 
 def test_all_numbers_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.metrics.base import METRICS
 from segdistill.registry import near_names
+from segdistill.report.card_schema import card_keys
 from segdistill.training.settings import AdversarialSettings, FitSettings, JointSettings
 
 Role = Literal["teacher", "student", "baseline", "comparator"]
@@ -756,6 +757,9 @@ class Recipe(Strict):
     external: dict[str, str] = Field(default_factory=dict)
     """Tables from elsewhere by name, {clinic: clinic.csv}: case tables or folders on which every stage is tested, too;
     never trained or selected on. Relative to the file of the recipe."""
+    card: dict[str, str] = Field(default_factory=dict)
+    """What only you know, for the Applied Model Card, such as {model_developer: ..., intended_use_and_workflow: ...};
+    the names are those of its elements (docs/how-to/report-for-approval.md)."""
     plan: bool = False
     """Time a few steps of every network first, and tell how long the run will take."""
     strict: bool = False
@@ -767,6 +771,14 @@ class Recipe(Strict):
     plugins: list[str] = Field(default_factory=list)
     """Files and modules that register parts of your own; a run executes them. Files are relative to the file of the
     recipe."""
+
+    @field_validator("card")
+    @classmethod
+    def _has_known_names(cls, card: dict[str, str]) -> dict[str, str]:
+        for name in card:
+            if name not in card_keys():
+                raise ValueError(f"card: no element '{name}': {near_names(name, card_keys())}")
+        return card
 
     @field_validator("name")
     @classmethod

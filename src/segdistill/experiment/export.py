@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,14 @@ from segdistill.plugins import load_plugins, use_installed
 from segdistill.records import EvaluationRecord, RunRecord
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import LABEL_NAME, METADATA_KEY, OUTPUT_NAME, ModelInfo, dump_info
+from segdistill.runtime.self_test import record_self_test
 from segdistill.training.inference import MaskAndClass, Probability, TorchEngine
 
 OPSET = 20
 FEW = 20
 """Cases on which a model file is compared with torch where there are no test cases."""
+SELF_TEST = "self-test 1"
+"""A model file of an earlier version, without a self-test, is written again."""
 UNDECIDED = 1e-4
 """Probabilities this close to the threshold may give another mask in another engine."""
 
@@ -294,9 +297,10 @@ def export_stage(
         )
     info = model_info(stage)
     known = read_json(target.with_suffix(".json"))
-    inputs = sha256_text(stage.record.weights_sha256 + dump_info(info))
+    inputs = sha256_text(f"{stage.record.weights_sha256}{dump_info(info)}{SELF_TEST}")
     if known.get("inputs") == inputs and target.exists() and sha256_file(target) == known.get("model_sha256"):
         return Agreement(**known["agreement"])
+    info = replace(info, self_test=record_self_test(TorchEngine(stage.network, info)))
     with atomic_write(target) as candidate:  # a file that does not pass the gate never has the final name
         export_network(stage.network, info, candidate)
         agreement = measure_agreement(stage.network, stage.preprocess, stage.postprocess, candidate, cases)

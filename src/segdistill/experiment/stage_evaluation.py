@@ -58,6 +58,8 @@ from segdistill.records import (
     StageRecord,
     TableRecord,
 )
+from segdistill.report.approval import FILE as APPLIED_CARD
+from segdistill.report.approval import write_applied_model_card
 from segdistill.report.data import (
     DataReport,
     ExternalReport,
@@ -453,7 +455,7 @@ def report_run(
     load: Load = load_stage,
     tables: Mapping[str, TableRecord] = MappingProxyType({}),
 ) -> tuple[list[Verdict], dict[str, TableRecord]]:
-    """Writes report.html and model_card.md of a run.
+    """Writes report.html, model_card.md and applied_model_card.xml of a run.
 
     Gives the verdicts, which are computed only here, and the tables from elsewhere with the verdicts on them.
     """
@@ -482,6 +484,7 @@ def report_run(
         student=shown if shown == recipe.export else "",  # else the report chooses
         margin=recipe.evaluation.margin,
         is_tested=bool(test),
+        card=recipe.card,
     )
 
     def predictor_of(stage: StageReport) -> Predict:
@@ -491,6 +494,7 @@ def report_run(
     intensity = recipe.data.preprocess().intensity
     context = finish_report(report, loaded_cases.cases, test, predictor_of, intensity, run / "report.html")
     write_model_card(context, run / "model_card.md")
+    write_applied_model_card(context, run / APPLIED_CARD)
     found = {
         one.name: replace(one.table, verdicts=[verdict.to_dict() for verdict in one.verdicts])
         for one in context.external

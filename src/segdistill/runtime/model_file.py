@@ -35,6 +35,7 @@ class ModelInfo:
         metrics: what was measured on the test split (JSON types).
         labels: classes of the whole image, in the order of the output "label"; empty: the network only segments.
         format_version: of this record; a newer one is refused.
+        self_test: what the network gives on synthetic images (`self_test.record_self_test`); empty: not recorded.
 
     Raises:
         InputError: channels or classes contradict the processing.
@@ -52,6 +53,7 @@ class ModelInfo:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     labels: tuple[str, ...] = ()
+    self_test: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.input_channels != self.preprocess.channels:
@@ -82,7 +84,8 @@ def dump_info(info: ModelInfo) -> str:
             "provenance": dict(info.provenance),
             "metrics": dict(info.metrics),
         }
-        | ({"labels": list(info.labels)} if info.labels else {}),
+        | ({"labels": list(info.labels)} if info.labels else {})
+        | ({"self_test": dict(info.self_test)} if info.self_test else {}),
         sort_keys=True,
     )
 
@@ -117,6 +120,7 @@ def parse_info(text: str) -> ModelInfo:
             metrics=dict(values.get("metrics", {})),
             format_version=version,
             labels=tuple(str(name) for name in values.get("labels", ())),
+            self_test=dict(values.get("self_test", {})),
         )
     except KeyError as error:
         raise InputError(f"its metadata lacks {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
@@ -104,9 +105,12 @@ class Predictor:
 
     Args:
         network: a model file, or an engine.
-        threads: CPU threads for a model file; None leaves the choice to ONNX Runtime (all cores).
+        threads: CPU threads for a model file; None leaves the choice to the engine (all cores).
         threshold: replaces that of the network.
         weights: the file of the network's weights, for an engine that is no model file.
+        engine: runs a model file: onnxruntime or openvino.
+        workers: how many pictures, or slices of a volume, are segmented at the same time by `predict_volume` and
+            `runtime.predict`, each with `threads`.
 
     Attributes:
         engine: runs the network.
@@ -126,8 +130,12 @@ class Predictor:
         threads: int | None = None,
         threshold: float | None = None,
         weights: str | Path | None = None,
+        engine: str = "onnxruntime",
+        workers: int = 1,
     ) -> None:
-        self.engine: Runs = Engine(network, threads) if isinstance(network, (str, Path)) else network
+        self.engine: Runs = Engine(network, threads, engine) if isinstance(network, (str, Path)) else network
+        self.workers = workers
+        self._by = [] if engine == "onnxruntime" else [engine]
         self._weights = Path(network) if isinstance(network, (str, Path)) else weights
         self.postprocess: Postprocess = self.info.postprocess
         if threshold is not None:
@@ -146,10 +154,16 @@ class Predictor:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the weights, their processing, the threshold and the version; "" where they are in no file."""
+        """Changes with weights, processing, threshold, engine and version; "" where the weights are in no file."""
         if self._weights is None:
             return ""
-        facts = [__version__, dump_info(self.info), self.postprocess.to_dict(), sha256_file(self._weights)]
+        facts = [
+            __version__,
+            dump_info(self.info),
+            self.postprocess.to_dict(),
+            sha256_file(self._weights),
+            *self._by,
+        ]
         return sha256_text(json.dumps(facts))
 
     @overload
@@ -249,11 +263,14 @@ class Predictor:
                 volume, mask, self.segment_into(into, levels, turned.spacing), self.structures
             )
         total, inside = 0.0, 0
-        for k in range(len(into)):
-            found = self.predict_pixels(levels(k))
-            into[k] = found.mask
-            chosen = found.probability[found.mask != 0]
-            total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
+        step = 4 * self.workers  # slices whose probabilities are held at the same time
+        with ThreadPoolExecutor(self.workers) as pool:
+            for begin in range(0, len(into), step):
+                ks = range(begin, min(begin + step, len(into)))
+                for k, found in zip(ks, pool.map(lambda k: self.predict_pixels(levels(k)), ks), strict=True):
+                    into[k] = found.mask
+                    chosen = found.probability[found.mask != 0]
+                    total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
         return VolumePrediction(volume, mask, total / inside if inside else None, self.structures)
 
     def segment_into(
