@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from segdistill.config.load import load_recipe
+from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.data.datasets import create_dataset
 from segdistill.data.store import prepare_store
@@ -222,3 +223,28 @@ def nifti(path: Path) -> NDArray[Any]:
     count = int(across) * int(down) * int(slices)
     voxels = np.frombuffer(content, kind, count, begin).reshape(slices, down, across)
     return voxels * (float(slope) or 1.0) + float(intercept)
+
+
+PAPERS = ("amtd/", "lanet/", "lightbtseg/", "lightvessel/", "usseg/")
+
+
+@pytest.mark.parametrize("name", [name for name in bundled_recipes() if name.startswith(PAPERS)])
+def test_no_two_stages_state_the_same(name: str) -> None:
+    """A comparison of stages that differ in nothing, or in an option without effect, compares nothing."""
+    recipe = load_recipe(name)
+    known: dict[str, str] = {}
+    for stage, part in recipe.stages.items():
+        facts = {
+            **part.facts(),
+            "fit": recipe.fit_settings(stage).model_dump(),
+            "locations": recipe.locations_of(stage),
+            "sites": part.sites,
+            "seed": recipe.seed_of(stage),
+            "equal_time_to": part.equal_time_to,
+        }
+        other = known.setdefault(json.dumps(facts, sort_keys=True, default=str), stage)
+        assert other == stage, f"{stage} is {other} again"
+        joint = part.joint_settings
+        learns_map = joint is not None and joint.location == "map" and not joint.labelled_only
+        if learns_map and part.joint is not None and "pseudo_labels" in part.joint.model_fields_set:
+            assert recipe.locations_of(stage) < 1, f"{stage}: pseudo labels are for images without a location"
