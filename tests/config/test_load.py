@@ -43,7 +43,10 @@ def test_lightbtseg_is_the_papers(name: str) -> None:
     assert student.model.name == "simplified_unet"
     assert student.hard_weight == 0.3
     assert student.routing == "all"
-    assert not student.finetune_teachers
+    assert student.finetune_teachers
+    for teacher in ("benign_teacher", "malignant_teacher"):  # those that are evaluated
+        tuned = recipe.stages[f"{teacher}_tuned"]
+        assert (tuned.tuned_by, tuned.starts_from) == ("student", teacher)
     assert {key: t.weight for key, t in student.teachers.items()} == {
         "benign_teacher": 0.5,
         "malignant_teacher": 0.2,

@@ -48,8 +48,12 @@ def _stage_gmac(recipe: Recipe, name: str) -> float:
     passes = images * fit.epochs if fit.steps is None else fit.steps * fit.batch_size * fit.accumulate
     asked = images * min(fit.views, fit.epochs) if fit.views and stage.cache else passes
     taught = sum(_gmac(recipe, recipe.stages[teacher]) for teacher in stage.taught_by)
-    own = 0.0 if stage.task == "autoencoder" else _gmac(recipe, stage)
-    return 3 * own * passes + taught * asked
+    if stage.task == "autoencoder" or stage.tuned_by is not None:
+        return taught * asked
+    tuned = (
+        taught * passes if stage.finetune_teachers else 0.0
+    )  # each on its own images, about a third of the cost each
+    return 3 * (_gmac(recipe, stage) * passes + tuned) + taught * asked
 
 
 def _images(recipe: Recipe, name: str) -> float:
