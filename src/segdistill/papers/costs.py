@@ -245,6 +245,7 @@ PUBLISHED: tuple[PublishedCost, ...] = (
     _lanet("lanet_resnet18", 11_223_481, 2.369848, preset="original"),
     _lanet("lanet_resnet50", 24_250_437, 5.361703),
     _lanet("lanet_resnet50", 24_216_813, 5.342199, preset="original"),
+    _lanet("lanet_efficientnet_lite", 2_982_403, 0.481252),
     _lanet("rmtl_resnet18", 12_506_181, 2.484340),
     _lanet("rmtl_resnet50", 28_379_717, 5.680402),
     _lanet("deeplabv3_resnet50", 39_633_729, 40.890008, classes=1),
