@@ -27,7 +27,8 @@ from segdistill.stats.repetitions import better_p, repeated
 
 SIZES: tuple[Size, ...] = ("paper", "cpu")
 DEVICES = {"paper": ("gpu", "one GPU"), "cpu": ("cpu", "two processor cores")}
-COST = "cost."
+SLICES = "training.slices"
+"""Training images of a stage in one epoch, to the batch."""
 UNITS = {"parameters": (1e6, "parameters M"), "operations": (1e9, "operations G"), "mb": (1.0, "MB")}
 MEASURED, TRAINED, NOT_RUN = "measured", "trained, not evaluated", "not run"
 
@@ -280,7 +281,6 @@ class _Table:
     def __init__(self, paper: Paper, part: PaperPart, runs: Sequence[_Run], folder: Path) -> None:
         self.paper, self.part, self.runs, self.folder = paper, part, runs, folder
         self.metrics = paper.metrics_of(part)
-        self.shown = [metric for metric in self.metrics if not metric.startswith(COST)]
         known = part.recipe in _bundled()
         self.side = self._whole("paper").data.height_width[0] if known else None
 
@@ -382,8 +382,11 @@ class _Table:
         groups = row.labels if row.site is None else [f"site {row.site}"]
         values = {
             metric: [v for one in done if (v := _value(one, metric, groups)) is not None]
-            for metric in self.shown
+            for metric in self.metrics
         }
+        if SLICES in self.metrics:
+            places = [part / "stages" / name for part in run.parts for name in stages]
+            values[SLICES] = [v for place in places if (v := _slices(place, run.content)) is not None]
         if not any(values.values()):
             folders = [part / "stages" / name for part in run.parts for name in stages]
             trained = any((record := StageRecord.read(f)) is not None and record.is_finished for f in folders)
@@ -396,7 +399,7 @@ class _Table:
             **place,
             values=means,
             spread={metric: self._spread(found) for metric, found in values.items()},
-            difference={metric: _minus(means[metric], published[metric]) for metric in self.shown},
+            difference={metric: _minus(means[metric], published[metric]) for metric in self.metrics},
             done=len(done),
             cost={key: value for key, value in asdict(done[0].cost).items() if value},
         ), values
@@ -482,6 +485,17 @@ def _minus(ours: float | None, published: float | None) -> float | None:
 
 def _read(stage: Path, external: str) -> EvaluationRecord | None:
     return EvaluationRecord.read(external_folder(stage, external) if external else stage)
+
+
+def _slices(stage: Path, recipe: Mapping[str, Any]) -> float | None:
+    """Training images of a finished stage in one epoch, from its steps: whole batches."""
+    record = StageRecord.read(stage)
+    if record is None or not record.steps or not record.epochs:
+        return None
+    own = (recipe.get("stages") or {}).get(stage.name, {}).get("fit") or {}
+    fit = {**(recipe.get("fit") or {}), **own}
+    images: float = record.steps / record.epochs * fit.get("batch_size", 1) * fit.get("accumulate", 1)
+    return images
 
 
 def _value(evaluated: EvaluationRecord, metric: str, groups: list[str]) -> float | None:
@@ -592,10 +606,11 @@ def _table_lines(table: Mapping[str, Any]) -> Iterator[str]:
     heads = ["", "", "paper"]
     for size in sizes:
         heads += [_head(table, size), "difference"]
+    if not sizes:  # of costs, or of what cannot be run
+        heads += ["ours", "difference"]
     body = [line for row in table["rows"] for line in _row_lines(row, table, sizes)]
-    used = [
-        k for k in range(len(heads)) if k < 3 or any(line[k] for line in body) or heads[k] != "difference"
-    ]
+    body = [[*line, *[""] * (len(heads) - len(line))] for line in body]
+    used = [k for k in range(len(heads)) if k < 3 or any(line[k] for line in body)]
     chosen = [[line[k] for k in used] for line in [heads, *body]]
     widths = [max(len(line[k]) for line in chosen) for k in range(len(used))]
     for line in chosen:
@@ -635,14 +650,14 @@ def _row_lines(
         for size in sizes:
             line += _cell_text(row["ours"][size], metric)
         if row["not_run"]:
-            line[3 if sizes else 2] += f"({row['not_run']})" if sizes else f" ({row['not_run']})"
+            line[3:] = [f"({row['not_run']})"]
         yield line
         name = ""
     for key, found in (row["cost"] or {}).items():
         scale, words = UNITS[key]
         printed, counted = (found[whose] / scale for whose in ("published", "counted"))
         own = [f"{counted:.3f} counted", f"{counted - printed:+.3f}"]
-        yield [name, words, f"{printed:.3f}", *own, *[""] * (2 * len(sizes) - 2)]
+        yield [name, words, f"{printed:.3f}", *own]
         name = ""
 
 
@@ -653,14 +668,15 @@ def _cell_text(cell: Mapping[str, Any], metric: str) -> list[str]:
     if cell["done"] < cell["planned"]:
         text += f" ({cell['done']} of {cell['planned']} {cell['unit']})"
     difference = cell["difference"].get(metric)
-    return [text, "" if difference is None else f"{difference:+.4f}"]
+    return [text, "" if difference is None else f"{difference:+.{4 if abs(difference) < 10 else 0}f}"]
 
 
 def _number(values: Mapping[str, Any] | None, spreads: Mapping[str, Any] | None, metric: str) -> str:
     value, spread = ((found or {}).get(metric) for found in (values, spreads))
     if value is None:
         return "-"
-    return f"{value:.4f}" + ("" if spread is None else f"±{spread:.4f}")
+    digits = 4 if value < 10 else 0
+    return f"{value:.{digits}f}" + ("" if spread is None else f"±{spread:.{digits}f}")
 
 
 def _command_lines(found: Sequence[Command], words: str) -> Iterator[str]:

@@ -95,9 +95,9 @@ class PaperPart(Strict):
     """Changes of `recipe`, such as {size: 512}."""
     cpu_set: dict[str, int] = Field(default_factory=dict)
     """Changes of `cpu`."""
-    metrics: list[str] = Field(default_factory=list)
-    """Names of the summary (dice), or of another part of evaluation.json (pooled.miou); `cost.parameters`,
-    `cost.operations` and `cost.mb` are of the row's network."""
+    metrics: list[str] | None = None
+    """Names of the summary (dice), or of another part of evaluation.json (pooled.miou), or `training.slices`; empty for
+    a table of costs; by default those of the paper."""
     reference: str = ""
     """Row that the paper's t-test compares the others with, one-sided."""
     rows: list[PaperRow] = Field(min_length=1)
@@ -123,7 +123,7 @@ class Paper(Strict):
 
     def metrics_of(self, part: PaperPart) -> list[str]:
         """The metrics of a table, in the order of its values."""
-        return part.metrics or self.metrics
+        return self.metrics if part.metrics is None else part.metrics
 
     @model_validator(mode="after")
     def _values_fit(self) -> Paper:
