@@ -10,14 +10,17 @@ from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.errors import InputError
 from segdistill.experiment.machine import Machine
 from segdistill.experiment.run import run_recipe
+from segdistill.papers.figures import bars, draw_figures
 from segdistill.papers.reproduce import SIZES, Command, commands, compare_with_paper, has_results, render
 from segdistill.papers.tables import (
     Paper,
@@ -501,6 +504,23 @@ def test_a_missing_row_is_run_for_real(tmp_path: Path) -> None:
     assert ours([first], name)["status"] == "measured"
     assert 0 <= ours([first], name)["values"]["dice"] <= 1
     assert ours([first], name)["cost"]["parameters"] > 0
+    drawn = segdistill(*words, "--figures", tmp_path / "figures").err.split()
+    assert drawn == [str(tmp_path / "figures" / "fig-7-table-i-busi-cpu.png")]
+    sheet = Image.open(drawn[0])
+    assert sheet.width == 2 * 240  # the image, and the one stage that is trained
+    assert sheet.height > 3 * 100
+    assert len(np.unique(np.asarray(sheet).reshape(-1, 3), axis=0)) > 50
+
+
+def test_bars_have_the_papers_numbers_and_ours(tmp_path: Path) -> None:
+    evaluated = {"summary": {"all": summary(dice=0.6, voe_emkd=0.2)}}
+    write_run(tmp_path / "r", "amtd/prostate_cpu", "promise12", enet_fcn=evaluated)
+    tables = [table for table in compare_with_paper("amtd", tmp_path, "3") if table["figure"] == "Fig. 2"]
+    values = bars(tables[0], "dice")
+    assert list(values["ENet with T2"].values()) == [0.859, None, 0.6]
+    drawn = list(draw_figures(tables, tmp_path / "figures"))
+    assert [path.name for path in drawn] == ["fig-2-dice.svg", "fig-2-voe-emkd.svg"]
+    assert drawn[0].read_text().startswith("<svg")
 
 
 def test_the_command_lists_and_prints_papers(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -32,6 +32,10 @@ def reproduce(
         typer.Option("--set", help="with --run: key=value for every recipe, such as epochs=2"),
     ] = None,
     device: Annotated[str, typer.Option(help="with --run: auto, cpu or gpu")] = "auto",
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="folder: draw the paper's figures, with our numbers and images, into it"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a paper's tables beside our results.
@@ -63,12 +67,21 @@ def reproduce(
         except CasesFailed as error:
             failed = error
     tables = compare_with_paper(paper, runs, table)
+    if figures is not None:
+        _draw(tables, figures)
     if as_json:
         print_json(tables)
     else:
         print(render(tables, everything or table is not None))
     if failed is not None:
         raise failed
+
+
+def _draw(tables: list[dict[str, Any]], folder: Path) -> None:
+    from segdistill.papers.figures import draw_figures
+
+    for path in draw_figures(tables, folder):
+        print(path, file=sys.stderr)
 
 
 def _list_papers(as_json: bool) -> None:

@@ -334,6 +334,7 @@ class _Table:
             "spread_kind": self.paper.spread,
             "reference": self.part.reference or None,
             "figure": self.part.figure or None,
+            "overlay": self.part.overlay or None,
             "sizes": {size: self._size(size, cells[size].values()) for size in SIZES},
             "rows": rows,
             "commands": [

@@ -103,7 +103,9 @@ class PaperPart(Strict):
     rows: list[PaperRow] = Field(min_length=1)
     """The rows."""
     figure: str = ""
-    """Draw it as bars, as this figure of the paper."""
+    """Draw it as bars: the paper's figure of these numbers."""
+    overlay: str = ""
+    """Draw test images with the masks of its rows: the paper's figure of such images."""
     note: str = ""
     """What a reader should know."""
 
