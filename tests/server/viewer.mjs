@@ -17,7 +17,7 @@ const bytesOf = (text) => new Uint8Array(Buffer.from(text, "base64"));
 async function work(job) {
   if (job.plane) {
     const plane = new Float32Array(bytesOf(job.plane).buffer);
-    return { plane: base64(resizePlane(plane, job.height, job.width, ...job.to, true)) };
+    return { plane: base64(resizePlane(plane, job.height, job.width, ...job.to, job.tall_first)) };
   }
   if (job.mask) return measure(bytesOf(job.mask), job.height, job.width, job.spacing);
   if (job.levels) return { png: base64(await encodePng(bytesOf(job.levels), job.height, job.width)) };

@@ -27,8 +27,6 @@ from segdistill.runtime.model_file import ModelInfo
 from segdistill.runtime.onnx_file import read_onnx
 
 WASM, ENGINE = "ort-wasm-simd-threaded.wasm", "ort.wasm.bundle.min.mjs"
-TALL_FIRST = 13
-"""The version of Pillow since which a picture whose height shrinks by far more is resized along it first."""
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async function|function|class|const) (\w+))", re.MULTILINE)
 _ENGINE_EXPORT = re.compile(r"export\{([^{}]*)\};\s*(?://# sourceMappingURL=\S*\s*)?$")
@@ -98,17 +96,24 @@ def page_text(info: ModelInfo, network: bytes) -> str:
 
 def _record(info: ModelInfo, network: bytes) -> Mapping[str, Any]:
     """What the page needs of the model's record; nothing of its training data."""
-    tall_first = int(PIL.__version__.partition(".")[0]) >= TALL_FIRST
     return {
         "name": info.name,
         "classes": list(info.classes),
         "labels": list(info.labels),
         "threshold": info.postprocess.threshold,
-        "preprocess": info.preprocess.to_dict() | {"tall_first": tall_first},
+        "preprocess": info.preprocess.to_dict() | {"tall_first": resizes_tall_first()},
         "parameters": info.provenance.get("parameters"),
         "sha256": hashlib.sha256(network).hexdigest(),
         "version": __version__,
     }
+
+
+def resizes_tall_first() -> bool:
+    """Whether this Pillow resizes a picture along its height first where that shrinks by far more: since version 13.
+
+    The order moves a level by one here and there, so a page keeps that of the runtime that made it.
+    """
+    return int(PIL.__version__.partition(".")[0]) >= 13
 
 
 def bundle(entry: str) -> str:
