@@ -37,50 +37,51 @@ function holdsFor(mask, height, width, region) {
   return true;
 }
 
-/** Leftmost and rightmost pixels of each row of the largest 8-connected component, and its box. */
-function largest(mask, height, width) {
-  const seen = new Uint8Array(mask.length);
-  let best = null;
-  for (let start = 0; start < mask.length; start++) {
-    if (!mask[start] || seen[start]) continue;
-    const found = flood(mask, seen, start, height, width);
-    if (!best || found.size > best.size) best = found;
-  }
-  const ys = [...best.rows.keys()];
-  const ends = [...best.rows.values()];
-  const box = [
-    ends.reduce((low, [left]) => Math.min(low, left), Infinity),
-    ys.reduce((low, y) => Math.min(low, y), Infinity),
-    ends.reduce((high, [, right]) => Math.max(high, right), 0) + 1,
-    ys.reduce((high, y) => Math.max(high, y), 0) + 1,
-  ];
-  return { rows: best.rows, box };
-}
-
-function flood(mask, seen, start, height, width) {
-  const rows = new Map();
-  const stack = [start];
-  let size = 0;
-  seen[start] = 1;
-  while (stack.length) {
-    const place = stack.pop();
-    const [y, x] = [Math.floor(place / width), place % width];
-    const ends = rows.get(y);
-    if (!ends) rows.set(y, [x, x]);
-    else if (x < ends[0]) ends[0] = x;
-    else if (x > ends[1]) ends[1] = x;
-    size += 1;
-    for (let ny = Math.max(0, y - 1); ny <= Math.min(height - 1, y + 1); ny++) {
-      for (let nx = Math.max(0, x - 1); nx <= Math.min(width - 1, x + 1); nx++) {
-        const next = ny * width + nx;
-        if (mask[next] && !seen[next]) {
-          seen[next] = 1;
-          stack.push(next);
-        }
+/** Runs of foreground in raster order, and the root of each: the first run of its 8-connected component. */
+function findRuns(mask, height, width) {
+  const runs = [];
+  const parent = [];
+  const root = (k) => {
+    while (parent[k] !== k) k = parent[k] = parent[parent[k]];
+    return k;
+  };
+  let above = [0, 0]; // first run of the row above, and the one behind its last
+  for (let y = 0; y < height; y++) {
+    const first = runs.length;
+    let near = above[0];
+    for (let x = 0; x < width; x++) {
+      if (!mask[y * width + x]) continue;
+      const start = x;
+      while (x < width && mask[y * width + x]) x++;
+      const k = parent.push(runs.length) - 1;
+      runs.push([y, start, x]);
+      while (near < above[1] && runs[near][2] < start) near++;
+      for (let n = near; n < above[1] && runs[n][1] <= x; n++) {
+        const [a, b] = [root(n), root(k)];
+        parent[Math.max(a, b)] = Math.min(a, b);
       }
     }
+    above = [first, runs.length];
   }
-  return { rows, size };
+  return { runs, roots: parent.map((_, k) => root(k)) };
+}
+
+/** Leftmost and rightmost pixels of each row of the largest component, and its box; of equal ones the first counts. */
+function largest(mask, height, width) {
+  const { runs, roots } = findRuns(mask, height, width);
+  const sizes = new Float64Array(runs.length);
+  runs.forEach(([, start, stop], k) => (sizes[roots[k]] += stop - start));
+  const best = sizes.reduce((most, size, k) => (size > sizes[most] ? k : most), 0);
+  const rows = new Map();
+  const box = [width, height, 0, 0];
+  runs.forEach(([y, start, stop], k) => {
+    if (roots[k] !== best) return;
+    const ends = rows.get(y) ?? [start, stop - 1];
+    rows.set(y, [Math.min(ends[0], start), Math.max(ends[1], stop - 1)]);
+    [box[0], box[1]] = [Math.min(box[0], start), Math.min(box[1], y)];
+    [box[2], box[3]] = [Math.max(box[2], stop), Math.max(box[3], y + 1)];
+  });
+  return { rows, box };
 }
 
 /** The convex hull of the corners of all pixels, as [x, y]. Source: A. M. Andrew, 1979. */

@@ -118,20 +118,29 @@ async function resultFor(item, slice = item.slice) {
 async function segmentPicture(item) {
   try {
     const result = await resultFor(item, 0);
-    const mask = maskOf(result);
-    const size = measure(mask, item.height, item.width, item.spacing);
-    item.row = {
-      ...pictureRow(item.name, size, item.spacing, meanInside(mask, result.foreground), result.milliseconds),
-      ...labelColumns(record.labels, result.chances, size.box),
-    };
-    item.threshold = settings.threshold;
-    item.state = "done";
-    item.note = size.area_px ? `${areaText(size)}` : "nothing found";
-    updateButton(item);
-    if (item === current) show();
+    if (item === current) await show();
+    else noteResult(item, result, measured(item, result));
   } catch (error) {
     fail(item, error);
   }
+}
+
+/** The mask of a result at the threshold, its size and the mean probability inside. */
+function measured(item, result) {
+  const mask = maskOf(result);
+  return {
+    mask, size: measure(mask, item.height, item.width, item.spacing), mean: meanInside(mask, result.foreground),
+  };
+}
+
+/** Keeps the row of a picture for the table. */
+function noteResult(item, result, { size, mean }) {
+  item.row = {
+    ...pictureRow(item.name, size, item.spacing, mean, result.milliseconds),
+    ...labelColumns(record.labels, result.chances, size.box),
+  };
+  Object.assign(item, { threshold: settings.threshold, state: "done", note: size.area_px ? areaText(size) : "nothing found" });
+  updateButton(item);
 }
 
 /** Class numbers of a result at the threshold. */
@@ -198,11 +207,11 @@ function clearResult() {
 }
 
 function showResult(item, result) {
-  const mask = maskOf(result);
-  const size = measure(mask, item.height, item.width, item.spacing);
-  result.mask = mask;
+  const found = measured(item, result);
+  const { mask, size, mean } = found;
+  if (item.kind === "picture") noteResult(item, result, found);
   view.setMask(mask, settings.hidden, size.axis);
-  showMeasures(item, size, meanInside(mask, result.foreground));
+  showMeasures(item, size, mean);
   showLabels(result.chances);
   showClasses(item, mask);
   const place = item.kind === "volume" ? `, slice ${item.slice + 1} of ${item.slices}` : "";
@@ -532,7 +541,6 @@ function setThreshold(value) {
   requestAnimationFrame(() => {
     isRefreshing = false;
     refresh();
-    if (current?.row && current.kind === "picture") segmentPicture(current);
   });
 }
 

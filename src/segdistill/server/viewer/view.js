@@ -40,27 +40,46 @@ function maskCanvas(mask, height, width, hidden) {
   return filled(data, height, width);
 }
 
-/** The borders of a class along the edges of its pixels. */
+const MOST_LINES = 3000; // a path of more takes long to stroke: such a mask has its outline in whole pixels
+
+/** The borders of a class along the edges of its pixels; null where they are too many lines. */
 function borders(mask, height, width, number) {
   const path = new Path2D();
+  let lines = 0;
   const is = (y, x) => y >= 0 && y < height && x >= 0 && x < width && mask[y * width + x] === number;
-  for (let y = 0; y <= height; y++) {
+  for (let y = 0; y <= height && lines <= MOST_LINES; y++) {
     for (let x = 0; x < width; x++) {
       if (is(y, x) === is(y - 1, x)) continue;
       path.moveTo(x, y);
       while (x < width && is(y, x) !== is(y - 1, x)) x++;
       path.lineTo(x, y);
+      lines += 1;
     }
   }
-  for (let x = 0; x <= width; x++) {
+  for (let x = 0; x <= width && lines <= MOST_LINES; x++) {
     for (let y = 0; y < height; y++) {
       if (is(y, x) === is(y, x - 1)) continue;
       path.moveTo(x, y);
       while (y < height && is(y, x) !== is(y, x - 1)) y++;
       path.lineTo(x, y);
+      lines += 1;
     }
   }
-  return path;
+  return lines <= MOST_LINES ? path : null;
+}
+
+/** Pixels that touch another class, or the edge, by one of their sides. */
+function rim(mask, height, width) {
+  const found = new Uint8Array(mask.length);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const k = y * width + x;
+      const isInner = y > 0 && x > 0 && y < height - 1 && x < width - 1 && mask[k - 1] === mask[k] &&
+        mask[k + 1] === mask[k] && mask[k - width] === mask[k] && mask[k + width] === mask[k];
+      if (!isInner) found[k] = mask[k];
+    }
+  }
+  return found;
 }
 
 /** Draws on a canvas; `onMove` is given the pixel (x, y) below the pointer, or null. */
@@ -96,9 +115,12 @@ export class View {
   setMask(mask, hidden, axis) {
     const { height, width } = this.image;
     const numbers = [...new Set(mask)].filter((number) => number && !hidden.has(number));
+    const outlines = numbers.map((number) => [css(colourOf(number)), borders(mask, height, width, number)]);
+    const isBusy = outlines.some(([, path]) => !path);
     this.layers = {
       fill: maskCanvas(mask, height, width, hidden),
-      outlines: numbers.map((number) => [css(colourOf(number)), borders(mask, height, width, number)]),
+      outlines: isBusy ? [] : outlines,
+      rim: isBusy ? maskCanvas(rim(mask, height, width), height, width, hidden) : null,
       axis,
     };
     this.draw();
@@ -183,6 +205,7 @@ export class View {
     }
     context.lineCap = "square";
     if (outline) {
+      if (this.layers.rim) context.drawImage(this.layers.rim, 0, 0);
       for (const [colour, path] of this.layers.outlines) {
         stroke(context, path, "rgb(0 0 0 / .55)", (3.6 * ratio) / scale);
         stroke(context, path, colour, (1.8 * ratio) / scale);
