@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -15,12 +16,17 @@ def export(
     run: Annotated[
         str,
         typer.Argument(
-            help="the folder of a run, or that of a stage; with --int8 also a model file", metavar="RUN|MODEL"
+            help="the folder of a run, or that of a stage; with --int8 or --web also a model file",
+            metavar="RUN|MODEL",
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="the model file to write; by default model.onnx or model-int8.onnx"),
+        typer.Option(
+            "-o",
+            "--out",
+            help="the file to write; by default model.onnx, model-int8.onnx or, with --web, model.html",
+        ),
     ] = None,
     stage: Annotated[
         str | None, typer.Option(help="stage of the run; by default the one that its recipe exports")
@@ -42,6 +48,10 @@ def export(
     gate_on: Annotated[
         str, typer.Option(help="for --int8: the cases of its gate, val, or train where there are none")
     ] = "val",
+    web: Annotated[
+        bool,
+        typer.Option("--web", help="as an HTML page that segments in a browser, from a run or a model file"),
+    ] = False,
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +60,17 @@ def export(
     The file is kept only if its masks on the test cases equal those of torch. An int8 file is calibrated on 32 training
     images, and kept only if it loses little against fp32 on the validation cases: the mean Dice falls by at most
     mean_drop, at most case_share of the cases lose more than case_drop, none falls from above good to below floor.
+
+    With --web it becomes one HTML page that holds the network and a viewer: it opens in a browser from a disk, and sends
+    nothing.
     """
+    if web and int8:
+        raise InputError(
+            "--int8 and --web: export the int8 file first, then its page: export model-int8.onnx --web"
+        )
+    if web:
+        _export_page(run, out or Path("model.html"), stage, plugins or [], as_json)
+        return
     with needs("export", "train"):
         from segdistill.experiment.export import export_run
         from segdistill.experiment.int8 import Gate, export_int8
@@ -77,3 +97,23 @@ def export(
         f"{target}: masks equal those of torch on {agreement.cases} test cases "
         f"({agreement.undecided_pixels} undecided pixels)"
     )
+
+
+def _export_page(run: str, out: Path, stage: str | None, plugins: list[str], as_json: bool) -> None:
+    from segdistill.server.page import write_page
+
+    if Path(run).is_dir():
+        with needs("export", "train"):
+            from segdistill.experiment.export import export_run
+        with TemporaryDirectory() as folder:
+            model = Path(folder) / "model.onnx"
+            export_run(run, model, stage, plugins)
+            size = write_page(model, out)
+    elif stage is not None or plugins:
+        raise InputError(f"{run} is a model file: --stage and --plugins are for the folder of a run")
+    else:
+        size = write_page(run, out)
+    if as_json:
+        print_json({"page": str(out), "bytes": size})
+        return
+    print(f"{out}: {size / 1e6:.1f} MB: open it in a browser")
