@@ -61,13 +61,10 @@ def export(
     images, and kept only if it loses little against fp32 on the validation cases: the mean Dice falls by at most
     mean_drop, at most case_share of the cases lose more than case_drop, none falls from above good to below floor.
 
-    With --web it becomes one HTML page that holds the network and a viewer: it opens in a browser from a disk, and sends
-    nothing.
+    With --web it becomes one HTML page that holds the network and a viewer: it opens from a disk, and sends nothing.
     """
     if web and int8:
-        raise InputError(
-            "--int8 and --web: export the int8 file first, then its page: export model-int8.onnx --web"
-        )
+        raise InputError("--int8 with --web: export the int8 file first, then its page, from that file")
     if web:
         _export_page(run, out or Path("model.html"), stage, plugins or [], as_json)
         return
