@@ -304,4 +304,5 @@ def _gaussian(size: Shape) -> NDArray[np.float32]:
     """The weight of each voxel of a window; at its corners at least a thousandth of that in its middle."""
     axes = [np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / max(n / _SIGMA, 0.5)) ** 2) for n in size]
     weight = axes[0][:, None, None] * axes[1][:, None] * axes[2]
-    return np.maximum(weight / weight.max(), 1e-3).astype(np.float32)
+    found: NDArray[np.float32] = np.maximum(weight / weight.max(), 1e-3).astype(np.float32)
+    return found

@@ -202,7 +202,7 @@ def prepare_mask(mask: Mask | Pixels, size: tuple[int, int]) -> Pixels:
     return found
 
 
-def _share(mask: Mask, size: tuple[int, int]) -> NDArray[np.float32]:
+def _share(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
     """How much of each resized pixel is True, 0 to 1."""
     image = Image.fromarray(mask.astype(np.float32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BOX))

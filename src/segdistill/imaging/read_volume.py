@@ -125,7 +125,7 @@ def read_volume_mask(
     reading = reading or Reading()
     names = reading.of_file or ("",) * len(paths)
     placed = [(reading.index(name) if name else 0, path) for name, path in zip(names, paths, strict=True)]
-    joined = np.zeros(image.geometry.shape, np.bool_ if reading.is_binary else np.uint8)
+    joined: NDArray[Any] = np.zeros(image.geometry.shape, np.bool_ if reading.is_binary else np.uint8)
     for index, path in sorted(placed) if reading.of_file else placed:
         with _reasons(path):
             found, misfit = _one_mask(path, image, reading, bool(index))

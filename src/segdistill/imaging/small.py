@@ -89,7 +89,7 @@ def find_small(mask: Mask | Pixels, resized: Pixels) -> SmallComponents:
     return replace(count_small(found), places=places, classes=classes)
 
 
-def _find_small(mask: Mask, resized: NDArray[Any], index: int) -> SmallComponents:
+def _find_small(mask: NDArray[Any], resized: NDArray[Any], index: int) -> SmallComponents:
     runs = find_runs(mask)
     shape, size = mask.shape, resized.shape
     area = np.bincount(runs.component, weights=runs.stop - runs.start, minlength=runs.total)
