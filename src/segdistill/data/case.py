@@ -7,8 +7,10 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 from segdistill.files import sha256_file, sha256_text
@@ -381,7 +383,7 @@ def reference_mask(case: Case, size: tuple[int, int], overlaps: list[int] | None
     reading = case.reading
     if case.masks:
         return _drawn(case, size, case.resize_mask, overlaps)
-    mask = np.zeros(size, np.bool_ if reading.is_binary else np.uint8)
+    mask: NDArray[Any] = np.zeros(size, np.bool_ if reading.is_binary else np.uint8)
     if case.box is not None:
         if not reading.is_binary:
             raise InputError(

@@ -46,10 +46,11 @@ def labels_of(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     >>> labels_of(np.array([[0.2, 0.1, 0.7], [0.3, 0.6, 0.1]])).tolist()
     [0, 2, 1]
     """
-    if len(probability) == 1:
-        return (probability[0] > 0.5).astype(np.uint8)
-    whole = np.concatenate([1 - probability.sum(axis=0, keepdims=True), probability])
-    return whole.argmax(axis=0).astype(np.uint8)
+    whole = probability
+    if len(probability) > 1:
+        whole = np.concatenate([1 - probability.sum(axis=0, keepdims=True), probability])
+    labels: NDArray[np.intp] = whole.argmax(axis=0) if len(whole) > 1 else (whole[0] > 0.5).astype(np.intp)
+    return labels.astype(np.uint8)
 
 
 @dataclass(frozen=True)

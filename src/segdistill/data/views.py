@@ -140,7 +140,7 @@ class Views:
         """The changes of view `number` of row `k`. Geometry draws its random numbers first: alone it draws the same."""
         made = self._local.__dict__.setdefault("made", {})
         if augment not in made:
-            made[augment] = _compose(augment, self.store.size)
+            made[augment] = _compose(augment, (self.store.size[0], self.store.size[1]))
         state = _state(f"{self.seed}\0{number}\0{self.store.ids[self._rows[k]]}")
         made[augment].set_random_state(np.random.Generator(np.random.PCG64(state)), random.Random(state))
         return made[augment]

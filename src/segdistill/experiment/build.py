@@ -297,7 +297,7 @@ def _joint(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: st
 
 def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str, maps: Maps) -> Task:
     settings, channels = inputs.stage.adversarial_settings, inputs.preprocess.channels
-    size = inputs.preprocess.size
+    size = inputs.recipe.data.height_width
     with torch.device("meta"):
         plain = inputs.stage.model.model_copy(update={"pretrained": None})
         shapes = stage_shapes(build_network(plain, channels), channels, size)

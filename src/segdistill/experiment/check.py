@@ -190,14 +190,14 @@ def _check_pretrained(stage: StageRecipe, channels: int) -> None:
     require_encoder_weights(encoder_of(network, model.name), model.pretrained, model.sha256)
 
 
-def _require_size(size: tuple[int, int], network: nn.Module) -> None:
+def _require_size(size: tuple[int, ...], network: nn.Module) -> None:
     divisor, smallest = int(getattr(network, "size_divisor", 1)), int(getattr(network, "smallest", 1))
     sides = [-(-max(side, smallest) // divisor) * divisor for side in size]
     if sides != list(size):
         divided = all(side % divisor == 0 for side in size)
         rule = f"below {smallest} pixels" if divided else f"not a multiple of {divisor}"
-        fitting = str(sides[0] if sides[0] == sides[1] else sides)
-        raise InputError(f"image size {size[0]}x{size[1]} is {rule}; use size={fitting}")
+        fitting = str(sides[0] if len(set(sides)) == 1 else sides)
+        raise InputError(f"image size {'x'.join(map(str, size))} is {rule}; use size={fitting}")
 
 
 def recipe_warnings(recipe: Recipe, stages: list[str]) -> list[str]:

@@ -126,7 +126,8 @@ def _joined(
     """Probabilities (K, h, w) of a case."""
     masks = np.stack([mask[0] for mask, _ in found])
     if isinstance(preprocess, VolumePreprocess):
-        return masks[0].reshape(len(masks[0]), *size)
+        flat: NDArray[np.float32] = masks[0].reshape(len(masks[0]), *size)
+        return flat
     return preprocess.join(masks, size)
 
 

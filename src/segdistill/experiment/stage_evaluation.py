@@ -31,8 +31,9 @@ from segdistill.experiment.results import external_folder, read_json, read_recip
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.files import atomic_write, sha256_text
 from segdistill.imaging.contours import draw_overlay
+from segdistill.imaging.grid import VolumePreprocess
 from segdistill.imaging.postprocess import resize_probability
-from segdistill.imaging.preprocess import prepare_mask
+from segdistill.imaging.preprocess import Preprocess, prepare_mask
 from segdistill.losses import probabilities
 from segdistill.metrics.base import Pair
 from segdistill.metrics.boxes import score_boxes
@@ -100,23 +101,23 @@ def classify_stage(
     Raises:
         InputError: a case cannot be read.
     """
-    classes = stage.record.labels
+    classes, preprocess = stage.record.labels, stage.preprocess
     shutil.rmtree(folder / CAM_FOLDER, ignore_errors=True)
-    if not classes:
+    if not classes or isinstance(preprocess, VolumePreprocess):
         return None
     network = stage.network.eval().to(device)
     rows: list[Classified] = []
     drawn = dict.fromkeys(classes, 0)
     for case in (case for case in cases if case.label in classes and not case.is_volume):
         opened = open_case(case, stage.preprocess.intensity)
-        images = torch.from_numpy(stage.preprocess.inputs(opened.pixels(0))).to(device)
+        images = torch.from_numpy(preprocess.inputs(opened.pixels(0))).to(device)
         probability, foreground = _predict(network, images)
         located: dict[str, float] = {}
         if case.has_reference and foreground is not None and len(images) == 1:
-            located |= _overlaps(opened, foreground, stage)
+            located |= _overlaps(opened, foreground, preprocess, stage.postprocess.threshold)
         activation = _activation(network, images)
         if activation is not None and case.has_reference:
-            mask = torch.from_numpy(prepare_mask(opened.reference[0], stage.preprocess.size))[None]
+            mask = torch.from_numpy(prepare_mask(opened.reference[0], preprocess.size))[None]
             inside = float(share_inside(activation, mask)[0])
             located |= {} if math.isnan(inside) else {"cam_inside": inside}
         if activation is not None and drawn[case.label] < SHOWN:
@@ -138,15 +139,17 @@ def _predict(network: torch.nn.Module, images: torch.Tensor) -> tuple[tuple[floa
         return tuple(classes.tolist()), (1 - probabilities(output.logits)[0, 0]).cpu().numpy()
 
 
-def _overlaps(opened: OpenedCase, foreground: NDArray[Any], stage: TrainedStage) -> dict[str, float]:
+def _overlaps(
+    opened: OpenedCase, foreground: NDArray[Any], preprocess: Preprocess, threshold: float
+) -> dict[str, float]:
     """Map against reference at the network's size, boxes at the image's own; a box gives boxes only."""
-    reference, threshold = opened.reference[0], stage.postprocess.threshold
+    reference = opened.reference[0]
     wide = resize_probability(foreground[None].astype(np.float32), opened.size)[0]
     boxes = score_boxes(wide > threshold, reference)
     found = {"box_iou": boxes.iou, "box_dice": boxes.dice}
     if opened.case.box is not None and not opened.case.masks:
         return found | {"iou": boxes.iou, "dice": boxes.dice}
-    pair = Pair(foreground > threshold, prepare_mask(reference, stage.preprocess.size))
+    pair = Pair(foreground > threshold, prepare_mask(reference, preprocess.size))
     return found | {"iou": iou(pair), "dice": dice(pair)}
 
 

@@ -254,14 +254,12 @@ def _average(
     means = []
     for k, case in enumerate(cases):
         active = [m for m in range(len(members)) if shares[k, m] > 0]
-        mean = [
-            np.sum(
-                [predicted[m][case.id][j] * np.float32(shares[k, m]) for m in active],
-                axis=0,
-                dtype=np.float32,
-            )
-            for j in range(len(inputs.store.rows(case.id)))
-        ]
+        mean: list[Map] = []
+        for j in range(len(inputs.store.rows(case.id))):
+            total = np.zeros_like(predicted[active[0]][case.id][j])
+            for m in active:
+                total += predicted[m][case.id][j] * np.float32(shares[k, m])
+            mean.append(total)
         facts["entropy"][case.id] = float(np.mean([_certainty(each) for each in mean]))
         labels = [labels_of(each) for each in mean]
         agreed = [
