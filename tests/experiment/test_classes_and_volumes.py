@@ -1,0 +1,162 @@
+"""Several classes, and volumes as volumes, from the table to the model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import segdistill
+from segdistill.data.case import Case
+from segdistill.data.table import read_cases, write_cases
+from segdistill.errors import InputError
+from segdistill.imaging.classes import parse_classes
+from segdistill.imaging.read_volume import nifti_info, read_volume
+from segdistill.metrics.cases import read_metrics_csv
+from segdistill.runtime.predictor import Predictor
+from segdistill.runtime.write import write_prediction, write_volume
+from tests.experiment.tiny import segdistill as command
+from tests.imaging.volumes import write_itk
+
+SPLITS = ("train", "train", "train", "val", "test")
+FIT = {"steps": 3, "batch_size": 2, "augment": "none", "precision": "fp32", "workers": 0}
+LOSS = {"name": "cross_entropy_dice"}
+
+
+def scene(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Indices: a block of class 2 in one of class 1."""
+    rng, mask = np.random.default_rng(seed), np.zeros(shape, np.uint8)
+    start = rng.integers(1, 3, len(shape))
+    mask[tuple(slice(a, a + n // 2) for a, n in zip(start, shape, strict=True))] = 1
+    mask[tuple(slice(a + 1, a + n // 4 + 1) for a, n in zip(start, shape, strict=True))] = 2
+    return mask
+
+
+def pictures(root: Path) -> Path:
+    """A table in which each class has files of its own."""
+    lines = ["id,image,masks,split"]
+    for k, split in enumerate(SPLITS):
+        mask = scene(k, (32, 32))
+        Image.fromarray(mask * np.uint8(90) + np.uint8(30)).save(root / f"{k}.png")
+        for index, name in ((1, "organ"), (2, "core")):
+            Image.fromarray((mask >= index).astype(np.uint8) * np.uint8(255)).save(root / f"{k}_{name}.png")
+        lines.append(f"{k},{k}.png,organ={k}_organ.png;core={k}_core.png,{split}")
+    (root / "cases.csv").write_text("\n".join(lines) + "\n")
+    return root / "cases.csv"
+
+
+def volumes(root: Path) -> Path:
+    cases = []
+    for k, split in enumerate(SPLITS):
+        mask = scene(k, (10 + k, 16, 14))
+        image = write_itk(root / f"{k}.nii.gz", (mask * 90 + 10).astype(np.int16), spacing=(1.0, 1.0, 2.0))
+        drawn = write_itk(root / f"{k}m.nii.gz", mask, spacing=(1.0, 1.0, 2.0))
+        classes = parse_classes({"organ": 1, "core": 2})
+        cases.append(Case(str(k), image, (drawn,), split=split, classes=classes))
+    write_cases(cases, root / "cases.csv")
+    return root / "cases.csv"
+
+
+def recipe(network: dict[str, Any], **data: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "data": {"channels": 1, **data},
+        "fit": FIT,
+        "stages": {
+            "teacher": {"role": "teacher", "model": network, "loss": LOSS},
+            "student": {
+                "task": "distillation",
+                "model": network,
+                "loss": LOSS,
+                "teachers": {"teacher": {"flips": True}},
+                "targets": "case",
+                "methods": {"soft_mask": {}, "soft_prediction": {}},
+            },
+        },
+        "evaluation": {"metrics": ["hd95"]},
+        "export": "student",
+    }
+
+
+def check(run: Path, table: Path) -> None:
+    """The model file gives what the run measured, class by class."""
+    found = read_metrics_csv(run / "stages" / "student" / "metrics.csv")
+    again = segdistill.evaluate(run / "model.onnx", table, metrics=["hd95"])
+    for ours, theirs in zip(found, again.results, strict=True):
+        assert set(ours.structures) == {"organ", "core"}
+        for name, one in ours.structures.items():
+            assert theirs.structures[name].metrics == pytest.approx(one.metrics, abs=1e-6)
+        known = [one.metrics["dice"] for one in ours.structures.values() if one.metrics]
+        assert ours.metrics["dice"] == pytest.approx(np.mean(known))
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Class by class" in page
+    assert "Found where it is not" in page
+
+
+def test_pictures_with_a_file_for_each_class(tmp_path: Path) -> None:
+    table = pictures(tmp_path)
+    result = segdistill.run(
+        recipe({"name": "simplified_unet", "widths": [4, 8]}, size=32),
+        data=table,
+        out=tmp_path / "run",
+        progress=False,
+    )
+    check(result.folder, table)
+    assert [case.classes for case in read_cases(result.folder / "cases.csv")][0] == parse_classes(
+        ["organ", "core"]
+    )
+    predictor = Predictor(result.folder / "model.onnx", 1)
+    assert predictor.structures == ("organ", "core")
+    picture = segdistill.imaging.read.read_picture(tmp_path / "4.png")
+    predicted = predictor.predict_pixels(picture.pixels)
+    mask, _ = write_prediction(predicted, picture, "4", tmp_path / "out")
+    with Image.open(mask) as stored:
+        assert stored.mode == "P"
+        assert np.array_equal(np.asarray(stored), predicted.mask)
+    joined = command("evaluate", result.folder / "model.onnx", tmp_path / "cases.csv", "--pooled")
+    assert joined.code == 2
+    assert "join the classes" in joined.err
+
+
+def test_volumes_as_volumes(tmp_path: Path) -> None:
+    table = volumes(tmp_path)
+    network = {"name": "lite_unet", "widths": [4, 8], "stem": 1}
+    result = segdistill.run(
+        recipe(network, dimensions=3, size=[8, 8, 8], intensity="range"),
+        data=table,
+        out=tmp_path / "run",
+        progress=False,
+    )
+    check(result.folder, table)
+    predictor = Predictor(result.folder / "model.onnx", 1)
+    assert predictor.info.preprocess.spacing == (2.0, 1.0, 1.0)  # type: ignore[union-attr]
+    predicted = predictor.predict_volume(tmp_path / "4.nii.gz")
+    mask, _ = write_volume(predicted, lambda k: np.zeros((16, 14), np.uint8), "4", tmp_path / "out")
+    assert nifti_info(mask).labels == {"organ": 1, "core": 2}
+    assert np.array_equal(read_volume(mask, turn=False).voxels, predicted.mask)
+    assert read_volume(mask).geometry == read_volume(tmp_path / "4.nii.gz").geometry
+    with pytest.raises(InputError, match="segments volumes, not pictures"):
+        predictor.predict_pixels(np.zeros((8, 8), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data.classes": {"organ": 1}}, "holds the label 2, but 2 classes are declared"),
+        ({"data.classes": {"organ": 1, "core": 2, "rim": 3}}, "no training case holds the class rim"),
+        ({"stages.student.model.classes": 5}, "model.classes is 5, but the masks hold 3 classes"),
+        ({"stages.student.model": {"name": "segnet"}}, "takes pictures and slices"),
+        ({"evaluation.pooled": True}, "join the classes"),
+        ({"data.spacing": [1, 1, 0]}, "three positive numbers"),
+        ({"data.size": [8, 8]}, "with dimensions: 3"),
+    ],
+)
+def test_what_is_refused_in_one_line(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    network = {"name": "lite_unet", "widths": [4, 8], "stem": 1}
+    content = recipe(network, dimensions=3, size=[8, 8, 8], intensity="range")
+    with pytest.raises(InputError, match=words) as caught:
+        segdistill.run(content, data=volumes(tmp_path), out=tmp_path / "run", set=changes, progress=False)
+    assert "\n" not in str(caught.value)
