@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
 import typer
 
@@ -15,12 +16,17 @@ def export(
     run: Annotated[
         str,
         typer.Argument(
-            help="the folder of a run, or that of a stage; with --int8 also a model file", metavar="RUN|MODEL"
+            help="the folder of a run, or that of a stage; with --int8 or --target also a model file",
+            metavar="RUN|MODEL",
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="the model file to write; by default model.onnx or model-int8.onnx"),
+        typer.Option(
+            "-o",
+            "--out",
+            help="the model file to write, by default model.onnx or model-int8.onnx; with --target a new folder",
+        ),
     ] = None,
     stage: Annotated[
         str | None, typer.Option(help="stage of the run; by default the one that its recipe exports")
@@ -42,6 +48,10 @@ def export(
     gate_on: Annotated[
         str, typer.Option(help="for --int8: the cases of its gate, val, or train where there are none")
     ] = "val",
+    target: Annotated[
+        str | None,
+        typer.Option(help="for another engine or server: openvino (its IR), ovms or triton (a repository)"),
+    ] = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,29 +61,56 @@ def export(
     images, and kept only if it loses little against fp32 on the validation cases: the mean Dice falls by at most
     mean_drop, at most case_share of the cases lose more than case_drop, none falls from above good to below floor.
     """
+    if not int8 and (data is not None or gate or gate_on != "val"):
+        raise InputError("--data, --gate and --gate-on are for --int8: add it, or remove them")
+    with TemporaryDirectory() as folder:
+        default = "model-int8.onnx" if int8 else "model.onnx"
+        file = out or Path(default) if target is None else Path(folder) / default
+        if target is not None and Path(run).is_file() and not int8:
+            file, words, facts = Path(run), "", {}
+        elif int8:
+            words, facts = _int8(run, file, stage, data, gate or [], gate_on, plugins or [])
+        else:
+            words, facts = _fp32(run, file, stage, plugins or [])
+        if target is not None:
+            from segdistill.runtime.targets import write_target
+
+            place = out or Path(f"model-{target}")
+            files = [str(path) for path in write_target(file, target, place)]
+            words, facts = (
+                f"{place}: {len(files)} files for {target}; not loaded by it here",
+                {"files": files},
+            )
+    if as_json:
+        print_json(facts)
+    else:
+        print(words)
+
+
+def _fp32(run: str, file: Path, stage: str | None, plugins: list[str]) -> tuple[str, dict[str, Any]]:
     with needs("export", "train"):
         from segdistill.experiment.export import export_run
-        from segdistill.experiment.int8 import Gate, export_int8
-    target = out or Path("model-int8.onnx" if int8 else "model.onnx")
-    if int8:
-        limits = Gate.parse(gate or [])
-        found = export_int8(
-            run, target, stage, data=data, gate=limits, gate_on=gate_on, plugins=plugins or []
-        )
-        if found.warning:
-            typer.echo(f"warning: {found.warning}", err=True)
-        if as_json:
-            print_json(found.to_dict())
-        else:
-            print(found)
-        return
-    if data is not None or gate or gate_on != "val":
-        raise InputError("--data, --gate and --gate-on are for --int8: add it, or remove them")
-    agreement = export_run(run, target, stage, plugins or [])
-    if as_json:
-        print_json({"model": str(target), **agreement.to_dict()})
-        return
-    print(
-        f"{target}: masks equal those of torch on {agreement.cases} test cases "
+    agreement = export_run(run, file, stage, plugins)
+    words = (
+        f"{file}: masks equal those of torch on {agreement.cases} test cases "
         f"({agreement.undecided_pixels} undecided pixels)"
     )
+    return words, {"model": str(file), **agreement.to_dict()}
+
+
+def _int8(
+    run: str,
+    file: Path,
+    stage: str | None,
+    data: Path | None,
+    gate: list[str],
+    gate_on: str,
+    plugins: list[str],
+) -> tuple[str, dict[str, Any]]:
+    with needs("export", "train"):
+        from segdistill.experiment.int8 import Gate, export_int8
+    limits = Gate.parse(gate)
+    found = export_int8(run, file, stage, data=data, gate=limits, gate_on=gate_on, plugins=plugins)
+    if found.warning:
+        typer.echo(f"warning: {found.warning}", err=True)
+    return str(found), found.to_dict()
