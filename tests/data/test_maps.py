@@ -76,7 +76,7 @@ def test_a_map_is_warped_as_its_mask(store: Store, augment: str) -> None:
     for k in range(6):
         for number in range(3):
             mask = views.pixels(k, number)[1].astype(bool)
-            warped = views.warped(k, number)[..., 0]
+            warped = views.warped(k, number)[0]
             assert warped.shape == mask.shape
             assert ((warped > 127) != mask).mean() < 0.04
             if mask.sum() > 100:

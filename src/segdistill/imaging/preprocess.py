@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class Preprocess:
     >>> prepare(np.full((100, 90), 255, np.uint8)).shape
     (3, 32, 48)
     """
+
+    dimensions: ClassVar[int] = 2
 
     size: tuple[int, int]
     colour: str = "grey"
