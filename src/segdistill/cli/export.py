@@ -63,11 +63,12 @@ def export(
     """
     if not int8 and (data is not None or gate or gate_on != "val"):
         raise InputError("--data, --gate and --gate-on are for --int8: add it, or remove them")
+    words, facts = "", dict[str, Any]()
     with TemporaryDirectory() as folder:
         default = "model-int8.onnx" if int8 else "model.onnx"
         file = out or Path(default) if target is None else Path(folder) / default
         if target is not None and Path(run).is_file() and not int8:
-            file, words, facts = Path(run), "", {}
+            file = Path(run)
         elif int8:
             words, facts = _int8(run, file, stage, data, gate or [], gate_on, plugins or [])
         else:

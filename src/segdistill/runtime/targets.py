@@ -44,7 +44,7 @@ def write_target(model: Path, target: str, folder: Path) -> list[Path]:
 
     >>> write_target(Path("model.onnx"), "tensorrt", Path("out"))
     Traceback (most recent call last):
-    segdistill.errors.InputError: unknown target 'tensorrt': choose openvino, ovms, triton
+    segdistill.errors.InputError: unknown target 'tensorrt': known: openvino, ovms, triton
     """
     if target not in TARGETS:
         raise InputError(f"unknown target '{target}': {near_names(target, TARGETS)}")
