@@ -40,6 +40,11 @@ def tiny_recipe(name: str) -> Recipe:
         stage["model"] |= reduced(stage["model"])
         if "locations" in stage:  # of so few cases a quarter may be none of one class
             stage["locations"] = max(stage["locations"], 0.5)
+        joint = stage.get("joint", {})
+        if "starts_from" in stage and stage["task"] == "joint" and "release" not in joint.values():
+            stage["joint"] = joint | {
+                "tau": 0.51
+            }  # after one epoch no class is sure enough for a pseudo label
     for key in ("run", "folds"):  # all stages, once
         content.pop(key, None)
     return parse_recipe(content, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ def export(
     run: Annotated[
         str,
         typer.Argument(
-            help="the folder of a run, or that of a stage; with --int8 or --target also a model file",
+            help="the folder of a run, or that of a stage; with --int8, --web or --target also a model file",
             metavar="RUN|MODEL",
         ),
     ],
@@ -25,7 +26,7 @@ def export(
         typer.Option(
             "-o",
             "--out",
-            help="the model file to write, by default model.onnx or model-int8.onnx; with --target a new folder",
+            help="the file to write, by default model.onnx, model-int8.onnx or model.html; with --target a folder",
         ),
     ] = None,
     stage: Annotated[
@@ -48,6 +49,10 @@ def export(
     gate_on: Annotated[
         str, typer.Option(help="for --int8: the cases of its gate, val, or train where there are none")
     ] = "val",
+    web: Annotated[
+        bool,
+        typer.Option("--web", help="as an HTML page that segments in a browser, from a run or a model file"),
+    ] = False,
     target: Annotated[
         str | None,
         typer.Option(help="for another engine or server: openvino (its IR), ovms or triton (a repository)"),
@@ -60,28 +65,30 @@ def export(
     The file is kept only if its masks on the test cases equal those of torch. An int8 file is calibrated on 32 training
     images, and kept only if it loses little against fp32 on the validation cases: the mean Dice falls by at most
     mean_drop, at most case_share of the cases lose more than case_drop, none falls from above good to below floor.
+
+    With --web it becomes one HTML page that holds the network and a viewer: it opens in a browser from a disk, and
+    sends nothing.
     """
+    if web:
+        if int8 or target is not None:
+            raise InputError(
+                "--web alone makes a page: export the int8 file first, then its page: export model-int8.onnx --web"
+            )
+        _export_page(run, out or Path("model.html"), stage, plugins or [], as_json)
+        return
     if not int8 and (data is not None or gate or gate_on != "val"):
         raise InputError("--data, --gate and --gate-on are for --int8: add it, or remove them")
-    words, facts = "", dict[str, Any]()
-    with TemporaryDirectory() as folder:
-        default = "model-int8.onnx" if int8 else "model.onnx"
-        file = out or Path(default) if target is None else Path(folder) / default
-        if target is not None and Path(run).is_file() and not int8:
-            file = Path(run)
-        elif int8:
-            words, facts = _int8(run, file, stage, data, gate or [], gate_on, plugins or [])
-        else:
-            words, facts = _fp32(run, file, stage, plugins or [])
-        if target is not None:
-            from segdistill.runtime.targets import write_target
 
-            place = out or Path(f"model-{target}")
-            files = [str(path) for path in write_target(file, target, place)]
-            words, facts = (
-                f"{place}: {len(files)} files for {target}; not loaded by it here",
-                {"files": files},
-            )
+    def make(file: Path) -> tuple[str, dict[str, Any]]:
+        if int8:
+            return _int8(run, file, stage, data, gate or [], gate_on, plugins or [])
+        return _fp32(run, file, stage, plugins or [])
+
+    if target is None:
+        file = out or Path("model-int8.onnx" if int8 else "model.onnx")
+        words, facts = make(file)
+    else:
+        words, facts = _for_target(run, target, out or Path(f"model-{target}"), int8, make)
     if as_json:
         print_json(facts)
     else:
@@ -115,3 +122,38 @@ def _int8(
     if found.warning:
         typer.echo(f"warning: {found.warning}", err=True)
     return str(found), found.to_dict()
+
+
+def _for_target(
+    run: str, target: str, out: Path, int8: bool, make: Callable[[Path], tuple[str, dict[str, Any]]]
+) -> tuple[str, dict[str, Any]]:
+    """A model file that is there, or that is made first, for another engine or server."""
+    from segdistill.runtime.targets import write_target
+
+    with TemporaryDirectory() as folder:
+        model = Path(run)
+        if int8 or not model.is_file():
+            model = Path(folder) / ("model-int8.onnx" if int8 else "model.onnx")
+            make(model)
+        files = [str(path) for path in write_target(model, target, out)]
+    return f"{out}: {len(files)} files for {target}; not loaded by it here", {"files": files}
+
+
+def _export_page(run: str, out: Path, stage: str | None, plugins: list[str], as_json: bool) -> None:
+    from segdistill.server.page import write_page
+
+    if Path(run).is_dir():
+        with needs("export", "train"):
+            from segdistill.experiment.export import export_run
+        with TemporaryDirectory() as folder:
+            model = Path(folder) / "model.onnx"
+            export_run(run, model, stage, plugins)
+            size = write_page(model, out)
+    elif stage is not None or plugins:
+        raise InputError(f"{run} is a model file: --stage and --plugins are for the folder of a run")
+    else:
+        size = write_page(run, out)
+    if as_json:
+        print_json({"page": str(out), "bytes": size})
+        return
+    print(f"{out}: {size / 1e6:.1f} MB: open it in a browser")

@@ -542,7 +542,8 @@ class StageRecipe(Strict):
     routing: Literal["all", "by_class"] = "all"
     """Whether all teachers teach every image, or each the images of its `labels`."""
     finetune_teachers: bool = False
-    """Train the teachers on, each on its own cases."""
+    """Train the teachers on, each on its own cases (its `labels`), by the loss against masks. Those of the last epoch
+    are kept; a stage with `tuned_by` makes one of them a stage that is evaluated."""
     weighting: Annotated[Named, BeforeValidator(_with_name)] = Named(name="fixed")
     """How teachers are weighted per image: NAME, or {name: NAME, ...}."""
     combine: Literal["losses", "predictions"] = "losses"
@@ -569,6 +570,9 @@ class StageRecipe(Strict):
     """Replaces data.locations for this stage."""
     starts_from: str | None = None
     """Stage whose trained weights it begins with."""
+    tuned_by: str | None = None
+    """Distillation stage with `finetune_teachers` whose tuned teacher this stage is: the one that `starts_from` names.
+    It is not trained, but evaluated."""
     load_fex: bool = True
     """With `starts_from`: also load the encoder and the classifier; false for LA-Net's Algorithm 1."""
     deep_supervision: Literal["sum"] | None = None
@@ -591,7 +595,8 @@ class StageRecipe(Strict):
     def needs(self) -> list[str]:
         """The stages that must be trained before this one."""
         start = [self.starts_from] if self.starts_from is not None else []
-        return list(dict.fromkeys([*self.taught_by, *self.autoencoders, *start]))
+        tuned = [self.tuned_by] if self.tuned_by is not None else []
+        return list(dict.fromkeys([*self.taught_by, *self.autoencoders, *start, *tuned]))
 
     @property
     def taught_by(self) -> list[str]:
@@ -623,6 +628,7 @@ class StageRecipe(Strict):
         """What decides the stage's result, without its training settings, its seed and which cases it takes."""
         others = {"fit", "about", "role", "sites", "seed", "variant", "locations"}
         others |= {"cache_limit_gb", "out_of_fold", "equal_time_to", "may_fail"}
+        others |= set() if self.tuned_by else {"tuned_by"}
         return self.model_dump(mode="json", exclude=others)
 
     def _is_default(self, name: str) -> bool:
@@ -854,12 +860,27 @@ class Recipe(Strict):
             yield f"starts_from: no stage '{start}' of a network is defined before it: {near_names(start, networks)}"
         elif start is not None and _architecture(before[start]) != _architecture(stage):
             yield f"starts_from: '{start}' has another network or other options: give both the same"
+        yield from self._bad_tuning(stage, before)
         distilled = [other for other, part in self.stages.items() if part.task == "distillation"]
         if timed is not None and (timed not in distilled or stage.task != "supervised"):
             yield (
                 f"equal_time_to: a supervised stage takes the time of a distillation stage, not of '{timed}': "
                 f"{near_names(timed, distilled)}"
             )
+
+    def _bad_tuning(self, stage: StageRecipe, before: dict[str, StageRecipe]) -> Iterator[str]:
+        """A stage that names no teacher that another one tunes."""
+        if stage.tuned_by is None:
+            return
+        tuning = [other for other, part in before.items() if part.finetune_teachers]
+        if stage.tuned_by not in tuning:
+            yield (
+                f"tuned_by: no stage '{stage.tuned_by}' with finetune_teachers is defined before it: "
+                f"{near_names(stage.tuned_by, tuning)}"
+            )
+        elif stage.starts_from not in (known := before[stage.tuned_by].taught_by):
+            taught = near_names(str(stage.starts_from), known)
+            yield f"tuned_by: starts_from names the teacher that '{stage.tuned_by}' tunes: {taught}"
 
     def _bad_settings(self, name: str) -> Iterator[str]:
         try:

@@ -81,6 +81,8 @@ def plan_run(
         stages, timed, megabytes = {}, dict[str, tuple[float, float]](), 0.0
         for name in chosen:
             inputs = run.inputs(name)
+            if inputs.stage.tuned_by is not None:
+                continue
             record = read_stage(inputs.folder)
             if record is not None and record.is_finished:
                 continue

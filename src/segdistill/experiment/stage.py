@@ -20,7 +20,7 @@ from segdistill.models.registry import NETWORKS, create_network, network_facts
 from segdistill.plugins import require_named, require_plugin
 from segdistill.records import EvaluationRecord, RunRecord, StageRecord
 from segdistill.training.checkpoint import load_weights
-from segdistill.training.loop import BEST, STATE, WEIGHTS
+from segdistill.training.loop import BEST, STATE, TUNED, WEIGHTS
 
 
 def build_network(model: ModelRecipe, channels: int, classes: int = 2) -> nn.Module:
@@ -133,6 +133,7 @@ _OF_TRAINING = (
     EvaluationRecord.FILE,
     ENVIRONMENT,
     EXTERNAL,
+    TUNED,
 )
 
 
@@ -162,7 +163,8 @@ def begin(folder: Path, record: StageRecord) -> bool:
             if kept is not None and (folder / name).exists():
                 kept.mkdir(exist_ok=True)
                 (folder / name).rename(kept / name)
-        shutil.rmtree(folder / EXTERNAL, ignore_errors=True)
+        for name in (EXTERNAL, TUNED):
+            shutil.rmtree(folder / name, ignore_errors=True)
         for name in (STATE, BEST, *_OF_TRAINING):
             (folder / name).unlink(missing_ok=True)
         for old in (folder / "tensorboard").glob("events.*"):

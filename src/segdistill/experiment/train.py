@@ -32,6 +32,7 @@ from segdistill.experiment.teachers import store_maps
 from segdistill.files import sha256_file
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.records import StageRecord, Weights
+from segdistill.training.checkpoint import load_weights, save_weights
 from segdistill.training.curves import read_curves
 from segdistill.training.distillation import Distillation
 from segdistill.training.gradients import find_imbalance
@@ -164,6 +165,9 @@ def train_stage(
 def _fit(
     inputs: StageInputs, record: StageRecord, fabric: Fabric, precision: str
 ) -> Iterator[Progress | Filling]:
+    if inputs.stage.tuned_by is not None:
+        _take_tuned(inputs, record, fabric, precision)
+        return
     settings = inputs.settings
     train_cases = inputs.of("train")
     maps = (yield from store_maps(inputs, fabric)) if inputs.stage.targets == "case" else {}
@@ -181,6 +185,17 @@ def _fit(
     if inputs.stage.cache and isinstance(task, Distillation):
         yield from with_cache(inputs, task, train, fabric)
     yield from fit(task, train, validation, settings, inputs.folder, fabric)
+
+
+def _take_tuned(inputs: StageInputs, record: StageRecord, fabric: Fabric, precision: str) -> None:
+    """The weights of a teacher as another stage has tuned it."""
+    if fabric.is_global_zero:
+        begin(inputs.folder, record)
+        record_environment(inputs.folder, environment(fabric.device, precision, fabric.world_size), False)
+        network = build_network(labelled_model(inputs.stage), inputs.preprocess.channels)
+        load_weights(inputs.tuned_weights, network)
+        save_weights(inputs.folder / WEIGHTS, network)
+    fabric.barrier()
 
 
 def still_stands(inputs: StageInputs, precision: str) -> bool:

@@ -42,6 +42,8 @@ from segdistill.training.validation import spare_threads, to_device, validate
 STATE = "training_state.pt"
 BEST = "best.safetensors"
 WEIGHTS = "weights.safetensors"
+TUNED = "tuned"
+"""Folder with the last weights of the players that a task calls tuned: NAME.safetensors each."""
 
 
 @dataclass
@@ -298,6 +300,10 @@ class Training:
         if (folder / BEST).exists():
             load_weights(folder / BEST, network)
         if self.fabric.is_global_zero:
+            for name in getattr(self.task, "tuned", ()):
+                (folder / TUNED).mkdir(exist_ok=True)
+                tuned = next(player for player in self.players if player.name == name)
+                save_weights(folder / TUNED / f"{name}.safetensors", tuned.trainee.network)
             save_weights(folder / WEIGHTS, network)
             for path in (folder / STATE, folder / BEST):
                 path.unlink(missing_ok=True)
