@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from segdistill.experiment.benchmark import benchmark_models
 
 
+@pytest.mark.slow
 def test_a_run_brings_its_teachers(run_folder: Path) -> None:
     found = benchmark_models([run_folder], engines=["onnxruntime"], rounds=1, cold=False)
     assert [(one.name, one.engine) for one in found.timings] == [

@@ -280,6 +280,7 @@ def test_the_calibration_images_are_spread_over_the_cases(tmp_path: Path) -> Non
     assert levels == [k * 100 // 32 for k in range(32)]
 
 
+@pytest.mark.slow
 def test_a_network_of_volumes(tmp_path: Path) -> None:
     """Patches of volumes calibrate it, whole volumes are compared, and its self-test is one patch."""
     classes = ("background", "lesion")

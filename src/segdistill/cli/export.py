@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +17,7 @@ def export(
     run: Annotated[
         str,
         typer.Argument(
-            help="the folder of a run, or that of a stage; with --int8 or --web also a model file",
+            help="the folder of a run, or that of a stage; with --int8, --web or --target also a model file",
             metavar="RUN|MODEL",
         ),
     ],
@@ -25,7 +26,7 @@ def export(
         typer.Option(
             "-o",
             "--out",
-            help="the file to write; by default model.onnx, model-int8.onnx or, with --web, model.html",
+            help="the file to write, by default model.onnx, model-int8.onnx or model.html; with --target a folder",
         ),
     ] = None,
     stage: Annotated[
@@ -52,6 +53,10 @@ def export(
         bool,
         typer.Option("--web", help="as an HTML page that segments in a browser, from a run or a model file"),
     ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(help="for another engine or server: openvino (its IR), ovms or triton (a repository)"),
+    ] = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,39 +66,77 @@ def export(
     images, and kept only if it loses little against fp32 on the validation cases: the mean Dice falls by at most
     mean_drop, at most case_share of the cases lose more than case_drop, none falls from above good to below floor.
 
-    With --web it becomes one HTML page that holds the network and a viewer: it opens from a disk, and sends nothing.
+    With --web it becomes one HTML page that holds the network and a viewer: it opens in a browser from a disk, and
+    sends nothing.
     """
-    if web and int8:
-        raise InputError("--int8 with --web: export the int8 file first, then its page, from that file")
     if web:
+        if int8 or target is not None:
+            raise InputError(
+                "--web alone makes a page: export the int8 file first, then its page: export model-int8.onnx --web"
+            )
         _export_page(run, out or Path("model.html"), stage, plugins or [], as_json)
         return
+    if not int8 and (data is not None or gate or gate_on != "val"):
+        raise InputError("--data, --gate and --gate-on are for --int8: add it, or remove them")
+
+    def make(file: Path) -> tuple[str, dict[str, Any]]:
+        if int8:
+            return _int8(run, file, stage, data, gate or [], gate_on, plugins or [])
+        return _fp32(run, file, stage, plugins or [])
+
+    if target is None:
+        file = out or Path("model-int8.onnx" if int8 else "model.onnx")
+        words, facts = make(file)
+    else:
+        words, facts = _for_target(run, target, out or Path(f"model-{target}"), int8, make)
+    if as_json:
+        print_json(facts)
+    else:
+        print(words)
+
+
+def _fp32(run: str, file: Path, stage: str | None, plugins: list[str]) -> tuple[str, dict[str, Any]]:
     with needs("export", "train"):
         from segdistill.experiment.export import export_run
-        from segdistill.experiment.int8 import Gate, export_int8
-    target = out or Path("model-int8.onnx" if int8 else "model.onnx")
-    if int8:
-        limits = Gate.parse(gate or [])
-        found = export_int8(
-            run, target, stage, data=data, gate=limits, gate_on=gate_on, plugins=plugins or []
-        )
-        if found.warning:
-            typer.echo(f"warning: {found.warning}", err=True)
-        if as_json:
-            print_json(found.to_dict())
-        else:
-            print(found)
-        return
-    if data is not None or gate or gate_on != "val":
-        raise InputError("--data, --gate and --gate-on are for --int8: add it, or remove them")
-    agreement = export_run(run, target, stage, plugins or [])
-    if as_json:
-        print_json({"model": str(target), **agreement.to_dict()})
-        return
-    print(
-        f"{target}: masks equal those of torch on {agreement.cases} test cases "
+    agreement = export_run(run, file, stage, plugins)
+    words = (
+        f"{file}: masks equal those of torch on {agreement.cases} test cases "
         f"({agreement.undecided_pixels} undecided pixels)"
     )
+    return words, {"model": str(file), **agreement.to_dict()}
+
+
+def _int8(
+    run: str,
+    file: Path,
+    stage: str | None,
+    data: Path | None,
+    gate: list[str],
+    gate_on: str,
+    plugins: list[str],
+) -> tuple[str, dict[str, Any]]:
+    with needs("export", "train"):
+        from segdistill.experiment.int8 import Gate, export_int8
+    limits = Gate.parse(gate)
+    found = export_int8(run, file, stage, data=data, gate=limits, gate_on=gate_on, plugins=plugins)
+    if found.warning:
+        typer.echo(f"warning: {found.warning}", err=True)
+    return str(found), found.to_dict()
+
+
+def _for_target(
+    run: str, target: str, out: Path, int8: bool, make: Callable[[Path], tuple[str, dict[str, Any]]]
+) -> tuple[str, dict[str, Any]]:
+    """A model file that is there, or that is made first, for another engine or server."""
+    from segdistill.runtime.targets import write_target
+
+    with TemporaryDirectory() as folder:
+        model = Path(run)
+        if int8 or not model.is_file():
+            model = Path(folder) / ("model-int8.onnx" if int8 else "model.onnx")
+            make(model)
+        files = [str(path) for path in write_target(model, target, out)]
+    return f"{out}: {len(files)} files for {target}; not loaded by it here", {"files": files}
 
 
 def _export_page(run: str, out: Path, stage: str | None, plugins: list[str], as_json: bool) -> None:

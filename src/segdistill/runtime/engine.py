@@ -133,7 +133,7 @@ class OpenVinoSession:
 
     def __init__(self, file: OnnxFile, threads: int | None = None) -> None:
         with needs("the engine openvino", "openvino"):
-            openvino = _openvino()
+            module = openvino()
         self.path = file.path
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # bf16 is its default where a processor has it: other masks
@@ -142,7 +142,7 @@ class OpenVinoSession:
             "INFERENCE_NUM_THREADS": str(threads or 0),
         }
         try:
-            core = openvino.Core()
+            core = module.Core()
             self._network: Any = core.compile_model(core.read_model(file.content), "CPU", settings)
         except Exception as error:
             raise InputError(f"{file.path}: OpenVINO does not load it: {first_line(error)[:200]}") from error
@@ -334,8 +334,12 @@ def _onnxruntime() -> ModuleType:
 
 
 @cache
-def _openvino() -> ModuleType:
-    """OpenVINO without telemetry: its import sends some unless the package for that cannot be imported."""
+def openvino() -> ModuleType:
+    """OpenVINO without telemetry: its import sends some unless the package for that cannot be imported.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 

@@ -40,6 +40,7 @@ class ModelInfo:
     Raises:
         InputError: channels or classes contradict the processing.
 
+    >>> from segdistill.imaging.preprocess import Preprocess
     >>> ModelInfo("demo", 3, ("background", "lesion"), Preprocess((64, 64)), Postprocess()).format_version
     1
     """
@@ -69,6 +70,7 @@ class ModelInfo:
 def dump_info(info: ModelInfo) -> str:
     """The JSON text in a model file, under `METADATA_KEY`.
 
+    >>> from segdistill.imaging.preprocess import Preprocess
     >>> info = ModelInfo("demo", 3, ("background", "lesion"), Preprocess((64, 64)), Postprocess())
     >>> parse_info(dump_info(info)) == info
     True
