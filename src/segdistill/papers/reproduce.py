@@ -379,7 +379,12 @@ class _Table:
         done = [one for one in records if one is not None]
         planned = max(run.folds, 1) * len(stages)
         unit = "trainings" if not run.folds else "folds" if len(stages) == 1 else "folds and seeds"
-        place = {"run": run.label, "folder": str(run.folder), "planned": planned, "unit": unit}
+        place: dict[str, Any] = {
+            "run": run.label,
+            "folder": str(run.folder),
+            "planned": planned,
+            "unit": unit,
+        }
         groups = row.labels if row.site is None else [f"site {row.site}"]
         values = {
             metric: [v for one in done if (v := _value(one, metric, groups)) is not None]
