@@ -14,7 +14,7 @@ from segdistill.data.case import Case
 from segdistill.data.phantom import draw_phantom, write_phantom
 from segdistill.data.table import write_cases
 from segdistill.models.registry import NETWORKS, network_facts
-from tests.imaging.volumes import write_itk
+from tests.imaging.volumes import ORGAN, write_itk
 
 SIDE = 64  # the least that every network takes, and divisible by 32
 
@@ -86,4 +86,4 @@ def volume(folder: Path, site: str, number: int) -> Case:
     name = f"{site}-{number}"
     image = write_itk(folder / f"{name}.mhd", voxels.astype(np.int16))
     mask = write_itk(folder / f"{name}_mask.mhd", masks.astype(np.uint8))
-    return Case(name, image, (mask,), site=site, classes=2)
+    return Case(name, image, (mask,), site=site, classes=ORGAN)

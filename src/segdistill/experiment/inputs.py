@@ -29,7 +29,7 @@ from segdistill.errors import InputError
 from segdistill.experiment.cases import training_cases
 from segdistill.experiment.equal_time import equal_steps
 from segdistill.files import csv_cell, sha256_file, sha256_text, write_text
-from segdistill.imaging.preprocess import Preprocess
+from segdistill.imaging.grid import AnyPreprocess
 from segdistill.report.data import Taught
 from segdistill.training.loop import TUNED, WEIGHTS
 from segdistill.training.optimisation import choose_precision
@@ -77,7 +77,7 @@ class StageInputs:
     name: str
     cases: list[Case]
     store: Store
-    preprocess: Preprocess
+    preprocess: AnyPreprocess
     folder: Path
     predictions: OpenedPredictions = field(default_factory=OpenedPredictions, repr=False, compare=False)
 

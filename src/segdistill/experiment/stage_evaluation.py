@@ -58,6 +58,8 @@ from segdistill.records import (
     StageRecord,
     TableRecord,
 )
+from segdistill.report.approval import FILE as APPLIED_CARD
+from segdistill.report.approval import write_applied_model_card
 from segdistill.report.data import (
     DataReport,
     ExternalReport,
@@ -176,8 +178,7 @@ def _draw(activation: NDArray[Any], opened: OpenedCase, path: Path, longest: int
 
 def stage_cost(stage: TrainedStage, device: torch.device, timed: bool = True) -> Cost:
     """Parameters, operations and size of a stage's network, and its time per image where `timed`."""
-    (height, width), patches = stage.preprocess.size, stage.preprocess.patches
-    shape = (stage.preprocess.channels, height, width)
+    patches, shape = stage.preprocess.patches, (stage.preprocess.channels, *stage.preprocess.size)
     threads = torch.get_num_threads()
     counted = complexity(stage.network, shape)
     cost = Cost(counted.parameters, counted.macs, counted.size_mb, input="x".join(map(str, shape)))
@@ -199,7 +200,13 @@ def _subject(stage: TrainedStage, scores: bool, device: torch.device) -> Subject
     predict = make(stage.network, stage.preprocess, stage.postprocess, device)
     record = stage.record
     return Subject(
-        stage.name, predict, stage.preprocess.intensity, record.variant, record.seed, record.weights
+        stage.name,
+        predict,
+        stage.preprocess.intensity,
+        record.variant,
+        record.seed,
+        record.weights,
+        classes=tuple(record.classes[1:]),
     )
 
 
@@ -290,7 +297,9 @@ def evaluate_stage(
 def _begin(stage: TrainedStage, evaluation: EvaluationRecipe, device: torch.device) -> Evaluation:
     """The evaluation of a stage as the recipe measures it, before the first case."""
     subject = _subject(stage, evaluation.needs_scores, device)
-    return Evaluation(subject, evaluation.metrics, evaluation.pooled, evaluation.calibration)
+    return Evaluation(
+        subject, evaluation.metrics, evaluation.pooled, evaluation.calibration, evaluation.missed
+    )
 
 
 def evaluate_elsewhere(
@@ -446,7 +455,7 @@ def report_run(
     load: Load = load_stage,
     tables: Mapping[str, TableRecord] = MappingProxyType({}),
 ) -> tuple[list[Verdict], dict[str, TableRecord]]:
-    """Writes report.html and model_card.md of a run.
+    """Writes report.html, model_card.md and applied_model_card.xml of a run.
 
     Gives the verdicts, which are computed only here, and the tables from elsewhere with the verdicts on them.
     """
@@ -475,6 +484,7 @@ def report_run(
         student=shown if shown == recipe.export else "",  # else the report chooses
         margin=recipe.evaluation.margin,
         is_tested=bool(test),
+        card=recipe.card,
     )
 
     def predictor_of(stage: StageReport) -> Predict:
@@ -484,6 +494,7 @@ def report_run(
     intensity = recipe.data.preprocess().intensity
     context = finish_report(report, loaded_cases.cases, test, predictor_of, intensity, run / "report.html")
     write_model_card(context, run / "model_card.md")
+    write_applied_model_card(context, run / APPLIED_CARD)
     found = {
         one.name: replace(one.table, verdicts=[verdict.to_dict() for verdict in one.verdicts])
         for one in context.external

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 
 from segdistill.data.case import Case
 from segdistill.data.maps import StoredMaps
-from segdistill.data.views import Views, batch_indices
+from segdistill.data.views import Views, VolumeViews, batch_indices
 from segdistill.distillation.base import weighted_terms
 from segdistill.distillation.cache.filling import Filling, FillOptions, fill
 from segdistill.distillation.cache.reading import LOGITS, TargetCache, Wanted, cache_facts
@@ -212,9 +212,9 @@ def still_stands(inputs: StageInputs, precision: str) -> bool:
 def _describe(inputs: StageInputs, fingerprint: str) -> StageRecord:
     """The record of a stage before it is trained."""
     stage, joint = inputs.stage, inputs.stage.joint_settings
-    count = stage.model.options.get("classes", 2)
-    lesions = ["lesion"] if count <= 2 else [f"class {i}" for i in range(1, count)]
-    classes = ["background", *lesions]  # also with one logit: its probability is that of the lesion
+    classes = list(
+        inputs.recipe.data.class_names
+    )  # also with one logit: its probability is that of the lesion
     return StageRecord(
         name=inputs.name,
         variant=inputs.variant,
@@ -287,7 +287,8 @@ def keep_threshold(inputs: StageInputs) -> None:
 
 def _views(inputs: StageInputs, cases: list[Case], augment: str, skip_empty: bool = False) -> Views:
     distilled = inputs.stage.task == "distillation"
-    return Views(
+    kind = VolumeViews if inputs.store.holds_volumes else Views
+    return kind(
         inputs.store,
         [case.id for case in cases],
         inputs.preprocess,

@@ -145,6 +145,11 @@ def fit(
     training.finish(folder)
 
 
+def _takes_volumes(module: nn.Module) -> bool:
+    """Whether a weight has five axes, which have another memory format."""
+    return any(weight.ndim == 5 for weight in module.parameters())
+
+
 class Training:
     """Players with their optimisers, and the position in training; `task.players` become Fabric's wrappers."""
 
@@ -158,7 +163,7 @@ class Training:
     def _set_up(self, name: str, total_steps: int) -> _Player:
         module = self.task.players[name]
         assert isinstance(module, Trainee)
-        if self.settings.channels_last:
+        if self.settings.channels_last and not _takes_volumes(module):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = make_optimizer(module, self.settings.optimizer, module.lr)
         schedule = make_schedule(optimizer, self.settings.schedule, total_steps)

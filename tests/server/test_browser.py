@@ -1,0 +1,143 @@
+"""The page in headless Chromium over file://, against the Python runtime on the same files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.postprocess import Postprocess
+from segdistill.imaging.preprocess import Preprocess
+from segdistill.imaging.read import read_picture
+from segdistill.runtime.measure import measure
+from segdistill.runtime.predictor import Predictor
+from segdistill.server.page import write_page
+from tests.runtime.small_model import INFO, build, save
+from tests.server.tab import Tab, browser
+
+pytestmark = pytest.mark.slow
+CLOSE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def chromium() -> None:
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    if browser() is None:
+        pytest.skip("Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright pixels are its lesions, so that a real picture has a mask with a long border."""
+    info = replace(INFO, preprocess=Preprocess((128, 128), "rgb", 3))
+    return save(tmp_path_factory.mktemp("model") / "m.onnx", build(info))
+
+
+@pytest.fixture
+def tab(chromium: None, model: Path, tmp_path: Path) -> Iterator[Tab]:
+    write_page(model, tmp_path / "m.html")
+    with Tab(tmp_path / "m.html") as opened:
+        yield opened
+        assert opened.requests == []
+        assert opened.errors == []
+
+
+def pictures(data_root: Path, count: int) -> list[Path]:
+    folder = data_root / "busi" / "Dataset_BUSI_with_GT"
+    if not folder.is_dir():
+        pytest.skip(f"no BUSI images in {folder}")
+    found = [path for path in sorted(folder.rglob("*.png")) if "mask" not in path.name]
+    return [found[k] for k in np.linspace(0, len(found) - 1, count).astype(int)]
+
+
+@pytest.mark.timeout(900)
+def test_real_cases_are_those_of_the_runtime(tab: Tab, model: Path, data_root: Path) -> None:
+    paths = pictures(data_root, 110)
+    predictor = Predictor(model, threads=1)
+    tab.open(paths)
+    for place, path in enumerate(paths):
+        known, found = predictor.predict(path), tab.result(place)
+        wanted = predictor.info.preprocess(read_picture(path).pixels)
+        assert np.array_equal(tab.inputs(place)[0].reshape(wanted.shape), wanted), path.name
+        decided = np.abs(known.probability - 0.5) >= CLOSE
+        mask = found["foreground"] > np.float32(0.5)
+        assert np.array_equal(mask[decided], known.mask[decided] != 0), path.name
+
+
+def test_the_table_and_the_mask_are_those_of_the_runtime(tab: Tab, model: Path, data_root: Path) -> None:
+    paths = pictures(data_root, 4)
+    tab.open(paths)
+    with tab.page.expect_download() as download:
+        tab.page.keyboard.press("t")
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
+    predictor = Predictor(model, threads=1)
+    for path, row in zip(paths, rows, strict=True):
+        size = measure(predictor.predict(path).mask)
+        assert row["file"] == path.name
+        assert float(row["area_px"]) == pytest.approx(size.area_px, abs=3)
+        assert float(row["long_px"]) == pytest.approx(size.long_px, abs=3)
+    with tab.page.expect_download() as download:
+        tab.page.keyboard.press("s")
+    mask = np.asarray(Image.open(download.value.path()))
+    assert set(np.unique(mask)) <= {0, 255}
+    assert np.count_nonzero((mask > 0) != (predictor.predict(paths[0]).mask > 0)) <= 3
+
+
+def test_jpeg_is_within_one_grey_level(tab: Tab, data_root: Path, tmp_path: Path) -> None:
+    paths = []
+    for source in pictures(data_root, 3):
+        paths.append(tmp_path / f"{source.stem}.jpg")
+        Image.open(source).convert("L").save(paths[-1], quality=90)
+    tab.open(paths)
+    for place, path in enumerate(paths):
+        wanted = Preprocess((128, 128), "rgb", 3)(read_picture(path).pixels)
+        given = tab.inputs(place)[0].reshape(wanted.shape)
+        assert np.abs(given - wanted).max() * 255 <= 1.001
+
+
+def test_keys_threshold_and_reasons(tab: Tab, data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("no picture")
+    tab.open([*pictures(data_root, 2), tmp_path / "notes.png"])
+    assert tab.problem(2).startswith("is not a PNG, JPEG, DICOM or NIfTI file")
+    before = tab.page.inner_text("#measures")
+    for _ in range(6):
+        tab.page.keyboard.press("]")
+    tab.page.wait_for_timeout(500)
+    assert tab.page.inner_text("#threshold-value") == "0.80"
+    assert tab.page.inner_text("#measures") != before
+    tab.page.keyboard.press("ArrowRight")
+    assert tab.page.locator("#cases button").nth(1).get_attribute("aria-current") == "true"
+    tab.page.keyboard.press("?")
+    assert tab.page.locator("#help").is_visible()
+
+
+def test_a_volume_of_several_classes(chromium: None, tmp_path: Path) -> None:
+    preprocess = Preprocess((32, 32), channels=1, intensity=Intensity("z_score", -3, 5))
+    names = ("background", "dark", "bright")
+    info = replace(
+        INFO, input_channels=1, classes=names, preprocess=preprocess, postprocess=Postprocess(0.5, names)
+    )
+    model = save(tmp_path / "m.onnx", build(info, planes=3))
+    values = np.random.default_rng(3).normal(100, 30, (20, 24, 9)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([0.9, 0.8, 2, 1])), tmp_path / "v.nii.gz")
+    known = Predictor(model, threads=1).predict_volume(tmp_path / "v.nii.gz")
+    write_page(model, tmp_path / "m.html")
+    with Tab(tmp_path / "m.html") as tab:
+        tab.open([tmp_path / "v.nii.gz"])
+        with tab.page.expect_download() as download:
+            tab.page.wait_for_selector("#save-mask:enabled")
+            tab.page.keyboard.press("s")
+        found = np.asarray(
+            nibabel.load(Path(download.value.path()).rename(tmp_path / "saved.nii.gz")).dataobj
+        ).T
+        assert tab.requests == []
+        assert tab.errors == []
+    assert np.mean(found != known.mask) < 1e-3
