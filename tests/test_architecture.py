@@ -161,6 +161,10 @@ def test_no_file_names_this_machine_or_a_package_index() -> None:
         path = ROOT / name
         if path == Path(__file__) or not path.is_file() or path.stat().st_size > 1_000_000:
             continue
+        if (
+            "server/assets" in name
+        ):  # onnxruntime-web as it is published, whose file system in memory has a /home
+            continue
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:

@@ -105,9 +105,7 @@ def test_pictures_with_a_file_for_each_class(tmp_path: Path) -> None:
         progress=False,
     )
     check(result.folder, table)
-    assert [case.classes for case in read_cases(result.folder / "cases.csv")][0] == parse_classes(
-        ["organ", "core"]
-    )
+    assert read_cases(result.folder / "cases.csv")[0].classes == parse_classes(["organ", "core"])
     predictor = Predictor(result.folder / "model.onnx", 1)
     assert predictor.structures == ("organ", "core")
     picture = segdistill.imaging.read.read_picture(tmp_path / "4.png")

@@ -256,9 +256,9 @@ def _cut(
     stop = start + size
     before, after = np.maximum(-start, 0), np.maximum(stop - volume.shape, 0)
     inner = tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(start, stop, volume.shape, strict=True))
-    gaps = list(zip(before.tolist(), after.tolist(), strict=True))
+    margins = list(zip(before.tolist(), after.tolist(), strict=True))
     mode: Any = "edge" if beyond == "nearest" else "constant"
-    return np.pad(volume[inner], gaps, mode=mode)
+    return np.pad(volume[inner], margins, mode=mode)
 
 
 def _turn(augment: Augment, generator: np.random.Generator) -> NDArray[np.float64]:

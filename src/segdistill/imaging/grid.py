@@ -266,8 +266,8 @@ def pad_to(volume: NDArray[Any], size: Shape) -> tuple[NDArray[Any], tuple[slice
     ((2, 2, 3), slice(0, 1, None))
     """
     missing = [max(0, side - length) for side, length in zip(size, volume.shape, strict=True)]
-    before = [gap // 2 for gap in missing]
-    padded = np.pad(volume, [(b, gap - b) for b, gap in zip(before, missing, strict=True)], mode="edge")
+    before = [count // 2 for count in missing]
+    padded = np.pad(volume, [(b, count - b) for b, count in zip(before, missing, strict=True)], mode="edge")
     inner = [slice(b, b + length) for b, length in zip(before, volume.shape, strict=True)]
     return padded, (inner[0], inner[1], inner[2])
 
