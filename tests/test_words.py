@@ -76,6 +76,8 @@ COMMANDS = (
     ("compare",),
     ("export",),
     ("predict",),
+    ("benchmark",),
+    ("doctor",),
     ("list",),
     ("data",),
     ("data", "index"),

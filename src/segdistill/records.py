@@ -208,6 +208,23 @@ class GuardRecord(Record):
 
 
 @dataclass(frozen=True)
+class StructureScores:
+    """One class of the masks over the cases of an evaluation.
+
+    Attributes:
+        scores: the means of its metrics, each over the cases that have it (`n`).
+        there: cases whose reference holds it.
+        missed: of these, those in which nothing of it was predicted.
+        false: cases whose reference does not hold it, but the prediction does.
+    """
+
+    scores: Scores = field(default_factory=dict)
+    there: int = 0
+    missed: int = 0
+    false: int = 0
+
+
+@dataclass(frozen=True)
 class Summary:
     """Means over the cases of one evaluation.
 
@@ -216,12 +233,15 @@ class Summary:
         classes: the same for each label of these cases.
         sites: the same for each site, where there are several; else empty.
         normal: "false_positive_rate" and "area" of the images with nothing to find; empty where there are none.
+        structures: where masks have several classes, the scores of each over the cases that have them, and in how many
+            cases the class is there, was missed altogether, and was found where it is not.
     """
 
     all: Scores = field(default_factory=dict)
     classes: dict[str, Scores] = field(default_factory=dict)
     sites: dict[str, Scores] = field(default_factory=dict)
     normal: Scores = field(default_factory=dict)
+    structures: dict[str, StructureScores] = field(default_factory=dict)
 
     def groups(self) -> dict[str, Scores]:
         """Name -> scores, of all cases ("all") and of each class.

@@ -35,6 +35,7 @@ TINY = {
     "calls": [],
     "verdict_power": ["--studies", "1"],
     "jobs": ["--size", "32", "--images", "40", "--epochs", "1", "--rounds", "1"],
+    "batches": ["--rounds", "1", "--size", "32", "--pictures", "4"],
     "cold_start": ["--rounds", "1", "--size", "32", "--image-size", "64"],
 }
 LOOP = [

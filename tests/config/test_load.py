@@ -43,7 +43,10 @@ def test_lightbtseg_is_the_papers(name: str) -> None:
     assert student.model.name == "simplified_unet"
     assert student.hard_weight == 0.3
     assert student.routing == "all"
-    assert not student.finetune_teachers
+    assert student.finetune_teachers
+    for teacher in ("benign_teacher", "malignant_teacher"):  # those that are evaluated
+        tuned = recipe.stages[f"{teacher}_tuned"]
+        assert (tuned.tuned_by, tuned.starts_from) == ("student", teacher)
     assert {key: t.weight for key, t in student.teachers.items()} == {
         "benign_teacher": 0.5,
         "malignant_teacher": 0.2,
@@ -350,3 +353,24 @@ def test_seeds_train_every_stage_once_each() -> None:
     ]  # another training of every seed
     with pytest.raises(InputError, match=r"stages.student.seed: give a whole number, not 'x'"):
         load_recipe("distill", ["seeds=[0, 1]", "stages.student.seed=x"])
+
+
+def test_epochs_reach_every_stage() -> None:
+    """Those with a fit of their own, of a matrix and with steps too; but not one that another change names."""
+    for name in ("lanet/cpu", "verdict/busi", "amtd/methods_cpu", "pays/few_masks", "lightvessel/cpu"):
+        recipe = load_recipe(name, ["epochs=1"])
+        for stage in recipe.stages:
+            fit = recipe.fit_settings(stage)
+            assert (fit.epochs, fit.steps) == (1, None), (name, stage)
+    recipe = load_recipe(
+        "lanet/cpu", {"epochs": 1, "stages.locate.fit.epochs": 7, "stages.lanet.fit": {"steps": 9}}
+    )
+    assert recipe.fit_settings("locate").epochs == 7
+    assert recipe.fit_settings("lanet").steps == 9
+    assert recipe.fit_settings("locate_half").epochs == recipe.fit_settings("rmtl").epochs == 1
+    assert (
+        recipe.fit_settings("locate_half").optimizer
+        == load_recipe("lanet/cpu").fit_settings("locate").optimizer
+    )
+    plain = load_recipe("lanet/cpu", ["fit.epochs=1"])  # the long name is the recipe's own alone
+    assert (plain.fit_settings("locate").epochs, plain.fit_settings("rmtl").epochs) == (10, 1)

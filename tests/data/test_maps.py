@@ -33,7 +33,7 @@ def test_log_odds_are_kept_to_half_a_step(probability: float) -> None:
 
 
 def test_maps_are_found_again_and_rows_left_out_are_empty(store: Store) -> None:
-    given = np.random.default_rng(0).integers(0, 256, (2, *store.size), dtype=np.uint8)
+    given = np.random.default_rng(0).integers(0, 256, (2, 1, *store.size), dtype=np.uint8)
     facts: dict[str, float] = {}
     assert open_maps(store, "key") is None
     with writing_maps(store, "key", facts) as write:
@@ -43,7 +43,7 @@ def test_maps_are_found_again_and_rows_left_out_are_empty(store: Store) -> None:
     found = open_maps(store, "key")
     assert found is not None
     assert found.facts == {"seconds": 2.0}
-    assert found.values.shape == (12, 48, 40)
+    assert found.values.shape == (12, 1, 48, 40)
     assert np.array_equal(found.values[[1, 7]], given)
     assert not found.values[[0, 2, 11]].any()
 
@@ -72,11 +72,11 @@ def test_an_error_leaves_nothing_and_damage_counts_as_absent(store: Store) -> No
 def test_a_map_is_warped_as_its_mask(store: Store, augment: str) -> None:
     """The mask as a map ends up on the pixels of the mask, but for outlines, which one interpolates."""
     views = Views(store, store.ids, PREPROCESS, augment, seed=3)
-    views.maps = {"own": np.stack([store.mask(row) * np.uint8(255) for row in range(len(store))])}
+    views.maps = {"own": np.stack([store.mask(row)[None] * np.uint8(255) for row in range(len(store))])}
     for k in range(6):
         for number in range(3):
             mask = views.pixels(k, number)[1].astype(bool)
-            warped = views.warped(k, number)[..., 0]
+            warped = views.warped(k, number)[0]
             assert warped.shape == mask.shape
             assert ((warped > 127) != mask).mean() < 0.04
             if mask.sum() > 100:
@@ -89,10 +89,14 @@ def test_a_map_is_warped_as_its_mask(store: Store, augment: str) -> None:
 def test_batches_hold_the_maps_and_hide_masks(store: Store) -> None:
     hidden = store.ids[:4]
     views = Views(store, store.ids, PREPROCESS, without_mask=hidden)
-    views.maps = {"a": np.full((len(store), *store.size), 9, np.uint8), "b": np.zeros((12, 48, 40), np.uint8)}
+    views.maps = {
+        "a": np.full((len(store), 2, *store.size), 9, np.uint8),
+        "b": np.zeros((12, 1, 48, 40), np.uint8),
+    }
     for batch in batches(views, 5, 0, workers=0):
         assert set(batch) == {"image", "mask", "index", "has_mask", f"{MAP}a", f"{MAP}b"}
         assert (batch[f"{MAP}a"] == 9).all()
+        assert batch[f"{MAP}a"].shape[1:] == (2, *store.size)
         assert batch["has_mask"].tolist() == [int(k) >= 4 for k in batch["index"]]
         assert not batch["mask"][~batch["has_mask"]].any()
 

@@ -24,7 +24,7 @@ from segdistill.imaging.intensity import CT, MR
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess, prepare_mask
 from tests.data.pictures import noise, save, square
-from tests.imaging.volumes import blocks, dicom_slice, organ, write_itk, write_series
+from tests.imaging.volumes import ORGAN, blocks, dicom_slice, organ, write_itk, write_series
 
 PREPROCESS = Preprocess(size=(16, 8), intensity=MR)
 
@@ -35,7 +35,16 @@ def volume_cases(root: Path, count: int = 3) -> list[Case]:
         shape = (4 + k, 12, 10)
         image = write_itk(root / f"Case{k:02}.mhd", blocks(shape, seed=k))
         mask = write_itk(root / f"Case{k:02}_segmentation.mhd", organ(shape), compress=True)
-        cases.append(Case(f"Case{k:02}", image, (mask,), site="AB"[k % 2], group=f"p{k}", classes=2))
+        cases.append(
+            Case(
+                f"Case{k:02}",
+                image,
+                (mask,),
+                site="AB"[k % 2],
+                group=f"p{k}",
+                classes=ORGAN,
+            )
+        )
     return cases
 
 
@@ -144,7 +153,13 @@ def test_tables_of_volumes(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "series", blocks())
     cases = [
         *volume_cases(tmp_path, 2),
-        Case("s", folder, (write_itk(tmp_path / "m.nii.gz", organ()),), spacing_mm=(3.0, 0.6, 0.5)),
+        Case(
+            "s",
+            folder,
+            (write_itk(tmp_path / "m.nii.gz", organ()),),
+            spacing_mm=(3.0, 0.6, 0.5),
+            classes=ORGAN,
+        ),
     ]
     write_cases(cases, tmp_path / "cases.csv")
     assert read_cases(tmp_path / "cases.csv") == cases
@@ -152,7 +167,7 @@ def test_tables_of_volumes(tmp_path: Path) -> None:
         ("id,image,spacing_mm\na,a.nii,1 2 -3\n", "three positive numbers"),
         ("id,image,spacing_mm\na,a.nii,1 2 3 4\n", "not 2 numbers"),
         ("id,image,classes\na,a.nii,1\n", "column 'classes'"),
-        ("id,image,classes\na,a.nii,many\n", "column 'classes'"),
+        ("id,image,masks,classes\na,a.nii,m.nii,head;body\n", "column 'classes': 'head' has no value"),
     ):
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(InputError, match=words):

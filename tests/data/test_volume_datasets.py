@@ -14,8 +14,9 @@ from segdistill.data.check import run_check
 from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.opened import open_case
 from segdistill.errors import InputError
+from segdistill.imaging.classes import MaskClass
 from tests.data.pictures import noise, save, square
-from tests.imaging.volumes import blocks, dicom_slice, organ, write_itk, write_series
+from tests.imaging.volumes import ORGAN, blocks, dicom_slice, organ, write_itk, write_series
 
 
 def sizes(counts: dict[str, int]) -> Counter[str]:
@@ -118,6 +119,9 @@ def test_i2cvb(tmp_path: Path) -> None:
     assert run_check(cases[:1]).errors == []
 
 
+SPLEEN = (MaskClass("spleen", (1,)),)
+
+
 def decathlon(root: Path) -> Path:
     for number in (2, 10):
         write_itk(root / "imagesTr" / f"spleen_{number}.nii.gz", blocks())
@@ -131,14 +135,14 @@ def test_decathlon(tmp_path: Path) -> None:
     root = decathlon(tmp_path / "Task09_Spleen")
     cases = create_dataset("decathlon", tmp_path)
     assert [case.id for case in cases] == ["spleen_2", "spleen_10"]
-    assert all(case.site == "Task09_Spleen" and len(case.masks) == 1 and case.classes == 0 for case in cases)
+    assert all(case.site == "Task09_Spleen" and len(case.masks) == 1 and case.classes == () for case in cases)
     names = [
         {"image": f"./imagesTr/spleen_{n}.nii.gz", "label": f"./labelsTr/spleen_{n}.nii.gz"} for n in (10, 2)
     ]
     declared = {"labels": {"0": "background", "1": "spleen"}, "training": names}
     (root / "dataset.json").write_text(json.dumps(declared))
     cases = create_dataset("decathlon", root)
-    assert [(case.id, case.classes) for case in cases] == [("spleen_2", 2), ("spleen_10", 2)]
+    assert [(case.id, case.classes) for case in cases] == [("spleen_2", SPLEEN), ("spleen_10", SPLEEN)]
     write_itk(root / "labelsTr" / "spleen_2.nii.gz", organ() * 2)
     with pytest.raises(InputError, match=r"spleen_2\.nii\.gz: holds the label 2, but 2 classes are declared"):
         open_case(cases[0])
@@ -182,12 +186,15 @@ def test_nnunet(tmp_path: Path, ending: str) -> None:
         ("case_10", f"case_10_0000{ending}"),
     ]
     assert all(case.masks == (root / "labelsTr" / f"{case.id}{ending}",) for case in cases)
-    assert all(case.classes == 3 and case.site == "Dataset001_Organ" for case in cases)
+    assert all(
+        case.classes == (MaskClass("foreground", (1, 2)),) and case.site == "Dataset001_Organ"
+        for case in cases
+    )
     assert run_check(cases).errors == []
     (root / "dataset.json").unlink()
     assert [(case.id, case.classes) for case in create_dataset("decathlon", root)] == [
-        ("case_2", 0),
-        ("case_10", 0),
+        ("case_2", ()),
+        ("case_10", ()),
     ]
 
 
@@ -199,8 +206,8 @@ def test_nnunet_of_the_first_version_lists_images_without_channel(tmp_path: Path
     content = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "organ"}, "training": listed}
     root = nnunet(tmp_path, content)
     assert [(case.id, case.image.name, case.classes) for case in create_dataset("decathlon", root)] == [
-        ("case_2", "case_2_0000.nii.gz", 2),
-        ("case_10", "case_10_0000.nii.gz", 2),
+        ("case_2", "case_2_0000.nii.gz", ORGAN),
+        ("case_10", "case_10_0000.nii.gz", ORGAN),
     ]
 
 

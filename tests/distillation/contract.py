@@ -71,6 +71,8 @@ class MethodContract:
     """The largest loss to itself."""
     numbers: ClassVar[int] = 2
     """The most numbers in the targets, per position of the image."""
+    pictures_only: ClassVar[bool] = False
+    """Whether volumes are refused, in one line."""
 
     def make(self) -> DistillationMethod:
         return create_method(self.name, **self.options)
@@ -224,6 +226,53 @@ class MethodContract:
         assert all(torch.isfinite(slope).all() for slope in slopes)
         if seed:
             assert max(slope.abs().max() for slope in slopes) > 1e-6
+
+    def make_for(self, classes: int) -> DistillationMethod:
+        """As `make`, for so many classes."""
+        if "classes" in METHODS[self.name].options:
+            self.options = {**self.options, "classes": classes}  # type: ignore[misc]
+        return self.make()
+
+    def wide(
+        self, method: DistillationMethod, classes: int, dimensions: int, seed: int = 0
+    ) -> tuple[Output, Tensor]:
+        """Four images or volumes and their masks, in blocks, so that every class has some area."""
+        generator = torch.Generator().manual_seed(seed)
+        coarse, factor = (4,) * dimensions, 16 // 4
+
+        def grown(small: Tensor, by: int) -> Tensor:
+            for axis in range(-dimensions, 0):
+                small = small.repeat_interleave(by, axis)
+            return small
+
+        mask = grown(torch.randint(0, classes, (4, *coarse), generator=generator), factor)
+        logits = grown(torch.randn(4, classes, *coarse, generator=generator), factor)
+        features = {
+            layer: grown(torch.randn(4, 5, *coarse, generator=generator), 2) for layer in method.features
+        }
+        return Output(logits=logits, features=features), mask
+
+    @pytest.mark.parametrize("dimensions", [2, 3])
+    @pytest.mark.parametrize("classes", [2, 4])
+    def test_pictures_and_volumes_of_two_and_more_classes(self, classes: int, dimensions: int) -> None:
+        method = self.make_for(classes)
+        output, mask = self.wide(method, classes, dimensions)
+        other, _ = self.wide(method, classes, dimensions, seed=1)
+        if self.pictures_only and dimensions == 3:
+            with pytest.raises(InputError, match=r"pictures|images"):
+                method(method.targets(output, mask), method.targets(other, mask, "t"))
+            return
+        targets = method.targets(other, mask, "t")
+        assert output.logits is not None
+        leaves = [leaf.requires_grad_() for leaf in (output.logits, *output.features.values())]
+        loss = method(method.targets(output, mask), targets)
+        assert loss.shape == (4,)
+        assert torch.isfinite(loss).all()
+        if loss.requires_grad:
+            loss.sum().backward()
+            slopes = [leaf.grad for leaf in leaves if leaf.grad is not None]
+            assert all(torch.isfinite(slope).all() for slope in slopes)
+            assert max(slope.abs().max() for slope in slopes) > 0
 
 
 class WeightingContract:

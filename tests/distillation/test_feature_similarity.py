@@ -162,6 +162,7 @@ def test_layers_of_other_widths_are_mapped_to_one() -> None:
 
 class TestScalar(MethodContract):
     name = "feature_similarity"
+    pictures_only = True
 
     def make(self) -> DistillationMethod:
         return FeatureSimilarity(autoencoders=dict.fromkeys(("student", "t"), codes(PAIR, **self.options)))
@@ -177,6 +178,7 @@ class TestPerChannel(TestScalar):
 
 class TestTwoPairs(MethodContract):
     name = "feature_similarity"
+    pictures_only = True
 
     def make(self) -> DistillationMethod:
         layers = ("enc@2", "dec@2", "enc@4", "dec@4")

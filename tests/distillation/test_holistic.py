@@ -25,9 +25,10 @@ def connected(**options: int) -> Holistic:
 
 class TestHolistic(MethodContract):
     name = "holistic"
+    pictures_only = True
 
     def make(self) -> DistillationMethod:
-        return connected()
+        return connected(**self.options)
 
     def test_one_value_per_sample_not_negative(self) -> None:
         """A difference of scores may be negative: the critic may be wrong."""

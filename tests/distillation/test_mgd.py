@@ -25,6 +25,7 @@ def built(student: int, teacher: int, hidden: float, network: str = "t") -> MGD:
 
 class TestMGD(MethodContract):
     name = "mgd"
+    pictures_only = True
     numbers = 3
 
     def make(self) -> DistillationMethod:

@@ -55,6 +55,7 @@ BROUGHT = {
 """What the reader has before a page begins: images, datasets, a case table, weights."""
 MADE_BEFORE = {
     "docs/how-to/export-and-predict.md": "runs/distill",
+    "docs/how-to/engines-and-speed.md": "runs/distill",
     "docs/how-to/use-from-python.md": "runs/distill",
     "docs/concepts/verdicts.md": "runs/distill",
     "docs/how-to/write-a-plugin.md": "runs/mine",

@@ -319,8 +319,12 @@ def test_the_paper_s_tables_find_our_numbers(joint_run: Path, tmp_path: Path) ->
     (folder / "recipe.yaml").write_text(f"data: {{dataset: busi, size: 256}}\nstages: {stages}")
     table = compare_with_paper("lanet", tmp_path, "5")[0]
     row = next(row for row in table["rows"] if row["name"] == "LA-Net ResNet-18")
-    assert row["ours"]["classification.auc"] == pytest.approx(0.85)
-    assert row["difference"]["classification.auc"] == pytest.approx(0.85 - 0.979)
-    assert next(row for row in table["rows"] if row["name"] == "ViT")["ours"] is None
+    ours = row["ours"]["paper"]
+    assert ours["values"]["classification.auc"] == pytest.approx(0.85)
+    assert ours["difference"]["classification.auc"] == pytest.approx(0.85 - 0.979)
+    assert ours["spread"]["classification.auc"] == pytest.approx(
+        12.706 * 0.1 / 2, rel=1e-3
+    )  # t(1) sd / sqrt(2)
+    assert next(row for row in table["rows"] if row["name"] == "ViT")["ours"]["paper"]["status"] == "not run"
     private = compare_with_paper("lanet", tmp_path, "3")[0]["rows"]
     assert all(row["not_run"] == "private data" for row in private)

@@ -11,7 +11,7 @@ from segdistill.config.load import bundled_recipes
 from segdistill.experiment.machine import Machine
 from segdistill.experiment.run import run_recipe
 from segdistill.metrics.cases import read_metrics_csv
-from segdistill.records import EvaluationRecord
+from segdistill.records import EvaluationRecord, StageRecord
 from tests.experiment.synthetic import tiny_recipe, write_data
 
 
@@ -26,6 +26,7 @@ def test_a_bundled_recipe_runs(name: str, tmp_path: Path) -> None:
     assert json.loads((folder / "run.json").read_text())["stages"] == networks
     assert (folder / "report.html").stat().st_size > 1000
     assert (folder / "model.onnx").exists() == (recipe.export is not None)
+    require_different(folder, networks)
     for stage in networks:
         results = read_metrics_csv(folder / "stages" / stage / "metrics.csv")
         evaluated = EvaluationRecord.read(folder / "stages" / stage)
@@ -36,3 +37,22 @@ def test_a_bundled_recipe_runs(name: str, tmp_path: Path) -> None:
         if recipe.data.intensity is not None:  # tested as volumes, not slice by slice
             assert {result.depth for result in results} == {4}
             assert len({result.site for result in results}) > 1
+
+
+@pytest.mark.slow
+def test_the_ablation_of_pseudo_labels_compares_three_things(tmp_path: Path) -> None:
+    """They are for images without a location: with all locations they would end with the same weights."""
+    recipe, names = tiny_recipe("lanet/ablation"), ["half", "no_pseudo", "release_rule"]
+    assert {recipe.locations_of(name) for name in [*names, "locate_half"]} == {0.5}
+    list(run_recipe(recipe, write_data(recipe, tmp_path / "data"), tmp_path / "r", Machine("cpu"), names))
+    require_different(tmp_path / "r", names)
+
+
+def require_different(folder: Path, names: list[str]) -> None:
+    """No two stages of a run have the same weights: a comparison of two would compare nothing."""
+    hashes: dict[str, str] = {}
+    for name in names:
+        record = StageRecord.read(folder / "stages" / name)
+        assert record is not None
+        other = hashes.setdefault(record.weights_sha256, name)
+        assert other == name, f"{name} has the weights of {other}"

@@ -37,6 +37,7 @@ LEFT = (
     "report.html",
     "model.onnx",
     "model_card.md",
+    "applied_model_card.xml",
     "environment.json",
     "recipe.yaml",
     "cases.csv",

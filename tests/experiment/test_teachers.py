@@ -17,10 +17,15 @@ from segdistill.config.folds import member_weights
 from segdistill.config.load import load_recipe
 from segdistill.config.schema import MemberRecipe
 from segdistill.data.case import Case
+from segdistill.data.phantom import write_phantom
+from segdistill.data.table import write_cases
 from segdistill.errors import InputError
 from segdistill.experiment.teachers import _chosen, _plain
 from segdistill.runtime.engine import Session
 from segdistill.runtime.onnx_file import read_onnx
+from segdistill.training.curves import read_curves
+from tests.experiment.tiny import RECIPE, write_recipe
+from tests.experiment.tiny import segdistill as command
 
 SMALL = {"name": "simplified_unet", "widths": [4, 8, 8]}
 
@@ -173,3 +178,33 @@ def test_other_teachers_need_targets_by_case() -> None:
         load_recipe(recipe({"t": {"ensemble": ["a"]}}, targets="view"))
     with pytest.raises(InputError, match="confidence is read from stored predictions"):
         load_recipe(recipe({"a": {}}, targets="view", confidence="entropy"))
+
+
+def test_predictions_of_sites_are_weighted_by_their_score(tmp_path: Path) -> None:
+    """Two sites send predictions: the better one counts more on each image (AMTD), and no network of theirs is here."""
+    rng = np.random.default_rng(0)
+    cases = write_phantom(tmp_path / "data", 30, size=32)
+    write_cases(cases, tmp_path / "cases.csv")
+    for site, sure in (("a", 0.95), ("b", 0.6)):
+        (tmp_path / site).mkdir()
+        for case in cases:
+            mask = np.asarray(Image.open(case.masks[0])) > 0 if case.masks else np.zeros((32, 32), bool)
+            values = np.where(mask, sure, 0.4 if site == "b" else 0.05) + rng.uniform(0, 0.02, mask.shape)
+            Image.fromarray(np.round(65535 * values).astype(np.uint16)).save(
+                tmp_path / site / f"{case.id}.png"
+            )
+    student = RECIPE["stages"]["student"] | {
+        "targets": "case",
+        "weighting": "score",
+        "combine": "predictions",
+        "teachers": {s: {"predictions": str(tmp_path / s), "trained_on": "none"} for s in ("a", "b")},
+    }
+    data = {"size": 32, "channels": 1, "labels": ["benign", "malignant"]}
+    path = write_recipe(tmp_path, data=data, stages={"student": student})
+    answer = command(
+        "run", path, "--data", tmp_path / "cases.csv", "--device", "cpu", "--out", tmp_path / "r"
+    )
+    assert answer.code == 0, answer.err
+    (first, *_) = read_curves(tmp_path / "r" / "stages" / "student" / "curves.csv")
+    assert first["a/weight"] + first["b/weight"] == pytest.approx(1, abs=1e-5)
+    assert first["a/weight"] > first["b/weight"] + 0.1

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from segdistill.data.case import Case
 from segdistill.data.table import write_cases
-from tests.imaging.volumes import write_itk
+from tests.imaging.volumes import ORGAN, write_itk
 
 SPLITS = ("train", "train", "val", "test")
 SITES = ("A", "B", "C")
@@ -43,7 +43,9 @@ def volumes(root: Path, spacing: tuple[float, float, float] = (0.5, 0.6, 3.0)) -
         voxels, ball = volume(k)
         image = write_itk(root / f"Case{k:02}.mhd", voxels, spacing=spacing)
         mask = write_itk(root / f"Case{k:02}_segmentation.mhd", ball, spacing=spacing)
-        cases.append(Case(f"Case{k:02}", image, (mask,), site=SITES[k // 4], split=SPLITS[k % 4], classes=2))
+        cases.append(
+            Case(f"Case{k:02}", image, (mask,), site=SITES[k // 4], split=SPLITS[k % 4], classes=ORGAN)
+        )
     write_cases(cases, root / "cases.csv")
     return root / "cases.csv"
 

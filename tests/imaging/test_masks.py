@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from segdistill.errors import InputError, UnreadableImage
-from segdistill.imaging.masks import mask_values, read_mask
+from segdistill.imaging.classes import mask_values
+from segdistill.imaging.masks import read_mask
 
 SHAPE = np.zeros((40, 50), bool)
 SHAPE[10:30, 15:35] = True

@@ -9,6 +9,10 @@ import SimpleITK as sitk  # noqa: N813
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from segdistill.imaging.classes import MaskClass
+
+ORGAN = (MaskClass("organ", (1,)),)
+
 
 def blocks(shape: tuple[int, int, int] = (5, 12, 10), seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(-200, 900, shape).astype(np.int16)

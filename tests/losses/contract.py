@@ -85,8 +85,9 @@ class LossContract:
             assert z.grad is not None
             assert torch.isfinite(z.grad).all()
 
-    def test_volumes(self) -> None:
-        z, y = as_torch(*random_case())
+    @pytest.mark.parametrize("classes", [2, 4])
+    def test_volumes(self, classes: int) -> None:
+        z, y = as_torch(*random_case(classes))
         torch.testing.assert_close(self.make()(z[..., None], y[..., None]), self.make()(z, y))
 
     def test_low_precision_logits_are_computed_in_float32(self) -> None:

@@ -283,3 +283,17 @@ def test_balanced_cross_entropy_of_one_class_is_the_plain_one() -> None:
     assert create_loss("balanced_cross_entropy")(*as_torch(z, y)).item() == pytest.approx(
         numpy_cross_entropy(z, y), rel=1e-5
     )
+
+
+def test_lightbtsegs_dice_as_printed_counts_both_classes() -> None:
+    """Eq. 5 with w_k = 1 / 2, in NumPy."""
+    rng = np.random.default_rng(0)
+    logits, target = rng.normal(size=(2, 2, 5, 4)), rng.integers(0, 2, (2, 5, 4))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    g = np.stack([target == 0, target == 1], axis=1)
+    each = 2 * (p * g).sum((2, 3)) / ((p**2).sum((2, 3)) + g.sum((2, 3)))
+    printed = create_loss("weight_balance", background=True)
+    found = printed.parts(torch.tensor(logits).float(), torch.tensor(target))["dice"]
+    assert found.item() == pytest.approx(1 - each.mean(), abs=1e-5)
+    default = create_loss("weight_balance").parts(torch.tensor(logits).float(), torch.tensor(target))["dice"]
+    assert default.item() == pytest.approx(1 - each[:, 1].mean(), abs=1e-5)

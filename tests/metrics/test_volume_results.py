@@ -26,7 +26,7 @@ from segdistill.metrics.cases import (
 from segdistill.metrics.pooled import Pool
 from segdistill.report.examples import choose_slices, predict_shown, read_shown
 from segdistill.stats.summary import summarise
-from tests.imaging.volumes import blocks, organ, write_itk
+from tests.imaging.volumes import ORGAN, blocks, organ, write_itk
 
 dice, recall, rmse_map, hd95, voe, voe_emkd, voe_printed = (
     METRICS.create(name) for name in ("dice", "recall", "rmse_map", "hd95", "voe", "voe_emkd", "voe_printed")
@@ -56,7 +56,12 @@ def test_overlap_errors_in_their_three_forms(pair: tuple[np.ndarray, np.ndarray]
 
 def cases(root: Path) -> list[Case]:
     return [
-        Case("known", write_itk(root / "a.mhd", blocks()), (write_itk(root / "am.mhd", organ()),), classes=2),
+        Case(
+            "known",
+            write_itk(root / "a.mhd", blocks()),
+            (write_itk(root / "am.mhd", organ()),),
+            classes=ORGAN,
+        ),
         Case(
             "unknown",
             write_itk(root / "b.mhd", blocks(), spacing=(1.0, 1.0, 1.0)),

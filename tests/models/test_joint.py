@@ -24,6 +24,10 @@ class TestLANet50Original(ModelContract):
     options: ClassVar = {"base": 4, "preset": "original"}
 
 
+class TestLANetEfficientNetLite(ModelContract):
+    name = "lanet_efficientnet_lite"
+
+
 class TestRMTL18(ModelContract):
     name = "rmtl_resnet18"
     options: ClassVar = {"base": 4}
@@ -136,3 +140,23 @@ def test_agn_s_attention_is_a_share_of_the_image() -> None:
 def test_wrong_options_say_what_is_wrong(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         create_network(name, **options)
+
+
+def test_la_net_takes_another_extractor() -> None:
+    """Its encoder is that of the U-Net, so that the same ImageNet weights fit; its map is at stride 32."""
+    joint = create_network("lanet_efficientnet_lite", 3).eval()
+    unet = create_network("unet_efficientnet_lite", 3)
+    assert {k: v.shape for k, v in joint.encoder.state_dict().items()} == {
+        k: v.shape for k, v in unet.encoder.state_dict().items()
+    }
+    output = joint(torch.rand(1, 3, 96, 64))
+    assert output.deep[0].shape == (1, 2, 3, 2)
+    assert output.label.shape == (1, 2)
+    channels = (24, 40, 112, 320)
+    inner = [c // 16 for c in channels]
+    attention = sum(2 * c * i + c + i for c, i in zip(channels, inner, strict=True))  # shared perceptrons
+    attention += 4 * (
+        2 * 8 * 9 + 8 * 8 * 9 + 8 * 9 + 2 * (8 + 8 + 1)
+    )  # three 3x3 convolutions with batch norm
+    maps = sum(9 * c + 1 for c in channels) + (4 * 9 + 1) + 2
+    assert parameters(joint) - parameters(joint.encoder) == attention + maps + (320 + 1) * 2

@@ -43,6 +43,7 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("resnext101_32x8d", {"base": 8}),
     ("lanet_resnet18", {"base": 16}),
     ("lanet_resnet50", {"base": 16}),
+    ("lanet_efficientnet_lite", {}),
     ("rmtl_resnet18", {"base": 16}),
     ("rmtl_resnet50", {"base": 16}),
     (
@@ -57,6 +58,7 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
 CLASSIFIERS: list[tuple[str, dict[str, Any]]] = [
     ("lanet_resnet18", {"base": 16}),
     ("lanet_resnet50", {"base": 16}),
+    ("lanet_efficientnet_lite", {}),
     ("rmtl_resnet18", {"base": 16}),
     ("rmtl_resnet50", {"base": 16}),
     ("agn", {}),

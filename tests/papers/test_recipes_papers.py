@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from segdistill.config.load import load_recipe
+from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.data.datasets import create_dataset
 from segdistill.data.store import prepare_store
+from segdistill.distillation import create_method
 from segdistill.distillation.layers import declared_layers
 from segdistill.experiment.cases import load_cases
 from segdistill.imaging.patches import PatchGrid
-from segdistill.models.network import FeatureInfo
+from segdistill.models.network import FeatureInfo, Output
 from segdistill.models.registry import create_network
 
 STUDENTS = {"enet": "enet", "espnet": "espnet", "mobilenet": "mobilenet_v2"}
@@ -222,3 +224,45 @@ def nifti(path: Path) -> NDArray[Any]:
     count = int(across) * int(down) * int(slices)
     voxels = np.frombuffer(content, kind, count, begin).reshape(slices, down, across)
     return voxels * (float(slope) or 1.0) + float(intercept)
+
+
+PAPERS = ("amtd/", "lanet/", "lightbtseg/", "lightvessel/", "usseg/")
+
+
+@pytest.mark.parametrize("name", [name for name in bundled_recipes() if name.startswith(PAPERS)])
+def test_no_two_stages_state_the_same(name: str) -> None:
+    """A comparison of stages that differ in nothing, or in an option without effect, compares nothing."""
+    recipe = load_recipe(name)
+    known: dict[str, str] = {}
+    for stage, part in recipe.stages.items():
+        facts = {
+            **part.facts(),
+            "fit": recipe.fit_settings(stage).model_dump(),
+            "locations": recipe.locations_of(stage),
+            "sites": part.sites,
+            "seed": recipe.seed_of(stage),
+            "equal_time_to": part.equal_time_to,
+        }
+        other = known.setdefault(json.dumps(facts, sort_keys=True, default=str), stage)
+        assert other == stage, f"{stage} is {other} again"
+        joint = part.joint_settings
+        learns_map = joint is not None and joint.location == "map" and not joint.labelled_only
+        if learns_map and part.joint is not None and "pseudo_labels" in part.joint.model_fields_set:
+            assert recipe.locations_of(stage) < 1, f"{stage}: pseudo labels are for images without a location"
+
+
+def test_amtd_printed_is_literal() -> None:
+    """At T = 4 the method's KL is 16 times Eq. 2; the weighted one is 0.1 of the printed mean over positions."""
+    recipe = load_recipe("amtd/printed")
+    stage = recipe.stages["enet_printed"]
+    kl = stage.methods["soft_prediction"]
+    assert (stage.weighting.name, kl.options["direction"]) == ("printed", "student_teacher")
+    rng = np.random.default_rng(0)
+    logits = [torch.tensor(rng.normal(size=(1, 2, 3, 5)), dtype=torch.float32) for _ in range(2)]
+    method = create_method("soft_prediction", **kl.options)
+    student, teacher = (method.targets(Output(z, {})) for z in logits)
+    s, t = (np.exp(z.numpy() / 4) / np.exp(z.numpy() / 4).sum(1, keepdims=True) for z in logits)
+    printed = (s * np.log(s / t)).sum(1).mean()
+    assert kl.weight * method(student, teacher).item() == pytest.approx(0.1 * printed, rel=1e-5)
+    small = load_recipe("amtd/printed_cpu").stages["enet_printed"]
+    assert (small.methods, small.weighting) == (stage.methods, stage.weighting)

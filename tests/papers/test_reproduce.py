@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from segdistill.config.load import bundled_recipes, load_recipe
+from segdistill.config.schema import Recipe
 from segdistill.errors import InputError
-from segdistill.papers.reproduce import compare_with_paper, render
-from segdistill.papers.tables import Paper, PaperPart, PaperRow, published_papers, read_paper
-from segdistill.records import EvaluationRecord, Interval, RunRecord, Scores, Summary
+from segdistill.experiment.machine import Machine
+from segdistill.experiment.run import run_recipe
+from segdistill.papers.figures import bars, draw_figures
+from segdistill.papers.reproduce import SIZES, Command, commands, compare_with_paper, has_results, render
+from segdistill.papers.tables import (
+    Paper,
+    PaperPart,
+    PaperRow,
+    Size,
+    Source,
+    published_papers,
+    read_paper,
+)
+from segdistill.records import EvaluationRecord, Interval, RunRecord, Scores, StageRecord, Summary
+from tests.experiment.synthetic import tiny_recipe, write_data
 from tests.experiment.tiny import segdistill
 
 
@@ -22,18 +40,93 @@ def parts(paper: str) -> list[PaperPart]:
     return [part for table in read_paper(paper).tables.values() for part in table]
 
 
+@cache
+def known(name: str, changes: tuple[tuple[str, int], ...] = ()) -> Recipe:
+    return load_recipe(name, dict(changes))
+
+
+def sources(part: PaperPart, row: PaperRow) -> Iterator[tuple[Size, Source]]:
+    for size in SIZES:
+        for source in row.sources(size, part.recipe if size == "paper" else part.cpu):
+            if row.cpu is not None or size == "paper" or known(source.recipe).named(source.stage):
+                yield size, source
+
+
 @pytest.mark.parametrize("paper", published_papers())
 def test_every_row_has_its_stage(paper: str) -> None:
     for part in parts(paper):
-        recipe = load_recipe(part.recipe)
-        sites = {site for stage in recipe.stages.values() for site in stage.sites or []}
         for row in part.rows:
-            if row.stage is None:
+            for _, source in sources(part, row):
+                recipe = known(source.recipe)
+                found = recipe.named(source.stage)
+                assert found, f"{part.title}: {row.name}: {source}"
+                assert all(recipe.stages[name].task != "autoencoder" for name in found)
+                sites = {site for stage in recipe.stages.values() for site in stage.sites or []}
+                assert row.site is None or row.site in sites
+
+
+@pytest.mark.parametrize("paper", published_papers())
+def test_every_row_can_be_run_at_both_sizes(paper: str) -> None:
+    """The metrics of a row are measured by the recipes that fill it, and the small one is smaller."""
+    for part in parts(paper):
+        for row in part.rows:
+            found = list(sources(part, row))
+            if row.not_run or not (row.stage or row.cpu):
                 continue
-            found = recipe.named(row.stage)
-            assert found, f"{part.title}: {row.name}"
-            assert all(recipe.stages[name].task != "autoencoder" for name in found)
-            assert row.site is None or row.site in sites
+            assert {size for size, _ in found} == ({"paper", "cpu"} if row.stage else {"cpu"}), row.name
+            sides = {"paper": set[int](), "cpu": set[int]()}
+            for size, source in found:
+                changes = part.set if size == "paper" else part.cpu_set
+                recipe = known(source.recipe, tuple(changes.items()))
+                sides[size].add(recipe.data.height_width[0])
+                for metric in read_paper(paper).metrics_of(part):
+                    assert is_measured(metric, recipe, source.stage), (part.title, row.name, metric)
+                assert row.label == "all" or recipe.data.labels
+            if row.stage:
+                assert max(sides["cpu"]) < min(sides["paper"])
+
+
+def is_measured(metric: str, recipe: Recipe, stage: str) -> bool:
+    where, _, name = metric.rpartition(".")
+    if where == "training":
+        return True
+    if where == "pooled":
+        return recipe.evaluation.pooled
+    if where == "classification":
+        return all(recipe.stages[one].joint_settings is not None for one in recipe.named(stage))
+    always = ("dice", "iou", "precision", "recall", "accuracy")
+    units = {"rmse_boundary_px": "rmse_boundary"}
+    return name in always or units.get(name, name) in recipe.evaluation.metrics
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("paper", published_papers())
+def test_the_commands_fill_every_row(paper: str, tmp_path: Path) -> None:
+    """All recipes of a paper's commands, with reduced networks on synthetic data: no cell is left empty."""
+    tables = compare_with_paper(paper, tmp_path / "runs")
+    for command in commands(tables):
+        recipe = tiny_recipe(command.recipe)
+        names = [name for stage in command.stages for name in recipe.named(stage)]
+        data = write_data(recipe, tmp_path / "data" / command.recipe)
+        external = dict.fromkeys(command.external, str(data))
+        recipe = recipe.model_copy(update={"external": external})
+        list(run_recipe(recipe, data, command.folder, Machine("cpu"), names))
+        resize(command, tmp_path / "runs")
+    for table in compare_with_paper(paper, tmp_path / "runs"):
+        for row in table["rows"]:
+            for size, cell in row["ours"].items():
+                assert cell["status"] in ("", "measured"), (table["title"], row["name"], size)
+                assert cell["status"] or row["not_run"] or size == "paper" or not row["published"]
+
+
+def resize(command: Command, runs: Path) -> None:
+    """Lets a tiny run look as if it had the size of its recipe."""
+    path = command.folder / "recipe.yaml"
+    content = yaml.safe_load(path.read_text())
+    whole = load_recipe(command.recipe, command.changes)
+    content["data"] |= {"size": whole.data.height_width[0], "dataset": whole.data.dataset}
+    path.write_text(yaml.safe_dump(content))
 
 
 def test_amtds_figures_fit_the_overlap_error_that_is_said_to_be_theirs() -> None:
@@ -62,7 +155,7 @@ def test_lightvessels_figures_fit_each_other() -> None:
             assert abs(implied - miou) == pytest.approx(0.02 if row.name == "SKD" else 0, abs=3e-4), row.name
 
 
-def write_run(folder: Path, recipe: str, dataset: str, **stages: dict[str, Any]) -> None:
+def write_run(folder: Path, recipe: str, dataset: str, size: int = 0, **stages: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
     for stage, evaluated in stages.items():
         groups = dict(evaluated.get("summary", {}))
@@ -74,7 +167,7 @@ def write_run(folder: Path, recipe: str, dataset: str, **stages: dict[str, Any])
     known = load_recipe(recipe).stages if recipe in bundled_recipes() else {}
     declared = {name: {"variant": stage.variant} for name, stage in known.items()}
     content = {
-        "data": {"dataset": dataset, "size": [96, 80]},
+        "data": {"dataset": dataset, "size": size or [96, 80]},
         "stages": declared or {name: {} for name in stages},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
@@ -84,43 +177,116 @@ def summary(n: int = 1, **values: float) -> Scores:
     return {name: Interval(value, None, None, n) for name, value in values.items()}
 
 
-def row_of(tables: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    return next(row for row in tables[0]["rows"] if row["name"] == name)
+def row_of(tables: list[dict[str, Any]], name: str, title: str = "") -> dict[str, Any]:
+    return next(
+        row
+        for table in tables
+        for row in table["rows"]
+        if row["name"] == name and table["title"].startswith(title)
+    )
 
 
-def test_pooled_numbers_and_rows_without_a_stage(tmp_path: Path) -> None:
+def ours(tables: list[dict[str, Any]], name: str, size: Size = "cpu", title: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = row_of(tables, name, title)["ours"][size]
+    return found
+
+
+def test_pooled_numbers_and_rows_that_are_not_run(tmp_path: Path) -> None:
     pooled = {"accuracy": 0.9, "sensitivity": 0.8, "f1": 0.7, "miou": 0.75, "auc": None}
     evaluated = {"pooled": pooled, "summary": {"all": summary(accuracy=0.1)}}
     write_run(tmp_path / "small", "lightvessel/cpu", "coronary", teacher=evaluated)
-    tables = compare_with_paper("lightvessel", tmp_path, "1")
-    assert [table["run"] for table in tables] == ["lightvessel/cpu (96x80) on coronary", None]
-    assert [table["folder"] for table in tables] == [str(tmp_path / "small"), None]
-    assert f"[lightvessel/cpu (96x80) on coronary, {tmp_path / 'small'}]" in render(tables)
-    teacher = row_of(tables, "Teacher")
-    assert teacher["ours"]["pooled.accuracy"] == 0.9
+    (table,) = compare_with_paper("lightvessel", tmp_path, "2")
+    label = "lightvessel/cpu (96x80) on coronary"
+    assert table["sizes"]["cpu"]["runs"] == {str(tmp_path / "small"): label}
+    assert table["sizes"]["paper"]["runs"] == {}
+    teacher = ours([table], "Teacher")
+    assert (teacher["status"], teacher["recipe"], teacher["stage"]) == (
+        "measured",
+        "lightvessel/cpu",
+        "teacher",
+    )
+    assert teacher["values"]["pooled.accuracy"] == 0.9
     assert teacher["difference"]["pooled.accuracy"] == -0.0835
-    assert teacher["ours"]["pooled.auc"] is None
+    assert teacher["values"]["pooled.auc"] is None
     assert teacher["difference"]["pooled.auc"] is None
-    skd = row_of(tables, "SKD")
-    assert (skd["ours"], skd["difference"]) == (None, None)
-    assert skd["not_run"]
-    text = render(tables).splitlines()
-    assert next(line for line in text if line.startswith("SKD")).endswith(f"({skd['not_run']})")
-    assert "0.9000 -0.0835" in next(line for line in text if line.startswith("Teacher"))
+    assert (teacher["command"], teacher["hours"]) == ("", None)
+    large = ours([table], "Teacher", "paper")
+    assert large["status"] == "not run"
+    assert large["command"].startswith("segdistill run lightvessel/coronary --stages teacher --out ")
+    assert large["hours"] > 0
+    text = render([table])
+    assert f"ours, CPU size (160): {label}, {tmp_path / 'small'}" in text.splitlines()
+    first = next(line for line in text.splitlines() if line.startswith("Teacher"))
+    assert first.split() == ["Teacher", "pooled", "accuracy", "0.9835", "not", "run", "0.9000", "-0.0835"]
+    json.dumps(table, default=str)
+
+
+def test_a_stage_without_results_is_told_apart(tmp_path: Path) -> None:
+    write_run(tmp_path / "r", "lightbtseg/cpu", "busi", student={"summary": {"all": summary(dice=0.7)}})
+    for name, weights in (("benign_teacher", "abc"), ("unet", "")):
+        record = StageRecord(
+            name=name,
+            variant=name,
+            seed=0,
+            role="teacher",
+            task="supervised",
+            network={},
+            classes=[],
+            preprocess={},
+            postprocess={},
+            fingerprint="",
+            weights_sha256=weights,
+        )
+        record.write(tmp_path / "r" / "stages" / name)
+    tables = compare_with_paper("lightbtseg", tmp_path, "1")
+    status = {
+        name: ours(tables, name)["status"] for name in ("Student", "Benign teacher", "U-Net", "U-Net++")
+    }
+    assert list(status.values()) == ["measured", "trained, not evaluated", "not run", "not run"]
+    assert "trained, not evaluated" in render(tables)
+    first = next(one for one in tables[0]["commands"] if one["size"] == "cpu")
+    assert "student" not in first["stages"]
+    assert "benign_teacher" in first["stages"]
 
 
 def test_seeds_of_a_matrix_are_taken_together(tmp_path: Path) -> None:
     seeds = {f"soft_kd@{k}": {"pooled": {"f1": 0.75 + 0.01 * k}} for k in range(3)}
-    write_run(tmp_path / "m", "lightvessel/methods", "coronary", **seeds)
-    (matrix,) = [
-        table
-        for table in compare_with_paper("lightvessel", tmp_path, "1")
-        if table["recipe"] == "lightvessel/methods"
-    ]
-    row = row_of([matrix], "SoftKD")
-    assert row["ours"]["pooled.f1"] == pytest.approx(0.76)
-    assert row["ours_spread"]["pooled.f1"] == pytest.approx(0.01)
-    assert row["published"]["pooled.f1"] == 0.762
+    write_run(tmp_path / "m", "lightvessel/methods", "coronary", size=256, **seeds)
+    cell = ours(compare_with_paper("lightvessel", tmp_path, "1"), "SoftKD", "paper")
+    assert cell["values"]["pooled.f1"] == pytest.approx(0.76)
+    assert cell["spread"]["pooled.f1"] == pytest.approx(0.01)
+    assert (cell["done"], cell["planned"], cell["incomplete"]) == (3, 3, False)
+    (tmp_path / "m" / "stages" / "soft_kd@1" / "evaluation.json").unlink()
+    tables = compare_with_paper("lightvessel", tmp_path, "1")
+    cell = ours(tables, "SoftKD", "paper")
+    assert (cell["done"], cell["planned"], cell["incomplete"]) == (2, 3, True)
+    assert "(2 of 3 trainings)" in render(tables)
+    assert "soft_kd" in next(one for one in tables[0]["commands"] if one["size"] == "paper")["stages"]
+
+
+def test_intervals_stand_beside_intervals(tmp_path: Path) -> None:
+    """LA-Net prints t-intervals of three trainings: 4.303 sd / sqrt(3), and a one-sided t-test."""
+    values = {"lanet_r50": [0.43, 0.44, 0.45], "rmtl_r50": [0.38, 0.39, 0.40]}
+    stages = {
+        f"{stage}@{k}": {"summary": {"all": summary(iou=value, dice=value)}}
+        for stage, found in values.items()
+        for k, value in enumerate(found)
+    }
+    write_run(tmp_path / "r", "lanet/repeated_cpu", "busi", **stages)
+    tables = compare_with_paper("lanet", tmp_path, "6")
+    assert tables[0]["spread_kind"] == "t_interval"
+    cell = ours(tables, "RMTL ResNet-50")
+    assert cell["spread"]["iou"] == pytest.approx(4.3027 * 0.01 / 3**0.5, rel=1e-4)
+    pooled = 0.01 * (2 / 3) ** 0.5
+    assert cell["p"]["iou"] == pytest.approx(ttest(0.05 / pooled, 4), rel=1e-6)
+    assert ours(tables, "LA-Net ResNet-50")["p"] == {}
+    assert row_of(tables, "LA-Net ResNet-50")["published_spread"]["iou"] == 0.016
+
+
+def ttest(t: float, freedom: int) -> float:
+    from scipy.stats import t as student
+
+    return float(student.sf(t, freedom))
 
 
 F1 = {"pooled": {"f1": 0.7}}
@@ -129,27 +295,23 @@ F1 = {"pooled": {"f1": 0.7}}
 @pytest.mark.parametrize(
     ("recipe", "dataset", "stages", "filled"),
     [
-        ("verdict/coronary", "coronary", ("teacher", "baseline@0", "baseline@1"), ["lightvessel/methods"]),
-        ("lightvessel/methods", "coronary", ("teacher", "at@2"), ["lightvessel/methods"]),
-        ("lightvessel/cpu", "coronary", ("teacher",), ["lightvessel/coronary"] * 3),
-        ("lightvessel/cpu", "folder", ("teacher",), []),  # other pictures
+        ("verdict/coronary", "coronary", ("teacher", "baseline@0", "baseline@1"), [1]),
+        ("lightvessel/methods", "coronary", ("teacher", "at@2"), [1]),
+        ("lightvessel/cpu", "coronary", ("teacher",), [1, 2, 3]),
+        ("lightvessel/cpu", "folder", ("teacher",), [1, 2, 3]),  # by its recipe
         ("verdict/coronary", "coronary", (), []),  # nothing is evaluated yet
-        (
-            "mine",
-            "coronary",
-            ("teacher", "student", "baseline", "student_fsd"),
-            ["lightvessel/coronary"] * 2,
-        ),
+        ("mine", "coronary", ("teacher", "student", "baseline", "student_fsd"), [1, 2]),
+        ("mine", "folder", ("teacher", "student", "baseline", "student_fsd"), []),  # other pictures
         ("mine", "coronary", ("teacher",), []),  # a name that anything may have
     ],
 )
 def test_runs_are_found_by_their_stages(
-    recipe: str, dataset: str, stages: tuple[str, ...], filled: list[str], tmp_path: Path
+    recipe: str, dataset: str, stages: tuple[str, ...], filled: list[int], tmp_path: Path
 ) -> None:
     write_run(tmp_path / "any" / "name", recipe, dataset, **dict.fromkeys(stages, F1))
     tables = compare_with_paper("lightvessel", tmp_path)
-    assert [table["recipe"] for table in tables if table["run"]] == filled
-    assert len(tables) == 4
+    assert [int(table["table"]) for table in tables if has_results(table)] == filled
+    assert len(tables) == 3
 
 
 def test_other_networks_on_the_same_data_fill_what_they_can(tmp_path: Path) -> None:
@@ -157,30 +319,50 @@ def test_other_networks_on_the_same_data_fill_what_they_can(tmp_path: Path) -> N
     write_run(tmp_path / "n", "networks/busi", "busi", unet=one)
     write_run(tmp_path / "l", "lanet/cpu", "busi", student=one)  # another student under the same name
     tables = compare_with_paper("lightbtseg", tmp_path)
-    (found,) = [table for table in tables if table["run"]]
+    (found,) = [table for table in tables if has_results(table)]
     assert found["title"] == "Table I, BUSI"
-    assert row_of([found], "U-Net")["ours"]["dice"] == 0.5
-    assert row_of([found], "Student")["ours"] is None
+    assert ours([found], "U-Net")["values"]["dice"] == 0.5
+    assert ours([found], "Student")["status"] == "not run"
+
+
+def test_a_smaller_run_of_the_papers_recipe_stands_in_the_small_column(tmp_path: Path) -> None:
+    evaluated = {"summary": {"all": summary(dice=0.7)}}
+    write_run(tmp_path / "a", "lightbtseg/busi", "busi", size=512, student=evaluated)
+    write_run(tmp_path / "b", "lightbtseg/busi", "busi", size=128, unet=evaluated)
+    tables = compare_with_paper("lightbtseg", tmp_path, "1")
+    assert ours(tables, "Student", "paper")["status"] == ours(tables, "U-Net", "cpu")["status"] == "measured"
+    assert ours(tables, "Student", "cpu")["status"] == ours(tables, "U-Net", "paper")["status"] == "not run"
 
 
 def test_what_no_run_fills_is_answered_with_commands(tmp_path: Path) -> None:
     nothing = segdistill("reproduce", "lightvessel", "--runs", tmp_path).out
     lines = nothing.splitlines()
-    place = lines.index("  segdistill run lightvessel/methods")
-    assert lines[place + 1].strip() == "Table 1, methods, as a matrix of three seeds"
-    assert lines[place + 2].endswith(": verdict/coronary")
+    assert lines[:2] == ["Tables without a run of ours:", "  Table 1, methods"]
+    told = [line.split(" --stages")[0] for line in lines if line.startswith("segdistill run ")]
+    names = ["lightvessel/methods", "verdict/coronary", "lightvessel/coronary", "lightvessel/cpu"]
+    assert told == [f"segdistill run {name}" for name in names]
+    assert "on two processor cores)" in nothing
     assert "0.9835" not in nothing
     write_run(tmp_path / "m", "verdict/coronary", "coronary", teacher=F1)
     some = segdistill("reproduce", "lightvessel", "--runs", tmp_path).out
-    source = f"verdict/coronary (96x80) on coronary, {tmp_path / 'm'}"
-    assert f"Table 1, methods, as a matrix of three seeds   [{source}]" in some
-    assert "segdistill run lightvessel/coronary" in some
-    assert "segdistill run lightvessel/methods" not in some
+    assert f"verdict/coronary (96x80) on coronary, {tmp_path / 'm'}" in some
+    assert "segdistill run lightvessel/methods" in some
     everything = segdistill("reproduce", "lightvessel", "--runs", tmp_path, "--all").out
     assert everything.count("0.9835") > some.count("0.9835") > 0
-    assert "not run: segdistill run lightvessel/coronary" in everything
     private = segdistill("reproduce", "lanet", "--runs", tmp_path).out
     assert "Table 3, classification, MBUD with few locations: private data" in private
+
+
+def test_columns_do_not_run_together(tmp_path: Path) -> None:
+    evaluated = {"summary": {"all": summary(dice=0.7, iou=0.6)}}
+    write_run(tmp_path / "r", "lanet/repeated_cpu", "busi", **{"lanet_r18@0": evaluated, "unet@1": evaluated})
+    lines = render(compare_with_paper("lanet", tmp_path, "6")).splitlines()
+    numbers = next(line for line in lines if line.startswith("U-Net "))
+    assert numbers.split("  ")[0] == "U-Net"
+    row = [cell for cell in numbers.split("  ") if cell.strip()]
+    assert [cell.strip() for cell in row] == [
+        "U-Net", "iou", "0.4680±0.0320", "not run", "0.6000 (1 of 3 trainings)", "+0.1320",
+    ]  # fmt: skip
 
 
 def test_overlap_errors_and_the_cases_of_one_site(tmp_path: Path) -> None:
@@ -192,10 +374,44 @@ def test_overlap_errors_and_the_cases_of_one_site(tmp_path: Path) -> None:
         }
     }
     write_run(tmp_path / "r", "amtd/cpu", "promise12", t1=evaluated)
-    tables = [table for table in compare_with_paper("amtd", tmp_path, "4") if table["recipe"] == "amtd/cpu"]
-    assert row_of(tables, "T1 of RUNMC")["difference"] == {"dice": -0.299, "voe_emkd": 0.081}
-    assert row_of(tables, "T1 on RUNMC's own test cases")["ours"] == {"dice": 0.9, "voe_emkd": 0.1}
-    assert row_of(tables, "ENet baseline")["ours"] is None
+    tables = compare_with_paper("amtd", tmp_path, "4")
+    first = ours(tables, "T1: DeepLabV3+ of its source", title="Table 4, prostate")
+    assert first["difference"] == {"dice": -0.299, "voe_emkd": 0.081}
+    assert ours(tables, "T1 on RUNMC's own test cases")["values"] == {"dice": 0.9, "voe_emkd": 0.1}
+    assert ours(tables, "ENet baseline", title="Table 4, prostate")["status"] == "not run"
+
+
+def test_costs_stand_beside_the_printed_ones() -> None:
+    """Counts of LightBTSeg's Table I: 2.2 M and 16.59 G of the student, as printed."""
+    tables = compare_with_paper("lightbtseg", Path("nowhere"), "1")
+    cost = row_of(tables, "Student")["cost"]
+    assert cost["parameters"] == {"published": 2.2e6, "counted": 2_162_146}
+    assert cost["operations"]["counted"] == pytest.approx(cost["operations"]["published"], rel=1e-3)
+    assert cost["mb"]["counted"] == pytest.approx(2_162_146 * 4 / 2**20, rel=1e-2)
+
+
+def test_amtds_first_tables(tmp_path: Path) -> None:
+    """The second is counted, not trained: 2 operations for each multiply-accumulate, near what is printed."""
+    tables = compare_with_paper("amtd", tmp_path, "2")
+    assert len(tables[0]["rows"]) == 7
+    for row in tables[0]["rows"]:
+        assert row["cost"]["parameters"]["counted"] == pytest.approx(
+            row["cost"]["parameters"]["published"], rel=0.005
+        )
+        assert row["cost"]["operations"]["counted"] == pytest.approx(
+            row["cost"]["operations"]["published"], rel=0.04
+        )
+    assert "0.184 counted" in next(line for line in render(tables).splitlines() if line.startswith("ESPNet"))
+    write_run(tmp_path / "r", "amtd/cpu", "promise12", t1={"summary": {"all": summary(dice=0.5)}})
+    facts: dict[str, Any] = {"role": "teacher", "task": "supervised", "network": {}, "classes": []}
+    facts |= {"preprocess": {}, "postprocess": {}, "fingerprint": "", "weights_sha256": "a", "seed": 0}
+    record = StageRecord(name="t1", variant="t1", steps=600, epochs=60, **facts)
+    record.write(tmp_path / "r" / "stages" / "t1")
+    path = tmp_path / "r" / "recipe.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"fit": {"batch_size": 8}}))
+    cell = ours(compare_with_paper("amtd", tmp_path, "1"), "T1", title="Table 1, prostate")
+    assert cell["values"] == {"training.slices": 80}
+    assert cell["difference"] == {"training.slices": 80 - 1095}
 
 
 OWN = Paper(
@@ -207,8 +423,8 @@ OWN = Paper(
                 title="T",
                 recipe="own/busi",
                 rows=[
-                    PaperRow(name="both", stage="s", label=["a", "b"], values=[0.5], spreads=[0.02]),
-                    PaperRow(name="bare", stage="s", values=[None]),
+                    PaperRow(name="both", stage=["s"], label=["a", "b"], values=[0.5], spreads=[0.02]),
+                    PaperRow(name="bare", stage=["s"], values=[None]),
                 ],
             )
         ]
@@ -229,16 +445,82 @@ def test_folds_are_one_run_with_a_spread(tmp_path: Path) -> None:
         write_run(tmp_path / "own" / f"fold-{k}", "own/busi/fold-{k}", "busi", s={"summary": groups})
     (tmp_path / "own" / "folds.json").write_text(json.dumps({"recipe": "own/busi", "folds": 3}))
     tables = compare_with_paper("own", tmp_path)
-    assert [table["run"] for table in tables] == ["own/busi (96x80) on busi, 3 folds"]
-    both = row_of(tables, "both")
-    assert both["ours"]["dice"] == pytest.approx(fmean(means) - 0.075)
-    assert both["ours_spread"]["dice"] == pytest.approx(0.07**0.5)  # (.2² + .1² + .3²) / 2
+    assert tables[0]["sizes"]["paper"]["runs"] == {str(tmp_path / "own"): "own/busi (96x80) on busi, 3 folds"}
+    both = ours(tables, "both", "paper")
+    assert both["values"]["dice"] == pytest.approx(fmean(means) - 0.075)
+    assert both["spread"]["dice"] == pytest.approx(0.07**0.5)  # (.2² + .1² + .3²) / 2
     assert row_of(tables, "bare")["published"] == {"dice": None}
-    assert row_of(tables, "bare")["difference"] == {"dice": None}
+    assert ours(tables, "bare", "paper")["difference"] == {"dice": None}
     assert "0.5000±0.0200" in render(tables)
     assert "0.5250±0.2646" in render(tables)
     (tmp_path / "own" / "fold-2" / "stages" / "s" / "evaluation.json").unlink()
-    assert row_of(compare_with_paper("own", tmp_path), "both")["ours"] is None  # not the mean of other folds
+    tables = compare_with_paper("own", tmp_path)
+    both = ours(tables, "both", "paper")
+    assert (both["done"], both["planned"], both["unit"], both["incomplete"]) == (2, 3, "folds", True)
+    assert "0.5750±0.3536 (2 of 3 folds)" in render(tables)
+
+
+def test_missing_rows_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[str, dict[str, Any]]] = []
+
+    def run(recipe: str, **named: Any) -> Any:
+        called.append((recipe, named))
+        if recipe == "lightbtseg/dataset_b_cpu":
+            raise InputError("no such data")
+        return SimpleNamespace(failed="")
+
+    monkeypatch.setattr("segdistill.experiment.run.run", run)
+    words = ("--runs", tmp_path, "--run", "--table", "3", "--jobs", "2", "--set", "epochs=1")
+    answer = segdistill("reproduce", "lightbtseg", *words)
+    assert answer.code == 4
+    assert "1 of 2 runs failed: lightbtseg/dataset_b_cpu: no such data" in answer.err
+    assert [recipe for recipe, _ in called] == ["lightbtseg/cpu", "lightbtseg/dataset_b_cpu"]
+    assert called[0][1] == {
+        "out": tmp_path / "lightbtseg" / "cpu",
+        "set": {"epochs": 1},
+        "stages": ("student_single", "student"),
+        "data": None,
+        "jobs": 2,
+        "device": "auto",
+    }
+    assert "Table III, BUSI" in answer.out
+    called.clear()
+    segdistill("reproduce", "lanet", *words[:3], "--size", "paper", "--table", "figures 10 and 11")
+    assert called[0][0] == "lanet/repeated"
+    assert called[0][1]["set"] == {"size": 512}
+    assert (
+        segdistill("reproduce", "lanet", "--run", "--size", "big").line == "--size big: choose paper or cpu"
+    )
+
+
+def test_a_missing_row_is_run_for_real(tmp_path: Path) -> None:
+    """The command of the small recipe, at a size and on data that take seconds; then its row is filled."""
+    words = ["reproduce", "lightbtseg", "--table", "1", "--runs", tmp_path / "runs"]
+    recipe = tiny_recipe("lightbtseg/cpu")
+    data = write_data(recipe, tmp_path / "data")
+    list(run_recipe(recipe, data, tmp_path / "runs" / "lightbtseg" / "cpu", Machine("cpu"), ["baseline"]))
+    (first, _) = json.loads(segdistill(*words, "--json").out)
+    name = "Baseline: the student without teachers (not in the paper)"
+    assert ours([first], name)["status"] == "measured"
+    assert 0 <= ours([first], name)["values"]["dice"] <= 1
+    assert ours([first], name)["cost"]["parameters"] > 0
+    drawn = segdistill(*words, "--figures", tmp_path / "figures").err.split()
+    assert drawn == [str(tmp_path / "figures" / "fig-7-table-i-busi-cpu.png")]
+    sheet = Image.open(drawn[0])
+    assert sheet.width == 2 * 240  # the image, and the one stage that is trained
+    assert sheet.height > 3 * 100
+    assert len(np.unique(np.asarray(sheet).reshape(-1, 3), axis=0)) > 50
+
+
+def test_bars_have_the_papers_numbers_and_ours(tmp_path: Path) -> None:
+    evaluated = {"summary": {"all": summary(dice=0.6, voe_emkd=0.2)}}
+    write_run(tmp_path / "r", "amtd/prostate_cpu", "promise12", enet_fcn=evaluated)
+    tables = [table for table in compare_with_paper("amtd", tmp_path, "3") if table["figure"] == "Fig. 2"]
+    values = bars(tables[0], "dice")
+    assert list(values["ENet with T2"].values()) == [0.859, None, 0.6]
+    drawn = list(draw_figures(tables, tmp_path / "figures"))
+    assert [path.name for path in drawn] == ["fig-2-dice.svg", "fig-2-voe-emkd.svg"]
+    assert drawn[0].read_text().startswith("<svg")
 
 
 def test_the_command_lists_and_prints_papers(tmp_path: Path) -> None:
@@ -246,11 +528,11 @@ def test_the_command_lists_and_prints_papers(tmp_path: Path) -> None:
     assert (listed.code, listed.out.split("\n")[0][:4]) == (0, "amtd")
     assert set(json.loads(segdistill("reproduce", "--json").out)) == set(published_papers())
     for paper in published_papers():
-        for words, told in (((), "  segdistill run "), (("--all",), "not run: segdistill run ")):
+        for words, told in (((), "segdistill run "), (("--all",), "empty here: segdistill run ")):
             printed = segdistill("reproduce", paper, "--runs", tmp_path, *words)
             assert (printed.code, printed.err) == (0, "")
             assert told in printed.out
-    assert segdistill("reproduce", "amtd", "--table", "9").line == "amtd has no table 9: it has 3, 4, 5"
+    assert segdistill("reproduce", "amtd", "--table", "9").line == "amtd has no table 9: it has 1, 2, 3, 4, 5"
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_model_card(tmp_path: Path) -> None:
     write_model_card(make_context(full_report()), tmp_path / "card.md")
     card = (tmp_path / "card.md").read_text()
     assert card == card_of(full_report())
-    assert card.startswith("# Model card: lightbtseg/&lt;cpu&gt;\n")
+    assert "\n---\n# Model card: lightbtseg/&lt;cpu&gt;\n" in card
     assert "| Dice | 0." in card
     assert "No evidence that distillation helps or hurts." in card
     assert "1 leaks" in card

@@ -67,18 +67,29 @@ def test_the_sections_of_the_package_keep_their_order() -> None:
         if REPORT_SECTIONS[name].source.startswith("segdistill.report.sections.")
     ]
     names = sorted(own, key=lambda name: REPORT_SECTIONS[name].facts["order"])
-    assert names[:9] == [
+    assert names[:10] == [
         "verdict",
         "external",
         "lesions",
         "results",
+        "structures",
         "classes",
         "sites",
         "distribution",
         "cases",
         "slices",
     ]
-    assert names[9:] == ["trust", "table", "curves", "cost", "data", "settings", "environment", "limits"]
+    assert names[10:] == [
+        "trust",
+        "table",
+        "curves",
+        "cost",
+        "data",
+        "settings",
+        "environment",
+        "limits",
+        "claim",
+    ]
 
 
 def test_all_numbers_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

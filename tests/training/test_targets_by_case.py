@@ -20,9 +20,9 @@ from segdistill.training.distillation import Distillation
 SIZE = 32
 
 
-def small(seed: int) -> torch.nn.Module:
+def small(seed: int, classes: int = 2) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return create_network("simplified_unet", widths=[4, 8, 8]).eval()
+    return create_network("simplified_unet", classes=classes, widths=[4, 8, 8]).eval()
 
 
 def batch_of(rows: int = 4) -> dict[str, Tensor]:
@@ -37,26 +37,29 @@ def batch_of(rows: int = 4) -> dict[str, Tensor]:
     }
 
 
-def task(teachers: list[Teacher] | list[StoredTeacher], **methods: dict[str, object]) -> Distillation:
+def task(
+    teachers: list[Teacher] | list[StoredTeacher], classes: int = 2, **methods: dict[str, object]
+) -> Distillation:
     built = {name: (0.7, create_method(name, **options)) for name, options in methods.items()}
     found = Distillation(
-        small(0), create_loss("cross_entropy_dice"), teachers, torch.ones(9, len(teachers)), built
+        small(0, classes), create_loss("cross_entropy_dice"), teachers, torch.ones(9, len(teachers)), built
     )
     for player in found.players.values():
         player.eval()
     return found
 
 
-def test_stored_maps_teach_as_the_network_that_they_come_from() -> None:
-    teacher, batch = small(1), batch_of()
+@pytest.mark.parametrize("classes", [2, 4])
+def test_stored_maps_teach_as_the_network_that_they_come_from(classes: int) -> None:
+    teacher, batch = small(1, classes), batch_of()
     with torch.no_grad():
         for parameter in teacher.parameters():
             parameter.mul_(1.5)
-        known = probabilities(teacher(batch["image"]).logits)[:, 1].numpy()
-    batch[f"{MAP}t"] = torch.from_numpy(encode(known))
+        known = probabilities(teacher(batch["image"]).logits)[:, 1:].numpy()
+    batch[f"{MAP}t"] = torch.from_numpy(encode(known, axis=1))
     methods: dict[str, dict[str, object]] = {"soft_prediction": {"temperature": 2.0}, "soft_mask": {}}
-    live = task([Teacher("t", teacher)], **methods).losses(batch, "student")
-    stored = task([StoredTeacher("t")], **methods).losses(batch, "student")
+    live = task([Teacher("t", teacher)], classes, **methods).losses(batch, "student")
+    stored = task([StoredTeacher("t")], classes, **methods).losses(batch, "student")
     assert live.keys() == stored.keys()
     for name, value in live.items():
         assert stored[name].item() == pytest.approx(value.item(), abs=2e-3), name
@@ -89,7 +92,7 @@ def test_rows_without_mask_add_nothing_to_the_hard_term() -> None:
     batch = batch_of()
     batch["has_mask"] = torch.tensor([True, False, True, False])
     batch["mask"][~batch["has_mask"]] = 0
-    batch[f"{MAP}t"] = torch.full((4, SIZE, SIZE), 128, dtype=torch.uint8)
+    batch[f"{MAP}t"] = torch.full((4, 1, SIZE, SIZE), 128, dtype=torch.uint8)
     found = task([StoredTeacher("t")], soft_mask={})
     parts = found.losses(batch, "student")
     chosen = batch["has_mask"]

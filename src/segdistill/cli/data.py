@@ -1,4 +1,4 @@
-"""segdistill data: index, check, show, pack and audit case tables."""
+"""segdistill data: index, check, show, pack, plan and audit case tables."""
 
 from __future__ import annotations
 
@@ -47,6 +47,9 @@ def index(
     background: Annotated[
         str, typer.Option(help="values of the mask files that are background, such as 0")
     ] = "",
+    classes: Annotated[
+        str, typer.Option(help="classes in the mask files and their values, such as 'head=1;body=2'")
+    ] = "",
     labels: Annotated[
         str, typer.Option(help="of own images: auto, none, or folders: the outermost folders are labels")
     ] = "auto",
@@ -65,7 +68,7 @@ def index(
     from segdistill.data.index import index_folder
     from segdistill.data.table import write_cases
     from segdistill.errors import InputError
-    from segdistill.imaging.masks import mask_values
+    from segdistill.imaging.classes import mask_values, parse_classes
     from segdistill.plugins import load_plugins
 
     load_plugins(plugins or [])
@@ -74,7 +77,9 @@ def index(
     if out.suffix.lower() != ".csv":  # a slip of the keyboard must not replace a picture
         raise InputError(f"the case table is a CSV, so its name must end in .csv: {out}")
     options = {key: value for key, value in (("labels", labels), ("groups", groups)) if value != "auto"}
-    found = index_folder(dataset, path, mask_values(foreground), mask_values(background), **options)
+    found = index_folder(
+        dataset, path, mask_values(foreground), mask_values(background), parse_classes(classes), **options
+    )
     cases = found.cases
     with progress_bar("checking") as progress:
         result = run_check(cases, progress, require_reference=not unlabelled)
@@ -168,6 +173,42 @@ def pack(
     typer.echo(f"{shown(out)}: {len(packed.cases)} cases")
 
 
+def plan(
+    place: Annotated[Path, typer.Argument(help="a case table, or the folder of a dataset")],
+    dataset: Annotated[str, typer.Option(help="of a folder, see 'segdistill list datasets'")] = "decathlon",
+    budget: Annotated[int, typer.Option(help="most voxels of a patch")] = 64**3,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a network of volumes would see: spacing and patch, from some volumes of the data.
+
+    `dimensions: 3` in a recipe takes these, where it states none.
+    """
+    from dataclasses import asdict
+
+    from segdistill.data.datasets import create_dataset
+    from segdistill.data.plan import plan_volumes
+    from segdistill.data.table import read_cases
+    from segdistill.errors import InputError
+
+    if budget < 8**3:
+        raise InputError(f"--budget {budget}: a patch has at least 8 x 8 x 8 voxels: give 512 or more")
+    found = plan_volumes(
+        create_dataset(dataset, place) if place.is_dir() else read_cases(place), budget=budget
+    )
+    if as_json:
+        print_json(asdict(found))
+        return
+    shape, patch = (" x ".join(map(str, sides)) for sides in (found.shape, found.patch))
+    spacing = "not known: voxels stay as they are"
+    if found.spacing is not None:
+        spacing = f"{' x '.join(f'{mm:g}' for mm in found.spacing)} mm"
+    typer.echo(f"{found.volumes} volumes looked at; slice, row, column:")
+    typer.echo(f"spacing  {spacing} (median)")
+    typer.echo(f"shape    {shape} voxels (median, at this spacing)")
+    typer.echo(f"patch    {patch} voxels (at most {budget})")
+    typer.echo(f"values   {found.levels[0]:g} to {found.levels[1]:g} (percentiles 0.5 and 99.5, median)")
+
+
 def audit(
     run: Annotated[Path, typer.Argument(help="the folder of a run, best of a cross-validated one")],
     stage: Annotated[
@@ -227,7 +268,7 @@ def audit(
     typer.echo(f"{shown(folder / 'sheet.png')}: the first {len(first)}")
 
 
-for each in (index, check, show, pack, audit):
+for each in (index, check, show, pack, plan, audit):
     add_command(app, each)
 
 

@@ -16,16 +16,38 @@ def export(
     run: Annotated[
         str,
         typer.Argument(
-            help="the folder of a run, or that of a stage; with --web also a model file", metavar="RUN|MODEL"
+            help="the folder of a run, or that of a stage; with --int8 or --web also a model file",
+            metavar="RUN|MODEL",
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="the file to write; by default model.onnx, with --web model.html"),
+        typer.Option(
+            "-o",
+            "--out",
+            help="the file to write; by default model.onnx, model-int8.onnx or, with --web, model.html",
+        ),
     ] = None,
     stage: Annotated[
         str | None, typer.Option(help="stage of the run; by default the one that its recipe exports")
     ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="in int8, kept only if it loses little on validation cases")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="for --int8: case table with training and validation cases; by default the run's"),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="for --int8: mean_drop (0.005), case_drop (0.05), case_share (0.02), good (0.8), floor (0.6)",
+        ),
+    ] = None,
+    gate_on: Annotated[
+        str, typer.Option(help="for --int8: the cases of its gate, val, or train where there are none")
+    ] = "val",
     web: Annotated[
         bool,
         typer.Option("--web", help="as an HTML page that segments in a browser, from a run or a model file"),
@@ -35,15 +57,35 @@ def export(
 ) -> None:
     """Write a trained stage as one ONNX model file.
 
-    The file is kept only if its masks on the test cases equal those of torch. With --web it becomes one HTML page that
-    holds the network and a viewer: it opens in a browser from a disk, and sends nothing.
+    The file is kept only if its masks on the test cases equal those of torch. An int8 file is calibrated on 32 training
+    images, and kept only if it loses little against fp32 on the validation cases: the mean Dice falls by at most
+    mean_drop, at most case_share of the cases lose more than case_drop, none falls from above good to below floor.
+
+    With --web it becomes one HTML page that holds the network and a viewer: it opens from a disk, and sends nothing.
     """
-    target = out or Path("model.html" if web else "model.onnx")
+    if web and int8:
+        raise InputError("--int8 with --web: export the int8 file first, then its page, from that file")
     if web:
-        _export_page(run, target, stage, plugins or [], as_json)
+        _export_page(run, out or Path("model.html"), stage, plugins or [], as_json)
         return
     with needs("export", "train"):
         from segdistill.experiment.export import export_run
+        from segdistill.experiment.int8 import Gate, export_int8
+    target = out or Path("model-int8.onnx" if int8 else "model.onnx")
+    if int8:
+        limits = Gate.parse(gate or [])
+        found = export_int8(
+            run, target, stage, data=data, gate=limits, gate_on=gate_on, plugins=plugins or []
+        )
+        if found.warning:
+            typer.echo(f"warning: {found.warning}", err=True)
+        if as_json:
+            print_json(found.to_dict())
+        else:
+            print(found)
+        return
+    if data is not None or gate or gate_on != "val":
+        raise InputError("--data, --gate and --gate-on are for --int8: add it, or remove them")
     agreement = export_run(run, target, stage, plugins or [])
     if as_json:
         print_json({"model": str(target), **agreement.to_dict()})

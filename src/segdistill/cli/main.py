@@ -11,9 +11,11 @@ import typer
 
 from segdistill import __version__
 from segdistill.cli import data
+from segdistill.cli.benchmark import benchmark
 from segdistill.cli.compare import compare
 from segdistill.cli.complexity import complexity
 from segdistill.cli.demo import demo
+from segdistill.cli.doctor import doctor
 from segdistill.cli.evaluate import evaluate
 from segdistill.cli.export import export
 from segdistill.cli.listing import listing
@@ -54,7 +56,7 @@ def options(
 
 
 app.add_typer(data.app, name="data", short_help=data.HELP)
-for each in (demo, run, shrink, evaluate, compare, export, predict, complexity, reproduce):
+for each in (demo, run, shrink, evaluate, compare, export, predict, benchmark, doctor, complexity, reproduce):
     add_command(app, each)
 add_command(app, listing, "list")
 

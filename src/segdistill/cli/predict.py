@@ -17,7 +17,8 @@ def predict(
         str, typer.Argument(help="model file (.onnx), or the folder of a run", metavar="MODEL|RUN")
     ],
     inputs: Annotated[
-        list[Path], typer.Argument(help="images, volumes, DICOM series, or folders with any of these")
+        list[Path],
+        typer.Argument(help="images, volumes, DICOM series, folders with any of these, or patterns"),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder to write to")] = Path("predictions"),
     stage: Annotated[
@@ -29,6 +30,13 @@ def predict(
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads for a model file; by default all cores")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="runs a model file: onnxruntime, or openvino (an extra)")
+    ] = "onnxruntime",
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="only part I of N of the files, for processes side by side"),
     ] = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
@@ -49,6 +57,8 @@ def predict(
             stage=stage,
             threads=threads,
             threshold=threshold,
+            engine=engine,
+            shard=shard,
             plugins=plugins or [],
             progress=progress,
         )

@@ -78,7 +78,7 @@ def _is_several(stage: object, names: dict[object, list[str]]) -> bool:
 
 
 def _with_all_folds(name: str, stage: dict[str, Any], names: dict[object, list[str]]) -> dict[str, Any]:
-    for key in ("starts_from", "equal_time_to"):
+    for key in ("starts_from", "equal_time_to", "tuned_by"):
         if _is_several(stage.get(key), names):
             raise InputError(f"stages.{name}.{key}: '{stage[key]}' is several stages: name one of them")
     teachers: dict[str, Any] = {}

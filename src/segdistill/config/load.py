@@ -18,7 +18,7 @@ from segdistill.errors import InputError
 from segdistill.plugins import load_plugins
 from segdistill.registry import near_names, nearest
 
-# what users change most -> its place in the recipe
+# what users change most -> its place in the recipe; `epochs` also reaches stages with epochs or steps of their own
 SHORTCUTS = {
     "size": "data.size",
     "dataset": "data.dataset",
@@ -118,6 +118,8 @@ def load_recipe(
         content = _apply(content, key, value)
     for key in ("effort", "outside"):
         content.pop(key, None)
+    if "epochs" in given:
+        content = _with_epochs(content, given)
     content = _in_folder(Path(), _with_size_of_patches(content, given))
     load_plugins(_plugins(content, name))
     try:
@@ -158,6 +160,35 @@ def _with_effort(
         built.pop("fit")
     fit = merge(content.get("fit") or {}, built.pop("fit", {}))
     return content | built | {"fit": fit}
+
+
+def _with_epochs(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The short name `epochs` means all stages, those too that state epochs or steps of their own.
+
+    A change that names a stage stays. `fit.epochs` means the recipe's own alone.
+    """
+
+    def reached(place: str, part: Any) -> Any:
+        fit = part.get("fit") if isinstance(part, dict) else None
+        own = f"{place}.fit.epochs", f"{place}.fit.steps", f"{place}.fit", place
+        if not isinstance(fit, dict) or not {"epochs", "steps"} & set(fit) or {*own} & set(changes):
+            return part
+        kept = {key: value for key, value in fit.items() if key != "steps"}
+        return {**part, "fit": {**kept, "epochs": changes["epochs"]}}
+
+    def reached_all(place: str, parts: Any) -> Any:
+        if not isinstance(parts, dict):
+            return parts
+        return {name: reached(f"{place}.{name}", part) for name, part in parts.items()}
+
+    whole = dict(content)
+    if isinstance(fit := content.get("fit"), dict) and "fit.steps" not in changes:
+        whole["fit"] = {key: value for key, value in fit.items() if key != "steps"}
+    if "stages" in content:
+        whole["stages"] = reached_all("stages", content["stages"])
+    if isinstance(matrix := content.get("matrix"), dict):
+        whole["matrix"] = {axis: reached_all(f"matrix.{axis}", parts) for axis, parts in matrix.items()}
+    return whole
 
 
 def _plugins(content: dict[str, Any], name: str) -> list[str]:

@@ -176,7 +176,7 @@ def map_stages(stage: dict[str, Any], new: Callable[[str], str]) -> dict[str, An
         mapped["teachers"] = {key: _mapped_teacher(key, entry, new) for key, entry in teachers.items()}
     if isinstance(methods := stage.get("methods"), dict):
         mapped["methods"] = {key: _mapped_method(entry, new) for key, entry in methods.items()}
-    for key in ("starts_from", "equal_time_to"):
+    for key in ("starts_from", "equal_time_to", "tuned_by"):
         if isinstance(stage.get(key), str):
             mapped[key] = new(stage[key])
     return mapped

@@ -19,12 +19,14 @@ from pydantic import (
 
 from segdistill.config.effort import Effort
 from segdistill.errors import InputError
+from segdistill.imaging.classes import BACKGROUND, Classes, mask_values, parse_classes
+from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess
 from segdistill.imaging.intensity import Intensity
-from segdistill.imaging.masks import mask_values
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.metrics.base import METRICS
 from segdistill.registry import near_names
+from segdistill.report.card_schema import card_keys
 from segdistill.training.settings import AdversarialSettings, FitSettings, JointSettings
 
 Role = Literal["teacher", "student", "baseline", "comparator"]
@@ -109,8 +111,14 @@ class DataRecipe(Strict):
     """Dataset whose adapter indexes the folder; a case table needs none."""
     table: str | None = None
     """Case table or folder, relative to the file of the recipe; `--data` replaces it."""
+    dimensions: Literal[2, 3] = 2
+    """3: networks see patches of volumes; 2: pictures, and volumes slice by slice."""
     size: int | list[int] = 256
-    """Side, or [height, width], of the network's images in pixels."""
+    """Side, or [height, width], of the network's images in pixels; of volumes [depth, height, width] of a patch, by
+    default chosen from the data (segdistill data plan)."""
+    spacing: list[float] | None = Field(default=None, min_length=3, max_length=3)
+    """Of volumes, where dimensions is 3: [slice, row, column] in mm to which all are resampled; by default the median
+    of the data's; where it is not known, voxels stay as they are."""
     colour: Literal["grey", "rgb"] = "grey"
     """How pictures are read."""
     channels: int = Field(default=3, ge=1, le=1024)
@@ -140,11 +148,53 @@ class DataRecipe(Strict):
     """Share of the training cases that keep their mask or box; labels stay."""
     locations_seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Another seed keeps the masks and boxes of other cases."""
+    classes: dict[str, list[int | str]] | None = None
+    """The structures in the masks and their values in the mask files: {head: 1, body: [2, 3]}, or a list of names that
+    the table knows; by default those of the table or data set. None: masks have one kind of foreground."""
     foreground: list[int | str] | None = None
-    """Values of the mask files that are foreground: grey levels, indices of a palette, or colours ('#ff0000'); all
-    others are background."""
+    """Values of the mask files that are foreground, as one class: grey levels, indices of a palette, or colours
+    ('#ff0000'); all others are background."""
     background: list[int | str] | None = None
-    """Values of the mask files that are background; alone, all others are foreground."""
+    """Values of the mask files that are background; alone, all others are foreground; with `classes` those to
+    ignore."""
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _are_classes(cls, value: Any) -> Any:
+        try:
+            return (
+                None
+                if value is None
+                else {each.name: list(each.values) for each in parse_classes(value)} or None
+            )
+        except InputError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> DataRecipe:
+        if self.classes and self.foreground:
+            raise ValueError(
+                "foreground makes one class of several values: give data.foreground or data.classes, not both"
+            )
+        return self
+
+    @property
+    def mask_classes(self) -> Classes:
+        """`classes` as a case has them.
+
+        >>> DataRecipe(classes={"head": 1}).mask_classes
+        (MaskClass(name='head', values=(1,)),)
+        """
+        return parse_classes(self.classes or {})
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes of the network, background first.
+
+        >>> DataRecipe().class_names
+        ('background', 'lesion')
+        """
+        return (BACKGROUND, *(self.classes or ("lesion",)))
 
     @field_validator("foreground", "background", mode="before")
     @classmethod
@@ -183,19 +233,38 @@ class DataRecipe(Strict):
     @field_validator("size", mode="before")
     @classmethod
     def _is_size(cls, value: object) -> object:
-        sides = value if isinstance(value, list) and len(value) == 2 else [value]
-        if not all(type(side) is int and SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
+        sides = value if isinstance(value, list) and len(value) in (2, 3) else [value]
+        least = 4 if len(sides) == 3 else SMALLEST_SIDE
+        if not all(type(side) is int and least <= side <= LARGEST_SIDE for side in sides):
             raise ValueError(
                 f"give a side or [height, width] in pixels, from {SMALLEST_SIDE} to {LARGEST_SIDE}, not {value!r}"
             )
         return value
 
+    @model_validator(mode="after")
+    def _fits_its_dimensions(self) -> DataRecipe:
+        if isinstance(self.size, list) and len(self.size) != self.dimensions:
+            wanted = "[depth, height, width]" if self.dimensions == 3 else "[height, width]"
+            raise ValueError(f"size is {self.size}, but with dimensions: {self.dimensions} it is {wanted}")
+        if self.spacing is not None and (
+            self.dimensions == 2 or not all(0 < mm < 1000 for mm in self.spacing)
+        ):
+            raise ValueError(f"spacing is {self.spacing}: three positive numbers of mm, with dimensions: 3")
+        if self.dimensions == 3 and (self.patches is not None or self.colour == "rgb"):
+            raise ValueError("patches and colour: rgb are for pictures: remove them, or dimensions: 3")
+        return self
+
     @property
     def height_width(self) -> tuple[int, int]:
         """The size as (height, width)."""
-        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[-2], self.size[-1])
 
-    def preprocess(self) -> Preprocess:
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The size as (height, width), or of volumes (depth, height, width)."""
+        return (self.size,) * self.dimensions if isinstance(self.size, int) else tuple(self.size)
+
+    def preprocess(self) -> AnyPreprocess:
         """What is done to every picture or slice before the network, in training and in the model file.
 
         >>> DataRecipe(intensity="ct").preprocess().mean
@@ -203,6 +272,10 @@ class DataRecipe(Strict):
         """
         intensity = None if self.intensity is None else Intensity.from_dict(self.intensity)
         mean, std = (0.0, 1.0) if intensity is None else intensity.network_scale()
+        if self.dimensions == 3:
+            depth, height, width = self.sides
+            grid = None if self.spacing is None else (self.spacing[0], self.spacing[1], self.spacing[2])
+            return VolumePreprocess((depth, height, width), grid, self.channels, (mean,), (std,), intensity)
         patches = None if self.patches is None else PatchGrid(self.patches.count, self.patches.size)
         return Preprocess(self.height_width, self.colour, self.channels, (mean,), (std,), intensity, patches)
 
@@ -220,6 +293,9 @@ class EvaluationRecipe(Strict):
     """Also measure accuracy, sensitivity, F1, two-class mIoU and AUC over all pixels of the test set."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Probability above which a pixel is foreground, in the evaluation and in the model file."""
+    missed: Literal["skip", "diagonal"] = "skip"
+    """With several classes, the distances of one that only the reference or only the prediction holds: not measured,
+    and counted (`skip`), or as the image's diagonal, which is what they are with one class."""
     calibration: bool = False
     """Measure the calibration of the probabilities, over all pixels and near boundaries."""
     robustness: bool | list[str] = False
@@ -466,7 +542,8 @@ class StageRecipe(Strict):
     routing: Literal["all", "by_class"] = "all"
     """Whether all teachers teach every image, or each the images of its `labels`."""
     finetune_teachers: bool = False
-    """Train the teachers on, each on its own cases."""
+    """Train the teachers on, each on its own cases (its `labels`), by the loss against masks. Those of the last epoch
+    are kept; a stage with `tuned_by` makes one of them a stage that is evaluated."""
     weighting: Annotated[Named, BeforeValidator(_with_name)] = Named(name="fixed")
     """How teachers are weighted per image: NAME, or {name: NAME, ...}."""
     combine: Literal["losses", "predictions"] = "losses"
@@ -493,6 +570,9 @@ class StageRecipe(Strict):
     """Replaces data.locations for this stage."""
     starts_from: str | None = None
     """Stage whose trained weights it begins with."""
+    tuned_by: str | None = None
+    """Distillation stage with `finetune_teachers` whose tuned teacher this stage is: the one that `starts_from` names.
+    It is not trained, but evaluated."""
     load_fex: bool = True
     """With `starts_from`: also load the encoder and the classifier; false for LA-Net's Algorithm 1."""
     deep_supervision: Literal["sum"] | None = None
@@ -515,7 +595,8 @@ class StageRecipe(Strict):
     def needs(self) -> list[str]:
         """The stages that must be trained before this one."""
         start = [self.starts_from] if self.starts_from is not None else []
-        return list(dict.fromkeys([*self.taught_by, *self.autoencoders, *start]))
+        tuned = [self.tuned_by] if self.tuned_by is not None else []
+        return list(dict.fromkeys([*self.taught_by, *self.autoencoders, *start, *tuned]))
 
     @property
     def taught_by(self) -> list[str]:
@@ -547,6 +628,7 @@ class StageRecipe(Strict):
         """What decides the stage's result, without its training settings, its seed and which cases it takes."""
         others = {"fit", "about", "role", "sites", "seed", "variant", "locations"}
         others |= {"cache_limit_gb", "out_of_fold", "equal_time_to", "may_fail"}
+        others |= set() if self.tuned_by else {"tuned_by"}
         return self.model_dump(mode="json", exclude=others)
 
     def _is_default(self, name: str) -> bool:
@@ -681,6 +763,9 @@ class Recipe(Strict):
     external: dict[str, str] = Field(default_factory=dict)
     """Tables from elsewhere by name, {clinic: clinic.csv}: case tables or folders on which every stage is tested, too;
     never trained or selected on. Relative to the file of the recipe."""
+    card: dict[str, str] = Field(default_factory=dict)
+    """What only you know, for the Applied Model Card, such as {model_developer: ..., intended_use_and_workflow: ...};
+    the names are those of its elements (docs/how-to/report-for-approval.md)."""
     plan: bool = False
     """Time a few steps of every network first, and tell how long the run will take."""
     strict: bool = False
@@ -692,6 +777,14 @@ class Recipe(Strict):
     plugins: list[str] = Field(default_factory=list)
     """Files and modules that register parts of your own; a run executes them. Files are relative to the file of the
     recipe."""
+
+    @field_validator("card")
+    @classmethod
+    def _has_known_names(cls, card: dict[str, str]) -> dict[str, str]:
+        for name in card:
+            if name not in card_keys():
+                raise ValueError(f"card: no element '{name}': {near_names(name, card_keys())}")
+        return card
 
     @field_validator("name")
     @classmethod
@@ -767,12 +860,27 @@ class Recipe(Strict):
             yield f"starts_from: no stage '{start}' of a network is defined before it: {near_names(start, networks)}"
         elif start is not None and _architecture(before[start]) != _architecture(stage):
             yield f"starts_from: '{start}' has another network or other options: give both the same"
+        yield from self._bad_tuning(stage, before)
         distilled = [other for other, part in self.stages.items() if part.task == "distillation"]
         if timed is not None and (timed not in distilled or stage.task != "supervised"):
             yield (
                 f"equal_time_to: a supervised stage takes the time of a distillation stage, not of '{timed}': "
                 f"{near_names(timed, distilled)}"
             )
+
+    def _bad_tuning(self, stage: StageRecipe, before: dict[str, StageRecipe]) -> Iterator[str]:
+        """A stage that names no teacher that another one tunes."""
+        if stage.tuned_by is None:
+            return
+        tuning = [other for other, part in before.items() if part.finetune_teachers]
+        if stage.tuned_by not in tuning:
+            yield (
+                f"tuned_by: no stage '{stage.tuned_by}' with finetune_teachers is defined before it: "
+                f"{near_names(stage.tuned_by, tuning)}"
+            )
+        elif stage.starts_from not in (known := before[stage.tuned_by].taught_by):
+            taught = near_names(str(stage.starts_from), known)
+            yield f"tuned_by: starts_from names the teacher that '{stage.tuned_by}' tunes: {taught}"
 
     def _bad_settings(self, name: str) -> Iterator[str]:
         try:

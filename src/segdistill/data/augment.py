@@ -79,6 +79,7 @@ class Augment:
 AUGMENTS: dict[str, Augment] = {
     "none": Augment(),
     "light": Augment(flip_horizontal=0.5, rotate=10, shift=0.05, scale=0.1, brightness=0.1, contrast=0.1),
+    "volume": Augment(rotate=15, scale=0.15, affine_p=0.8, brightness=0.1, contrast=0.2, noise=0.02),
     "lightbtseg": Augment(flip_horizontal=0.5, flip_vertical=0.5, rotate=15, brightness=0.1, contrast=0.1),
     "amtd": Augment(
         flip_horizontal=0.5,

@@ -7,14 +7,17 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 from segdistill.files import sha256_file, sha256_text
+from segdistill.imaging.classes import Classes, Reading, Value, class_names, classes_text, few
 from segdistill.imaging.intensity import Intensity
-from segdistill.imaging.masks import Value, read_mask
+from segdistill.imaging.masks import read_class_mask, read_mask
+from segdistill.imaging.picture import Mask, Pixels
 from segdistill.imaging.read_volume import is_volume, volume_files
 from segdistill.registry import near_names
 
@@ -40,10 +43,11 @@ class Case:
             what the file states.
         split: "train", "val", "test" or "".
         resize_mask: the dataset publishes masks whose size differs from the image: resize, then threshold.
-        classes: how many classes a volume's mask may hold, background included; 0: any. Every label above 0
-            is foreground, unless `foreground` or `background` names others.
-        foreground: the values of the mask files that are foreground; none: see `read_mask`.
-        background: the values that are background; alone, all others are foreground.
+        classes: the structures that the masks of its table hold, the same for all of its cases; none: masks have one
+            kind of foreground, in volumes every label above 0, unless `foreground` or `background` names others.
+        mask_classes: where every class has files of its own, the class of each of `masks`.
+        foreground: without classes the values of the mask files that are foreground; none: see `read_mask`.
+        background: the values that are background; with classes those that are of none and ignored.
         levels: the values that become black and white of a picture with more than 8 bits; None: it has 8, or its own
             range is taken.
 
@@ -61,7 +65,8 @@ class Case:
     spacing_mm: tuple[float, float] | tuple[float, float, float] | None = None
     split: str = ""
     resize_mask: bool = False
-    classes: int = 0
+    classes: Classes = ()
+    mask_classes: tuple[str, ...] = ()
     foreground: tuple[Value, ...] = ()
     background: tuple[Value, ...] = ()
     levels: tuple[float, float] | None = None
@@ -102,7 +107,12 @@ class Case:
     @property
     def is_guessed(self) -> bool:
         """Whether the foreground of its mask files is found by their values and places, since no value is named."""
-        return bool(self.masks) and not self.foreground and not self.background
+        return bool(self.masks) and not self.reading.is_named and self.reading.is_binary
+
+    @property
+    def reading(self) -> Reading:
+        """How the values of its mask files become classes."""
+        return Reading(self.classes, self.foreground, self.background, self.mask_classes)
 
     @property
     def is_volume(self) -> bool:
@@ -175,17 +185,77 @@ def select(
 
 
 def name_values(
-    cases: Iterable[Case], foreground: Sequence[Value] | None, background: Sequence[Value] | None
+    cases: Iterable[Case],
+    foreground: Sequence[Value] | None,
+    background: Sequence[Value] | None,
+    classes: Classes = (),
 ) -> list[Case]:
-    """The same cases, in whose mask files these values are foreground and background; with neither as they are.
+    """The same cases, with these classes, or in whose mask files these values are foreground and background.
+
+    With `foreground`, or `background` alone, masks have one kind of foreground, whatever classes the table has. With
+    nothing the cases are as they are.
+
+    Raises:
+        InputError: `foreground` and `classes`, or classes without values that the table does not have.
 
     >>> name_values([Case("a", Path("a.png"), (Path("m.png"),))], [1], None)[0].foreground
     (1,)
     """
-    if not foreground and not background:
-        return list(cases)
-    fore, back = tuple(foreground or ()), tuple(background or ())
-    return [replace(case, foreground=fore, background=back) if case.masks else case for case in cases]
+    table, fore, back = list(cases), tuple(foreground or ()), tuple(background or ())
+    if fore and classes:
+        raise InputError("foreground makes one class of several values: give foreground or classes, not both")
+    if classes:
+        return [_with_classes(case, classes, back) for case in table]
+    if not fore and not back:
+        return table
+    return [
+        replace(case, classes=(), foreground=fore, background=back, mask_classes=()) if case.masks else case
+        for case in table
+    ]
+
+
+def _with_classes(case: Case, classes: Classes, background: tuple[Value, ...]) -> Case:
+    """A case with the classes of a recipe: those without values are taken from its table, which may have more."""
+    own = {each.name: each for each in case.classes}
+    chosen = tuple(each if each.values else own.get(each.name, each) for each in classes)
+    if case.mask_classes:  # the files of other classes are not read
+        kept = [k for k, name in enumerate(case.mask_classes) if name in class_names(chosen)]
+        files = tuple(case.masks[k] for k in kept)
+        names = tuple(case.mask_classes[k] for k in kept)
+        return replace(case, classes=chosen, masks=files or case.masks[:0], mask_classes=names)
+    bare = [each.name for each in chosen if not each.values]
+    if bare and case.masks:
+        raise InputError(
+            f"case '{case.id}': the class '{bare[0]}' has neither values nor files of its own: write classes: "
+            f"{{{bare[0]}: 1}} with its value in the mask files"
+        )
+    used = {value for each in chosen for value in each.values}
+    others = (value for each in case.classes for value in each.values if value not in used)
+    return replace(
+        case, classes=chosen, foreground=(), background=tuple(dict.fromkeys((*background, *others)))
+    )
+
+
+def table_classes(cases: Iterable[Case]) -> Classes:
+    """The classes of a table, which all of its cases share; none where masks have one kind of foreground.
+
+    Raises:
+        InputError: cases of one table have different classes.
+
+    >>> table_classes([Case("a", Path("a.png"))])
+    ()
+    """
+    found: dict[tuple[str, ...], Case] = {}
+    for case in cases:
+        found.setdefault(class_names(case.classes), case)
+    if len(found) > 1:
+        first, second = list(found.values())[:2]
+        here, there = (few(class_names(case.classes)) or "none" for case in (first, second))
+        raise InputError(
+            f"the cases '{first.id}' and '{second.id}' have different classes ({here} and {there}): a table has one "
+            "list of classes"
+        )
+    return next(iter(found.values())).classes if found else ()
 
 
 _HASHES: dict[tuple[str, int, int], str] = {}
@@ -243,7 +313,13 @@ def _plain_hash(path: Path, again: bool) -> str:
 def content_key(case: Case) -> list[object]:
     """What decides a case's pixels and reference, whatever its files are called (JSON types)."""
     files = [file_hash(case.image), [file_hash(mask) for mask in case.masks]]
-    named = {"foreground": case.foreground, "background": case.background, "levels": case.levels}
+    named: dict[str, object] = {
+        "foreground": case.foreground,
+        "background": case.background,
+        "levels": case.levels,
+        "classes": "" if _is_plain(case.classes) else classes_text(case.classes),
+        "mask_classes": case.mask_classes,
+    }
     return [
         case.id,
         *files,
@@ -251,6 +327,11 @@ def content_key(case: Case) -> list[object]:
         case.resize_mask,
         *({key: value} for key, value in named.items() if value),
     ]
+
+
+def _is_plain(classes: Classes) -> bool:
+    """Whether the classes leave a mask as it is without them: one, of the label 1."""
+    return not classes or (len(classes) == 1 and classes[0].values in ((), (1,)))
 
 
 def table_hash(cases: Iterable[Case]) -> str:
@@ -279,30 +360,35 @@ def require_unique(cases: Iterable[Case]) -> None:
         seen.add(case.id)
 
 
-def reference_mask(case: Case, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The reference at the image's own size; all False when the case has none or is normal (see `Case.has_reference`).
+def reference_mask(case: Case, size: tuple[int, int], overlaps: list[int] | None = None) -> Mask | Pixels:
+    """The reference at the image's own size; all zero when the case has none or is normal (see `Case.has_reference`).
 
     Args:
         case: whose reference.
         size: (height, width) of its image.
+        overlaps: see `read_class_mask`.
 
     Returns:
-        bool array (height, width).
+        (height, width): bool, or with several classes uint8, k for the k-th of `case.classes`.
 
     Raises:
-        InputError: a mask cannot be read, is no mask (see `read_mask`), or differs in size.
+        InputError: a mask cannot be read, is no mask (see `read_mask`), differs in size, or a box is given for several
+            classes.
 
     >>> from pathlib import Path
     >>> reference_mask(Case("a", Path("a.png"), box=(1, 0, 3, 1)), (2, 4)).astype(int)
     array([[0, 1, 1, 0],
            [0, 0, 0, 0]])
     """
+    reading = case.reading
     if case.masks:
-        return read_mask(
-            case.masks, size, resize=case.resize_mask, foreground=case.foreground, background=case.background
-        )
-    mask = np.zeros(size, dtype=np.bool_)
+        return _drawn(case, size, case.resize_mask, overlaps)
+    mask: NDArray[Any] = np.zeros(size, np.bool_ if reading.is_binary else np.uint8)
     if case.box is not None:
+        if not reading.is_binary:
+            raise InputError(
+                f"case '{case.id}': a box states no class, and the table has several: give a mask"
+            )
         left, top, right, bottom = case.box
         if right > size[1] or bottom > size[0]:
             raise InputError(
@@ -328,5 +414,18 @@ def empty_references(cases: Iterable[Case]) -> set[str]:
         case.id
         for case in cases
         if (not case.is_located and case.is_normal)
-        or (case.masks and not case.is_volume and not read_mask(case.masks, resize=True).any())
+        or (case.masks and not case.is_volume and not _drawn(case, None, True).any())
     }
+
+
+def _drawn(
+    case: Case, size: tuple[int, int] | None, resize: bool, overlaps: list[int] | None = None
+) -> Mask | Pixels:
+    """The mask files of a picture, joined."""
+    reading = case.reading
+    if reading.classes and (len(reading.classes) > 1 or reading.is_named):
+        found = read_class_mask(case.masks, reading, size, resize, overlaps)
+        return found > 0 if reading.is_binary else found
+    return read_mask(
+        case.masks, size, resize=resize, foreground=reading.foreground, background=reading.background
+    )

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from segdistill.data.case import Case, inverted_note, normal_note, reference_mask
 from segdistill.data.duplicates import (
     Fingerprint,
@@ -67,6 +69,8 @@ class _Seen:
     geometry: Geometry | None = None  # of a volume, turned as the network sees it
     misfits: list[Misfit] = field(default_factory=list)
     inverted: bool | None = None  # None: no foreground, or the user has named its values
+    classes: frozenset[int] = frozenset()  # that its mask holds, where the table has several
+    overlap: int = 0  # pixels of more than one class
 
 
 def check_cases(
@@ -108,6 +112,7 @@ def run_check(
     prints: list[Fingerprint] = []
     volumes: list[tuple[Case, Geometry, list[Misfit]]] = []
     drawn: list[tuple[Case, bool]] = []
+    held: list[tuple[Case, _Seen]] = []
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         looks = pool.map(lambda case: _look(case, require_reference), cases)
         for done, (case, seen) in enumerate(zip(cases, looks, strict=True), start=1):
@@ -119,8 +124,10 @@ def run_check(
                 volumes.append((case, seen.geometry, seen.misfits))
             if seen.inverted is not None:
                 drawn.append((case, seen.inverted))
+            held.append((case, seen))
             if progress is not None:
                 progress(done, len(cases))
+    findings += _classes(held)
     findings += [*_planes(volumes), *_tilts(volumes), *_misfits(volumes), *_inverted(drawn)]
     pairs = find_pairs(names, prints)
     findings += _copies(cases, pairs) + large_groups(cases, pairs)
@@ -170,7 +177,15 @@ def _read_case(case: Case, require_reference: bool, seen: _Seen) -> str:
             f"image without mask: {case.image}: add its mask, label it normal if there is nothing to find, remove "
             "the image, or allow such images with --unlabelled"
         )
-    mask = open_volume(case, seen.misfits)[1] if case.is_volume else reference_mask(case, size)
+    overlaps: list[int] = []
+    mask = (
+        open_volume(case, seen.misfits, overlaps)[1]
+        if case.is_volume
+        else reference_mask(case, size, overlaps)
+    )
+    if not case.reading.is_binary:
+        seen.classes = frozenset(int(k) for k in np.flatnonzero(np.bincount(mask.reshape(-1))) if k)
+        seen.overlap = sum(overlaps)
     if case.is_guessed and mask.any():
         seen.inverted = looks_inverted(mask)
     if case.is_normal:
@@ -192,6 +207,34 @@ def _empty_mask(case: Case) -> str:
         )
     label = f"empty mask in class '{case.label}': {files}: draw the lesion, or label the case normal"
     return label if case.label else ""
+
+
+def _classes(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
+    """In how many cases each class is, which of them overlap, and a class that is in none."""
+    classes = next((case.classes for case, _ in held if case.masks and len(case.classes) > 1), ())
+    if not classes:
+        return []
+    counts = {
+        each.name: sum(k in seen.classes for _, seen in held) for k, each in enumerate(classes, start=1)
+    }
+    found = [
+        Finding(
+            "note", (), "classes: " + ", ".join(f"{name} in {count} cases" for name, count in counts.items())
+        )
+    ]
+    empty = [name for name, count in counts.items() if not count]
+    if empty:
+        message = f"no mask holds the class {', '.join(empty)}: correct its values, or remove it from classes"
+        found.append(Finding("error", (), message))
+    both = [(case, seen.overlap) for case, seen in held if seen.overlap]
+    if both:
+        case, most = max(both, key=lambda pair: pair[1])
+        message = (
+            f"in {len(both)} cases pixels are of more than one class, such as {most} of {case.id}: the later of "
+            f"{', '.join(counts)} counts"
+        )
+        found.append(Finding("note", tuple(case.id for case, _ in both), message))
+    return found
 
 
 def _repeated_ids(cases: Sequence[Case]) -> list[Finding]:

@@ -16,8 +16,8 @@ from segdistill.data.datasets.folder import are_known_labels
 from segdistill.data.levels import levels_note, with_levels
 from segdistill.errors import InputError
 from segdistill.files import require_text, shown
+from segdistill.imaging.classes import Classes, Value
 from segdistill.imaging.limits import unread_format
-from segdistill.imaging.masks import Value
 from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, volume_files
 
 _SHOWN = 3
@@ -43,6 +43,7 @@ def index_folder(
     path: str | Path,
     foreground: Sequence[Value] = (),
     background: Sequence[Value] = (),
+    classes: Classes = (),
     **options: Any,
 ) -> Indexed:
     """Indexes a dataset, and accounts for every file below its folder.
@@ -52,12 +53,13 @@ def index_folder(
         path: its folder.
         foreground: the values of its mask files that are foreground.
         background: the values that are background.
+        classes: the classes that its masks hold, with their values; by default those that the data set states.
         options: of the dataset.
 
     Raises:
         InputError: as `create_dataset`, or a file whose name is not UTF-8.
     """
-    cases = name_values(create_dataset(name, path, **options), foreground, background)
+    cases = name_values(create_dataset(name, path, **options), foreground, background, classes)
     for case in cases:
         for file in (case.image, *case.masks):
             require_text(file)

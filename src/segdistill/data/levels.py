@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from segdistill.data.case import Case
 from segdistill.errors import InputError
+from segdistill.imaging.grid import AnyPreprocess
 from segdistill.imaging.intensity import PERCENTILES, Intensity, robust_range
-from segdistill.imaging.preprocess import Preprocess
 from segdistill.imaging.read import stored_values
 
 _SAMPLE = 1 << 16  # pixels of a picture that are looked at, at first
@@ -92,7 +92,7 @@ def levels_note(cases: Iterable[Case]) -> str:
     return f"more than 8 bits: {len(deep)} pictures, in which {low:g} becomes black and {high:g} white{more}"
 
 
-def with_intensity(preprocess: Preprocess, cases: Sequence[Case]) -> Preprocess:
+def with_intensity(preprocess: AnyPreprocess, cases: Sequence[Case]) -> AnyPreprocess:
     """The same preprocessing with the levels of the table, so that a model file scales pictures as its training did.
 
     Raises:

@@ -24,7 +24,8 @@ class OpenedCase:
 
     Attributes:
         case: what was opened.
-        reference: bool (D, H, W), D the number of slices, 1 for a picture; all False without reference.
+        reference: (D, H, W), D the number of slices, 1 for a picture: bool, or with several classes uint8, k for the
+            k-th of the case's classes; all zero without reference.
         spacing_mm: (slice, row, column), the first 0 for a picture; None when unknown.
         spacing_from: where the spacing comes from.
 
@@ -32,7 +33,7 @@ class OpenedCase:
     """
 
     case: Case
-    reference: Mask
+    reference: Mask | Pixels
     spacing_mm: Vector | None
     spacing_from: str
     _pixels: Callable[[int], Pixels]
@@ -54,6 +55,18 @@ class OpenedCase:
     def pixels(self, k: int) -> Pixels:
         """Image `k`: uint8 (H, W), or (H, W, 3) for a coloured picture."""
         return self._pixels(k)
+
+    def levels(self) -> Pixels:
+        """All slices of a volume: uint8 (D, H, W).
+
+        Raises:
+            InputError: a picture.
+        """
+        if not self.is_volume:
+            raise InputError(
+                f"{self.case.image}: is a picture, and a network of volumes takes volumes: set dimensions=2"
+            )
+        return np.stack([self._pixels(k) for k in range(len(self))])
 
     def picture(self, k: int) -> Picture:
         """Image `k` as a picture with the size of its pixels."""
@@ -77,12 +90,15 @@ def open_case(case: Case, intensity: Intensity | None = None) -> OpenedCase:
     return _open_volume(case, intensity or Intensity()) if case.is_volume else _open_picture(case, intensity)
 
 
-def open_volume(case: Case, misfits: list[Misfit] | None = None) -> tuple[Volume, Mask]:
+def open_volume(
+    case: Case, misfits: list[Misfit] | None = None, overlaps: list[int] | None = None
+) -> tuple[Volume, Mask | Pixels]:
     """A volume case in its own numbers and its reference (D, H, W), turned as DICOM shows them.
 
     Args:
         case: a volume.
         misfits: what is noticed of masks that are accepted is added to it (`require_same_geometry`).
+        overlaps: the number of voxels of several classes is added to it, where classes have files of their own.
 
     Raises:
         InputError: a file that cannot be read, a mask on another grid, or one that is no mask.
@@ -90,12 +106,12 @@ def open_volume(case: Case, misfits: list[Misfit] | None = None) -> tuple[Volume
     if case.box is not None:
         raise InputError(f"case '{case.id}': a box belongs to a picture, not to a volume: give a mask")
     stored = read_volume(case.image, turn=False)
-    mask = read_volume_mask(case.masks, stored, case.classes, misfits)
+    mask = read_volume_mask(case.masks, stored, case.reading, misfits, overlaps)
     reference = Volume(mask, None, case.image, stored.geometry).turned()
     return stored.turned(), np.ascontiguousarray(reference.voxels)
 
 
-def fullest_slice(reference: Mask) -> int:
+def fullest_slice(reference: Mask | Pixels) -> int:
     """The slice of (D, H, W) with most foreground; the middle one when there is none.
 
     >>> fullest_slice(np.array([[[0, 0]], [[1, 0]], [[1, 1]]], bool))

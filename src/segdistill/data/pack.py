@@ -18,6 +18,7 @@ from segdistill.data.case import Case, reference_mask, require_unique
 from segdistill.data.levels import with_levels
 from segdistill.data.table import write_cases
 from segdistill.errors import InputError
+from segdistill.imaging.classes import MaskClass, class_names
 from segdistill.imaging.preprocess import prepare_mask
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.small import SMALLEST, SmallComponents, count_small, find_small
@@ -130,7 +131,10 @@ def _pack_one(case: Case, name: str, folder: Path, size: int) -> tuple[Case, Sma
         masks = (folder / "masks" / f"{name}.png",)
         small = prepare_mask(mask, target)
         lost = find_small(mask, small)
-        Image.fromarray(small * 255).convert("1").save(masks[0], optimize=True)
+        if case.reading.is_binary:
+            Image.fromarray(small * 255).convert("1").save(masks[0], optimize=True)
+        else:
+            Image.fromarray(small).save(masks[0], optimize=True)
     rows, columns = target[0] / height, target[1] / width
     box, spacing = case.box, case.spacing_mm
     if box is not None:
@@ -138,7 +142,15 @@ def _pack_one(case: Case, name: str, folder: Path, size: int) -> tuple[Case, Sma
         box = (left, top, max(left + 1, round(box[2] * columns)), max(top + 1, round(box[3] * rows)))
     if spacing is not None:
         spacing = (spacing[-2] / rows, spacing[-1] / columns)
-    plain = replace(case, resize_mask=False, foreground=(), background=(), levels=None)
+    names = class_names(case.classes)
+    written = (
+        ()
+        if case.reading.is_binary
+        else tuple(MaskClass(name, (k,)) for k, name in enumerate(names, start=1))
+    )
+    plain = replace(
+        case, resize_mask=False, classes=written, mask_classes=(), foreground=(), background=(), levels=None
+    )
     return replace(plain, image=image, masks=masks, box=box, spacing_mm=spacing), lost
 
 

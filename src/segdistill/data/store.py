@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -23,14 +24,16 @@ from numpy.typing import NDArray
 
 from segdistill.data.case import Case, content_key, inverted_note, require_unique
 from segdistill.data.levels import is_scaled
-from segdistill.data.opened import open_case
+from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
 from segdistill.files import sha256_text
+from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess, resample_mask
 from segdistill.imaging.masks import looks_inverted
-from segdistill.imaging.preprocess import Preprocess, prepare_mask
+from segdistill.imaging.preprocess import prepare_mask
 from segdistill.imaging.small import SMALLEST, SmallComponents, count_small, find_small
 
 _VERSION = 3
+_VOLUMES = 1  # version of how volumes are resampled
 _SLICES = 1  # version of how volumes become slices
 _CHECKED_BYTES = 1 << 30  # content is checked on opening up to this size, sizes alone beyond
 
@@ -43,6 +46,35 @@ class Rows(NamedTuple):
     images: list[NDArray[np.uint8]]
     masks: list[NDArray[np.uint8]]
     small: list[SmallComponents]
+
+
+class Ragged:
+    """Arrays of different shapes that lie one after the other in a flat one.
+
+    >>> both = Ragged(np.arange(5, dtype=np.uint8), [(2, 1), (3,)])
+    >>> both[1].tolist(), len(both)
+    ([2, 3, 4], 2)
+    """
+
+    def __init__(self, flat: NDArray[np.uint8], shapes: Sequence[Sequence[int]]) -> None:
+        self._flat, self._shapes = flat, [tuple(shape) for shape in shapes]
+        self._ends = np.cumsum([0, *(math.prod(shape) for shape in self._shapes)])
+        if self._ends[-1] != len(flat):
+            raise ValueError("shapes and numbers disagree")
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        found: NDArray[np.uint8] = self._flat[self._ends[row] : self._ends[row + 1]].reshape(
+            self._shapes[row]
+        )
+        return found
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of the arrays."""
+        return self._shapes
 
 
 class Store:
@@ -64,13 +96,17 @@ class Store:
         self.ids: list[str] = index["ids"]
         self.cases: list[str] = index.get("cases", self.ids)
         self._has_mask: list[bool] = index["has_mask"]
-        self._images = _map(folder / "images.npy", index["files"]["images.npy"])
-        self._masks = _map(folder / "masks.npy", index["files"]["masks.npy"])
+        images, masks = (_map(folder / name, index["files"][name]) for name in ("images.npy", "masks.npy"))
+        self._patch: list[int] | None = index.get("patch")
+        volumes = self._patch is not None
+        self._images: Any = Ragged(images, index["shapes"]) if volumes else images
+        self._masks: Any = Ragged(masks, index["shapes"]) if volumes else masks
         self._foreground: list[bool] | None = index.get("foreground")
         total, vanished, exempt, losing = index["small"]
         self.small = SmallComponents(total, vanished, exempt, frozenset(losing))
         self.keeps_small: bool = index["keep_small"]
         self._inverted: list[str] = index["inverted"]
+        self._classes: dict[str, list[int]] = index.get("classes", {})
         self._drawn: int = index["drawn"]
         if (
             not len(self._images)
@@ -91,9 +127,19 @@ class Store:
         return len(self.ids)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of every prepared image."""
-        return int(self._images.shape[1]), int(self._images.shape[2])
+    def size(self) -> tuple[int, ...]:
+        """(height, width) of every prepared image; of volumes (depth, height, width) of the patches that are seen."""
+        return tuple(map(int, self._images.shape[1:3])) if self._patch is None else tuple(self._patch)
+
+    @property
+    def holds_volumes(self) -> bool:
+        """Whether a row is a whole volume, of which patches are seen."""
+        return self._patch is not None
+
+    def shape(self, row: int) -> tuple[int, ...]:
+        """(height, width), or (depth, height, width), of a row's mask."""
+        found: tuple[int, ...] = self._masks[row].shape
+        return found
 
     def rows(self, case_id: str) -> list[int]:
         """The rows of a case, in the order of its slices and patches.
@@ -120,14 +166,12 @@ class Store:
         return rows[0]
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        """Prepared pixels, uint8 (H, W, 1 or 3), read-only: `Preprocess.normalise` makes the network's
-        input.
-        """
+        """Prepared pixels, uint8 (H, W, 1 or 3), or voxels (D, H, W), read-only; to be normalised."""
         image: NDArray[np.uint8] = self._images[row]
         return image
 
     def mask(self, row: int) -> NDArray[np.uint8]:
-        """Prepared reference, uint8 (H, W) of 0 and 1, read-only; all zero where there is no reference."""
+        """Prepared reference, uint8 (H, W) or (D, H, W) of the indices of classes, read-only; zero without one."""
         mask: NDArray[np.uint8] = self._masks[row]
         return mask
 
@@ -139,13 +183,17 @@ class Store:
         """Whether the prepared reference holds any foreground."""
         return self._foreground[row] if self._foreground is not None else bool(self._masks[row].any())
 
+    def classes(self, case_id: str) -> frozenset[int]:
+        """The indices of the classes that the prepared masks of a case hold, where the table has several."""
+        return frozenset(self._classes.get(case_id, ()))
+
     def notes(self) -> list[str]:
         """What to know of the masks before training, one line each."""
         return [note for note in (self.small_note(), inverted_note(self._inverted, self._drawn)) if note]
 
     def small_note(self) -> str:
         """One line on the components that vanish at this size, and the size that keeps them; "" where none does."""
-        small, (height, width) = self.small, self.size
+        small, (height, width) = self.small, self.size[-2:]
         if not small.vanished and not small.exempt:
             return ""
         told = f"{small.exempt} of fewer than {SMALLEST} pixels vanish and are not counted"
@@ -163,7 +211,7 @@ class Store:
 
 def prepare_store(
     cases: Sequence[Case],
-    preprocess: Preprocess,
+    preprocess: AnyPreprocess,
     folder: str | Path,
     progress: Progress | None = None,
     workers: int | None = None,
@@ -206,7 +254,7 @@ def prepare_store(
     return store
 
 
-def _key(cases: Sequence[Case], preprocess: Preprocess, keep_small: bool) -> str:
+def _key(cases: Sequence[Case], preprocess: AnyPreprocess, keep_small: bool) -> str:
     files = [content_key(case) for case in cases]
     content: list[object] = [_VERSION, list(preprocess.size), preprocess.colour, keep_small, files]
     is_chosen = preprocess.intensity is not None and any(is_scaled(case) for case in cases)
@@ -216,6 +264,8 @@ def _key(cases: Sequence[Case], preprocess: Preprocess, keep_small: bool) -> str
         )
     if preprocess.patches is not None:
         content.append({"patches": preprocess.patches.to_dict()})
+    if isinstance(preprocess, VolumePreprocess):
+        content.append({"volumes": _VOLUMES, "spacing": preprocess.spacing})
     return sha256_text(json.dumps(content))
 
 
@@ -248,9 +298,11 @@ def checksum(path: Path) -> int:
     return value
 
 
-def _prepare(case: Case, preprocess: Preprocess, keep_small: bool) -> Rows:
+def _prepare(case: Case, preprocess: AnyPreprocess, keep_small: bool) -> Rows:
     opened = open_case(case, preprocess.intensity)
     rows = Rows([], [], [])
+    if isinstance(preprocess, VolumePreprocess):
+        return _prepare_volume(opened, preprocess)
     try:
         for k in range(len(opened)):
             cut = preprocess.patches.cut if preprocess.patches else lambda array: [array]
@@ -259,8 +311,8 @@ def _prepare(case: Case, preprocess: Preprocess, keep_small: bool) -> Rows:
                 mask = prepare_mask(part, preprocess.size)
                 small = find_small(part, mask)
                 if keep_small:
-                    for place in small.places:
-                        mask[place] = 1
+                    for place, index in zip(small.places, small.classes, strict=True):
+                        mask[place] = index
                 rows.masks.append(mask)
                 rows.small.append(small)
     except InputError as error:
@@ -268,9 +320,17 @@ def _prepare(case: Case, preprocess: Preprocess, keep_small: bool) -> Rows:
     return rows
 
 
+def _prepare_volume(opened: OpenedCase, preprocess: VolumePreprocess) -> Rows:
+    """One row: the whole volume on the network's grid."""
+    levels, spacing = opened.levels(), opened.spacing_mm if opened.is_volume else None
+    image = preprocess.prepare(levels, spacing)
+    mask = resample_mask(opened.reference, (image.shape[0], image.shape[1], image.shape[2]))
+    return Rows([image], [mask], [SmallComponents()])
+
+
 def _build(
     cases: Sequence[Case],
-    preprocess: Preprocess,
+    preprocess: AnyPreprocess,
     prepared: Iterator[Rows],
     about: dict[str, Any],
     target: Path,
@@ -282,33 +342,42 @@ def _build(
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".store-"))
-        height, width = preprocess.size
-        channels = 3 if preprocess.colour == "rgb" else 1
+        shapes: list[list[int]] = []
+        image_shape, mask_shape = _shapes_of(preprocess)
         ids: list[str] = []
         owners: list[Case] = []
         foreground: list[bool] = []
         small = SmallComponents()
         drawn: list[tuple[str, bool]] = []
+        classes: dict[str, list[int]] = {}
         with open(temporary / "images.npy", "wb") as images, open(temporary / "masks.npy", "wb") as masks:
-            write_header(images, (len(cases), height, width, channels))
-            write_header(masks, (len(cases), height, width))
+            write_header(images, (len(cases), *image_shape))
+            write_header(masks, (len(cases), *mask_shape))
             for done, (case, rows) in enumerate(zip(cases, prepared, strict=True), start=1):
                 for image, mask in zip(rows.images, rows.masks, strict=True):
                     # plain writes: a full disk is an error here, where writing through a map would end the
                     # process
                     images.write(np.ascontiguousarray(image, dtype=np.uint8).tobytes())
                     masks.write(np.ascontiguousarray(mask, dtype=np.uint8).tobytes())
+                    shapes.append(list(mask.shape))
                     foreground.append(bool(mask.any()))
                 ids += _row_names(case, len(rows.images), preprocess)
                 owners += [case] * len(rows.images)
+                if not case.reading.is_binary:
+                    held = np.flatnonzero(
+                        sum(np.bincount(mask.reshape(-1), minlength=256) for mask in rows.masks)
+                    )
+                    classes[case.id] = [int(k) for k in held if k]
                 small = count_small([small, *rows.small])
                 if case.is_guessed and any(foreground[-len(rows.masks) :]):
                     drawn.append((case.id, looks_inverted(np.stack(rows.masks))))
                 if progress is not None:
                     progress(done, len(cases))
-            if len(ids) != len(cases):  # how many slices there are is known only now
-                _rewrite_header(images, (len(ids), height, width, channels))
-                _rewrite_header(masks, (len(ids), height, width))
+            volumes = isinstance(preprocess, VolumePreprocess)
+            count = sum(map(math.prod, shapes)) if volumes else len(ids)
+            if count != len(cases):  # how many slices, or voxels, there are is known only now
+                _rewrite_header(images, (count, *image_shape))
+                _rewrite_header(masks, (count, *mask_shape))
         if len(set(ids)) != len(ids):
             raise InputError(
                 "a case's id looks like the name of another case's slice: rename it without # and @"
@@ -326,7 +395,9 @@ def _build(
             "small": [small.total, small.vanished, small.exempt, sorted(small.losing)],
             "inverted": [name for name, inverted in drawn if inverted],
             "drawn": len(drawn),
+            "classes": classes,
             "files": files,
+            **({"patch": list(preprocess.size), "shapes": shapes} if volumes else {}),
             **about,
         }
         (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
@@ -339,6 +410,13 @@ def _build(
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _shapes_of(preprocess: AnyPreprocess) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of one row of the images, and of the masks; volumes lie in flat arrays."""
+    if isinstance(preprocess, VolumePreprocess):
+        return (), ()
+    return (*preprocess.size, 3 if preprocess.colour == "rgb" else 1), preprocess.size
 
 
 def _sweep(folder: Path) -> None:
@@ -367,7 +445,9 @@ def _rewrite_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     file.seek(end)
 
 
-def _row_names(case: Case, count: int, preprocess: Preprocess) -> list[str]:
+def _row_names(case: Case, count: int, preprocess: AnyPreprocess) -> list[str]:
+    if isinstance(preprocess, VolumePreprocess):
+        return [case.id]
     patches = 1 if preprocess.patches is None else preprocess.patches.count**2
     slices = [f"{case.id}#{k}" for k in range(count // patches)] if case.is_volume else [case.id]
     return [f"{name}@{k}" for name in slices for k in range(patches)] if patches > 1 else slices

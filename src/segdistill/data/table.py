@@ -9,12 +9,13 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from segdistill.data.case import SPLITS, Case, require_unique
 from segdistill.errors import InputError
 from segdistill.files import atomic_write, cell_text, csv_cell, require_text
-from segdistill.imaging.masks import Value, mask_values
+from segdistill.imaging.classes import Classes, Value, class_names, classes_text, mask_values, parse_classes
 from segdistill.registry import near_names, nearest
 
 COLUMNS = ("id", "group", "image", "masks", "label", "site", "box", "spacing_mm", "split")
@@ -77,7 +78,7 @@ def read_cases(path: str | Path) -> list[Case]:
     _, header = rows[0] if rows else (1, [])
     header = [re.sub(r"[\s-]+", "_", name.lower()) for name in header]
     _check_header(header, path)
-    cases = [_Row(path, number, header, cells).case() for number, cells in rows[1:]]
+    cases = _with_one_list([_Row(path, number, header, cells).case() for number, cells in rows[1:]], path)
     if not cases:
         raise InputError(f"{path}: the table has no rows: add cases or index a dataset")
     try:
@@ -85,6 +86,40 @@ def read_cases(path: str | Path) -> list[Case]:
     except InputError as error:
         raise InputError(f"{path}: column 'id': {error}") from error
     return cases
+
+
+def _with_one_list(cases: list[Case], path: Path) -> list[Case]:
+    """The cases with the classes of their table: those that the column states, or the names of the mask files."""
+    stated = {case.classes: case.id for case in cases if case.classes}
+    if len(stated) > 1:
+        first, second = list(stated.values())[:2]
+        raise InputError(
+            f"{path}: column 'classes': the cases '{first}' and '{second}' differ: a table has one list of classes"
+        )
+    named = dict.fromkeys(name for case in cases for name in case.mask_classes)
+    try:
+        classes = next(iter(stated), None) or parse_classes(list(named))
+    except InputError as error:
+        raise InputError(f"{path}: column 'masks': {error}") from error
+    known = class_names(classes)
+    for name in named:
+        if name not in known:
+            raise InputError(f"{path}: column 'masks': {near_names(name, known)}: 'classes' has no '{name}'")
+    plain = [case.id for case in cases if case.masks and not case.mask_classes]
+    if named and plain:
+        raise InputError(
+            f"{path}: column 'masks': case '{plain[0]}' has files without the name of a class, and others have it: "
+            f"write {next(iter(named))}=FILE in all rows"
+        )
+    bare = [each.name for each in classes if not each.values] if len(classes) > 1 else []
+    if bare and plain:
+        raise InputError(
+            f"{path}: column 'classes': '{bare[0]}' has no value, and case '{plain[0]}' no file of this class: write "
+            f"{bare[0]}=VALUE, or name the files of each class in 'masks': {bare[0]}=FILE"
+        )
+    if not classes:
+        return cases
+    return [case if case.foreground else replace(case, classes=classes) for case in cases]
 
 
 def text_rows(path: Path) -> list[tuple[int, list[str]]]:
@@ -205,15 +240,12 @@ class _Row:
             raise self.bad("split", f"'{self.text('split')}' is not one of train, val, test or empty")
         if self.text("resize_mask").lower() not in ("", "yes", "no"):
             raise self.bad("resize_mask", f"'{self.text('resize_mask')}' is not yes, no or empty")
-        classes = self.text("classes")
-        if classes and not (classes.isdecimal() and int(classes) != 1):
-            raise self.bad(
-                "classes", f"'{classes}' is not the number of classes, background included, or empty"
-            )
+        files, of_class = self.mask_files()
+        classes, fore, back = self.classes()
         return Case(
             id=self.text("id"),
             image=self.file(self.text("image")),
-            masks=tuple(self.file(part.strip()) for part in self.text("masks").split(";") if part.strip()),
+            masks=files,
             group=self.text("group"),
             label=self.text("label"),
             site=self.text("site"),
@@ -221,11 +253,51 @@ class _Row:
             spacing_mm=self.spacing(),
             split=self.text("split"),
             resize_mask=self.text("resize_mask").lower() == "yes",
-            classes=int(classes or 0),
-            foreground=self.values("foreground"),
-            background=self.values("background"),
+            classes=classes,
+            mask_classes=of_class,
+            foreground=fore,
+            background=back,
             levels=self.levels(),
         )
+
+    def mask_files(self) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+        """The files of the masks, and the class of each where they have names: liver=a.png;tumour=b.png."""
+        parts = [part.strip() for part in self.text("masks").split(";") if part.strip()]
+        files, names = [], []
+        for part in parts:
+            whole = self.file(part)
+            name, equals, path = part.partition("=")
+            if not equals or whole.exists():
+                files.append(whole)
+            else:
+                files.append(self.file(path.strip()))
+                names.append(name.strip())
+        if names and len(names) < len(files):
+            raise self.bad(
+                "masks", f"'{names[0]}=' names the class of a file, but not all files have one: name all"
+            )
+        return tuple(files), tuple(names)
+
+    def classes(self) -> tuple[Classes, tuple[Value, ...], tuple[Value, ...]]:
+        """Classes, foreground and background. A number alone is what tables had before classes had names: how many
+        values a volume's mask may hold, all but 0 being foreground.
+        """
+        text, fore, back = self.text("classes"), self.values("foreground"), self.values("background")
+        if text.isdecimal() and int(text) > 1:
+            return (), fore or tuple(range(1, int(text))), back or (0,)
+        try:
+            classes = parse_classes(text)
+        except InputError as error:
+            raise self.bad("classes", str(error)) from error
+        if text.isdecimal():
+            raise self.bad(
+                "classes", f"'{text}' is a number: name the classes and their values, as head=1;body=2"
+            )
+        if classes and fore:
+            raise self.bad(
+                "foreground", "makes one class of several values: empty it, or the column 'classes'"
+            )
+        return classes, fore, back
 
     def box(self) -> tuple[int, int, int, int] | None:
         box = self.numbers("box", [4], "left top right bottom")
@@ -277,18 +349,23 @@ def _to_row(case: Case, table: Path) -> dict[str, str]:
         "id": case.id,
         "group": case.group,
         "image": files[0],
-        "masks": ";".join(files[1:]),
+        "masks": ";".join(_named(files[1:], case.mask_classes)),
         "label": case.label,
         "site": case.site,
         "box": _join(case.box),
         "spacing_mm": _join(case.spacing_mm),
         "split": case.split,
         "resize_mask": "yes" if case.resize_mask else "",
-        "classes": str(case.classes) if case.classes else "",
+        "classes": classes_text(case.classes),
         "foreground": " ".join(map(str, case.foreground)),
         "background": " ".join(map(str, case.background)),
         "levels": _join(case.levels),
     }
+
+
+def _named(files: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """The files with the names of their classes, where they have some."""
+    return [f"{name}={file}" for name, file in zip(classes, files, strict=True)] if classes else list(files)
 
 
 def _join(values: Iterable[float] | None) -> str:

@@ -10,16 +10,16 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from segdistill.data.augment import Augment, make_augment
-from segdistill.data.store import Store
+from segdistill.data.store import Ragged, Store
 from segdistill.errors import InputError, MissingExtra
-from segdistill.imaging.preprocess import Preprocess
+from segdistill.imaging.grid import AnyPreprocess
 
 MAP = "map/"
 """Begins the name of a warped map in a batch."""
@@ -43,7 +43,7 @@ class Views:
         masks_share: share of each batch that has a mask; None for the rows as they come.
 
     Attributes:
-        maps: predicted maps that are warped with every view (data/maps.py), name -> uint8 (rows of the store, H, W).
+        maps: predicted maps that are warped with every view (data/maps.py), name -> uint8 (rows of the store, K, H, W).
         beside: what else a batch holds of its rows, (positions, number of the view) -> name -> array; None for nothing.
             It is called in the threads that make batches: NumPy only.
 
@@ -57,7 +57,7 @@ class Views:
         self,
         store: Store,
         case_ids: Sequence[str],
-        preprocess: Preprocess,
+        preprocess: AnyPreprocess,
         augment: Augment | str = "none",
         seed: int = 0,
         count: int = 0,
@@ -89,7 +89,7 @@ class Views:
         self._rows = [row for _, row in pairs]
         shown = {k for k, name in enumerate(self.case_ids) if name not in set(without_mask)}
         self._has_mask = np.array([k in shown and store.has_mask(row) for k, row in pairs], dtype=bool)
-        self.maps: dict[str, NDArray[np.uint8]] = {}
+        self.maps: dict[str, NDArray[np.uint8] | Ragged] = {}
         self.masks_share = masks_share if 0 < self._has_mask.sum() < len(pairs) else None
         self._local = threading.local()
 
@@ -127,19 +127,20 @@ class Views:
         return changed if changed.ndim == 3 else changed[..., np.newaxis], result["mask"]
 
     def warped(self, k: int, number: int) -> NDArray[np.uint8]:
-        """The maps of row `k`, uint8 (H, W, len(maps)), moved as view `number` moves its image; beyond the image 0."""
-        stacked = np.stack([values[self._rows[k]] for values in self.maps.values()], axis=-1)
+        """All maps of row `k`, uint8 (K of all together, H, W), moved as view `number` moves its image; beyond it 0."""
+        stacked = np.concatenate([values[self._rows[k]] for values in self.maps.values()])
         geometry = self.augment.geometry
         if geometry.is_identity:
             return stacked
-        moved: NDArray[np.uint8] = self._compose(k, number, geometry)(image=stacked)["image"]
-        return moved if moved.ndim == 3 else moved[..., np.newaxis]
+        compose = self._compose(k, number, geometry)
+        moved: NDArray[np.uint8] = compose(image=np.ascontiguousarray(stacked.transpose(1, 2, 0)))["image"]
+        return (moved if moved.ndim == 3 else moved[..., np.newaxis]).transpose(2, 0, 1)
 
     def _compose(self, k: int, number: int, augment: Augment) -> Any:
         """The changes of view `number` of row `k`. Geometry draws its random numbers first: alone it draws the same."""
         made = self._local.__dict__.setdefault("made", {})
         if augment not in made:
-            made[augment] = _compose(augment, self.store.size)
+            made[augment] = _compose(augment, (self.store.size[0], self.store.size[1]))
         state = _state(f"{self.seed}\0{number}\0{self.store.ids[self._rows[k]]}")
         made[augment].set_random_state(np.random.Generator(np.random.PCG64(state)), random.Random(state))
         return made[augment]
@@ -173,7 +174,7 @@ class Views:
     def arrays(
         self, rows: Sequence[int] | NDArray[np.int64], number: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """View `number` of each row: images float32 (B, C, H, W) and masks int64 (B, H, W) of 0 and 1."""
+        """View `number` of each row: images float32 (B, C, H, W) and masks int64 (B, H, W) of classes."""
         images, masks = zip(*(self.pixels(int(k), number) for k in rows), strict=True)
         return self.preprocess.normalise(np.stack(images)), np.stack(masks).astype(np.int64)
 
@@ -181,6 +182,119 @@ class Views:
         """View `number` of row `k` as tensors: image float32 (C, H, W) and mask int64 (H, W)."""
         image, mask = self.arrays([k], number)
         return torch.from_numpy(image[0]), torch.from_numpy(mask[0])
+
+
+FOREGROUND = 1 / 3
+"""Share of the views of a volume whose patch lies around a voxel of some class, each class alike (Isensee et al.)."""
+
+
+class VolumeViews(Views):
+    """Views of volumes: a patch of each, turned, scaled and mirrored as one, at a place that the view's number draws.
+
+    Of `Augment` it takes flip_horizontal, flip_vertical (and depth alike), rotate (about all three axes), scale,
+    affine_p, brightness, contrast, colour_p and noise.
+    """
+
+    def pixels(self, k: int, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """View `number` of row `k` before normalisation: voxels uint8 (D, H, W) and mask uint8 (D, H, W)."""
+        image, mask = self.store.image(self._rows[k]), self.store.mask(self._rows[k])
+        shown = mask if self._has_mask[k] else np.zeros_like(mask)
+        place, generator = self._place(k, number)
+        found, moved = place.take(image, 1, "nearest"), place.take(shown, 0, "constant")
+        return _recoloured(found, self.augment, generator), moved
+
+    def warped(self, k: int, number: int) -> NDArray[np.uint8]:
+        """All maps of row `k`, uint8 (K of all together, D, H, W), of the patch of view `number`; beyond it 0."""
+        place, _ = self._place(k, number)
+        stacked = np.concatenate([values[self._rows[k]] for values in self.maps.values()])
+        return np.stack([place.take(each, 1, "constant") for each in stacked])
+
+    def _place(self, k: int, number: int) -> tuple[_Place, np.random.Generator]:
+        row = self._rows[k]
+        generator = np.random.Generator(
+            np.random.PCG64(_state(f"{self.seed}\0{number}\0{self.store.ids[row]}"))
+        )
+        shape, size = self.store.shape(row), self.store.size
+        middle = generator.uniform(size=3) * (np.asarray(shape) - 1)
+        around, which, voxel = generator.uniform(size=3)
+        if around < FOREGROUND and self._has_mask[k] and (held := self.store.has_foreground(row)):
+            mask = self.store.mask(row).reshape(-1)
+            classes = [c for c in np.flatnonzero(np.bincount(mask)) if c] if held else []
+            chosen = np.flatnonzero(mask == classes[int(which * len(classes))])
+            middle = np.asarray(np.unravel_index(chosen[int(voxel * len(chosen))], shape), float)
+        low = np.minimum((np.asarray(size) - 1) / 2, (np.asarray(shape) - 1) / 2)
+        middle = np.clip(middle, low, np.asarray(shape) - 1 - low)
+        return _Place(middle, _turn(self.augment, generator), (size[0], size[1], size[2])), generator
+
+
+class _Place(NamedTuple):
+    """Which voxels a patch shows: around `middle`, seen through a matrix (3, 3) from the patch to the volume."""
+
+    middle: NDArray[np.float64]
+    matrix: NDArray[np.float64]
+    size: tuple[int, int, int]
+
+    def take(self, volume: NDArray[np.uint8], order: int, beyond: str) -> NDArray[np.uint8]:
+        """The patch of a volume (D, H, W): linear (1) or nearest (0); beyond its edge 0 or the nearest voxel."""
+        half = (np.asarray(self.size) - 1) / 2
+        offset = self.middle - self.matrix @ half
+        whole = np.rint(offset).astype(int)
+        if (self.matrix == np.eye(3)).all():
+            return _cut(volume, whole, self.size, beyond)
+        from scipy.ndimage import affine_transform
+
+        found: NDArray[np.uint8] = affine_transform(
+            volume, self.matrix, offset, self.size, np.uint8, order, mode=beyond, prefilter=False
+        )
+        return found
+
+
+def _cut(
+    volume: NDArray[np.uint8], start: NDArray[np.int64], size: tuple[int, int, int], beyond: str
+) -> NDArray[np.uint8]:
+    """A patch whose first voxel is `start`, which may lie outside of the volume."""
+    stop = start + size
+    before, after = np.maximum(-start, 0), np.maximum(stop - volume.shape, 0)
+    inner = tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(start, stop, volume.shape, strict=True))
+    gaps = list(zip(before.tolist(), after.tolist(), strict=True))
+    mode: Any = "edge" if beyond == "nearest" else "constant"
+    return np.pad(volume[inner], gaps, mode=mode)
+
+
+def _turn(augment: Augment, generator: np.random.Generator) -> NDArray[np.float64]:
+    """The matrix of a view's rotation, scale and mirrors; always as many random numbers."""
+    angles = generator.uniform(-1, 1, 3) * np.deg2rad(augment.rotate)
+    scale = 1 + generator.uniform(-1, 1) * augment.scale
+    is_moved = generator.uniform() < augment.affine_p
+    chances = (augment.flip_vertical, augment.flip_vertical, augment.flip_horizontal)
+    mirrors = np.where(generator.uniform(size=3) < chances, -1.0, 1.0)
+    matrix = np.eye(3)
+    if is_moved and (augment.rotate or augment.scale):
+        for axis, angle in enumerate(angles):
+            first, second = (a for a in range(3) if a != axis)
+            turn = np.eye(3)
+            turn[first, first] = turn[second, second] = np.cos(angle)
+            turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+            matrix = matrix @ turn
+        matrix = matrix / scale
+    return matrix * mirrors
+
+
+def _recoloured(
+    image: NDArray[np.uint8], augment: Augment, generator: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Brightness, contrast and noise of a view."""
+    bright, contrast = generator.uniform(-1, 1, 2) * (augment.brightness, augment.contrast)
+    is_changed, strength = generator.uniform() < augment.colour_p, generator.uniform() * augment.noise
+    if not (augment.brightness or augment.contrast or augment.noise):
+        return image
+    values = image.astype(np.float32)
+    if is_changed:
+        middle = np.float32(values.mean())
+        values = (values - middle) * np.float32(1 + contrast) + middle + np.float32(255 * bright)
+    if strength:
+        values += generator.standard_normal(values.shape, np.float32) * np.float32(255 * strength)
+    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
 
 
 def _cycled(rows: NDArray[np.int64], total: int, seed: str) -> NDArray[np.int64]:
@@ -325,7 +439,7 @@ def batches(
 
     Yields:
         image float32 (B, C, H, W), mask int64 (B, H, W), index int64 (B,) into `views.case_ids`, has_mask
-            bool (B,), the warped maps as uint8 (B, H, W), and what `views.beside` gives.
+            bool (B,), the warped maps as uint8 (B, K, H, W), and what `views.beside` gives.
 
     Closing the generator early stops the threads; an error in one of them is raised here.
     """
@@ -349,7 +463,9 @@ def batches(
         }
         if views.maps:
             stacked = np.stack([views.warped(int(k), number) for k in mine])
-            arrays |= {f"{MAP}{name}": stacked[..., j] for j, name in enumerate(views.maps)}
+            ends = np.cumsum([len(values[0]) for values in views.maps.values()])[:-1]
+            parts_of = zip(views.maps, np.split(stacked, ends, axis=1), strict=True)
+            arrays |= {f"{MAP}{name}": np.ascontiguousarray(part) for name, part in parts_of}
         if views.beside is not None:
             arrays |= views.beside(mine, number)
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -25,6 +25,7 @@ from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_folds, read_recipe
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.files import csv_cell, write_text
+from segdistill.imaging.grid import VolumePreprocess
 from segdistill.metrics.base import Pair
 from segdistill.metrics.overlap import dice
 from segdistill.plugins import load_plugins, use_installed
@@ -170,7 +171,7 @@ def _has_mask(case: Case) -> bool:
 
 
 def _finding(case: Case, probability: Map, networks: int) -> Finding:
-    mask = open_case(case).reference
+    mask = open_case(case).reference != 0
     predicted = probability > 0.5
     score, overlap = disagreement(mask, probability), dice(Pair(predicted, mask))
     return Finding(case, score, looks_like(mask, predicted), overlap, networks)
@@ -250,6 +251,8 @@ class _Networks:
         maps = []
         for stage in self._loaded.values():
             threshold, device = stage.postprocess.threshold, torch.device("cpu")
+            if isinstance(stage.preprocess, VolumePreprocess):
+                raise InputError(f"stage {stage.name} sees whole volumes: an audit takes networks of slices")
             predict = scored_predictor(stage.network, stage.preprocess, stage.postprocess, device)
             opened = open_case(case, stage.preprocess.intensity)
             found = np.stack([predict(opened.picture(k)).score for k in range(len(opened))])

@@ -6,17 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from segdistill.config.folds import may_teach
-from segdistill.config.schema import AUTOENCODER, ModelRecipe, StageRecipe
+from segdistill.config.schema import AUTOENCODER, MethodRecipe, ModelRecipe, Recipe, StageRecipe
 from segdistill.data.case import Case
 from segdistill.data.maps import StoredMaps
 from segdistill.distillation import (
+    METHODS,
     DistillationMethod,
     StoredTeacher,
     Teacher,
@@ -30,7 +31,7 @@ from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.stage import build_network, read_stage, require_stated_weights
 from segdistill.experiment.teachers import confidence_of, live_teachers, stored_teachers
 from segdistill.losses import create_loss
-from segdistill.models.registry import network_facts
+from segdistill.models.registry import NETWORKS, network_facts
 from segdistill.registry import call
 from segdistill.training.adversarial import Adversarial, make_discriminators, make_loss, stage_shapes
 from segdistill.training.checkpoint import load_part, load_weights
@@ -39,6 +40,8 @@ from segdistill.training.joint import Joint, JointDistillation, JointLoss, case_
 from segdistill.training.loop import WEIGHTS
 from segdistill.training.reconstruction import Reconstruction
 from segdistill.training.task import Supervised, Task
+
+P = TypeVar("P", ModelRecipe, MethodRecipe)
 
 
 def build_autoencoders(model: ModelRecipe, network: nn.Module, name: str) -> FeatureAutoEncoders:
@@ -93,6 +96,44 @@ def make_methods(
             }
         made[name] = (part.weight, create_method(part.method, **options))
     return made
+
+
+def with_class_count(recipe: Recipe) -> Recipe:
+    """The recipe with the number of its classes, and of dimensions, in the networks and methods that have such options.
+
+    With one kind of foreground in pictures it is as it was: that is what they all take by default.
+
+    >>> from segdistill.config.load import load_recipe
+    >>> recipe = with_class_count(load_recipe("distill", {"data.classes": {"head": 1, "body": 2}, "effort": None}))
+    >>> recipe.stages["student"].model.options["classes"]
+    3
+    """
+    facts = {"classes": len(recipe.data.class_names), "dimensions": recipe.data.dimensions}
+    if facts == {"classes": 2, "dimensions": 2}:
+        return recipe
+    stages = {name: _with_facts(stage, facts) for name, stage in recipe.stages.items()}
+    return recipe.model_copy(update={"stages": stages})
+
+
+def _with_facts(stage: StageRecipe, facts: Mapping[str, int]) -> StageRecipe:
+    model, count = stage.model, facts["classes"]
+    is_mask = stage.task != "autoencoder" and network_facts(model.name).kind != "classifier"
+    own = NETWORKS[model.name].options if is_mask and model.name in NETWORKS else {}
+    for option, value in facts.items() if is_mask else ():
+        if option not in model.options and (option == "classes" or option in own):
+            model = _with_option(model, option, value)
+    methods = {
+        name: _with_option(method, "classes", count)
+        if "classes" in METHODS.find(method.method or name).options and "classes" not in method.options
+        else method
+        for name, method in stage.methods.items()
+    }
+    return stage.model_copy(update={"model": model, "methods": methods})
+
+
+def _with_option(part: P, option: str, value: object) -> P:
+    """The part of a recipe with one of its own options."""
+    return type(part).model_validate(part.model_dump(exclude_unset=True) | {option: value})
 
 
 FEX = ("encoder.", "classifier.")
@@ -256,7 +297,7 @@ def _joint(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: st
 
 def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str, maps: Maps) -> Task:
     settings, channels = inputs.stage.adversarial_settings, inputs.preprocess.channels
-    size = inputs.preprocess.size
+    size = inputs.recipe.data.height_width
     with torch.device("meta"):
         plain = inputs.stage.model.model_copy(update={"pretrained": None})
         shapes = stage_shapes(build_network(plain, channels), channels, size)

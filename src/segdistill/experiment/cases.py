@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from segdistill.config.effort import DataFacts
-from segdistill.config.schema import DataRecipe, SplitRecipe
-from segdistill.data.case import Case, empty_references, name_values, select
+from segdistill.config.schema import DataRecipe, Recipe, SplitRecipe
+from segdistill.data.case import Case, empty_references, name_values, select, table_classes
 from segdistill.data.check import large_groups
 from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.datasets.base import list_data
@@ -23,6 +24,7 @@ from segdistill.data.index import unused_files, unused_note
 from segdistill.data.leaks import Leak, leaks, require_no_shared_groups
 from segdistill.data.levels import is_scaled, with_levels
 from segdistill.data.phantom import write_phantom
+from segdistill.data.plan import plan_volumes
 from segdistill.data.splits import (
     hold_out,
     hold_out_counts,
@@ -118,6 +120,46 @@ def find_facts(data: DataRecipe, source: Path | None) -> DataFacts:
         return DataFacts(False, imagenet)
     _, cases = _find(data, source, Path())
     return DataFacts(any(not case.has_reference and case.split in ("", "train") for case in cases), imagenet)
+
+
+def with_table_classes(recipe: Recipe, source: Path | None) -> Recipe:
+    """The recipe with the classes of its table, and the plan of its volumes, where it states none.
+
+    Data that cannot be found, or a table that cannot be read, is an error later, after the recipe's own faults.
+
+    Args:
+        recipe: as it was loaded.
+        source: a cases.csv, or a folder to index; None for what the recipe names.
+    """
+    data = recipe.data
+    source = Path(data.table) if source is None and data.table is not None else source
+    if source is None and data.dataset in (None, "phantom"):
+        return recipe
+    try:
+        cases = _find(data, source, Path())[1]
+        classes = table_classes(cases)
+    except InputError:
+        return recipe
+    if classes and not (data.classes or data.foreground or data.background):
+        named = {each.name: list(each.values) for each in classes}
+        data = data.model_copy(update={"classes": named})
+    if data.dimensions == 3:
+        data = _with_volumes(data, cases)
+    return recipe.model_copy(update={"data": data})
+
+
+def _with_volumes(data: DataRecipe, cases: Sequence[Case]) -> DataRecipe:
+    """The data of a recipe with spacing and patch of its volumes, where it states none (data/plan.py)."""
+    update: dict[str, Any] = {} if "channels" in data.model_fields_set else {"channels": 1}
+    if "size" not in data.model_fields_set or "spacing" not in data.model_fields_set:
+        plan = plan_volumes(
+            cases, None if data.spacing is None else (data.spacing[0], data.spacing[1], data.spacing[2])
+        )
+        if "size" not in data.model_fields_set:
+            update["size"] = list(plan.patch)
+        if "spacing" not in data.model_fields_set and plan.spacing is not None:
+            update["spacing"] = list(plan.spacing)
+    return data.model_copy(update=update)
 
 
 def further_images(place: str | None, taken: Collection[str] = ()) -> list[Case]:
@@ -311,7 +353,7 @@ def _divide(
 
 def _as_read(cases: list[Case], data: DataRecipe, name: str) -> list[Case]:
     """The cases with what decides how their files are read: the values of masks, and the levels of deep pictures."""
-    named = name_values(cases, data.foreground, data.background)
+    named = name_values(cases, data.foreground, data.background, data.mask_classes)
     if data.intensity is None:
         return with_levels(named)
     if not any(is_scaled(case) for case in named):

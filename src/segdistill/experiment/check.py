@@ -10,10 +10,12 @@ from torch import nn
 from segdistill.config.schema import Recipe, StageRecipe
 from segdistill.data.augment import make_augment
 from segdistill.data.case import Case
+from segdistill.data.store import Store
 from segdistill.distillation import create_weighting
 from segdistill.distillation.methods.lightvessel import FeatureAutoEncoders
 from segdistill.errors import InputError
 from segdistill.experiment.build import build_autoencoders, labelled_model, make_methods, require_joint
+from segdistill.experiment.evaluation import NO_SCORES
 from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.stage import build_network, encoder_of
 from segdistill.losses import create_loss
@@ -45,6 +47,25 @@ def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
             )
 
 
+def require_classes(recipe: Recipe, name: str, cases: list[Case], store: Store) -> None:
+    """Refuses a stage in whose training cases a class of the masks does not occur.
+
+    Raises:
+        InputError: names the stage and the classes.
+    """
+    names = recipe.data.class_names[1:]
+    if len(names) < 2 or recipe.stages[name].task == "autoencoder":
+        return
+    found = [case for case in stage_cases(recipe, name, cases, "train") if case.has_reference]
+    seen = frozenset().union(*(store.classes(case.id) for case in found))
+    missing = [each for k, each in enumerate(names, start=1) if k not in seen]
+    if found and missing:
+        raise InputError(
+            f"stage {name}: no training case holds the class {', '.join(missing)}: remove it from data.classes, or "
+            "divide the cases in another way (data.split.seed)"
+        )
+
+
 def check_parts(recipe: Recipe, stages: list[str]) -> None:
     """Builds every part of the stages once without memory, so that a wrong option stops the run before it starts.
 
@@ -53,6 +74,13 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
             network does not take, or pretrained weights that are not there, have another hash or do not fit; names
             the stage.
     """
+    volumes = recipe.data.dimensions == 3
+    if (volumes or len(recipe.data.class_names) > 2) and recipe.evaluation.needs_scores:
+        raise InputError(NO_SCORES)
+    if volumes and recipe.evaluation.robustness:
+        raise InputError(
+            "evaluation.robustness disturbs pictures and slices: remove it, or set data.dimensions=2"
+        )
     built: dict[str, nn.Module] = {}
     for name in stages:
         stage = recipe.stages[name]
@@ -87,12 +115,7 @@ def _check_networks(recipe: Recipe, stage: StageRecipe, built: dict[str, nn.Modu
             f"{stage.model.name} is a {kind}, but a stage with task: {stage.task} needs a network that segments: "
             "segdistill list networks"
         )
-    classes = stage.model.options.get("classes", 2)
-    if stage.task not in ("autoencoder", "joint") and classes not in (1, 2):
-        raise InputError(
-            f"model.classes is {classes}, but masks have background and one kind of foreground: "
-            "use 2, or 1 for a single sigmoid logit"
-        )
+    _require_count(recipe, stage)
     teachers = {
         name: network(recipe.stages[teacher.stage]) if stage.targets == "view" else None
         for name, teacher in stage.teachers.items()
@@ -103,7 +126,8 @@ def _check_networks(recipe: Recipe, stage: StageRecipe, built: dict[str, nn.Modu
             build_autoencoders(stage.model, teacher, name)
         return
     student = network(stage)
-    _require_size(recipe.data.height_width, student)
+    _require_dimensions(recipe, stage, student)
+    _require_size(recipe.data.sides, student)
     if stage.task in ("supervised", "joint"):
         return
     if stage.task == "adversarial":
@@ -119,6 +143,34 @@ def _check_networks(recipe: Recipe, stage: StageRecipe, built: dict[str, nn.Modu
 
     weighting = create_weighting(stage.weighting.name, **stage.weighting.options)
     build_learned_parts(student, teachers, make_methods(stage, codes), weighting, stage.combine)
+
+
+def _require_dimensions(recipe: Recipe, stage: StageRecipe, student: nn.Module) -> None:
+    """InputError where a network takes pictures, and the recipe has volumes, or where the task knows only pictures."""
+    if recipe.data.dimensions == 2:
+        return
+    if stage.task not in ("supervised", "distillation"):
+        raise InputError(f"task: {stage.task} is for pictures and slices: set data.dimensions=2")
+    if getattr(student, "dimensions", 3) != 3:
+        raise InputError(
+            f"{stage.model.name} takes pictures and slices: of volumes use unet or lite_unet, or set data.dimensions=2"
+        )
+
+
+def _require_count(recipe: Recipe, stage: StageRecipe) -> None:
+    """InputError where a network has another number of classes than the masks."""
+    names, classes = recipe.data.class_names, stage.model.options.get("classes", 2)
+    if stage.task in ("autoencoder", "joint") or classes == len(names) or (len(names) == 2 and classes == 1):
+        return
+    if len(names) == 2:
+        raise InputError(
+            f"model.classes is {classes}, but masks have background and one kind of foreground: "
+            "use 2, or 1 for a single sigmoid logit"
+        )
+    raise InputError(
+        f"model.classes is {classes}, but the masks hold {len(names)} classes ({', '.join(names)}): remove "
+        "model.classes"
+    )
 
 
 def without_weights(stage: StageRecipe, channels: int) -> nn.Module:
@@ -138,14 +190,14 @@ def _check_pretrained(stage: StageRecipe, channels: int) -> None:
     require_encoder_weights(encoder_of(network, model.name), model.pretrained, model.sha256)
 
 
-def _require_size(size: tuple[int, int], network: nn.Module) -> None:
+def _require_size(size: tuple[int, ...], network: nn.Module) -> None:
     divisor, smallest = int(getattr(network, "size_divisor", 1)), int(getattr(network, "smallest", 1))
     sides = [-(-max(side, smallest) // divisor) * divisor for side in size]
     if sides != list(size):
         divided = all(side % divisor == 0 for side in size)
         rule = f"below {smallest} pixels" if divided else f"not a multiple of {divisor}"
-        fitting = str(sides[0] if sides[0] == sides[1] else sides)
-        raise InputError(f"image size {size[0]}x{size[1]} is {rule}; use size={fitting}")
+        fitting = str(sides[0] if len(set(sides)) == 1 else sides)
+        raise InputError(f"image size {'x'.join(map(str, size))} is {rule}; use size={fitting}")
 
 
 def recipe_warnings(recipe: Recipe, stages: list[str]) -> list[str]:

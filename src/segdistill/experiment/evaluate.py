@@ -13,6 +13,7 @@ from segdistill.data.datasets import create_dataset
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError, MissingExtra, needs
 from segdistill.experiment.evaluation import (
+    NO_SCORES,
     REPORT_FILE,
     Evaluation,
     Subject,
@@ -104,6 +105,8 @@ def evaluate(
         require_own_folder(folder)
     needs_scores = pooled or calibration or METRICS.need_probability(names)
     subject = _open(model, stage, needs_scores)
+    if needs_scores and len(subject.classes) > 1:
+        raise InputError(NO_SCORES)
     found = Evaluation(subject, names, pooled, calibration)
     for done in found.measure(chosen, keep_going=True):
         show("evaluating", done, len(chosen))

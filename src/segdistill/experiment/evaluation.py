@@ -8,17 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from segdistill.data.case import Case, table_hash
+from segdistill.data.case import Case, name_values, table_classes, table_hash
 from segdistill.data.check import run_check
 from segdistill.data.leaks import leaks
+from segdistill.data.opened import OpenedCase
 from segdistill.errors import InputError
+from segdistill.imaging.classes import class_names, few, parse_classes
+from segdistill.imaging.grid import VolumePreprocess
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Picture
 from segdistill.metrics.calibration import Calibration
 from segdistill.metrics.cases import (
     METRICS_FILE,
+    Missed,
     Predict,
     Results,
     Scored,
@@ -39,6 +45,10 @@ from segdistill.stats.bootstrap import bootstrap_mean
 from segdistill.stats.summary import summarise
 
 REPORT_FILE = "report.html"
+NO_SCORES = (
+    "pooled, calibrated and probability metrics are of one foreground, and the masks have several classes: leave them "
+    "out, or join the classes with foreground: [1, 2]"
+)
 PACKAGES = ("onnxruntime", "numpy", "Pillow")
 
 
@@ -52,6 +62,7 @@ class Subject:
         intensity: how the values of a volume become 8 bits, that of the model's preprocessing.
         variant, seed, weights: as in `records.EvaluationRecord`.
         data_hash: hash of the case table that it was trained on; "" where that was not recorded.
+        classes: names of the classes that it segments, without the background; none: not known, or one.
         describe: gives a report on the model without scores and data: title, its one stage (with curves and cost),
             settings, environment. It measures what was not recorded, which takes a while. None: not needed.
     """
@@ -63,6 +74,7 @@ class Subject:
     seed: int | None = None
     weights: Weights | None = None
     data_hash: str = ""
+    classes: tuple[str, ...] = ()
     describe: Callable[[], Report] | None = None
 
 
@@ -74,6 +86,7 @@ class Evaluation:
         metrics: names of metrics besides those that are always measured.
         pooled: also measure over all pixels of the set.
         calibrated: also measure calibration.
+        missed: see `metrics.cases.measure_cases`.
 
     Attributes:
         results: one per case with a reference, with the cases that were skipped or failed.
@@ -84,12 +97,17 @@ class Evaluation:
     """
 
     def __init__(
-        self, subject: Subject, metrics: Sequence[str] = (), pooled: bool = False, calibrated: bool = False
+        self,
+        subject: Subject,
+        metrics: Sequence[str] = (),
+        pooled: bool = False,
+        calibrated: bool = False,
+        missed: Missed = "skip",
     ) -> None:
         self.subject = subject
         self.results = Results()
         self.robustness: list[Disturbance] = []
-        self._metrics = metrics
+        self._metrics, self._missed = metrics, missed
         self._pool = Pool() if pooled else None
         self._calibration = Calibration(then=self._pool) if calibrated else None
 
@@ -100,13 +118,14 @@ class Evaluation:
             InputError: as there.
         """
         return measure_cases(
-            cases,
+            same_classes(cases, self.subject),
             self.subject.predict,
             self.results,
             intensity=self.subject.intensity,
             extra=self._metrics,
             pool=self._calibration or self._pool,
             keep_going=keep_going,
+            missed=self._missed,
         )
 
     def disturb(
@@ -122,7 +141,7 @@ class Evaluation:
             InputError: a file cannot be read.
         """
         before = {r.case: r.metrics["dice"] for r in self.results if not r.normal}
-        chosen = [case for case in cases if case.id in before]
+        chosen = [case for case in same_classes(cases, self.subject) if case.id in before]
         for kind, strength in ((k, value) for k, values in strengths.items() for value in values if chosen):
             changed = disturbed(self.subject.predict, kind, strength)
             after = evaluate_cases(chosen, changed, intensity=self.subject.intensity)
@@ -150,6 +169,28 @@ class Evaluation:
             robustness=self.robustness,
             **facts,
         )
+
+
+def same_classes(cases: Iterable[Case], subject: Subject) -> list[Case]:
+    """The cases with their classes in the order of the model's.
+
+    Raises:
+        InputError: the model segments other classes than the masks hold.
+
+    >>> same_classes([Case("a", Path("a.png"))], Subject("net", lambda picture: picture.pixels > 0))[0].id
+    'a'
+    """
+    table = list(cases)
+    wanted, there = subject.classes, class_names(table_classes(table))
+    if len(wanted) < 2 and len(there) < 2:
+        return table
+    if set(wanted) != set(there):
+        raise InputError(
+            f"{subject.name} segments {few(wanted) or 'one class'}, and the masks of these cases hold "
+            f"{few(there) or 'one class without a name'}: name the same classes in the table (column classes: "
+            f"{'; '.join(f'{name}={k}' for k, name in enumerate(wanted or ('lesion',), 1))})"
+        )
+    return name_values(table, (), (), parse_classes(list(wanted)))
 
 
 def require_own_folder(folder: Path) -> None:
@@ -268,6 +309,29 @@ def describe_table(
     )
 
 
+class WholeModel:
+    """A model file of volumes: `metrics.cases.predict_case` gives it whole cases."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    def __call__(self, picture: Picture) -> Any:
+        """Always an InputError: a picture is no volume."""
+        return self._predictor.predict_pixels(picture.pixels)
+
+    def volume(self, opened: OpenedCase) -> NDArray[np.uint8]:
+        """The mask of a volume (D, H, W).
+
+        Raises:
+            InputError: a picture.
+        """
+        mask = np.zeros((len(opened), *opened.size), np.uint8)
+        if not opened.is_volume:
+            raise InputError(f"{opened.case.image}: is a picture, and this model segments volumes")
+        self._predictor.segment_into(mask, opened.pixels, opened.spacing_mm)
+        return mask
+
+
 def open_model_file(path: Path, scores: bool = False) -> Subject:
     """A model file, ready to be evaluated.
 
@@ -292,10 +356,11 @@ def open_model_file(path: Path, scores: bool = False) -> Subject:
     kept = info.provenance.get("weights")
     return Subject(
         path.name,
-        segment,
+        WholeModel(predictor) if isinstance(info.preprocess, VolumePreprocess) else segment,
         info.preprocess.intensity,
         weights=Weights(**kept) if isinstance(kept, dict) else None,
         data_hash=str(info.provenance.get("data_sha256") or ""),
+        classes=info.classes[1:],
         describe=lambda: _describe(path, predictor),
     )
 

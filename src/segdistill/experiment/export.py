@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,26 @@ from numpy.typing import NDArray
 from torch import nn
 
 from segdistill.data.case import Case, select
-from segdistill.data.opened import fullest_slice, open_case
+from segdistill.data.opened import OpenedCase, fullest_slice, open_case
 from segdistill.data.table import read_cases
 from segdistill.errors import GateFailed, InputError
 from segdistill.experiment.results import read_json
 from segdistill.experiment.stage import TrainedStage, find_stage, load_stage
 from segdistill.files import atomic_write, sha256_file, sha256_text, write_json
+from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess, pad_to
 from segdistill.imaging.postprocess import Postprocess, resize_probability
-from segdistill.imaging.preprocess import Preprocess
 from segdistill.plugins import load_plugins, use_installed
 from segdistill.records import EvaluationRecord, RunRecord
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import LABEL_NAME, METADATA_KEY, OUTPUT_NAME, ModelInfo, dump_info
+from segdistill.runtime.self_test import record_self_test
 from segdistill.training.inference import MaskAndClass, Probability, TorchEngine
 
 OPSET = 20
 FEW = 20
 """Cases on which a model file is compared with torch where there are no test cases."""
+SELF_TEST = "self-test 1"
+"""A model file of an earlier version, without a self-test, is written again."""
 UNDECIDED = 1e-4
 """Probabilities this close to the threshold may give another mask in another engine."""
 
@@ -68,12 +71,12 @@ class Agreement:
 
 def measure_agreement(
     network: nn.Module,
-    preprocess: Preprocess,
+    preprocess: AnyPreprocess,
     postprocess: Postprocess,
     model_file: Path,
     cases: Iterable[Case],
 ) -> Agreement:
-    """Compares masks at each image's own size, of a volume its fullest slice, torch in float32 against the model file.
+    """Compares masks at each image's own size, of a volume its fullest slice or a patch: torch against the model file.
 
     Raises:
         UnreadableImage: a case cannot be read.
@@ -84,23 +87,58 @@ def measure_agreement(
     largest = largest_class = 0.0
     for case in cases:
         opened = open_case(case, preprocess.intensity)
-        size = opened.size
-        images = preprocess.inputs(opened.pixels(fullest_slice(opened.reference)))
+        images, size = _shown_to_both(preprocess, opened)
         known = [ours.run_both(image[None]) for image in images]
         given = [engine.run_both(image[None]) for image in images]
-        expected = preprocess.join(np.stack([mask[0] for mask, _ in known]), size)
-        exported = preprocess.join(np.stack([mask[0] for mask, _ in given]), size)
+        expected, exported = (_joined(preprocess, found, size) for found in (known, given))
         if engine.info.labels:
             apart, differs = _compare_classes([label for _, label in known], [label for _, label in given])
             largest_class, differing_classes = max(largest_class, apart), differing_classes + differs
         largest = max(largest, float(np.abs(expected - exported).max()))
-        close = (np.abs(resize_probability(expected, size) - postprocess.threshold) < UNDECIDED).any(0)
+        close = _undecided(resize_probability(expected, size), postprocess)
         wrong = (postprocess.mask(expected, size) != postprocess.mask(exported, size)) & ~close
         count += 1
         undecided += int(close.sum())
         differing += int(wrong.sum())
         differing_cases += bool(wrong.any())
     return Agreement(count, differing_cases, differing, undecided, largest, differing_classes, largest_class)
+
+
+def _shown_to_both(
+    preprocess: AnyPreprocess, opened: OpenedCase
+) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    """What both engines see of a case, and the size at which masks are compared: a picture's own, or a patch's as one
+    high picture.
+    """
+    if not isinstance(preprocess, VolumePreprocess):
+        return preprocess.inputs(opened.pixels(fullest_slice(opened.reference))), opened.size
+    prepared, _ = pad_to(preprocess.prepare(opened.levels(), opened.spacing_mm), preprocess.size)
+    windows = preprocess.windows((prepared.shape[0], prepared.shape[1], prepared.shape[2]))
+    patch = preprocess.normalise(prepared[windows[len(windows) // 2]])
+    return patch[None], (preprocess.size[0] * preprocess.size[1], preprocess.size[2])
+
+
+def _joined(
+    preprocess: AnyPreprocess,
+    found: list[tuple[NDArray[np.float32], NDArray[np.float32] | None]],
+    size: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Probabilities (K, h, w) of a case."""
+    masks = np.stack([mask[0] for mask, _ in found])
+    if isinstance(preprocess, VolumePreprocess):
+        flat: NDArray[np.float32] = masks[0].reshape(len(masks[0]), *size)
+        return flat
+    return preprocess.join(masks, size)
+
+
+def _undecided(probability: NDArray[np.float32], postprocess: Postprocess) -> NDArray[np.bool_]:
+    """Where another rounding may give another mask (H, W): at the threshold, or where two classes are as probable."""
+    if len(probability) <= 2:
+        close: NDArray[np.bool_] = (np.abs(probability - postprocess.threshold) < UNDECIDED).any(0)
+        return close
+    first, second = np.sort(probability, axis=0)[::-1][:2]
+    near: NDArray[np.bool_] = first - second < UNDECIDED
+    return near
 
 
 def _compare_classes(
@@ -137,13 +175,12 @@ def require_agreement(agreement: Agreement) -> None:
 
 
 def export_network(network: nn.Module, info: ModelInfo, path: Path) -> None:
-    """Writes a network as a model file; batch size is free, height and width are those of its pre-processing.
+    """Writes a network as a model file; batch size is free, its images have the size of its pre-processing.
 
     Raises:
         InputError: the file cannot be written.
     """
-    height, width = info.preprocess.size
-    example = torch.zeros(2, info.preprocess.channels, height, width)
+    example = torch.zeros(2, info.preprocess.channels, *info.preprocess.size)
     kind = MaskAndClass if info.labels else Probability
     probability = kind(network).eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with _quiet():
@@ -261,9 +298,10 @@ def export_stage(
         )
     info = model_info(stage)
     known = read_json(target.with_suffix(".json"))
-    inputs = sha256_text(stage.record.weights_sha256 + dump_info(info))
+    inputs = sha256_text(f"{stage.record.weights_sha256}{dump_info(info)}{SELF_TEST}")
     if known.get("inputs") == inputs and target.exists() and sha256_file(target) == known.get("model_sha256"):
         return Agreement(**known["agreement"])
+    info = replace(info, self_test=record_self_test(TorchEngine(stage.network, info)))
     with atomic_write(target) as candidate:  # a file that does not pass the gate never has the final name
         export_network(stage.network, info, candidate)
         agreement = measure_agreement(stage.network, stage.preprocess, stage.postprocess, candidate, cases)

@@ -15,6 +15,7 @@ from segdistill.data.levels import with_levels
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
 from segdistill.files import require_text
+from segdistill.imaging.classes import parse_classes
 from segdistill.records import TableRecord
 
 
@@ -87,9 +88,11 @@ def _read(name: str, place: Path, data: DataRecipe) -> ExternalTable:
 def _as_at_home(cases: Sequence[Case], data: DataRecipe) -> list[Case]:
     """With the recipe's values of masks where the table names none, and the levels of its deep pictures."""
     named = [
-        case
+        name_values([case], (), (), parse_classes(list(data.classes or ())))[0]  # with its own values
+        if case.classes
+        else case
         if case.foreground or case.background
-        else name_values([case], data.foreground, data.background)[0]
+        else name_values([case], data.foreground, data.background, data.mask_classes)[0]
         for case in cases
     ]
     return with_levels(named) if data.intensity is None else named

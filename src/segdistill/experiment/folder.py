@@ -17,7 +17,16 @@ from segdistill.experiment.results import EXTERNAL
 LOCK = ".lock"
 JOBS = ".jobs"
 """Folder of a run while its stages are trained by processes of their own: a lock of each, and what a cluster writes."""
-OWN = ("cases.csv", "recipe.yaml", "report.html", "model.onnx", "model.json", "model_card.md", "run.json")
+OWN = (
+    "cases.csv",
+    "recipe.yaml",
+    "report.html",
+    "model.onnx",
+    "model.json",
+    "model_card.md",
+    "applied_model_card.xml",
+    "run.json",
+)
 """Files of a run; all are written after its environment.json."""
 SECONDS_TO_END = 10.0
 # as files.atomic_write names unfinished files

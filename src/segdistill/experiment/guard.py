@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from segdistill.config.schema import StageRecipe
 from segdistill.data.case import Case
+from segdistill.data.maps import labels_of
 from segdistill.experiment.inputs import StageInputs, trained_on
 from segdistill.experiment.stage import read_stage
 from segdistill.experiment.teachers import predict_teacher, predict_with
-from segdistill.metrics.base import Pair
-from segdistill.metrics.overlap import dice
+from segdistill.metrics.overlap import class_dice
 from segdistill.models.registry import network_facts
 from segdistill.records import GuardRecord, Interval, Outlook
 from segdistill.stats.bootstrap import bootstrap_mean
@@ -157,7 +157,8 @@ def _difference(inputs: StageInputs, fabric: Fabric) -> Interval | None:
     if baseline is None or not cases or not inside or _gives_no_map(inputs, stage):
         return None
     predicted = [predict_teacher(inputs, teacher, cases, fabric) for teacher in inside]
-    theirs = _dice(inputs, cases, np.mean(predicted, axis=0))
+    mean = [np.mean(rows, axis=0) for rows in zip(*predicted, strict=True)]
+    theirs = _dice(inputs, cases, mean)
     own = _dice(inputs, cases, predict_with(inputs, baseline, cases, fabric))
     gains = [first - second for first, second in zip(theirs, own, strict=True)]
     return bootstrap_mean(gains, [case.group_key for case in cases])
@@ -168,12 +169,15 @@ def _gives_no_map(inputs: StageInputs, stage: StageRecipe) -> bool:
     return any(network_facts(name).kind == "classifier" for name in own)
 
 
-def _dice(inputs: StageInputs, cases: Sequence[Case], probability: NDArray[np.float32]) -> list[float]:
+def _dice(
+    inputs: StageInputs, cases: Sequence[Case], probability: Sequence[NDArray[np.float32]]
+) -> list[float]:
     """Dice of each case over all its rows, at the size of the store."""
     scores, start = [], 0
     for case in cases:
         rows = inputs.store.rows(case.id)
-        reference = np.stack([inputs.store.mask(row) for row in rows]) > 0
-        scores.append(dice(Pair(probability[start : start + len(rows)] > 0.5, reference)))
+        reference = np.stack([inputs.store.mask(row) for row in rows])
+        predicted = np.stack([labels_of(each) for each in probability[start : start + len(rows)]])
+        scores.append(class_dice(predicted, reference))
         start += len(rows)
     return scores

@@ -29,9 +29,9 @@ from segdistill.errors import InputError
 from segdistill.experiment.cases import training_cases
 from segdistill.experiment.equal_time import equal_steps
 from segdistill.files import csv_cell, sha256_file, sha256_text, write_text
-from segdistill.imaging.preprocess import Preprocess
+from segdistill.imaging.grid import AnyPreprocess
 from segdistill.report.data import Taught
-from segdistill.training.loop import WEIGHTS
+from segdistill.training.loop import TUNED, WEIGHTS
 from segdistill.training.optimisation import choose_precision
 from segdistill.training.settings import FitSettings
 
@@ -77,7 +77,7 @@ class StageInputs:
     name: str
     cases: list[Case]
     store: Store
-    preprocess: Preprocess
+    preprocess: AnyPreprocess
     folder: Path
     predictions: OpenedPredictions = field(default_factory=OpenedPredictions, repr=False, compare=False)
 
@@ -120,6 +120,15 @@ class StageInputs:
         """The folder of another stage of the same run."""
         return self.folder.parent / name
 
+    @property
+    def tuned_weights(self) -> Path:
+        """The weights of the teacher that another stage has tuned, of a stage with `tuned_by`."""
+        student, start = self.stage.tuned_by, self.stage.starts_from
+        assert student is not None
+        teachers = self.recipe.stages[student].teachers
+        name = next(key for key, teacher in teachers.items() if start in teacher.stages)
+        return self.teacher_folder(student) / TUNED / f"{name}.safetensors"
+
     def fingerprint(self, precision: str) -> str:
         """Changes with everything that the weights depend on: settings, cases, pixels, teachers."""
         stage, train = self.stage, self.of("train")
@@ -144,6 +153,8 @@ class StageInputs:
                 if m.is_outside
             ],
         }
+        if stage.tuned_by is not None:
+            facts["tuned"] = sha256_file(self.tuned_weights)
         return sha256_text(json.dumps(facts, sort_keys=True))
 
 

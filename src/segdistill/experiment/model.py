@@ -7,7 +7,8 @@ from pathlib import Path
 
 from segdistill.errors import InputError, needs
 from segdistill.plugins import load_plugins, use_installed
-from segdistill.runtime.predict import Predictions, predict_files
+from segdistill.runtime.machine import usable_cores
+from segdistill.runtime.predict import Predictions, Shard, predict_files
 from segdistill.runtime.predictor import Predictor
 
 
@@ -18,6 +19,7 @@ def load_model(
     *,
     threads: int | None = None,
     threshold: float | None = None,
+    engine: str = "onnxruntime",
     plugins: Sequence[str] = (),
 ) -> Predictor:
     """Loads a trained network; without torch where it is a model file.
@@ -27,6 +29,7 @@ def load_model(
         stage: of the run; by default the one that its recipe exports.
         threads: CPU threads for a model file; by default all cores.
         threshold: probability above which a pixel is foreground; by default that of the network.
+        engine: runs a model file: "onnxruntime" or "openvino".
         plugins: files and modules to run first, because the stage's network comes from them.
 
     Raises:
@@ -44,7 +47,9 @@ def load_model(
     if not Path(path).is_dir():
         if stage is not None:
             raise InputError(f"{path} is not the folder of a run, so it has no stages: leave the stage out")
-        return Predictor(path, threads, threshold)
+        return Predictor(path, threads, threshold, engine=engine)
+    if engine != "onnxruntime":
+        raise InputError(f"the engine {engine} runs a model file, not the folder of a run: export it first")
     with needs("a stage of a run", "train"):
         from segdistill.experiment.result import Stage
         from segdistill.experiment.stage import find_stage
@@ -60,6 +65,8 @@ def predict(
     stage: str | None = None,
     threads: int | None = None,
     threshold: float | None = None,
+    engine: str = "onnxruntime",
+    shard: str | None = None,
     plugins: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
@@ -70,11 +77,13 @@ def predict(
 
     Args:
         model: see `load_model`, or what it returned.
-        inputs: pictures, volumes, DICOM series, or folders that are searched for them.
+        inputs: pictures, volumes, DICOM series, folders that are searched for them, or patterns ("scans/*.png").
         out: folder to write to.
         stage: see `load_model`.
-        threads: see `load_model`.
+        threads: CPU threads; of several inputs so many are segmented at the same time, with one thread each.
         threshold: see `load_model`.
+        engine: see `load_model`.
+        shard: "2/4" takes the second quarter of the files, for processes side by side; without it one table is made.
         plugins: see `load_model`.
         progress: called with (done, total) after every file.
 
@@ -88,7 +97,14 @@ def predict(
     Traceback (most recent call last):
     segdistill.errors.InputError: no such model file: absent.onnx
     """
-    if not isinstance(model, Predictor):
-        model = load_model(model, stage, threads=threads, threshold=threshold, plugins=plugins)
     files = [inputs] if isinstance(inputs, (str, Path)) else inputs
-    return predict_files(model, files, Path(out), progress)
+    part = None if shard is None else Shard.parse(shard)
+    if not isinstance(model, Predictor):
+        workers, several = 1, len(files) != 1 or not Path(files[0]).is_file()
+        if (
+            several and not Path(model).is_dir() and (threads is None or threads > 1)
+        ):  # a worker has one thread
+            workers, threads = threads or usable_cores(), 1
+        model = load_model(model, stage, threads=threads, threshold=threshold, engine=engine, plugins=plugins)
+        model.workers = workers
+    return predict_files(model, files, Path(out), progress, part)

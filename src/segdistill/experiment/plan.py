@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from lightning_fabric import Fabric
 
-from segdistill.data.views import Views, batch_indices
+from segdistill.data.views import Views, VolumeViews, batch_indices
 from segdistill.experiment.build import start_network
 from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.stage import read_stage
@@ -81,6 +81,8 @@ def plan_run(
         stages, timed, megabytes = {}, dict[str, tuple[float, float]](), 0.0
         for name in chosen:
             inputs = run.inputs(name)
+            if inputs.stage.tuned_by is not None:
+                continue
             record = read_stage(inputs.folder)
             if record is not None and record.is_finished:
                 continue
@@ -103,7 +105,8 @@ def plan_run(
 
 def _views(inputs: StageInputs) -> Views:
     ids = [case.id for case in inputs.of("train")]
-    return Views(inputs.store, ids, inputs.preprocess, inputs.settings.augment, inputs.views_seed)
+    kind = VolumeViews if inputs.store.holds_volumes else Views
+    return kind(inputs.store, ids, inputs.preprocess, inputs.settings.augment, inputs.views_seed)
 
 
 def _steps(inputs: StageInputs) -> int:

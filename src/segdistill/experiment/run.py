@@ -23,8 +23,15 @@ from segdistill.data.levels import levels_note, with_intensity
 from segdistill.data.store import prepare_store
 from segdistill.data.table import write_cases
 from segdistill.errors import CasesFailed, InputError, memory_error
-from segdistill.experiment.cases import absolute, find_facts, load_cases, removing_phantoms_on_error
-from segdistill.experiment.check import check_parts, recipe_warnings, require_cases
+from segdistill.experiment.build import with_class_count
+from segdistill.experiment.cases import (
+    absolute,
+    find_facts,
+    load_cases,
+    removing_phantoms_on_error,
+    with_table_classes,
+)
+from segdistill.experiment.check import check_parts, recipe_warnings, require_cases, require_classes
 from segdistill.experiment.cluster import on_cluster
 from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.events import Event, show_events
@@ -149,6 +156,7 @@ def run(
         folder = Path("runs") / loaded.name if out is None else Path(out)
         if not _has_all_parts(loaded):
             load_installed()
+        loaded = with_class_count(with_table_classes(loaded, source))
     names = list(loaded.stages) if stages in ("all", ["all"]) else list(stages) if stages else None
     with use_installed(False):  # from here on files of the folder are read: they choose no code
         machine = Machine(device, devices, nodes)
@@ -374,6 +382,8 @@ def _prepare(
     finally:
         with suppress(OSError):
             shared.rmdir()  # only where nothing could be prepared
+    for name in chosen:
+        require_classes(recipe, name, loaded_cases.cases, store)
     for line in store.notes():
         yield Event(f"warning: {line}")
     return PreparedRun(recipe, loaded_cases, files, data_hash, store, preprocess, folder, external)

@@ -17,6 +17,7 @@ from segdistill.config.load import load_recipe, parse_changes
 from segdistill.config.schema import DataRecipe, Recipe, SplitRecipe
 from segdistill.data.case import Case, select
 from segdistill.data.levels import with_intensity
+from segdistill.data.maps import labels_of
 from segdistill.data.store import prepare_store
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import CasesFailed, InputError
@@ -36,6 +37,7 @@ from segdistill.experiment.rungs import measure_rungs, over_budget, require_cand
 from segdistill.experiment.stage import find_stage
 from segdistill.experiment.teachers import predict_teacher
 from segdistill.files import atomic_write, json_text, sha256_text, write_json, write_text
+from segdistill.metrics.overlap import class_dice
 from segdistill.plugins import load_plugins, name_code, use_installed
 from segdistill.records import Interval, Rung, ShrinkRecord, StageRecord
 from segdistill.report.ladder import ladder_page, ladder_text
@@ -579,14 +581,14 @@ def _teacher_score(recipe: Recipe, folder: Path, on: Machine) -> Interval | None
                 tested = [case for case in tested if case.id in inputs.predictions.of(member, asked).files]
         if not tested:
             continue
-        predicted = predict_teacher(inputs, teacher, tested, fabric) > 0.5
+        predicted = [labels_of(each) for each in predict_teacher(inputs, teacher, tested, fabric)]
         start = 0
         for case in tested:
             rows = store.rows(case.id)
-            reference = np.stack([store.mask(row) for row in rows]) > 0
-            found = predicted[start : start + len(rows)]
+            reference = np.stack([store.mask(row) for row in rows])
+            found = np.stack(predicted[start : start + len(rows)])
             start += len(rows)
             if reference.any():
-                scores.append(float(2 * (found & reference).sum() / (found.sum() + reference.sum())))
+                scores.append(class_dice(found, reference))
                 groups.append(case.group_key)
     return bootstrap_mean(scores, groups) if scores else None

@@ -13,14 +13,14 @@ from segdistill.errors import InputError
 from segdistill.experiment.environment import ENVIRONMENT
 from segdistill.experiment.results import EXTERNAL, FOLDS_FILE, read_recipe
 from segdistill.files import sha256_file
+from segdistill.imaging.grid import AnyPreprocess, preprocess_from_dict
 from segdistill.imaging.postprocess import Postprocess
-from segdistill.imaging.preprocess import Preprocess
 from segdistill.models.pretrained import load_encoder_weights
 from segdistill.models.registry import NETWORKS, create_network, network_facts
 from segdistill.plugins import require_named, require_plugin
 from segdistill.records import EvaluationRecord, RunRecord, StageRecord
 from segdistill.training.checkpoint import load_weights
-from segdistill.training.loop import BEST, STATE, WEIGHTS
+from segdistill.training.loop import BEST, STATE, TUNED, WEIGHTS
 
 
 def build_network(model: ModelRecipe, channels: int, classes: int = 2) -> nn.Module:
@@ -133,6 +133,7 @@ _OF_TRAINING = (
     EvaluationRecord.FILE,
     ENVIRONMENT,
     EXTERNAL,
+    TUNED,
 )
 
 
@@ -162,7 +163,8 @@ def begin(folder: Path, record: StageRecord) -> bool:
             if kept is not None and (folder / name).exists():
                 kept.mkdir(exist_ok=True)
                 (folder / name).rename(kept / name)
-        shutil.rmtree(folder / EXTERNAL, ignore_errors=True)
+        for name in (EXTERNAL, TUNED):
+            shutil.rmtree(folder / name, ignore_errors=True)
         for name in (STATE, BEST, *_OF_TRAINING):
             (folder / name).unlink(missing_ok=True)
         for old in (folder / "tensorboard").glob("events.*"):
@@ -178,7 +180,7 @@ class TrainedStage:
     name: str
     folder: Path
     network: nn.Module
-    preprocess: Preprocess
+    preprocess: AnyPreprocess
     postprocess: Postprocess
     record: StageRecord
 
@@ -203,7 +205,7 @@ def load_stage(folder: Path) -> TrainedStage:
     if record.network.get("name") == AUTOENCODER:
         raise InputError(f"stage {folder.name} holds auto-encoders of features: give the stage of a network")
     try:
-        preprocess = Preprocess.from_dict(record.preprocess)
+        preprocess = preprocess_from_dict(record.preprocess)
         postprocess = Postprocess.from_dict(record.postprocess)
         model = ModelRecipe.model_validate({**record.network, "pretrained": None})
     except (KeyError, TypeError, ValueError, InputError) as error:

@@ -31,8 +31,9 @@ from segdistill.experiment.results import external_folder, read_json, read_recip
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.files import atomic_write, sha256_text
 from segdistill.imaging.contours import draw_overlay
+from segdistill.imaging.grid import VolumePreprocess
 from segdistill.imaging.postprocess import resize_probability
-from segdistill.imaging.preprocess import prepare_mask
+from segdistill.imaging.preprocess import Preprocess, prepare_mask
 from segdistill.losses import probabilities
 from segdistill.metrics.base import Pair
 from segdistill.metrics.boxes import score_boxes
@@ -58,6 +59,8 @@ from segdistill.records import (
     StageRecord,
     TableRecord,
 )
+from segdistill.report.approval import FILE as APPLIED_CARD
+from segdistill.report.approval import write_applied_model_card
 from segdistill.report.data import (
     DataReport,
     ExternalReport,
@@ -98,23 +101,23 @@ def classify_stage(
     Raises:
         InputError: a case cannot be read.
     """
-    classes = stage.record.labels
+    classes, preprocess = stage.record.labels, stage.preprocess
     shutil.rmtree(folder / CAM_FOLDER, ignore_errors=True)
-    if not classes:
+    if not classes or isinstance(preprocess, VolumePreprocess):
         return None
     network = stage.network.eval().to(device)
     rows: list[Classified] = []
     drawn = dict.fromkeys(classes, 0)
     for case in (case for case in cases if case.label in classes and not case.is_volume):
         opened = open_case(case, stage.preprocess.intensity)
-        images = torch.from_numpy(stage.preprocess.inputs(opened.pixels(0))).to(device)
+        images = torch.from_numpy(preprocess.inputs(opened.pixels(0))).to(device)
         probability, foreground = _predict(network, images)
         located: dict[str, float] = {}
         if case.has_reference and foreground is not None and len(images) == 1:
-            located |= _overlaps(opened, foreground, stage)
+            located |= _overlaps(opened, foreground, preprocess, stage.postprocess.threshold)
         activation = _activation(network, images)
         if activation is not None and case.has_reference:
-            mask = torch.from_numpy(prepare_mask(opened.reference[0], stage.preprocess.size))[None]
+            mask = torch.from_numpy(prepare_mask(opened.reference[0], preprocess.size))[None]
             inside = float(share_inside(activation, mask)[0])
             located |= {} if math.isnan(inside) else {"cam_inside": inside}
         if activation is not None and drawn[case.label] < SHOWN:
@@ -136,15 +139,17 @@ def _predict(network: torch.nn.Module, images: torch.Tensor) -> tuple[tuple[floa
         return tuple(classes.tolist()), (1 - probabilities(output.logits)[0, 0]).cpu().numpy()
 
 
-def _overlaps(opened: OpenedCase, foreground: NDArray[Any], stage: TrainedStage) -> dict[str, float]:
+def _overlaps(
+    opened: OpenedCase, foreground: NDArray[Any], preprocess: Preprocess, threshold: float
+) -> dict[str, float]:
     """Map against reference at the network's size, boxes at the image's own; a box gives boxes only."""
-    reference, threshold = opened.reference[0], stage.postprocess.threshold
+    reference = opened.reference[0]
     wide = resize_probability(foreground[None].astype(np.float32), opened.size)[0]
     boxes = score_boxes(wide > threshold, reference)
     found = {"box_iou": boxes.iou, "box_dice": boxes.dice}
     if opened.case.box is not None and not opened.case.masks:
         return found | {"iou": boxes.iou, "dice": boxes.dice}
-    pair = Pair(foreground > threshold, prepare_mask(reference, stage.preprocess.size))
+    pair = Pair(foreground > threshold, prepare_mask(reference, preprocess.size))
     return found | {"iou": iou(pair), "dice": dice(pair)}
 
 
@@ -176,8 +181,7 @@ def _draw(activation: NDArray[Any], opened: OpenedCase, path: Path, longest: int
 
 def stage_cost(stage: TrainedStage, device: torch.device, timed: bool = True) -> Cost:
     """Parameters, operations and size of a stage's network, and its time per image where `timed`."""
-    (height, width), patches = stage.preprocess.size, stage.preprocess.patches
-    shape = (stage.preprocess.channels, height, width)
+    patches, shape = stage.preprocess.patches, (stage.preprocess.channels, *stage.preprocess.size)
     threads = torch.get_num_threads()
     counted = complexity(stage.network, shape)
     cost = Cost(counted.parameters, counted.macs, counted.size_mb, input="x".join(map(str, shape)))
@@ -199,7 +203,13 @@ def _subject(stage: TrainedStage, scores: bool, device: torch.device) -> Subject
     predict = make(stage.network, stage.preprocess, stage.postprocess, device)
     record = stage.record
     return Subject(
-        stage.name, predict, stage.preprocess.intensity, record.variant, record.seed, record.weights
+        stage.name,
+        predict,
+        stage.preprocess.intensity,
+        record.variant,
+        record.seed,
+        record.weights,
+        classes=tuple(record.classes[1:]),
     )
 
 
@@ -290,7 +300,9 @@ def evaluate_stage(
 def _begin(stage: TrainedStage, evaluation: EvaluationRecipe, device: torch.device) -> Evaluation:
     """The evaluation of a stage as the recipe measures it, before the first case."""
     subject = _subject(stage, evaluation.needs_scores, device)
-    return Evaluation(subject, evaluation.metrics, evaluation.pooled, evaluation.calibration)
+    return Evaluation(
+        subject, evaluation.metrics, evaluation.pooled, evaluation.calibration, evaluation.missed
+    )
 
 
 def evaluate_elsewhere(
@@ -446,7 +458,7 @@ def report_run(
     load: Load = load_stage,
     tables: Mapping[str, TableRecord] = MappingProxyType({}),
 ) -> tuple[list[Verdict], dict[str, TableRecord]]:
-    """Writes report.html and model_card.md of a run.
+    """Writes report.html, model_card.md and applied_model_card.xml of a run.
 
     Gives the verdicts, which are computed only here, and the tables from elsewhere with the verdicts on them.
     """
@@ -475,6 +487,7 @@ def report_run(
         student=shown if shown == recipe.export else "",  # else the report chooses
         margin=recipe.evaluation.margin,
         is_tested=bool(test),
+        card=recipe.card,
     )
 
     def predictor_of(stage: StageReport) -> Predict:
@@ -484,6 +497,7 @@ def report_run(
     intensity = recipe.data.preprocess().intensity
     context = finish_report(report, loaded_cases.cases, test, predictor_of, intensity, run / "report.html")
     write_model_card(context, run / "model_card.md")
+    write_applied_model_card(context, run / APPLIED_CARD)
     found = {
         one.name: replace(one.table, verdicts=[verdict.to_dict() for verdict in one.verdicts])
         for one in context.external

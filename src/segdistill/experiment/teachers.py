@@ -20,19 +20,20 @@ from torch import nn
 from segdistill.config.folds import member_weights
 from segdistill.config.schema import InputRecipe, MemberRecipe, ModelRecipe, StageRecipe, TeacherRecipe
 from segdistill.data.case import Case
-from segdistill.data.maps import StoredMaps, encode, open_maps, writing_maps
+from segdistill.data.maps import StoredMaps, encode, labels_of, open_maps, writing_maps
 from segdistill.data.opened import OpenedCase, open_case
+from segdistill.data.predictions import PredictionSource
 from segdistill.distillation import StoredTeacher, Teacher
 from segdistill.distillation.cache.filling import Filling
 from segdistill.errors import InputError
 from segdistill.experiment.inputs import StageInputs, file_facts
 from segdistill.experiment.stage import build_network, load_stage
 from segdistill.files import sha256_file, sha256_text
+from segdistill.imaging.grid import VolumePreprocess, resample
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import probabilities
-from segdistill.metrics.base import Pair
-from segdistill.metrics.overlap import dice
+from segdistill.metrics.overlap import class_dice
 from segdistill.models.network import Output
 from segdistill.runtime.engine import Session
 from segdistill.runtime.onnx_file import read_onnx
@@ -41,13 +42,14 @@ from segdistill.training.checkpoint import load_weights
 from segdistill.training.loop import WEIGHTS
 from segdistill.training.optimisation import choose_precision
 
-VERSION = 1
+VERSION = 2
 CHUNK = 16
 """Rows that a network predicts at once."""
 
 Map = NDArray[np.float32]
-Predict = Callable[[Sequence[Case]], Map]
-"""Cases -> the probability of foreground of all their rows, float32 (rows, H, W) at the size of the store."""
+Predict = Callable[[Sequence[Case]], list[Map]]
+"""Cases -> of each of all their rows the probability of K foreground classes, float32 (K, H, W) as the store's rows, or
+(K, D, H, W) of volumes."""
 
 
 def live_teachers(inputs: StageInputs, fabric: Fabric) -> list[Teacher]:
@@ -76,7 +78,7 @@ def _stage_network(inputs: StageInputs, stage: str, fabric: Fabric) -> tuple[nn.
     model = inputs.recipe.stages[stage].model.name
     chosen = choose_precision(inputs.settings.precision, fabric.device, model)
     network = load_stage(inputs.teacher_folder(stage)).network.to(fabric.device)
-    if inputs.settings.channels_last:
+    if inputs.settings.channels_last and not inputs.store.holds_volumes:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network, torch.bfloat16 if chosen.startswith("bf16") else None
 
@@ -180,14 +182,13 @@ def _predict(inputs: StageInputs, plan: _Plan, fabric: Fabric) -> Iterator[Filli
             note = inputs.predictions.of(member, inputs.of("train")).note
             yield Filling(f"teacher '{plan.name}': {note}")
     members = [_member(inputs, member, fabric) for member in plan.teacher.members]
-    with writing_maps(inputs.store, plan.key, facts) as write:
+    with writing_maps(inputs.store, plan.key, facts, _count(inputs)) as write:
         for chunk in _chunks(inputs, plan.cases):
             cases = [plan.cases[k] for k in chunk]
-            codes = encode(_average(inputs, members, cases, plan.shares[chunk], facts))
-            for row, found in zip(
-                (r for case in cases for r in inputs.store.rows(case.id)), codes, strict=True
-            ):
-                write(row, found)
+            means = _average(inputs, members, cases, plan.shares[chunk], facts)
+            rows = (row for case in cases for row in inputs.store.rows(case.id))
+            for row, found in zip(rows, means, strict=True):
+                write(row, encode(found, axis=0))
             done += len(cases)
             yield Filling(text, done, len(plan.cases))
         facts["seconds"] = time.monotonic() - began
@@ -200,8 +201,8 @@ def _predict(inputs: StageInputs, plan: _Plan, fabric: Fabric) -> Iterator[Filli
 
 def predict_teacher(
     inputs: StageInputs, teacher: TeacherRecipe, cases: Sequence[Case], fabric: Fabric
-) -> Map:
-    """The probability of foreground of cases that a teacher did not train on, (rows, H, W) at the size of the store.
+) -> list[Map]:
+    """The probabilities of cases that a teacher did not train on: of each row (K, ...), as the store has it.
 
     Raises:
         InputError: a network of it cannot be used.
@@ -209,14 +210,14 @@ def predict_teacher(
     members = [_member(inputs, member, fabric) for member in teacher.members]
     shares = member_weights(inputs.recipe, teacher, cases, [])
     facts: dict[str, Any] = {"entropy": {}, "agreement": {}, "foreground": 0}
-    found = [
-        _average(inputs, members, [cases[k] for k in chunk], shares[chunk], facts)
+    return [
+        mean
         for chunk in _chunks(inputs, cases)
+        for mean in _average(inputs, members, [cases[k] for k in chunk], shares[chunk], facts)
     ]
-    return np.concatenate(found)
 
 
-def predict_with(inputs: StageInputs, stage: str, cases: Sequence[Case], fabric: Fabric) -> Map:
+def predict_with(inputs: StageInputs, stage: str, cases: Sequence[Case], fabric: Fabric) -> list[Map]:
     """The same with the network of another stage.
 
     Raises:
@@ -243,46 +244,64 @@ def _average(
     cases: Sequence[Case],
     shares: NDArray[np.float64],
     facts: dict[str, Any],
-) -> Map:
-    """The mean prediction of the cases' rows; notes the confidence of each case."""
-    counts = [len(inputs.store.rows(case.id)) for case in cases]
-    owner = np.repeat(np.arange(len(cases)), counts)
-    each = np.zeros((len(members), len(owner), *inputs.store.size), np.float32)
+) -> list[Map]:
+    """The mean prediction of each of the cases' rows; notes the confidence of each case."""
+    predicted: list[dict[str, list[Map]]] = []
     for m, predict in enumerate(members):
-        used = shares[:, m] > 0
-        if used.any():
-            each[m, used[owner]] = predict([case for case, own in zip(cases, used, strict=True) if own])
-    weights = shares[owner].T[..., None, None].astype(np.float32)
-    mean: Map = (each * weights).sum(axis=0)
+        own = [case for case, share in zip(cases, shares[:, m], strict=True) if share > 0]
+        rows = iter(predict(own) if own else [])
+        predicted.append({case.id: [next(rows) for _ in inputs.store.rows(case.id)] for case in own})
+    means = []
     for k, case in enumerate(cases):
-        own = owner == k
-        active = shares[k] > 0
-        facts["entropy"][case.id] = _certainty(mean[own])
-        facts["agreement"][case.id] = _agreement(each[active][:, own], mean[own])
-    facts["foreground"] += int((mean > 0.5).sum())
-    return mean
+        active = [m for m in range(len(members)) if shares[k, m] > 0]
+        mean: list[Map] = []
+        for j in range(len(inputs.store.rows(case.id))):
+            total = np.zeros_like(predicted[active[0]][case.id][j])
+            for m in active:
+                total += predicted[m][case.id][j] * np.float32(shares[k, m])
+            mean.append(total)
+        facts["entropy"][case.id] = float(np.mean([_certainty(each) for each in mean]))
+        labels = [labels_of(each) for each in mean]
+        agreed = [
+            np.mean(
+                [
+                    class_dice(labels_of(own), joined)
+                    for own, joined in zip(predicted[m][case.id], labels, strict=True)
+                ]
+            )
+            for m in active
+        ]
+        facts["agreement"][case.id] = float(np.mean(agreed))
+        facts["foreground"] += sum(int((each > 0).sum()) for each in labels)
+        means += mean
+    return means
+
+
+def _count(inputs: StageInputs) -> int:
+    """The number of classes of the masks, without the background."""
+    return len(inputs.recipe.data.class_names) - 1
 
 
 def _certainty(probability: Map) -> float:
-    """1 minus the mean entropy in bits where foreground is predicted; everywhere where none is."""
-    inside = probability > 0.5
-    known = np.clip((probability[inside] if inside.any() else probability).astype(np.float64), 1e-9, 1 - 1e-9)
-    entropy = -(known * np.log2(known) + (1 - known) * np.log2(1 - known))
+    """1 minus the mean entropy, over its largest value, where foreground is predicted; everywhere where none is.
+
+    Args:
+        probability: (K, ...).
+    """
+    inside = labels_of(probability) > 0
+    known = probability[:, inside] if inside.any() else probability.reshape(len(probability), -1)
+    known = np.clip(known.astype(np.float64), 1e-9, 1 - 1e-9)
+    whole = np.stack([*known, np.clip(1 - known.sum(axis=0), 1e-9, 1)])
+    entropy = -(whole * np.log2(whole)).sum(axis=0) / np.log2(len(whole))
     return float(1 - entropy.mean())
-
-
-def _agreement(each: Map, mean: Map) -> float:
-    """Mean Dice between the masks of the members and that of their mean; 1 where both are empty."""
-    return float(np.mean([dice(Pair(own, mean > 0.5)) for own in each > 0.5]))
 
 
 def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predict:
     """What predicts cases with one network, or reads its predictions."""
     if member.onnx is not None:
-        return _by_case(inputs, _onnx(member))
+        return _by_case(inputs, _onnx(member, inputs.recipe.data.class_names[1:]))
     if member.predictions is not None:
-        maps = inputs.predictions.of(member, inputs.of("train"))
-        return lambda cases: _as_rows(inputs, [maps.map(case) for case in cases])
+        return lambda cases: _as_rows(inputs, cases, [_predicted(inputs, member, case) for case in cases])
     if member.stage:
         network, autocast = _stage_network(inputs, member.stage, fabric)
     else:
@@ -290,28 +309,78 @@ def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predic
     return partial(_run, inputs, Teacher("", network, precision=autocast), fabric.device, member.flips)
 
 
+def _predicted(inputs: StageInputs, member: MemberRecipe, case: Case) -> Map:
+    """The maps (D, K, H, W) of a case in a folder of predictions; those of hard labels add up to at most 1."""
+    known = inputs.of("train")
+    maps = [
+        inputs.predictions.of(_for_class(inputs, member, k), known).map(case) for k in range(_count(inputs))
+    ]
+    found = np.stack([each if each.ndim == 3 else each[None] for each in maps], axis=1)
+    hard = member.hard_probability or PredictionSource.hard_probability
+    if found.shape[1] > 1 and np.isin(found, (np.float32(hard), np.float32(1 - hard))).all():
+        found = np.where(found > 0.5, np.float32(hard), np.float32((1 - hard) / found.shape[1]))
+    return found
+
+
+def _for_class(inputs: StageInputs, member: MemberRecipe, k: int) -> MemberRecipe:
+    """The member for the k-th class: its foreground is what `foreground` lists there, or the class's name or index."""
+    names = inputs.recipe.data.class_names[1:]
+    if len(names) == 1:
+        return member
+    if member.foreground is None:
+        named = member.model_copy(update={"foreground": [names[k]]})
+        try:
+            inputs.predictions.of(named, inputs.of("train"))
+        except InputError:  # the files do not name their labels
+            return member.model_copy(update={"foreground": [k + 1]})
+        return named
+    if len(member.foreground) != len(names):
+        raise InputError(
+            f"{member.predictions}: foreground lists {len(member.foreground)} values, and the masks hold {len(names)} "
+            f"classes ({', '.join(names)}): list the value of each, in this order"
+        )
+    return member.model_copy(update={"foreground": [member.foreground[k]]})
+
+
 def _run(
     inputs: StageInputs, teacher: Teacher, device: torch.device, flips: bool, cases: Sequence[Case]
-) -> Map:
-    store = inputs.store
-    images = np.stack([store.image(row) for case in cases for row in store.rows(case.id)])
-    found = []
-    for start in range(0, len(images), CHUNK):
-        batch = torch.from_numpy(inputs.preprocess.normalise(images[start : start + CHUNK])).to(device)
-        if inputs.settings.channels_last:
+) -> list[Map]:
+    store, preprocess, count = inputs.store, inputs.preprocess, _count(inputs)
+    rows = [store.image(row) for case in cases for row in store.rows(case.id)]
+
+    def forward(images: NDArray[np.float32]) -> Map:
+        batch = torch.from_numpy(images).to(device)
+        if inputs.settings.channels_last and batch.ndim == 4:
             batch = batch.contiguous(memory_format=torch.channels_last)
-        own = _foreground(teacher(batch, ()))
+        own = _class_maps(teacher(batch, ()), count)
         if flips:
-            own = (own + _foreground(teacher(batch.flip(-1), ())).flip(-1)) / 2
-        found.append(own.cpu().numpy())
-    return np.concatenate(found)
+            own = (own + _class_maps(teacher(batch.flip(-1), ()), count).flip(-1)) / 2
+        return own.float().cpu().numpy()
+
+    if isinstance(preprocess, VolumePreprocess):
+        return [preprocess.predict(row, forward) for row in rows]
+    found: list[Map] = []
+    for start in range(0, len(rows), CHUNK):
+        found += list(forward(preprocess.normalise(np.stack(rows[start : start + CHUNK]))))
+    return found
 
 
-def _foreground(output: Output) -> torch.Tensor:
-    """(B, H, W) probability of everything but background."""
+def _class_maps(output: Output, count: int) -> torch.Tensor:
+    """(B, K, H, W) probabilities of everything but background.
+
+    Raises:
+        InputError: a network that classifies, or one of another number of classes.
+    """
     if output.logits is None:
         raise InputError("a teacher that classifies images has no map: use a network that segments")
-    return 1 - probabilities(output.logits)[:, 0]
+    if count == 1:
+        return 1 - probabilities(output.logits)[:, :1]
+    if output.logits.shape[1] != count + 1:
+        raise InputError(
+            f"a teacher gives {output.logits.shape[1]} classes, and the masks hold {count + 1} with the background: "
+            "use one that was trained on the same classes"
+        )
+    return probabilities(output.logits)[:, 1:]
 
 
 def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
@@ -321,35 +390,50 @@ def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
         InputError: it cannot be built, or the weights do not fit.
     """
     network = build_network(
-        ModelRecipe(name=str(member.network), **member.options), inputs.preprocess.channels
+        ModelRecipe(name=str(member.network), **member.options),
+        inputs.preprocess.channels,
+        _count(inputs) + 1,
     )
     load_weights(Path(str(member.weights)), network)
     return network.eval()
 
 
-def _onnx(member: MemberRecipe) -> Callable[[OpenedCase, int], Map]:
+def _onnx(member: MemberRecipe, names: Sequence[str]) -> Callable[[OpenedCase, int], Map]:
     """Predicts images with a model file of ours, or with any ONNX file and the input that the recipe states."""
     threads = torch.get_num_threads()
     if member.input is None:
         predictor = Predictor(str(member.onnx), threads)
+        if isinstance(predictor.info.preprocess, VolumePreprocess):
+            raise InputError(
+                f"{member.onnx}: segments whole volumes: write its predictions with segdistill predict, and name their "
+                "folder as predictions"
+            )
+        own = predictor.info.classes[1:]
+        if len(names) > 1 and set(own) != set(names):
+            raise InputError(
+                f"{member.onnx}: segments {', '.join(own)}, and the masks hold {', '.join(names)}: use a model of the "
+                "same classes"
+            )
+        order = [own.index(name) for name in names] if len(names) > 1 else [0]
         return lambda opened, k: _mirrored(
-            lambda p: predictor.predict_pixels(p).probability, opened.pixels(k), member
+            lambda p: predictor.probabilities(p)[order], opened.pixels(k), member
         )
     session = Session(read_onnx(str(member.onnx)), threads)
-    network = partial(_plain, session, member)
+    network = partial(_plain, session, member, count=len(names))
     return lambda opened, k: _mirrored(network, opened.pixels(k), member)
 
 
 def _mirrored(predict: Callable[[Pixels], Map], pixels: Pixels, member: MemberRecipe) -> Map:
+    """(K, h, w) of an image, or the mean with its mirror image."""
     found = predict(pixels)
-    if not member.flips:
-        return found
-    other = predict(np.ascontiguousarray(pixels[:, ::-1]))[:, ::-1]
-    return np.asarray((found + other) / 2, np.float32)
+    if member.flips:
+        other = predict(np.ascontiguousarray(pixels[:, ::-1]))[..., ::-1]
+        found = np.asarray((found + other) / 2, np.float32)
+    return found if found.ndim == 3 else found[None]
 
 
-def _plain(session: Session, member: MemberRecipe, pixels: Pixels) -> Map:
-    """The probability of foreground (h, w) that an ONNX file of elsewhere gives for an image.
+def _plain(session: Session, member: MemberRecipe, pixels: Pixels, count: int = 1) -> Map:
+    """What an ONNX file of elsewhere gives for an image: (h, w) of one kind of foreground, (K, h, w) of several.
 
     Raises:
         InputError: it takes something else, or gives no (1, C, h, w) of numbers, no probabilities, or several
@@ -365,7 +449,16 @@ def _plain(session: Session, member: MemberRecipe, pixels: Pixels) -> Map:
     found = session.run(None, preprocess(pixels)[None])[0]
     if not isinstance(found, np.ndarray) or found.ndim != 4 or not np.isfinite(found).all():
         raise InputError(f"{session.path}: gives no map (1, classes, height, width) of numbers for an image")
-    return _chosen(_activated(found.astype(np.float32), wanted, session.path)[0], member, session.path)
+    activated = _activated(found.astype(np.float32), wanted, session.path)[0]
+    if count == 1:
+        return _chosen(activated, member, session.path)
+    chosen = member.foreground or list(range(1, count + 1))
+    if len(chosen) != count or not all(type(c) is int and 0 < c < len(activated) for c in chosen):
+        raise InputError(
+            f"{session.path}: gives {len(activated)} maps, and the masks hold {count} classes: list the number of each "
+            f"in foreground, from 1 to {len(activated) - 1}"
+        )
+    return np.asarray(activated[[int(c) for c in chosen]])
 
 
 def _activated(found: Map, wanted: InputRecipe, path: Path) -> Map:
@@ -401,17 +494,27 @@ def _chosen(classes: Map, member: MemberRecipe, path: Path) -> Map:
 def _by_case(inputs: StageInputs, predict: Callable[[OpenedCase, int], Map]) -> Predict:
     """Predicts the images of cases at their own size."""
 
-    def cases_to_maps(cases: Sequence[Case]) -> Map:
+    def cases_to_maps(cases: Sequence[Case]) -> list[Map]:
         opened = [open_case(case, inputs.preprocess.intensity) for case in cases]
-        return _as_rows(inputs, [np.stack([predict(one, k) for k in range(len(one))]) for one in opened])
+        found = [np.stack([predict(one, k) for k in range(len(one))]) for one in opened]
+        return _as_rows(inputs, cases, found)
 
     return cases_to_maps
 
 
-def _as_rows(inputs: StageInputs, found: Sequence[Map]) -> Map:
-    """The maps of cases, (H, W) or (D, H, W) each, as the store cuts and resizes their images."""
-    slices = [each for maps in found for each in (maps if maps.ndim == 3 else maps[None])]
-    return np.stack([part for each in slices for part in fitted(inputs.preprocess, each)])
+def _as_rows(inputs: StageInputs, cases: Sequence[Case], found: Sequence[Map]) -> list[Map]:
+    """The maps of cases, (D, K, H, W) each, as the store cuts, resizes or resamples their images."""
+    if isinstance(inputs.preprocess, VolumePreprocess):
+        shapes = [inputs.store.shape(inputs.store.row(case.id)) for case in cases]
+        return [
+            np.stack([resample(plane, (shape[0], shape[1], shape[2])) for plane in maps.swapaxes(0, 1)])
+            for maps, shape in zip(found, shapes, strict=True)
+        ]
+    rows: list[Map] = []
+    for image in (image for maps in found for image in maps):
+        parts = [fitted(inputs.preprocess, each) for each in image]
+        rows += [np.stack(planes) for planes in zip(*parts, strict=True)]
+    return rows
 
 
 def fitted(preprocess: Preprocess, probability: Map) -> list[Map]:

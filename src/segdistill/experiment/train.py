@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 
 from segdistill.data.case import Case
 from segdistill.data.maps import StoredMaps
-from segdistill.data.views import Views, batch_indices
+from segdistill.data.views import Views, VolumeViews, batch_indices
 from segdistill.distillation.base import weighted_terms
 from segdistill.distillation.cache.filling import Filling, FillOptions, fill
 from segdistill.distillation.cache.reading import LOGITS, TargetCache, Wanted, cache_facts
@@ -32,6 +32,7 @@ from segdistill.experiment.teachers import store_maps
 from segdistill.files import sha256_file
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.records import StageRecord, Weights
+from segdistill.training.checkpoint import load_weights, save_weights
 from segdistill.training.curves import read_curves
 from segdistill.training.distillation import Distillation
 from segdistill.training.gradients import find_imbalance
@@ -164,6 +165,9 @@ def train_stage(
 def _fit(
     inputs: StageInputs, record: StageRecord, fabric: Fabric, precision: str
 ) -> Iterator[Progress | Filling]:
+    if inputs.stage.tuned_by is not None:
+        _take_tuned(inputs, record, fabric, precision)
+        return
     settings = inputs.settings
     train_cases = inputs.of("train")
     maps = (yield from store_maps(inputs, fabric)) if inputs.stage.targets == "case" else {}
@@ -183,6 +187,17 @@ def _fit(
     yield from fit(task, train, validation, settings, inputs.folder, fabric)
 
 
+def _take_tuned(inputs: StageInputs, record: StageRecord, fabric: Fabric, precision: str) -> None:
+    """The weights of a teacher as another stage has tuned it."""
+    if fabric.is_global_zero:
+        begin(inputs.folder, record)
+        record_environment(inputs.folder, environment(fabric.device, precision, fabric.world_size), False)
+        network = build_network(labelled_model(inputs.stage), inputs.preprocess.channels)
+        load_weights(inputs.tuned_weights, network)
+        save_weights(inputs.folder / WEIGHTS, network)
+    fabric.barrier()
+
+
 def still_stands(inputs: StageInputs, precision: str) -> bool:
     """Whether an earlier call trained this stage to the end with what the recipe states now."""
     needed = [inputs.teacher_folder(name) / WEIGHTS for name in inputs.stage.needs]
@@ -197,9 +212,9 @@ def still_stands(inputs: StageInputs, precision: str) -> bool:
 def _describe(inputs: StageInputs, fingerprint: str) -> StageRecord:
     """The record of a stage before it is trained."""
     stage, joint = inputs.stage, inputs.stage.joint_settings
-    count = stage.model.options.get("classes", 2)
-    lesions = ["lesion"] if count <= 2 else [f"class {i}" for i in range(1, count)]
-    classes = ["background", *lesions]  # also with one logit: its probability is that of the lesion
+    classes = list(
+        inputs.recipe.data.class_names
+    )  # also with one logit: its probability is that of the lesion
     return StageRecord(
         name=inputs.name,
         variant=inputs.variant,
@@ -272,7 +287,8 @@ def keep_threshold(inputs: StageInputs) -> None:
 
 def _views(inputs: StageInputs, cases: list[Case], augment: str, skip_empty: bool = False) -> Views:
     distilled = inputs.stage.task == "distillation"
-    return Views(
+    kind = VolumeViews if inputs.store.holds_volumes else Views
+    return kind(
         inputs.store,
         [case.id for case in cases],
         inputs.preprocess,

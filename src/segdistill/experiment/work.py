@@ -29,7 +29,7 @@ from segdistill.experiment.stage_evaluation import (
     standing_evaluation,
 )
 from segdistill.experiment.train import keep_threshold, measure_equal_time, train_stage
-from segdistill.imaging.preprocess import Preprocess
+from segdistill.imaging.grid import AnyPreprocess
 from segdistill.records import FilesRecord, TableRecord
 from segdistill.training.curves import read_curves
 from segdistill.training.gradients import find_imbalance, find_set_weights, new_lines
@@ -49,7 +49,7 @@ class PreparedRun:
     files: FilesRecord
     data_hash: str
     store: Store
-    preprocess: Preprocess
+    preprocess: AnyPreprocess
     folder: Path
     external: tuple[ExternalTable, ...] = ()
 

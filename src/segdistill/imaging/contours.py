@@ -13,6 +13,26 @@ from segdistill.imaging.picture import Mask, Pixels
 
 Rgb = tuple[int, int, int]
 
+_CLASSES: tuple[Rgb, ...] = (
+    (255, 176, 0),
+    (0, 200, 255),
+    (255, 64, 160),
+    (120, 220, 80),
+    (160, 110, 255),
+    (255, 110, 60),
+    (0, 160, 140),
+    (240, 230, 90),
+)
+
+
+def class_colour(index: int) -> Rgb:
+    """The colour of a class by its index, from 1; colour-blind readers can distinguish the first ones.
+
+    >>> class_colour(1) == class_colour(9)
+    True
+    """
+    return _CLASSES[(index - 1) % len(_CLASSES)]
+
 
 def outline(mask: NDArray[Any]) -> Mask:
     """Foreground pixels that touch background, or the picture's edge, by one of their four sides.
@@ -36,6 +56,15 @@ def outline(mask: NDArray[Any]) -> Mask:
         edge[:] = False
     rim: Mask = foreground & ~inner
     return rim
+
+
+def class_layers(mask: NDArray[Any]) -> list[tuple[Mask, Rgb]]:
+    """The mask of every class of an index mask (H, W) with its colour, for `draw_overlay`.
+
+    >>> [int(layer.sum()) for layer, _ in class_layers(np.array([[0, 1], [3, 3]]))]
+    [1, 0, 2]
+    """
+    return [(mask == k, class_colour(k)) for k in range(1, int(mask.max(initial=0)) + 1)]
 
 
 def draw_overlay(
@@ -62,8 +91,20 @@ def draw_overlay(
         if mask.shape != canvas.shape[:2]:
             raise InputError(f"mask {mask.shape} and picture {canvas.shape[:2]} differ in size")
         if fill_opacity > 0:
-            inside = np.asarray(mask) != 0
-            paint = np.asarray(colour, np.float32) * fill_opacity
-            canvas[inside] = np.rint(canvas[inside] * np.float32(1 - fill_opacity) + paint).astype(np.uint8)
+            canvas = fill(canvas, [(mask, colour)], fill_opacity)
         canvas[outline(mask)] = colour
+    return canvas
+
+
+def fill(pixels: Pixels, layers: Sequence[tuple[NDArray[Any], Rgb]], opacity: float) -> Pixels:
+    """Paints the inside of each mask (H, W) over a picture: uint8 (H, W, 3).
+
+    >>> fill(np.zeros((1, 2), np.uint8), [(np.array([[True, False]]), (200, 0, 0))], 0.5).tolist()
+    [[[100, 0, 0], [0, 0, 0]]]
+    """
+    canvas = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels.copy()
+    for mask, colour in layers:
+        inside = np.asarray(mask) != 0
+        paint = np.asarray(colour, np.float32) * opacity
+        canvas[inside] = np.rint(canvas[inside] * np.float32(1 - opacity) + paint).astype(np.uint8)
     return canvas

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,48 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segdistill.errors import InputError
+from segdistill.imaging.classes import TRANSPARENT, Reading, Value, unknown_value
 from segdistill.imaging.intensity import to_eight_bits
 from segdistill.imaging.picture import Mask, Pixels
 from segdistill.imaging.read import StoredPicture, read_stored
 
-Value = int | str
-"""A value of a mask file: a grey level, the index of a palette, a colour "#rrggbb", or "transparent"."""
-
-TRANSPARENT = "transparent"
 _DARK, _LIGHT = 16, 239
 _LABELS = 32  # a lossless file with at most so many values may hold labels rather than soft edges
 _LOSSY = 32  # how far a lossy file may move a value
-_COLOUR = re.compile(r"#[0-9a-f]{6}")
 _SHOWN = 6
-
-
-def mask_values(given: object) -> tuple[Value, ...]:
-    """The values of a mask that a user names: a number, a colour, a text with several of them, or a list.
-
-    Raises:
-        InputError: a value is neither a whole number from 0 nor a colour.
-
-    >>> mask_values("1, 255"), mask_values(4), mask_values(["#FF0000", 3]), mask_values(None)
-    ((1, 255), (4,), ('#ff0000', 3), ())
-    """
-    if given is None or isinstance(given, bool):
-        parts: list[object] = [] if given is None else [given]
-    elif isinstance(given, str):
-        parts = list(re.split(r"[\s,;]+", given.strip("[]() ")))
-    else:
-        parts = list(given) if isinstance(given, Iterable) else [given]
-    return tuple(_value(part) for part in parts if part != "")
-
-
-def _value(part: object) -> Value:
-    text = str(part).strip("'\" ").lower()
-    if not isinstance(part, bool) and re.fullmatch(r"\d{1,9}(\.0+)?", text):
-        return int(float(text))
-    if _COLOUR.fullmatch(text) or text == TRANSPARENT:
-        return text
-    raise InputError(
-        f"'{part}' is not a value of a mask: write a whole number, such as 255, or a colour, '#ff0000'"
-    )
 
 
 def read_mask(
@@ -102,15 +68,110 @@ def read_mask(
         if size is None:
             size = (grey.shape[0], grey.shape[1])
         if grey.shape != size:
-            if not resize:
-                found, wanted = (f"{h} x {w}" for h, w in (grey.shape, size))
-                raise InputError(f"{path}: mask is {found} pixels, but {wanted} are expected")
+            _require_resize(path, grey.shape, size, resize)
             image = Image.fromarray(grey).resize((size[1], size[0]), Image.Resampling.BILINEAR)
             grey = np.asarray(image)
         mask = grey >= 128
         joined = mask if joined is None else joined | mask
     assert joined is not None
     return joined
+
+
+def read_class_mask(
+    paths: Sequence[str | Path],
+    reading: Reading,
+    size: tuple[int, int] | None = None,
+    resize: bool = False,
+    overlaps: list[int] | None = None,
+) -> Pixels:
+    """Reads the mask files of one case with several classes as one index mask.
+
+    Either each file holds the values of all classes (of several files the later wins where both have one), or each
+    holds one class, `reading.of_file`: then the later of `reading.classes` wins where two overlap.
+
+    Args:
+        paths: one or several files.
+        reading: the classes and their values.
+        size: (height, width) that the mask must have; None: that of the first file.
+        resize: bring a file of another size to `size` (nearest, or as `read_mask` for a file of one class).
+        overlaps: the number of pixels that an earlier class had is added to it, where classes have files of their own.
+
+    Returns:
+        uint8 (H, W), 0 for background, k for the k-th class.
+
+    Raises:
+        UnreadableImage: a file cannot be decoded.
+        InputError: a file has another size, is no mask, is lossy, or holds a value that no class has.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "m.png"
+    >>> Image.fromarray(np.array([[0, 1], [4, 2]], np.uint8)).save(path)
+    >>> from segdistill.imaging.classes import parse_classes
+    >>> read_class_mask([path], Reading(parse_classes({"head": 4, "body": [1, 2]}))).tolist()
+    [[0, 2], [1, 2]]
+    """
+    if reading.of_file:
+        return _painted(paths, reading, size, resize, [] if overlaps is None else overlaps)
+    joined: Pixels | None = None
+    for path in paths:
+        found = _indices(Path(path), reading)
+        size = size or (found.shape[0], found.shape[1])
+        if found.shape != size:
+            _require_resize(path, found.shape, size, resize)
+            found = np.asarray(Image.fromarray(found).resize((size[1], size[0]), Image.Resampling.NEAREST))
+        joined = found if joined is None else np.where(found > 0, found, joined)
+    if joined is None:
+        raise InputError("no mask file given")
+    return joined
+
+
+def _painted(
+    paths: Sequence[str | Path],
+    reading: Reading,
+    size: tuple[int, int] | None,
+    resize: bool,
+    overlaps: list[int],
+) -> Pixels:
+    """Files of one class each, painted one over the other in the order of the classes."""
+    placed = sorted(
+        (reading.index(name), Path(path)) for name, path in zip(reading.of_file, paths, strict=True)
+    )
+    mask: Pixels | None = None
+    for index, path in placed:
+        drawn = read_mask(
+            [path], size, resize=resize, foreground=reading.foreground, background=reading.background
+        )
+        size = (drawn.shape[0], drawn.shape[1])
+        mask = np.zeros(size, np.uint8) if mask is None else mask
+        overlaps.append(int(np.count_nonzero(drawn & (mask > 0) & (mask != index))))
+        mask[drawn] = index
+    assert mask is not None
+    return mask
+
+
+def _indices(path: Path, reading: Reading) -> Pixels:
+    """The index of the class of every pixel of one file."""
+    stored = read_stored(path)
+    values = _distinct(stored, path)
+    if values.is_lossy:
+        raise InputError(
+            f"{path}: a JPEG moves values, so that classes cannot be told apart: save the masks as PNG"
+        )
+    lookup = np.zeros(len(values), np.uint8)
+    for n, name in enumerate(values.names):
+        of_class = [k for k, each in enumerate(reading.classes, 1) if _is_one_of(values, n, each.values, 0)]
+        if of_class:
+            lookup[n] = of_class[0]
+        elif n not in values.darkest() and not _is_one_of(values, n, reading.background, 0):
+            raise unknown_value(name, reading, path)
+    found: Pixels = lookup[values.where]
+    return found
+
+
+def _require_resize(path: str | Path, found: tuple[int, ...], wanted: tuple[int, int], resize: bool) -> None:
+    if not resize:
+        here, there = (f"{h} x {w}" for h, w in (found, wanted))
+        raise InputError(f"{path}: mask is {here} pixels, but {there} are expected")
 
 
 def looks_inverted(masks: NDArray[Any]) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import gzip
 import io
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
 from segdistill.imaging.channels import Channels, check_channels
+from segdistill.imaging.contours import class_colour
 from segdistill.imaging.limits import Converter, Inflating, inflate_into, map_voxels
 from segdistill.imaging.volume import TOLERANCE, Geometry, Vector, Volume, check_numbers, check_size, vector
 
@@ -271,7 +273,7 @@ def _rounded(steps: Vector) -> Vector:
     return vector([round(step, 6 if step > 0.01 else 10) for step in steps])
 
 
-def save_nifti(labels: NDArray[np.uint8], volume: Volume, path: Path) -> None:
+def save_nifti(labels: NDArray[np.uint8], volume: Volume, path: Path, names: Sequence[str] = ()) -> None:
     """Writes a mask as .nii.gz, whole or not at all; the same labels give the same bytes.
 
     The mask of a NIfTI volume carries its qform and sform with their codes, its voxel sizes and its units, as they are.
@@ -282,6 +284,7 @@ def save_nifti(labels: NDArray[np.uint8], volume: Volume, path: Path) -> None:
         labels: uint8 (D, H, W).
         volume: as stored (`read_volume(path, turn=False)`), on whose grid they lie.
         path: ends in .nii.gz.
+        names: of the labels from 1: written behind the header as the table that viewers and TotalSegmentator read.
 
     Raises:
         InputError: the file cannot be written.
@@ -313,8 +316,9 @@ def save_nifti(labels: NDArray[np.uint8], volume: Volume, path: Path) -> None:
         header.set_qform(affine, code="scanner")
         if volume.geometry.offset(_grid(header.get_qform(), volume.geometry.shape, True)) > _PAIR:
             header.set_qform(None)
-    header["vox_offset"] = header.single_vox_offset
-    image = header.binaryblock + bytes(4) + labels.tobytes()
+    table = _label_table(names)
+    header["vox_offset"] = header.single_vox_offset + len(table)
+    image = header.binaryblock + bytes([bool(table), 0, 0, 0]) + table + labels.tobytes()
     with atomic_write(path) as temporary:
         temporary.write_bytes(gzip.compress(image, compresslevel=6, mtime=0))
 
@@ -333,3 +337,20 @@ def affine_of(geometry: Geometry) -> NDArray[np.float64]:
     affine[:3] = np.column_stack([*columns, geometry.origin])
     affine[:2] *= -1
     return affine + 0.0  # no minus zeros
+
+
+def _label_table(names: Sequence[str]) -> bytes:
+    """A header extension (code 30, Caret) with the names of labels and their colours, padded to 16 bytes."""
+    if not names:
+        return b""
+    rows = []
+    for key, name in enumerate(names, start=1):
+        red, green, blue = (f"{value / 255:.3f}" for value in class_colour(key))
+        colour = f'Red="{red}" Green="{green}" Blue="{blue}" Alpha="1"'
+        rows.append(f'<Label Key="{key}" {colour}><![CDATA[{name.replace("]]>", "")}]]></Label>')
+    text = (
+        '<?xml version="1.0" encoding="UTF-8"?><CaretExtension><VolumeInformation Index="0"><LabelTable>'
+        f"{''.join(rows)}</LabelTable><VolumeType><![CDATA[Label]]></VolumeType></VolumeInformation></CaretExtension>"
+    ).encode()
+    size = -(-(8 + len(text)) // 16) * 16
+    return struct.pack("<ii", size, 30) + text.ljust(size - 8, b"\0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class Preprocess:
     >>> prepare(np.full((100, 90), 255, np.uint8)).shape
     (3, 32, 48)
     """
+
+    dimensions: ClassVar[int] = 2
 
     size: tuple[int, int]
     colour: str = "grey"
@@ -172,17 +174,35 @@ class Preprocess:
             raise InputError(f"preprocessing has a value of the wrong type: {error}") from error
 
 
-def prepare_mask(mask: Mask, size: tuple[int, int]) -> Pixels:
-    """Resizes a reference mask (H, W) to `size`: a pixel is foreground when at least half of its area is.
+def prepare_mask(mask: Mask | Pixels, size: tuple[int, int]) -> Pixels:
+    """Resizes a reference mask (H, W) to `size`.
+
+    A bool mask's pixel becomes foreground when at least half of its area is. A pixel of an index mask (uint8) becomes
+    the class with most of its area; of equal ones the last, so that a structure wins against the background.
 
     Returns:
-        uint8 (h, w) of 0 and 1.
+        uint8 (h, w) of 0 and 1, or of the indices.
 
     >>> prepare_mask(np.array([[True, True, False, False]]), (1, 2)).tolist()
     [[1, 0]]
+    >>> prepare_mask(np.array([[0, 1, 1, 2, 2, 2]], np.uint8), (1, 2)).tolist()
+    [[1, 2]]
     """
     height, width = size
     if mask.shape == (height, width):
         return mask.astype(np.uint8)
-    share = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-    return (np.asarray(share) >= 0.5 - 1e-4).astype(np.uint8)
+    if mask.dtype == np.bool_:
+        return (_share(mask, size) >= 0.5 - 1e-4).astype(np.uint8)
+    best = np.full(size, -1.0, np.float32)
+    found = np.zeros(size, np.uint8)
+    for index in np.flatnonzero(np.bincount(mask.reshape(-1))):
+        share = _share(mask == index, size)
+        found[share >= best - 2e-4] = index
+        np.maximum(best, share, out=best)
+    return found
+
+
+def _share(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """How much of each resized pixel is True, 0 to 1."""
+    image = Image.fromarray(mask.astype(np.float32))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BOX))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging.channels import Channels, read_npz
-from segdistill.imaging.volume import MAX_BYTES, Misfit, Volume, label_mask, require_same_geometry
+from segdistill.imaging.classes import Reading
+from segdistill.imaging.volume import (
+    MAX_BYTES,
+    Misfit,
+    Volume,
+    class_mask,
+    label_mask,
+    require_same_geometry,
+)
 
 if TYPE_CHECKING:
     from segdistill.imaging.nifti import NiftiInfo
@@ -92,37 +100,67 @@ def read_volume(
 
 
 def read_volume_mask(
-    paths: list[Path] | tuple[Path, ...], image: Volume, classes: int = 0, misfits: list[Misfit] | None = None
-) -> NDArray[np.bool_]:
-    """The mask files of a volume, joined: every label above 0 is foreground.
+    paths: Sequence[Path],
+    image: Volume,
+    reading: Reading | None = None,
+    misfits: list[Misfit] | None = None,
+    overlaps: list[int] | None = None,
+) -> NDArray[np.bool_] | NDArray[np.uint8]:
+    """The mask files of a volume, joined; where values are not named, every label above 0 is foreground.
 
     Args:
         paths: one or several files or folders.
         image: the volume as stored (`turn=False`) on whose grid they must lie.
-        classes: how many classes are declared, background included; 0: any number.
+        reading: the classes, and which values are which; None: one kind of foreground. With several classes the later
+            file wins where two overlap, or, with one file per class, the later class.
         misfits: what is noticed of masks that are accepted is added to it (`require_same_geometry`).
+        overlaps: the number of voxels that an earlier class had is added to it, where classes have files of their own.
 
     Returns:
-        bool (D, H, W), as stored.
+        (D, H, W), as stored: bool, or with several classes uint8, k for the k-th class.
 
     Raises:
         InputError: a file that cannot be read, lies on another grid, or is no mask.
     """
-    joined = np.zeros(image.geometry.shape, np.bool_)
-    for path in paths:
+    reading = reading or Reading()
+    names = reading.of_file or ("",) * len(paths)
+    placed = [(reading.index(name) if name else 0, path) for name, path in zip(names, paths, strict=True)]
+    joined: NDArray[Any] = np.zeros(image.geometry.shape, np.bool_ if reading.is_binary else np.uint8)
+    for index, path in sorted(placed) if reading.of_file else placed:
         with _reasons(path):
-            if path.is_dir():
-                from segdistill.imaging.dicom_series import read_series_mask
-
-                found, misfit = read_series_mask(path, image, MAX_BYTES)
-            else:
-                mask = read_volume(path, turn=False)
-                misfit = require_same_geometry(image, mask)
-                found = label_mask(mask, classes)
-            joined |= found
+            found, misfit = _one_mask(path, image, reading, bool(index))
+        if reading.is_binary:
+            joined |= found > 0 if found.dtype != np.bool_ else found
+        else:
+            if index and overlaps is not None:
+                overlaps.append(int(np.count_nonzero((found > 0) & (joined > 0) & (joined != index))))
+            np.copyto(joined, index or found, where=found > 0)
         if misfit is not None and misfits is not None:
             misfits.append(misfit)
     return joined
+
+
+def _one_mask(
+    path: Path, image: Volume, reading: Reading, is_one_class: bool
+) -> tuple[NDArray[Any], Misfit | None]:
+    """The labels of one file or series, of one class or of all, and how it lies beside its image."""
+    plain = is_one_class or not reading.is_named
+    if path.is_dir():
+        if not plain:
+            raise InputError(
+                "is a DICOM series, which is read as one structure: name its class before it (liver=FOLDER), or save "
+                "the mask as NIfTI"
+            )
+        from segdistill.imaging.dicom_series import read_series_mask
+
+        return read_series_mask(path, image, MAX_BYTES)
+    mask = read_volume(path, turn=False)
+    misfit = require_same_geometry(image, mask)
+    if plain:
+        return label_mask(mask), misfit
+    if len(reading.classes) == 1 and reading.classes[0].values == (1,):
+        return label_mask(mask, 2), misfit
+    return class_mask(mask, reading), misfit
 
 
 def read_channels(path: str | Path, max_bytes: int = MAX_BYTES) -> Channels:

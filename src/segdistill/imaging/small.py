@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ class SmallComponents:
         exempt: smaller ones that vanish.
         losing: square sizes, multiples of STEP above the size in question, at which some of `total` vanish.
         places: (row, column) in the resized mask that each vanished component covers most.
+        classes: the index of the class of each of these.
 
     >>> both = SmallComponents(2, 1, 0, frozenset({64})) + SmallComponents(1, 0, 1, frozenset({96}))
     >>> both.total, both.keeping_size(32)
@@ -41,6 +43,7 @@ class SmallComponents:
     exempt: int = 0
     losing: frozenset[int] = frozenset()
     places: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    classes: tuple[int, ...] = field(default=(), compare=False)
 
     def __add__(self, other: SmallComponents) -> SmallComponents:
         """Counts of two masks together, without the places."""
@@ -68,14 +71,25 @@ def count_small(masks: Iterable[SmallComponents]) -> SmallComponents:
     return sum(masks, start=SmallComponents())
 
 
-def find_small(mask: Mask, resized: Pixels) -> SmallComponents:
-    """Compares a mask (H, W) with what `prepare_mask` made of it, (h, w).
+def find_small(mask: Mask | Pixels, resized: Pixels) -> SmallComponents:
+    """Compares a mask (H, W), bool or of the indices of classes, with what `prepare_mask` made of it, (h, w).
 
     >>> mask = np.zeros((8, 8), bool)
     >>> mask[2, 2:5] = True
     >>> find_small(mask, np.zeros((2, 2), np.uint8)).places
     ((0, 0),)
     """
+    if mask.dtype == np.bool_:
+        return _find_small(mask, resized, 1)
+    indices = np.flatnonzero(np.bincount(mask.reshape(-1)))
+    found = [_find_small(mask == index, resized == index, int(index)) for index in indices if index]
+    places, classes = (
+        tuple(value for each in found for value in getattr(each, name)) for name in ("places", "classes")
+    )
+    return replace(count_small(found), places=places, classes=classes)
+
+
+def _find_small(mask: NDArray[Any], resized: NDArray[Any], index: int) -> SmallComponents:
     runs = find_runs(mask)
     shape, size = mask.shape, resized.shape
     area = np.bincount(runs.component, weights=runs.stop - runs.start, minlength=runs.total)
@@ -87,7 +101,9 @@ def find_small(mask: Mask, resized: Pixels) -> SmallComponents:
     places = tuple(_most_covered(_of(runs, runs.component == n), shape, size) for n in vanished)
     losing = _losing_sizes(mask, runs, counted, min(size))
     exempt = np.count_nonzero(gone & ~counted)
-    return SmallComponents(int(counted.sum()), len(vanished), int(exempt), losing, places)
+    return SmallComponents(
+        int(counted.sum()), len(vanished), int(exempt), losing, places, (index,) * len(places)
+    )
 
 
 def _losing_sizes(mask: Mask, runs: Runs, counted: NDArray[np.bool_], side: int) -> frozenset[int]:

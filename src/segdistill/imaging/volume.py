@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError
+from segdistill.imaging.classes import Reading
 
 Vector = tuple[float, float, float]
 
@@ -332,6 +333,41 @@ def label_mask(volume: Volume, classes: int = 0) -> NDArray[np.bool_]:
     if not classes and high > 255:
         raise InputError(f"{volume.source}: is not a mask: it holds values up to {high:g}; labels go to 255")
     found: NDArray[np.bool_] = np.asarray(voxels > (0.5 if voxels.dtype.kind == "f" else 0))
+    return found
+
+
+def class_mask(volume: Volume, reading: Reading) -> NDArray[np.uint8]:
+    """The index of the class of every voxel of a volume of labels; labels count as whole within 1e-3.
+
+    Args:
+        volume: whole numbers.
+        reading: the classes and their values.
+
+    Raises:
+        InputError: fractions, negative values, or a value that no class has.
+
+    >>> from segdistill.imaging.classes import parse_classes
+    >>> volume = Volume(np.array([[[0, 1, 2.9999]]]), None, Path("m.nii"), Geometry((1, 1, 3), (1.0, 1.0, 1.0)))
+    >>> class_mask(volume, Reading(parse_classes({"head": 1, "body": [2, 3]}))).tolist()
+    [[[0, 1, 2]]]
+    """
+    voxels = volume.voxels
+    if np.issubdtype(voxels.dtype, np.floating):
+        _check_whole(voxels, volume.source)
+    low, high = (float(np.rint(value)) for value in (voxels.min(), voxels.max()))
+    if low < 0 or high > 65535:
+        raise InputError(
+            f"{volume.source}: is not a mask: it holds values from {low:g} to {high:g}; labels go from 0 to 65535"
+        )
+    is_present = np.zeros(int(high) + 1, bool)
+    for values in voxels:  # a slice at a time: a copy of a large volume need not fit into memory
+        is_present[np.unique(np.rint(values).astype(np.int64))] = True
+    present = [int(value) for value in np.flatnonzero(is_present)]
+    lookup = np.zeros(int(high) + 1, np.uint8)
+    lookup[present] = reading.index_of(present, volume.source)
+    found = np.empty(voxels.shape, np.uint8)
+    for k, values in enumerate(voxels):
+        found[k] = lookup[np.rint(values).astype(np.int64)]
     return found
 
 

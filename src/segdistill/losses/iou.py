@@ -17,7 +17,8 @@ def iou_loss(logits: Tensor, target: Tensor, epsilon: float = 1e-5) -> Tensor:
         epsilon: in positions; also bounds the loss: at most about -ln(e / (U + e)) without overlap.
 
     Returns:
-        Scalar in nats, mean over foreground classes and images.
+        Scalar in nats, mean over foreground classes and images. With several foreground classes those that an image's
+        reference does not hold are not counted: the logarithm of an overlap that cannot be would drown all else.
 
     >>> target = torch.ones(1, 4, 4, dtype=torch.long)
     >>> round(iou_loss(torch.zeros(1, 2, 4, 4), target).item(), 4)  # P = 0.5 everywhere: I / U = 0.5
@@ -27,7 +28,11 @@ def iou_loss(logits: Tensor, target: Tensor, epsilon: float = 1e-5) -> Tensor:
     reference = one_hot(target, predicted.shape[1] + 1).flatten(2)[:, 1:]
     intersection = (predicted * reference).sum(2)
     union = predicted.sum(2) + reference.sum(2) - intersection
-    return -torch.log((intersection + epsilon) / (union + epsilon)).mean()
+    losses = -torch.log((intersection + epsilon) / (union + epsilon))
+    if losses.shape[1] == 1:
+        return losses.mean()
+    is_there = (reference.sum(2) > 0).to(losses.dtype)
+    return (losses * is_there).sum() / is_there.sum().clamp(min=1)
 
 
 @register_loss("iou")

@@ -44,8 +44,17 @@ class WeightedSum(nn.Module):
 
 
 @register_loss("weight_balance")
-def weight_balance_loss(cross_entropy: float = 2.0, dice: float = 1.0, iou: float = 1.0) -> WeightedSum:
+def weight_balance_loss(
+    cross_entropy: float = 2.0, dice: float = 1.0, iou: float = 1.0, background: bool = False
+) -> WeightedSum:
     """L_WB = 2 L_ce + L_dice + L_IoU (LightBTSeg Eq. 7).
+
+    Args:
+        cross_entropy: weight of the cross-entropy.
+        dice: weight of the Dice loss.
+        iou: weight of the IoU loss.
+        background: the Dice loss is the mean over both classes, as Eq. 5 prints it with w_k = 1 / K; by default that of
+            the foreground, since the background of a large image hides a small lesion.
 
     >>> sorted(weight_balance_loss().weights.items())
     [('cross_entropy', 2.0), ('dice', 1.0), ('iou', 1.0)]
@@ -53,7 +62,7 @@ def weight_balance_loss(cross_entropy: float = 2.0, dice: float = 1.0, iou: floa
     return WeightedSum(
         {
             "cross_entropy": (cross_entropy, CrossEntropy()),
-            "dice": (dice, DiceLoss()),
+            "dice": (dice, DiceLoss(background=background)),
             "iou": (iou, IoULoss()),
         }
     )

@@ -9,7 +9,7 @@ import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from segdistill.data.case import Case
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
 from segdistill.files import atomic_write, cell_text, csv_cell
+from segdistill.imaging.classes import class_names
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Picture
 from segdistill.metrics.base import LENGTH, LENGTH_UNITS, METRICS, Metric, Pair
@@ -25,6 +26,33 @@ from segdistill.metrics.overlap import dice
 from segdistill.metrics.pooled import Pool
 
 METRICS_FILE = "metrics.csv"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What was measured of one class of a mask.
+
+    Attributes:
+        metrics: name -> value; empty where neither mask holds the class, without the lengths where one of them does.
+        reference_area, predicted_area: share of the image's pixels, 0 to 1.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    reference_area: float = 0.0
+    predicted_area: float = 0.0
+
+
+def mean_of_classes(structures: Iterable[Structure]) -> dict[str, float]:
+    """The mean of each metric over the classes that have it.
+
+    >>> mean_of_classes([Structure({"dice": 0.5}), Structure(), Structure({"dice": 1.0})])
+    {'dice': 0.75}
+    """
+    found: dict[str, list[float]] = {}
+    for each in structures:
+        for name, value in each.metrics.items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 @dataclass(frozen=True)
@@ -40,6 +68,8 @@ class CaseResult:
         worst_slice: of a volume the slice of lowest Dice among those with any foreground; -1: none.
         worst_dice: Dice of that slice; 1 where there is none.
         unit: of the metrics that are lengths: "mm" or "px"; "" without such metrics.
+        structures: where masks have several classes, what was measured of each; then `metrics` holds their means
+            (`mean_of_classes`).
     """
 
     case: str
@@ -56,6 +86,7 @@ class CaseResult:
     worst_slice: int = -1
     worst_dice: float = 1.0
     unit: str = ""
+    structures: dict[str, Structure] = field(default_factory=dict)
 
     @property
     def is_volume(self) -> bool:
@@ -155,6 +186,7 @@ class Scored(NamedTuple):
 
 
 Predict = Callable[[Picture], NDArray[Any] | Scored]
+Missed = Literal["skip", "diagonal"]
 
 
 def evaluate_cases(
@@ -164,6 +196,7 @@ def evaluate_cases(
     intensity: Intensity | None = None,
     extra: Sequence[str] = (),
     pool: Pool | None = None,
+    missed: Missed = "skip",
 ) -> Results:
     """As `measure_cases`, in one go; a case that cannot be read is an error.
 
@@ -171,7 +204,9 @@ def evaluate_cases(
     ['a']
     """
     results = Results()
-    for _ in measure_cases(cases, predict, results, intensity=intensity, extra=extra, pool=pool):
+    for _ in measure_cases(
+        cases, predict, results, intensity=intensity, extra=extra, pool=pool, missed=missed
+    ):
         pass
     return results
 
@@ -185,6 +220,7 @@ def measure_cases(
     extra: Sequence[str] = (),
     pool: Pool | None = None,
     keep_going: bool = False,
+    missed: Missed = "skip",
 ) -> Iterator[int]:
     """Predicts and measures case by case; gives the number of cases that are done, after each.
 
@@ -197,6 +233,8 @@ def measure_cases(
         extra: names of metrics besides those that are always measured.
         pool: collects all pixels.
         keep_going: note a case that cannot be measured as failed, and measure the others.
+        missed: with several classes, the distances of one that only the reference or only the prediction holds: not
+            measured ("skip"), or as the image's diagonal, which is what they are with one class.
 
     Raises:
         InputError: an unknown metric, one that needs a probability that is not there, or (not with `keep_going`) an
@@ -207,7 +245,7 @@ def measure_cases(
     for done, case in enumerate(cases, 1):
         try:
             if case.has_reference:
-                results.append(_measure(open_case(case, intensity), predict, metrics, pool))
+                results.append(_measure(open_case(case, intensity), predict, metrics, pool, missed))
             else:
                 results.skipped.append(case.id)
         except InputError as error:
@@ -219,16 +257,24 @@ def measure_cases(
 
 def predict_case(
     opened: OpenedCase, predict: Predict
-) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
+) -> tuple[NDArray[np.bool_] | NDArray[np.uint8], NDArray[np.float32] | None]:
     """The masks (D, H, W) of all images of a case, and their probabilities where the predictor gives them.
+
+    A predictor with a method `volume` is given the whole case.
+
+    They are bool; where the case has several classes, uint8 with the index of the class.
 
     Raises:
         ValueError: a predicted mask does not have its image's size.
     """
     masks, scores = [], []
+    if (whole := getattr(predict, "volume", None)) is not None:
+        found = np.asarray(whole(opened))
+        return (found != 0 if opened.case.reading.is_binary else found.astype(np.uint8)), None
     for k in range(len(opened)):
         predicted = predict(opened.picture(k))
-        mask = np.asarray(predicted.mask if isinstance(predicted, Scored) else predicted) != 0
+        mask = np.asarray(predicted.mask if isinstance(predicted, Scored) else predicted)
+        mask = mask != 0 if opened.case.reading.is_binary else mask.astype(np.uint8)
         if mask.shape != opened.size:
             raise ValueError(
                 f"case {opened.case.id}: predicted mask is {mask.shape}, its image {opened.size}"
@@ -240,7 +286,7 @@ def predict_case(
 
 
 def _measure(
-    opened: OpenedCase, predict: Predict, metrics: Sequence[Metric], pool: Pool | None
+    opened: OpenedCase, predict: Predict, metrics: Sequence[Metric], pool: Pool | None, missed: Missed
 ) -> CaseResult:
     case, reference = opened.case, opened.reference
     predicted, scores = predict_case(opened, predict)
@@ -249,7 +295,13 @@ def _measure(
     first, whole = (0, ...) if opened.is_volume else (1, 0)
     spacing = opened.spacing_mm[first:] if opened.spacing_mm else None
     pair = Pair(predicted[whole], reference[whole], None if scores is None else scores[whole], spacing)
-    values = {metric.name: float(metric.function(pair)) for metric in metrics}
+    structures = {
+        name: _measure_class(
+            Pair(predicted[whole] == k, reference[whole] == k, None, spacing), metrics, missed
+        )
+        for k, name in enumerate(class_names(case.classes) if not case.reading.is_binary else (), start=1)
+    }
+    values = mean_of_classes(structures.values()) or {m.name: float(m.function(pair)) for m in metrics}
     for name, value in values.items():
         if not np.isfinite(value):
             raise InputError(f"case {case.id}: metric {name} is {value}: a metric must give a number")
@@ -262,15 +314,28 @@ def _measure(
         site=case.site,
         split=case.split,
         metrics=values,
-        reference_area=float(reference.mean()),
-        predicted_area=float(predicted.mean()),
+        reference_area=float((reference != 0).mean()),
+        predicted_area=float((predicted != 0).mean()),
         height=opened.size[0],
         width=opened.size[1],
         depth=len(opened),
         worst_slice=worst,
         worst_dice=dice(Pair(predicted[worst], reference[worst])) if worst >= 0 else 1.0,
         unit=("mm" if spacing else "px") if lengths else "",
+        structures=structures,
     )
+
+
+def _measure_class(pair: Pair, metrics: Sequence[Metric], missed: Missed) -> Structure:
+    """One class of a case: nothing where neither mask holds it, no distances where only one does."""
+    is_there, is_found = bool(pair.reference.any()), bool(pair.prediction.any())
+    known = [
+        metric
+        for metric in metrics
+        if (is_there or is_found) and (is_there == is_found or metric.unit != LENGTH or missed == "diagonal")
+    ]
+    values = {metric.name: float(metric.function(pair)) for metric in known}
+    return Structure(values, float(pair.reference.mean()), float(pair.prediction.mean()))
 
 
 def slice_dice(predicted: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.float64]:
@@ -302,13 +367,14 @@ _AREA = ("reference_area", "predicted_area")
 _SIZE = ("height", "width")
 _VOLUME = ("depth", "worst_slice", "worst_dice")
 _NO_METRIC = {*_TEXT, *_AREA, *_SIZE, *_VOLUME, "unit"}
+_OF = ":"  # between a metric and the class that it is of, as in dice:liver
 
 
 def write_metrics_csv(results: Iterable[CaseResult], path: str | Path) -> None:
     """Writes one row per case, whole or not at all; every number is written so that reading gives it back exactly.
 
     Columns: text, the metrics that are always measured, areas, sizes, the other metrics; of volumes depth and worst
-    slice; of lengths their unit.
+    slice; of lengths their unit; of several classes each metric of each, as dice:liver.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "metrics.csv"
@@ -320,9 +386,15 @@ def write_metrics_csv(results: Iterable[CaseResult], path: str | Path) -> None:
     extra = [name for name in dict.fromkeys(name for r in rows for name in r.metrics) if name not in always]
     volumes = _VOLUME if any(r.is_volume for r in rows) else ()
     unit = ("unit",) if any(r.unit for r in rows) else ()
+    names = dict.fromkeys(name for r in rows for name in r.structures)
+    known = dict.fromkeys(m for r in rows for one in r.structures.values() for m in one.metrics)
+    of_classes = [(name, column) for name in names for column in (*known, *_AREA)]
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_TEXT, *always, *_AREA, *_SIZE, *map(csv_cell, extra), *volumes, *unit])
+        writer.writerow(
+            [*_TEXT, *always, *_AREA, *_SIZE, *map(csv_cell, extra), *volumes, *unit]
+            + [csv_cell(f"{column}{_OF}{name}") for name, column in of_classes]
+        )
         for r in rows:
             writer.writerow(
                 [
@@ -332,8 +404,16 @@ def write_metrics_csv(results: Iterable[CaseResult], path: str | Path) -> None:
                     *(getattr(r, name) for name in _SIZE),
                     *(repr(float(r.metrics[name])) if name in r.metrics else "" for name in extra),
                     *(getattr(r, name) for name in (*volumes, *unit)),
+                    *(_of_class(r.structures.get(name), column) for name, column in of_classes),
                 ]
             )
+
+
+def _of_class(found: Structure | None, column: str) -> str:
+    if found is None:
+        return ""
+    value = getattr(found, column) if column in _AREA else found.metrics.get(column)
+    return "" if value is None else repr(float(value))
 
 
 def read_metrics_csv(path: str | Path) -> Results:
@@ -353,7 +433,10 @@ def read_metrics_csv(path: str | Path) -> Results:
             missing = [name for name in (*_TEXT, *always, *_AREA, *_SIZE) if name not in names]
             if missing:
                 raise InputError(f"{path} is not a metrics.csv: column {missing[0]!r} is missing")
-            metrics = [*always, *(name for name in names if name not in {*_NO_METRIC, *always})]
+            metrics = [
+                *always,
+                *(name for name in names if _OF not in name and name not in {*_NO_METRIC, *always}),
+            ]
             return Results(
                 _read_row(row, metrics, f"{path}, row {number}") for number, row in enumerate(rows, 2)
             )
@@ -385,4 +468,22 @@ def _read_row(row: dict[str, str | None], metrics: Sequence[str], place: str) ->
         worst_slice=int(value("worst_slice")) if row.get("worst_slice") else -1,
         worst_dice=value("worst_dice") if row.get("worst_dice") else 1.0,
         unit=row.get("unit") or "",
+        structures=_read_structures(
+            {name: value(name) for name in row if name and _OF in name and row[name]}
+        ),
     )
+
+
+def _read_structures(values: dict[str, float]) -> dict[str, Structure]:
+    """The classes of a row, by columns such as dice:liver."""
+    found: dict[str, dict[str, float]] = {}
+    for column, value in values.items():
+        name, _, of_class = cell_text(column).partition(_OF)
+        found.setdefault(of_class, {})[name] = value
+    return {
+        of_class: Structure(
+            {name: value for name, value in each.items() if name not in _AREA},
+            **{name: each.get(name, 0.0) for name in _AREA},
+        )
+        for of_class, each in found.items()
+    }

@@ -8,6 +8,7 @@ TP, FP, FN and TN count pixels. Where a denominator is empty the score is 1 if b
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 from segdistill.metrics.base import Counts, Pair, register_metric
@@ -30,6 +31,17 @@ def dice(pair: Pair) -> float:
     """
     c = pair.counts
     return _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn, c)
+
+
+def class_dice(prediction: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
+    """Mean Dice over the classes that one of two index masks holds; 1 where neither holds any.
+
+    >>> class_dice(np.array([1, 2, 0], np.uint8), np.array([1, 0, 0], np.uint8))
+    0.5
+    """
+    indices = np.union1d(np.unique(prediction), np.unique(reference))
+    scores = [dice(Pair(prediction == k, reference == k)) for k in indices if k]
+    return float(np.mean(scores)) if scores else 1.0
 
 
 @register_metric("iou", higher_is_better=True, label="IoU", always=True)

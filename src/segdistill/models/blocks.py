@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +67,27 @@ Block = Callable[[int, int], nn.Module]
 """Builds a block from its input and output channels."""
 
 
+Dimensions = Literal[2, 3]
+"""Of the images that a network takes: pictures and slices, or volumes."""
+
+
+def layer(kind: str, dimensions: int) -> type[nn.Module]:
+    """Torch's layer of this kind for pictures or volumes.
+
+    >>> layer("Conv", 3).__name__
+    'Conv3d'
+    """
+    found: type[nn.Module] = getattr(nn, f"{kind}{dimensions}d")
+    return found
+
+
+def norm_layer(channels: int, dimensions: int) -> nn.Module:
+    """Batch normalisation for pictures; instance normalisation for volumes, of which a batch holds two or so."""
+    return nn.BatchNorm2d(channels) if dimensions == 2 else nn.InstanceNorm3d(channels, affine=True)
+
+
 class ConvNormAct(nn.Sequential):
-    """k x k convolution, batch normalisation, ReLU (or ReLU6); the size stays when the stride is 1.
+    """k x k convolution, normalisation (`norm_layer`), ReLU (or ReLU6); the size stays when the stride is 1.
 
     >>> ConvNormAct(3, 8)(torch.zeros(2, 3, 4, 4)).shape
     torch.Size([2, 8, 4, 4])
@@ -85,11 +104,12 @@ class ConvNormAct(nn.Sequential):
         groups: int = 1,
         bias: bool = True,
         act: type[nn.ReLU] | type[nn.ReLU6] = nn.ReLU,
+        dimensions: int = 2,
     ) -> None:
         padding = dilation * (kernel // 2)
         super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=bias),
-            nn.BatchNorm2d(outputs),
+            layer("Conv", dimensions)(inputs, outputs, kernel, stride, padding, dilation, groups, bias=bias),
+            norm_layer(outputs, dimensions),
             act(inplace=True),
         )
 
@@ -103,6 +123,31 @@ class DoubleConv(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
         super().__init__(ConvNormAct(inputs, outputs, kernel), ConvNormAct(outputs, outputs, kernel))
+
+
+class ResidualUnit(nn.Module):
+    """Two 3x3 convolutions, each normalised, added to the input (by a 1x1 convolution of other channels), then ReLU.
+
+    Source: He et al. 2016, for volumes as in Kerfoot et al. 2018.
+
+    >>> ResidualUnit(3, 8, dimensions=3)(torch.zeros(1, 3, 4, 4, 4)).shape
+    torch.Size([1, 8, 4, 4, 4])
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, dimensions: int = 2) -> None:
+        super().__init__()
+        conv = layer("Conv", dimensions)
+        self.first = ConvNormAct(inputs, outputs, bias=False, dimensions=dimensions)
+        self.second = nn.Sequential(
+            conv(outputs, outputs, 3, padding=1, bias=False), norm_layer(outputs, dimensions)
+        )
+        self.skip = nn.Identity() if inputs == outputs else conv(inputs, outputs, 1)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, ...) -> (B, outputs, ...)."""
+        found: Tensor = self.act(self.second(self.first(x)) + self.skip(x))
+        return found
 
 
 class PooledMap(nn.Module):
@@ -123,14 +168,16 @@ class PooledMap(nn.Module):
 
 
 class UpConv(nn.Sequential):
-    """Nearest up-sampling by 2, 3x3 convolution with bias, batch normalisation, ReLU.
+    """Nearest up-sampling by 2, 3x3 convolution with bias, normalisation, ReLU.
 
     >>> UpConv(8, 4)(torch.zeros(1, 8, 2, 2)).shape
     torch.Size([1, 4, 4, 4])
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(nn.Upsample(scale_factor=2, mode="nearest"), *ConvNormAct(inputs, outputs))
+    def __init__(self, inputs: int, outputs: int, dimensions: int = 2) -> None:
+        super().__init__(
+            nn.Upsample(scale_factor=2, mode="nearest"), *ConvNormAct(inputs, outputs, dimensions=dimensions)
+        )
 
 
 def _deconv2(inputs: int, outputs: int) -> nn.Module:
@@ -205,11 +252,13 @@ class Encoder(nn.Module):
     [(1, 4, 4, 4), (1, 8, 2, 2)]
     """
 
-    def __init__(self, in_channels: int, widths: Sequence[int], block: Block = DoubleConv) -> None:
+    def __init__(
+        self, in_channels: int, widths: Sequence[int], block: Block = DoubleConv, dimensions: int = 2
+    ) -> None:
         super().__init__()
         inputs = (in_channels, *widths[:-1])
         self.blocks = nn.ModuleList(block(i, o) for i, o in zip(inputs, widths, strict=True))
-        self.pools = nn.ModuleList(nn.MaxPool2d(2) for _ in widths[1:])
+        self.pools = nn.ModuleList(layer("MaxPool", dimensions)(2) for _ in widths[1:])
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W) -> maps at strides 1, 2, 4, ..."""
@@ -235,9 +284,10 @@ class DecoderLevel(nn.Module):
         gate: int | None = None,
         up: str = "upsample",
         block: Block = DoubleConv,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
-        self.up = UPSAMPLERS[up](below, outputs)
+        self.up = UPSAMPLERS[up](below, outputs) if dimensions == 2 else UpConv(below, outputs, dimensions)
         raised = below if up == "bilinear" else outputs
         self.gate = AttentionGate(raised, skip, gate) if gate else None
         self.block = block(skip + raised, outputs)
@@ -260,8 +310,9 @@ class Decoder(nn.Module):
     Args:
         widths: channels of the encoder's maps, finest first.
         gates: inner widths of the attention gates, finest first, or None for plain skips.
-        up: one of `UPSAMPLERS`.
+        up: one of `UPSAMPLERS`; of volumes always "upsample".
         block: builds what follows each concatenation.
+        dimensions: 2 for pictures, 3 for volumes.
 
     >>> maps = [torch.zeros(1, 4, 4, 4), torch.zeros(1, 8, 2, 2)]
     >>> [tuple(map.shape) for map in Decoder((4, 8))(maps)]
@@ -275,10 +326,13 @@ class Decoder(nn.Module):
         gates: Sequence[int] | None = None,
         up: str = "upsample",
         block: Block = DoubleConv,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
-            DecoderLevel(below, skip, skip, gate=gates[i] if gates else None, up=up, block=block)
+            DecoderLevel(
+                below, skip, skip, gate=gates[i] if gates else None, up=up, block=block, dimensions=dimensions
+            )
             for i, (skip, below) in enumerate(pairwise(widths))
         )
 

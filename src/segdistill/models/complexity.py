@@ -99,7 +99,7 @@ def _thop_upsample(module: Any, given: Tensor, out: Tensor) -> int:
 
 def _torchstat(norm: int) -> list[tuple[type[nn.Module] | tuple[type[nn.Module], ...], Rule]]:
     return [
-        (nn.Conv2d, _conv_bias),
+        ((nn.Conv2d, nn.Conv3d), _conv_bias),
         (nn.Linear, _linear),
         (nn.BatchNorm2d, _per_output(norm)),
         (RELUS, _per_output(1)),
@@ -112,11 +112,11 @@ RELUS = (nn.ReLU, nn.ReLU6, nn.PReLU)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 MODES: dict[str, list[tuple[type[nn.Module] | tuple[type[nn.Module], ...], Rule]]] = {
-    "mac": [(nn.Conv2d, _conv), (nn.ConvTranspose2d, _deconv), (nn.Linear, _linear)],
+    "mac": [((nn.Conv2d, nn.Conv3d), _conv), (nn.ConvTranspose2d, _deconv), (nn.Linear, _linear)],
     "torchstat": _torchstat(norm=2),
     "torchstat_sync": _torchstat(norm=0),
     "ptflops2": [
-        (nn.Conv2d, _conv_bias),
+        ((nn.Conv2d, nn.Conv3d), _conv_bias),
         (nn.ConvTranspose2d, _deconv_at_output),
         (nn.Linear, _linear_bias),
         (nn.BatchNorm2d, _per_output(2)),
@@ -125,7 +125,7 @@ MODES: dict[str, list[tuple[type[nn.Module] | tuple[type[nn.Module], ...], Rule]
         (nn.Upsample, _per_output(1)),
     ],
     "thop": [
-        (nn.Conv2d, _conv_bias),
+        ((nn.Conv2d, nn.Conv3d), _conv_bias),
         (nn.ConvTranspose2d, _deconv_at_output),
         (nn.Linear, _linear),
         (nn.BatchNorm2d, _per_output(2)),
@@ -137,13 +137,13 @@ FACTOR = {"ptflops2": 2}
 
 
 def complexity(
-    model: nn.Module | str, input: tuple[int, int, int] = (3, 512, 512), mode: str = "mac", **options: Any
+    model: nn.Module | str, input: tuple[int, ...] = (3, 512, 512), mode: str = "mac", **options: Any
 ) -> Complexity:
     """Counts a network's parameters and the cost of one image, without allocating either.
 
     Args:
         model: a network, or a name of the registry (built with the input's channels).
-        input: (channels, height, width) of the image.
+        input: (channels, height, width) of the image, or (channels, depth, height, width) of a volume.
         mode: one of `MODES`.
         options: for a name: classes, preset and the network's own options.
 
@@ -156,7 +156,7 @@ def complexity(
     """
     if mode not in MODES:
         raise InputError(f"unknown way of counting {mode!r}: choose from {', '.join(MODES)}")
-    if len(input) != 3 or min(input) < 1:
+    if len(input) not in (3, 4) or min(input) < 1:
         raise InputError(f"input {input} is not (channels, height, width), each at least 1")
     if isinstance(model, str):
         with torch.device("meta"):

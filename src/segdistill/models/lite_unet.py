@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.models.blocks import ConvNormAct
+from segdistill.models.blocks import ConvNormAct, Dimensions, layer
 from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_positive, require_widths
 from segdistill.models.registry import register_network
 
@@ -56,6 +56,36 @@ class SeparableBlock(nn.Module):
         return x + out if self.residual else out
 
 
+class PlainBlock(nn.Module):
+    """One 3x3x3 convolution, normalised, with ReLU; the input is added where the channels are the same.
+
+    >>> import torch
+    >>> PlainBlock(4, 8)(torch.zeros(1, 4, 4, 4, 4)).shape
+    torch.Size([1, 8, 4, 4, 4])
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.residual = inputs == outputs
+        self.conv = ConvNormAct(inputs, outputs, bias=False, dimensions=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, D, H, W) -> (B, outputs, D, H, W)."""
+        out: Tensor = self.conv(x)
+        return x + out if self.residual else out
+
+
+def lite_block(inputs: int, outputs: int, expansion: int, dimensions: int) -> nn.Module:
+    """A block for pictures or for volumes, where depthwise convolutions take longer than plain ones.
+
+    >>> type(lite_block(4, 4, 1, 3)).__name__
+    'PlainBlock'
+    """
+    if dimensions == 3:
+        return PlainBlock(inputs, outputs)
+    return SeparableBlock(inputs, outputs, expansion=expansion)
+
+
 class LiteLevel(nn.Module):
     """A decoder level: 1x1 convolution to the skip's width, nearest up-sampling, the skip added, blocks.
 
@@ -64,11 +94,11 @@ class LiteLevel(nn.Module):
     torch.Size([2, 4, 4, 4])
     """
 
-    def __init__(self, below: int, skip: int, *, expansion: int = 1) -> None:
+    def __init__(self, below: int, skip: int, *, expansion: int = 1, dimensions: int = 2) -> None:
         super().__init__()
-        self.narrow = ConvNormAct(below, skip, 1, bias=False)
+        self.narrow = ConvNormAct(below, skip, 1, bias=False, dimensions=dimensions)
         self.blocks = nn.Sequential(
-            *(SeparableBlock(skip, skip, expansion=expansion) for _ in range(LEVEL_BLOCKS))
+            *(lite_block(skip, skip, expansion, dimensions) for _ in range(LEVEL_BLOCKS))
         )
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
@@ -94,8 +124,11 @@ class LiteUNet(Network):
         in_channels: channels of the image.
         classes: channels of the logits.
         widths: channels per level, finest first; n levels need sizes divisible by stem * 2^(n - 1).
-        stem: stride of the stem, 2 or 4.
+        stem: stride of the stem, 1, 2 or 4.
         expansion: how many times its channels a block has between its 1x1 convolutions; 1: it has only one of them.
+        dimensions: 2 for pictures and slices. 3 for volumes: blocks are plain 3x3x3 convolutions then, since on a CPU a
+            depthwise one takes 1.7 times as long (16 channels of 40x56x40, one thread, torch 2.13), and features are
+            normalised per volume.
 
     The presets, medium being the default, with milliseconds of one thread in ONNX Runtime, and what `simplified_unet`
     needs for as many parameters in the same run (benchmarks/lite_unet.py, docs/results/lite-unet.md):
@@ -123,27 +156,35 @@ class LiteUNet(Network):
         classes: int = 2,
         *,
         widths: tuple[int, ...] = WIDTHS,
-        stem: Literal[2, 4] = 2,
+        stem: Literal[1, 2, 4] = 2,
         expansion: int = 1,
+        dimensions: Dimensions = 2,
     ) -> None:
         require_widths(widths)
         require_positive(expansion=expansion)
-        super().__init__(in_channels, classes, size_divisor=stem * 2 ** (len(widths) - 1))
+        super().__init__(in_channels, classes, stem * 2 ** (len(widths) - 1), dimensions=dimensions)
         levels = [(width, stem * 2**level) for level, width in enumerate(widths)]
         self.feature_info = pyramid_info(levels, levels[:-1])
-        first = [widths[0]] * (1 if stem == 2 else 2)
+        first = [widths[0]] * (2 if stem == 4 else 1)
         steps = pairwise([in_channels, *first])
-        self.stem = nn.Sequential(*(ConvNormAct(i, o, stride=2, bias=False) for i, o in steps))
-        self.encoder = nn.ModuleList([SeparableBlock(widths[0], widths[0], expansion=expansion)])
-        for inputs, outputs in pairwise(widths):
-            blocks = [SeparableBlock(inputs, outputs, expansion=expansion)]
-            blocks += [SeparableBlock(outputs, outputs, expansion=expansion) for _ in range(LEVEL_BLOCKS - 1)]
-            self.encoder.append(nn.Sequential(nn.MaxPool2d(2), *blocks))
-        self.decoder = nn.ModuleList(
-            LiteLevel(below, skip, expansion=expansion) for skip, below in pairwise(widths)
+        stride = min(stem, 2)
+        self.stem = nn.Sequential(
+            *(ConvNormAct(i, o, stride=stride, bias=False, dimensions=dimensions) for i, o in steps)
         )
-        self.head = nn.Conv2d(widths[0], classes, 1)
-        self.enlarge = nn.Upsample(scale_factor=stem, mode="bilinear", align_corners=False)
+        self.encoder = nn.ModuleList([lite_block(widths[0], widths[0], expansion, dimensions)])
+        for inputs, outputs in pairwise(widths):
+            blocks = [lite_block(inputs, outputs, expansion, dimensions)]
+            blocks += [lite_block(outputs, outputs, expansion, dimensions) for _ in range(LEVEL_BLOCKS - 1)]
+            self.encoder.append(nn.Sequential(layer("MaxPool", dimensions)(2), *blocks))
+        self.decoder = nn.ModuleList(
+            LiteLevel(below, skip, expansion=expansion, dimensions=dimensions)
+            for skip, below in pairwise(widths)
+        )
+        self.head = layer("Conv", dimensions)(widths[0], classes, 1)
+        mode = "bilinear" if dimensions == 2 else "trilinear"
+        self.enlarge = (
+            nn.Identity() if stem == 1 else nn.Upsample(scale_factor=stem, mode=mode, align_corners=False)
+        )
 
     def forward(self, image: Tensor) -> Output:
         """(B, in_channels, H, W) -> logits (B, classes, H, W) and features enc1.., dec1.. from the stem's stride on."""

@@ -92,7 +92,7 @@ def pyramid_info(
 
 
 class Network(nn.Module):
-    """A network with a declared contract: (B, in_channels, H, W) in, `Output` out.
+    """A network with a declared contract: (B, in_channels, H, W) in, or (B, in_channels, D, H, W); `Output` out.
 
     Attributes:
         in_channels: channels of the input image.
@@ -100,6 +100,7 @@ class Network(nn.Module):
         size_divisor: H and W of the input must be multiples of it; 1 when any size works.
         smallest: the smallest H and W that it takes, in pixels.
         feature_info: name, channels and stride of each entry of `Output.features`.
+        dimensions: 2 for pictures, 3 for volumes.
 
     >>> Network(in_channels=1, classes=2, size_divisor=4).check(torch.zeros(1, 1, 10, 12))
     Traceback (most recent call last):
@@ -109,8 +110,11 @@ class Network(nn.Module):
 
     feature_info: list[FeatureInfo]
 
-    def __init__(self, in_channels: int, classes: int, size_divisor: int = 1, smallest: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, classes: int, size_divisor: int = 1, smallest: int = 1, dimensions: int = 2
+    ) -> None:
         super().__init__()
+        self.dimensions = dimensions
         require_positive(in_channels=in_channels, classes=classes, smallest=smallest)
         self.in_channels = in_channels
         self.classes = classes
@@ -122,21 +126,22 @@ class Network(nn.Module):
         """Refuses a batch that the network cannot take; checks nothing while the network is exported or compiled.
 
         Raises:
-            InputError: not four axes, another number of channels, a size that is too small or not a multiple of
+            InputError: another number of axes or channels, a size that is too small or not a multiple of
                 `size_divisor`, or (in training) one image so small that batch normalisation has a single value.
         """
         if torch.compiler.is_compiling():
             return
-        if image.ndim != 4:
+        axes = ("depth", "height", "width")[-self.dimensions :]
+        if image.ndim != 2 + self.dimensions:
             raise InputError(
-                f"an image batch has the axes (batch, channels, height, width): got {tuple(image.shape)}"
+                f"an image batch has the axes (batch, channels, {', '.join(axes)}): got {tuple(image.shape)}"
             )
         if image.shape[1] != self.in_channels:
             raise InputError(
                 f"image has {image.shape[1]} channels, the network takes {self.in_channels}: "
                 f"prepare such images or build it with in_channels={image.shape[1]}"
             )
-        for axis, size in (("height", int(image.shape[2])), ("width", int(image.shape[3]))):
+        for axis, size in zip(axes, map(int, image.shape[2:]), strict=True):
             if size % self.size_divisor:
                 fits = -(-size // self.size_divisor) * self.size_divisor
                 raise InputError(f"{axis} {size} is not a multiple of {self.size_divisor}: pad to {fits}")
@@ -144,7 +149,7 @@ class Network(nn.Module):
                 raise InputError(
                     f"{axis} {size} is too small: this network needs at least {self.smallest} pixels"
                 )
-        if self.training and image.shape[0] == 1 and self.feature_info:
+        if self.training and image.shape[0] == 1 and self.feature_info and self.dimensions == 2:
             deepest = max(info.stride for info in self.feature_info)
             if max(image.shape[2:]) <= deepest:
                 raise InputError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.errors import InputError
-from segdistill.models.blocks import Decoder, Encoder
+from segdistill.models.blocks import Decoder, Dimensions, DoubleConv, Encoder, ResidualUnit, layer
 from segdistill.models.lesion_map import lesion_probability
 from segdistill.models.network import Network, Output, pyramid, pyramid_info, require_positive, require_widths
 from segdistill.models.registry import register_network
@@ -15,9 +17,11 @@ FULL = (64, 128, 256, 512, 1024)
 QUARTER = (16, 32, 64, 128, 256)
 
 
-@register_network("unet", "U-Net, nearest up-sampling with 3x3 convolutions")
+@register_network("unet", "U-Net, nearest up-sampling with 3x3 convolutions; for volumes with residual units")
 class UNet(Network):
     """U-Net: double convolutions, max-pooling, nearest up-sampling with a 3x3 convolution, joined skips.
+
+    For volumes each level is a residual unit, and features are normalised per volume.
 
     34,527,106 parameters and 261.406 GMAC at 3 x 512 x 512 with two classes (Ronneberger et al. 2015, as
     LightBTSeg counted it).
@@ -26,22 +30,35 @@ class UNet(Network):
         in_channels: channels of the image.
         classes: channels of the logits.
         widths: channels per level, finest first; n levels need sizes divisible by 2^(n - 1).
+        dimensions: 2 for pictures and slices, 3 for volumes.
 
     >>> import torch
     >>> UNet(1, 2, widths=(4, 8, 16))(torch.zeros(1, 1, 8, 8)).logits.shape
     torch.Size([1, 2, 8, 8])
+    >>> UNet(1, 3, widths=(4, 8), dimensions=3)(torch.zeros(1, 1, 8, 8, 8)).logits.shape
+    torch.Size([1, 3, 8, 8, 8])
     """
 
     up = "upsample"
 
-    def __init__(self, in_channels: int = 3, classes: int = 2, *, widths: tuple[int, ...] = FULL) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        classes: int = 2,
+        *,
+        widths: tuple[int, ...] = FULL,
+        dimensions: Dimensions = 2,
+    ) -> None:
         require_widths(widths)
-        super().__init__(in_channels, classes, size_divisor=2 ** (len(widths) - 1))
+        super().__init__(in_channels, classes, 2 ** (len(widths) - 1), dimensions=dimensions)
         levels = [(width, 2**level) for level, width in enumerate(widths)]
         self.feature_info = pyramid_info(levels, levels[:-1])
-        self.encoder = Encoder(in_channels, widths)
-        self.decoder = Decoder(widths, gates=self.gate_widths(widths), up=self.up)
-        self.head = nn.Conv2d(widths[0], classes, 1)
+        block = DoubleConv if dimensions == 2 else partial(ResidualUnit, dimensions=3)
+        self.encoder = Encoder(in_channels, widths, block, dimensions)
+        self.decoder = Decoder(
+            widths, gates=self.gate_widths(widths), up=self.up, block=block, dimensions=dimensions
+        )
+        self.head = layer("Conv", dimensions)(widths[0], classes, 1)
 
     @staticmethod
     def gate_widths(widths: tuple[int, ...]) -> list[int] | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
+from segdistill.errors import InputError
 from segdistill.models.complexity import complexity
 from segdistill.models.registry import network_facts
 
@@ -243,6 +245,7 @@ PUBLISHED: tuple[PublishedCost, ...] = (
     _lanet("lanet_resnet18", 11_223_481, 2.369848, preset="original"),
     _lanet("lanet_resnet50", 24_250_437, 5.361703),
     _lanet("lanet_resnet50", 24_216_813, 5.342199, preset="original"),
+    _lanet("lanet_efficientnet_lite", 2_982_403, 0.481252),
     _lanet("rmtl_resnet18", 12_506_181, 2.484340),
     _lanet("rmtl_resnet50", 28_379_717, 5.680402),
     _lanet("deeplabv3_resnet50", 39_633_729, 40.890008, classes=1),
@@ -268,6 +271,36 @@ def rows(name: str) -> list[PublishedCost]:
     ['LightBTSeg', 'US-SEG']
     """
     return [row for row in PUBLISHED if row.name == name]
+
+
+@cache
+def published_cost(paper: str, network: str) -> dict[str, tuple[float, float]]:
+    """What a paper prints of a network's cost, and what a rebuild counts in the paper's convention.
+
+    Args:
+        paper: its title, such as "AMTD".
+        network: NAME or NAME/PRESET of one of its rows.
+
+    Returns:
+        (printed, counted) of "parameters", "operations" and "mb" (MiB of the stored weights), where they are printed.
+
+    Raises:
+        InputError: the paper has no such row.
+
+    >>> published_cost("LightBTSeg", "simplified_unet")["parameters"]
+    (2200000.0, 2162146)
+    """
+    name, _, preset = network.partition("/")
+    found = [row for row in rows(name) if row.paper == paper and (row.preset or "") == preset]
+    if not found:
+        raise InputError(f"{paper} has no cost of '{network}'")
+    row = _compare(found[0])
+    pairs = {
+        "parameters": (row["published_parameters"], row["parameters"]),
+        "operations": (row["published_cost"], row["cost"]),
+        "mb": (row["published_size_mb"], row["size_mb"]),
+    }
+    return {key: pair for key, pair in pairs.items() if pair[0] is not None}
 
 
 def difference(value: float, published: float | None) -> float | None:

@@ -4,26 +4,49 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from segdistill.config.schema import Strict
 from segdistill.errors import InputError
 from segdistill.registry import near_names
 
+Size = Literal["paper", "cpu"]
+"""The paper's image size, or a smaller one for processor cores."""
+
+
+class Source(NamedTuple):
+    """Where a number comes from: a stage of a recipe, without its seed."""
+
+    recipe: str
+    stage: str
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Sources = Annotated[list[str], BeforeValidator(_listed)]
+
 
 class PaperRow(Strict):
-    """A row of a table, and the stage whose numbers stand beside it.
+    """A row of a table, and the stages whose numbers stand beside it.
 
-    >>> PaperRow(name="KD", values=[0.765], not_run="no stage for this method").stage is None
-    True
+    >>> PaperRow(name="KD", values=[0.765], not_run="private data").stage
+    []
+    >>> PaperRow(name="KD", stage="kd").sources("paper", "amtd/methods")
+    [Source(recipe='amtd/methods', stage='kd')]
     """
 
     name: str
     """Name of the row, as printed."""
-    stage: str | None = None
-    """The stage of the table's recipe, without a seed."""
+    stage: Sources = Field(default_factory=list)
+    """Its stages at the paper's size: STAGE of the table's recipe, or RECIPE:STAGE. The first one is what a command
+    trains; numbers of the others are taken where it has none."""
+    cpu: Sources | None = None
+    """The same at CPU size, of the table's `cpu` recipe; by default the stages of the same names there."""
     label: str | list[str] = "all"
     """Label, or labels, of the test cases that count."""
     site: str | None = None
@@ -36,15 +59,25 @@ class PaperRow(Strict):
     """Why there is no stage."""
     external: str = ""
     """Another dataset that the stage was evaluated on, by its name in `external` of the recipe."""
+    network: str = ""
+    """Its network in the papers' cost tables (papers/costs.py), NAME or NAME/PRESET: for cost columns."""
 
     @property
     def labels(self) -> list[str]:
         """The groups of test cases that count."""
         return [self.label] if isinstance(self.label, str) else list(self.label)
 
+    def sources(self, size: Size, recipe: str) -> list[Source]:
+        """Its stages at a size, where plain names are those of `recipe`; the first one is what a command trains."""
+        named = self.stage
+        if size == "cpu":
+            named = [name for name in self.stage if ":" not in name] if self.cpu is None else self.cpu
+        split = [name.rpartition(":") for name in named]
+        return [Source(own or recipe, stage) for own, _, stage in split if own or recipe]
+
     @model_validator(mode="after")
     def _has_a_stage_or_a_reason(self) -> PaperRow:
-        if (self.stage is None) == (not self.not_run):
+        if bool(self.stage or self.cpu or self.network) == bool(self.not_run):
             raise ValueError(f"row '{self.name}' needs a stage, or not_run with the reason")
         return self
 
@@ -54,12 +87,25 @@ class PaperPart(Strict):
 
     title: str
     """Title of the table."""
-    recipe: str
-    """Recipe that fills it."""
-    metrics: list[str] = Field(default_factory=list)
-    """Names of the summary (dice), or of another part of evaluation.json (pooled.miou)."""
+    recipe: str = ""
+    """Recipe that fills it at the paper's size."""
+    cpu: str = ""
+    """Recipe that fills it at CPU size."""
+    set: dict[str, int] = Field(default_factory=dict)
+    """Changes of `recipe`, such as {size: 512}."""
+    cpu_set: dict[str, int] = Field(default_factory=dict)
+    """Changes of `cpu`."""
+    metrics: list[str] | None = None
+    """Names of the summary (dice), or of another part of evaluation.json (pooled.miou), or `training.slices`; empty for
+    a table of costs; by default those of the paper."""
+    reference: str = ""
+    """Row that the paper's t-test compares the others with, one-sided."""
     rows: list[PaperRow] = Field(min_length=1)
     """The rows."""
+    figure: str = ""
+    """Draw it as bars: the paper's figure of these numbers."""
+    overlay: str = ""
+    """Draw test images with the masks of its rows: the paper's figure of such images."""
     note: str = ""
     """What a reader should know."""
 
@@ -71,17 +117,23 @@ class Paper(Strict):
     """Short name of the paper."""
     metrics: list[str] = Field(default_factory=list)
     """Metrics of the parts that name none."""
+    spread: Literal["sd", "t_interval"] = "sd"
+    """What stands behind its plus-minus signs, and behind ours: the standard deviation over trainings and folds, or
+    the half-width of the 95 % interval of Student's t."""
     tables: dict[str, list[PaperPart]] = Field(min_length=1)
     """Number of a table -> its parts."""
 
     def metrics_of(self, part: PaperPart) -> list[str]:
         """The metrics of a table, in the order of its values."""
-        return part.metrics or self.metrics
+        return self.metrics if part.metrics is None else part.metrics
 
     @model_validator(mode="after")
     def _values_fit(self) -> Paper:
         for part in (part for parts in self.tables.values() for part in parts):
             metrics = self.metrics_of(part)
+            names = [row.name for row in part.rows]
+            if part.reference and part.reference not in names:
+                raise ValueError(f"{part.title}: reference: no row '{part.reference}'")
             for row in part.rows:
                 for numbers in (row.values, row.spreads):
                     if numbers is not None and len(numbers) != len(metrics):

@@ -246,6 +246,38 @@ def _box(axes: Any, values: Any, row: int, colour: str) -> None:
         axes.plot([start, end], [row, row], color=colour, linewidth=1)
 
 
+def grouped_bars(values: Mapping[str, Mapping[str, float | None]], title: str, axis: str) -> str:
+    """A group of horizontal bars for each row, one bar for each series that has a value.
+
+    Args:
+        values: row -> series -> value; all rows have the same series.
+        title: of the chart.
+        axis: what the values are.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+
+    >>> grouped_bars({"ENet": {"paper": 0.8, "ours": None}}, "Fig. 2", "Dice")[:18]
+    '<svg role="img" ar'
+    """
+    series = list(dict.fromkeys(name for row in values.values() for name in row))
+    thick = 0.8 / max(1, len(series))
+
+    def paint(axes: Any) -> None:
+        for k, name in enumerate(series):
+            place = [row - 0.4 + (k + 0.5) * thick for row in range(len(values))]
+            known = [(at, row[name]) for at, row in zip(place, values.values(), strict=True)]
+            shown = [(at, value) for at, value in known if value is not None]
+            if shown:
+                heights, lengths = zip(*shown, strict=True)
+                axes.barh(heights, lengths, thick * 0.9, color=COLOURS[k % len(COLOURS)], label=_safe(name))
+        _rows(axes, [_safe(row) for row in values])
+        _head(axes, _safe(title), axis)
+        axes.legend(loc="lower right")
+
+    return _draw(5.2, 0.9 + 0.24 * len(series) * max(1, len(values)), title, paint)
+
+
 def forest_plot(comparisons: Sequence[Verdict], title: str, headed: bool = True) -> str:
     """One row per comparison: the mean difference, the interval over cases (thick), the one with trainings (thin), and
     one small mark per seed; the margin as a shaded band.

@@ -216,6 +216,7 @@ class Report:
         student: name of the stage in the headline; "": the first student, else the only stage.
         margin: the loss in Dice that was stated beforehand to be acceptable; None: none was stated.
         is_tested: whether there were test cases.
+        card: what the users state for the Applied Model Card (`approval.card_keys`).
     """
 
     title: str
@@ -234,6 +235,7 @@ class Report:
     student: str = ""
     margin: float | None = None
     is_tested: bool = True
+    card: Mapping[str, str] = field(default_factory=dict)
 
     def headline(self) -> StageReport | None:
         """The stage that the report is about, or None if there is no stage.

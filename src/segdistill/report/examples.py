@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.data.case import Case
-from segdistill.data.opened import fullest_slice, open_case
+from segdistill.data.opened import OpenedCase, fullest_slice, open_case
 from segdistill.imaging.intensity import Intensity
-from segdistill.imaging.picture import Picture
+from segdistill.imaging.picture import Mask, Picture, Pixels
 from segdistill.metrics.base import Pair
 from segdistill.metrics.cases import CaseResult, Predict, Scored
-from segdistill.metrics.overlap import dice
+from segdistill.metrics.overlap import class_dice, dice
 
 
 @dataclass(frozen=True)
@@ -24,33 +24,37 @@ class Shown:
     Attributes:
         case: its id.
         picture: the picture, or one slice of a volume.
-        reference: bool (H, W).
+        reference: bool (H, W), or with several classes uint8 of their indices.
         slice: number of the slice from 0; -1 for a picture.
         depth: slices of the volume; 1 for a picture.
+        opened: the whole case, for networks of volumes.
     """
 
     case: str
     picture: Picture
-    reference: NDArray[np.bool_]
+    reference: Mask | Pixels
     slice: int = -1
     depth: int = 1
+    opened: OpenedCase | None = None
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image to show: pixels uint8 (H, W) or (H, W, 3), masks bool (H, W); `slice` and `depth` as in `Shown`."""
+    """One image to show: pixels uint8 (H, W) or (H, W, 3), masks (H, W); `slice` and `depth` as in `Shown`."""
 
     case: str
     pixels: NDArray[np.uint8]
-    reference: NDArray[np.bool_]
-    prediction: NDArray[np.bool_]
+    reference: Mask | Pixels
+    prediction: Mask | Pixels
     slice: int = -1
     depth: int = 1
 
     @property
     def dice(self) -> float:
         """Of this image alone."""
-        return dice(Pair(self.prediction, self.reference))
+        if self.reference.dtype == np.bool_:
+            return dice(Pair(self.prediction, self.reference))
+        return class_dice(self.prediction, self.reference)  # type: ignore[arg-type]
 
 
 def choose_examples(
@@ -111,7 +115,7 @@ def read_shown(
         opened = open_case(case, intensity)
         k = (slices or {}).get(case.id, fullest_slice(opened.reference))
         place = k if opened.is_volume else -1
-        shown.append(Shown(case.id, opened.picture(k), opened.reference[k], place, len(opened)))
+        shown.append(Shown(case.id, opened.picture(k), opened.reference[k], place, len(opened), opened))
     return shown
 
 
@@ -123,7 +127,9 @@ def predict_shown(shown: Sequence[Shown], predict: Predict) -> list[Example]:
     """
     examples = []
     for one in shown:
-        output = predict(one.picture)
-        mask = np.asarray(output.mask if isinstance(output, Scored) else output) != 0
+        whole = getattr(predict, "volume", None)
+        output = predict(one.picture) if whole is None else whole(one.opened)[max(one.slice, 0)]
+        mask = np.asarray(output.mask if isinstance(output, Scored) else output)
+        mask = mask != 0 if one.reference.dtype == np.bool_ else mask.astype(np.uint8)
         examples.append(Example(one.case, one.picture.pixels, one.reference, mask, one.slice, one.depth))
     return examples

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segdistill.imaging.contours import draw_overlay, outline
+from segdistill.imaging.contours import Rgb, class_layers, draw_overlay, fill, outline
+from segdistill.imaging.picture import Mask
 
 REFERENCE = (46, 204, 113)  # green
 PREDICTION = (255, 122, 26)  # orange
 WINDOW = (255, 255, 255)
+_OPACITY = 0.4
 Window = tuple[int, int, int, int]
 """top, left, bottom, right in pixels, ends exclusive."""
 _THIN = 0.04  # of the picture's longer side: coronary vessels have 0.013 to 0.041, breast lesions mostly above 0.04
@@ -31,7 +33,7 @@ def _resize(picture: NDArray[Any], size: tuple[int, int], how: Image.Resampling)
     return np.asarray(Image.fromarray(picture).resize(size, how), dtype=np.uint8)
 
 
-def thickness(mask: NDArray[np.bool_]) -> float:
+def thickness(mask: NDArray[Any]) -> float:
     """Mean width of what a mask (H, W) marks, in pixels: twice its area by the length of its outline; 0 when empty.
 
     >>> line = np.zeros((20, 20), bool)
@@ -40,10 +42,10 @@ def thickness(mask: NDArray[np.bool_]) -> float:
     3.6
     """
     length = int(outline(mask).sum())
-    return 2 * int(mask.sum()) / length if length else 0.0
+    return 2 * int(np.count_nonzero(mask)) / length if length else 0.0
 
 
-def are_thin(masks: Iterable[NDArray[np.bool_]]) -> bool:
+def are_thin(masks: Iterable[NDArray[Any]]) -> bool:
     """Whether the structures are thin: narrower than 4 % of the picture in most of the masks that are not empty.
 
     >>> are_thin([np.ones((20, 20), bool)])
@@ -53,7 +55,7 @@ def are_thin(masks: Iterable[NDArray[np.bool_]]) -> bool:
     return bool(shares) and float(np.median(shares)) < _THIN
 
 
-def choose_window(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Window:
+def choose_window(reference: NDArray[Any], prediction: NDArray[Any]) -> Window:
     """The part of a picture, 40 % of each side, in which most pixels are wrong; where none is, that of most foreground.
 
     >>> wrong = np.zeros((10, 10), bool)
@@ -61,8 +63,8 @@ def choose_window(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) -
     >>> choose_window(wrong, wrong & False)
     (6, 6, 10, 10)
     """
-    wrong = reference ^ prediction
-    counted = (wrong if wrong.any() else reference).astype(np.int64)
+    wrong = reference != prediction
+    counted = (wrong if wrong.any() else reference != 0).astype(np.int64)
     height, width = (max(1, round(side * _SHARE)) for side in counted.shape)
     sums = np.pad(counted.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
@@ -73,8 +75,8 @@ def choose_window(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) -
 
 def draw_case(
     pixels: NDArray[np.uint8],
-    reference: NDArray[np.bool_],
-    prediction: NDArray[np.bool_],
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
     longest: int = 320,
     window: Window | None = None,
     line: int = 2,
@@ -82,10 +84,12 @@ def draw_case(
 ) -> NDArray[np.uint8]:
     """An image with the contours of the reference (green) and of the prediction (orange, on top).
 
+    Of several classes each has its colour: the reference is filled, the prediction outlined.
+
     Args:
         pixels: uint8 (H, W) or (H, W, 3).
-        reference: bool (H, W).
-        prediction: bool (H, W).
+        reference: (H, W), bool or of the indices of classes.
+        prediction: of the same kind.
         longest: longer side of the result, in pixels.
         window: only this part is drawn.
         line: thickness of the contours, in pixels of the result; they lie inside of the masks.
@@ -104,19 +108,37 @@ def draw_case(
     scale = longest / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-    layers = []
-    for mask, colour in ((reference, REFERENCE), (prediction, PREDICTION)):
-        inside = _resize(mask.astype(np.uint8), size, Image.Resampling.NEAREST) > 0
-        for _ in range(line):  # each line inside the one before
-            layers.append((inside, colour))
-            inside = inside & ~outline(inside)
-    drawn: NDArray[np.uint8] = draw_overlay(_resize(np.ascontiguousarray(pixels), size, how), layers)
+    if reference.dtype == np.bool_:
+        layers = [
+            layer
+            for mask, colour in ((reference, REFERENCE), (prediction, PREDICTION))
+            for layer in _lines(
+                _resize(mask.astype(np.uint8), size, Image.Resampling.NEAREST) > 0, colour, line
+            )
+        ]
+        base = _resize(np.ascontiguousarray(pixels), size, how)
+    else:
+        filled, outlined = (
+            class_layers(_resize(mask, size, Image.Resampling.NEAREST)) for mask in (reference, prediction)
+        )
+        base = fill(_resize(np.ascontiguousarray(pixels), size, how), filled, _OPACITY)
+        layers = [layer for mask, colour in outlined for layer in _lines(mask, colour, line)]
+    drawn: NDArray[np.uint8] = draw_overlay(base, layers)
     if box is not None:
         top, left, bottom, right = (round(edge * scale) for edge in box)
         bottom, right = min(bottom, size[1]) - 1, min(right, size[0]) - 1
         drawn[[top, bottom], left : right + 1] = WINDOW
         drawn[top : bottom + 1, [left, right]] = WINDOW
     return drawn
+
+
+def _lines(mask: Mask, colour: Rgb, count: int) -> list[tuple[Mask, Rgb]]:
+    """So many outlines, each inside the one before."""
+    layers = []
+    for _ in range(count):
+        layers.append((mask, colour))
+        mask = mask & ~outline(mask)
+    return layers
 
 
 def png_data_uri(pixels: NDArray[np.uint8]) -> str:

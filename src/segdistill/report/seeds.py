@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from segdistill.metrics.cases import CaseResult
-from segdistill.records import Scores, Summary
+from segdistill.records import Scores, StructureScores, Summary
 from segdistill.report.data import Report, StageReport
 from segdistill.stats.summary import summarise
 
@@ -73,7 +73,13 @@ def _mean_summary(trainings: Sequence[StageReport], seed: int) -> Summary:
     classes, sites = (
         {name: once(scores) for name, scores in part.items()} for part in (pooled.classes, pooled.sites)
     )
-    return Summary(once(pooled.all), classes, sites, once(pooled.normal))
+    structures = {
+        name: StructureScores(
+            once(one.scores), *(round(count / len(trainings)) for count in (one.there, one.missed, one.false))
+        )
+        for name, one in pooled.structures.items()
+    }
+    return Summary(once(pooled.all), classes, sites, once(pooled.normal), structures)
 
 
 def _mean_results(trainings: Sequence[StageReport]) -> list[CaseResult]:

@@ -1,12 +1,14 @@
-"""Runs the network of a model file with ONNX Runtime on the CPU."""
+"""Runs the network of a model file on the CPU, with ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segdistill.errors import InputError, first_line
+from segdistill.errors import InputError, first_line, needs
+from segdistill.registry import near_names
 from segdistill.runtime.model_file import INPUT_NAME, LABEL_NAME, OUTPUT_NAME, ModelInfo, info_of
 from segdistill.runtime.onnx_file import OnnxFile, read_onnx
 
@@ -93,7 +96,7 @@ class Session:
         def stop() -> None:
             options.terminate = True
 
-        seconds = seconds_to_run(batch.shape[0] * batch.shape[2] * batch.shape[3])
+        seconds = seconds_to_run(batch.shape[0] * math.prod(batch.shape[2:]))
         try:
             found: list[Any] = _within(
                 seconds, lambda: self._session.run(wanted, {self.inputs[0]: batch}, options), stop
@@ -116,28 +119,95 @@ class Session:
         return found
 
 
+class OpenVinoSession:
+    """As `Session`, with OpenVINO, in float32 where the file is; there is no limit of memory.
+
+    Args:
+        file: read and checked.
+        threads: threads that one call uses; None leaves the choice to OpenVINO.
+
+    Raises:
+        InputError: it cannot be loaded.
+        MissingExtra: OpenVINO is not installed.
+    """
+
+    def __init__(self, file: OnnxFile, threads: int | None = None) -> None:
+        with needs("the engine openvino", "openvino"):
+            openvino = _openvino()
+        self.path = file.path
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",  # bf16 is its default where a processor has it: other masks
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(threads or 0),
+        }
+        try:
+            core = openvino.Core()
+            self._network: Any = core.compile_model(core.read_model(file.content), "CPU", settings)
+        except Exception as error:
+            raise InputError(f"{file.path}: OpenVINO does not load it: {first_line(error)[:200]}") from error
+        self._own = threading.local()
+        self.inputs = [port.any_name for port in self._network.inputs]
+        self.outputs = [port.any_name for port in self._network.outputs]
+
+    def run(self, wanted: list[str] | None, batch: NDArray[np.float32]) -> list[Any]:
+        """As `Session.run`.
+
+        Raises:
+            InputError: it does not run on the batch, or not within the limit of time.
+        """
+        if not hasattr(self._own, "request"):  # one for each thread that calls
+            self._own.request = self._network.create_infer_request()
+        request, seconds = self._own.request, seconds_to_run(batch.shape[0] * math.prod(batch.shape[2:]))
+        try:
+            request.start_async({0: batch})
+            ended = request.wait_for(int(1000 * seconds))
+            if ended:
+                return [np.array(request.get_tensor(name).data) for name in wanted or self.outputs]
+            request.cancel()
+        except Exception as error:
+            raise InputError(
+                f"{self.path}: the network does not run on {batch.shape}: {first_line(error)[:200]}"
+            ) from error
+        raise InputError(
+            f"{self.path}: the network does not end within {seconds:.0f} seconds on {batch.shape}: use a smaller one, "
+            "or one with a smaller input"
+        )
+
+
+ENGINES: dict[str, tuple[str, Callable[[OnnxFile, int | None], Session | OpenVinoSession]]] = {
+    "onnxruntime": ("", Session),
+    "openvino": ("openvino", OpenVinoSession),
+}
+"""Name, which is that of its package -> the extra to install, and what loads a file."""
+
+
 class Engine:
     """One loaded model file; several threads may call `run` at the same time.
 
     Args:
         path: the model file.
-        threads: threads that one call uses; None leaves the choice to ONNX Runtime (all cores).
+        threads: threads that one call uses; None leaves the choice to the engine (all cores).
+        engine: a name in `ENGINES`.
 
     Raises:
-        InputError: not a model file of ours (checked before ONNX Runtime sees it), or it cannot be loaded.
+        InputError: not a model file of ours (checked before the engine sees it), not loadable, or no such engine.
+        MissingExtra: the engine is not installed.
 
     >>> Engine("absent.onnx")
     Traceback (most recent call last):
     segdistill.errors.InputError: no such model file: absent.onnx
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+    def __init__(self, path: str | Path, threads: int | None = None, engine: str = "onnxruntime") -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
+        if engine not in ENGINES:
+            raise InputError(f"unknown engine '{engine}': {near_names(engine, ENGINES)}")
         file = read_onnx(path)
-        self.path = file.path
+        self.path, self.name = file.path, engine
         self.info: ModelInfo = info_of(file)
-        self._session = Session(file, threads)
+        self._session = ENGINES[engine][1](file, threads)
         names = self._session.outputs
         if self._session.inputs != [INPUT_NAME] or OUTPUT_NAME not in names:
             raise InputError(
@@ -160,15 +230,18 @@ class Engine:
         Raises:
             InputError: the batch does not fit the network.
         """
-        if batch.ndim != 4 or batch.shape[1] != self.info.input_channels or batch.dtype != np.float32:
+        axes = 2 + len(self.info.preprocess.size)
+        if batch.ndim != axes or batch.shape[1] != self.info.input_channels or batch.dtype != np.float32:
+            shape = "D, H, W" if axes == 5 else "H, W"
             raise InputError(
-                f"a batch must be float32 (B, {self.info.input_channels}, H, W), got {batch.dtype} "
+                f"a batch must be float32 (B, {self.info.input_channels}, {shape}), got {batch.dtype} "
                 f"{batch.shape}"
             )
         wanted = [OUTPUT_NAME, LABEL_NAME] if self.info.labels else [OUTPUT_NAME]
         mask, *label = self._session.run(wanted, np.ascontiguousarray(batch))
-        if not isinstance(mask, np.ndarray) or mask.ndim != 4 or len(mask) != len(batch):
-            raise InputError(f"not a segdistill model file: {self.path} does not return (B, K, H, W)")
+        if not isinstance(mask, np.ndarray) or mask.ndim != axes or len(mask) != len(batch):
+            shape = "D, H, W" if axes == 5 else "H, W"
+            raise InputError(f"not a segdistill model file: {self.path} does not return (B, K, {shape})")
         if label and np.shape(label[0]) != (len(batch), len(self.info.labels)):
             raise InputError(
                 f"not a segdistill model file: {self.path} does not return {len(self.info.labels)} classes"
@@ -260,6 +333,16 @@ def _onnxruntime() -> ModuleType:
     return module
 
 
+@cache
+def _openvino() -> ModuleType:
+    """OpenVINO without telemetry: its import sends some unless the package for that cannot be imported."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    module: ModuleType = openvino
+    return module
+
+
 def milliseconds_per_image(engine: Runs) -> float:
     """Median time of five runs on one image of the network's input size, after one to warm up; no pre-processing.
 
@@ -274,3 +357,32 @@ def milliseconds_per_image(engine: Runs) -> float:
         engine.run_both(image)
         times.append(time.perf_counter() - began)
     return 1000 * statistics.median(times[1:])
+
+
+def interleaved_milliseconds(engines: Sequence[Runs], seconds: float = 0.3) -> list[float]:
+    """Median time of each network on one image of its input size, all timed in turn; no pre-processing.
+
+    What else the machine does then slows all of them: ratios hold where times do not.
+
+    Args:
+        engines: the networks.
+        seconds: as many rounds as fit into this time, at least 15, after one to warm up.
+
+    Raises:
+        InputError: a network does not run.
+
+    >>> interleaved_milliseconds([])
+    []
+    """
+    images = [
+        np.zeros((1, each.info.preprocess.channels, *each.info.preprocess.size), np.float32)
+        for each in engines
+    ]
+    times: list[list[float]] = [[] for _ in engines]
+    start = time.perf_counter()
+    while engines and (len(times[0]) < 16 or time.perf_counter() - start < seconds):
+        for engine, image, found in zip(engines, images, times, strict=True):
+            began = time.perf_counter()
+            engine.run_both(image)
+            found.append(time.perf_counter() - began)
+    return [1000 * statistics.median(found[1:]) for found in times]

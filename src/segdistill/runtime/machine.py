@@ -26,6 +26,43 @@ def machine() -> dict[str, str]:
     }
 
 
+INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "i8mm",
+)
+"""What decides how fast a network runs on a CPU, as Linux names it."""
+FAST_INT8 = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+
+
+def instruction_sets() -> list[str] | None:
+    """Those of `INSTRUCTIONS` that the processor has; None where the system does not list them.
+
+    >>> found = instruction_sets()
+    >>> found is None or set(found) <= set(INSTRUCTIONS)
+    True
+    """
+    flags = _cpu_value("flags", "Features")
+    return None if flags is None else [name for name in INSTRUCTIONS if name in flags.split()]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which a container may limit.
+
+    >>> usable_cores() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Version of each installed package, or "not installed".
 
@@ -42,10 +79,14 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _processor() -> str:
+    return _cpu_value("model name") or platform.processor() or "unknown"
+
+
+def _cpu_value(*names: str) -> str | None:
+    """The first value of one of these names in /proc/cpuinfo; None where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or "unknown"
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
+        return None
+    found = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in found if name.strip() in names), None)

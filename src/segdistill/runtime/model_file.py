@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.errors import InputError
+from segdistill.imaging.grid import AnyPreprocess, preprocess_from_dict
 from segdistill.imaging.postprocess import Postprocess
-from segdistill.imaging.preprocess import Preprocess
 from segdistill.runtime.onnx_file import OnnxFile, read_onnx
 
 METADATA_KEY = "segdistill"
@@ -35,6 +35,7 @@ class ModelInfo:
         metrics: what was measured on the test split (JSON types).
         labels: classes of the whole image, in the order of the output "label"; empty: the network only segments.
         format_version: of this record; a newer one is refused.
+        self_test: what the network gives on synthetic images (`self_test.record_self_test`); empty: not recorded.
 
     Raises:
         InputError: channels or classes contradict the processing.
@@ -46,12 +47,13 @@ class ModelInfo:
     name: str
     input_channels: int
     classes: tuple[str, ...]
-    preprocess: Preprocess
+    preprocess: AnyPreprocess
     postprocess: Postprocess
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     labels: tuple[str, ...] = ()
+    self_test: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.input_channels != self.preprocess.channels:
@@ -82,7 +84,8 @@ def dump_info(info: ModelInfo) -> str:
             "provenance": dict(info.provenance),
             "metrics": dict(info.metrics),
         }
-        | ({"labels": list(info.labels)} if info.labels else {}),
+        | ({"labels": list(info.labels)} if info.labels else {})
+        | ({"self_test": dict(info.self_test)} if info.self_test else {}),
         sort_keys=True,
     )
 
@@ -111,12 +114,13 @@ def parse_info(text: str) -> ModelInfo:
             name=str(values["name"]),
             input_channels=int(values["input_channels"]),
             classes=tuple(str(name) for name in values["classes"]),
-            preprocess=Preprocess.from_dict(values["preprocess"]),
+            preprocess=preprocess_from_dict(values["preprocess"]),
             postprocess=Postprocess.from_dict(values["postprocess"]),
             provenance=dict(values.get("provenance", {})),
             metrics=dict(values.get("metrics", {})),
             format_version=version,
             labels=tuple(str(name) for name in values.get("labels", ())),
+            self_test=dict(values.get("self_test", {})),
         )
     except KeyError as error:
         raise InputError(f"its metadata lacks {error}") from error

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -42,7 +46,9 @@ from segdistill.runtime.write import (
     write_volume,
 )
 
-TABLE, RECORD, LOCK = "predictions.csv", "predictions.jsonl", ".predictions.lock"
+TABLE = "predictions.csv"
+NAMES = ("{}.csv", "{}.jsonl", ".{}.lock")
+"""Of the table, its record and the lock; the stem is "predictions", or "predictions.2-of-4" of a shard."""
 ASIDE = "earlier"
 """Folder below for masks of inputs that are gone."""
 _NAMED = 3
@@ -58,12 +64,14 @@ class Predictions:
             known. Those that an earlier call has done are among them.
         failed: "file" and "reason" of each that cannot be used.
         notes: one line each, about names that meet and about earlier calls.
+        name: of the table.
     """
 
     folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    name: str = TABLE
 
     @property
     def table(self) -> Path:
@@ -72,7 +80,7 @@ class Predictions:
         >>> Predictions(Path("out")).table.name
         'predictions.csv'
         """
-        return self.folder / TABLE
+        return self.folder / self.name
 
     @property
     def note(self) -> str:
@@ -99,18 +107,21 @@ def predict_files(
     inputs: Sequence[str | Path],
     out: Path,
     progress: Callable[[int, int], None] | None = None,
+    shard: Shard | None = None,
 ) -> Predictions:
     """Segments files and folders and writes NAME.png or NAME.nii.gz, NAME_overlay.png and predictions.csv.
 
-    The table has a row as soon as a file is done. The same call again does what is missing: files without a whole mask,
-    and those whose content, network or threshold has changed since. What earlier calls have written for other files
-    stays, and stays in the table.
+    Several pictures are read, segmented and written at the same time, `predictor.workers` of them; of a volume so many
+    slices. The table has a row as soon as a file is done. The same call again does what is missing: files without a
+    whole mask, and those whose content, network or threshold has changed since. What earlier calls have written for
+    other files stays, and stays in the table.
 
     Args:
         predictor: segments them.
-        inputs: pictures, volumes, DICOM series, or folders with any of these.
+        inputs: pictures, volumes, DICOM series, folders with any of these, or patterns such as "scans/*.png".
         out: folder to write to.
         progress: called with (done, total) after every file.
+        shard: only this part of the files, with a table of its own. A later call without it makes one table of all.
 
     Raises:
         InputError: no input, none that can be used, a file would be replaced that no prediction has written, or
@@ -118,20 +129,80 @@ def predict_files(
     """
     given = [Path(each) for each in inputs]
     files = {os.path.abspath(file): file for file in find_inputs(given, out)}
-    with _only_writer(out):
-        found = _predict_files(predictor, files, out, progress)
+    with _only_writer(out, shard):
+        found = _predict_files(predictor, files, out, progress, shard)
     found.notes += _unused(given, list(files.values()), out)
     return found
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of the inputs, for processes and machines that work side by side.
+
+    Attributes:
+        number: from 1.
+        count: of all parts.
+
+    Raises:
+        InputError: no such part.
+
+    >>> Shard.parse("2/4").stem
+    'predictions.2-of-4'
+    """
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise InputError(f"--shard {self.number}/{self.count}: give I/N with I from 1 to N, such as 1/4")
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From "I/N".
+
+        Raises:
+            InputError: it is not of this form.
+        """
+        first, _, second = text.partition("/")
+        if not (first.isdecimal() and second.isdecimal()):
+            raise InputError(f"--shard {text}: give I/N with I from 1 to N, such as 1/4")
+        return cls(int(first), int(second))
+
+    @property
+    def stem(self) -> str:
+        """Of its table, record and lock."""
+        return f"predictions.{self.number}-of-{self.count}"
+
+    def of(self, files: Mapping[str, Path]) -> dict[str, Path]:
+        """Its files: every `count`-th."""
+        return dict(list(files.items())[self.number - 1 :: self.count])
+
+
+def _names(shard: Shard | None) -> list[str]:
+    """The names of table, record and lock."""
+    return [name.format("predictions" if shard is None else shard.stem) for name in NAMES]
+
+
 @contextmanager
-def _only_writer(out: Path) -> Iterator[None]:
-    """Makes the folder and keeps other calls out of it; one that stays empty is removed again."""
-    is_new, lock = not out.exists(), FileLock(out / LOCK, timeout=0)
+def _only_writer(out: Path, shard: Shard | None) -> Iterator[None]:
+    """Makes the folder and keeps other calls out of it; one that stays empty is removed again.
+
+    Shards work side by side, but no call without shard beside them.
+    """
+    is_new, own = not out.exists(), FileLock(out / _names(shard)[2], timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        own.acquire()
+        others = out.glob(".predictions.*-of-*.lock") if shard is None else [out / _names(None)[2]]
+        for path in others:
+            if path.exists():
+                with FileLock(path, timeout=0):
+                    pass
     except Timeout as error:
+        if own.is_locked:
+            own.release()
+            _remove(out / _names(shard)[2])
         raise InputError(
             f"another call of predict is writing to {out}: wait for it, or choose another folder with -o"
         ) from error
@@ -140,38 +211,52 @@ def _only_writer(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
-        _remove(out / LOCK)
+        own.release()
+        _remove(out / _names(shard)[2])
         if is_new:
             with suppress(OSError):
                 out.rmdir()
 
 
 def _predict_files(
-    predictor: Predictor, files: Mapping[str, Path], out: Path, progress: Callable[[int, int], None] | None
+    predictor: Predictor,
+    every: Mapping[str, Path],
+    out: Path,
+    progress: Callable[[int, int], None] | None,
+    shard: Shard | None,
 ) -> Predictions:
-    found, results = Predictions(out), _Results.read(out)
+    results = _Results.read(out, shard)
+    found = Predictions(out, name=results.table.name)
+    files = every if shard is None else shard.of(every)
     gone = results.put_aside(
-        key for key in list(results.by_file) if key not in files and not os.path.lexists(key)
+        key for key in list(results.by_file) if key not in every and not os.path.lexists(key)
     )
     earlier = {key: result.stem for key, result in results.by_file.items()}
-    kept: dict[str | Path, str] = {files[key]: stem for key, stem in earlier.items() if key in files}
-    others = [stem for key, stem in earlier.items() if key not in files]
-    stems = dict(zip(files, unique_stems(list(files.values()), kept, others), strict=True))
+    kept: dict[str | Path, str] = {every[key]: stem for key, stem in earlier.items() if key in every}
+    others = [stem for key, stem in earlier.items() if key not in every]
+    stems = dict(zip(every, unique_stems(list(every.values()), kept, others), strict=True))
     _require_free(files, stems, results)
     model = predictor.fingerprint
     now = results.start(files, stems, model)
     continued = len(now)
-    for done, (key, file) in enumerate(files.items(), 1):
-        if key not in now:
-            try:
-                now[key] = results.add(key, _segment(predictor, file, stems[key], out, model))
-            except _Unusable as error:
-                results.remove(key)
-                found.failed.append({"file": str(file), "reason": str(error)})
+
+    def segment(key: str) -> _Result | _Unusable:
+        try:
+            return _segment(predictor, files[key], stems[key], results.table, model)
+        except _Unusable as error:
+            return error
+
+    left = [key for key in files if key not in now]
+    parts = _side_by_side(left, segment, predictor.workers, lambda key: is_volume(files[key]))
+    for done, (key, made) in enumerate(parts, continued + 1):
+        if isinstance(made, _Result):
+            now[key] = results.add(key, made)
+        else:
+            results.remove(key)
+            found.failed.append({"file": str(files[key]), "reason": str(made)})
         if progress is not None:
             progress(done, len(files))
-    if not now:
+    if not now and files:
         results.give_up()
         reason = found.failed[0]["reason"]
         raise InputError(reason if len(files) == 1 else f"none of {len(files)} images can be used: {reason}")
@@ -183,6 +268,39 @@ def _predict_files(
             f"{gone} inputs of earlier calls are not there any more: what was written for them is now in {out / ASIDE}"
         )
     return found
+
+
+T = TypeVar("T")
+
+
+def _side_by_side(
+    keys: Sequence[str], work: Callable[[str], T], workers: int, alone: Callable[[str], bool]
+) -> Iterator[tuple[str, T]]:
+    """What `work` gives for each key, in their order; so many at the same time, but some alone.
+
+    A few more are begun than there are workers, so that a finished one does not wait for the one before it.
+    """
+    if workers == 1:
+        yield from ((key, work(key)) for key in keys)
+        return
+    waiting: deque[tuple[str, Future[T]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for key in keys:
+                is_alone = alone(key)
+                while waiting and (is_alone or len(waiting) >= 4 * workers):
+                    first, made = waiting.popleft()
+                    yield first, made.result()
+                if is_alone:
+                    yield key, work(key)
+                else:
+                    waiting.append((key, pool.submit(work, key)))
+            while waiting:
+                first, made = waiting.popleft()
+                yield first, made.result()
+        finally:
+            for _, made in waiting:
+                made.cancel()
 
 
 def _notes(found: Predictions, count: int, renamed: Sequence[str], continued: int, others: int) -> list[str]:
@@ -204,10 +322,10 @@ def _notes(found: Predictions, count: int, renamed: Sequence[str], continued: in
     return notes
 
 
-def _segment(predictor: Predictor, file: Path, stem: str, out: Path, model: str) -> _Result:
+def _segment(predictor: Predictor, file: Path, stem: str, table: Path, model: str) -> _Result:
     content = _content(file)
-    row = _predict_file(predictor, file, stem, out)
-    written = output_paths(stem, out, is_volume(file))
+    row = _predict_file(predictor, file, stem, table)
+    written = output_paths(stem, table.parent, is_volume(file))
     row = {"file": row["file"], "mask": written[0].name, **row, "model": model[:12] or None}
     return _Result(stem, content, model, {path.name: sha256_file(path) for path in written}, row)
 
@@ -216,9 +334,12 @@ class _Unusable(Exception):
     """One input that cannot be segmented; the others can."""
 
 
-def _predict_file(predictor: Predictor, file: Path, stem: str, out: Path) -> dict[str, Any]:
+_marking = threading.Lock()
+
+
+def _predict_file(predictor: Predictor, file: Path, stem: str, table: Path) -> dict[str, Any]:
     """One row; an InputError is about the output folder."""
-    began = time.perf_counter()
+    out, began = table.parent, time.perf_counter()
     try:
         if is_volume(file):
             found = predictor.predict_volume(file)
@@ -228,8 +349,9 @@ def _predict_file(predictor: Predictor, file: Path, stem: str, out: Path) -> dic
     except InputError as error:
         raise _Unusable(str(error) if str(file) in str(error) else f"{file}: {error}") from error
     seconds = time.perf_counter() - began
-    if not os.path.lexists(out / TABLE):
-        write_rows([], out / TABLE)  # marks the folder as ours, whenever the process ends
+    with _marking:
+        if not os.path.lexists(table):
+            write_rows([], table)  # marks the folder as ours, whenever the process ends
     try:
         if is_volume(file):
             levels = slice_levels(predictor.info.preprocess.intensity, found.volume.turned())
@@ -268,7 +390,7 @@ def _remove(path: Path) -> None:
 
 def _require_free(files: Mapping[str, Path], stems: Mapping[str, str], results: _Results) -> None:
     given = {file.resolve() for file in files.values()}
-    is_ours = results.is_there or _is_table(results.table)
+    is_ours = results.is_there or any(map(_is_table, results.folder.glob("predictions*.csv")))
     written = [
         path
         for key, file in files.items()
@@ -350,25 +472,31 @@ class _Result:
 class _Results:
     """The table of a folder, and the record beside it (predictions.jsonl), which tells what is done.
 
+    A shard has a table and a record of its own; without shard, those of all shards are taken into one at the end.
+
     Attributes:
         by_file: input -> what was written for it; only what is still there, whole.
     """
 
-    def __init__(self, folder: Path, by_file: dict[str, _Result], is_there: bool) -> None:
+    def __init__(
+        self, folder: Path, by_file: dict[str, _Result], is_there: bool, shard: Shard | None
+    ) -> None:
         self.folder, self.by_file, self.is_there = folder, by_file, is_there
-        self.table, self.record = folder / TABLE, folder / RECORD
+        self.table, self.record = (folder / name for name in _names(shard)[:2])
+        self._shards = [] if shard else sorted(folder.glob("predictions.*-of-*.jsonl"))
         self._columns: list[str] | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> _Results:
-        try:
-            text = (folder / RECORD).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return cls(folder, {}, False)
-        parsed = [_Result.parse(line) for line in text.split("\n") if line]
+    def read(cls, folder: Path, shard: Shard | None) -> _Results:
+        new = cls(folder, {}, False, shard)
+        parsed: list[tuple[str, _Result] | None] = []
+        for record in (new.record, *new._shards):
+            with suppress(OSError):
+                text = record.read_text(encoding="utf-8", errors="replace")
+                parsed += [_Result.parse(line) for line in text.split("\n") if line]
         by_file = dict(each for each in parsed if each is not None)
         whole = {file: result for file, result in by_file.items() if result.is_whole(folder)}
-        return cls(folder, whole, any(each is not None for each in parsed))
+        return cls(folder, whole, any(each is not None for each in parsed), shard)
 
     def start(self, files: Mapping[str, Path], stems: Mapping[str, str], model: str) -> dict[str, _Result]:
         """Gives what is done of the inputs. Rows of others of them leave the table, until they are done again."""
@@ -433,6 +561,9 @@ class _Results:
         """Writes the rows in the order of the inputs, then the others; gives those of the inputs."""
         mine = [file for file in order if file in self.by_file]
         self._rewrite([*mine, *(file for file in self.by_file if file not in set(mine))])
+        for record in self._shards:
+            _remove(record)
+            _remove(record.with_suffix(".csv"))
         return [self.by_file[file].row for file in mine]
 
     def _rewrite(self, files: Sequence[str]) -> None:
@@ -447,19 +578,20 @@ def _line(file: str, result: _Result) -> str:
 
 
 def find_inputs(inputs: Sequence[Path], out: Path) -> list[Path]:
-    """The files to segment: those that are named, and those in folders, sorted; each once.
+    """The files to segment: those that are named, fit a pattern, or lie in folders, sorted; each once.
 
-    A folder of DICOM slices of one series is a volume. Any other folder is searched recursively for pictures, volumes
-    and such series, without hidden files and without the results in `out`.
+    A pattern is a name that does not exist, with *, ? or [...]; ** stands for folders at any depth. A folder of DICOM
+    slices of one series is a volume. Any other folder is searched recursively for pictures, volumes and such series,
+    without hidden files and without the results in `out`.
 
     Raises:
-        InputError: a folder has none of them.
+        InputError: a folder has none of them, or nothing fits a pattern.
 
     >>> find_inputs([Path("a.png"), Path("./a.png")], Path("out"))
     [PosixPath('a.png')]
     """
     found: dict[Path, Path] = {}
-    for given in inputs:
+    for given in _expanded(inputs):
         inside = list(_inside(given, out.resolve())) if given.is_dir() else [given]
         if not inside:
             known = ", ".join(sorted({*READABLE_SUFFIXES, *VOLUME_SUFFIXES}))
@@ -467,6 +599,17 @@ def find_inputs(inputs: Sequence[Path], out: Path) -> list[Path]:
         for path in inside:
             found.setdefault(path.resolve(), path)
     return list(found.values())
+
+
+def _expanded(inputs: Sequence[Path]) -> Iterator[Path]:
+    for given in inputs:
+        if given.exists() or not glob.has_magic(str(given)):
+            yield given
+            continue
+        fitting = sorted(glob.glob(str(given), recursive=True))
+        if not fitting:
+            raise InputError(f"no file fits {given}: check the pattern")
+        yield from map(Path, fitting)
 
 
 def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
@@ -15,9 +16,10 @@ from segdistill import __version__
 from segdistill.errors import InputError, first_line
 from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.boxes import Box, tight_box
+from segdistill.imaging.grid import Spacing3, VolumePreprocess, slices_at
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.picture import Pixels
-from segdistill.imaging.postprocess import Postprocess
+from segdistill.imaging.postprocess import Postprocess, resize_probability
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
 from segdistill.imaging.volume import Volume
@@ -39,6 +41,7 @@ class Prediction:
         probability: that a pixel is not background, float32 (H, W).
         classes: name -> probability of the whole image's classes, of several patches their mean; empty where the
             network only segments.
+        structures: names of the classes of the mask from 1, where there are several; none: one kind of foreground.
 
     >>> Prediction(np.ones((1, 2), np.uint8), np.array([[0.75, 0.25]], np.float32)).mean_probability
     0.5
@@ -47,6 +50,7 @@ class Prediction:
     mask: Pixels
     probability: NDArray[np.float32]
     classes: Mapping[str, float] = field(default_factory=dict)
+    structures: tuple[str, ...] = ()
 
     @property
     def box(self) -> Box | None:
@@ -72,11 +76,13 @@ class VolumePrediction:
         volume: what was segmented, as stored.
         mask: class indices, uint8 (D, H, W), 0 for background.
         mean_probability: inside the mask; None when it is empty.
+        structures: see `Prediction`.
     """
 
     volume: Volume
     mask: NDArray[np.uint8]
     mean_probability: float | None
+    structures: tuple[str, ...] = ()
 
     @property
     def voxels(self) -> int:
@@ -86,8 +92,12 @@ class VolumePrediction:
     @property
     def millilitres(self) -> float | None:
         """Size of the foreground; None where the size of a voxel is not known."""
+        return self.millilitres_of(self.voxels)
+
+    def millilitres_of(self, voxels: int) -> float | None:
+        """The size of so many voxels; None where that of one is not known."""
         spacing = self.volume.spacing
-        return None if spacing is None else self.voxels * float(np.prod(spacing)) / 1000
+        return None if spacing is None else voxels * float(np.prod(spacing)) / 1000
 
 
 class Predictor:
@@ -95,9 +105,12 @@ class Predictor:
 
     Args:
         network: a model file, or an engine.
-        threads: CPU threads for a model file; None leaves the choice to ONNX Runtime (all cores).
+        threads: CPU threads for a model file; None leaves the choice to the engine (all cores).
         threshold: replaces that of the network.
         weights: the file of the network's weights, for an engine that is no model file.
+        engine: runs a model file: onnxruntime or openvino.
+        workers: how many pictures, or slices of a volume, are segmented at the same time by `predict_volume` and
+            `runtime.predict`, each with `threads`.
 
     Attributes:
         engine: runs the network.
@@ -117,8 +130,12 @@ class Predictor:
         threads: int | None = None,
         threshold: float | None = None,
         weights: str | Path | None = None,
+        engine: str = "onnxruntime",
+        workers: int = 1,
     ) -> None:
-        self.engine: Runs = Engine(network, threads) if isinstance(network, (str, Path)) else network
+        self.engine: Runs = Engine(network, threads, engine) if isinstance(network, (str, Path)) else network
+        self.workers = workers
+        self._by = [] if engine == "onnxruntime" else [engine]
         self._weights = Path(network) if isinstance(network, (str, Path)) else weights
         self.postprocess: Postprocess = self.info.postprocess
         if threshold is not None:
@@ -130,11 +147,23 @@ class Predictor:
         return self.engine.info
 
     @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of the classes of a mask from 1, where there are several."""
+        names = self.postprocess.classes[1:]
+        return names if len(names) > 1 else ()
+
+    @property
     def fingerprint(self) -> str:
-        """Changes with the weights, their processing, the threshold and the version; "" where they are in no file."""
+        """Changes with weights, processing, threshold, engine and version; "" where the weights are in no file."""
         if self._weights is None:
             return ""
-        facts = [__version__, dump_info(self.info), self.postprocess.to_dict(), sha256_file(self._weights)]
+        facts = [
+            __version__,
+            dump_info(self.info),
+            self.postprocess.to_dict(),
+            sha256_file(self._weights),
+            *self._by,
+        ]
         return sha256_text(json.dumps(facts))
 
     @overload
@@ -167,6 +196,26 @@ class Predictor:
         Raises:
             InputError: an array of another shape or type.
         """
+        probability, labels = self._probability(pixels)
+        size = (pixels.shape[0], pixels.shape[1])
+        classes = dict(zip(self.info.labels, np.mean(labels, axis=0).tolist(), strict=True)) if labels else {}
+        foreground = self.postprocess.foreground(probability, size)
+        if len(probability) <= 2:
+            return Prediction(self.postprocess.above(foreground), foreground, classes)
+        return Prediction(self.postprocess.mask(probability, size), foreground, classes, self.structures)
+
+    def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
+        """The probability of each class but the background at the picture's own size, float32 (K, H, W).
+
+        Raises:
+            InputError: an array of another shape or type.
+        """
+        probability, _ = self._probability(pixels)
+        planes = probability[-1:] if len(probability) <= 2 else probability[1:]
+        return resize_probability(planes, (pixels.shape[0], pixels.shape[1]))
+
+    def _probability(self, pixels: Pixels) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """Of each class, as the network or its patches give it, and of the image's labels for each patch."""
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
             raise InputError(
                 f"an image is uint8 (height, width) or (height, width, 3), got {pixels.dtype} {pixels.shape}: convert "
@@ -174,14 +223,13 @@ class Predictor:
             )
         size = (pixels.shape[0], pixels.shape[1])
         preprocess = self.info.preprocess
+        if isinstance(preprocess, VolumePreprocess):
+            raise InputError(
+                "this model segments volumes, not pictures or slices: give a volume (NIfTI, DICOM series)"
+            )
         outputs = [self._run(image[None]) for image in preprocess.inputs(pixels)]
         probability = preprocess.join(np.stack([mask[0] for mask, _ in outputs]), size)
-        labels = [label[0] for _, label in outputs if label is not None]
-        classes = dict(zip(self.info.labels, np.mean(labels, axis=0).tolist(), strict=True)) if labels else {}
-        foreground = self.postprocess.foreground(probability, size)
-        if len(probability) <= 2:
-            return Prediction(self.postprocess.above(foreground), foreground, classes)
-        return Prediction(self.postprocess.mask(probability, size), foreground, classes)
+        return probability, [label[0] for _, label in outputs if label is not None]
 
     def _run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The network's probabilities for one input, checked."""
@@ -200,7 +248,7 @@ class Predictor:
         return checked, None if label is None else require_probability(label, "the image's class")
 
     def predict_volume(self, path: str | Path) -> VolumePrediction:
-        """Segments every slice of a volume: turned as in training, and the mask is turned back.
+        """Segments a volume, slice by slice or in patches: turned as in training, and the mask is turned back.
 
         Raises:
             UnreadableImage: the file cannot be read.
@@ -210,13 +258,45 @@ class Predictor:
         levels = slice_levels(self.info.preprocess.intensity, turned)
         mask = np.zeros(volume.voxels.shape, np.uint8)
         into = as_turned(mask, volume)
+        if isinstance(self.info.preprocess, VolumePreprocess):
+            return VolumePrediction(
+                volume, mask, self.segment_into(into, levels, turned.spacing), self.structures
+            )
         total, inside = 0.0, 0
-        for k in range(len(into)):
-            found = self.predict_pixels(levels(k))
-            into[k] = found.mask
-            chosen = found.probability[found.mask != 0]
+        step = 4 * self.workers  # slices whose probabilities are held at the same time
+        with ThreadPoolExecutor(self.workers) as pool:
+            for begin in range(0, len(into), step):
+                ks = range(begin, min(begin + step, len(into)))
+                for k, found in zip(ks, pool.map(lambda k: self.predict_pixels(levels(k)), ks), strict=True):
+                    into[k] = found.mask
+                    chosen = found.probability[found.mask != 0]
+                    total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
+        return VolumePrediction(volume, mask, total / inside if inside else None, self.structures)
+
+    def segment_into(
+        self, into: NDArray[np.uint8], levels: Callable[[int], Pixels], spacing: Spacing3 | None
+    ) -> float | None:
+        """Segments a whole volume with a network of volumes.
+
+        Args:
+            into: uint8 (D, H, W), gets the mask.
+            levels: number of a slice, as the network was trained on them -> its 8 bits (H, W).
+            spacing: (slice, row, column) in mm; None: not known.
+
+        Returns:
+            the mean probability inside the mask; None where it is empty.
+        """
+        preprocess = self.info.preprocess
+        assert isinstance(preprocess, VolumePreprocess)
+        shape = (into.shape[0], into.shape[1], into.shape[2])
+        prepared = preprocess.prepare_slices(levels, shape, spacing)
+        probability = preprocess.predict(prepared, lambda batch: self._run(batch)[0])
+        total, inside = 0.0, 0
+        for k, one in enumerate(slices_at(probability, shape)):
+            into[k] = self.postprocess.mask(one, (shape[1], shape[2]))
+            chosen = self.postprocess.foreground(one, (shape[1], shape[2]))[into[k] != 0]
             total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
-        return VolumePrediction(volume, mask, total / inside if inside else None)
+        return total / inside if inside else None
 
 
 def require_probability(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from segdistill.errors import InputError
 from segdistill.files import atomic_write, csv_cell, safe_name, write_text
-from segdistill.imaging.contours import Rgb, draw_overlay
+from segdistill.imaging.contours import class_colour, class_layers, draw_overlay
 from segdistill.imaging.nifti import save_nifti
 from segdistill.imaging.picture import Picture, Pixels
 from segdistill.runtime.measure import measure
@@ -37,13 +37,6 @@ COLUMNS = (
 )
 VOLUME_COLUMNS = ("slices", "voxels", "volume_ml")
 """Further columns of a table that holds volumes."""
-_COLOURS = (
-    (255, 176, 0),
-    (0, 200, 255),
-    (255, 64, 160),
-    (120, 220, 80),
-)  # colour-blind readers can distinguish them
-
 _TILES, _COLUMNS = 12, 4  # of a volume's overlay
 _TILE = 256  # pixels of a tile's longer side
 _CAPTION, _SPACE = 14, 4
@@ -65,7 +58,7 @@ def write_prediction(
 ) -> tuple[Path, Path]:
     """Writes STEM.png, the mask, and STEM_overlay.png, its outline over the picture.
 
-    The mask is 0 and 255 for one foreground class; with more it holds the class indices.
+    The mask is 0 and 255 for one foreground class; with more it holds the class indices, and a palette shows them.
 
     Returns:
         Paths of the mask and of the overlay.
@@ -81,9 +74,11 @@ def write_prediction(
     """
     mask_path, overlay_path = paths = output_paths(stem, folder)
     _keep(picture.source, paths, "picture")
-    scale = np.uint8(255 if prediction.mask.max(initial=0) <= 1 else 1)
-    _write_png(mask_path, prediction.mask * scale)
-    _write_png(overlay_path, draw_overlay(picture.pixels, _layers(prediction.mask)))
+    if prediction.structures:
+        _write_png(mask_path, prediction.mask, len(prediction.structures))
+    else:
+        _write_png(mask_path, prediction.mask * np.uint8(255 if prediction.mask.max(initial=0) <= 1 else 1))
+    _write_png(overlay_path, draw_overlay(picture.pixels, class_layers(prediction.mask)))
     return paths
 
 
@@ -104,7 +99,7 @@ def write_volume(
     volume = prediction.volume
     mask_path, overlay_path = paths = output_paths(stem, folder, volume=True)
     _keep(volume.source, paths, "volume")
-    save_nifti(prediction.mask, volume, mask_path)
+    save_nifti(prediction.mask, volume, mask_path, prediction.structures)
     _write_png(overlay_path, draw_sheet(as_turned(prediction.mask, volume), levels))
     return paths
 
@@ -115,15 +110,15 @@ def _keep(source: Path, paths: Sequence[Path], what: str) -> None:
             raise InputError(f"{path} would replace its own {what}: choose another output folder")
 
 
-def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+def _write_png(path: Path, pixels: NDArray[np.uint8], classes: int = 0) -> None:
+    """Writes a picture, or indices with a palette of so many classes."""
+    image = Image.fromarray(pixels)
+    if classes:
+        colours = [(0, 0, 0), *(class_colour(k) for k in range(1, classes + 1))]
+        image = Image.frombytes("P", image.size, image.tobytes())
+        image.putpalette([value for colour in colours for value in colour])
     with atomic_write(path) as temporary:
-        Image.fromarray(pixels).save(temporary, "PNG", compress_level=2)
-
-
-def _layers(mask: NDArray[np.uint8]) -> list[tuple[NDArray[np.bool_], Rgb]]:
-    """The mask of every class (H, W) above 0 with its colour, for `draw_overlay`."""
-    count = int(mask.max(initial=0))
-    return [(mask == n, _COLOURS[(n - 1) % len(_COLOURS)]) for n in range(1, count + 1)]
+        image.save(temporary, "PNG", compress_level=2)
 
 
 def shown_slices(mask: NDArray[np.uint8], count: int = _TILES) -> list[int]:
@@ -159,7 +154,7 @@ def draw_sheet(mask: NDArray[np.uint8], levels: Callable[[int], Pixels]) -> Pixe
         left, top = number % columns * (size[0] + _SPACE), number // columns * (size[1] + _CAPTION)
         pixels = np.asarray(Image.fromarray(levels(k)).resize(size, Image.Resampling.BILINEAR))
         labels = np.asarray(Image.fromarray(mask[k]).resize(size, Image.Resampling.NEAREST))
-        sheet.paste(Image.fromarray(draw_overlay(pixels, _layers(labels))), (left, top))
+        sheet.paste(Image.fromarray(draw_overlay(pixels, class_layers(labels))), (left, top))
         draw.text((left + 2, top + size[1]), f"{k + 1} of {len(mask)}", fill=(220, 220, 220))
     return np.asarray(sheet)
 
@@ -238,6 +233,7 @@ def prediction_row(prediction: Prediction, picture: Picture, seconds: float) -> 
         "mean_probability": _rounded(prediction.mean_probability, 6),
         "seconds": round(seconds, 4),
         **_class_columns(prediction),
+        **_structure_columns(prediction, picture),
     }
 
 
@@ -250,9 +246,30 @@ def _class_columns(prediction: Prediction) -> dict[str, Any]:
     return {"class": max(prediction.classes, key=prediction.classes.__getitem__), **chances, "box": box}
 
 
+def _structure_columns(prediction: Prediction, picture: Picture) -> dict[str, Any]:
+    """Area and diameters of each class, where the mask has several: liver_area_px, ..."""
+    found: dict[str, Any] = {}
+    for k, name in enumerate(prediction.structures, start=1):
+        size = measure(prediction.mask == k, picture.spacing)
+        found |= {
+            f"{name}_area_px": size.area_px,
+            f"{name}_area_mm2": _rounded(size.area_mm2),
+            f"{name}_long_mm": _rounded(size.long_mm),
+            f"{name}_short_mm": _rounded(size.short_mm),
+        }
+    return found
+
+
 def volume_row(prediction: VolumePrediction, seconds: float) -> dict[str, Any]:
     """One row of predictions.csv as plain values; None where something is not known."""
     size = prediction.millilitres
+    counts = np.bincount(prediction.mask.reshape(-1), minlength=len(prediction.structures) + 1)
+    parts: dict[str, Any] = {}
+    for k, name in enumerate(prediction.structures, start=1):
+        parts |= {
+            f"{name}_voxels": int(counts[k]),
+            f"{name}_ml": _rounded(prediction.millilitres_of(int(counts[k]))),
+        }
     return {
         "file": str(prediction.volume.source),
         "slices": len(prediction.mask),
@@ -261,6 +278,7 @@ def volume_row(prediction: VolumePrediction, seconds: float) -> dict[str, Any]:
         "spacing_source": None if size is None else "header",
         "mean_probability": _rounded(prediction.mean_probability, 6),
         "seconds": round(seconds, 4),
+        **parts,
     }
 
 

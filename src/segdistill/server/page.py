@@ -22,6 +22,7 @@ import PIL
 from segdistill import __version__
 from segdistill.errors import InputError
 from segdistill.files import write_text
+from segdistill.imaging.grid import VolumePreprocess
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import ModelInfo
 from segdistill.runtime.onnx_file import read_onnx
@@ -44,7 +45,7 @@ def write_page(model: str | Path, out: str | Path) -> int:
         its size in bytes.
 
     Raises:
-        InputError: not a model file of ours, or the page cannot be written.
+        InputError: not a model file of ours, one of volumes, or the page cannot be written.
 
     >>> write_page("absent.onnx", "page.html")
     Traceback (most recent call last):
@@ -56,6 +57,11 @@ def write_page(model: str | Path, out: str | Path) -> int:
     info = Engine(
         model, threads=1
     ).info  # what ONNX Runtime does not load here, the page would not load either
+    if isinstance(info.preprocess, VolumePreprocess):
+        raise InputError(
+            f"{model}: segments whole volumes, and the page pictures and slices: export a network of slices "
+            "(data.dimensions=2)"
+        )
     page = page_text(info, read_onnx(model).content)
     write_text(out, page)
     return len(page.encode())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from segdistill.metrics.base import LENGTH, METRICS
 from segdistill.metrics.cases import CaseResult, Column, columns_of
-from segdistill.records import Interval, Scores, Summary
+from segdistill.records import Interval, Scores, StructureScores, Summary
 from segdistill.stats.bootstrap import bootstrap_mean, bootstrap_rate, bootstrap_table
 
 
@@ -34,6 +35,29 @@ def summarise(results: Iterable[CaseResult], seed: int = 0) -> Summary:
             site: _scores([r for r in lesions if r.site == site], seed) for site in sites if len(sites) > 1
         },
         normal=_of_normal(normals, seed) if normals else {},
+        structures={
+            name: _of_structure(found, name, seed)
+            for name in dict.fromkeys(n for r in found for n in r.structures)
+        },
+    )
+
+
+def _of_structure(results: Sequence[CaseResult], name: str, seed: int) -> StructureScores:
+    """The scores of one class, each over the cases that have it."""
+    known = [(r, r.structures[name]) for r in results if name in r.structures]
+    rows = [replace(r, metrics=one.metrics) for r, one in known if one.metrics]
+    scores: Scores = {}
+    for column in columns_of(rows):
+        values = [(column.value(r), r.group) for r in rows]
+        measured = [(value, group) for value, group in values if value is not None]
+        scores[column.key] = bootstrap_mean(
+            [value for value, _ in measured], [group for _, group in measured], seed=seed
+        )
+    return StructureScores(
+        scores,
+        there=sum(one.reference_area > 0 for _, one in known),
+        missed=sum(one.reference_area > 0 and one.predicted_area == 0 for _, one in known),
+        false=sum(one.reference_area == 0 and one.predicted_area > 0 for _, one in known),
     )
 
 
@@ -82,6 +106,9 @@ def summary_lines(
     for label, scores in summary.named().items():
         cells = "".join(f"{_cell(scores.get(name)):>24}" for name in names)
         lines.append(f"{label:12}{max((score.n for score in scores.values()), default=0):>5}  {cells}")
+    for name, each in summary.structures.items():
+        cells = "".join(f"{_cell(each.scores.get(column)):>24}" for column in names)
+        lines.append(f"{'class ' + name:12}{each.there:>5}  {cells}")
     if summary.normal:
         shown = (f"{name} {_cell(value)}" for name, value in summary.normal.items())
         lines.append("normal      " + ", ".join(shown))

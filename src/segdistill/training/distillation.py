@@ -190,10 +190,9 @@ class Distillation:
             learned = [*learned, self.gradients]
         trainee = Trainee(student, tuple(dict.fromkeys(layers)), learned)
         self.players: dict[str, nn.Module] = {STUDENT: trainee, **self.critics.players}
-        if finetune is not None:
-            self.players |= {
-                name: Trainee(network) for name, network in networks.items() if network is not None
-            }
+        self.tuned = [] if finetune is None else [name for name in networks if networks[name] is not None]
+        tuned = {name: network for name, network in networks.items() if network is not None}
+        self.players |= {name: Trainee(tuned[name]) for name in self.tuned}
         self.live = [teacher for teacher in teachers if isinstance(teacher, Teacher)]
         self.teachers: list[Teacher | StoredTeacher] = list(teachers)
         self.loss, self.methods = loss, dict(methods)

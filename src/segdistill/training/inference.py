@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from segdistill.data.opened import OpenedCase
 from segdistill.errors import InputError
+from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess, mask_at
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.imaging.read import Picture
@@ -71,9 +73,14 @@ class TorchEngine:
 
 
 def mask_predictor(
-    network: nn.Module, preprocess: Preprocess, postprocess: Postprocess, device: torch.device
+    network: nn.Module, preprocess: AnyPreprocess, postprocess: Postprocess, device: torch.device
 ) -> Callable[[Picture], NDArray[np.uint8]]:
-    """A function from a picture to its mask (H, W) at the picture's own size; the network is set to eval mode."""
+    """A function from a picture to its mask (H, W) at the picture's own size; the network is set to eval mode.
+
+    Of a network of volumes it is a `WholeVolumes`.
+    """
+    if isinstance(preprocess, VolumePreprocess):
+        return WholeVolumes(network, preprocess, postprocess, device)
     scored = scored_predictor(network, preprocess, postprocess, device, scores=False)
     return lambda picture: scored(picture).mask
 
@@ -103,7 +110,40 @@ def scored_predictor(
     return predict
 
 
-def milliseconds_per_image(network: nn.Module, shape: tuple[int, int, int], device: torch.device) -> float:
+class WholeVolumes:
+    """A network of volumes as a predictor of whole cases: `metrics.cases.predict_case` gives it volumes, not slices."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocess: VolumePreprocess,
+        postprocess: Postprocess,
+        device: torch.device,
+    ) -> None:
+        self.preprocess, self.postprocess, self.device = preprocess, postprocess, device
+        self._probability = Probability(network).eval().to(device)
+
+    def __call__(self, picture: Picture) -> NDArray[np.uint8]:
+        """Always an InputError: a picture is no volume."""
+        raise InputError(f"{picture.source}: is a picture or a slice, and this network takes whole volumes")
+
+    def volume(self, opened: OpenedCase) -> NDArray[np.uint8]:
+        """The mask of a volume (D, H, W), at its own shape.
+
+        Raises:
+            InputError: a picture, or an output with NaN or infinite values.
+        """
+        prepared = self.preprocess.prepare(opened.levels(), opened.spacing_mm)
+        probability = self.preprocess.predict(prepared, self._run)
+        return mask_at(probability, (len(opened), *opened.size), self.postprocess)
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            predicted = self._probability(torch.from_numpy(batch).to(self.device)).float().cpu().numpy()
+        return require_probability(predicted, "the mask")
+
+
+def milliseconds_per_image(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> float:
     """Median time of five float32 forward passes of one image (C, H, W) after one warm-up."""
     network = network.eval().to(device)
     image = torch.zeros(1, *shape, device=device)

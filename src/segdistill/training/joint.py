@@ -30,7 +30,7 @@ UNKNOWN = -1
 
 
 class JointLoss:
-    """lambda L_cls + (1 - lambda) L_sloc, L_sloc = L_w + alpha L_wo (Fan et al. 2023, Eq. 8 to 10).
+    """lambda L_cls + (1 - lambda) L_sloc, L_sloc = L_w + alpha L_wo (Fan et al. 2023, Eq. 7).
 
     A network without a map (`logits` None) has the classification loss alone, one without a label the location
     loss alone. The map is `deep[0]` where the network has one, else its logits at full size.

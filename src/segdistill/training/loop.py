@@ -42,6 +42,8 @@ from segdistill.training.validation import spare_threads, to_device, validate
 STATE = "training_state.pt"
 BEST = "best.safetensors"
 WEIGHTS = "weights.safetensors"
+TUNED = "tuned"
+"""Folder with the last weights of the players that a task calls tuned: NAME.safetensors each."""
 
 
 @dataclass
@@ -143,6 +145,11 @@ def fit(
     training.finish(folder)
 
 
+def _takes_volumes(module: nn.Module) -> bool:
+    """Whether a weight has five axes, which have another memory format."""
+    return any(weight.ndim == 5 for weight in module.parameters())
+
+
 class Training:
     """Players with their optimisers, and the position in training; `task.players` become Fabric's wrappers."""
 
@@ -156,7 +163,7 @@ class Training:
     def _set_up(self, name: str, total_steps: int) -> _Player:
         module = self.task.players[name]
         assert isinstance(module, Trainee)
-        if self.settings.channels_last:
+        if self.settings.channels_last and not _takes_volumes(module):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = make_optimizer(module, self.settings.optimizer, module.lr)
         schedule = make_schedule(optimizer, self.settings.schedule, total_steps)
@@ -293,6 +300,10 @@ class Training:
         if (folder / BEST).exists():
             load_weights(folder / BEST, network)
         if self.fabric.is_global_zero:
+            for name in getattr(self.task, "tuned", ()):
+                (folder / TUNED).mkdir(exist_ok=True)
+                tuned = next(player for player in self.players if player.name == name)
+                save_weights(folder / TUNED / f"{name}.safetensors", tuned.trainee.network)
             save_weights(folder / WEIGHTS, network)
             for path in (folder / STATE, folder / BEST):
                 path.unlink(missing_ok=True)

@@ -171,7 +171,7 @@ class AdversarialSettings(_Settings):
 
 
 class JointSettings(_Settings):
-    """LA-Net's losses and their switches (Fan et al. 2023, Eq. 6 to 10); the defaults are its second stage.
+    """LA-Net's losses and their switches (Fan et al. 2023, Eq. 6 and 7); the defaults are its second stage.
 
     >>> JointSettings(balance=0.0).uses_class, JointSettings().classes
     (False, ['malignant', 'benign'])

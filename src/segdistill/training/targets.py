@@ -91,10 +91,10 @@ class MapTargets:
         self.teachers, self.methods, self.batch, self.rows = teachers, methods, batch, rows
 
     def logits(self, teacher: int) -> Tensor:
-        """(rows, 2, H, W): 0 for the background, the log-odds for the foreground."""
+        """(rows, C, H, W): 0 for the background, the log-odds against it for the other classes."""
         codes = take(self.batch[f"{MAP}{self.teachers[teacher]}"], self.rows[teacher])
         odds = codes.float() * (2 * LARGEST / 255) - LARGEST
-        return torch.stack([torch.zeros_like(odds), odds], dim=1)
+        return torch.cat([torch.zeros_like(odds[:, :1]), odds], dim=1)
 
     def targets(self, teacher: int, method: str) -> Targets:
         """Targets of a teacher that has active rows."""

@@ -93,14 +93,19 @@ def segmentation_parts(loss: nn.Module, logits: Tensor, target: Tensor) -> dict[
 
 @torch.no_grad()
 def validate_segmentation(network: nn.Module, loss: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Loss and foreground Dice per case at the size of the store, threshold 0.5 (argmax with several classes)."""
+    """Loss and Dice per case at the size of the store, threshold 0.5; with several classes the most probable one, and
+    the mean over the classes that the reference or the prediction holds; 1 where neither holds any.
+    """
     output: Any = network(batch["image"])
     target = batch["mask"]
-    predicted = log_probabilities(output.logits).argmax(1) > 0
-    reference = target > 0
-    overlap = (predicted & reference).flatten(1).sum(1).float()
-    total = predicted.flatten(1).sum(1) + reference.flatten(1).sum(1)
-    dice = torch.where(total > 0, 2 * overlap / total.clamp(min=1), torch.ones_like(overlap))
+    known = log_probabilities(output.logits)
+    classes = torch.arange(1, known.shape[1], device=target.device).view(1, -1, *[1] * (target.ndim - 1))
+    predicted, reference = (labels[:, None] == classes for labels in (known.argmax(1), target))
+    overlap = (predicted & reference).flatten(2).sum(2).float()
+    total = predicted.flatten(2).sum(2) + reference.flatten(2).sum(2)
+    of_class, is_there = 2 * overlap / total.clamp(min=1), total > 0
+    mean = (of_class * is_there).sum(1) / is_there.sum(1).clamp(min=1)
+    dice = torch.where(is_there.any(1), mean, torch.ones_like(mean))
     # images have one size, so the mean over a batch is used for each of its cases
     return {"loss": loss(output.logits, target).float().expand(len(target)), "dice": dice}
 

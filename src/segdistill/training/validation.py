@@ -32,7 +32,7 @@ def spare_threads(settings: FitSettings, device: torch.device) -> int:
 def to_device(batch: Batch, fabric: Fabric, channels_last: bool) -> Batch:
     """Moves a batch to the device, its images in the memory format of the networks."""
     moved: Batch = fabric.to_device(batch)
-    if channels_last:
+    if channels_last and moved["image"].ndim == 4:
         moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
     return moved
 

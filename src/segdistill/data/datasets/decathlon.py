@@ -14,6 +14,7 @@ from segdistill.data.case import Case
 from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import find_root, natural_key, require_pairs
 from segdistill.errors import InputError
+from segdistill.imaging.classes import Classes, MaskClass, parse_classes
 from segdistill.imaging.read import READABLE_SUFFIXES
 from segdistill.imaging.read_volume import VOLUME_SUFFIXES
 
@@ -23,9 +24,9 @@ _SUFFIXES = (*VOLUME_SUFFIXES, *sorted(READABLE_SUFFIXES))
 
 @dataclass(frozen=True)
 class _Declared:
-    """What dataset.json states: the number of classes, 0 when unknown; the training images, where it lists them."""
+    """What dataset.json states: the classes, none where it does not tell; the training images, where it lists them."""
 
-    classes: int = 0
+    classes: Classes = ()
     images: tuple[str, ...] = ()
 
 
@@ -44,7 +45,8 @@ def index(path: Path, task: str = "") -> list[Case]:
 
     dataset.json beside them may be the Decathlon's (labels as value: name, and a list of the training pairs, of
     which only those are taken) or nnU-Net's (labels as name: value). A label beyond its classes becomes an error when
-    the mask is read. Images of the test set have no labels and are skipped. Every label above 0 is foreground.
+    the mask is read. Images of the test set have no labels and are skipped. nnU-Net's regions, which overlap, become
+    one kind of foreground.
 
     Args:
         path: the task's folder, or one above it.
@@ -172,23 +174,35 @@ def _declared(path: Path) -> _Declared:
     return _Declared(_classes(content["labels"], path), _training(content, path))
 
 
-def _classes(labels: dict[str, Any], path: Path) -> int:
-    """How many classes, background included: 1 + the largest value, which is a key (Decathlon) or a value (nnU-Net)."""
+def _classes(labels: dict[str, Any], path: Path) -> Classes:
+    """The classes by their values, which are keys (Decathlon) or values (nnU-Net); of regions, one of all values."""
     if all(str(key).isdecimal() for key in labels):
-        return 1 + max((int(key) for key in labels), default=0)
-    if "ignore" in labels:
+        named = [(str(name), [key]) for key, name in labels.items()]
+    elif "ignore" in labels:
         raise InputError(
-            f"{path}: declares a label 'ignore', which would count as foreground: remove it from the masks (0), then "
+            f"{path}: declares a label 'ignore', which would count as background: remove it from the masks (0), then "
             "from dataset.json"
         )
-    values = [
-        str(value) for entry in labels.values() for value in (entry if isinstance(entry, list) else [entry])
-    ]  # a list is one of nnU-Net's regions
+    else:
+        named = [(name, entry if isinstance(entry, list) else [entry]) for name, entry in labels.items()]
+    values = [str(value) for _, several in named for value in several]
     if not all(value.isdecimal() and int(value[:4]) <= 255 for value in values):
         raise InputError(
             f'{path}: labels must be whole numbers from 0 to 255, as in "organ": 1: correct them'
         )
-    return 1 + max((int(value) for value in values), default=0)
+    listed = [(name, tuple(sorted(int(value) for value in several) or ())) for name, several in named]
+    classes = [
+        MaskClass(_usable(name, several), several) for name, several in listed if several and 0 not in several
+    ]
+    try:
+        return parse_classes(classes)
+    except InputError:  # regions share values, or two have one name
+        return (MaskClass("foreground", tuple(sorted({value for each in classes for value in each.values}))),)
+
+
+def _usable(name: str, values: tuple[int, ...]) -> str:
+    """A class's name without characters that a table cannot hold."""
+    return re.sub(r"[;=,:/\\\"'\s]+", " ", name).strip()[:60] or f"class {values[0]}"
 
 
 def _training(content: dict[str, Any], path: Path) -> tuple[str, ...]:

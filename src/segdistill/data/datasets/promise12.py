@@ -10,8 +10,10 @@ from segdistill.data.case import Case
 from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import find_root, natural_key, require_pairs
 from segdistill.errors import InputError
+from segdistill.imaging.classes import MaskClass
 
 _IMAGE = re.compile(r"^case\d+\.mhd$", re.IGNORECASE)
+_CLASSES = (MaskClass("prostate", (1,)),)
 _MASK = re.compile(r"^(?P<image>case\d+)_segmentation\.mhd$", re.IGNORECASE)
 
 
@@ -53,7 +55,7 @@ def index(path: Path) -> list[Case]:
             )
         mask = masks.pop(file.stem.lower(), None)
         site = sites.get(file.stem.lower(), "")
-        cases.append(Case(file.stem, file, (mask,) if mask else (), site=site, classes=2))
+        cases.append(Case(file.stem, file, (mask,) if mask else (), site=site, classes=_CLASSES))
     require_pairs(list(masks.values()))
     return cases
 

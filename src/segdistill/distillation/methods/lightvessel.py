@@ -151,7 +151,15 @@ class FeatureAutoEncoders(nn.Module):
         return found
 
     def encode(self, layer: str, feature: Tensor) -> Tensor:
-        """(B, C, h, w) -> latents (B, n), or (B, C, n) per channel, in float32 also under autocast."""
+        """(B, C, h, w) -> latents (B, n), or (B, C, n) per channel, in float32 also under autocast.
+
+        Raises:
+            InputError: features of volumes.
+        """
+        if feature.ndim != 4:
+            raise InputError(
+                "feature_similarity is for pictures: its auto-encoders read a grid of height and width"
+            )
         coder = self.coder(layer)
         with exact(feature):
             code: Tensor = coder.squeeze(coder.pool(feature))

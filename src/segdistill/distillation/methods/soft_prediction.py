@@ -115,7 +115,9 @@ class SoftPrediction(_Soft):
     """Soft-prediction method (Hinton et al. 2015; LightBTSeg Eq. 8 and 9; AMTD Eq. 1 and 2).
 
     Args:
-        temperature: T; AMTD's code base and the usual collections of methods take 4, LightBTSeg names none.
+        temperature: T; AMTD's code base and the usual collections of methods take 4, LightBTSeg names none. The loss is
+            multiplied by T^2, so at T = 4 it is 16 times AMTD's Eq. 2, which prints no factor: the recipe amtd/printed
+            divides the weight by it.
         direction: AMTD's Eq. 2 prints KL(student || teacher), "student_teacher"; nearly all code, that of AMTD's
             experiments included, has KL(teacher || student), the default.
         balance: "none" is the mean over positions, of which far background is nearly all. "class" is the mean of two

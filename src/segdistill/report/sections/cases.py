@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from segdistill.imaging.contours import class_colour
 from segdistill.metrics.cases import CaseResult
 from segdistill.report.context import Context, Network
 from segdistill.report.data import Report
@@ -32,6 +33,12 @@ def example_ids(report: Report) -> dict[str, str]:
 
 def _panels(context: Context, case: str, field: Literal["examples", "worst_slices"]) -> Panels:
     return [(n, e) for n in context.trainings for e in getattr(n.stage, field) if e.case == case]
+
+
+def _colours(context: Context) -> dict[str, str]:
+    """Class -> its colour, where masks have several."""
+    names = dict.fromkeys(name for network in context.variants for name in network.summary.structures)
+    return {name: f"rgb{class_colour(k)}" for k, name in enumerate(names, start=1)}
 
 
 def _score(result: CaseResult | None) -> str:
@@ -106,6 +113,7 @@ def cases(context: Context) -> Values:
         kinds += [(kind.capitalize(), blocks)] if blocks else []
     return {
         "key": _KEY,
+        "classes": _colours(context),
         "kinds": kinds,
         "others": [_case_block(context, case, anchor, thin) for case, anchor in left.items()],
         "thin": thin,
@@ -124,4 +132,4 @@ def slices(context: Context) -> Values:
         panels = _panels(context, case, "worst_slices")
         scores = [_slice_score(example) for _, example in panels]
         blocks.append(_block(context, f"{case} · {_place(panels[0][1])}", panels, scores, thin))
-    return {"key": _KEY, "blocks": blocks}
+    return {"key": _KEY, "classes": _colours(context), "blocks": blocks}

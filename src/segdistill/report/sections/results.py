@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segdistill.imaging.contours import class_colour
 from segdistill.metrics.cases import CaseResult, columns_of
 from segdistill.metrics.pooled import POOLED
 from segdistill.report.charts import dice_distribution, training_curves
@@ -18,6 +19,14 @@ def results(context: Context) -> Values:
         "pooled": POOLED,
         "volumes": any(r.is_volume for n in context.trainings for r in n.stage.results),
     }
+
+
+@register_report_section("structures", "Class by class", template="structures.html", order=25)
+def structures(context: Context) -> Values:
+    """Every metric of each class of the masks, one table each; left away where masks have one kind of foreground."""
+    names = list(dict.fromkeys(name for network in context.variants for name in network.summary.structures))
+    colours = {name: class_colour(k) for k, name in enumerate(names, start=1)}
+    return {"colours": colours} if names else None
 
 
 @register_report_section("sites", "Site by site", template="sites.html", order=40)
@@ -40,6 +49,12 @@ def distribution(context: Context) -> Values:
         }
         if any(values.values()):
             charts.append(dice_distribution(values, label or "all cases"))
+    for structure in dict.fromkeys(name for rows in found.values() for r in rows for name in r.structures):
+        values = {
+            name: [known["dice"] for r in rows if "dice" in (known := r.structures[structure].metrics)]
+            for name, rows in found.items()
+        }
+        charts.append(dice_distribution(values, structure))
     return {"charts": charts}
 
 

@@ -1,0 +1,308 @@
+"""From a volume to what a network of volumes sees, and back: resampling, windows, the mask on the volume's own grid.
+
+One implementation for training and runtime alike. NumPy and Pillow only. Memory stays bounded: probabilities exist on
+the network's grid, and only one slice of them at the volume's own size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segdistill.errors import InputError
+from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.postprocess import Postprocess, resize_probability
+from segdistill.imaging.preprocess import Preprocess
+
+Shape = tuple[int, int, int]
+Spacing3 = tuple[float, float, float]
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Normalised patches (1, channels, d, h, w) -> probabilities (1, K, d, h, w)."""
+
+_SIGMA = 8
+"""The Gaussian weight of a window's voxels has this part of a side as standard deviation (Isensee et al. 2021)."""
+_MOST = 1 << 27  # voxels of a network's input
+
+
+@dataclass(frozen=True)
+class VolumePreprocess:
+    """What is done to every volume: its values become 8 bits, it is resampled, and the network sees patches of it.
+
+    Attributes:
+        size: (depth, height, width) of a patch, in voxels of the grid.
+        spacing: (slice, row, column) of the grid in millimetres; None: voxels stay as they are.
+        channels: of the network's input; the values are repeated to fill them.
+        mean, std: subtracted after division by 255, and divided by; one number each.
+        intensity: how values become 8 bits; None: from the smallest to the largest of a volume.
+        overlap: share of a side by which neighbouring windows overlap.
+
+    Raises:
+        InputError: a value makes no sense.
+
+    >>> preprocess = VolumePreprocess((8, 16, 16), (3.0, 1.0, 1.0))
+    >>> preprocess.grid_shape((10, 32, 32), (6.0, 0.5, 0.5))
+    (20, 16, 16)
+    """
+
+    dimensions: ClassVar[int] = 3
+    colour: ClassVar[str] = "grey"
+    patches: ClassVar[None] = None
+
+    size: Shape
+    spacing: Spacing3 | None = None
+    channels: int = 1
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    intensity: Intensity | None = None
+    overlap: float = 0.5
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 3 or not all(1 <= side <= 1024 for side in self.size):
+            raise InputError(f"a patch has (depth, height, width) from 1 to 1024 voxels, not {self.size}")
+        if math.prod(self.size) * self.channels > _MOST or self.channels < 1:
+            raise InputError(
+                f"a patch of {self.size} with {self.channels} channels is too large: make it smaller"
+            )
+        if self.spacing is not None and not all(0 < mm < 1000 for mm in self.spacing):
+            raise InputError(f"spacing {self.spacing} must be three positive numbers of millimetres")
+        if len(self.mean) != 1 or len(self.std) != 1 or not self.std[0] > 0:
+            raise InputError(
+                f"mean and std of volumes are one number each, std above 0: {self.mean}, {self.std}"
+            )
+        if not 0 <= self.overlap < 1:
+            raise InputError(f"overlap is a share of a side, from 0 to below 1, not {self.overlap}")
+
+    def grid_shape(self, shape: Shape, spacing: Spacing3 | None) -> Shape:
+        """How many voxels of the grid a volume has; its field of view stays.
+
+        Args:
+            shape: of the volume, (D, H, W).
+            spacing: of its voxels in millimetres; None where it is not known: then the voxels stay as they are.
+        """
+        if self.spacing is None or spacing is None:
+            return shape
+        sides = zip(shape, spacing, self.spacing, strict=True)
+        depth, height, width = (max(1, round(count * own / wanted)) for count, own, wanted in sides)
+        return depth, height, width
+
+    def prepare(self, levels: NDArray[np.uint8], spacing: Spacing3 | None) -> NDArray[np.uint8]:
+        """A volume on the grid: uint8 (D, H, W) -> uint8 (d, h, w), linear, antialiased where it shrinks."""
+        shape = (levels.shape[0], levels.shape[1], levels.shape[2])
+        return self.prepare_slices(lambda k: levels[k], shape, spacing)
+
+    def prepare_slices(
+        self, levels: Callable[[int], NDArray[np.uint8]], shape: Shape, spacing: Spacing3 | None
+    ) -> NDArray[np.uint8]:
+        """As `prepare`, for a volume whose slices (H, W) are made one after the other."""
+        wanted = self.grid_shape(shape, spacing)
+        if wanted == shape:
+            return np.stack([levels(k) for k in range(shape[0])])
+        return np.rint(resample((levels(k) for k in range(shape[0])), wanted)).astype(np.uint8)
+
+    def normalise(self, prepared: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Numbers: uint8 (..., d, h, w) -> float32 (..., channels, d, h, w), (x / 255 - mean) / std.
+
+        >>> VolumePreprocess((1, 1, 1), mean=(0.5,)).normalise(np.full((1, 1, 1), 255, np.uint8)).tolist()
+        [[[[0.5]]]]
+        """
+        values = (prepared.astype(np.float32) / np.float32(255) - np.float32(self.mean[0])) / np.float32(
+            self.std[0]
+        )
+        return np.repeat(values[..., None, :, :, :], self.channels, axis=-4)
+
+    def windows(self, shape: Shape) -> list[tuple[slice, slice, slice]]:
+        """The windows of a prepared volume that is at least as large as a patch, evenly spaced.
+
+        >>> [window[0] for window in VolumePreprocess((4, 4, 4)).windows((6, 4, 4))]
+        [slice(0, 4, None), slice(2, 6, None)]
+        """
+        starts = []
+        for length, side in zip(shape, self.size, strict=True):
+            step = max(1, round(side * (1 - self.overlap)))
+            count = -(-(length - side) // step) + 1
+            starts.append([round(k * (length - side) / max(count - 1, 1)) for k in range(count)])
+        return [
+            (slice(z, z + self.size[0]), slice(y, y + self.size[1]), slice(x, x + self.size[2]))
+            for z, y, x in product(*starts)
+        ]
+
+    def predict(self, prepared: NDArray[np.uint8], run: Run) -> NDArray[np.float32]:
+        """Probabilities of a whole prepared volume: the mean of its windows, which count more in their middle.
+
+        A volume that is smaller than a patch is padded with its outermost voxels.
+
+        Args:
+            prepared: uint8 (d, h, w).
+            run: the network.
+
+        Returns:
+            float32 (K, d, h, w).
+        """
+        padded, inner = pad_to(prepared, self.size)
+        weight = _gaussian(self.size)
+        total: NDArray[np.float32] | None = None
+        sums = np.zeros(padded.shape, np.float32)
+        for window in self.windows((padded.shape[0], padded.shape[1], padded.shape[2])):
+            found = run(self.normalise(padded[window])[None])[0]
+            if total is None:
+                total = np.zeros((len(found), *padded.shape), np.float32)
+            total[(slice(None), *window)] += found * weight
+            sums[window] += weight
+        assert total is not None
+        total /= sums
+        return np.ascontiguousarray(total[(slice(None), *inner)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings in JSON types.
+
+        >>> VolumePreprocess.from_dict(VolumePreprocess((8, 8, 8)).to_dict()) == VolumePreprocess((8, 8, 8))
+        True
+        """
+        values: dict[str, Any] = {
+            "dimensions": 3,
+            "size": list(self.size),
+            "spacing": None if self.spacing is None else list(self.spacing),
+            "channels": self.channels,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "overlap": self.overlap,
+        }
+        if self.intensity is not None:
+            values["intensity"] = self.intensity.to_dict()
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VolumePreprocess:
+        """The reverse of `to_dict`; InputError for unknown or missing keys and wrong types."""
+        known = {"dimensions", "size", "spacing", "channels", "mean", "std", "intensity", "overlap"}
+        if not {"size"} <= set(values) <= known:
+            raise InputError(
+                f"preprocessing of volumes needs 'size' and may have {', '.join(sorted(known - {'size'}))}"
+            )
+        try:
+            sides = [int(side) for side in values["size"]]
+            spacing = None if values.get("spacing") is None else [float(mm) for mm in values["spacing"]]
+            if len(sides) != 3 or (spacing is not None and len(spacing) != 3):
+                raise InputError("preprocessing of volumes: size and spacing have three numbers each")
+            return cls(
+                (sides[0], sides[1], sides[2]),
+                None if spacing is None else (spacing[0], spacing[1], spacing[2]),
+                int(values.get("channels", 1)),
+                tuple(float(v) for v in values.get("mean", (0.0,))),
+                tuple(float(v) for v in values.get("std", (1.0,))),
+                Intensity.from_dict(values["intensity"]) if values.get("intensity") else None,
+                float(values.get("overlap", 0.5)),
+            )
+        except (TypeError, ValueError, KeyError) as error:
+            raise InputError(f"preprocessing has a value of the wrong type: {error}") from error
+
+
+AnyPreprocess = Preprocess | VolumePreprocess
+
+
+def preprocess_from_dict(values: Mapping[str, Any]) -> AnyPreprocess:
+    """Of pictures or of volumes, by the key `dimensions`.
+
+    >>> preprocess_from_dict({"dimensions": 3, "size": [8, 8, 8]}).dimensions
+    3
+    """
+    if isinstance(values, Mapping) and values.get("dimensions") == 3:
+        return VolumePreprocess.from_dict(values)
+    return Preprocess.from_dict(values)
+
+
+def resample(volume: Iterable[NDArray[Any]], shape: Shape) -> NDArray[np.float32]:
+    """A volume (D, H, W), or its slices, at another shape, float32: linear, antialiased where it shrinks.
+
+    >>> resample(np.array([0, 4], np.uint8)[:, None, None], (4, 1, 1)).ravel().tolist()
+    [0.0, 1.0, 3.0, 4.0]
+    """
+    depth, height, width = shape
+    slices = np.stack([_resized(np.asarray(one, np.float32), (height, width)) for one in volume])
+    if depth == len(slices):
+        return slices
+    flat = _resized(slices.reshape(len(slices), -1), (depth, height * width))
+    return flat.reshape(depth, height, width)
+
+
+def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    if values.shape == size:
+        return values
+    image = Image.fromarray(np.ascontiguousarray(values))
+    found = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(found, np.float32)
+
+
+def resample_mask(mask: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
+    """An index mask (D, H, W) at another shape: the class with the largest share there, of equal ones the last.
+
+    >>> resample_mask(np.array([0, 1, 2, 2])[:, None, None], (2, 1, 1)).ravel().tolist()
+    [1, 2]
+    """
+    if mask.shape == shape:
+        return np.asarray(mask, np.uint8)
+    best = np.full(shape, -1.0, np.float32)
+    found = np.zeros(shape, np.uint8)
+    for index in np.flatnonzero(np.bincount(np.asarray(mask, np.uint8).reshape(-1))):
+        share = resample(np.asarray(mask == index, np.uint8), shape)
+        found[share >= best - 2e-4] = index
+        np.maximum(best, share, out=best)
+    return found
+
+
+def pad_to(volume: NDArray[Any], size: Shape) -> tuple[NDArray[Any], tuple[slice, slice, slice]]:
+    """The volume with its outermost voxels repeated up to a size, and where it lies in it.
+
+    >>> padded, inner = pad_to(np.ones((1, 2, 3)), (2, 2, 2))
+    >>> padded.shape, inner[0]
+    ((2, 2, 3), slice(0, 1, None))
+    """
+    missing = [max(0, side - length) for side, length in zip(size, volume.shape, strict=True)]
+    before = [gap // 2 for gap in missing]
+    padded = np.pad(volume, [(b, gap - b) for b, gap in zip(before, missing, strict=True)], mode="edge")
+    inner = [slice(b, b + length) for b, length in zip(before, volume.shape, strict=True)]
+    return padded, (inner[0], inner[1], inner[2])
+
+
+def slices_at(probability: NDArray[np.float32], shape: Shape) -> Iterator[NDArray[np.float32]]:
+    """Probabilities (K, d, h, w) at another shape, one slice (K, H, W) after the other: linear.
+
+    >>> [float(one.item()) for one in slices_at(np.array([0.0, 1.0], np.float32).reshape(1, 2, 1, 1), (4, 1, 1))]
+    [0.0, 0.25, 0.75, 1.0]
+    """
+    depth, count = probability.shape[1], shape[0]
+    for k in range(count):
+        place = min(max((k + 0.5) * depth / count - 0.5, 0.0), depth - 1.0)
+        low = int(place)
+        high, share = min(low + 1, depth - 1), np.float32(place - low)
+        mixed = probability[:, low] * (1 - share) + probability[:, high] * share
+        yield resize_probability(mixed, (shape[1], shape[2]))
+
+
+def mask_at(probability: NDArray[np.float32], shape: Shape, postprocess: Postprocess) -> NDArray[np.uint8]:
+    """The mask of probabilities (K, d, h, w) at a volume's own shape: uint8 (D, H, W), slice by slice.
+
+    >>> mask_at(np.full((1, 1, 1, 1), 0.7, np.float32), (2, 1, 1), Postprocess()).ravel().tolist()
+    [1, 1]
+    """
+    mask = np.empty(shape, np.uint8)
+    for k, one in enumerate(slices_at(probability, shape)):
+        mask[k] = postprocess.mask(one, (shape[1], shape[2]))
+    return mask
+
+
+@lru_cache(maxsize=4)
+def _gaussian(size: Shape) -> NDArray[np.float32]:
+    """The weight of each voxel of a window; at its corners at least a thousandth of that in its middle."""
+    axes = [np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / max(n / _SIGMA, 0.5)) ** 2) for n in size]
+    weight = axes[0][:, None, None] * axes[1][:, None] * axes[2]
+    found: NDArray[np.float32] = np.maximum(weight / weight.max(), 1e-3).astype(np.float32)
+    return found
