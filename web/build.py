@@ -36,8 +36,8 @@ def build(package: Path, target: Path) -> None:
     contents = {name: (package / "dist" / name).read_bytes() for name in (WASM, SCRIPT)}
     licences = Path(onnxruntime.__file__).parent
     target.mkdir(exist_ok=True)
-    (target / f"{WASM}.gz").write_bytes(gzip.compress(contents[WASM], compresslevel=9, mtime=0))
-    (target / SCRIPT).write_bytes(contents[SCRIPT])
+    for name, content in contents.items():
+        (target / f"{name}.gz").write_bytes(gzip.compress(content, compresslevel=9, mtime=0))
     shutil.copy(licences / "LICENSE", target / "LICENSE.onnxruntime.txt")
     notices = (licences / "ThirdPartyNotices.txt").read_bytes()
     (target / "ThirdPartyNotices.onnxruntime.txt.gz").write_bytes(gzip.compress(notices, mtime=0))

@@ -150,7 +150,7 @@ def _worker() -> str:
 
     It is a classic script, since a page on a disk cannot start a worker that is a module.
     """
-    engine = _text(f"assets/{ENGINE}")
+    engine = gzip.decompress((_FOLDER / f"assets/{ENGINE}.gz").read_bytes()).decode()
     found = _ENGINE_EXPORT.search(engine)
     if found is None:
         raise RuntimeError(f"{ENGINE} ends in no export: build the assets again (web/build.py)")

@@ -93,7 +93,10 @@ async function add(files) {
 
 async function described(item) {
   item.opening ??= call("describe", { id: item.id, file: item.file }).then(
-    (found) => Object.assign(item, found, { state: "open", note: sizeText(found), slice: Math.floor(found.slices / 2) }),
+    (found) => {
+      Object.assign(item, found, { state: "open", note: sizeText(found), slice: Math.floor(found.slices / 2) });
+      updateButton(item);
+    },
     (error) => fail(item, error),
   );
   await item.opening;
