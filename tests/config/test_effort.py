@@ -91,3 +91,16 @@ def test_a_teacher_from_elsewhere_joins_the_ensemble() -> None:
 def test_bad_values_are_one_line(changes: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_recipe("distill", changes)
+
+
+def test_volumes_that_lie_close_together_get_networks_of_volumes() -> None:
+    def facts(data: DataRecipe) -> DataFacts:
+        return DataFacts(volumes=True)
+
+    whole = load_recipe("distill", {"data.intensity": "ct"}, facts)
+    assert whole.data.dimensions == 3
+    assert whole.data.preprocess().intensity is not None
+    assert whole.stages["student"].model.name == "lite_unet"
+    assert whole.stages["student"].targets == "case"
+    for slices in ({"data.dimensions": 2}, {"student": "unet"}, {"size": 64}, {"effort": None}):
+        assert load_recipe("distill", slices, facts).data.dimensions == 2

@@ -18,10 +18,12 @@ class DataFacts:
     Attributes:
         without_mask: whether some training images have no mask.
         imagenet: whether ImageNet weights are installed (the extra `pretrained`).
+        volumes: whether the data are volumes of which a network should see patches, not slices.
     """
 
     without_mask: bool = False
     imagenet: bool = False
+    volumes: bool = False
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,8 @@ def _with_effort(
             content = _apply(content, key, value)
     data = content.get("data") or {}
     found = DataFacts() if facts is None else facts(parse_data(data, name))
+    if str(effort) == "auto" and found.volumes and outside is None and not _chooses_networks(changes):
+        return _for_volumes(content)
     chosen = effort_for(str(effort), found, outside)
     if chosen is None:
         return content
@@ -189,6 +191,23 @@ def _with_epochs(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[st
     if isinstance(matrix := content.get("matrix"), dict):
         whole["matrix"] = {axis: reached_all(f"matrix.{axis}", parts) for axis, parts in matrix.items()}
     return whole
+
+
+def _chooses_networks(changes: Mapping[str, Any]) -> bool:
+    """Whether changes state networks, or how they see the images."""
+    keys = {SHORTCUTS.get(key, key) for key in changes}
+    return any(key.startswith(("stages", "data.dimensions", "data.size", "data.patches")) for key in keys)
+
+
+def _for_volumes(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with the stages of volumes/distill, whose networks see patches of volumes."""
+    whole = _resolve("volumes/distill", Path(), ())
+    parts = {key: whole[key] for key in ("fit", "stages", "evaluation", "export")}
+    data = {
+        key: value for key, value in (content.get("data") or {}).items() if key not in ("size", "channels")
+    }
+    kept = {key: value for key, value in content.items() if key != "run"}
+    return kept | parts | {"data": merge(data, {"dimensions": 3})}
 
 
 def _plugins(content: dict[str, Any], name: str) -> list[str]:

@@ -119,7 +119,16 @@ def find_facts(data: DataRecipe, source: Path | None) -> DataFacts:
     if source is None and data.dataset == "phantom":
         return DataFacts(False, imagenet)
     _, cases = _find(data, source, Path())
-    return DataFacts(any(not case.has_reference and case.split in ("", "train") for case in cases), imagenet)
+    bare = any(not case.has_reference and case.split in ("", "train") for case in cases)
+    return DataFacts(bare, imagenet, _are_volumes(data, cases))
+
+
+def _are_volumes(data: DataRecipe, cases: Sequence[Case]) -> bool:
+    """Whether a network should see patches of volumes: all are such, of at least 16 slices that lie close together."""
+    if data.dimensions == 3 or data.patches is not None or not all(case.is_volume for case in cases):
+        return False
+    plan = plan_volumes(cases)
+    return plan.spacing is not None and min(plan.shape) >= 16 and max(plan.spacing) <= 4 * min(plan.spacing)
 
 
 def with_table_classes(recipe: Recipe, source: Path | None) -> Recipe:

@@ -384,9 +384,23 @@ def _prepare(
             shared.rmdir()  # only where nothing could be prepared
     for name in chosen:
         require_classes(recipe, name, loaded_cases.cases, store)
+    if recipe.data.dimensions == 3:
+        yield Event(_patches(recipe))
     for line in store.notes():
         yield Event(f"warning: {line}")
     return PreparedRun(recipe, loaded_cases, files, data_hash, store, preprocess, folder, external)
+
+
+def _patches(recipe: Recipe) -> str:
+    """What networks of volumes see, in one line."""
+    data = recipe.data
+    spacing = (
+        "as they are stored"
+        if data.spacing is None
+        else f"of {' x '.join(f'{mm:g}' for mm in data.spacing)} mm"
+    )
+    sides = " x ".join(map(str, data.sides))
+    return f"volumes: networks see patches of {sides} voxels {spacing} (slices: --set data.dimensions=2)"
 
 
 def _require_unchanged(known: FilesRecord, files: dict[str, str]) -> None:

@@ -284,6 +284,8 @@ def _require_own(folder: Path) -> None:
 def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
     known = ShrinkRecord.read(call.folder)
     draft = call.recipe(DataFacts(), None, next(iter(call.models)))
+    if draft.data.dimensions == 3:
+        raise InputError("shrink measures networks of pictures and slices: set data.dimensions=2")
     loaded = _cases(call, draft.data)
     for line in loaded.warnings:
         tell(f"warning: {line}")
