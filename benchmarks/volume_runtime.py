@@ -2,8 +2,8 @@
 
 `python benchmarks/volume_runtime.py` writes a synthetic CT of 0.8 x 0.8 x 1.5 mm and a `lite_unet` with random weights,
 two classes, for a grid of 3 mm, and predicts in a process of its own with two threads: from the file to the written
-mask. Random weights mark other voxels than trained ones, and take as long. The figure is seconds, the bar 30; peak memory
-has a bar of 2 GB.
+mask. Random weights mark other voxels than trained ones, and take as long. The figure is seconds, the bar 30; peak
+memory has a bar of 2 GB.
 """
 
 from __future__ import annotations
