@@ -201,9 +201,9 @@ def plan(
     shape, patch = (" x ".join(map(str, sides)) for sides in (found.shape, found.patch))
     spacing = "not known: voxels stay as they are"
     if found.spacing is not None:
-        spacing = f"{' x '.join(f'{mm:g}' for mm in found.spacing)} mm"
+        spacing = f"{' x '.join(f'{mm:g}' for mm in found.spacing)} mm (median)"
     typer.echo(f"{found.volumes} volumes looked at; slice, row, column:")
-    typer.echo(f"spacing  {spacing} (median)")
+    typer.echo(f"spacing  {spacing}")
     typer.echo(f"shape    {shape} voxels (median, at this spacing)")
     typer.echo(f"patch    {patch} voxels (at most {budget})")
     typer.echo(f"values   {found.levels[0]:g} to {found.levels[1]:g} (percentiles 0.5 and 99.5, median)")

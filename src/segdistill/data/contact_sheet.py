@@ -13,7 +13,7 @@ from segdistill.data.case import Case
 from segdistill.data.opened import fullest_slice, open_case
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
-from segdistill.imaging.contours import draw_overlay
+from segdistill.imaging.contours import class_layers, draw_overlay
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.preprocess import prepare_mask
 
@@ -84,9 +84,11 @@ def _caption(case: Case) -> str:
 def _tile(case: Case, tile: int, predicted: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
     opened = open_case(case, Intensity("z_score", -2.0, 3.0) if case.is_volume else None)
     reference = opened.reference
-    differs = reference if predicted is None or not (predicted ^ reference).any() else predicted ^ reference
+    wrong = None if predicted is None else predicted ^ (reference != 0)
+    differs = reference if wrong is None or not wrong.any() else wrong
     k = fullest_slice(differs)
-    pixels, layers = opened.pixels(k), [(reference[k], _CONTOUR)]
+    pixels = opened.pixels(k)
+    layers = [(reference[k], _CONTOUR)] if reference.dtype == np.bool_ else class_layers(reference[k])
     if predicted is not None:
         layers.insert(0, (predicted[k], _PREDICTED))
     height, width = pixels.shape[:2]
