@@ -56,6 +56,7 @@ BROUGHT = {
 MADE_BEFORE = {
     "docs/how-to/export-and-predict.md": "runs/distill",
     "docs/how-to/engines-and-speed.md": "runs/distill",
+    "docs/how-to/in-a-browser.md": "runs/distill",
     "docs/how-to/use-from-python.md": "runs/distill",
     "docs/concepts/verdicts.md": "runs/distill",
     "docs/how-to/write-a-plugin.md": "runs/mine",

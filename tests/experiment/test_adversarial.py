@@ -264,4 +264,4 @@ def test_the_published_tables_are_those_of_the_paper() -> None:
         assert dice is not None
         assert jaccard is not None
         assert 0 <= jaccard - dice / (2 - dice) < 0.03, row.name
-        assert row.stage in load_recipe("usseg/busi").stages
+        assert set(row.stage) <= set(load_recipe("usseg/busi").stages)

@@ -127,7 +127,7 @@ def discs(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stem": 3}, "stem is 3: choose from 2, 4"),
+        ({"stem": 3}, "stem is 3: choose from 1, 2, 4"),
         ({"expansion": 0}, "expansion is 0: it must be at least 1"),
         ({"widths": (16,)}, "widths has 1 levels: give at least 2"),
         ({"preset": "smal"}, "unknown preset 'smal' of lite_unet: did you mean 'small'"),

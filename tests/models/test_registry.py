@@ -14,7 +14,7 @@ from segdistill.models.registry import NETWORKS, create_network, network_facts
     [
         ({"name": "attention_unett"}, "unknown network 'attention_unett': did you mean 'attention_unet'"),
         ({"name": "zzz"}, "unknown network 'zzz': known: agn, attention_unet, "),
-        ({"name": "unet", "depth": 3}, "network 'unet' has no option 'depth': known: widths"),
+        ({"name": "unet", "depth": 3}, "network 'unet' has no option 'depth': known: dimensions, widths"),
         ({"name": "u2net", "preset": "smal"}, "unknown preset 'smal' of u2net: did you mean 'small'?"),
         ({"name": "unet", "width": 3}, "network 'unet' has no option 'width': did you mean 'widths'?"),
         ({"name": "unet", "widths": 3}, "network 'unet': widths is 3: it must be a list of int"),

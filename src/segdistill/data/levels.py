@@ -99,6 +99,7 @@ def with_intensity(preprocess: AnyPreprocess, cases: Sequence[Case]) -> AnyPrepr
         InputError: the table has several pairs of levels, of which a model file could hold one.
 
     >>> from pathlib import Path
+    >>> from segdistill.imaging.preprocess import Preprocess
     >>> table = [Case("a", Path("a.tif"), levels=(0, 4095))]
     >>> with_intensity(Preprocess((32, 32)), table).intensity
     Intensity(kind='window', low=0, high=4095)

@@ -14,7 +14,13 @@ from segdistill.data.store import Store
 from segdistill.distillation import create_weighting
 from segdistill.distillation.methods.lightvessel import FeatureAutoEncoders
 from segdistill.errors import InputError
-from segdistill.experiment.build import build_autoencoders, labelled_model, make_methods, require_joint
+from segdistill.experiment.build import (
+    build_autoencoders,
+    labelled_model,
+    make_methods,
+    require_joint,
+    with_class_count,
+)
 from segdistill.experiment.evaluation import NO_SCORES
 from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.stage import build_network, encoder_of
@@ -74,6 +80,7 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
             network does not take, or pretrained weights that are not there, have another hash or do not fit; names
             the stage.
     """
+    recipe = with_class_count(recipe)
     volumes = recipe.data.dimensions == 3
     if (volumes or len(recipe.data.class_names) > 2) and recipe.evaluation.needs_scores:
         raise InputError(NO_SCORES)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -170,7 +170,7 @@ def _command(
     external: tuple[str, ...] = (),
 ) -> Command:
     hours = None
-    if find_spec("torch") is not None:
+    with suppress(ImportError):  # torch is not installed
         from segdistill.papers.hours import stage_hours
 
         whole = _recipe(recipe, tuple(changes.items()))
@@ -450,9 +450,12 @@ class _Table:
 
     def _cost(self, row: PaperRow) -> dict[str, dict[str, float]] | None:
         """Its network's cost, printed and counted, in the paper's convention; None where the row names none."""
-        if not row.network or find_spec("torch") is None:
+        if not row.network:
             return None
-        from segdistill.papers.costs import published_cost
+        try:
+            from segdistill.papers.costs import published_cost
+        except ImportError:  # torch is not installed
+            return None
 
         found = published_cost(self.paper.title, row.network)
         return {key: {"published": printed, "counted": counted} for key, (printed, counted) in found.items()}
