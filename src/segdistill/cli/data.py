@@ -27,7 +27,10 @@ SHOWN = 5
 
 def index(
     dataset: Annotated[
-        str, typer.Argument(help="a dataset, see 'segdistill list datasets'; 'folder' for your own images")
+        str,
+        typer.Argument(
+            help="a dataset or format, see 'segdistill list datasets'; 'folder' for your own images; 'auto' finds it"
+        ),
     ],
     path: Annotated[Path, typer.Argument(help="the dataset's folder")],
     out: Annotated[Path, typer.Option("-o", "--out", help="the case table to write")] = Path("cases.csv"),

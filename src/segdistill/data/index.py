@@ -10,7 +10,7 @@ from typing import Any
 
 from segdistill.data.case import Case, name_values
 from segdistill.data.check import Finding
-from segdistill.data.datasets import create_dataset
+from segdistill.data.datasets import DATASETS, create_dataset, detect_dataset
 from segdistill.data.datasets.base import IMAGE_SUFFIXES, is_hidden
 from segdistill.data.datasets.folder import are_known_labels
 from segdistill.data.levels import levels_note, with_levels
@@ -49,7 +49,7 @@ def index_folder(
     """Indexes a dataset, and accounts for every file below its folder.
 
     Args:
-        name: of the dataset; see `create_dataset`.
+        name: of the dataset, see `create_dataset`; "auto" finds it by its files (`detect_dataset`).
         path: its folder.
         foreground: the values of its mask files that are foreground.
         background: the values that are background.
@@ -59,13 +59,17 @@ def index_folder(
     Raises:
         InputError: as `create_dataset`, or a file whose name is not UTF-8.
     """
+    findings = []
+    if name == "auto":
+        name = detect_dataset(path)
+        findings.append(Finding("note", (), f"{path}: taken as {name}: {DATASETS[name].summary}"))
     cases = name_values(create_dataset(name, path, **options), foreground, background, classes)
     for case in cases:
         for file in (case.image, *case.masks):
             require_text(file)
     cases = with_levels(cases)
     unused = unused_files(Path(path), cases)
-    findings = [Finding("note", (), note) for note in (unused_note(unused), levels_note(cases)) if note]
+    findings += [Finding("note", (), note) for note in (unused_note(unused), levels_note(cases)) if note]
     if name == "folder" and options.get("labels", "auto") == "auto":
         findings = [*_doubtful_labels(cases), *findings]
     return Indexed(cases, unused, findings)

@@ -39,6 +39,7 @@ class _Declared:
         "labelsTr and dataset.json."
     ),
     published={"": 41},
+    sign=lambda folder: (folder / "imagesTr").is_dir() and (folder / "labelsTr").is_dir(),
 )
 def index(path: Path, task: str = "") -> list[Case]:
     """Cases of one task: imagesTr/NAME.nii.gz with labelsTr/NAME.nii.gz, or nnU-Net's imagesTr/NAME_0000.nii.gz.
