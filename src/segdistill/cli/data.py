@@ -59,6 +59,12 @@ def index(
     groups: Annotated[
         str, typer.Option(help="of own images: auto, none, or folders: the innermost folders are patients")
     ] = "auto",
+    masks: Annotated[
+        str,
+        typer.Option(
+            help="of polygons and run lengths: the folder to draw masks into; by default TABLE_masks"
+        ),
+    ] = "",
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -80,8 +86,16 @@ def index(
     if out.suffix.lower() != ".csv":  # a slip of the keyboard must not replace a picture
         raise InputError(f"the case table is a CSV, so its name must end in .csv: {out}")
     options = {key: value for key, value in (("labels", labels), ("groups", groups)) if value != "auto"}
+    if masks:
+        options["masks"] = masks
     found = index_folder(
-        dataset, path, mask_values(foreground), mask_values(background), parse_classes(classes), **options
+        dataset,
+        path,
+        mask_values(foreground),
+        mask_values(background),
+        parse_classes(classes),
+        drawn=out.with_name(f"{out.stem}_masks"),
+        **options,
     )
     cases = found.cases
     with progress_bar("checking") as progress:

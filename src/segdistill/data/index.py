@@ -14,6 +14,7 @@ from segdistill.data.datasets import DATASETS, create_dataset, detect_dataset
 from segdistill.data.datasets.base import IMAGE_SUFFIXES, is_hidden
 from segdistill.data.datasets.folder import are_known_labels
 from segdistill.data.levels import levels_note, with_levels
+from segdistill.data.shapes import DrawnCases
 from segdistill.errors import InputError
 from segdistill.files import require_text, shown
 from segdistill.imaging.classes import Classes, Value
@@ -44,6 +45,7 @@ def index_folder(
     foreground: Sequence[Value] = (),
     background: Sequence[Value] = (),
     classes: Classes = (),
+    drawn: Path | None = None,
     **options: Any,
 ) -> Indexed:
     """Indexes a dataset, and accounts for every file below its folder.
@@ -54,16 +56,22 @@ def index_folder(
         foreground: the values of its mask files that are foreground.
         background: the values that are background.
         classes: the classes that its masks hold, with their values; by default those that the data set states.
+        drawn: where the masks of formats without mask files are drawn, unless an option names a folder.
         options: of the dataset.
 
     Raises:
         InputError: as `create_dataset`, or a file whose name is not UTF-8.
     """
-    findings = []
+    findings: list[Finding] = []
     if name == "auto":
         name = detect_dataset(path)
         findings.append(Finding("note", (), f"{path}: taken as {name}: {DATASETS[name].summary}"))
-    cases = name_values(create_dataset(name, path, **options), foreground, background, classes)
+    if drawn is not None and "masks" in DATASETS.find(name).options:
+        options = {"masks": str(drawn)} | options
+    found = create_dataset(name, path, **options)
+    if isinstance(found, DrawnCases):
+        findings += [Finding("note", (), note) for note in found.notes]
+    cases = name_values(found, foreground, background, classes)
     for case in cases:
         for file in (case.image, *case.masks):
             require_text(file)

@@ -87,7 +87,7 @@ def pack_cases(
             (temporary / name).mkdir()
         packed: list[Case] = []
         small: list[SmallComponents] = []
-        for done, (case, name) in enumerate(zip(cases, _names(cases), strict=True), start=1):
+        for done, (case, name) in enumerate(zip(cases, file_names(cases), strict=True), start=1):
             case, lost = _pack_one(case, name, temporary, size)
             packed.append(case)
             small.append(lost)
@@ -154,8 +154,12 @@ def _pack_one(case: Case, name: str, folder: Path, size: int) -> tuple[Case, Sma
     return replace(plain, image=image, masks=masks, box=box, spacing_mm=spacing), lost
 
 
-def _names(cases: Sequence[Case]) -> list[str]:
-    """A file name per case, made from its id, unique even where case does not count."""
+def file_names(cases: Sequence[Case]) -> list[str]:
+    """A file name per case, made from its id, unique even where case does not count.
+
+    >>> file_names([Case("a/1", Path("a.png")), Case("a_1", Path("b.png"))])
+    ['a_1', 'a_1_2']
+    """
     used: set[str] = set()
     names = []
     for case in cases:
