@@ -190,6 +190,32 @@ def pack(
     typer.echo(f"{shown(out)}: {len(packed.cases)} cases")
 
 
+def export(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="nnunet, msd, coco, yolo_seg, labelme, index (grey) or palette", metavar="FORMAT"
+        ),
+    ],
+    table: Table,
+    out: Annotated[Path, typer.Option("-o", "--out", help="the folder to make")],
+    holes: Annotated[
+        str, typer.Option(help="what YOLO's polygons cannot hold: refuse, or split: cut into parts")
+    ] = "refuse",
+) -> None:
+    """Write a case table in the format of another tool, with its images."""
+    from segdistill.data.formats import export_cases
+    from segdistill.data.table import read_cases
+    from segdistill.errors import InputError
+
+    if holes not in ("refuse", "split"):
+        raise InputError(f"--holes {holes}: use refuse or split")
+    cases = read_cases(table)
+    for note in export_cases(name, cases, out, split_holes=holes == "split"):
+        typer.echo(f"note: {note}")
+    typer.echo(f"{shown(out)}: {_counted(len(cases), 'case')} as {name}")
+
+
 def plan(
     place: Annotated[Path, typer.Argument(help="a case table, or the folder of a dataset")],
     dataset: Annotated[str, typer.Option(help="of a folder, see 'segdistill list datasets'")] = "decathlon",
@@ -285,7 +311,7 @@ def audit(
     typer.echo(f"{shown(folder / 'sheet.png')}: the first {len(first)}")
 
 
-for each in (index, check, show, pack, plan, audit):
+for each in (index, check, show, pack, export, plan, audit):
     add_command(app, each)
 
 

@@ -164,7 +164,9 @@ def _declared(path: Path) -> _Declared:
             '"labels": {"background": 0, "organ": 1}, or remove the file'
         )
     channels = content.get("channel_names", content.get("modality", {}))
-    if isinstance(channels, (dict, list)) and len(channels) > 1:
+    # red, green and blue of a picture lie in one file
+    most = 3 if str(content.get("file_ending")).lower() in READABLE_SUFFIXES else 1
+    if isinstance(channels, (dict, list)) and len(channels) not in (0, 1, most):
         names = ", ".join(
             str(name) for name in (channels.values() if isinstance(channels, dict) else channels)
         )
