@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
@@ -65,6 +66,38 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `folder`, which becomes it if the block succeeds, else is removed.
+
+    Raises:
+        InputError: the folder is there and not empty, or cannot be written.
+
+    >>> place = Path(tempfile.mkdtemp()) / "new"
+    >>> with new_folder(place) as temporary:
+    ...     (temporary / "a.txt").touch()
+    >>> [path.name for path in place.iterdir()]
+    ['a.txt']
+    """
+    folder = Path(os.path.abspath(folder))
+    temporary: Path | None = None
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is not an empty folder: give a new one")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        yield temporary
+        temporary.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_unfinished(folder: str | Path, names: Container[str]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from segdistill.data.case import reference_mask
-from segdistill.data.datasets import DATASETS, create_dataset
+from segdistill.data.datasets import DATASETS, create_dataset, detect_dataset
+from segdistill.data.index import index_folder
 from segdistill.errors import InputError
 from tests.data.pictures import make_folder, noise, save, square
 
@@ -219,3 +220,35 @@ def test_phantom_is_drawn_once(tmp_path: Path) -> None:
     assert cases[0].image.stat().st_mtime_ns == stamp
     with pytest.raises(InputError, match="something else"):
         create_dataset("phantom", tmp_path / "p", count=20, size=32)
+
+
+def test_auto_finds_the_dataset_and_tells_it(tmp_path: Path) -> None:
+    own = make_folder(tmp_path / "own")
+    found = index_folder("auto", own)
+    assert len(found.cases) == 4
+    assert [f.message for f in found.findings if "taken as" in f.message] == [
+        f"{own}: taken as folder: {DATASETS['folder'].summary}"
+    ]
+    assert detect_dataset(busi(tmp_path / "set" / "Dataset_BUSI_with_GT").parent) == "busi"
+    with pytest.raises(InputError, match="no such folder"):
+        detect_dataset(tmp_path / "none")
+    (tmp_path / "set" / "Dataset_BUSI_with_GT").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=f"{tmp_path / 'set'} is not this dataset"):
+        index_folder("auto", tmp_path / "set")
+
+
+def test_auto_refuses_the_signs_of_two_datasets(tmp_path: Path) -> None:
+    busi(tmp_path / "a")
+    for part in ("imagesTr", "labelsTr"):
+        (tmp_path / "b" / part).mkdir(parents=True)
+    with pytest.raises(InputError, match=r"the signs of busi \(.*a\), decathlon \(.*b\): name one") as caught:
+        detect_dataset(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("busi", "busi"), ("promise12", "promise12"), ("spleen", "decathlon"), ("hippocampus", "decathlon")],
+)
+def test_auto_knows_real_datasets(data_root: Path, folder: str, name: str) -> None:
+    assert detect_dataset(data_root / folder) == name

@@ -27,7 +27,10 @@ SHOWN = 5
 
 def index(
     dataset: Annotated[
-        str, typer.Argument(help="a dataset, see 'segdistill list datasets'; 'folder' for your own images")
+        str,
+        typer.Argument(
+            help="a dataset or format, see 'segdistill list datasets'; 'folder' for your own images; 'auto' finds it"
+        ),
     ],
     path: Annotated[Path, typer.Argument(help="the dataset's folder")],
     out: Annotated[Path, typer.Option("-o", "--out", help="the case table to write")] = Path("cases.csv"),
@@ -56,6 +59,12 @@ def index(
     groups: Annotated[
         str, typer.Option(help="of own images: auto, none, or folders: the innermost folders are patients")
     ] = "auto",
+    masks: Annotated[
+        str,
+        typer.Option(
+            help="of polygons and run lengths: the folder to draw masks into; by default TABLE_masks"
+        ),
+    ] = "",
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,8 +86,16 @@ def index(
     if out.suffix.lower() != ".csv":  # a slip of the keyboard must not replace a picture
         raise InputError(f"the case table is a CSV, so its name must end in .csv: {out}")
     options = {key: value for key, value in (("labels", labels), ("groups", groups)) if value != "auto"}
+    if masks:
+        options["masks"] = masks
     found = index_folder(
-        dataset, path, mask_values(foreground), mask_values(background), parse_classes(classes), **options
+        dataset,
+        path,
+        mask_values(foreground),
+        mask_values(background),
+        parse_classes(classes),
+        drawn=out.with_name(f"{out.stem}_masks"),
+        **options,
     )
     cases = found.cases
     with progress_bar("checking") as progress:
@@ -171,6 +188,32 @@ def pack(
     if packed.note:
         typer.echo(f"warning: {packed.note}", err=True)
     typer.echo(f"{shown(out)}: {len(packed.cases)} cases")
+
+
+def export(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="nnunet, msd, coco, yolo_seg, labelme, index (grey) or palette", metavar="FORMAT"
+        ),
+    ],
+    table: Table,
+    out: Annotated[Path, typer.Option("-o", "--out", help="the folder to make")],
+    holes: Annotated[
+        str, typer.Option(help="what YOLO's polygons cannot hold: refuse, or split: cut into parts")
+    ] = "refuse",
+) -> None:
+    """Write a case table in the format of another tool, with its images."""
+    from segdistill.data.formats import export_cases
+    from segdistill.data.table import read_cases
+    from segdistill.errors import InputError
+
+    if holes not in ("refuse", "split"):
+        raise InputError(f"--holes {holes}: use refuse or split")
+    cases = read_cases(table)
+    for note in export_cases(name, cases, out, split_holes=holes == "split"):
+        typer.echo(f"note: {note}")
+    typer.echo(f"{shown(out)}: {_counted(len(cases), 'case')} as {name}")
 
 
 def plan(
@@ -268,7 +311,7 @@ def audit(
     typer.echo(f"{shown(folder / 'sheet.png')}: the first {len(first)}")
 
 
-for each in (index, check, show, pack, plan, audit):
+for each in (index, check, show, pack, export, plan, audit):
     add_command(app, each)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from segdistill.data.case import Case, name_values
 from segdistill.data.check import Finding
-from segdistill.data.datasets import create_dataset
+from segdistill.data.datasets import DATASETS, create_dataset, detect_dataset
 from segdistill.data.datasets.base import IMAGE_SUFFIXES, is_hidden
 from segdistill.data.datasets.folder import are_known_labels
 from segdistill.data.levels import levels_note, with_levels
+from segdistill.data.shapes import DrawnCases
 from segdistill.errors import InputError
 from segdistill.files import require_text, shown
 from segdistill.imaging.classes import Classes, Value
@@ -44,28 +45,39 @@ def index_folder(
     foreground: Sequence[Value] = (),
     background: Sequence[Value] = (),
     classes: Classes = (),
+    drawn: Path | None = None,
     **options: Any,
 ) -> Indexed:
     """Indexes a dataset, and accounts for every file below its folder.
 
     Args:
-        name: of the dataset; see `create_dataset`.
+        name: of the dataset, see `create_dataset`; "auto" finds it by its files (`detect_dataset`).
         path: its folder.
         foreground: the values of its mask files that are foreground.
         background: the values that are background.
         classes: the classes that its masks hold, with their values; by default those that the data set states.
+        drawn: where the masks of formats without mask files are drawn, unless an option names a folder.
         options: of the dataset.
 
     Raises:
         InputError: as `create_dataset`, or a file whose name is not UTF-8.
     """
-    cases = name_values(create_dataset(name, path, **options), foreground, background, classes)
+    findings: list[Finding] = []
+    if name == "auto":
+        name = detect_dataset(path)
+        findings.append(Finding("note", (), f"{path}: taken as {name}: {DATASETS[name].summary}"))
+    if drawn is not None and "masks" in DATASETS.find(name).options:
+        options = {"masks": str(drawn)} | options
+    found = create_dataset(name, path, **options)
+    if isinstance(found, DrawnCases):
+        findings += [Finding("note", (), note) for note in found.notes]
+    cases = name_values(found, foreground, background, classes)
     for case in cases:
         for file in (case.image, *case.masks):
             require_text(file)
     cases = with_levels(cases)
     unused = unused_files(Path(path), cases)
-    findings = [Finding("note", (), note) for note in (unused_note(unused), levels_note(cases)) if note]
+    findings += [Finding("note", (), note) for note in (unused_note(unused), levels_note(cases)) if note]
     if name == "folder" and options.get("labels", "auto") == "auto":
         findings = [*_doubtful_labels(cases), *findings]
     return Indexed(cases, unused, findings)

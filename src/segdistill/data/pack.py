@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from segdistill.data.case import Case, reference_mask, require_unique
 from segdistill.data.levels import with_levels
 from segdistill.data.table import write_cases
 from segdistill.errors import InputError
+from segdistill.files import new_folder
 from segdistill.imaging.classes import MaskClass, class_names
 from segdistill.imaging.preprocess import prepare_mask
 from segdistill.imaging.read import read_picture
@@ -77,32 +76,18 @@ def pack_cases(
         raise InputError(f"size {size} is too small: use at least 16")
     if volume := next((case for case in cases if case.is_volume), None):
         raise InputError(f"case '{volume.id}' is a volume: pack makes small copies of pictures only")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not an empty folder: give a new one")
-    temporary: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    with new_folder(folder) as temporary:
         for name in ("images", "masks"):
             (temporary / name).mkdir()
         packed: list[Case] = []
         small: list[SmallComponents] = []
-        for done, (case, name) in enumerate(zip(cases, _names(cases), strict=True), start=1):
+        for done, (case, name) in enumerate(zip(cases, file_names(cases), strict=True), start=1):
             case, lost = _pack_one(case, name, temporary, size)
             packed.append(case)
             small.append(lost)
             if progress is not None:
                 progress(done, len(cases))
         write_cases(packed, temporary / "cases.csv")
-        temporary.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
     moved = [
         replace(
             case,
@@ -154,8 +139,12 @@ def _pack_one(case: Case, name: str, folder: Path, size: int) -> tuple[Case, Sma
     return replace(plain, image=image, masks=masks, box=box, spacing_mm=spacing), lost
 
 
-def _names(cases: Sequence[Case]) -> list[str]:
-    """A file name per case, made from its id, unique even where case does not count."""
+def file_names(cases: Sequence[Case]) -> list[str]:
+    """A file name per case, made from its id, unique even where case does not count.
+
+    >>> file_names([Case("a/1", Path("a.png")), Case("a_1", Path("b.png"))])
+    ['a_1', 'a_1_2']
+    """
     used: set[str] = set()
     names = []
     for case in cases:

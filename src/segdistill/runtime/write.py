@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from segdistill.errors import InputError
 from segdistill.files import atomic_write, csv_cell, safe_name, write_text
-from segdistill.imaging.contours import class_colour, class_layers, draw_overlay
+from segdistill.imaging.contours import class_layers, draw_overlay, save_indices
 from segdistill.imaging.nifti import save_nifti
 from segdistill.imaging.picture import Picture, Pixels
 from segdistill.runtime.measure import measure
@@ -75,7 +75,7 @@ def write_prediction(
     mask_path, overlay_path = paths = output_paths(stem, folder)
     _keep(picture.source, paths, "picture")
     if prediction.structures:
-        _write_png(mask_path, prediction.mask, len(prediction.structures))
+        save_indices(prediction.mask, mask_path, len(prediction.structures))
     else:
         _write_png(mask_path, prediction.mask * np.uint8(255 if prediction.mask.max(initial=0) <= 1 else 1))
     _write_png(overlay_path, draw_overlay(picture.pixels, class_layers(prediction.mask)))
@@ -110,15 +110,9 @@ def _keep(source: Path, paths: Sequence[Path], what: str) -> None:
             raise InputError(f"{path} would replace its own {what}: choose another output folder")
 
 
-def _write_png(path: Path, pixels: NDArray[np.uint8], classes: int = 0) -> None:
-    """Writes a picture, or indices with a palette of so many classes."""
-    image = Image.fromarray(pixels)
-    if classes:
-        colours = [(0, 0, 0), *(class_colour(k) for k in range(1, classes + 1))]
-        image = Image.frombytes("P", image.size, image.tobytes())
-        image.putpalette([value for colour in colours for value in colour])
+def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     with atomic_write(path) as temporary:
-        image.save(temporary, "PNG", compress_level=2)
+        Image.fromarray(pixels).save(temporary, "PNG", compress_level=2)
 
 
 def shown_slices(mask: NDArray[np.uint8], count: int = _TILES) -> list[int]:

@@ -16,6 +16,12 @@ LABELS = ("benign", "malignant", "normal")
 _MASK = re.compile(r"^(?P<image>.+?)_mask(_\d+)?$")
 
 
+def _fits(folder: Path) -> bool:
+    return all((folder / label).is_dir() for label in LABELS) and any(
+        (folder / LABELS[0]).glob("benign (*)*.png")
+    )
+
+
 @register_dataset(
     "busi",
     "BUSI, Breast Ultrasound Images (Al-Dhabyani et al. 2020)",
@@ -25,6 +31,7 @@ _MASK = re.compile(r"^(?P<image>.+?)_mask(_\d+)?$")
         "Terms differ between mirrors; cite the paper."
     ),
     published={"benign": 437, "malignant": 210, "normal": 133},
+    sign=_fits,
 )
 def index(path: Path) -> list[Case]:
     """Cases of BUSI; several masks of an image are joined, a normal image has an empty reference.
@@ -34,10 +41,7 @@ def index(path: Path) -> list[Case]:
     """
     root = find_root(
         path,
-        lambda folder: (
-            all((folder / label).is_dir() for label in LABELS)
-            and any((folder / LABELS[0]).glob("benign (*)*.png"))
-        ),
+        _fits,
         "BUSI's folders benign, malignant and normal with files like 'benign (1).png' and 'benign "
         "(1)_mask.png'",
     )

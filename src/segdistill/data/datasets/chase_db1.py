@@ -13,6 +13,10 @@ _IMAGE = re.compile(r"^image_(?P<child>\d+)(?P<eye>[lr])$", re.IGNORECASE)
 _MASK = re.compile(r"^image_(?P<child>\d+)(?P<eye>[lr])_(?P<observer>1st|2nd)ho$", re.IGNORECASE)
 
 
+def _fits(folder: Path) -> bool:
+    return any(_IMAGE.match(file.stem) for file in _files(folder))
+
+
 @register_dataset(
     "chase_db1",
     "CHASE_DB1, retinal vessels (Fraz et al. 2012)",
@@ -21,6 +25,7 @@ _MASK = re.compile(r"^image_(?P<child>\d+)(?P<eye>[lr])_(?P<observer>1st|2nd)ho$
         "Cite the paper."
     ),
     published={"": 28},
+    sign=_fits,
 )
 def index(path: Path, observer: str = "1st") -> list[Case]:
     """Cases of CHASE_DB1: Image_01L.jpg with Image_01L_1stHO.png, in one folder or in images/ and masks/ below it.
@@ -36,7 +41,7 @@ def index(path: Path, observer: str = "1st") -> list[Case]:
     """
     root = find_root(
         path,
-        lambda folder: any(_IMAGE.match(file.stem) for file in _files(folder)),
+        _fits,
         "CHASE_DB1's files such as Image_01L.jpg and Image_01L_1stHO.png",
         depth=1,
     )

@@ -39,6 +39,7 @@ class _Declared:
         "labelsTr and dataset.json."
     ),
     published={"": 41},
+    sign=lambda folder: (folder / "imagesTr").is_dir() and (folder / "labelsTr").is_dir(),
 )
 def index(path: Path, task: str = "") -> list[Case]:
     """Cases of one task: imagesTr/NAME.nii.gz with labelsTr/NAME.nii.gz, or nnU-Net's imagesTr/NAME_0000.nii.gz.
@@ -163,7 +164,9 @@ def _declared(path: Path) -> _Declared:
             '"labels": {"background": 0, "organ": 1}, or remove the file'
         )
     channels = content.get("channel_names", content.get("modality", {}))
-    if isinstance(channels, (dict, list)) and len(channels) > 1:
+    # red, green and blue of a picture lie in one file
+    most = 3 if str(content.get("file_ending")).lower() in READABLE_SUFFIXES else 1
+    if isinstance(channels, (dict, list)) and len(channels) not in (0, 1, most):
         names = ", ".join(
             str(name) for name in (channels.values() if isinstance(channels, dict) else channels)
         )

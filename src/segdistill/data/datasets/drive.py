@@ -12,6 +12,10 @@ from segdistill.data.datasets.base import find_root, natural_key
 _SUFFIXES = (".tif", ".tiff", ".png", ".gif", ".jpg")
 
 
+def _fits(folder: Path) -> bool:
+    return (folder / "training" / "images").is_dir() and (folder / "training" / "1st_manual").is_dir()
+
+
 @register_dataset(
     "drive",
     "DRIVE, retinal vessels (Staal et al. 2004)",
@@ -20,6 +24,7 @@ _SUFFIXES = (".tif", ".tiff", ".png", ".gif", ".jpg")
         "Research use; cite the paper."
     ),
     published={"": 40},
+    sign=_fits,
 )
 def index(path: Path) -> list[Case]:
     """Cases of DRIVE: training/ and test/ with images/NN_training.tif and 1st_manual/NN_manual1.gif.
@@ -31,9 +36,7 @@ def index(path: Path) -> list[Case]:
     """
     root = find_root(
         path,
-        lambda folder: (
-            (folder / "training" / "images").is_dir() and (folder / "training" / "1st_manual").is_dir()
-        ),
+        _fits,
         "DRIVE's folders training/images and training/1st_manual",
     )
     cases: list[Case] = []

@@ -34,7 +34,7 @@ MASKS = (
     "annotations",
     "segmentations",
 )
-_SPLITS = {
+SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training", "train_set", "training_set", "trainset", "trn"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "val_set", "validation_set", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "test_set", "testset", "tst"), "test"),
@@ -449,8 +449,8 @@ def _without_split(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     (('train', ('benign',)), ('', ('benign',)))
     """
     for at, part in enumerate(parts):
-        if part.lower() in _SPLITS:
-            return _SPLITS[part.lower()], parts[:at] + parts[at + 1 :]
+        if part.lower() in SPLIT_FOLDERS:
+            return SPLIT_FOLDERS[part.lower()], parts[:at] + parts[at + 1 :]
     return "", parts
 
 

@@ -17,6 +17,7 @@ from segdistill.data.datasets.base import find_root, natural_key, subfolder
         "with T2W and GT/prostate, in GE/ and Siemens/ for both scanners. CC BY; cite the paper."
     ),
     published={"": 19},
+    sign=lambda folder: bool(_patients(folder)),
 )
 def index(path: Path) -> list[Case]:
     """Cases of I2CVB: `Patient 383/T2W` with the masks in `Patient 383/GT/prostate`, both DICOM series.

@@ -27,6 +27,7 @@ _MASK = re.compile(
         "cite the collections."
     ),
     published={"": 80},
+    sign=lambda folder: any(_PATIENT.match(child.name) for child in folder.iterdir()),
 )
 def index(path: Path) -> list[Case]:
     """Cases of NCI-ISBI 2013: folders Prostate3T-.. and ProstateDx-.. with one DICOM series each, masks as NRRD.

@@ -17,6 +17,10 @@ _CLASSES = (MaskClass("prostate", (1,)),)
 _MASK = re.compile(r"^(?P<image>case\d+)_segmentation\.mhd$", re.IGNORECASE)
 
 
+def _fits(folder: Path) -> bool:
+    return any(_IMAGE.match(file.name) for file in folder.iterdir())
+
+
 @register_dataset(
     "promise12",
     "PROMISE12, prostate MR (Litjens et al. 2014)",
@@ -25,6 +29,7 @@ _MASK = re.compile(r"^(?P<image>case\d+)_segmentation\.mhd$", re.IGNORECASE)
         "(columns case, site) beside it to divide by hospital. Research use; cite the paper."
     ),
     published={"": 50},
+    sign=_fits,
 )
 def index(path: Path) -> list[Case]:
     """Cases of PROMISE12: CaseNN.mhd with CaseNN_segmentation.mhd; their voxels lie beside them (.raw or .zraw).
@@ -37,7 +42,7 @@ def index(path: Path) -> list[Case]:
     """
     root = find_root(
         path,
-        lambda folder: any(_IMAGE.match(file.name) for file in folder.iterdir()),
+        _fits,
         "PROMISE12's files Case00.mhd and Case00_segmentation.mhd",
     )
     files = sorted(

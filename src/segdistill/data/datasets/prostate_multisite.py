@@ -21,6 +21,7 @@ _MASK = re.compile(r"^(?P<image>.+?)_segmentation(?P<end>\.nii(\.gz)?)$", re.IGN
         "BIDMC and HK. Research use; cite the paper and the three sources."
     ),
     published={"": 116},
+    sign=lambda folder: any((folder / site).is_dir() and any(_images(folder / site)) for site in SITES),
 )
 def index(path: Path) -> list[Case]:
     """Cases of the collection: SITE/CaseNN.nii.gz with SITE/CaseNN_segmentation.nii.gz, one folder per site.

@@ -13,6 +13,10 @@ _IMAGE = re.compile(r"^Test_Image_(\d+)$", re.IGNORECASE)
 _MASK = re.compile(r"^mask_(\d+)$", re.IGNORECASE)
 
 
+def _fits(folder: Path) -> bool:
+    return any(_IMAGE.match(file.stem) for file in list_images(folder))
+
+
 @register_dataset(
     "stu",
     "STU-Hospital (Zhuang et al. 2019)",
@@ -22,6 +26,7 @@ _MASK = re.compile(r"^mask_(\d+)$", re.IGNORECASE)
         "10.1371/journal.pone.0221535). Cite the paper."
     ),
     published={"": 42},
+    sign=_fits,
 )
 def index(path: Path) -> list[Case]:
     """Cases of STU-Hospital: Hospital/Test_Image_N.png with mask_N.png.
@@ -33,7 +38,7 @@ def index(path: Path) -> list[Case]:
     """
     root = find_root(
         path,
-        lambda folder: any(_IMAGE.match(file.stem) for file in list_images(folder)),
+        _fits,
         "STU-Hospital's files Test_Image_1.png and mask_1.png",
     )
     masks: dict[str, Path] = {}

@@ -1,0 +1,169 @@
+"""Tables written in other formats come back: raster formats to the bit, polygons with their holes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.path
+import numpy as np
+import pytest
+
+from segdistill.data.case import Case, reference_mask
+from segdistill.data.datasets import create_dataset, detect_dataset
+from segdistill.data.formats import FORMATS, export_cases
+from segdistill.data.table import read_cases, write_cases
+from segdistill.errors import InputError
+from segdistill.imaging.classes import parse_classes
+from segdistill.imaging.read import image_size, read_picture
+from segdistill.imaging.read_volume import read_volume, read_volume_mask
+from tests.cli.test_data import run
+from tests.data.pictures import noise, save
+
+CLASSES = parse_classes({"body": 4, "head": [7, 9]})
+PICTURES = [name for name, (_, kinds) in FORMATS.items() if "picture" in kinds]
+READERS = {"nnunet": "decathlon", "msd": "decathlon"}
+
+
+def table(root: Path, seed: int = 0, holes: bool = True) -> list[Case]:
+    """Blots of both classes, some with holes, pieces of one pixel, and one empty mask."""
+    rng = np.random.default_rng(seed)
+    cases = []
+    for k in range(4):
+        height, width = (int(side) for side in rng.integers(20, 40, 2))
+        rows, columns = np.indices((height, width))
+        mask = np.zeros((height, width), np.uint8)
+        for value in (4, 7, 9) if k else ():
+            row, column, radius = rng.uniform(5, 15), rng.uniform(5, 15), rng.uniform(4, 9)
+            apart = np.hypot(rows - row, columns - column)
+            mask[(apart < radius) & ((apart >= radius / 2) | (not holes))] = value
+        if k and holes:
+            mask[rng.random(mask.shape) < 0.05] = 4
+        image = (
+            np.dstack([noise(k + c, height, width) for c in range(3)]) if k == 2 else noise(k, height, width)
+        )
+        files = save(root / f"{k}.png", image), save(root / f"{k}_mask.png", mask)
+        cases.append(
+            Case(str(k), files[0], files[1:], split=("train", "train", "val", "")[k], classes=CLASSES)
+        )
+    return cases
+
+
+def drawn(case: Case) -> np.ndarray:
+    """The names of the classes, by pixel."""
+    names = np.array(["", *(each.name for each in case.classes)])
+    return names[np.asarray(reference_mask(case, image_size(case.image))).astype(int)]
+
+
+def back(name: str, folder: Path, masks: Path) -> dict[str, Case]:
+    if name in ("index", "palette"):
+        return {case.id: case for case in read_cases(folder / "cases.csv")}
+    reader = READERS.get(name, name)
+    assert detect_dataset(folder) == reader
+    options = {} if reader == "decathlon" else {"masks": str(masks)}
+    return {case.id: case for case in create_dataset(reader, folder, **options)}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_come_back_to_the_bit(name: str, tmp_path: Path) -> None:
+    for seed in range(2):
+        cases = table(tmp_path / f"{seed}", seed)
+        out = tmp_path / f"out{seed}"
+        export_cases(name, cases, out, split_holes=name == "yolo_seg")
+        found = back(name, out, tmp_path / f"masks{seed}")
+        assert sorted(found) == ["0", "1", "2", "3"]
+        for case in cases:
+            assert (drawn(found[case.id]) == drawn(case)).all()  # polygons follow the sides of the pixels
+            pixels = read_picture(case.image).pixels
+            other = read_picture(found[case.id].image).pixels
+            assert (other == (pixels if other.ndim == pixels.ndim else pixels[..., None])).all()
+        if name in ("coco", "yolo_seg", "labelme", "index", "palette"):
+            assert [found[case.id].split for case in cases] == [case.split for case in cases]
+
+
+@pytest.mark.parametrize("name", ["nnunet", "msd"])
+def test_real_volumes_come_back_to_the_bit(name: str, tmp_path: Path, data_root: Path) -> None:
+    task = create_dataset("decathlon", data_root / "hippocampus")[:1]
+    series = replace(create_dataset("promise12", data_root / "promise12")[0], classes=task[0].classes)
+    cases = [*task, replace(series, site="")]
+    export_cases(name, cases, tmp_path / "out")
+    found = back(name, tmp_path / "out", tmp_path)
+    for case in cases:
+        here, there = read_volume(case.image, turn=False), read_volume(found[case.id].image, turn=False)
+        assert (here.voxels == there.voxels).all()
+        labels = [
+            read_volume_mask(each.masks, volume, each.reading)
+            for each, volume in ((case, here), (found[case.id], there))
+        ]
+        assert (labels[0] == labels[1]).all()
+        assert labels[0].any()
+    assert found[cases[0].id].classes == cases[0].classes
+
+
+def test_what_formats_do_not_hold(tmp_path: Path) -> None:
+    cases = table(tmp_path / "own")
+    with pytest.raises(
+        InputError, match=r"case '1': (body|head) has a hole, which YOLO's polygons cannot hold: --holes"
+    ):
+        export_cases("yolo_seg", cases, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="is a picture: msd takes volumes"):
+        export_cases("msd", cases, tmp_path / "out")
+    with pytest.raises(InputError, match="did you mean 'coco'"):
+        export_cases("cocoo", cases, tmp_path / "out")
+    with pytest.raises(InputError, match="is not an empty folder"):
+        export_cases("coco", cases, tmp_path / "own")
+    bare = [replace(cases[0], masks=()), *cases[1:]]
+    (note,) = export_cases("coco", bare, tmp_path / "coco")
+    assert note.startswith("1 cases without a reference are not written")
+    assert sorted(back("coco", tmp_path / "coco", tmp_path / "m")) == ["1", "2", "3"]
+    tested = [replace(case, split="test") for case in cases[:2]] + cases[2:]
+    assert "2 test cases" in " ".join(export_cases("nnunet", tested, tmp_path / "nnunet"))
+    assert sorted(back("nnunet", tmp_path / "nnunet", tmp_path)) == ["2", "3"]
+    assert len(list((tmp_path / "nnunet" / "labelsTs").iterdir())) == 2
+
+
+def test_what_is_written_is_as_each_format_has_it(tmp_path: Path) -> None:
+    cases = table(tmp_path / "own", holes=False)
+    for name in ("coco", "nnunet", "yolo_seg"):
+        export_cases(name, cases, tmp_path / name, split_holes=True)
+    content = json.loads((tmp_path / "coco" / "annotations" / "instances_train.json").read_text())
+    (first, *_) = content["annotations"]
+    mask = drawn(cases[1]) == "body"
+    rows, columns = np.nonzero(mask)
+    assert first["area"] == mask.sum()
+    assert first["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+    dataset = json.loads((tmp_path / "nnunet" / "dataset.json").read_text())
+    assert dataset["labels"] == {"background": 0, "body": 1, "head": 2}
+    assert dataset["channel_names"] == {"0": "R", "1": "G", "2": "B"}
+    assert (dataset["numTraining"], dataset["file_ending"]) == (4, ".png")
+    assert (tmp_path / "nnunet" / "imagesTr" / "2_0000.png").is_file()
+    assert "val: images/val" in (tmp_path / "yolo_seg" / "data.yaml").read_text()
+    assert (tmp_path / "yolo_seg" / "labels" / "train" / "0.txt").read_text() == ""
+
+
+def test_another_tool_sees_the_holes_of_a_keyhole(tmp_path: Path) -> None:
+    cases = table(tmp_path / "own")
+    export_cases("labelme", cases, tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "train" / "1.json").read_text())
+    mask = drawn(cases[1]) == "head"
+    rows, columns = np.indices(mask.shape)
+    centres = np.column_stack((columns.ravel() + 0.5, rows.ravel() + 0.5))
+    inside = np.zeros(mask.size, bool)
+    for shape in content["shapes"]:
+        if shape["label"] == "head":
+            inside |= matplotlib.path.Path(shape["points"]).contains_points(centres)
+    other = inside.reshape(mask.shape)
+    assert 2 * (other & mask).sum() / (other.sum() + mask.sum()) >= 0.99
+
+
+def test_the_command(tmp_path: Path) -> None:
+    write_cases(table(tmp_path / "own"), tmp_path / "cases.csv")
+    text = run("export", "labelme", tmp_path / "cases.csv", "-o", tmp_path / "out")
+    assert "4 cases as labelme" in text
+    text = run("index", "auto", tmp_path / "out", "-o", tmp_path / "again.csv", "--no-group")
+    assert "taken as labelme" in text
+    assert [case.id for case in read_cases(tmp_path / "again.csv")] == ["3", "0", "1", "2"]
+    text = run("export", "yolo_seg", tmp_path / "cases.csv", "-o", tmp_path / "y", "--holes", "no", code=2)
+    assert "use refuse or split" in text
