@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
+import pydicom.data
+import pydicom.sr.codedict
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from pydicom.dataset import Dataset
 
 from segdistill.data.case import Case
 from segdistill.data.index import index_folder
@@ -14,8 +19,9 @@ from segdistill.data.opened import open_volume
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
 from segdistill.imaging.classes import Reading, class_names, parse_classes
+from segdistill.imaging.dicom_seg import write_seg
 from segdistill.imaging.read_volume import read_segments, read_volume, read_volume_mask
-from tests.imaging.volumes import blocks, write_itk
+from tests.imaging.volumes import blocks, dicom_slice, write_itk, write_series
 
 SHAPE = (5, 12, 10)
 BY_NAME = Reading(parse_classes(["liver", "cyst"]))
@@ -134,3 +140,161 @@ def test_names_become_the_classes_of_a_table(tmp_path: Path) -> None:
     write_cases(unnamed, tmp_path / "plain.csv")
     with pytest.raises(InputError, match=r"'Liver' has no value"):
         read_cases(tmp_path / "plain.csv")
+
+
+def seg(path: Path, series: Path, frames: list[tuple[int, int, np.ndarray]], names: list[str]) -> Dataset:
+    """A fractional DICOM SEG, tag by tag: (segment, slice of the series from the foot, values) of each frame."""
+    slices = sorted(map(pydicom.dcmread, series.iterdir()), key=lambda each: each.ImagePositionPatient[2])
+    data = dicom_slice(np.zeros(SHAPE[1:], int), 0.0, series="9.9", Modality="SEG")
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
+    data.SegmentationType, data.MaximumFractionalValue = "FRACTIONAL", 200
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+    data.NumberOfFrames = len(frames)
+    data.PixelData = b"".join(values.astype(np.uint8).tobytes() for _, _, values in frames)
+    data.SegmentSequence = [item(SegmentNumber=n, SegmentLabel=name) for n, name in enumerate(names, 1)]
+    data.SharedFunctionalGroupsSequence = [
+        item(
+            PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+            PixelMeasuresSequence=[item(PixelSpacing=[0.6, 0.5])],
+        )
+    ]
+    data.PerFrameFunctionalGroupsSequence = [
+        item(
+            PlanePositionSequence=[item(ImagePositionPatient=slices[k].ImagePositionPatient)],
+            SegmentIdentificationSequence=[item(ReferencedSegmentNumber=number)],
+        )
+        for number, k, _ in frames
+    ]
+    data.save_as(path, enforce_file_format=True)
+    return data
+
+
+def item(**values: object) -> Dataset:
+    made = Dataset()
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_frames_of_a_fractional_seg_lie_by_position(tmp_path: Path) -> None:
+    series = write_series(tmp_path / "images" / "a", blocks())
+    liver, cyst = structures()
+    frames = [(1, k, liver[k] * 100) for k in (3, 1, 2)] + [
+        (2, k, cyst[k] * 200 + 99 * ~cyst[k]) for k in (4, 2, 3)
+    ]
+    path = tmp_path / "masks" / "a.dcm"
+    path.parent.mkdir()
+    seg(path, series, frames, ["Liver", "cyst"])
+    image, overlaps = read_volume(series, turn=False), []
+    found = read_volume_mask([path], image, BY_NAME, overlaps=overlaps)
+    assert np.array_equal(found, joined(liver, cyst))
+    assert overlaps == [np.count_nonzero(liver & cyst)]
+    case = index_folder("folder", tmp_path).cases[0]
+    assert class_names(case.classes) == ("Liver", "cyst")
+    assert np.array_equal(open_volume(case)[1], joined(liver, cyst))
+
+
+def test_damaged_or_foreign_seg(tmp_path: Path) -> None:
+    series = write_series(tmp_path / "series", blocks(), FrameOfReferenceUID="1.2.9")
+    image, path = read_volume(series, turn=False), tmp_path / "bad.dcm"
+    frames = [(1, 1, structures()[0][1] * 200)]
+
+    def groups(data: Dataset) -> Dataset:
+        return data.PerFrameFunctionalGroupsSequence[0]
+
+    changes: dict[str, Callable[[Dataset], object]] = {
+        "lies 0.33 slices": lambda d: setattr(
+            groups(d).PlanePositionSequence[0], "ImagePositionPatient", [-10, 5, 24]
+        ),
+        "holds 2 frames and describes 1": lambda d: setattr(d, "NumberOfFrames", 2),
+        "segment 7, which it does not": lambda d: setattr(
+            groups(d).SegmentIdentificationSequence[0], "ReferencedSegmentNumber", 7
+        ),
+        "another frame of reference": lambda d: setattr(d, "FrameOfReferenceUID", "1.2.8"),
+        "damaged or unsupported DICOM pixels": lambda d: setattr(d, "PixelData", b"\0\0"),
+        "a spacing of": lambda d: setattr(
+            d.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0], "PixelSpacing", [1, 1]
+        ),
+        "without PlanePositionSequence": lambda d: delattr(groups(d), "PlanePositionSequence"),
+        "of modality 'MR'": lambda d: setattr(d, "Modality", "MR"),
+        "cannot be read": lambda d: delattr(d, "Rows"),
+    }
+    for reason, change in changes.items():
+        data = seg(path, series, frames, ["liver"])
+        change(data)
+        data.save_as(path, enforce_file_format=True)
+        with pytest.raises(InputError, match=reason) as caught:
+            read_volume_mask([path], image)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(InputError, match=r"bad\.dcm"):
+        read_volume_mask([path], image)
+    real = Path(pydicom.data.get_testdata_file("liver_1frame.dcm", download=False))
+    assert [each.name for each in read_segments(real)] == ["Liver"]
+    with pytest.raises(InputError, match=r"holds 1 frames and describes 3"):
+        read_volume_mask([real], image)
+
+
+@pytest.mark.parametrize("name", ["T1post", "hippocampus_crop"])
+def test_what_is_written_over_a_real_series_comes_back(tmp_path: Path, name: str, data_root: Path) -> None:
+    image = read_volume(data_root / "mr_dicom" / name, turn=False)
+    mask = np.zeros(image.geometry.shape, np.uint8)
+    mask[2:9, 5:30, 7:20], mask[6:12, 20:40, 10:31] = 1, 2
+    path, names = tmp_path / "a.seg.dcm", ("Körper", "head")
+    write_seg(mask, image, path, names, "a model")
+    reading = Reading(parse_classes(names))
+    assert np.array_equal(read_volume_mask([path], image, reading), mask)
+    data = pydicom.dcmread(path)
+    assert data.NumberOfFrames == sum((mask[k] == n).any() for n in (1, 2) for k in range(len(mask)))
+    frames = zip(data.pixel_array, data.PerFrameFunctionalGroupsSequence, strict=True)
+    places = image.positions
+    for pixels, group in frames:
+        place = np.asarray(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        k = int(np.linalg.norm(places - place, axis=1).argmin())
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        assert np.array_equal(pixels, mask[k] == number)
+
+
+def test_highdicom_reads_what_is_written_and_is_read(tmp_path: Path, data_root: Path) -> None:
+    highdicom = pytest.importorskip("highdicom")
+    series = data_root / "mr_dicom" / "T1post"
+    image, path = read_volume(series, turn=False), tmp_path / "a.seg.dcm"
+    liver, cyst = (np.zeros(image.geometry.shape, bool) for _ in range(2))
+    liver[2:9, 5:30, 7:20], cyst[6:12, 20:40, 10:31] = True, True
+    write_seg(joined(liver, cyst), image, path, ("liver", "cyst"), "a model")
+    headers = [pydicom.dcmread(file) for file in series.iterdir()]
+    places = [np.abs(image.positions - each.ImagePositionPatient).max(axis=1).argmin() for each in headers]
+    headers = [headers[k] for k in np.argsort(places)]
+    found = highdicom.seg.segread(path).get_pixels_by_source_instance(
+        [each.SOPInstanceUID for each in headers],
+        combine_segments=True,
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )
+    assert np.array_equal(found, joined(liver, cyst))
+    terms = {
+        "segmented_property_category": pydicom.sr.codedict.codes.SCT.Organ,
+        "segmented_property_type": pydicom.sr.codedict.codes.SCT.Liver,
+        "algorithm_type": "MANUAL",
+    }
+    for kind in ("BINARY", "FRACTIONAL", "LABELMAP"):
+        drawn = joined(liver, cyst) if kind == "LABELMAP" else np.stack([liver, cyst], -1)
+        made = highdicom.seg.Segmentation(
+            source_images=headers,
+            pixel_array=drawn.astype(np.float32 if kind == "FRACTIONAL" else np.uint8),
+            segmentation_type=kind,
+            segment_descriptions=[
+                highdicom.seg.SegmentDescription(segment_number=n, segment_label=name, **terms)
+                for n, name in enumerate(("Liver", "cyst"), start=1)
+            ],
+            series_instance_uid=highdicom.UID(),
+            series_number=1,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="a",
+            manufacturer_model_name="b",
+            software_versions="1",
+            device_serial_number="1",
+        )
+        made.save_as(path)
+        assert np.array_equal(read_volume_mask([path], image, BY_NAME), joined(liver, cyst)), kind

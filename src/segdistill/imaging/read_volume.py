@@ -40,6 +40,9 @@ __all__ = [
     "volume_files",
 ]
 
+DRAWN = ("SEG",)
+"""Modalities of DICOM files that hold segments over another series."""
+
 VOLUME_SUFFIXES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
 """Endings (lower case) of files that hold a volume; a folder is taken for a DICOM series."""
 
@@ -180,14 +183,44 @@ def _segments_reader(
         from segdistill.imaging.nrrd import read_nrrd_mask, read_nrrd_segments
 
         return read_nrrd_mask if read_nrrd_segments(path) else None
+    if (file := _drawing_file(path)) is not None:
+        _require_drawing(file)
+        from segdistill.imaging.dicom_seg import read_seg_mask
+
+        return lambda _, image, choose: read_seg_mask(file, image, choose)
     return None
+
+
+def _require_drawing(file: Path) -> str:
+    """The modality of a DICOM file of segments; InputError for another DICOM file."""
+    from segdistill.imaging.dicom import read_tags
+
+    modality = str(read_tags(file, ["Modality"]).get("Modality", ""))
+    if modality not in DRAWN:
+        raise InputError(
+            f"is a DICOM file of modality {modality[:16]!r}, not a mask over a series: give a {' or '.join(DRAWN)}, or "
+            "the folder of a series of labels"
+        )
+    return modality
+
+
+def _drawing_file(path: Path) -> Path | None:
+    """The DICOM file of segments that a mask is: the file itself, or the only one of a folder; None for others."""
+    if not path.is_dir():
+        return path if path.name.lower().endswith((".dcm", ".dicom")) else None
+    from segdistill.imaging.dicom import read_tags
+    from segdistill.imaging.dicom_series import series_files
+
+    files = series_files(path)
+    is_one = len(files) == 1 and read_tags(files[0], ["Modality"]).get("Modality") in DRAWN
+    return files[0] if is_one else None
 
 
 def read_segments(path: str | Path) -> list[Segment]:
     """The structures that a mask file names, from its header; none where it names none.
 
     Args:
-        path: a segmentation of 3D Slicer (.seg.nrrd).
+        path: a segmentation of 3D Slicer (.seg.nrrd), or a DICOM SEG.
 
     Raises:
         UnreadableImage: missing or damaged.
@@ -196,11 +229,19 @@ def read_segments(path: str | Path) -> list[Segment]:
     Traceback (most recent call last):
     segdistill.errors.UnreadableImage: nowhere.seg.nrrd: no such file
     """
-    from segdistill.imaging.nrrd import read_nrrd_segments
-
     path = Path(path)
     with _reasons(path):
-        return read_nrrd_segments(path)
+        if path.name.lower().endswith(".nrrd"):
+            from segdistill.imaging.nrrd import read_nrrd_segments
+
+            return read_nrrd_segments(path)
+        if (file := _drawing_file(path)) is not None:
+            _require_drawing(file)
+            from segdistill.imaging.dicom import read_whole
+            from segdistill.imaging.dicom_seg import read_seg_segments
+
+            return read_seg_segments(read_whole(file))
+        return []
 
 
 def read_channels(path: str | Path, max_bytes: int = MAX_BYTES) -> Channels:
