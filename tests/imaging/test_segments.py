@@ -21,6 +21,8 @@ from segdistill.errors import InputError
 from segdistill.imaging.classes import Reading, class_names, parse_classes
 from segdistill.imaging.dicom_seg import write_seg
 from segdistill.imaging.read_volume import read_segments, read_volume, read_volume_mask
+from segdistill.imaging.rtstruct import fill
+from segdistill.imaging.volume import Volume
 from tests.imaging.volumes import blocks, dicom_slice, write_itk, write_series
 
 SHAPE = (5, 12, 10)
@@ -233,6 +235,102 @@ def test_damaged_or_foreign_seg(tmp_path: Path) -> None:
     assert [each.name for each in read_segments(real)] == ["Liver"]
     with pytest.raises(InputError, match=r"holds 1 frames and describes 3"):
         read_volume_mask([real], image)
+
+
+def rtstruct(path: Path, image: Volume, rois: dict[str, list[tuple[int, np.ndarray]]]) -> Dataset:
+    """Contours of each structure: (slice, (row, column) of its points)."""
+    data = dicom_slice(np.zeros((2, 2), int), 0.0, series="9.9", Modality="RTSTRUCT")
+    del data.PixelData
+    grid, frame = image.geometry, pydicom.dcmread(next(image.source.iterdir())).FrameOfReferenceUID
+
+    def contour(k: int, points: np.ndarray) -> Dataset:
+        steps = points * grid.step_mm[1:]
+        places = image.positions[k] + steps @ np.asarray(grid.axes)[1:]
+        numbers = [f"{value:.3f}" for value in places.ravel()]
+        return item(ContourGeometricType="CLOSED_PLANAR", ContourData=numbers)
+
+    data.StructureSetROISequence = [
+        item(ROINumber=n, ROIName=name, ReferencedFrameOfReferenceUID=frame) for n, name in enumerate(rois, 1)
+    ]
+    data.ROIContourSequence = [
+        item(ReferencedROINumber=n, ContourSequence=[contour(*each) for each in contours])
+        for n, contours in enumerate(rois.values(), 1)
+    ]
+    data.save_as(path, enforce_file_format=True)
+    return data
+
+
+def rectangle(top: float, left: float, bottom: float, right: float) -> np.ndarray:
+    return np.array([[top, left], [top, right], [bottom, right], [bottom, left]])
+
+
+def test_contours_along_voxels_and_through_their_centres(tmp_path: Path, data_root: Path) -> None:
+    image = read_volume(data_root / "mr_dicom" / "T1post", turn=False)
+    mask = np.zeros(image.geometry.shape, np.uint8)
+    mask[3, 10:21, 30:41], mask[3, 14:17, 33:37] = 1, 0
+    mask[5, 10:21, 30:41], mask[5, 18:25, 38:50] = 1, 2
+    borders = [(3, rectangle(9.5, 29.5, 20.5, 40.5)), (3, rectangle(13.5, 32.5, 16.5, 36.5))]
+    keyhole = np.array([[9.5, 29.5], [9.5, 40.5], [20.5, 40.5], [20.5, 29.5], [13.5, 29.5], [13.5, 32.5],
+                        [16.5, 32.5], [16.5, 36.5], [13.5, 36.5], [13.5, 32.5], [13.5, 29.5]])  # fmt: skip
+    centres = [(3, rectangle(10, 30, 20, 40)), (3, rectangle(13, 32, 17, 37))]
+    last = [(5, rectangle(10, 30, 20, 40))]
+    path, reading = tmp_path / "a.dcm", Reading(parse_classes(["organ", "lesion"]))
+    for drawn in (borders, [(3, keyhole)], centres):
+        rtstruct(path, image, {"Organ": drawn + last, "lesion": [(5, rectangle(17.5, 37.5, 24.5, 49.5))]})
+        overlaps: list[int] = []
+        assert np.array_equal(read_volume_mask([path], image, reading, overlaps=overlaps), mask)
+        assert overlaps == [9]
+    assert [each.name for each in read_segments(path)] == ["Organ", "lesion"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fill_is_what_rays_cross_an_odd_number_of_times(seed: int) -> None:
+    points = np.random.default_rng(seed).uniform(-5, 25, (7, 2))
+    rows, columns = np.mgrid[:20, :22]
+    edges = list(zip(points, np.roll(points, -1, axis=0), strict=True))
+    odd, beside = np.zeros((20, 22), int), np.full((20, 22), np.inf)
+    for (r1, c1), (r2, c2) in edges:  # the crossings of a ray to the left, pixel by pixel
+        passes = (r1 > rows) != (r2 > rows)
+        odd += passes & (columns > c1 + (rows - r1) * (c2 - c1) / (r2 - r1))
+        way = np.array([r2 - r1, c2 - c1])
+        share = np.clip(((rows - r1) * way[0] + (columns - c1) * way[1]) / (way @ way), 0, 1)
+        beside = np.minimum(beside, np.hypot(rows - r1 - share * way[0], columns - c1 - share * way[1]))
+    found = fill([points], (20, 22))
+    assert np.array_equal(found[beside > 0.02], odd[beside > 0.02] % 2 == 1)
+    assert found[odd % 2 == 1].all()
+    assert found[beside < 0.01].all()
+
+
+def test_damaged_or_foreign_contours(tmp_path: Path) -> None:
+    series = write_series(tmp_path / "series", blocks(), FrameOfReferenceUID="1.2.9")
+    image, path = read_volume(series, turn=False), tmp_path / "bad.dcm"
+    changes: dict[str, Callable[[Dataset], object]] = {
+        "slices beside those": lambda d: setattr(first(d), "ContourData", [0, 0, 0, 1, 0, 0, 1, 1, 0]),
+        "or across them": lambda d: setattr(first(d), "ContourData", [0, 0, 20, 1, 0, 20, 1, 1, 23]),
+        "no points in space": lambda d: setattr(first(d), "ContourData", [0, 0, 20, 1, 0, 20, 1, 1, 20, 4]),
+        "structure 9, which it does not name": lambda d: setattr(
+            d.ROIContourSequence[0], "ReferencedROINumber", 9
+        ),
+        "another frame of reference": lambda d: setattr(
+            d.StructureSetROISequence[0], "ReferencedFrameOfReferenceUID", "1.2.8"
+        ),
+        "cannot be read": lambda d: delattr(d.ROIContourSequence[0], "ReferencedROINumber"),
+    }
+
+    def first(data: Dataset) -> Dataset:
+        return data.ROIContourSequence[0].ContourSequence[0]
+
+    for reason, change in changes.items():
+        data = rtstruct(path, image, {"liver": [(1, rectangle(2, 2, 5, 5))]})
+        change(data)
+        data.save_as(path, enforce_file_format=True)
+        with pytest.raises(InputError, match=reason) as caught:
+            read_volume_mask([path], image)
+        assert "\n" not in str(caught.value)
+    rtstruct(path, image, {"body": [(1, rectangle(-50, -50, 500, 5))], "empty": []})
+    found = read_volume_mask([path], image)
+    assert found[1, :, :6].all()
+    assert found.sum() == 12 * 6
 
 
 @pytest.mark.parametrize("name", ["T1post", "hippocampus_crop"])

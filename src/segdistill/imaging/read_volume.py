@@ -40,7 +40,7 @@ __all__ = [
     "volume_files",
 ]
 
-DRAWN = ("SEG",)
+DRAWN = ("SEG", "RTSTRUCT")
 """Modalities of DICOM files that hold segments over another series."""
 
 VOLUME_SUFFIXES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
@@ -184,14 +184,16 @@ def _segments_reader(
 
         return read_nrrd_mask if read_nrrd_segments(path) else None
     if (file := _drawing_file(path)) is not None:
-        _require_drawing(file)
-        from segdistill.imaging.dicom_seg import read_seg_mask
+        if _modality(file) == "SEG":
+            from segdistill.imaging.dicom_seg import read_seg_mask as read
+        else:
+            from segdistill.imaging.rtstruct import read_rtstruct_mask as read
 
-        return lambda _, image, choose: read_seg_mask(file, image, choose)
+        return lambda _, image, choose: read(file, image, choose)
     return None
 
 
-def _require_drawing(file: Path) -> str:
+def _modality(file: Path) -> str:
     """The modality of a DICOM file of segments; InputError for another DICOM file."""
     from segdistill.imaging.dicom import read_tags
 
@@ -220,7 +222,7 @@ def read_segments(path: str | Path) -> list[Segment]:
     """The structures that a mask file names, from its header; none where it names none.
 
     Args:
-        path: a segmentation of 3D Slicer (.seg.nrrd), or a DICOM SEG.
+        path: a segmentation of 3D Slicer (.seg.nrrd), a DICOM SEG or an RTSTRUCT.
 
     Raises:
         UnreadableImage: missing or damaged.
@@ -236,11 +238,12 @@ def read_segments(path: str | Path) -> list[Segment]:
 
             return read_nrrd_segments(path)
         if (file := _drawing_file(path)) is not None:
-            _require_drawing(file)
             from segdistill.imaging.dicom import read_whole
             from segdistill.imaging.dicom_seg import read_seg_segments
+            from segdistill.imaging.rtstruct import read_roi_segments
 
-            return read_seg_segments(read_whole(file))
+            read = read_seg_segments if _modality(file) == "SEG" else read_roi_segments
+            return read(read_whole(file))
         return []
 
 
