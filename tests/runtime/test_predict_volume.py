@@ -16,7 +16,7 @@ from PIL import Image
 from segdistill.errors import InputError
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.preprocess import Preprocess
-from segdistill.imaging.read_volume import read_volume
+from segdistill.imaging.read_volume import read_segments, read_volume, read_volume_mask
 from segdistill.runtime.predictor import Predictor, slice_levels
 from segdistill.runtime.write import draw_sheet, shown_slices, unique_stems, volume_row, write_volume
 from tests.experiment.tiny import segdistill
@@ -143,6 +143,26 @@ def test_dicom_files_that_are_no_volume_stay_pictures(tmp_path: Path, model: Pat
     answer = segdistill("predict", model, folder, "-o", tmp_path / "out", "--json")
     assert answer.code == 0, answer.err
     assert [row.get("slices") for row in json.loads(answer.out)["predictions"]] == [None, None]
+
+
+def test_dicom_seg_of_a_series(tmp_path: Path, model: Path) -> None:
+    voxels, box = bright_box()
+    folder = tmp_path / "in"
+    series = write_series(folder / "series.3", voxels)
+    write_itk(folder / "v.mhd", voxels)
+    out = folder / "out"
+    assert segdistill("predict", model, folder, "-o", out).code == 0
+    for continued in (False, True):
+        found = segdistill("predict", model, folder, "-o", out, "--dicom-seg", "--json")
+        assert (found.code, len(json.loads(found.out)["predictions"])) == (0, 2), found.err
+        assert "1 of 2 inputs are no DICOM series" in found.err
+        assert ("2 of 2 images were done by an earlier call" in found.err) == continued
+    assert [path.name for path in out.glob("*.dcm")] == ["series.3.seg.dcm"]
+    image = read_volume(series, turn=False)
+    assert np.array_equal(read_volume_mask([out / "series.3.seg.dcm"], image), box)
+    assert [each.name for each in read_segments(out / "series.3.seg.dcm")] == ["lesion"]
+    assert segdistill("predict", model, folder, "-o", out).code == 0
+    assert not list(out.glob("*.dcm"))
 
 
 def test_volumes_that_cannot_be_used(tmp_path: Path, model: Path) -> None:

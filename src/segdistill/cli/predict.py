@@ -38,6 +38,9 @@ def predict(
         str | None,
         typer.Option(metavar="I/N", help="only part I of N of the files, for processes side by side"),
     ] = None,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="write a DICOM SEG, NAME.seg.dcm, for every DICOM series, too")
+    ] = False,
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -59,6 +62,7 @@ def predict(
             threshold=threshold,
             engine=engine,
             shard=shard,
+            dicom_seg=dicom_seg,
             plugins=plugins or [],
             progress=progress,
         )

@@ -19,6 +19,7 @@ from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.masks import read_class_mask, read_mask
 from segdistill.imaging.picture import Mask, Pixels
 from segdistill.imaging.read_volume import is_volume, volume_files
+from segdistill.imaging.segments import names_structures
 from segdistill.registry import near_names
 
 SPLITS = ("train", "val", "test")
@@ -113,6 +114,15 @@ class Case:
     def reading(self) -> Reading:
         """How the values of its mask files become classes."""
         return Reading(self.classes, self.foreground, self.background, self.mask_classes)
+
+    @property
+    def names_structures(self) -> bool:
+        """Whether the mask files name their structures, so that classes need no values.
+
+        >>> Case("a", Path("a.nrrd"), (Path("a.seg.nrrd"),)).names_structures
+        True
+        """
+        return bool(self.masks) and self.is_volume and all(map(names_structures, self.masks))
 
     @property
     def is_volume(self) -> bool:
@@ -224,7 +234,7 @@ def _with_classes(case: Case, classes: Classes, background: tuple[Value, ...]) -
         names = tuple(case.mask_classes[k] for k in kept)
         return replace(case, classes=chosen, masks=files or case.masks[:0], mask_classes=names)
     bare = [each.name for each in chosen if not each.values]
-    if bare and case.masks:
+    if bare and case.masks and not case.names_structures:
         raise InputError(
             f"case '{case.id}': the class '{bare[0]}' has neither values nor files of its own: write classes: "
             f"{{{bare[0]}: 1}} with its value in the mask files"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from segdistill.data.levels import levels_note, with_levels
 from segdistill.data.shapes import DrawnCases
 from segdistill.errors import InputError
 from segdistill.files import require_text, shown
-from segdistill.imaging.classes import Classes, Value
+from segdistill.imaging.classes import Classes, Value, parse_classes
 from segdistill.imaging.limits import unread_format
-from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, volume_files
+from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, read_segments, volume_files
+from segdistill.imaging.segments import stated_classes
 
 _SHOWN = 3
 
@@ -75,12 +76,23 @@ def index_folder(
     for case in cases:
         for file in (case.image, *case.masks):
             require_text(file)
-    cases = with_levels(cases)
+    cases = with_levels(_with_stated_classes(cases))
     unused = unused_files(Path(path), cases)
     findings += [Finding("note", (), note) for note in (unused_note(unused), levels_note(cases)) if note]
     if name == "folder" and options.get("labels", "auto") == "auto":
         findings = [*_doubtful_labels(cases), *findings]
     return Indexed(cases, unused, findings)
+
+
+def _with_stated_classes(cases: list[Case]) -> list[Case]:
+    """The cases with the classes that their mask files name, where all of them do and nobody has named others."""
+    drawn = [case for case in cases if case.masks]
+    if not drawn or not all(case.names_structures for case in drawn):
+        return cases
+    if any(case.reading.is_named or case.classes for case in drawn):
+        return cases
+    classes = stated_classes([read_segments(file) for case in drawn for file in case.masks])
+    return [replace(case, classes=parse_classes(classes)) for case in cases] if classes else cases
 
 
 def _doubtful_labels(cases: Sequence[Case]) -> list[Finding]:

@@ -112,9 +112,10 @@ def _with_one_list(cases: list[Case], path: Path) -> list[Case]:
             f"write {next(iter(named))}=FILE in all rows"
         )
     bare = [each.name for each in classes if not each.values] if len(classes) > 1 else []
-    if bare and plain:
+    unnamed = [case.id for case in cases if case.masks and not (case.mask_classes or case.names_structures)]
+    if bare and unnamed:
         raise InputError(
-            f"{path}: column 'classes': '{bare[0]}' has no value, and case '{plain[0]}' no file of this class: write "
+            f"{path}: column 'classes': '{bare[0]}' has no value, and case '{unnamed[0]}' no file of this class: write "
             f"{bare[0]}=VALUE, or name the files of each class in 'masks': {bare[0]}=FILE"
         )
     if not classes:

@@ -67,6 +67,7 @@ def predict(
     threshold: float | None = None,
     engine: str = "onnxruntime",
     shard: str | None = None,
+    dicom_seg: bool = False,
     plugins: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
@@ -84,6 +85,7 @@ def predict(
         threshold: see `load_model`.
         engine: see `load_model`.
         shard: "2/4" takes the second quarter of the files, for processes side by side; without it one table is made.
+        dicom_seg: writes NAME.seg.dcm, a DICOM SEG, for every DICOM series, too.
         plugins: see `load_model`.
         progress: called with (done, total) after every file.
 
@@ -107,4 +109,4 @@ def predict(
             workers, threads = threads or usable_cores(), 1
         model = load_model(model, stage, threads=threads, threshold=threshold, engine=engine, plugins=plugins)
         model.workers = workers
-    return predict_files(model, files, Path(out), progress, part)
+    return predict_files(model, files, Path(out), progress, part, dicom_seg)

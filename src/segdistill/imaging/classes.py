@@ -130,6 +130,17 @@ def _require_usable(classes: Classes) -> None:
             values[value] = each.name
 
 
+def stated_name(text: str) -> str:
+    """The name that a file states for a structure, as a class can have it; "" where nothing is left of it.
+
+    >>> stated_name("Tumour: core"), stated_name("background")
+    ('Tumour core', 'background structure')
+    """
+    kept = "".join(" " if sign in _FORBIDDEN or not sign.isprintable() else sign for sign in text)
+    name = " ".join(kept.split())[:60].strip()
+    return f"{name} structure" if name.lower() == BACKGROUND else name
+
+
 def classes_text(classes: Classes) -> str:
     """As a case table has them.
 

@@ -227,6 +227,34 @@ def _decoded(file: IO[bytes]) -> tuple[pydicom.Dataset, NDArray[Any]]:
     return data, pixel_array(data, index=0, decoding_plugin=_SYNTAXES[syntax])
 
 
+def read_whole(path: Path) -> pydicom.Dataset:
+    """A DICOM file of several frames, or of contours, whole; frames are not decoded yet.
+
+    Raises:
+        UnreadableImage: a transfer syntax that is not allowed, or no DICOM file.
+    """
+    with open(path, "rb") as file:
+        stream = _data_set(file)
+        _require_syntax(stream)
+        stream.seek(0)
+        return pydicom.dcmread(stream, force=True)
+
+
+def decode_frame(data: pydicom.Dataset, k: int) -> NDArray[Any]:
+    """The values (H, W) of frame `k` of what `read_whole` gives, of 8 bits and more, as stored.
+
+    Raises:
+        UnreadableImage: damaged pixels.
+    """
+    syntax = str(data.file_meta.get("TransferSyntaxUID", "1.2.840.10008.1.2.1"))
+    if _SYNTAXES[syntax] == _PILLOW:
+        raise UnreadableImage("holds frames compressed as JPEG, which are not read: save it uncompressed")
+    try:
+        return pixel_array(data, index=k, decoding_plugin=_SYNTAXES[syntax])
+    except Exception as error:  # its text may quote tags
+        raise UnreadableImage(f"holds damaged or unsupported DICOM pixels ({type(error).__name__})") from None
+
+
 def read_labels(file: IO[bytes], path: Path, max_pixels: int) -> NDArray[Any]:
     """The values of a mask: grey levels (H, W) as stored, or uint8 RGBA (H, W, 4) of a picture in colour.
 
@@ -257,14 +285,7 @@ def _header(file: IO[bytes], max_pixels: int) -> pydicom.Dataset:
     """Everything before the pixels, checked. A deflated file is refused before it can inflate."""
     try:
         stream = _data_set(file)
-        read_preamble(stream, force=True)
-        syntax = str(_read_file_meta_info(stream).get("TransferSyntaxUID", ""))
-        if syntax and syntax not in _SYNTAXES:
-            # only a name from the dictionary is shown: what a damaged file holds here may be anything
-            name = UID_dictionary[syntax][0] if syntax in UID_dictionary else "unknown"
-            raise UnreadableImage(
-                f"uses DICOM transfer syntax {name!r}: convert it to Explicit VR Little Endian"
-            )
+        _require_syntax(stream)
         stream.seek(0)
         header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
         frames = int(header.get("NumberOfFrames") or 1)
@@ -285,6 +306,16 @@ def _header(file: IO[bytes], max_pixels: int) -> pydicom.Dataset:
     if samples != (3 if photometric in _COLOUR else 1) or bits not in (1, 8, 16, 32):
         raise UnreadableImage(f"has {samples} samples of {bits} bits per pixel, which is not read")
     return header
+
+
+def _require_syntax(stream: BinaryIO) -> None:
+    """UnreadableImage for a transfer syntax that is not read; a deflated file never inflates."""
+    read_preamble(stream, force=True)
+    syntax = str(_read_file_meta_info(stream).get("TransferSyntaxUID", ""))
+    if syntax and syntax not in _SYNTAXES:
+        # only a name from the dictionary is shown: what a damaged file holds here may be anything
+        name = UID_dictionary[syntax][0] if syntax in UID_dictionary else "unknown"
+        raise UnreadableImage(f"uses DICOM transfer syntax {name!r}: convert it to Explicit VR Little Endian")
 
 
 def _check_frame(data: pydicom.Dataset) -> None:

@@ -31,6 +31,7 @@ from segdistill.imaging.volume import (
 _UNEVEN = 0.05  # share of the usual distance by which the distance of two slices may differ
 _ASIDE = 0.1  # pixels by which a slice may lie beside the straight line on which all begin
 _AHEAD = 0.25  # slices by which it may lie before or behind its place on that line
+_FRAME = "FrameOfReferenceUID"
 _STRAIGHT = 0.01  # pixels by which the last slice of a stack that is not tilted lies beside the first
 
 
@@ -128,37 +129,80 @@ def read_series_mask(folder: Path, image: Volume, max_bytes: int) -> tuple[NDArr
         InputError: as `read_series`, or a mask that lies elsewhere.
     """
     slices = _slices(folder, max_bytes)
-    grid, first = image.geometry, slices[0]
-    plane = Geometry(
-        (grid.shape[0], *_shape(first)),
-        (grid.step_mm[0], *first.step_mm),
-        (grid.axes[0], *first.axes),
-        grid.origin,
-    )
-    if difference := grid.differs(plane):
-        raise InputError(
-            f"does not lie on its image {image.source}: image and mask have {difference}: "
-            "resample the mask onto the image"
-        )
-    places = image.positions
-    if places is None:
-        places = np.asarray(grid.origin) + np.outer(
-            np.arange(len(image.voxels)), np.multiply(grid.axes[0], grid.step_mm[0])
-        )
-    mask, worst = np.zeros(grid.shape, np.bool_), grid.offset(plane)
+    places, mask = SlicePlaces(image), np.zeros(image.geometry.shape, np.bool_)
     for item in slices:
-        beside = np.abs(grid.in_voxels(np.subtract(item.position, places)))
-        row = int(beside[:, 0].argmin())
-        if beside[row].max() > TOLERANCE:
-            slices_off, rows, columns = beside[row]
+        k = places.slice_of(
+            item.position, (*item.axes[1], *item.axes[0]), item.step_mm, _shape(item), f"{item.file.name} "
+        )
+        labels = Volume(item.values[None], None, item.file, image.geometry)
+        mask[k] = label_mask(labels)[0] if item.values.max() <= 255 else item.values > 0
+    return mask, Misfit.rounding(folder, places.worst)
+
+
+class SlicePlaces:
+    """Where the slices of an image lie, for masks whose planes state their positions.
+
+    Args:
+        image: as stored (`turn=False`).
+        data: header of the mask; its frame of reference must be that of a series that states one.
+
+    Attributes:
+        worst: by how many voxels a plane lies beside its slice at most.
+
+    Raises:
+        InputError: another frame of reference.
+    """
+
+    def __init__(self, image: Volume, data: Any = None) -> None:
+        self.image, self.grid, self.worst = image, image.geometry, 0.0
+        along = np.outer(np.arange(self.grid.shape[0]), np.multiply(self.grid.axes[0], self.grid.step_mm[0]))
+        self.first = np.asarray(self.grid.origin) + along if image.positions is None else image.positions
+        if data is not None and image.source.is_dir():
+            own = dicom.read_tags(series_files(image.source)[0], ["FrameOfReferenceUID"]).get(_FRAME)
+            stated = data.get(_FRAME)
+            if own and stated and own != stated:
+                raise InputError(
+                    f"states another frame of reference than {image.source}: take the series that it was drawn on"
+                )
+
+    def slice_of(
+        self, position: Any, orientation: Any, step_mm: Any, size: tuple[int, int], what: str = ""
+    ) -> int:
+        """The slice on which a plane lies, to `TOLERANCE`.
+
+        Args:
+            position: of its first pixel, in mm.
+            orientation: six numbers: along which its columns, then its rows count up.
+            step_mm: from row to row and from column to column.
+            size: (height, width).
+            what: begins the message.
+
+        Raises:
+            InputError: it lies elsewhere.
+        """
+        place = vector(position)
+        columns, rows = (_unit([float(v) for v in part]) for part in (orientation[:3], orientation[3:]))
+        plane = Geometry(
+            (self.grid.shape[0], *size),
+            (self.grid.step_mm[0], float(step_mm[0]), float(step_mm[1])),
+            (self.grid.axes[0], rows, columns),
+            self.grid.origin,
+        )
+        if difference := self.grid.differs(plane):
             raise InputError(
-                f"{item.file.name} lies {slices_off:.2f} slices, {rows:.2f} rows and {columns:.2f} columns beside "
-                f"those of {image.source}: resample the mask onto the image"
+                f"does not lie on its image {self.image.source}: image and mask have {difference}: "
+                "resample the mask onto the image"
             )
-        worst = max(worst, float(beside[row].max()))
-        labels = Volume(item.values[None], None, item.file, grid)
-        mask[row] = label_mask(labels)[0] if item.values.max() <= 255 else item.values > 0
-    return mask, Misfit.rounding(folder, worst)
+        beside = np.abs(self.grid.in_voxels(np.subtract(place, self.first)))
+        k = int(beside[:, 0].argmin())
+        if not beside[k].max() <= TOLERANCE:  # also NaN
+            off, down, right = beside[k]
+            raise InputError(
+                f"{what}lies {off:.2f} slices, {down:.2f} rows and {right:.2f} columns beside "
+                f"those of {self.image.source}: resample the mask onto the image"
+            )
+        self.worst = max(self.worst, self.grid.offset(plane), float(beside[k].max()))
+        return k
 
 
 def _slices(folder: Path, max_bytes: int) -> list[_Slice]:

@@ -199,8 +199,8 @@ def inflate_into(
         flat[start : start + count] = part if convert is None else convert(part)
 
 
-def map_voxels(path: Path, stored: np.dtype[Any], offset: int, shape: tuple[int, int, int]) -> NDArray[Any]:
-    """Uncompressed voxels (D, H, W), mapped from their place in the file; InputError where the file ends before."""
+def map_voxels(path: Path, stored: np.dtype[Any], offset: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Uncompressed voxels, mapped from their place in the file; InputError where the file ends before."""
     count, size = math.prod(shape) * stored.itemsize, path.stat().st_size
     if size - offset < count:
         raise InputError(f"is cut off: {max(size - offset, 0)} of {count} bytes are there: restore the file")

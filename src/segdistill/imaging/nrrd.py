@@ -1,10 +1,13 @@
-"""NRRD volumes, the format in which NCI-ISBI 2013 publishes its masks: attached data, raw or gzip.
+"""NRRD volumes, the format in which NCI-ISBI 2013 publishes its masks, and segmentations of 3D Slicer (.seg.nrrd).
 
-Source: the definition of the NRRD format at teem.sourceforge.net.
+Data are attached, raw or gzip. Sources: the definition of the NRRD format at teem.sourceforge.net; 3D Slicer's manual,
+"Segmentations", on the fields that it adds.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,10 +16,22 @@ from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 from segdistill.imaging.limits import Inflating, inflate_into, map_voxels
-from segdistill.imaging.volume import Geometry, Volume, check_numbers, check_size, vector
+from segdistill.imaging.segments import Choose, Painting, Segment, segment_name
+from segdistill.imaging.volume import (
+    MAX_BYTES,
+    Geometry,
+    Misfit,
+    Volume,
+    check_numbers,
+    check_size,
+    require_same_geometry,
+    vector,
+)
 
 _PART = 1 << 16  # bytes of a line that are read at a time
 _HEADER = 1 << 26  # bytes that a header may have: 3D Slicer writes about 700 per segment
+_SEGMENT = re.compile(r"Segment(\d{1,6})_ID")
+_UNKNOWN = 255  # index of a value that no segment has
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
     "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
@@ -54,42 +69,145 @@ def read_nrrd(path: Path, max_bytes: int, trust_unit_spacing: bool = False) -> V
         InputError: detached data, more or fewer than three dimensions, damaged or cut off.
     """
     with open(path, "rb") as file:
-        header = _header(file)
+        header, _ = _header(file)
         dtype, packed = _stored(header)
-        try:
-            sizes = tuple(int(part) for part in header.get("sizes", "").split())
-        except ValueError:
-            raise InputError("has a damaged header: sizes holds no numbers") from None
-        shape = check_size(sizes[::-1], dtype.itemsize, max_bytes)
+        shape = check_size(_sizes(header)[::-1], dtype.itemsize, max_bytes)
         geometry = _geometry(header, shape)
-        if packed:
-            voxels: NDArray[Any] = np.empty(shape, dtype)
-            stream = Inflating(file)
-            inflate_into(voxels, dtype, stream)
-            stream.finish()
-        else:
-            voxels = map_voxels(path, dtype, file.tell(), shape)
+        voxels = _voxels(file, path, dtype, packed, shape)
     check_numbers(voxels)
     known = trust_unit_spacing or geometry.step_mm != (1.0, 1.0, 1.0)
     return Volume(voxels, geometry.spacing if known else None, path, geometry)
 
 
-def _header(file: BinaryIO) -> dict[str, str]:
-    """Fields in lower case; the file then stands behind the empty line that ends the header."""
+def read_nrrd_segments(path: Path) -> list[Segment]:
+    """The segments that a file of 3D Slicer names in its header; none of another NRRD file.
+
+    Files of 3D Slicer before 4.11 state neither values nor layers: each segment then has a layer of its own.
+
+    Raises:
+        InputError: a damaged header.
+    """
+    with open(path, "rb") as file:
+        header, remarks = _header(file)
+    return _segments(remarks, len(_sizes(header)) > 3)
+
+
+def _segments(remarks: dict[str, str], has_layers: bool) -> list[Segment]:
+    numbers = sorted(int(match[1]) for key in remarks if (match := _SEGMENT.fullmatch(key)))
+    found = []
+    try:
+        for n in numbers:
+            value = int(remarks.get(f"Segment{n}_LabelValue", "1" if has_layers else n + 1))
+            layer = int(remarks.get(f"Segment{n}_Layer", n if has_layers else 0))
+            found.append(Segment(segment_name(remarks.get(f"Segment{n}_Name"), n + 1), value, layer))
+    except ValueError:
+        raise InputError("has a damaged header: a segment whose value or layer is no number") from None
+    if any(not 0 < each.number < 65536 or each.layer < 0 for each in found):
+        raise InputError("has a damaged header: a segment whose value is not from 1 to 65535")
+    return found
+
+
+def read_nrrd_mask(path: Path, image: Volume, choose: Choose) -> tuple[Painting, Misfit | None]:
+    """The classes of a segmentation of 3D Slicer on the grid of its image, of which it may cover a part.
+
+    Args:
+        path: the file. A first axis of kind list holds its layers.
+        image: as stored (`turn=False`).
+        choose: gives the class of each segment.
+
+    Returns:
+        the index mask, and how it lies beside its image; None where it does not.
+
+    Raises:
+        InputError: as `read_nrrd`; another grid, or a value that no segment has.
+    """
+    with open(path, "rb") as file:
+        header, remarks = _header(file)
+        dtype, packed = _stored(header)
+        sizes = _sizes(header)
+        layers = sizes[0] if len(sizes) == 4 else 1
+        depth, height, width = check_size(sizes[-3:][::-1] if len(sizes) > 2 else sizes, 4, MAX_BYTES)
+        check_size((depth, height, width * max(layers, 1)), dtype.itemsize, MAX_BYTES)
+        if len(sizes) > 4 or layers < 1 or dtype.kind == "f":
+            raise InputError("is not a segmentation: save it again as .seg.nrrd, with whole numbers")
+        start, misfit = _place(image, Volume(None, None, path, _geometry(header, (depth, height, width))))  # type: ignore[arg-type]
+        voxels = _voxels(file, path, dtype, packed, (depth, height, width, layers))
+    lookup = _lookup(_segments(remarks, len(sizes) > 3), layers, choose)
+    painting = Painting(image.geometry.shape)
+    rows, columns = slice(start[1], start[1] + height), slice(start[2], start[2] + width)
+    for k, values in enumerate(voxels):
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= len(lookup[0]):
+            raise InputError(f"holds values from {low} to {high}: labels go from 0 to {len(lookup[0]) - 1}")
+        for layer, indices in enumerate(lookup):
+            found = indices[values[..., layer]]
+            if (found == _UNKNOWN).any():
+                value = int(values[..., layer][found == _UNKNOWN][0])
+                raise InputError(f"holds the value {value}, which no segment has: save it again in 3D Slicer")
+            painting.add((start[0] + k, rows, columns), found)
+    return painting, misfit
+
+
+def _lookup(segments: list[Segment], layers: int, choose: Choose) -> NDArray[np.uint8]:
+    """(layers, 65536): the class of each value of each layer."""
+    lookup = np.full((layers, 1 << 16), _UNKNOWN, np.uint8)
+    lookup[:, 0] = 0
+    for segment, index in zip(segments, choose(segments), strict=True):
+        if segment.layer >= layers:
+            raise InputError(f"has the segment '{segment.name}' in a layer that is not there: save it again")
+        lookup[segment.layer, segment.number] = index
+    return lookup
+
+
+def _place(image: Volume, mask: Volume) -> tuple[list[int], Misfit | None]:
+    """The voxel of the image at which a mask begins, and how it lies beside it; 3D Slicer crops what it saves."""
+    whole, part, start = image.geometry, mask.geometry, [0, 0, 0]
+    if whole.shape != part.shape and whole.placed and part.placed:
+        start = [int(v) for v in np.rint(whole.in_voxels(np.subtract(part.origin, whole.origin)))]
+        if any(s < 0 or s + n > side for s, n, side in zip(start, part.shape, whole.shape, strict=True)):
+            raise InputError(f"reaches beyond its image {image.source}: resample the mask onto the image")
+        origin = np.subtract(part.origin, np.multiply(start, part.step_mm) @ np.asarray(part.axes))
+        part = replace(part, shape=whole.shape, origin=vector(origin), placed=True)
+    return start, require_same_geometry(image, replace(mask, geometry=part))
+
+
+def _sizes(header: dict[str, str]) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in header.get("sizes", "").split())
+    except ValueError:
+        raise InputError("has a damaged header: sizes holds no numbers") from None
+
+
+def _voxels(
+    file: BinaryIO, path: Path, dtype: np.dtype[np.generic], packed: bool, shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """The voxels behind the header, at which the file stands."""
+    if not packed:
+        return map_voxels(path, dtype, file.tell(), shape)
+    voxels: NDArray[Any] = np.empty(shape, dtype)
+    stream = Inflating(file)
+    inflate_into(voxels, dtype, stream)
+    stream.finish()
+    return voxels
+
+
+def _header(file: BinaryIO) -> tuple[dict[str, str], dict[str, str]]:
+    """Fields in lower case, and remarks of programs; the file then stands behind the empty line after the header."""
     if not file.readline(_PART).startswith(b"NRRD"):
         raise InputError("is not an NRRD file")
     header: dict[str, str] = {}
+    remarks: dict[str, str] = {}
     beginning = True  # of a line; long lines come in parts
     while file.tell() < _HEADER:
         line = file.readline(_PART)
         if beginning and line in (b"\n", b"\r\n"):
-            return header
+            return header, remarks
         if not line:
             raise InputError("is an NRRD header without voxels behind it: save header and voxels as one file")
-        key, _, value = line.decode("latin-1").partition(":")
-        if (
-            beginning and not value.startswith("=") and not key.startswith("#")
-        ):  # := is a remark of some program
+        key, _, value = line.decode("utf-8", "replace").partition(":")
+        if beginning and value.startswith("="):  # := is a remark of some program
+            remarks[key] = value[1:].strip()
+        elif beginning and not key.startswith("#"):
             header[key.strip().lower()] = value.strip()
         beginning = line.endswith(b"\n")
     raise InputError(f"has a header of more than {_HEADER} bytes: restore the file")
@@ -122,7 +240,7 @@ def _geometry(header: dict[str, str], shape: tuple[int, int, int]) -> Geometry:
         steps = _numbers(header.get("spacings", "1 1 1"), 3)
         return Geometry(shape, (steps[2], steps[1], steps[0]), placed=False)
     sign = np.asarray(_LPS.get(header.get("space", "").lower(), (1, 1, 1)), float)
-    columns = np.asarray(_numbers(header["space directions"], 9)).reshape(3, 3) * sign
+    columns = np.asarray(_numbers(header["space directions"].replace("none", ""), 9)).reshape(3, 3) * sign
     steps = np.linalg.norm(columns, axis=1)
     if not (steps > 0).all():
         raise InputError("has a damaged header: an axis without length")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging.channels import Channels, read_npz
 from segdistill.imaging.classes import Reading
+from segdistill.imaging.segments import Choose, Painting, Segment, class_of_segments
 from segdistill.imaging.volume import (
     MAX_BYTES,
     Misfit,
@@ -33,10 +34,14 @@ __all__ = [
     "is_volume",
     "nifti_info",
     "read_channels",
+    "read_segments",
     "read_volume",
     "read_volume_mask",
     "volume_files",
 ]
+
+DRAWN = ("SEG", "RTSTRUCT")
+"""Modalities of DICOM files that hold segments over another series."""
 
 VOLUME_SUFFIXES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
 """Endings (lower case) of files that hold a volume; a folder is taken for a DICOM series."""
@@ -128,12 +133,14 @@ def read_volume_mask(
     joined: NDArray[Any] = np.zeros(image.geometry.shape, np.bool_ if reading.is_binary else np.uint8)
     for index, path in sorted(placed) if reading.of_file else placed:
         with _reasons(path):
-            found, misfit = _one_mask(path, image, reading, bool(index))
+            found, misfit, overlap = _one_mask(path, image, reading, index)
         if reading.is_binary:
             joined |= found > 0 if found.dtype != np.bool_ else found
         else:
-            if index and overlaps is not None:
-                overlaps.append(int(np.count_nonzero((found > 0) & (joined > 0) & (joined != index))))
+            if index:
+                overlap = int(np.count_nonzero((found > 0) & (joined > 0) & (joined != index)))
+            if overlaps is not None and (index or overlap):
+                overlaps.append(overlap)
             np.copyto(joined, index or found, where=found > 0)
         if misfit is not None and misfits is not None:
             misfits.append(misfit)
@@ -141,10 +148,15 @@ def read_volume_mask(
 
 
 def _one_mask(
-    path: Path, image: Volume, reading: Reading, is_one_class: bool
-) -> tuple[NDArray[Any], Misfit | None]:
-    """The labels of one file or series, of one class or of all, and how it lies beside its image."""
-    plain = is_one_class or not reading.is_named
+    path: Path, image: Volume, reading: Reading, index: int
+) -> tuple[NDArray[Any], Misfit | None, int]:
+    """The labels of one file or series, of one class (its index) or of all; how it lies beside its image; overlaps."""
+    if (read := _segments_reader(path)) is not None:
+        painting, misfit = read(
+            path, image, lambda segments: class_of_segments(segments, reading, index, path)
+        )
+        return painting.labels, misfit, painting.overlaps
+    plain = bool(index) or not reading.is_named
     if path.is_dir():
         if not plain:
             raise InputError(
@@ -153,14 +165,86 @@ def _one_mask(
             )
         from segdistill.imaging.dicom_series import read_series_mask
 
-        return read_series_mask(path, image, MAX_BYTES)
+        return *read_series_mask(path, image, MAX_BYTES), 0
     mask = read_volume(path, turn=False)
     misfit = require_same_geometry(image, mask)
     if plain:
-        return label_mask(mask), misfit
+        return label_mask(mask), misfit, 0
     if len(reading.classes) == 1 and reading.classes[0].values == (1,):
-        return label_mask(mask, 2), misfit
-    return class_mask(mask, reading), misfit
+        return label_mask(mask, 2), misfit, 0
+    return class_mask(mask, reading), misfit, 0
+
+
+def _segments_reader(
+    path: Path,
+) -> Callable[[Path, Volume, Choose], tuple[Painting, Misfit | None]] | None:
+    """The reader of a mask file that names its structures; None for other files."""
+    if path.name.lower().endswith(".nrrd"):
+        from segdistill.imaging.nrrd import read_nrrd_mask, read_nrrd_segments
+
+        return read_nrrd_mask if read_nrrd_segments(path) else None
+    if (file := _drawing_file(path)) is not None:
+        if _modality(file) == "SEG":
+            from segdistill.imaging.dicom_seg import read_seg_mask as read
+        else:
+            from segdistill.imaging.rtstruct import read_rtstruct_mask as read
+
+        return lambda _, image, choose: read(file, image, choose)
+    return None
+
+
+def _modality(file: Path) -> str:
+    """The modality of a DICOM file of segments; InputError for another DICOM file."""
+    from segdistill.imaging.dicom import read_tags
+
+    modality = str(read_tags(file, ["Modality"]).get("Modality", ""))
+    if modality not in DRAWN:
+        raise InputError(
+            f"is a DICOM file of modality {modality[:16]!r}, not a mask over a series: give a {' or '.join(DRAWN)}, or "
+            "the folder of a series of labels"
+        )
+    return modality
+
+
+def _drawing_file(path: Path) -> Path | None:
+    """The DICOM file of segments that a mask is: the file itself, or the only one of a folder; None for others."""
+    if not path.is_dir():
+        return path if path.name.lower().endswith((".dcm", ".dicom")) else None
+    from segdistill.imaging.dicom import read_tags
+    from segdistill.imaging.dicom_series import series_files
+
+    files = series_files(path)
+    is_one = len(files) == 1 and read_tags(files[0], ["Modality"]).get("Modality") in DRAWN
+    return files[0] if is_one else None
+
+
+def read_segments(path: str | Path) -> list[Segment]:
+    """The structures that a mask file names, from its header; none where it names none.
+
+    Args:
+        path: a segmentation of 3D Slicer (.seg.nrrd), a DICOM SEG or an RTSTRUCT.
+
+    Raises:
+        UnreadableImage: missing or damaged.
+
+    >>> read_segments("nowhere.seg.nrrd")
+    Traceback (most recent call last):
+    segdistill.errors.UnreadableImage: nowhere.seg.nrrd: no such file
+    """
+    path = Path(path)
+    with _reasons(path):
+        if path.name.lower().endswith(".nrrd"):
+            from segdistill.imaging.nrrd import read_nrrd_segments
+
+            return read_nrrd_segments(path)
+        if (file := _drawing_file(path)) is not None:
+            from segdistill.imaging.dicom import read_whole
+            from segdistill.imaging.dicom_seg import read_seg_segments
+            from segdistill.imaging.rtstruct import read_roi_segments
+
+            read = read_seg_segments if _modality(file) == "SEG" else read_roi_segments
+            return read(read_whole(file))
+        return []
 
 
 def read_channels(path: str | Path, max_bytes: int = MAX_BYTES) -> Channels:

@@ -108,6 +108,7 @@ def predict_files(
     out: Path,
     progress: Callable[[int, int], None] | None = None,
     shard: Shard | None = None,
+    dicom_seg: bool = False,
 ) -> Predictions:
     """Segments files and folders and writes NAME.png or NAME.nii.gz, NAME_overlay.png and predictions.csv.
 
@@ -122,6 +123,7 @@ def predict_files(
         out: folder to write to.
         progress: called with (done, total) after every file.
         shard: only this part of the files, with a table of its own. A later call without it makes one table of all.
+        dicom_seg: writes NAME.seg.dcm for every DICOM series, too.
 
     Raises:
         InputError: no input, none that can be used, a file would be replaced that no prediction has written, or
@@ -130,7 +132,7 @@ def predict_files(
     given = [Path(each) for each in inputs]
     files = {os.path.abspath(file): file for file in find_inputs(given, out)}
     with _only_writer(out, shard):
-        found = _predict_files(predictor, files, out, progress, shard)
+        found = _predict_files(predictor, files, out, progress, shard, dicom_seg)
     found.notes += _unused(given, list(files.values()), out)
     return found
 
@@ -224,6 +226,7 @@ def _predict_files(
     out: Path,
     progress: Callable[[int, int], None] | None,
     shard: Shard | None,
+    dicom_seg: bool,
 ) -> Predictions:
     results = _Results.read(out, shard)
     found = Predictions(out, name=results.table.name)
@@ -235,14 +238,15 @@ def _predict_files(
     kept: dict[str | Path, str] = {every[key]: stem for key, stem in earlier.items() if key in every}
     others = [stem for key, stem in earlier.items() if key not in every]
     stems = dict(zip(every, unique_stems(list(every.values()), kept, others), strict=True))
-    _require_free(files, stems, results)
+    paths = {key: _paths(file, stems[key], out, dicom_seg) for key, file in files.items()}
+    _require_free(files, paths, results)
     model = predictor.fingerprint
-    now = results.start(files, stems, model)
+    now = results.start(files, paths, model)
     continued = len(now)
 
     def segment(key: str) -> _Result | _Unusable:
         try:
-            return _segment(predictor, files[key], stems[key], results.table, model)
+            return _segment(predictor, files[key], stems[key], results.table, model, paths[key])
         except _Unusable as error:
             return error
 
@@ -263,6 +267,11 @@ def _predict_files(
     found.rows = results.finish(list(files))
     names = [f"{shown(file)}: {stems[key]}" for key, file in files.items() if stems[key] != plain_stem(file)]
     found.notes = _notes(found, len(files), names, continued, len(results.by_file) - len(now))
+    others_than_series = sum(not file.is_dir() for file in files.values())
+    if dicom_seg and others_than_series:
+        found.notes.append(
+            f"{others_than_series} of {len(files)} inputs are no DICOM series, so no DICOM SEG is written for them"
+        )
     if gone:
         found.notes.append(
             f"{gone} inputs of earlier calls are not there any more: what was written for them is now in {out / ASIDE}"
@@ -322,10 +331,17 @@ def _notes(found: Predictions, count: int, renamed: Sequence[str], continued: in
     return notes
 
 
-def _segment(predictor: Predictor, file: Path, stem: str, table: Path, model: str) -> _Result:
+def _paths(file: Path, stem: str, folder: Path, dicom_seg: bool) -> list[Path]:
+    """What is written for an input: the mask, the overlay, and the DICOM SEG of a series where it is wanted."""
+    seg = [folder / f"{stem}.seg.dcm"] if dicom_seg and file.is_dir() else []
+    return [*output_paths(stem, folder, is_volume(file)), *seg]
+
+
+def _segment(
+    predictor: Predictor, file: Path, stem: str, table: Path, model: str, written: Sequence[Path]
+) -> _Result:
     content = _content(file)
-    row = _predict_file(predictor, file, stem, table)
-    written = output_paths(stem, table.parent, is_volume(file))
+    row = _predict_file(predictor, file, stem, table, written)
     row = {"file": row["file"], "mask": written[0].name, **row, "model": model[:12] or None}
     return _Result(stem, content, model, {path.name: sha256_file(path) for path in written}, row)
 
@@ -337,7 +353,9 @@ class _Unusable(Exception):
 _marking = threading.Lock()
 
 
-def _predict_file(predictor: Predictor, file: Path, stem: str, table: Path) -> dict[str, Any]:
+def _predict_file(
+    predictor: Predictor, file: Path, stem: str, table: Path, written: Sequence[Path]
+) -> dict[str, Any]:
     """One row; an InputError is about the output folder."""
     out, began = table.parent, time.perf_counter()
     try:
@@ -356,12 +374,17 @@ def _predict_file(predictor: Predictor, file: Path, stem: str, table: Path) -> d
         if is_volume(file):
             levels = slice_levels(predictor.info.preprocess.intensity, found.volume.turned())
             write_volume(found, levels, stem, out)
+            for path in written[2:]:
+                from segdistill.imaging.dicom_seg import write_seg
+
+                names = predictor.info.classes[1:]
+                write_seg(found.mask, found.volume, path, names, predictor.info.name)
             return volume_row(found, seconds)
         write_prediction(prediction, picture, stem, out)
         return prediction_row(prediction, picture, seconds)
     except InputError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
-            for path in output_paths(stem, out, is_volume(file)):
+            for path in written:
                 _remove(path)
             raise _Unusable(
                 f"{file}: the name of its mask would be too long: give it a shorter name"
@@ -388,14 +411,10 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _require_free(files: Mapping[str, Path], stems: Mapping[str, str], results: _Results) -> None:
+def _require_free(files: Mapping[str, Path], paths: Mapping[str, Sequence[Path]], results: _Results) -> None:
     given = {file.resolve() for file in files.values()}
     is_ours = results.is_there or any(map(_is_table, results.folder.glob("predictions*.csv")))
-    written = [
-        path
-        for key, file in files.items()
-        for path in output_paths(stems[key], results.folder, is_volume(file))
-    ]
+    written = [path for each in paths.values() for path in each]
     for path in (*written, results.table, results.record):
         if path.resolve() in given:
             raise InputError(f"{path} is an input and would be replaced: choose another folder with -o")
@@ -498,7 +517,9 @@ class _Results:
         whole = {file: result for file, result in by_file.items() if result.is_whole(folder)}
         return cls(folder, whole, any(each is not None for each in parsed), shard)
 
-    def start(self, files: Mapping[str, Path], stems: Mapping[str, str], model: str) -> dict[str, _Result]:
+    def start(
+        self, files: Mapping[str, Path], paths: Mapping[str, Sequence[Path]], model: str
+    ) -> dict[str, _Result]:
         """Gives what is done of the inputs. Rows of others of them leave the table, until they are done again."""
         done = {
             key: result
@@ -506,12 +527,12 @@ class _Results:
             if key in files
             and model
             and result.model == model
+            and result.written.keys() == {path.name for path in paths[key]}
             and result.content == _content(files[key]) != ""
         }
         if self.folder.is_dir():
             names = {self.table.name, self.record.name}
-            for key, file in files.items():
-                names |= {path.name for path in output_paths(stems[key], self.folder, is_volume(file))}
+            names |= {path.name for each in paths.values() for path in each}
             remove_unfinished(self.folder, names)
         if self.is_there:
             self._rewrite([key for key in self.by_file if key in done or key not in files])
