@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
@@ -22,7 +22,7 @@ from segdistill.imaging.dicom_series import SlicePlaces, series_files
 from segdistill.imaging.segments import Choose, Painting, Segment, segment_name
 from segdistill.imaging.volume import MAX_BYTES, Misfit, Volume, check_size
 
-STORAGE, LABELMAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.4")
 _REQUIRED = (  # there in every file, if empty
     "PatientName",
     "PatientID",
@@ -89,7 +89,8 @@ def read_seg_mask(path: Path, image: Volume, choose: Choose) -> tuple[Painting, 
             found = group.get(name) or shared[0].get(name)
             if not found:
                 raise InputError(f"is a DICOM SEG without {name}: export it again")
-            return found[0]
+            item: Dataset = found[0]
+            return item
 
         k = places.slice_of(
             get("PlanePositionSequence").ImagePositionPatient,
