@@ -197,7 +197,8 @@ def check_list(page: Page, values: dict[str, Any]) -> None:
 def check_index(page: Page, values: dict[str, Any]) -> None:
     if is_placeholder(values["dataset"]):
         return
-    DATASETS.find(values["dataset"])
+    if values["dataset"] != "auto":
+        DATASETS.find(values["dataset"])
     if values["dataset"] == "phantom":
         page.made.add(str(values["path"]))
     page.require(str(values["path"]))
