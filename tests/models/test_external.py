@@ -221,3 +221,20 @@ def test_a_feature_must_be_a_map_that_stays_as_it_was() -> None:
     arguments |= {"num_layers": 1, "num_heads": 2, "mlp_dim": 12, "classification": True}
     with pytest.raises(InputError, match="name a submodule whose output"):
         create_network("monai.networks.nets:ViT", arguments=arguments, features={"encoder": "norm"})
+
+
+def test_a_network_of_volumes_from_another_package() -> None:
+    net = create_network(
+        "monai.networks.nets:BasicUNet",
+        1,
+        3,
+        dimensions=3,
+        arguments={"spatial_dims": 3, "features": [4, 4, 4, 4, 4, 4]},
+        features={"encoder": "down_4", "decoder": "upcat_1"},
+        size_divisor=16,
+        probe=32,
+    )
+    assert net.feature_info[0].stride == 16
+    assert net(torch.zeros(1, 1, 32, 16, 16)).logits.shape == (1, 3, 32, 16, 16)
+    with pytest.raises(InputError, match="depth, height, width"):
+        net(torch.zeros(1, 1, 32, 32))

@@ -118,7 +118,7 @@ def with_class_count(recipe: Recipe) -> Recipe:
 def _with_facts(stage: StageRecipe, facts: Mapping[str, int]) -> StageRecipe:
     model, count = stage.model, facts["classes"]
     is_mask = stage.task != "autoencoder" and network_facts(model.name).kind != "classifier"
-    own = NETWORKS[model.name].options if is_mask and model.name in NETWORKS else {}
+    own = NETWORKS.find("external" if ":" in model.name else model.name).options if is_mask else {}
     for option, value in facts.items() if is_mask else ():
         if option not in model.options and (option == "classes" or option in own):
             model = _with_option(model, option, value)

@@ -59,7 +59,8 @@ def enlarge_like(x: Tensor, like: Tensor, *, corners: bool = False) -> Tensor:
     >>> enlarge_like(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 5, 3)).shape
     torch.Size([1, 1, 5, 3])
     """
-    enlarged: Tensor = F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=corners)
+    mode = "bilinear" if x.ndim == 4 else "trilinear"
+    enlarged: Tensor = F.interpolate(x, size=like.shape[2:], mode=mode, align_corners=corners)
     return enlarged
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.errors import InputError, first_line
-from segdistill.models.blocks import enlarge_like
+from segdistill.models.blocks import Dimensions, enlarge_like
 from segdistill.models.network import FeatureInfo, Network, Output, require_positive
 from segdistill.models.registry import register_network
 from segdistill.registry import near_names
@@ -41,7 +41,8 @@ class External(Network):
         features: name -> path of a submodule whose (B, channels, h, w) output is that feature, as
             `named_modules` spells it; use the names "encoder" and "decoder" for the usual two.
         size_divisor: what heights and widths must be multiples of.
-        probe: height (= width) in pixels of an image that is run once, for the channels and strides of the features.
+        probe: side in pixels of an image, or volume, that is run once, for the channels and strides of the features.
+        dimensions: 2 for pictures and slices, 3 where the target takes volumes.
 
     Raises:
         InputError: no such module, callable or feature, or an output in none of these forms.
@@ -63,8 +64,9 @@ class External(Network):
         features: dict[str, str] | None = None,
         size_divisor: int = 1,
         probe: int = 64,
+        dimensions: Dimensions = 2,
     ) -> None:
-        super().__init__(in_channels, classes, size_divisor)
+        super().__init__(in_channels, classes, size_divisor, dimensions=dimensions)
         require_positive(size_divisor=size_divisor, probe=probe)
         if probe % size_divisor:
             raise InputError(f"probe {probe} is not divisible by size_divisor {size_divisor}: use a multiple")
@@ -98,9 +100,10 @@ class External(Network):
         deep: Sequence[Any] = ()
         if isinstance(raw, (list, tuple)) and raw:
             raw, deep = raw[0], [level for level in raw[1:] if _like(level, raw[0])]
-        if not isinstance(raw, Tensor) or raw.ndim not in (2, 4):
+        if not isinstance(raw, Tensor) or raw.ndim not in (2, image.ndim):
+            axes = ", ".join(("depth", "height", "width")[-self.dimensions :])
             raise InputError(
-                f"{self.target} returns {_spell(raw)}: it must return logits (batch, classes, height, width) "
+                f"{self.target} returns {_spell(raw)}: it must return logits (batch, classes, {axes}) "
                 "or a label (batch, classes)"
             )
         if raw.shape[1] != self.classes:
@@ -116,7 +119,7 @@ class External(Network):
 
     def _probe(self, size: int) -> list[FeatureInfo]:
         device = next((value.device for value in self.parameters()), torch.get_default_device())
-        image = torch.zeros(1, self.in_channels, size, size, device=device)
+        image = torch.zeros(1, self.in_channels, *[size] * self.dimensions, device=device)
         training = [module for module in self.modules() if module.training]
         self.eval()
         self.layers.versions.clear()
@@ -137,7 +140,8 @@ class External(Network):
         return [self._info(name, map_, size) for name, map_ in features.items()]
 
     def _info(self, name: str, map_: Tensor, size: int) -> FeatureInfo:
-        if map_.ndim != 4 or map_.shape[2] != map_.shape[3] or map_.shape[2] > size or size % map_.shape[2]:
+        sides = set(map_.shape[2:])
+        if map_.ndim != 2 + self.dimensions or len(sides) != 1 or max(sides) > size or size % max(sides):
             raise InputError(
                 f"feature '{name}' of {self.target} is {tuple(map_.shape)} for an image of {size} x {size}: "
                 "name a submodule whose output is (batch, channels, height, width) at a whole stride"
