@@ -7,6 +7,7 @@ import pytest
 from segdistill.config.effort import DataFacts
 from segdistill.config.load import load_recipe
 from segdistill.config.schema import DataRecipe
+from segdistill.data.plan import VolumePlan
 from segdistill.errors import InputError
 
 
@@ -95,11 +96,12 @@ def test_bad_values_are_one_line(changes: dict[str, object], words: str) -> None
 
 def test_volumes_that_lie_close_together_get_networks_of_volumes() -> None:
     def facts(data: DataRecipe) -> DataFacts:
-        return DataFacts(volumes=True)
+        return DataFacts(volumes=VolumePlan((2.0, 1.0, 1.0), (16, 32, 32), (16, 30, 30), 9, (0.0, 1.0)))
 
     whole = load_recipe("distill", {"data.intensity": "ct"}, facts)
     assert whole.data.dimensions == 3
     assert whole.data.preprocess().intensity is not None
+    assert (whole.data.sides, whole.data.spacing) == ((16, 32, 32), [2.0, 1.0, 1.0])
     assert whole.stages["student"].model.name == "lite_unet"
     assert whole.stages["student"].targets == "case"
     for slices in ({"data.dimensions": 2}, {"student": "unet"}, {"size": 64}, {"effort": None}):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from segdistill.data.plan import VolumePlan
 from segdistill.errors import InputError
 from segdistill.registry import near_names
 
@@ -18,12 +19,13 @@ class DataFacts:
     Attributes:
         without_mask: whether some training images have no mask.
         imagenet: whether ImageNet weights are installed (the extra `pretrained`).
-        volumes: whether the data are volumes of which a network should see patches, not slices.
+        volumes: what a network should see of the data, where these are volumes of which it should see patches, not
+            slices; else None.
     """
 
     without_mask: bool = False
     imagenet: bool = False
-    volumes: bool = False
+    volumes: VolumePlan | None = None
 
 
 @dataclass(frozen=True)

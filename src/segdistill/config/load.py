@@ -14,6 +14,7 @@ from segdistill.config.effort import DataFacts, effort_for, stages_of
 from segdistill.config.folds import expand_folds
 from segdistill.config.matrix import expand_matrix, expand_seeds
 from segdistill.config.schema import DataRecipe, Recipe, RecipeFile, merge, parse_data, parse_recipe
+from segdistill.data.plan import VolumePlan
 from segdistill.errors import InputError
 from segdistill.plugins import load_plugins
 from segdistill.registry import near_names, nearest
@@ -153,7 +154,7 @@ def _with_effort(
     data = content.get("data") or {}
     found = DataFacts() if facts is None else facts(parse_data(data, name))
     if str(effort) == "auto" and found.volumes and outside is None and not _chooses_networks(changes):
-        return _for_volumes(content)
+        return _for_volumes(content, found.volumes)
     chosen = effort_for(str(effort), found, outside)
     if chosen is None:
         return content
@@ -199,15 +200,16 @@ def _chooses_networks(changes: Mapping[str, Any]) -> bool:
     return any(key.startswith(("stages", "data.dimensions", "data.size", "data.patches")) for key in keys)
 
 
-def _for_volumes(content: dict[str, Any]) -> dict[str, Any]:
-    """The content with the stages of volumes/distill, whose networks see patches of volumes."""
+def _for_volumes(content: dict[str, Any], plan: VolumePlan) -> dict[str, Any]:
+    """The content with the stages of volumes/distill, whose networks see patches of volumes as they were planned."""
     whole = _resolve("volumes/distill", Path(), ())
     parts = {key: whole[key] for key in ("fit", "stages", "evaluation", "export")}
     data = {
         key: value for key, value in (content.get("data") or {}).items() if key not in ("size", "channels")
     }
     kept = {key: value for key, value in content.items() if key != "run"}
-    return kept | parts | {"data": merge(data, {"dimensions": 3})}
+    seen = {"dimensions": 3, "size": list(plan.patch), "spacing": plan.spacing and list(plan.spacing)}
+    return kept | parts | {"data": data | seen}
 
 
 def _plugins(content: dict[str, Any], name: str) -> list[str]:

@@ -217,9 +217,9 @@ class VolumeViews(Views):
         shape, size = self.store.shape(row), self.store.size
         middle = generator.uniform(size=3) * (np.asarray(shape) - 1)
         around, which, voxel = generator.uniform(size=3)
-        if around < FOREGROUND and self._has_mask[k] and (held := self.store.has_foreground(row)):
+        if around < FOREGROUND and self._has_mask[k] and self.store.has_foreground(row):
             mask = self.store.mask(row).reshape(-1)
-            classes = [c for c in np.flatnonzero(np.bincount(mask)) if c] if held else []
+            classes = [c for c in np.flatnonzero(np.bincount(mask)) if c]
             chosen = np.flatnonzero(mask == classes[int(which * len(classes))])
             middle = np.asarray(np.unravel_index(chosen[int(voxel * len(chosen))], shape), float)
         low = np.minimum((np.asarray(size) - 1) / 2, (np.asarray(shape) - 1) / 2)
@@ -238,9 +238,8 @@ class _Place(NamedTuple):
         """The patch of a volume (D, H, W): linear (1) or nearest (0); beyond its edge 0 or the nearest voxel."""
         half = (np.asarray(self.size) - 1) / 2
         offset = self.middle - self.matrix @ half
-        whole = np.rint(offset).astype(int)
         if (self.matrix == np.eye(3)).all():
-            return _cut(volume, whole, self.size, beyond)
+            return _cut(volume, np.rint(offset).astype(int), self.size, beyond)
         from scipy.ndimage import affine_transform
 
         found: NDArray[np.uint8] = affine_transform(

@@ -24,7 +24,7 @@ from segdistill.data.index import unused_files, unused_note
 from segdistill.data.leaks import Leak, leaks, require_no_shared_groups
 from segdistill.data.levels import is_scaled, with_levels
 from segdistill.data.phantom import write_phantom
-from segdistill.data.plan import plan_volumes
+from segdistill.data.plan import VolumePlan, plan_volumes
 from segdistill.data.splits import (
     hold_out,
     hold_out_counts,
@@ -120,15 +120,17 @@ def find_facts(data: DataRecipe, source: Path | None) -> DataFacts:
         return DataFacts(False, imagenet)
     _, cases = _find(data, source, Path())
     bare = any(not case.has_reference and case.split in ("", "train") for case in cases)
-    return DataFacts(bare, imagenet, _are_volumes(data, cases))
+    return DataFacts(bare, imagenet, _plan_of_volumes(data, cases))
 
 
-def _are_volumes(data: DataRecipe, cases: Sequence[Case]) -> bool:
-    """Whether a network should see patches of volumes: all are such, of at least 16 slices that lie close together."""
+def _plan_of_volumes(data: DataRecipe, cases: Sequence[Case]) -> VolumePlan | None:
+    """What a network should see, where all are volumes of at least 16 slices that lie close together; else None."""
     if data.dimensions == 3 or data.patches is not None or not all(case.is_volume for case in cases):
-        return False
+        return None
     plan = plan_volumes(cases)
-    return plan.spacing is not None and min(plan.shape) >= 16 and max(plan.spacing) <= 4 * min(plan.spacing)
+    if plan.spacing is None or min(plan.shape) < 16 or max(plan.spacing) > 4 * min(plan.spacing):
+        return None
+    return plan
 
 
 def with_table_classes(recipe: Recipe, source: Path | None) -> Recipe:

@@ -301,7 +301,8 @@ def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predic
     if member.onnx is not None:
         return _by_case(inputs, _onnx(member, inputs.recipe.data.class_names[1:]))
     if member.predictions is not None:
-        return lambda cases: _as_rows(inputs, cases, [_predicted(inputs, member, case) for case in cases])
+        read = _reader(inputs, member)
+        return lambda cases: _as_rows(inputs, cases, [read(case) for case in cases])
     if member.stage:
         network, autocast = _stage_network(inputs, member.stage, fabric)
     else:
@@ -309,37 +310,33 @@ def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predic
     return partial(_run, inputs, Teacher("", network, precision=autocast), fabric.device, member.flips)
 
 
-def _predicted(inputs: StageInputs, member: MemberRecipe, case: Case) -> Map:
-    """The maps (D, K, H, W) of a case in a folder of predictions; those of hard labels add up to at most 1."""
-    known = inputs.of("train")
-    maps = [
-        inputs.predictions.of(_for_class(inputs, member, k), known).map(case) for k in range(_count(inputs))
-    ]
-    found = np.stack([each if each.ndim == 3 else each[None] for each in maps], axis=1)
+def _reader(inputs: StageInputs, member: MemberRecipe) -> Callable[[Case], Map]:
+    """Reads the maps (D, K, H, W) of a case in a folder of predictions; those of hard labels add up to at most 1."""
     hard = member.hard_probability or PredictionSource.hard_probability
-    if found.shape[1] > 1 and np.isin(found, (np.float32(hard), np.float32(1 - hard))).all():
-        found = np.where(found > 0.5, np.float32(hard), np.float32((1 - hard) / found.shape[1]))
-    return found
+    of_classes = [inputs.predictions.of(one, inputs.of("train")) for one in _for_classes(inputs, member)]
+
+    def read(case: Case) -> Map:
+        maps = [one.map(case) for one in of_classes]
+        found = np.stack([each if each.ndim == 3 else each[None] for each in maps], axis=1)
+        if len(maps) > 1 and np.isin(found, (np.float32(hard), np.float32(1 - hard))).all():
+            found = np.where(found > 0.5, np.float32(hard), np.float32((1 - hard) / len(maps)))
+        return found
+
+    return read
 
 
-def _for_class(inputs: StageInputs, member: MemberRecipe, k: int) -> MemberRecipe:
-    """The member for the k-th class: its foreground is what `foreground` lists there, or the class's name or index."""
+def _for_classes(inputs: StageInputs, member: MemberRecipe) -> list[MemberRecipe]:
+    """The member for each class alone: of several classes `foreground` lists the value of each."""
     names = inputs.recipe.data.class_names[1:]
     if len(names) == 1:
-        return member
-    if member.foreground is None:
-        named = member.model_copy(update={"foreground": [names[k]]})
-        try:
-            inputs.predictions.of(named, inputs.of("train"))
-        except InputError:  # the files do not name their labels
-            return member.model_copy(update={"foreground": [k + 1]})
-        return named
-    if len(member.foreground) != len(names):
+        return [member]
+    listed = member.foreground or []
+    if len(listed) != len(names):
         raise InputError(
-            f"{member.predictions}: foreground lists {len(member.foreground)} values, and the masks hold {len(names)} "
+            f"{member.predictions}: foreground lists {len(listed)} values, and the masks hold {len(names)} "
             f"classes ({', '.join(names)}): list the value of each, in this order"
         )
-    return member.model_copy(update={"foreground": [member.foreground[k]]})
+    return [member.model_copy(update={"foreground": [value]}) for value in listed]
 
 
 def _run(

@@ -15,12 +15,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from segdistill.errors import InputError
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.postprocess import Postprocess, resize_probability
-from segdistill.imaging.preprocess import Preprocess
+from segdistill.imaging.preprocess import Preprocess, largest_share
 
 Shape = tuple[int, int, int]
 Spacing3 = tuple[float, float, float]
@@ -226,19 +225,11 @@ def resample(volume: Iterable[NDArray[Any]], shape: Shape) -> NDArray[np.float32
     [0.0, 1.0, 3.0, 4.0]
     """
     depth, height, width = shape
-    slices = np.stack([_resized(np.asarray(one, np.float32), (height, width)) for one in volume])
-    if depth == len(slices):
-        return slices
-    flat = _resized(slices.reshape(len(slices), -1), (depth, height * width))
+    slices = np.stack(
+        [resize_probability(np.asarray(one, np.float32)[None], (height, width))[0] for one in volume]
+    )
+    flat = resize_probability(slices.reshape(1, len(slices), -1), (depth, height * width))
     return flat.reshape(depth, height, width)
-
-
-def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    if values.shape == size:
-        return values
-    image = Image.fromarray(np.ascontiguousarray(values))
-    found = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(found, np.float32)
 
 
 def resample_mask(mask: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
@@ -249,13 +240,7 @@ def resample_mask(mask: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
     """
     if mask.shape == shape:
         return np.asarray(mask, np.uint8)
-    best = np.full(shape, -1.0, np.float32)
-    found = np.zeros(shape, np.uint8)
-    for index in np.flatnonzero(np.bincount(np.asarray(mask, np.uint8).reshape(-1))):
-        share = resample(np.asarray(mask == index, np.uint8), shape)
-        found[share >= best - 2e-4] = index
-        np.maximum(best, share, out=best)
-    return found
+    return largest_share(mask, shape, lambda one: resample(one, shape))
 
 
 def pad_to(volume: NDArray[Any], size: Shape) -> tuple[NDArray[Any], tuple[slice, slice, slice]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -193,10 +193,26 @@ def prepare_mask(mask: Mask | Pixels, size: tuple[int, int]) -> Pixels:
         return mask.astype(np.uint8)
     if mask.dtype == np.bool_:
         return (_share(mask, size) >= 0.5 - 1e-4).astype(np.uint8)
-    best = np.full(size, -1.0, np.float32)
-    found = np.zeros(size, np.uint8)
-    for index in np.flatnonzero(np.bincount(mask.reshape(-1))):
-        share = _share(mask == index, size)
+    return largest_share(mask, size, lambda one: _share(one, size))
+
+
+def largest_share(
+    mask: NDArray[Any], shape: tuple[int, ...], share_of: Callable[[Mask], NDArray[np.float32]]
+) -> Pixels:
+    """An index mask at another shape: at each place the class with the largest share, of equal ones the last.
+
+    Args:
+        mask: of any shape.
+        shape: of the result.
+        share_of: brings the mask of one class to that shape, as shares from 0 to 1.
+
+    >>> largest_share(np.array([1, 1, 2], np.uint8), (1,), lambda one: one.mean(keepdims=True)).tolist()
+    [1]
+    """
+    best = np.full(shape, -1.0, np.float32)
+    found = np.zeros(shape, np.uint8)
+    for index in np.flatnonzero(np.bincount(np.asarray(mask, np.uint8).reshape(-1))):
+        share = share_of(mask == index)
         found[share >= best - 2e-4] = index
         np.maximum(best, share, out=best)
     return found

@@ -231,8 +231,8 @@ class Engine:
             InputError: the batch does not fit the network.
         """
         axes = 2 + len(self.info.preprocess.size)
+        shape = "D, H, W" if axes == 5 else "H, W"
         if batch.ndim != axes or batch.shape[1] != self.info.input_channels or batch.dtype != np.float32:
-            shape = "D, H, W" if axes == 5 else "H, W"
             raise InputError(
                 f"a batch must be float32 (B, {self.info.input_channels}, {shape}), got {batch.dtype} "
                 f"{batch.shape}"
@@ -240,7 +240,6 @@ class Engine:
         wanted = [OUTPUT_NAME, LABEL_NAME] if self.info.labels else [OUTPUT_NAME]
         mask, *label = self._session.run(wanted, np.ascontiguousarray(batch))
         if not isinstance(mask, np.ndarray) or mask.ndim != axes or len(mask) != len(batch):
-            shape = "D, H, W" if axes == 5 else "H, W"
             raise InputError(f"not a segdistill model file: {self.path} does not return (B, K, {shape})")
         if label and np.shape(label[0]) != (len(batch), len(self.info.labels)):
             raise InputError(

@@ -66,6 +66,16 @@ _WHAT = "images/ and masks/ (or images with masks beside them, such as 7.png and
 _FOLDERS = ("auto", "folders", "none")
 
 
+def split_of(place: Path, root: Path) -> str:
+    """The split that the first folder from `root` to `place` with such a name states; "" without one.
+
+    >>> split_of(Path("set/valid/images"), Path("set"))
+    'val'
+    """
+    parts = (part.lower() for part in place.relative_to(root).parts)
+    return next((SPLIT_FOLDERS[part] for part in parts if part in SPLIT_FOLDERS), "")
+
+
 def mask_key(stem: str) -> str:
     """The image's name inside a mask's name.
 

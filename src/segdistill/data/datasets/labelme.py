@@ -13,7 +13,7 @@ from PIL import Image
 
 from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import find_root, is_hidden, list_folders, list_images, natural_key
-from segdistill.data.datasets.folder import SPLIT_FOLDERS
+from segdistill.data.datasets.folder import SPLIT_FOLDERS, split_of
 from segdistill.data.shapes import Annotated, DrawnCases, ImageFiles, Shape, draw_cases, number, rings_of
 from segdistill.errors import InputError
 from segdistill.files import shown
@@ -58,14 +58,7 @@ def index(path: Path, masks: str = "") -> DrawnCases:
     images: dict[Path, Annotated] = {}
     lines = 0
     for place in _places(root, folder):
-        split = next(
-            (
-                SPLIT_FOLDERS[part.lower()]
-                for part in place.relative_to(root).parts
-                if part.lower() in SPLIT_FOLDERS
-            ),
-            "",
-        )
+        split = split_of(place, root)
         for image in list_images(place):
             images.setdefault(image, Annotated(image, None, split))
         for file in sorted(place.glob("*.json"), key=lambda file: natural_key(file.name)):

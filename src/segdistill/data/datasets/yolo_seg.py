@@ -8,7 +8,7 @@ from typing import Any
 
 from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import find_root, list_images
-from segdistill.data.datasets.folder import SPLIT_FOLDERS
+from segdistill.data.datasets.folder import split_of
 from segdistill.data.shapes import Annotated, DrawnCases, Shape, draw_cases, rings_of
 from segdistill.errors import InputError
 from segdistill.files import shown
@@ -79,14 +79,7 @@ def index(path: Path, masks: str = "") -> DrawnCases:
         labels = _labels(folder)
         assert labels is not None
         texts = {file.stem: file for file in labels.glob("*.txt") if not file.name.startswith(".")}
-        split = next(
-            (
-                SPLIT_FOLDERS[part.lower()]
-                for part in folder.relative_to(root).parts
-                if part.lower() in SPLIT_FOLDERS
-            ),
-            "",
-        )
+        split = split_of(folder, root)
         for image in list_images(folder):
             text = texts.pop(image.stem, None)
             shapes = None if text is None else _shapes(text, names, image_size(image))
