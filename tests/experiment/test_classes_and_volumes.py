@@ -148,7 +148,9 @@ def test_volumes_as_volumes(tmp_path: Path) -> None:
         ({"stages.student.model.classes": 5}, "model.classes is 5, but the masks hold 3 classes"),
         ({"stages.student.model": {"name": "segnet"}}, "takes pictures and slices"),
         ({"evaluation.pooled": True}, "join the classes"),
-        ({"data.spacing": [1, 1, 0]}, "three positive numbers"),
+        ({"data.spacing": [1, 1, 0]}, r"spacing: give \[slice, row, column\], three numbers of mm above 0"),
+        ({"data.spacing": [1, 1]}, r"such as \[2, 1, 1\], not \[1, 1\]"),
+        ({"data.spacing": 1}, r"such as \[2, 1, 1\], not 1"),
         ({"data.size": [8, 8]}, "with dimensions: 3"),
     ],
 )
