@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import exact
 from segdistill.distillation.projection import fitted, projections
 from segdistill.errors import InputError
+from segdistill.models.blocks import layer as layer_of
 from segdistill.models.network import Output
 
 
@@ -28,11 +30,12 @@ class MGD(DistillationMethod):
 
     The student's feature passes a 1x1 convolution where widths differ; positions that each step draws become 0; two
     3x3 convolutions with a ReLU between them generate the teacher's feature; the loss is the mean square of the
-    difference. For pictures.
+    difference. For volumes the convolutions are 3x3x3.
 
     Args:
         layers: that are compared, see layers.py; the original takes the last map before the head.
         hidden: share of positions that are hidden, 0.75 for segmentation in the original.
+        dimensions: 2 for pictures and slices, 3 for volumes; a recipe's own by default.
 
     Raises:
         InputError: a share that is not from 0 to below 1.
@@ -47,11 +50,16 @@ class MGD(DistillationMethod):
 
     loss_options = ("hidden",)
 
-    def __init__(self, layers: str | Sequence[str] = ("decoder",), hidden: float = 0.75) -> None:
+    def __init__(
+        self,
+        layers: str | Sequence[str] = ("decoder",),
+        hidden: float = 0.75,
+        dimensions: Literal[2, 3] = 2,
+    ) -> None:
         super().__init__()
         if not 0 <= hidden < 1:
             raise InputError(f"mgd: hidden is {hidden}: it is a share, from 0 to below 1")
-        self.features, self.hidden = parse_layers("mgd", layers), hidden
+        self.features, self.hidden, self.dimensions = parse_layers("mgd", layers), hidden, dimensions
         self.projections, self.generators = nn.ModuleDict(), nn.ModuleDict()
 
     def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
@@ -65,11 +73,9 @@ class MGD(DistillationMethod):
             for layer in self.features:
                 if layer not in own:
                     raise InputError("mgd needs networks that declare their features (feature_info)")
-                width = own[layer].channels
+                width, conv = own[layer].channels, layer_of("Conv", self.dimensions)
                 self.generators[module_key(teacher, layer)] = nn.Sequential(
-                    nn.Conv2d(width, width, 3, padding=1),
-                    nn.ReLU(inplace=True),
-                    nn.Conv2d(width, width, 3, padding=1),
+                    conv(width, width, 3, padding=1), nn.ReLU(inplace=True), conv(width, width, 3, padding=1)
                 )
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
@@ -80,13 +86,16 @@ class MGD(DistillationMethod):
         """(B,) sum over layers.
 
         Raises:
-            InputError: features of volumes.
+            InputError: features of another number of dimensions.
         """
         losses = []
         for layer in self.features:
             own = fitted(self.projections, network, layer, student[layer], teacher[layer])
-            if own.ndim != 4:
-                raise InputError("mgd is for pictures: its features have height and width")
+            if own.ndim != 2 + self.dimensions:
+                raise InputError(
+                    f"mgd: dimensions is {self.dimensions}, and the features have {own.ndim - 2}: set dimensions: "
+                    f"{own.ndim - 2}"
+                )
             shown = torch.rand(len(own), 1, *own.shape[2:], device=own.device) >= self.hidden
             with exact(own):
                 made: Tensor = self.generators[module_key(network, layer)](own * shown)
