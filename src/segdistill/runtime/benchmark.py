@@ -1,4 +1,7 @@
-"""How long networks take from a picture's file to the written mask, part by part, all timed in turn in one run."""
+"""How long networks take from an image's file to the written mask, part by part, all timed in turn in one run.
+
+An image is a picture, or a volume for networks of volumes.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,21 @@ from PIL import Image
 
 from segdistill.errors import InputError
 from segdistill.files import shown
-from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess
+from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess, mask_at
 from segdistill.imaging.read import read_picture
+from segdistill.imaging.read_volume import read_volume
 from segdistill.runtime.engine import Runs, Session
 from segdistill.runtime.machine import machine
 from segdistill.runtime.onnx_file import OnnxFile
-from segdistill.runtime.predictor import Prediction, Predictor
+from segdistill.runtime.predictor import (
+    Prediction,
+    Predictor,
+    VolumePrediction,
+    as_turned,
+    slice_levels,
+)
 from segdistill.runtime.self_test import synthetic_images
-from segdistill.runtime.write import write_prediction
+from segdistill.runtime.write import write_prediction, write_volume
 
 STAGES = ("read", "preprocess", "network", "postprocess", "write")
 STARTS = 3
@@ -39,10 +49,17 @@ network = segdistill.load_model(model, stage or None, threads=int(threads), engi
 if stage:
     import torch
     torch.set_num_threads(int(threads))
-from segdistill.imaging.read import read_picture
-from segdistill.runtime.write import write_prediction
-read = read_picture(picture, intensity=network.info.preprocess.intensity)
-write_prediction(network.predict_pixels(read.pixels), read, "first", out)
+intensity = network.info.preprocess.intensity
+if network.info.preprocess.dimensions == 3:
+    from segdistill.runtime.predictor import slice_levels
+    from segdistill.runtime.write import write_volume
+    found = network.predict_volume(picture)
+    write_volume(found, slice_levels(intensity, found.volume.turned()), "first", out)
+else:
+    from segdistill.imaging.read import read_picture
+    from segdistill.runtime.write import write_prediction
+    read = read_picture(picture, intensity=intensity)
+    write_prediction(network.predict_pixels(read.pixels), read, "first", out)
 seconds = time.time() - float(began)
 try:
     words = open("/proc/self/status").read().split()
@@ -80,8 +97,8 @@ class Timing:
 
     Attributes:
         name, engine, megabytes: as the contestant's.
-        stages: part -> median of one picture.
-        p50, p95: of the whole way of one picture.
+        stages: part -> median of one image.
+        p50, p95: of the whole way of one image.
         cold_start_s: from the start of a process to its first written mask, median; None: not measured.
         peak_mb: most memory of that process.
         macs: of one input of the network; None: not recorded.
@@ -107,9 +124,10 @@ class Benchmark:
     Attributes:
         timings: one per contestant.
         threads: of each engine.
-        rounds, pictures: how often, on how many pictures.
+        rounds, pictures: how often, on how many images.
         peak_gmacs: of the machine with so many threads, in billions of multiply-accumulates a second.
         machine: name -> value.
+        unit: "picture" or "volume".
     """
 
     timings: list[Timing]
@@ -118,6 +136,7 @@ class Benchmark:
     pictures: int
     peak_gmacs: float
     machine: dict[str, str] = field(default_factory=machine)
+    unit: str = "picture"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain types, for JSON."""
@@ -127,7 +146,7 @@ class Benchmark:
         """A table for a terminal; ratios are to the first row."""
         wide = max(len(shown(f"{one.name}, {one.engine}")) for one in self.timings)
         heads = (*STAGES, "p50", "p95", "ratio", "cold s", "MB peak", "MB file", "% peak")
-        found = [f"{'ms of one picture':{wide}}" + "".join(f"{head:>12}" for head in heads)]
+        found = [f"{f'ms of one {self.unit}':{wide}}" + "".join(f"{head:>12}" for head in heads)]
         for one in self.timings:
             values: list[float | None] = [
                 *(one.stages[name] for name in STAGES),
@@ -142,7 +161,7 @@ class Benchmark:
             cells = "".join(f"{'-' if value is None else format(value, '.2f'):>12}" for value in values)
             found.append(f"{shown(f'{one.name}, {one.engine}'):{wide}}{cells}")
         found.append(
-            f"{self.threads} thread{'s' * (self.threads > 1)}, {self.pictures} pictures x {self.rounds} rounds, in "
+            f"{self.threads} thread{'s' * (self.threads > 1)}, {self.pictures} {self.unit}s x {self.rounds} rounds, in "
             f"turn; float32 peak {self.peak_gmacs:.1f} billion multiply-accumulates a second; "
             f"{self.machine['processor']}, {self.machine['cores']} cores"
         )
@@ -161,15 +180,15 @@ def benchmark(
     """Times contestants in turn, part by part.
 
     Args:
-        contestants: networks in engines.
-        pictures: files; none: synthetic pictures of the first network's input size.
+        contestants: networks in engines, all of pictures or all of volumes.
+        pictures: files; none: synthetic pictures of the first network's input size, or a volume of one of its patches.
         threads: of each engine; those of a contestant are its own affair.
-        rounds: how often each picture is segmented by each contestant.
+        rounds: how often each image is segmented by each contestant.
         cold: also start processes, for the cold start and the peak of memory.
         progress: called with (done, total) rounds.
 
     Raises:
-        InputError: there is no contestant, or a picture cannot be read.
+        InputError: there is no contestant, networks of both kinds, or an image that cannot be read.
 
     >>> benchmark([])
     Traceback (most recent call last):
@@ -180,28 +199,35 @@ def benchmark(
     if rounds < 1:
         raise InputError(f"rounds must be at least 1, got {rounds}")
     predictors = [Predictor(each.load()) for each in contestants]
-    for contestant, predictor in zip(contestants, predictors, strict=True):
-        if isinstance(predictor.info.preprocess, VolumePreprocess):
-            raise InputError(
-                f"{contestant.name} segments volumes, and pictures are timed: doctor times one of its patches"
-            )
+    kinds = {
+        predictor.info.preprocess.dimensions: one
+        for predictor, one in zip(predictors, contestants, strict=True)
+    }
+    if len(kinds) > 1:
+        raise InputError(
+            f"{kinds[3].name} segments volumes and {kinds[2].name} pictures or slices: time them apart"
+        )
+    volumes = 3 in kinds
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        files = list(pictures) or _write_pictures(predictors[0].info.preprocess, folder)
+        write = _write_volumes if volumes else _write_pictures
+        files = list(pictures) or write(predictors[0].info.preprocess, folder)
         times: list[list[dict[str, float]]] = [[] for _ in contestants]
         for done in range(rounds + 1):
             for file in files:
                 for predictor, found in zip(predictors, times, strict=True):
-                    found.append(_segment(predictor, file, folder))
+                    found.append((_segment_volume if volumes else _segment)(predictor, file, folder))
             if progress is not None:
                 progress(done, rounds)
         starts = [_start(contestants, threads, files[0], folder) for _ in range(STARTS if cold else 0)]
+        inputs = [_inputs(predictor, files[0]) for predictor in predictors]
     peak = machine_peak(threads)
     timings = [
-        _timing(contestant, predictor, found[len(files) :], [start[k] for start in starts], peak)
+        _timing(contestant, predictor, found[len(files) :], [start[k] for start in starts], peak / inputs[k])
         for k, (contestant, predictor, found) in enumerate(zip(contestants, predictors, times, strict=True))
     ]
-    return Benchmark(timings, threads, rounds, len(files), peak / 1e9)
+    unit = "volume" if volumes else "picture"
+    return Benchmark(timings, threads, rounds, len(files), peak / 1e9, unit=unit)
 
 
 def _write_pictures(preprocess: AnyPreprocess, folder: Path) -> list[Path]:
@@ -211,6 +237,53 @@ def _write_pictures(preprocess: AnyPreprocess, folder: Path) -> list[Path]:
         paths.append(folder / f"synthetic_{k}.png")
         Image.fromarray(pixels).save(paths[-1])
     return paths
+
+
+def _write_volumes(preprocess: AnyPreprocess, folder: Path) -> list[Path]:
+    """One volume of the size of a patch, on the network's grid."""
+    import nibabel
+
+    assert isinstance(preprocess, VolumePreprocess)
+    depth, height, width = preprocess.size
+    voxels = np.stack(synthetic_images((height, width), count=depth)).transpose()
+    affine = np.diag([*reversed(preprocess.spacing or (1.0, 1.0, 1.0)), 1.0])
+    path = folder / "synthetic.nii.gz"
+    nifti: Any = nibabel
+    nifti.save(nifti.Nifti1Image(voxels.astype(np.int16), affine), path)
+    return [path]
+
+
+def _inputs(predictor: Predictor, file: Path) -> int:
+    """How many inputs of the network an image becomes."""
+    preprocess = predictor.info.preprocess
+    if not isinstance(preprocess, VolumePreprocess):
+        return preprocess.patches.count**2 if preprocess.patches else 1
+    volume = read_volume(file)
+    shape = (volume.voxels.shape[0], volume.voxels.shape[1], volume.voxels.shape[2])
+    depth, height, width = map(max, preprocess.grid_shape(shape, volume.spacing), preprocess.size)
+    return len(preprocess.windows((depth, height, width)))
+
+
+def _segment_volume(predictor: Predictor, file: Path, folder: Path) -> dict[str, float]:
+    """Seconds of each part for one volume; the parts are those of `Predictor.predict_volume`."""
+    preprocess, clock = predictor.info.preprocess, time.perf_counter
+    assert isinstance(preprocess, VolumePreprocess)
+    marks = [clock()]
+    volume = read_volume(file, turn=False)
+    turned = volume.turned()
+    marks.append(clock())
+    levels = slice_levels(preprocess.intensity, turned)
+    shape = (turned.voxels.shape[0], turned.voxels.shape[1], turned.voxels.shape[2])
+    prepared = preprocess.prepare_slices(levels, shape, turned.spacing)
+    marks.append(clock())
+    probability = preprocess.predict(prepared, lambda batch: predictor.engine.run_both(batch)[0])
+    marks.append(clock())
+    mask = np.zeros(volume.voxels.shape, np.uint8)
+    as_turned(mask, volume)[:] = mask_at(probability, shape, predictor.postprocess)
+    marks.append(clock())
+    write_volume(VolumePrediction(volume, mask, None, predictor.structures), levels, "mask", folder)
+    marks.append(clock())
+    return {name: marks[k + 1] - marks[k] for k, name in enumerate(STAGES)}
 
 
 def _segment(predictor: Predictor, file: Path, folder: Path) -> dict[str, float]:
@@ -268,8 +341,6 @@ def _timing(
     macs = predictor.info.provenance.get("macs")
     counted = macs if isinstance(macs, int) and macs > 0 else None
     memory = [found for _, found in starts if found is not None]
-    patches = predictor.info.preprocess.patches
-    inputs = patches.count**2 if patches else 1
     return Timing(
         contestant.name,
         contestant.engine,
@@ -280,7 +351,7 @@ def _timing(
         statistics.median(seconds for seconds, _ in starts) if starts else None,
         max(memory) if memory else None,
         counted,
-        None if counted is None else counted * inputs / (stages["network"] / 1000) / peak,
+        None if counted is None else counted / (stages["network"] / 1000) / peak,
     )
 
 
