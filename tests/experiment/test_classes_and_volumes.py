@@ -204,3 +204,25 @@ def test_what_is_refused_in_one_line(tmp_path: Path, changes: dict[str, Any], wo
     with pytest.raises(InputError, match=words) as caught:
         segdistill.run(content, data=volumes(tmp_path), out=tmp_path / "run", set=changes, progress=False)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_network_of_monai_trains_on_volumes_and_is_exported(tmp_path: Path) -> None:
+    table = volumes(tmp_path)
+    network = {
+        "name": "monai.networks.nets:BasicUNet",
+        "arguments": {"spatial_dims": 3, "features": [4, 4, 4, 4, 4, 4]},
+        "size_divisor": 16,
+        "probe": 32,
+    }
+    content = {
+        "name": "monai",
+        "data": {"dimensions": 3, "size": [32, 32, 32], "channels": 1, "intensity": "range"},
+        "fit": FIT | {"steps": 2},
+        "stages": {"net": {"model": network, "loss": LOSS}},
+        "export": "net",
+    }
+    run = segdistill.run(content, data=table, out=tmp_path / "run", progress=False).folder
+    predictor = Predictor(run / "model.onnx", 1)
+    assert predictor.structures == ("organ", "core")
+    assert predictor.predict_volume(tmp_path / "4.nii.gz").mask.shape == (14, 16, 14)
