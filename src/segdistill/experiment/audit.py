@@ -184,7 +184,7 @@ def _finding(case: Case, probability: Map, networks: int) -> Finding:
     if len(probability) == 1:
         score, overlap = disagreement(mask, probability[0]), dice(Pair(predicted > 0, mask))
         return Finding(case, score, words, overlap, networks)
-    overlap = class_dice(predicted, reference)
+    overlap = class_dice(predicted, reference.astype(np.uint8))
     if words == "other outline" and overlap < dice(Pair(predicted > 0, mask)) - 0.15:
         words = "other classes"
     return Finding(case, class_disagreement(reference, probability), words, overlap, networks)
