@@ -43,7 +43,9 @@ def test_panels_leave_out_bookkeeping_words_and_what_is_not_finite() -> None:
 
 
 def test_gradients_have_panels_of_their_own() -> None:
-    rows = [{"epoch": n, "grad/kd/a": 0.3 * n, "grad_cosine/kd/a": -0.1, "grad_weight/kd/a": 2.0} for n in (1, 2)]
+    rows = [
+        {"epoch": n, "grad/kd/a": 0.3 * n, "grad_cosine/kd/a": -0.1, "grad_weight/kd/a": 2.0} for n in (1, 2)
+    ]
     names = curve_names(rows)
     assert list(names.values()) == [["grad/kd/a"], ["grad_cosine/kd/a"]]
     assert all("supervised" in svg for svg in training_curves(rows).values())

@@ -123,6 +123,10 @@ def test_every_ten_steps_of_the_first_epoch_and_at_the_end_of_each(
         (2, steps),
         (3, steps),
     ]
+    monkeypatch.setattr(gradients, "EVERY", 2 * steps)
+    list(fit(task_of(), views[0], None, settings, tmp_path / "rarely", fabric))
+    rarely = read_curves(tmp_path / "rarely" / "gradients.csv")
+    assert [(row["epoch"], row["step"]) for row in rarely] == [(1, 1), (1, steps), (3, steps)]
     last = {row["epoch"]: row for row in rows}
     for row in curves:
         assert row["grad/cwd/logits"] == last[row["epoch"]]["grad/cwd/logits"]

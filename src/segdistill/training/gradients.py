@@ -2,8 +2,8 @@
 
 Weights of papers belong to their own supervised loss and number of classes. With two classes and another loss a term
 may do nothing, or drown the reference. So training measures both gradients at the student's weights: every ten steps
-of the first epoch, and in the last step of every epoch. That only reads: no random numbers are drawn, and weights,
-optimiser and batches stay as they are.
+of the first epoch, and in the last step of every epoch (of every second one where an epoch has five to nine steps, and
+so on). That only reads: no random numbers are drawn, and weights, optimiser and batches stay as they are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, distributed, nn
 from segdistill.distillation.base import DistillationMethod, Weighted
 
 EVERY = 10
-"""Steps of the first epoch between two measurements."""
+"""Steps of the first epoch between two measurements; at least as many are between those of later epochs."""
 SETTLED = 50
 """Batches over which a weight is set; then it stays."""
 TRIED = 10
@@ -76,7 +76,9 @@ class Gradients(nn.Module):
 
     def begin_step(self, epoch: int, step: int, is_last: bool) -> None:
         """Says which step comes next, counted from 0, and whether it is the epoch's last."""
-        self._is_due, self.row = (epoch == 0 and step % EVERY == 0) or is_last, {}
+        apart = -(-EVERY // (step + 1))  # epochs between measurements, where an epoch is short
+        self._is_due = is_last and epoch % apart == 0 if epoch or is_last else step % EVERY == 0
+        self.row = {}
 
     def measure(self, network: nn.Module, supervised: Tensor, terms: Mapping[str, Tensor]) -> None:
         """Reads the gradients in a batch, where one is due.
