@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segdistill.data.case import Case
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.imaging.read import read_picture
 from segdistill.runtime.measure import measure
 from segdistill.runtime.predictor import Predictor
-from segdistill.server.page import write_page
+from segdistill.server.page import PageModel, write_page
+from segdistill.server.view import CaseServer
 from tests.runtime.small_model import INFO, build, save
-from tests.server.tab import Tab, browser
+from tests.server.tab import Tab, browser, serving
 
 pytestmark = pytest.mark.slow
 CLOSE = 1e-3
@@ -58,7 +60,7 @@ def pictures(data_root: Path, count: int) -> list[Path]:
     return [found[k] for k in np.linspace(0, len(found) - 1, count).astype(int)]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)  # minutes, and far more on a busy machine
 def test_real_cases_are_those_of_the_runtime(tab: Tab, model: Path, data_root: Path) -> None:
     paths = pictures(data_root, 110)
     predictor = Predictor(model, threads=1)
@@ -141,3 +143,45 @@ def test_a_volume_of_several_classes(chromium: None, tmp_path: Path) -> None:
         assert tab.requests == []
         assert tab.errors == []
     assert np.mean(found != known.mask) < 1e-3
+
+
+def test_two_models_side_by_side(chromium: None, model: Path, data_root: Path, tmp_path: Path) -> None:
+    strict = save(
+        tmp_path / "strict.onnx",
+        build(replace(INFO, preprocess=Preprocess((128, 128), "rgb", 3), postprocess=Postprocess(0.9))),
+    )
+    paths = pictures(data_root, 3)
+    cases = [Case(path.stem, path, label="benign") for path in paths]
+    predictors = [Predictor(model, threads=1), Predictor(strict, threads=1)]
+    with (
+        serving(
+            CaseServer([PageModel.read(model), PageModel.read(strict)], ["a.onnx", "b.onnx"], cases)
+        ) as url,
+        Tab(url) as tab,
+    ):
+        tab.page.wait_for_selector("#cases li.done >> nth=2", timeout=300_000)
+        dices = []
+        for place, path in enumerate(paths):
+            masks = []
+            for n, predictor in enumerate(predictors):
+                known, limit = predictor.predict(path), predictor.postprocess.threshold
+                found = tab.result(place, network=n)["foreground"]
+                decided = np.abs(known.probability - limit) >= CLOSE
+                assert np.array_equal((found > np.float32(limit))[decided], known.mask[decided] != 0)
+                masks.append(found > np.float32(limit))
+            total = masks[0].sum() + masks[1].sum()
+            dices.append(2 * (masks[0] & masks[1]).sum() / total if total else 1.0)
+            assert f"Dice {dices[-1]:.3f}" in tab.page.locator("#cases li").nth(place).inner_text()
+        tab.page.keyboard.press("l")
+        first = int(np.argmin(dices))
+        tab.page.wait_for_selector(
+            f"#cases li:first-child button[title='{paths[first].stem}'][aria-current=true]"
+        )
+        with tab.page.expect_download() as download:
+            tab.page.keyboard.press("t")
+        rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
+        assert [row["file"] for row in rows[:2]] == [paths[first].stem] * 2
+        assert float(rows[0]["dice_between"]) == pytest.approx(dices[first], abs=1e-6)
+        assert rows[0]["model"] != rows[1]["model"]
+        assert tab.requests == []
+        assert tab.errors == []
