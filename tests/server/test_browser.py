@@ -7,19 +7,23 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from segdistill.data.case import Case
+from segdistill.imaging.grid import VolumePreprocess, slices_at
 from segdistill.imaging.intensity import Intensity
-from segdistill.imaging.postprocess import Postprocess
+from segdistill.imaging.postprocess import Postprocess, resize_probability
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.imaging.read import read_picture
+from segdistill.imaging.read_volume import read_volume
 from segdistill.runtime.measure import measure
-from segdistill.runtime.predictor import Predictor
+from segdistill.runtime.predictor import Predictor, as_turned, slice_levels
 from segdistill.server.page import PageModel, write_page
 from segdistill.server.view import CaseServer
 from tests.runtime.small_model import INFO, build, save
@@ -185,3 +189,128 @@ def test_two_models_side_by_side(chromium: None, model: Path, data_root: Path, t
         assert rows[0]["model"] != rows[1]["model"]
         assert tab.requests == []
         assert tab.errors == []
+
+
+def volume_model(path: Path, preprocess: VolumePreprocess, classes: int) -> Path:
+    names = tuple(["background", "head", "tail"][:classes])
+    info = replace(
+        INFO,
+        input_channels=preprocess.channels,
+        classes=names,
+        preprocess=preprocess,
+        postprocess=Postprocess(0.4, names),
+    )
+    return save(path, build(info, planes=classes))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_network_of_volumes(chromium: None, data_root: Path, tmp_path: Path, classes: int) -> None:
+    folder = data_root / "hippocampus" / "Task04_Hippocampus" / "imagesTr"
+    paths = sorted(folder.glob("hippocampus_*.nii.gz"))[:40:20]
+    if not paths:
+        pytest.skip(f"no hippocampus volumes in {folder}")
+    preprocess = VolumePreprocess((16, 24, 16), (1.2, 0.9, 1.1), intensity=Intensity("z_score", -2, 4))
+    model = volume_model(tmp_path / "m.onnx", preprocess, classes)
+    predictor = Predictor(model, threads=1)
+    write_page(model, tmp_path / "m.html")
+    with Tab(tmp_path / "m.html") as tab:
+        tab.open([*paths, *pictures(data_root, 1)])
+        assert tab.problem(2).startswith("is a picture, and the network segments whole volumes")
+        for place, path in enumerate(paths):
+            tab.page.locator("#cases button").nth(place).click()
+            tab.page.wait_for_selector(f"#cases li:nth-child({place + 1}) button[aria-current=true]")
+            with tab.page.expect_download(timeout=240_000) as download:
+                tab.page.wait_for_selector("#save-mask:enabled")
+                tab.page.keyboard.press("s")
+            saved = Path(download.value.path()).rename(tmp_path / f"{place}.nii.gz")
+            found = np.asarray(nibabel.load(saved).dataobj).T
+            known = predictor.predict_volume(path)
+            assert known.voxels > 100
+            assert np.array_equal(found[decided(predictor, path)], known.mask[decided(predictor, path)])
+            row = tab.page.locator("#cases li").nth(place).inner_text()
+            assert f"{known.millilitres:.2f} ml" in row
+        assert tab.requests == []
+        assert tab.errors == []
+
+
+def decided(predictor: Predictor, path: Path) -> NDArray[np.bool_]:
+    """Where a probability that is 0.001 off would not change the mask, on the volume's own grid."""
+    preprocess, limit = predictor.info.preprocess, predictor.postprocess.threshold
+    assert isinstance(preprocess, VolumePreprocess)
+    volume = read_volume(path, turn=False)
+    turned = volume.turned()
+    shape = (turned.voxels.shape[0], turned.voxels.shape[1], turned.voxels.shape[2])
+    prepared = preprocess.prepare_slices(slice_levels(preprocess.intensity, turned), shape, turned.spacing)
+    probability = preprocess.predict(prepared, lambda batch: predictor.engine.run_both(batch)[0])
+    found = np.zeros(volume.voxels.shape, np.uint8)
+    for plane, one in zip(as_turned(found, volume), slices_at(probability, shape), strict=True):
+        first, second = np.sort(resize_probability(one, (shape[1], shape[2])), axis=0)[::-1][:2]
+        foreground = predictor.postprocess.foreground(one, (shape[1], shape[2]))
+        plane[:] = (np.abs(foreground - limit) if len(one) <= 2 else first - second) >= CLOSE
+    assert found.mean() > 0.9
+    return found > 0
+
+
+def test_a_volume_can_be_cancelled(chromium: None, tmp_path: Path) -> None:
+    model = volume_model(tmp_path / "m.onnx", VolumePreprocess((8, 8, 8), overlap=0.75), 2)
+    values = np.random.default_rng(3).normal(100, 30, (90, 90, 90)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "v.nii.gz")
+    write_page(model, tmp_path / "m.html")
+    with Tab(tmp_path / "m.html") as tab:
+        tab.open([tmp_path / "v.nii.gz"])
+        tab.page.wait_for_selector("#whole:enabled")
+        tab.page.keyboard.press("a")
+        tab.page.wait_for_selector("#progress-text:has-text('window')")
+        tab.page.keyboard.press("ArrowUp")  # the page stays alive
+        tab.page.wait_for_selector("#caption:has-text('slice 47 of 90')")
+        tab.page.keyboard.press("Escape")
+        tab.page.wait_for_selector("#progress", state="hidden")
+        assert tab.page.inner_text("#status") == "Cancelled"
+        assert tab.page.locator("#whole").is_visible()
+        assert tab.errors == []
+
+
+def serious(page: Any, axe: str) -> list[str]:
+    """What axe-core finds that is serious or critical: rule, and the first elements."""
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    return [
+        f"{each['id']}: {[node['target'] for node in each['nodes']][:4]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+
+
+def test_it_can_be_used_by_everyone(chromium: None, model: Path, data_root: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.is_file():
+        pytest.skip("axe-core is not installed: npm ci in web/")
+    axe = script.read_text(encoding="utf-8")
+    write_page(model, tmp_path / "m.html")
+    (tmp_path / "notes.png").write_text("no picture")
+    cases = [Case(path.stem, path) for path in pictures(data_root, 2)]
+    values = np.random.default_rng(3).normal(100, 30, (20, 24, 9)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "v.nii.gz")
+    cases.append(Case("v", tmp_path / "v.nii.gz"))
+    found: dict[str, list[str]] = {}
+    with Tab(tmp_path / "m.html") as tab:
+        found["empty"] = serious(tab.page, axe)
+        tab.open([*pictures(data_root, 2), tmp_path / "notes.png"])
+        found["results"] = serious(tab.page, axe)
+        tab.page.locator("#cases button").nth(2).click()
+        tab.page.wait_for_selector("#problem:visible")
+        found["problem"] = serious(tab.page, axe)
+        tab.page.keyboard.press("?")
+        tab.page.locator("details summary").click()
+        found["help"] = serious(tab.page, axe)
+    both = [PageModel.read(model)] * 2
+    with serving(CaseServer(both, ["a.onnx", "b.onnx"], cases)) as url, Tab(url, 800) as tab:
+        tab.page.wait_for_selector("#cases li.done >> nth=1", timeout=300_000)
+        found["two models"] = serious(tab.page, axe)
+        tab.page.locator("#cases button").nth(2).click()
+        tab.page.wait_for_selector("#slices:visible")
+        tab.page.wait_for_selector("#save-overlay:enabled")
+        found["volume"] = serious(tab.page, axe)
+        tab.page.set_viewport_size({"width": 420, "height": 800})
+        found["telephone"] = serious(tab.page, axe)
+    assert {state: each for state, each in found.items() if each} == {}

@@ -118,12 +118,16 @@ async function whole(request, number) {
   if (image.grid) return { isDone: true, milliseconds: image.grid.milliseconds };
   const began = performance.now();
   const map = new GridMap(onGrid(image, info.preprocess), info.preprocess);
+  let shown = 0;
   for (const [k, window] of map.windows.entries()) {
-    await new Promise((resolve) => setTimeout(resolve)); // a cancel comes in
+    if (performance.now() - shown > 50) {
+      self.postMessage({ number, progress: [k, map.windows.length] });
+      await new Promise((resolve) => setTimeout(resolve)); // a cancel comes in, and tasks of other images
+      shown = performance.now();
+    }
     if (isCancelled) return { isDone: false };
     const { classes, mask } = await run(map.input(window));
     map.add(window, mask, classes);
-    self.postMessage({ number, progress: [k + 1, map.windows.length] });
   }
   map.finish();
   map.milliseconds = performance.now() - began;
