@@ -369,7 +369,7 @@ def _predict_file(
     seconds = time.perf_counter() - began
     with _marking:
         if not os.path.lexists(table):
-            write_rows([], table)  # marks the folder as ours, whenever the process ends
+            write_rows([], table, sync=False)  # marks the folder as ours, whenever the process ends
     try:
         if is_volume(file):
             levels = slice_levels(predictor.info.preprocess.intensity, found.volume.turned())
@@ -581,17 +581,17 @@ class _Results:
     def finish(self, order: Sequence[str]) -> list[dict[str, Any]]:
         """Writes the rows in the order of the inputs, then the others; gives those of the inputs."""
         mine = [file for file in order if file in self.by_file]
-        self._rewrite([*mine, *(file for file in self.by_file if file not in set(mine))])
+        self._rewrite([*mine, *(file for file in self.by_file if file not in set(mine))], sync=True)
         for record in self._shards:
             _remove(record)
             _remove(record.with_suffix(".csv"))
         return [self.by_file[file].row for file in mine]
 
-    def _rewrite(self, files: Sequence[str]) -> None:
+    def _rewrite(self, files: Sequence[str], sync: bool = False) -> None:
         rows = [self.by_file[file].row for file in files]
         self._columns = columns_of(rows)
-        write_rows(rows, self.table)
-        write_text(self.record, "".join(_line(file, result) for file, result in self.by_file.items()))
+        write_rows(rows, self.table, sync)
+        write_text(self.record, "".join(_line(file, each) for file, each in self.by_file.items()), sync)
 
 
 def _line(file: str, result: _Result) -> str:

@@ -228,7 +228,8 @@ class Predictor:
                 "this model segments volumes, not pictures or slices: give a volume (NIfTI, DICOM series)"
             )
         outputs = [self._run(image[None]) for image in preprocess.inputs(pixels)]
-        probability = preprocess.join(np.stack([mask[0] for mask, _ in outputs]), size)
+        masks = [mask for mask, _ in outputs]
+        probability = preprocess.join(masks[0] if len(masks) == 1 else np.concatenate(masks), size)
         return probability, [label[0] for _, label in outputs if label is not None]
 
     def _run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
