@@ -19,6 +19,7 @@ from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.errors import InputError
 from segdistill.experiment.machine import Machine
+from segdistill.experiment.results import external_folder
 from segdistill.experiment.run import run_recipe
 from segdistill.metrics.base import METRICS
 from segdistill.metrics.cases import CaseResult, write_metrics_csv
@@ -104,8 +105,13 @@ def is_measured(metric: str, recipe: Recipe, stage: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("paper", published_papers())
-def test_the_commands_fill_every_row(paper: str, tmp_path: Path) -> None:
-    """All recipes of a paper's commands, with reduced networks on synthetic data: no cell is left empty."""
+def test_the_commands_fill_every_row(paper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All recipes of a paper's commands, with reduced networks on synthetic data: no cell is left empty.
+
+    Without report and model file, which take most of the time of so small a run.
+    """
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *given: ([], given[-1]))
+    monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *given: None)
     tables = compare_with_paper(paper, tmp_path / "runs")
     for command in commands(tables):
         recipe = tiny_recipe(command.recipe)
@@ -345,7 +351,7 @@ def test_runs_of_larger_images_and_of_small_recipes_are_not_the_papers(tmp_path:
         size: ours(compare_with_paper("lanet", tmp_path, "6"), "LA-Net ResNet-50", size) for size in SIZES
     }
     assert [status[size]["status"] for size in SIZES] == ["not run", "measured"]
-    name = "LA-Net ResNet-50, 512x512 (256x256 at CPU size)"
+    name = "LA-Net ResNet-50, 512x512 (CPU: 256x256)"
     tables = compare_with_paper("lanet", tmp_path, "figures 10 and 11")
     assert {size: ours(tables, name, size)["folder"] for size in SIZES} == {
         "paper": str(tmp_path / "a"),
@@ -480,6 +486,28 @@ def test_folds_are_one_run_with_a_spread(tmp_path: Path) -> None:
     both = ours(tables, "both", "paper")
     assert (both["done"], both["planned"], both["unit"], both["incomplete"]) == (2, 3, "folds", True)
     assert "0.5750±0.3536 (2 of 3 folds)" in render(tables)
+
+
+def test_other_datasets_are_of_all_folds(tmp_path: Path) -> None:
+    """US-SEG's Table 3: the network of every fold, tested on the whole of the other dataset."""
+    for k, mean in enumerate([0.6, 0.8], 1):
+        fold = tmp_path / "us" / f"fold-{k}"
+        write_run(
+            fold, f"usseg/busi/fold-{k}", "busi", size=512, us_seg={"summary": {"all": summary(dice=0.1)}}
+        )
+        found = EvaluationRecord(
+            model="us_seg", cases=42, summary=Summary(summary(42, dice=mean), {}, {}), pooled={}
+        )
+        found.write(external_folder(fold / "stages" / "us_seg", "stu"))
+    (tmp_path / "us" / "folds.json").write_text(json.dumps({"recipe": "usseg/busi", "folds": 2}))
+    tables = compare_with_paper("usseg", tmp_path, "3")
+    cell = ours(tables, "Dataset 1 (STU)", "paper")
+    assert cell["values"]["dice"] == pytest.approx(0.7)
+    assert cell["spread"]["dice"] == pytest.approx(0.2 / 2**0.5)
+    assert (cell["done"], cell["planned"], cell["unit"]) == (2, 2, "folds")
+    missing = ours(tables, "Dataset 2 (SYU)", "paper")
+    assert missing["status"] == "not run"
+    assert "--set external.sysu=SYSU_TABLE" in missing["command"]
 
 
 def test_missing_rows_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

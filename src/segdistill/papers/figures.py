@@ -80,6 +80,11 @@ def _axis(table: Mapping[str, Any], metric: str, scores: Iterable[Interval | Non
     return f"{_label(metric)}{', ' + SPREADS[table['spread_kind']] if spread else ''}"
 
 
+def _title(figure: Mapping[str, Any], tables: Tables) -> str:
+    """Its name, and the title of its first table without the table's own number."""
+    return f"{figure['name']}: {tables[0]['title'].partition(', ')[2] or tables[0]['title']}"
+
+
 def _score(
     values: Mapping[str, Any] | None, spreads: Mapping[str, Any] | None, metric: str
 ) -> Interval | None:
@@ -104,7 +109,7 @@ def _bars(figure: Mapping[str, Any], tables: Tables) -> Iterator[Drawn]:
         values = {row["name"]: _scores(row, metric) for table in tables for row in table["rows"]}
         known = [score for row in values.values() for score in row.values() if score is not None]
         if known:
-            title = f"{figure['name']}: {tables[0]['title']}"
+            title = _title(figure, tables)
             chart = grouped_bars(values, title, _axis(tables[0], metric, known))
             yield metric, "svg", chart.encode()
 
@@ -119,7 +124,7 @@ def _lines(figure: Mapping[str, Any], tables: Tables) -> Iterator[Drawn]:
         for words, of in drawn.items():
             lines = {line: {name: found[line] for name, found in of.items()} for line in series["paper"]}
             known = [score for found in lines.values() for points in found.values() for _, score in points]
-            title = f"{figure['name']}: {tables[0]['title']}"
+            title = _title(figure, tables)
             chart = line_chart(lines, title, figure["x"], _axis(tables[0], metric, known))
             yield f"{metric} {words.removeprefix('ours, ')}", "svg", chart.encode()
 
@@ -146,7 +151,7 @@ def _cases(figure: Mapping[str, Any], tables: Tables) -> Iterator[Drawn]:
                 if (mean := (row["published"] or {}).get(metric)) is not None:
                     published[row["name"]] = mean
             if any(values.values()):
-                title = f"{figure['name']}, {words}"
+                title = f"{figure['name']}: {words}"
                 chart = case_distribution(values, title, column.head, published)
                 yield f"{metric} {words.removeprefix('ours, ')}", "svg", chart.encode()
 

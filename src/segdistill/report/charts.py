@@ -263,7 +263,7 @@ def grouped_bars(values: Mapping[str, Mapping[str, Interval | None]], title: str
     """A group of horizontal bars for each row, one bar, its interval and its number for each series that has a value.
 
     Args:
-        values: row -> series -> value; all rows have the same series.
+        values: row -> series -> value; all rows have the same series; rows without any value are not drawn.
         title: of the chart.
         axis: what the values are.
 
@@ -273,6 +273,9 @@ def grouped_bars(values: Mapping[str, Mapping[str, Interval | None]], title: str
     >>> grouped_bars({"ENet": {"paper": Interval(0.8, None, None, 0), "ours": None}}, "Fig. 2", "Dice")[:18]
     '<svg role="img" ar'
     """
+    values = {
+        row: found for row, found in values.items() if any(_mean(one) is not None for one in found.values())
+    }
     known = {
         series: {row: found[series] for row, found in values.items() if _mean(found[series]) is not None}
         for series in dict.fromkeys(name for row in values.values() for name in row)
@@ -294,7 +297,7 @@ def grouped_bars(values: Mapping[str, Mapping[str, Interval | None]], title: str
                 style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 6.5}
                 axes.annotate(f"{score.mean:.3f}", (end, height), (3, 0), **style)
         _rows(axes, [_safe(row) for row in values])
-        axes.margins(x=0.12)
+        axes.margins(x=0.2)
         _head(axes, _safe(title), _safe(axis))
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
