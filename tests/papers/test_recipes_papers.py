@@ -163,7 +163,7 @@ def test_lightvessels_comparators_read_its_pair(name: str) -> None:
     [
         ("usseg/networks", "unet_plus_plus", 9.163),
         ("lanet/comparators", "unet", 31.04),
-        ("lanet/partial", "unet_50", 31.04),
+        ("lanet/partial", "unet_50@0", 31.04),
     ],
 )
 def test_comparators_have_the_published_size(recipe: str, stage: str, parameters: float) -> None:

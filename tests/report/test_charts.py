@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segdistill.errors import MissingExtra
-from segdistill.report.charts import curve_names, dice_distribution, training_curves
+from segdistill.report.charts import case_distribution, curve_names, training_curves
 from segdistill.report.panels import PREDICTION, REFERENCE, draw_case, png_data_uri
 from tests.report.synthetic import curves, example
 
@@ -56,12 +56,12 @@ def test_names_are_text_not_markup_nor_mathematics() -> None:
     ET.fromstring(svg)
     assert "$a$ &lt;b&gt;" in svg
     assert ' onload="' not in svg
-    ET.fromstring(dice_distribution({"$x_1^": [0.5], "<i>": []}, "a & b"))
+    ET.fromstring(case_distribution({"$x_1^": [0.5], "<i>": []}, "a & b"))
 
 
 def test_distribution_keeps_a_colour_per_stage() -> None:
-    both = dice_distribution({"one": [0.2, 0.8, 0.9], "two": [0.5]}, "all")
-    second = dice_distribution({"one": [], "two": [0.5]}, "all")
+    both = case_distribution({"one": [0.2, 0.8, 0.9], "two": [0.5]}, "all")
+    second = case_distribution({"one": [], "two": [0.5]}, "all")
     assert "#0072b2" in both
     assert "#d55e00" in both
     assert "#0072b2" not in second
