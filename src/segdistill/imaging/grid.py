@@ -77,7 +77,11 @@ class VolumePreprocess:
             raise InputError(f"spacing {self.spacing} must be three positive numbers of millimetres")
         check_channel_names(self.channel_names, self.channels, self.intensity)
         counts = {1, len(self.channel_names) or 1}
-        if len(self.mean) not in counts or len(self.std) not in counts or not all(one > 0 for one in self.std):
+        if (
+            len(self.mean) not in counts
+            or len(self.std) not in counts
+            or not all(one > 0 for one in self.std)
+        ):
             raise InputError(
                 "mean and std of volumes are one number each, or one per named channel, std above 0: "
                 f"{self.mean}, {self.std}"
@@ -209,7 +213,17 @@ class VolumePreprocess:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VolumePreprocess:
         """The reverse of `to_dict`; InputError for unknown or missing keys and wrong types."""
-        known = {"dimensions", "size", "spacing", "channels", "mean", "std", "intensity", "overlap", "channel_names"}
+        known = {
+            "dimensions",
+            "size",
+            "spacing",
+            "channels",
+            "mean",
+            "std",
+            "intensity",
+            "overlap",
+            "channel_names",
+        }
         if not {"size"} <= set(values) <= known:
             raise InputError(
                 f"preprocessing of volumes needs 'size' and may have {', '.join(sorted(known - {'size'}))}"

@@ -68,7 +68,9 @@ class Preprocess:
             raise InputError(f"{self.channels} input channels do not fit colour {self.colour}")
         check_channel_names(self.channel_names, self.channels, self.intensity)
         if self.channel_names and self.colour != "grey":
-            raise InputError("colour: rgb is for one picture in colour, not for several channels: set it to grey")
+            raise InputError(
+                "colour: rgb is for one picture in colour, not for several channels: set it to grey"
+            )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels) or not all(math.isfinite(v) for v in values):
                 raise InputError(f"{name} must be one number or {self.channels}, got {values}")
@@ -212,7 +214,9 @@ def check_channel_names(names: tuple[str, ...], channels: int, intensity: AnyInt
             f"{len(names)} names of channels ({', '.join(names)}) do not fit {channels} input channels: name each once"
         )
     if isinstance(intensity, tuple) and len(intensity) != len(names):
-        raise InputError(f"{len(intensity)} intensities do not fit {len(names)} named channels: give one for each")
+        raise InputError(
+            f"{len(intensity)} intensities do not fit {len(names)} named channels: give one for each"
+        )
 
 
 def check_channels(pixels: Pixels, names: Sequence[str]) -> None:

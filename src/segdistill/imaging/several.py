@@ -87,7 +87,9 @@ def read_channel_picture(channels: Sequence[Channel], intensity: AnyIntensity = 
     Raises:
         InputError: a file that cannot be read, or pictures of different sizes.
     """
-    pictures = [read_picture(each.path, intensity=intensity_of(intensity, k)) for k, each in enumerate(channels)]
+    pictures = [
+        read_picture(each.path, intensity=intensity_of(intensity, k)) for k, each in enumerate(channels)
+    ]
     first = pictures[0]
     for channel, picture in zip(channels, pictures, strict=True):
         if channel.part:
