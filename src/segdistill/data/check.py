@@ -23,7 +23,7 @@ from segdistill.data.leaks import leaks
 from segdistill.data.opened import open_picture, open_volume
 from segdistill.errors import InputError
 from segdistill.imaging.masks import looks_inverted
-from segdistill.imaging.several import first_channel, read_channel_volumes
+from segdistill.imaging.several import read_channel_volumes
 from segdistill.imaging.volume import Geometry, Misfit
 
 LARGE, LARGE_SHARE = 10, 0.05  # more copies of one picture than both are suspicious
@@ -169,9 +169,8 @@ def _read_case(case: Case, require_reference: bool, seen: _Seen) -> str:
         del volumes  # they are read once more, with the mask
         size = (0, 0)
     else:
-        pixels = open_picture(case).pixels
-        size = (pixels.shape[0], pixels.shape[1])
-        seen.print = fingerprint(first_channel(pixels, len(case.channel_names)))
+        picture = open_picture(case)
+        seen.print, size = fingerprint(picture.shown), picture.size
     if not case.has_reference:
         if not require_reference:
             return ""

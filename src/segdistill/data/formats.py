@@ -33,7 +33,6 @@ from segdistill.imaging.polygons import Ring, trace, without_holes
 from segdistill.imaging.read import image_size, read_picture
 from segdistill.imaging.read_volume import read_volume, read_volume_mask
 from segdistill.imaging.rle import encode_runs, pack_runs
-from segdistill.imaging.several import first_channel
 from segdistill.imaging.volume import Volume
 from segdistill.registry import near_names
 
@@ -193,11 +192,11 @@ def _task(export: Export, channel: str) -> tuple[list[tuple[str, str, Case]], bo
         if volumes:
             _write_volume(case, target, mask, export.names)
         else:
-            pixels = open_picture(case).pixels
-            image = Image.fromarray(first_channel(pixels, len(names)))
+            picture = open_picture(case)
+            image = Image.fromarray(picture.shown)
             (image.convert("RGB") if colours else image).save(target)
             for c in range(1, len(names)):
-                Image.fromarray(pixels[..., c]).save(images / f"{stem}_{c:04d}{ending}")
+                Image.fromarray(picture.pixels[..., c]).save(images / f"{stem}_{c:04d}{ending}")
             if case.has_reference:
                 Image.fromarray(_picture_labels(case)).save(mask)
         kept.append((part, mask.name, case))

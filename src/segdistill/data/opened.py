@@ -15,7 +15,6 @@ from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume, read_volume_mask
 from segdistill.imaging.several import (
     channel_levels,
-    first_channel,
     read_channel_picture,
     read_channel_volumes,
 )
@@ -62,7 +61,7 @@ class OpenedCase:
 
     def shown(self, k: int) -> Pixels:
         """What is shown of image `k`: uint8 (H, W) or (H, W, 3); of several channels the first."""
-        return first_channel(self._pixels(k), len(self.case.channel_names))
+        return self.picture(k).shown
 
     def levels(self) -> Pixels:
         """All slices of a volume: uint8 (D, H, W), or (D, H, W, C) of several channels.
@@ -81,7 +80,8 @@ class OpenedCase:
         if self._picture is not None:
             return self._picture
         spacing = self.spacing_mm and Spacing(self.spacing_mm[1], self.spacing_mm[2], self.spacing_from)
-        return Picture(self._pixels(k), spacing or None, self.case.image)
+        count = len(self.case.image_channels)
+        return Picture(self._pixels(k), spacing or None, self.case.image, channels=count)
 
 
 def open_case(case: Case, intensity: AnyIntensity = None) -> OpenedCase:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from segdistill.errors import InputError
@@ -100,16 +99,8 @@ def read_channel_picture(channels: Sequence[Channel], intensity: AnyIntensity = 
                 f"{channel.path}: the channel {channel.name} is of {own} pixels, and {channels[0].name}, "
                 f"{channels[0].path}, of {wanted}: resample it"
             )
-    return Picture(np.stack([_grey(each.pixels) for each in pictures], axis=-1), first.spacing, first.source)
-
-
-def first_channel(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
-    """What is shown of an image of several channels: the first; others are as they are.
-
-    >>> first_channel(np.zeros((4, 5, 2), np.uint8), 2).shape, first_channel(np.zeros((4, 5, 3), np.uint8), 1).shape
-    ((4, 5), (4, 5, 3))
-    """
-    return pixels[..., 0] if channels > 1 else pixels
+    pixels = np.stack([_grey(each.pixels) for each in pictures], axis=-1)
+    return Picture(pixels, first.spacing, first.source, channels=len(pictures))
 
 
 def _grey(pixels: Pixels) -> Pixels:

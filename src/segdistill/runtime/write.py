@@ -78,7 +78,7 @@ def write_prediction(
         save_indices(prediction.mask, mask_path, len(prediction.structures))
     else:
         _write_png(mask_path, prediction.mask * np.uint8(255 if prediction.mask.max(initial=0) <= 1 else 1))
-    _write_png(overlay_path, draw_overlay(picture.pixels, class_layers(prediction.mask)))
+    _write_png(overlay_path, draw_overlay(picture.shown, class_layers(prediction.mask)))
     return paths
 
 

@@ -62,6 +62,10 @@ def write_page(model: str | Path, out: str | Path) -> int:
             f"{model}: segments whole volumes, and the page pictures and slices: export a network of slices "
             "(data.dimensions=2)"
         )
+    if names := info.preprocess.channel_names:
+        raise InputError(
+            f"{model}: takes {len(names)} channels ({', '.join(names)}), and the page one image: use segdistill predict"
+        )
     page = page_text(info, read_onnx(model).content)
     write_text(out, page)
     return len(page.encode())
