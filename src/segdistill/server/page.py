@@ -51,13 +51,17 @@ class PageModel:
         """Reads a model file.
 
         Raises:
-            InputError: not a model file of ours.
+            InputError: not a model file of ours, or its images have several channels.
 
         >>> PageModel.read("absent.onnx")
         Traceback (most recent call last):
         segdistill.errors.InputError: no such model file: absent.onnx
         """
         info = Engine(path, threads=1).info  # what ONNX Runtime does not load here, no page would load
+        if names := info.preprocess.channel_names:
+            raise InputError(
+                f"{path}: takes {len(names)} channels ({', '.join(names)}), and the page one image: use segdistill predict"
+            )
         return cls(info, read_onnx(path).content)
 
     def record(self) -> dict[str, Any]:
