@@ -60,7 +60,8 @@ class PageModel:
         info = Engine(path, threads=1).info  # what ONNX Runtime does not load here, no page would load
         if names := info.preprocess.channel_names:
             raise InputError(
-                f"{path}: takes {len(names)} channels ({', '.join(names)}), and the page one image: use segdistill predict"
+                f"{path}: takes {len(names)} channels ({', '.join(names)}), and the page one image: "
+                "use segdistill predict"
             )
         return cls(info, read_onnx(path).content)
 
