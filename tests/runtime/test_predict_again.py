@@ -358,6 +358,19 @@ def test_files_that_are_not_used_are_counted(tmp_path: Path, model: Path) -> Non
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no links without rights")
+def test_links_that_lead_nowhere_or_in_a_circle_are_told(tmp_path: Path, model: Path) -> None:
+    folder = tmp_path / "in"
+    picture(folder / "a.png")
+    (folder / "b.png").symlink_to("b.png")
+    (folder / "c.png").symlink_to("absent.png")
+    done = predict_files(Predictor(model, 1), [folder], tmp_path / "out")
+    assert len(done.rows) == 1
+    assert [note.split(" (")[0] for note in done.notes] == ["not used: 2 files: link to no file 2"]
+    with pytest.raises(InputError, match=r"b\.png: "):
+        predict_files(Predictor(model, 1), [folder / "b.png"], tmp_path / "other")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there are no named pipes among its files")
 @pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.mha", "x.nrrd", "x.png"])
 def test_a_pipe_is_no_input(tmp_path: Path, model: Path, name: str) -> None:
