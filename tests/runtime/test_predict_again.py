@@ -7,6 +7,9 @@ import errno
 import json
 import os
 import shutil
+import signal
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -323,6 +326,27 @@ def test_the_table_is_safe_in_a_spreadsheet(
     masks = {row["mask"].removeprefix("'") for row in rows}
     assert masks == {name for name in times(tmp_path / "out") if "_overlay" not in name}
     assert again(model, tmp_path / "out", *map(Path, names)) == set()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process cannot send itself Ctrl-C there")
+def test_an_interrupted_call_has_a_row_for_all_that_was_begun() -> None:
+    begun, told = threading.Event(), list[tuple[str, str]]()
+
+    def work(key: str) -> str:
+        if key == "a":
+            begun.wait(20)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+        begun.set()
+        return key.upper()
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            told.extend(module._side_by_side(["a", "b"], work, 2, lambda key: False))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert told == [("a", "A"), ("b", "B")]
 
 
 def test_two_calls_at_once_in_one_folder_are_refused(tmp_path: Path, model: Path) -> None:

@@ -299,15 +299,22 @@ def _side_by_side(
             for key in keys:
                 is_alone = alone(key)
                 while waiting and (is_alone or len(waiting) >= 4 * workers):
-                    first, made = waiting.popleft()
+                    first, made = waiting[0]
                     yield first, made.result()
+                    waiting.popleft()
                 if is_alone:
                     yield key, work(key)
                 else:
                     waiting.append((key, pool.submit(work, key)))
             while waiting:
-                first, made = waiting.popleft()
+                first, made = waiting[0]
                 yield first, made.result()
+                waiting.popleft()
+        except KeyboardInterrupt:  # what has begun is written, so it is told, too
+            for first, made in waiting:
+                if not made.cancel():
+                    yield first, made.result()
+            raise
         finally:
             for _, made in waiting:
                 made.cancel()
