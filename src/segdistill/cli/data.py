@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from segdistill.cli.shared import AsJson, Plugins, add_command, print_json, progress_bar
-from segdistill.files import shown
+from segdistill.files import real_path, shown
 
 if TYPE_CHECKING:
     from segdistill.data.case import Case
@@ -165,8 +165,8 @@ def show(
             raise InputError(
                 f"{table}: no case has the {what} '{wanted}': {near_names(wanted, known - {''})}"
             )
-    given = {file.resolve() for case in cases for file in case.files}
-    if out.resolve() in given:
+    given = {real_path(file) for case in cases for file in case.files}
+    if real_path(out) in given:
         raise InputError(
             f"{out} is a picture of the table and would be replaced: choose another name with -o"
         )

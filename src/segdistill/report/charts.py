@@ -53,14 +53,20 @@ def _draw(width: float, height: float, title: str, paint: Callable[[Any], None])
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise MissingExtra("drawing charts", "report") from error
     with matplotlib.rc_context(fname=_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        paint(figure.add_subplot())
+        figure = Figure(figsize=(width, height))
+        canvas: Any = FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        paint(axes)
+        # savefig would draw everything once more to lay it out
+        ConstrainedLayoutEngine().execute(figure)
+        for patch in (figure.patch, axes.patch):
+            patch.set(facecolor="none", edgecolor="none")
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     return _tidy(buffer.getvalue(), title)
 
 
