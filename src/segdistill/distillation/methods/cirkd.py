@@ -76,7 +76,7 @@ class CrossImage(LayerMethod):
         """(B,) KL(teacher || student), at the size of the teacher's feature; the samples depend on one another."""
         own, theirs = (self._similarities(each) for each in (resize(student, teacher.shape[2:]), teacher))
         of_rows = (theirs.exp() * (theirs - own)).sum(3).mean(2)
-        return mean_over_positions(of_rows.unflatten(1, teacher.shape[2:]), region)
+        return mean_over_positions(of_rows.reshape(len(teacher), *teacher.shape[2:]), region)
 
     def _similarities(self, feature: Tensor) -> Tensor:
         """(B, n, B, n) log-distributions over the last axis."""
@@ -260,7 +260,7 @@ class MemoryContrast(DistillationMethod):
             weight * self._divergence(own, theirs, memory.draw(kind, self.drawn[kind]))
             for kind, weight in self.weights.items()
         )
-        of_positions = (pixels + regions).unflatten(1, teacher["feature"].shape[2:])
+        of_positions = (pixels + regions).reshape(len(theirs), *teacher["feature"].shape[2:])
         return mean_over_positions(of_positions, teacher.get("region"))
 
     def _divergence(self, student: Tensor, teacher: Tensor, entries: Tensor) -> Tensor:

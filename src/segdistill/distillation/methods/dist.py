@@ -80,6 +80,6 @@ class DIST(SoftPrediction):
             raise InputError("dist: two classes have no inter-class relation: set intra above 0")
         loss = self.intra * (1 - correlation(own, theirs, 2, weights).mean(1))
         if several:
-            inter = correlation(own, theirs, 1).unflatten(1, maps[0].shape[2:])
+            inter = correlation(own, theirs, 1).reshape(len(own), *maps[0].shape[2:])
             loss = loss + self.inter * (1 - mean_over_positions(inter, region))
         return loss.clamp(min=0) * self.temperature**2  # 1 minus a correlation is below 0 by rounding alone

@@ -48,7 +48,7 @@ class MGD(DistillationMethod):
 
     name: ClassVar[str] = "mgd"
     balances = True
-    loss_options = ("hidden",)
+    loss_options: tuple[str, ...] = ("hidden",)
 
     def __init__(self, layers: str | Sequence[str] = ("decoder",), hidden: float = 0.75) -> None:
         super().__init__()
