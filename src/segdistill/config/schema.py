@@ -395,7 +395,10 @@ class ModelRecipe(Named):
 
 
 class MethodRecipe(WithOptions):
-    """A distillation method, with its options beside its weight."""
+    """A distillation method, with its options beside its weight.
+
+    Every method also takes `scale` (published, gradient), `ratio`, and `balance` (none, class, boundary).
+    """
 
     method: str = ""
     """Name of the registered method; by default the name of the entry."""

@@ -444,7 +444,8 @@ def _row(axes: Any, row: int, c: Verdict) -> None:
     if len(c.per_seed) > 1:
         axes.plot(c.per_seed, [row + 0.26] * len(c.per_seed), "|", color=colour, markersize=5, alpha=0.9)
     axes.plot([of.mean], [row], "D", color=colour, markersize=4.6)
-    words = f"{signed(of.mean)}   {c.words}".replace(", not", "\nnot")
+    lines = c.words.removesuffix(", with this teacher").replace(", ", "\n")
+    words = f"{signed(of.mean)}   {lines}"
     _beside(axes, words, row, xytext=(8, 0), color=_OUTCOMES.get(c.outcome, _INK), fontsize=8)
 
 

@@ -17,7 +17,7 @@ from segdistill.distillation.base import (
     register_method,
 )
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import exact
+from segdistill.distillation.maps import exact, mean_square
 from segdistill.distillation.projection import fitted, projections
 from segdistill.errors import InputError
 from segdistill.models.network import Output
@@ -47,7 +47,8 @@ class MGD(DistillationMethod):
     """
 
     name: ClassVar[str] = "mgd"
-    loss_options = ("hidden",)
+    balances = True
+    loss_options: tuple[str, ...] = ("hidden",)
 
     def __init__(self, layers: str | Sequence[str] = ("decoder",), hidden: float = 0.75) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class MGD(DistillationMethod):
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """The features (B, C, H, W) themselves."""
-        return {layer: output.features[layer].float() for layer in self.features}
+        return {layer: output.features[layer].float() for layer in self.features} | self.region(output, mask)
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) sum over layers.
@@ -92,9 +93,9 @@ class MGD(DistillationMethod):
             shown = torch.rand(len(own), 1, *own.shape[2:], device=own.device) >= self.hidden
             with exact(own):
                 made: Tensor = self.generators[module_key(network, layer)](own * shown)
-            losses.append(self.layer_loss(made, teacher[layer]))
+            losses.append(self.layer_loss(made, teacher[layer], teacher.get("region")))
         return sum(losses[1:], losses[0])
 
-    def layer_loss(self, generated: Tensor, teacher: Tensor) -> Tensor:
+    def layer_loss(self, generated: Tensor, teacher: Tensor, region: Tensor | None) -> Tensor:
         """(B,) loss of one layer, from the generated feature and the teacher's."""
-        return (generated - teacher).square().flatten(1).mean(1)
+        return mean_square(generated - teacher, region)
