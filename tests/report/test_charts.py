@@ -42,6 +42,15 @@ def test_panels_leave_out_bookkeeping_words_and_what_is_not_finite() -> None:
     assert list(training_curves([{"loss": 1.0}, {"lr": 0.1}])) == ["Loss", "Learning rate"]
 
 
+def test_gradients_have_panels_of_their_own() -> None:
+    rows = [
+        {"epoch": n, "grad/kd/a": 0.3 * n, "grad_cosine/kd/a": -0.1, "grad_weight/kd/a": 2.0} for n in (1, 2)
+    ]
+    names = curve_names(rows)
+    assert list(names.values()) == [["grad/kd/a"], ["grad_cosine/kd/a"]]
+    assert all("supervised" in svg for svg in training_curves(rows).values())
+
+
 def test_names_are_text_not_markup_nor_mathematics() -> None:
     svg = training_curves([{"epoch": 1, "_$a$ <b>": 1.0, "loss": 2.0}], 'x" onload="y')["Loss"]
     ET.fromstring(svg)

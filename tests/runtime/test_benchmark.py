@@ -57,7 +57,7 @@ def test_the_parts_are_those_of_predict(tmp_path: Path) -> None:
     from segdistill.runtime.predictor import Predictor
 
     path, file = save(tmp_path / "m.onnx"), picture(tmp_path / "p.png")
-    times = module._segment(Predictor(path), file, tmp_path / "out")
+    times = module._segment(Predictor(path), [file], tmp_path / "out")
     assert list(times) == list(STAGES)
     assert all(value > 0 for value in times.values())
     segdistill("predict", path, file, "-o", tmp_path / "known")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from segdistill.data.case import Case, file_hash
 from segdistill.data.datasets.base import is_hidden, natural_key, stem_of
+from segdistill.data.opened import first_volume
 from segdistill.data.prediction_files import (
     Entry,
     Reading,
@@ -33,7 +34,7 @@ from segdistill.data.table import text_rows
 from segdistill.errors import InputError
 from segdistill.files import sha256_text, shown
 from segdistill.imaging.read import READABLE_SUFFIXES, image_size
-from segdistill.imaging.read_volume import VOLUME_SUFFIXES, read_volume
+from segdistill.imaging.read_volume import VOLUME_SUFFIXES
 from segdistill.imaging.regrid import on_grid
 from segdistill.imaging.volume import Volume
 
@@ -145,7 +146,7 @@ def _picture_map(case: Case, entry: Entry, reading: Reading) -> NDArray[np.float
 
 
 def _volume_map(case: Case, entry: Entry, reading: Reading) -> NDArray[np.float32]:
-    image = read_volume(case.image, turn=False)
+    image = first_volume(case, turn=False)
     joined: NDArray[np.float32] | None = None
     for part in read_volume_map(entry, reading):
         values = on_grid(part, image)

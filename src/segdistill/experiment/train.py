@@ -354,7 +354,7 @@ def _measure(baseline: StageInputs, distilled: StageInputs, fabric: Fabric, prec
     distillation, own, settings = tasks[1]
     assert isinstance(distillation, Distillation)
     if distillation.gradients is not None:
-        distillation.gradients.is_open = False  # measuring them ends after the first steps
+        distillation.gradients.is_open = False  # most steps measure none
     asking = teacher_stepper(distillation, views, settings, own)
     turns = [stepper(task, views, settings, own) for task, own, settings in tasks]
     baseline_step, step, teachers_step = median_seconds([*turns, asking], fabric.device)

@@ -27,7 +27,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#b8860b", "#7
 _INK, _GREY, _LINE = "#1d2329", "#6b7680", "#b6bec6"
 _OUTCOMES = {HELPS: "#1c9c55", HURTS: "#e0620d"}
 _NO_CURVE = re.compile(
-    r"((gradient|gradient_weight|set_weight)/.*|"
+    r"((grad_weight|set_weight)/.*|"
     r"epoch|steps?|seconds|time|eta|images(_per_second)?|wait(_share)?|memory_mb|best)$"
 )
 _SHARES = {
@@ -37,6 +37,11 @@ _SHARES = {
 }
 """Panels of shares from 0 to 1, and how the names of their curves begin."""
 _WEIGHTS = "Weight of each teacher"
+_GRADIENTS = {
+    "grad/": "Gradient as a multiple of the supervised one",
+    "grad_cosine/": "Cosine with the supervised gradient",
+}
+"""How the names of curves begin, and their panels."""
 _UNITS = {"gamma": "gamma", "speckle": "standard deviation of the noise", "blur": "blur, pixels"}
 _UNDISTURBED = {"gamma": 1.0}
 """Strength of a disturbance that changes nothing; 0 of the others."""
@@ -135,7 +140,7 @@ def curve_names(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     >>> curve_names([{"epoch": 1, "loss": 2.0, "kl": 0.5, "val_dice": 0.4, "lr": 1e-3}])
     {'Loss': ['loss', 'kl'], 'Validation Dice': ['val_dice'], 'Learning rate': ['lr']}
     """
-    titles = ("Loss", "Validation Dice", "Learning rate", *_SHARES, _WEIGHTS)
+    titles = ("Loss", "Validation Dice", "Learning rate", *_SHARES, _WEIGHTS, *_GRADIENTS.values())
     panels: dict[str, list[str]] = {title: [] for title in titles}
     for key in dict.fromkeys(key for row in rows for key in row):
         panel = _panel(key.lower())
@@ -150,6 +155,9 @@ def _panel(name: str) -> str:
         return ""
     for title, starts in _SHARES.items():
         if name.startswith(starts):
+            return title
+    for start, title in _GRADIENTS.items():
+        if name.startswith(start):
             return title
     if name.endswith("/weight"):
         return _WEIGHTS
@@ -187,6 +195,10 @@ def _curve(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str, stage
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         if title == "Validation Dice" or title in _SHARES:
             axes.set_ylim(0, 1)
+        elif title == _GRADIENTS["grad/"] and axes.dataLim.ymin > 0:
+            axes.set_yscale("log")
+        elif title == _GRADIENTS["grad_cosine/"]:
+            axes.set_ylim(-1.05, 1.05)
         elif axes.dataLim.ymin >= 0:  # US-SEG's adversarial term is never above 0
             axes.set_ylim(bottom=0)
         if title == "Learning rate":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,13 +46,14 @@ class MGD(DistillationMethod):
     torch.Size([2])
     """
 
+    name: ClassVar[str] = "mgd"
     loss_options = ("hidden",)
 
     def __init__(self, layers: str | Sequence[str] = ("decoder",), hidden: float = 0.75) -> None:
         super().__init__()
         if not 0 <= hidden < 1:
-            raise InputError(f"mgd: hidden is {hidden}: it is a share, from 0 to below 1")
-        self.features, self.hidden = parse_layers("mgd", layers), hidden
+            raise InputError(f"{self.name}: hidden is {hidden}: it is a share, from 0 to below 1")
+        self.features, self.hidden = parse_layers(self.name, layers), hidden
         self.projections, self.generators = nn.ModuleDict(), nn.ModuleDict()
 
     def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
@@ -60,11 +62,11 @@ class MGD(DistillationMethod):
         Raises:
             InputError: a network does not declare its features.
         """
-        self.projections = projections("mgd", self.features, student, teachers)
+        self.projections = projections(self.name, self.features, student, teachers)
         for teacher, own in teachers.items():
             for layer in self.features:
                 if layer not in own:
-                    raise InputError("mgd needs networks that declare their features (feature_info)")
+                    raise InputError(f"{self.name} needs networks that declare their features (feature_info)")
                 width = own[layer].channels
                 self.generators[module_key(teacher, layer)] = nn.Sequential(
                     nn.Conv2d(width, width, 3, padding=1),
@@ -86,9 +88,13 @@ class MGD(DistillationMethod):
         for layer in self.features:
             own = fitted(self.projections, network, layer, student[layer], teacher[layer])
             if own.ndim != 4:
-                raise InputError("mgd is for pictures: its features have height and width")
+                raise InputError(f"{self.name} is for pictures: its features have height and width")
             shown = torch.rand(len(own), 1, *own.shape[2:], device=own.device) >= self.hidden
             with exact(own):
                 made: Tensor = self.generators[module_key(network, layer)](own * shown)
-            losses.append((made - teacher[layer]).square().flatten(1).mean(1))
+            losses.append(self.layer_loss(made, teacher[layer]))
         return sum(losses[1:], losses[0])
+
+    def layer_loss(self, generated: Tensor, teacher: Tensor) -> Tensor:
+        """(B,) loss of one layer, from the generated feature and the teacher's."""
+        return (generated - teacher).square().flatten(1).mean(1)
