@@ -26,7 +26,7 @@ from segdistill.report.panels import Window, are_thin, choose_window, draw_case
 
 SERIES = {"paper": "ours, paper's size", "cpu": "ours, CPU size"}
 SPREADS = {"sd": "± standard deviation", "t_interval": "with 95 % interval"}
-TILE, LINE = 240, 18
+TILE, SPACE, LINE = 240, 4, 18
 Tables = Sequence[Mapping[str, Any]]
 Drawn = tuple[str, str, bytes]
 """What a file shows, how its name ends, and its content."""
@@ -221,20 +221,27 @@ def _sheet(columns: Mapping[str, Sequence[Example]]) -> bytes:
     whole = {"image": [_tile(one, box=window) for one, window in zip(examples, windows, strict=True)]}
     for name, found in columns.items():
         whole[name] = [_tile(one, True, window=window) for one, window in zip(found, windows, strict=True)]
-    heights = [max(column[k].shape[0] for column in whole.values()) for k in range(len(examples))]
-    sheet = Image.new("RGB", (TILE * len(whole), 2 * LINE + sum(heights)), "white")
+    heights = [max(column[k].shape[0] for column in whole.values()) + SPACE for k in range(len(examples))]
+    width = TILE + SPACE
+    key = ["green: reference, orange: prediction", "best, median and worst test image of", last]
+    bottom = LINE + sum(heights)
+    sheet = Image.new("RGB", (width * len(whole) - SPACE, bottom + LINE * len(key)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for x, (name, column) in enumerate(whole.items()):
-        draw.text((x * TILE + 2, 2), name[:38], fill="black", font=font)
+        draw.text((x * width + 2, 2), name[:38], fill="black", font=font)
         for k, tile in enumerate(column):
-            sheet.paste(Image.fromarray(tile), (x * TILE, LINE + sum(heights[:k])))
-    words = f"green: reference, orange: prediction; best, median and worst test image of: {last}"
-    draw.text((2, LINE + sum(heights) + 2), words, fill="black", font=font)
+            sheet.paste(Image.fromarray(tile), (x * width, LINE + sum(heights[:k])))
+    for k, words in enumerate(key):
+        draw.text((2, bottom + k * LINE + 2), words, fill="black", font=font)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _tile(one: Example, contours: bool = False, **part: Window | None) -> NDArray[np.uint8]:
-    masks = [mask if contours else np.zeros_like(mask) for mask in (one.reference, one.prediction)]
-    return draw_case(one.pixels, *masks, TILE, **part)
+def _tile(
+    one: Example, contours: bool = False, window: Window | None = None, box: Window | None = None
+) -> NDArray[np.uint8]:
+    reference, prediction = one.reference, one.prediction
+    if not contours:
+        reference, prediction = np.zeros_like(reference), np.zeros_like(prediction)
+    return draw_case(one.pixels, reference, prediction, TILE, window, box=box)

@@ -235,7 +235,7 @@ def case_distribution(
         values: stage -> the metric of each case.
         title: which cases, such as the class.
         axis: what the metric is.
-        published: stage -> a mean that a paper prints, as a diamond.
+        published: stage -> a mean that a paper prints: a diamond, and a white one for the mean of the cases.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -253,9 +253,12 @@ def case_distribution(
             axes.plot(v, row + jitter, "o", color=colour, alpha=0.45, markersize=3, markeredgewidth=0)
             _box(axes, v, row, colour)
         marks = [(published[stage], row) for row, stage in enumerate(shown) if stage in published]
-        if marks:
-            axes.plot(*zip(*marks, strict=True), "D", color=_INK, markersize=5, label="mean in the paper")
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.12), borderpad=0)
+        if marks:  # a mean stands beside a mean, not beside the median alone
+            means = [(float(v.mean()), row) for row, v in enumerate(shown.values())]
+            style: dict[str, Any] = {"color": _INK, "markersize": 5, "linestyle": "none", "marker": "D"}
+            axes.plot(*zip(*marks, strict=True), label="mean in the paper", **style)
+            axes.plot(*zip(*means, strict=True), label="our mean", **style | {"markerfacecolor": "white"})
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.12), borderpad=0, ncols=2)
         _rows(axes, [_safe(stage) for stage in shown])
         if max((v.max() for v in shown.values()), default=1) <= 1:
             axes.set_xlim(-0.02, 1.02)
