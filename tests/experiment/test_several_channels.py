@@ -14,9 +14,13 @@ import pytest
 from PIL import Image
 
 import segdistill
+from segdistill.config.load import load_recipe
+from segdistill.config.schema import InputRecipe, MemberRecipe
+from segdistill.data.opened import open_case
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
 from segdistill.experiment.cases import load_cases, with_table_classes
+from segdistill.experiment.teachers import _onnx as onnx_teacher
 from segdistill.imaging.intensity import MR
 from segdistill.metrics.cases import read_metrics_csv
 from segdistill.runtime.doctor import examine
@@ -185,8 +189,6 @@ def test_volumes_of_two_channels(data_root: Path, tmp_path: Path) -> None:
 
 
 def test_data_decides_the_channels_of_a_recipe(data_root: Path, tmp_path: Path) -> None:
-    from segdistill.config.load import load_recipe
-
     table = pictures(data_root, tmp_path / "data")
     loaded = with_table_classes(load_recipe("distill", {"effort": None}), table)
     assert loaded.data.channel_names == ["us", "negative"]
@@ -202,3 +204,24 @@ def test_data_decides_the_channels_of_a_recipe(data_root: Path, tmp_path: Path) 
         load_recipe("distill", {"data.channel_names": ["us", "negative"], "data.intensity": {"us": "mr"}})
     with pytest.raises(InputError, match="name each channel once"):
         load_recipe("distill", {"data.channel_names": ["us", "us"]})
+
+
+def test_a_model_file_teaches_cases_of_its_channels(flat: tuple[Path, Path]) -> None:
+    table, run = flat
+    opened = open_case(read_cases(table)[0])
+    member = MemberRecipe(onnx=str(run / "model.onnx"))
+    taught = onnx_teacher(member, ("lesion",), ("us", "negative"))(opened, 0)
+    predictor = Predictor(run / "model.onnx", 1)
+    assert np.array_equal(taught, predictor.probabilities(opened.pixels(0)))
+    with pytest.raises(InputError, match="takes us, negative, and a case of this run is one image"):
+        onnx_teacher(member, ("lesion",), ())
+    stated = {"size": 32, "channels": 2, "activation": "none"}
+    plain = MemberRecipe(onnx=member.onnx, input=InputRecipe(**stated), foreground=[1])
+    own = onnx_teacher(plain, ("lesion",), ("us", "negative"))(opened, 0)
+    inputs = predictor.info.preprocess.inputs(opened.pixels(0))  # type: ignore[union-attr]
+    assert own == pytest.approx(predictor.engine.run_both(inputs)[0][0, 1:])
+    wrong = MemberRecipe(onnx=member.onnx, input=InputRecipe(**stated | {"channels": 3}), foreground=[1])
+    with pytest.raises(
+        InputError, match=r"input.channels is 3, and the cases have 2 channels \(us, negative\)"
+    ):
+        onnx_teacher(wrong, ("lesion",), ("us", "negative"))(opened, 0)
