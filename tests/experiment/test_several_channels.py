@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from segdistill.data.opened import open_case
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
 from segdistill.experiment.cases import load_cases, with_table_classes
+from segdistill.experiment.int8 import calibration_inputs, measure
 from segdistill.experiment.teachers import _onnx as onnx_teacher
 from segdistill.imaging.intensity import MR
 from segdistill.metrics.cases import read_metrics_csv
@@ -147,6 +149,21 @@ def test_what_a_model_of_two_channels_refuses(flat: tuple[Path, Path], tmp_path:
     assert "case 'a' lacks the channel us: it has one image, and us, negative are wanted" in found.line
     with pytest.raises(InputError, match=r"2 channels are taken \(us, negative\)"):
         Predictor(run / "model.onnx", 1).predict(np.zeros((8, 8), np.uint8))
+
+
+def test_int8_is_calibrated_on_all_channels(flat: tuple[Path, Path]) -> None:
+    table, run = flat
+    cases = read_cases(table)
+    info = Predictor(run / "model.onnx", 1).info
+    turned = [replace(case, image=case.channels[1].path, channels=case.channels[::-1]) for case in cases]
+    here, there = (calibration_inputs(info, each) for each in (cases, turned))
+    assert len(here) == len(cases)
+    opened = open_case(cases[0])
+    assert np.array_equal(here[0], info.preprocess.inputs(opened.pixels(0)))  # type: ignore[union-attr]
+    assert all(np.array_equal(one, other) for one, other in zip(here, there, strict=True))
+    measured = measure(run / "model.onnx", turned[-2:]).results
+    known = segdistill.evaluate(run / "model.onnx", table).results
+    assert [one.metrics["dice"] for one in measured] == [one.metrics["dice"] for one in known]
 
 
 def test_models_of_two_channels_are_timed(flat: tuple[Path, Path], tmp_path: Path) -> None:
