@@ -176,6 +176,7 @@ def test_models_of_two_channels_are_timed(flat: tuple[Path, Path], tmp_path: Pat
     assert "these models take 2 channels (us, negative)" in given.line
 
 
+@pytest.mark.slow
 def test_volumes_of_two_channels(data_root: Path, tmp_path: Path) -> None:
     task = volumes(data_root, tmp_path / "task", 5, "msd")
     made = recipe({"name": "lite_unet", "widths": [4, 8], "stem": 1}, dimensions=3, size=[16, 16, 16])
