@@ -281,6 +281,8 @@ class _Row:
         if self.file(text).exists():
             return (Channel("image", self.file(text)),)
         found = [self.channel(part.strip()) for part in text.split(";") if part.strip()]
+        if not found:
+            raise self.bad("image", f"'{text}' names no file: every case needs one")
         names = [each.name for each in found if each.name]
         if len(found) > 1 and names and len(names) < len(found):
             raise self.bad(
@@ -300,6 +302,8 @@ class _Row:
         if not self.file(text).exists():
             before, equals, after = text.partition("=")
             name, text = (before.strip(), after.strip()) if equals else ("", text)
+            if not text:
+                raise self.bad("image", f"'{name}=' names a channel without its file: write {name}=FILE")
         numbered = None if self.file(text).exists() else re.fullmatch(r"(.+)#([1-9]\d{0,3})", text)
         if numbered is not None:
             return Channel(name, self.file(numbered[1]), int(numbered[2]))
