@@ -75,8 +75,6 @@ class MethodContract:
     """The largest loss to itself."""
     numbers: ClassVar[int] = 2
     """The most numbers in the targets, per position of the image."""
-    pictures_only: ClassVar[bool] = False
-    """Whether volumes are refused, in one line."""
 
     def make(self) -> DistillationMethod:
         return create_method(self.name, **self.options)
@@ -256,10 +254,11 @@ class MethodContract:
         torch.testing.assert_close(*losses[False])
         assert not torch.allclose(*losses[True], rtol=1e-4)
 
-    def make_for(self, classes: int) -> DistillationMethod:
-        """As `make`, for so many classes."""
-        if "classes" in METHODS[self.name].options:
-            self.options = {**self.options, "classes": classes}  # type: ignore[misc]
+    def make_for(self, classes: int, dimensions: int) -> DistillationMethod:
+        """As `make`, for so many classes and dimensions, where the method has these options."""
+        facts = {"classes": classes, "dimensions": dimensions}
+        known = {name: value for name, value in facts.items() if name in METHODS[self.name].options}
+        self.options = {**self.options, **known}  # type: ignore[misc]
         return self.make()
 
     def wide(
@@ -284,13 +283,9 @@ class MethodContract:
     @pytest.mark.parametrize("dimensions", [2, 3])
     @pytest.mark.parametrize("classes", [2, 4])
     def test_pictures_and_volumes_of_two_and_more_classes(self, classes: int, dimensions: int) -> None:
-        method = self.make_for(classes)
+        method = self.make_for(classes, dimensions)
         output, mask = self.wide(method, classes, dimensions)
         other, _ = self.wide(method, classes, dimensions, seed=1)
-        if self.pictures_only and dimensions == 3:
-            with pytest.raises(InputError, match=r"pictures|images"):
-                method(method.targets(output, mask), method.targets(other, mask, "t"))
-            return
         targets = method.targets(other, mask, "t")
         assert output.logits is not None
         leaves = [leaf.requires_grad_() for leaf in (output.logits, *output.features.values())]

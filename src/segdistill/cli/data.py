@@ -296,7 +296,7 @@ def audit(
         folder / "sheet.png",
         limit=top,
         captions=captions,
-        predicted=lambda case: found.probability(case) > 0.5,
+        predicted=found.predicted,
     )
     if as_json:
         print_json(found.to_dict(top) | {"table": folder / "audit.csv", "sheet": folder / "sheet.png"})

@@ -117,18 +117,18 @@ def with_class_count(recipe: Recipe) -> Recipe:
 
 
 def _with_facts(stage: StageRecipe, facts: Mapping[str, int]) -> StageRecipe:
-    model, count = stage.model, facts["classes"]
+    model = stage.model
     is_mask = stage.task != "autoencoder" and network_facts(model.name).kind != "classifier"
     own = NETWORKS.find("external" if ":" in model.name else model.name).options if is_mask else {}
     for option, value in facts.items() if is_mask else ():
         if option not in model.options and (option == "classes" or option in own):
             model = _with_option(model, option, value)
-    methods = {
-        name: _with_option(method, "classes", count)
-        if "classes" in METHODS.find(method.method or name).options and "classes" not in method.options
-        else method
-        for name, method in stage.methods.items()
-    }
+    methods = dict(stage.methods)
+    for name, method in stage.methods.items():
+        for option in (
+            facts.keys() & METHODS.find(method.method or name).options.keys() - method.options.keys()
+        ):
+            methods[name] = _with_option(methods[name], option, facts[option])
     return stage.model_copy(update={"model": model, "methods": methods})
 
 

@@ -153,8 +153,15 @@ def _check_networks(recipe: Recipe, stage: StageRecipe, built: dict[str, nn.Modu
 
 
 def _require_dimensions(recipe: Recipe, stage: StageRecipe, student: nn.Module) -> None:
-    """InputError where a network takes pictures, and the recipe has volumes, or where the task knows only pictures."""
+    """InputError where a network takes pictures, and the recipe has volumes, or the reverse, or where the task knows
+    only pictures.
+    """
     if recipe.data.dimensions == 2:
+        if getattr(student, "dimensions", 2) == 3:
+            raise InputError(
+                f"{stage.model.name} takes volumes with these options: set data.dimensions=3, or the model's "
+                "dimensions to 2"
+            )
         return
     if stage.task not in ("supervised", "distillation"):
         raise InputError(f"task: {stage.task} is for pictures and slices: set data.dimensions=2")

@@ -603,6 +603,7 @@ def ladder_chart(
     margin: float | None = None,
     teacher: Interval | None = None,
     chosen: str = "",
+    unit: str = "image",
 ) -> str:
     """Dice over milliseconds or megabytes: a line with a teacher and one without, their intervals, the choice marked.
 
@@ -613,6 +614,7 @@ def ladder_chart(
         margin: the accepted loss.
         teacher: its Dice, as a line across.
         chosen: the rung that is marked.
+        unit: what the milliseconds are of.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -639,7 +641,7 @@ def ladder_chart(
                 _name_rung(axes, rung, getattr(rung, axis), score, rung.name == chosen)
         axes.set_xscale("log")
         _plain_ticks(axes, [getattr(rung, axis) for rung in rungs])
-        words = {"ms": "milliseconds per image, one thread", "mb": "model file, MB"}
+        words = {"ms": f"milliseconds per {unit}, one thread", "mb": "model file, MB"}
         _head(axes, "", words[axis], "Dice")
         axes.legend(loc="lower right")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 
@@ -90,6 +91,7 @@ class IFVD(Composed):
         layers, classes: of the intra-class term.
         critic_width: channels of the critic's first convolution.
         critic_lr: learning rate of the critic; None for the stage's.
+        dimensions: of the critic, 2 or 3; a recipe's own by default.
 
     >>> IFVD().weights
     {'intra': 200.0, 'prediction': 0.53}
@@ -104,8 +106,9 @@ class IFVD(Composed):
         classes: int = 2,
         critic_width: int = 64,
         critic_lr: float | None = None,
+        dimensions: Literal[2, 3] = 2,
     ) -> None:
-        critic = Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)
+        critic = Holistic(width=critic_width, classes=classes, critic_lr=critic_lr, dimensions=dimensions)
         super().__init__(
             "ifvd",
             {
