@@ -27,7 +27,7 @@ from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_folds, read_recipe
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.files import csv_cell, write_text
-from segdistill.imaging.grid import slices_at
+from segdistill.imaging.grid import VolumePreprocess, slices_at
 from segdistill.metrics.base import Pair
 from segdistill.metrics.overlap import class_dice, dice
 from segdistill.plugins import load_plugins, use_installed
@@ -184,7 +184,7 @@ def _finding(case: Case, probability: Map, networks: int) -> Finding:
     if len(probability) == 1:
         score, overlap = disagreement(mask, probability[0]), dice(Pair(predicted > 0, mask))
         return Finding(case, score, words, overlap, networks)
-    overlap = class_dice(predicted, reference)
+    overlap = class_dice(predicted, np.asarray(reference, np.uint8))
     if words == "other outline" and overlap < dice(Pair(predicted > 0, mask)) - 0.15:
         words = "other classes"
     return Finding(case, class_disagreement(reference, probability), words, overlap, networks)
@@ -308,7 +308,7 @@ class _Networks:
 
 def _class_maps(stage: TrainedStage, opened: OpenedCase) -> Map:
     """(K, D, H, W) probabilities of a network for a case."""
-    if stage.preprocess.dimensions == 2 and len(stage.postprocess.classes) == 2:
+    if not isinstance(stage.preprocess, VolumePreprocess) and len(stage.postprocess.classes) == 2:
         predict = scored_predictor(stage.network, stage.preprocess, stage.postprocess, torch.device("cpu"))
         return np.stack([predict(opened.picture(k)).score for k in range(len(opened))])[None]
     predictor = Predictor(TorchEngine(stage.network, model_info(stage)))

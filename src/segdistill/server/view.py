@@ -22,6 +22,7 @@ from segdistill.data.case import SPLITS, Case, select
 from segdistill.data.index import index_folder
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
+from segdistill.imaging.intensity import intensity_of
 from segdistill.imaging.nifti import save_voxels
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
@@ -146,7 +147,10 @@ class CaseServer(ThreadingHTTPServer):
         """
         spacing = case.spacing_mm
         if not case.is_volume:
-            picture = read_picture(case.image, intensity=model.info.preprocess.intensity or case.intensity)
+            picture = read_picture(
+                case.image,
+                intensity=intensity_of(model.info.preprocess.intensity, 0) or intensity_of(case.intensity, 0),
+            )
             buffer = io.BytesIO()
             Image.fromarray(picture.pixels).save(buffer, "PNG", compress_level=1)
             if spacing is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +29,9 @@ def partition(feature: Tensor, groups: int, grid: int, patch: int) -> Tensor:
     """Parts of a feature in space and channels: vectors of one position and one group of channels each.
 
     Args:
-        feature: (B, C, H, W).
+        feature: (B, C, H, W), or (B, C, D, H, W).
         groups: of neighbouring channels; divides C.
-        grid: maps are pooled to at most grid x grid positions, by maxima, and to whole patches.
+        grid: maps are pooled to at most that many positions a side, by maxima, and to whole patches.
         patch: side of a patch in pooled positions; the whole side where there are fewer.
 
     Returns:
@@ -45,10 +46,15 @@ def partition(feature: Tensor, groups: int, grid: int, patch: int) -> Tensor:
         sides.append(min(patch, most))
         wanted.append(most - most % sides[-1])
     if wanted != list(feature.shape[2:]):
-        feature = F.adaptive_max_pool2d(feature, wanted)
-    b, c, h, w = feature.shape
-    cut = feature.reshape(b, groups, c // groups, h // sides[0], sides[0], w // sides[1], sides[1])
-    return cut.permute(0, 3, 5, 4, 6, 1, 2).reshape(b, -1, sides[0] * sides[1] * groups, c // groups)
+        pool = F.adaptive_max_pool2d if len(wanted) == 2 else F.adaptive_max_pool3d
+        feature = pool(feature, wanted)
+    b, c = feature.shape[:2]
+    cut = feature.unflatten(1, (groups, c // groups))
+    for axis, (whole, side) in enumerate(zip(wanted, sides, strict=True)):
+        cut = cut.unflatten(3 + 2 * axis, (whole // side, side))
+    patches, positions = range(3, cut.ndim, 2), range(4, cut.ndim, 2)
+    parts = cut.permute(0, *patches, *positions, 1, 2)
+    return parts.reshape(b, -1, math.prod(sides) * groups, c // groups)
 
 
 @register_method("af_dcd")
@@ -59,7 +65,7 @@ class AfDCD(MGD):
     hidden; the mimicking term is the mean square of the difference. For the contrast both maps are cut into patches of
     positions and groups of channels (`partition`). The logits of a generated part are its negative L1 distances, over
     tau, to the teacher's parts in the same patch; the loss is the cross-entropy with the part of the same place as its
-    class, summed over groups, mean over positions. For pictures. The official total also has soft predictions at
+    class, summed over groups, mean over positions. The official total also has soft predictions at
     temperature 1 with the weight 1: name `soft_prediction` beside it.
 
     Where text and official code leave a choice, it is as in the code, its "omni" form: the other parts of a patch count
@@ -79,9 +85,11 @@ class AfDCD(MGD):
         groups: of channels, at most.
         grid: maps are pooled to at most grid x grid positions for the contrast; the original pools 4 x 4 windows.
         patch: side of a patch in these positions.
+        dimensions: 2, or 3 for volumes; a recipe sets it by its data.
 
     Raises:
-        InputError: a share that is not from 0 to below 1, a number below 1, a negative weight, or volumes.
+        InputError: a share that is not from 0 to below 1, a number below 1, a negative weight, or features of other
+            dimensions.
 
     >>> from segdistill.models.network import FeatureInfo, Output
     >>> method = AfDCD()
@@ -104,8 +112,9 @@ class AfDCD(MGD):
         groups: int = 16,
         grid: int = 16,
         patch: int = 4,
+        dimensions: Literal[2, 3] = 2,
     ) -> None:
-        super().__init__(layers, hidden)
+        super().__init__(layers, hidden, dimensions)
         if min(mimic, contrast) < 0 or mimic + contrast == 0:
             raise InputError(f"af_dcd: weights {mimic} and {contrast}: none below 0, and one above it")
         if temperature <= 0 or min(groups, grid, patch) < 1:

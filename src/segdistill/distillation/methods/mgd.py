@@ -96,8 +96,8 @@ class MGD(DistillationMethod):
             own = fitted(self.projections, network, layer, student[layer], teacher[layer])
             if own.ndim != 2 + self.dimensions:
                 raise InputError(
-                    f"{self.name}: its generator has {self.dimensions} dimensions, and the features {own.ndim - 2}: "
-                    "set the method's option dimensions where it has one"
+                    f"{self.name}: dimensions is {self.dimensions}, and the features have {own.ndim - 2}: set "
+                    f"dimensions: {own.ndim - 2}"
                 )
             shown = torch.rand(len(own), 1, *own.shape[2:], device=own.device) >= self.hidden
             with exact(own):
