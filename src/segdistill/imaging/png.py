@@ -44,7 +44,7 @@ def encode_png(pixels: Pixels, palette: Pixels | None = None) -> bytes:
         filtered[:, 1:] = rows
     colours = b"" if palette is None else _chunk(b"PLTE", palette.tobytes())
     head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0))
-    data = _chunk(b"IDAT", zlib.compress(filtered, 2))
+    data = _chunk(b"IDAT", zlib.compress(filtered.data, 2))
     return _SIGNATURE + head + colours + data + _chunk(b"IEND", b"")
 
 
