@@ -18,21 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segdistill.data.case import Case, reference_mask, require_unique, table_classes
+from segdistill.data.case import Case, reference_mask, require_unique, table_channels, table_classes
 from segdistill.data.levels import with_levels
+from segdistill.data.opened import first_volume, open_picture
 from segdistill.data.pack import file_names
 from segdistill.data.table import write_cases
 from segdistill.errors import InputError
 from segdistill.files import new_folder, write_json, write_text
 from segdistill.imaging.classes import MaskClass, class_names
 from segdistill.imaging.contours import save_indices
-from segdistill.imaging.nifti import affine_of, save_nifti
+from segdistill.imaging.nifti import save_nifti, save_voxels
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.polygons import Ring, trace, without_holes
 from segdistill.imaging.read import image_size, read_picture
 from segdistill.imaging.read_volume import read_volume, read_volume_mask
 from segdistill.imaging.rle import encode_runs, pack_runs
-from segdistill.imaging.volume import Volume
 from segdistill.registry import near_names
 
 _COPIED = (".png", ".jpg", ".jpeg")
@@ -102,6 +102,12 @@ def export_cases(
     require_unique(cases)
     cases = with_levels(cases)
     write, kinds = FORMATS[name]
+    channels = table_channels(cases)
+    if channels and name != "nnunet":
+        raise InputError(
+            f"the cases have {len(channels)} channels ({', '.join(channels)}), and {name} holds one image a case: "
+            "write nnunet"
+        )
     for case in cases:
         kind = "volume" if case.is_volume else "picture"
         if kind not in kinds or case.is_volume != cases[0].is_volume:
@@ -136,7 +142,8 @@ def _write_picture(case: Case, stem: str, folder: Path) -> Path:
 def _nnunet(export: Export) -> None:
     """The raw dataset of nnU-Net, version 2."""
     kept, colours = _task(export, "_0000")
-    channels = dict(enumerate("RGB")) if colours else {0: "image"}
+    names = table_channels([case for case, _ in export.cases])
+    channels = dict(enumerate("RGB")) if colours else dict(enumerate(names or ("image",)))
     write_json(
         export.folder / "dataset.json",
         {
@@ -171,8 +178,9 @@ def _task(export: Export, channel: str) -> tuple[list[tuple[str, str, Case]], bo
     kept: list[tuple[str, str, Case]] = []
     volumes = export.cases[0][0].is_volume
     ending = ".nii.gz" if volumes else ".png"
-    colours = not volumes and any(
-        read_picture(case.image, intensity=case.intensity).pixels.ndim == 3 for case, _ in export.cases
+    names = table_channels([case for case, _ in export.cases])
+    colours = (
+        not volumes and not names and any(open_picture(case).pixels.ndim == 3 for case, _ in export.cases)
     )
     for case, stem in export.cases:
         part = "Tr" if case.has_reference and case.split != "test" else "Ts"
@@ -183,9 +191,11 @@ def _task(export: Export, channel: str) -> tuple[list[tuple[str, str, Case]], bo
         if volumes:
             _write_volume(case, target, mask, export.names)
         else:
-            pixels = read_picture(case.image, intensity=case.intensity).pixels
-            image = Image.fromarray(pixels)
+            picture = open_picture(case)
+            image = Image.fromarray(picture.shown)
             (image.convert("RGB") if colours else image).save(target)
+            for c in range(1, len(names)):
+                Image.fromarray(picture.pixels[..., c]).save(images / f"{stem}_{c:04d}{ending}")
             if case.has_reference:
                 Image.fromarray(_picture_labels(case)).save(mask)
         kept.append((part, mask.name, case))
@@ -196,31 +206,20 @@ def _task(export: Export, channel: str) -> tuple[list[tuple[str, str, Case]], bo
 
 def _write_volume(case: Case, target: Path, mask: Path, names: tuple[str, ...]) -> None:
     """A volume as .nii.gz, the file itself where it is one, and its labels on the same grid."""
-    name = case.image.name.lower()
-    volume = read_volume(case.image, turn=False)
-    if name.endswith(".nii.gz"):
-        shutil.copyfile(case.image, target)
-    elif name.endswith(".nii"):
-        target.write_bytes(gzip.compress(case.image.read_bytes(), 6, mtime=0))
-    else:
-        _save_voxels(volume, target)
+    volume = first_volume(case, turn=False)
+    for c, channel in enumerate(case.image_channels):
+        place = target.with_name(target.name.replace("_0000.nii.gz", f"_{c:04d}.nii.gz")) if c else target
+        if channel.part or not channel.path.name.lower().endswith((".nii.gz", ".nii")):
+            save_voxels(read_volume(channel.path, turn=False, part=channel.part), place)
+        elif channel.path.name.lower().endswith(".nii.gz"):
+            shutil.copyfile(channel.path, place)
+        else:
+            place.write_bytes(gzip.compress(channel.path.read_bytes(), 6, mtime=0))
     if case.has_reference:
         labels: NDArray[Any] = np.zeros(volume.geometry.shape, np.uint8)
         if case.masks:
             labels = read_volume_mask(case.masks, volume, case.reading)
         save_nifti(labels.astype(np.uint8), volume, mask, names)
-
-
-def _save_voxels(volume: Volume, target: Path) -> None:
-    import nibabel
-
-    nifti: Any = nibabel
-    voxels = np.asarray(volume.voxels)
-    if voxels.dtype.itemsize == 8:  # many tools do not read these
-        voxels = voxels.astype(np.float32 if voxels.dtype.kind == "f" else np.int32)
-    image: Any = nifti.Nifti1Image(voxels.transpose(), affine_of(volume.geometry), dtype=voxels.dtype)
-    image.header.set_xyzt_units("mm" if volume.spacing is not None else "unknown")
-    nifti.save(image, target)
 
 
 def _coco(export: Export) -> None:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from segdistill.config.folds import fold_name
 from segdistill.config.schema import Recipe
-from segdistill.data.case import Case
+from segdistill.data.case import Case, with_channels
 from segdistill.data.opened import open_case
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
@@ -108,7 +108,7 @@ class Audit:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for rank, row in enumerate(self.findings, 1):
-            files = (str(row.case.image), ";".join(map(str, row.case.masks)))
+            files = (";".join(map(str, row.case.image_files)), ";".join(map(str, row.case.masks)))
             values = (str(rank), row.case.id, *files, f"{row.score:.4f}", row.looks_like, f"{row.dice:.4f}")
             writer.writerow([*map(csv_cell, values), row.networks])
         write_text(path, text.getvalue())
@@ -254,7 +254,9 @@ class _Networks:
             if isinstance(stage.preprocess, VolumePreprocess):
                 raise InputError(f"stage {stage.name} sees whole volumes: an audit takes networks of slices")
             predict = scored_predictor(stage.network, stage.preprocess, stage.postprocess, device)
-            opened = open_case(case, stage.preprocess.intensity)
+            opened = open_case(
+                with_channels(case, stage.preprocess.channel_names), stage.preprocess.intensity
+            )
             found = np.stack([predict(opened.picture(k)).score for k in range(len(opened))])
             low, high = found / (2 * threshold), 1 - (1 - found) / (2 * (1 - threshold))
             maps.append(np.where(found > threshold, high, low))

@@ -21,7 +21,13 @@ from segdistill.data.maps import labels_of
 from segdistill.data.store import prepare_store
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import CasesFailed, InputError
-from segdistill.experiment.cases import LoadedCases, absolute, find_facts, load_cases
+from segdistill.experiment.cases import (
+    LoadedCases,
+    absolute,
+    find_facts,
+    load_cases,
+    with_table_channels,
+)
 from segdistill.experiment.compare import read_trainings
 from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.events import Event, show_events
@@ -286,10 +292,11 @@ def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
     draft = call.recipe(DataFacts(), None, next(iter(call.models)))
     if draft.data.dimensions == 3:
         raise InputError("shrink measures networks of pictures and slices: set data.dimensions=2")
-    loaded = _cases(call, draft.data)
+    data = with_table_channels(draft.data, call.source)
+    loaded = _cases(call, data)
     for line in loaded.warnings:
         tell(f"warning: {line}")
-    record = _measured(call, draft.data, known, loaded, tell)
+    record = _measured(call, data, known, loaded, tell)
     for line in _opening(record):
         tell(line)
     outside, seen = _outside(call)
@@ -370,10 +377,10 @@ def _write_tables(folder: Path, loaded: LoadedCases) -> None:
 
 
 def _data(data: DataRecipe, table: Path, given: bool = False) -> DataRecipe:
-    """The same data from one of the two tables, which already hold the images without masks."""
+    """The same data from one of the two tables, which already hold the images without masks, and with its channels."""
     split = SplitRecipe(method="given") if given else SplitRecipe(val=data.split.val, seed=data.split.seed)
     changes = {"table": str(table.absolute()), "dataset": None, "unlabelled": None, "split": split}
-    return data.model_copy(update=changes)
+    return with_table_channels(data.model_copy(update=changes), None)
 
 
 def _measured(

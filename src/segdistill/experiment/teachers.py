@@ -299,7 +299,9 @@ def _certainty(probability: Map) -> float:
 def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predict:
     """What predicts cases with one network, or reads its predictions."""
     if member.onnx is not None:
-        return _by_case(inputs, _onnx(member, inputs.recipe.data.class_names[1:]))
+        return _by_case(
+            inputs, _onnx(member, inputs.recipe.data.class_names[1:], inputs.preprocess.channel_names)
+        )
     if member.predictions is not None:
         read = _reader(inputs, member)
         return lambda cases: _as_rows(inputs, cases, [read(case) for case in cases])
@@ -395,7 +397,9 @@ def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
     return network.eval()
 
 
-def _onnx(member: MemberRecipe, names: Sequence[str]) -> Callable[[OpenedCase, int], Map]:
+def _onnx(
+    member: MemberRecipe, names: Sequence[str], channels: tuple[str, ...] = ()
+) -> Callable[[OpenedCase, int], Map]:
     """Predicts images with a model file of ours, or with any ONNX file and the input that the recipe states."""
     threads = torch.get_num_threads()
     if member.input is None:
@@ -404,6 +408,13 @@ def _onnx(member: MemberRecipe, names: Sequence[str]) -> Callable[[OpenedCase, i
             raise InputError(
                 f"{member.onnx}: segments whole volumes: write its predictions with segdistill predict, and name their "
                 "folder as predictions"
+            )
+        taken = predictor.info.preprocess.channel_names
+        if taken != channels:
+            takes, there = (", ".join(each) or "one image" for each in (taken, channels))
+            raise InputError(
+                f"{member.onnx}: takes {takes}, and a case of this run is {there}: use a model of the same channels in "
+                "the same order, or its predictions"
             )
         own = predictor.info.classes[1:]
         if len(names) > 1 and set(own) != set(names):
@@ -416,7 +427,7 @@ def _onnx(member: MemberRecipe, names: Sequence[str]) -> Callable[[OpenedCase, i
             lambda p: predictor.probabilities(p)[order], opened.pixels(k), member
         )
     session = Session(read_onnx(str(member.onnx)), threads)
-    network = partial(_plain, session, member, count=len(names))
+    network = partial(_plain, session, member, count=len(names), names=channels)
     return lambda opened, k: _mirrored(network, opened.pixels(k), member)
 
 
@@ -429,8 +440,12 @@ def _mirrored(predict: Callable[[Pixels], Map], pixels: Pixels, member: MemberRe
     return found if found.ndim == 3 else found[None]
 
 
-def _plain(session: Session, member: MemberRecipe, pixels: Pixels, count: int = 1) -> Map:
+def _plain(
+    session: Session, member: MemberRecipe, pixels: Pixels, count: int = 1, names: Sequence[str] = ()
+) -> Map:
     """What an ONNX file of elsewhere gives for an image: (h, w) of one kind of foreground, (K, h, w) of several.
+
+    Several channels, which have `names`, are given to it in their order.
 
     Raises:
         InputError: it takes something else, or gives no (1, C, h, w) of numbers, no probabilities, or several
@@ -439,8 +454,14 @@ def _plain(session: Session, member: MemberRecipe, pixels: Pixels, count: int = 
     wanted = member.input
     assert wanted is not None
     size = (wanted.size, wanted.size) if isinstance(wanted.size, int) else (wanted.size[0], wanted.size[1])
-    colour = "rgb" if wanted.channels == 3 and pixels.ndim == 3 else "grey"
-    preprocess = Preprocess(size, colour, wanted.channels, tuple(wanted.mean), tuple(wanted.std))
+    colour = "rgb" if wanted.channels == 3 and pixels.ndim == 3 and not names else "grey"
+    if names and wanted.channels != len(names):
+        raise InputError(
+            f"{session.path}: input.channels is {wanted.channels}, and the cases have {len(names)} channels "
+            f"({', '.join(names)}): give a network that takes them, or its predictions"
+        )
+    mean, std = tuple(wanted.mean), tuple(wanted.std)
+    preprocess = Preprocess(size, colour, wanted.channels, mean, std, channel_names=tuple(names))
     if len(session.inputs) != 1:
         raise InputError(f"{session.path}: has {len(session.inputs)} inputs, and a teacher takes one image")
     found = session.run(None, preprocess(pixels)[None])[0]

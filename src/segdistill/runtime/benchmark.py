@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -18,12 +19,12 @@ from PIL import Image
 from segdistill.errors import InputError
 from segdistill.files import shown
 from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess
-from segdistill.imaging.read import read_picture
+from segdistill.imaging.several import Channel
 from segdistill.runtime.engine import Runs, Session
 from segdistill.runtime.machine import machine
 from segdistill.runtime.onnx_file import OnnxFile
 from segdistill.runtime.predictor import Prediction, Predictor
-from segdistill.runtime.self_test import synthetic_images
+from segdistill.runtime.self_test import SEED, synthetic_images
 from segdistill.runtime.write import write_prediction
 
 STAGES = ("read", "preprocess", "network", "postprocess", "write")
@@ -32,16 +33,17 @@ STARTS = 3
 _SIDE = 1024
 """Of the matrices whose product measures the machine."""
 _CHILD = """
-import sys, time
+import json, sys, time
+from pathlib import Path
 import segdistill
 model, stage, engine, threads, picture, out, began = sys.argv[1:]
 network = segdistill.load_model(model, stage or None, threads=int(threads), engine=engine)
 if stage:
     import torch
     torch.set_num_threads(int(threads))
-from segdistill.imaging.read import read_picture
+from segdistill.imaging.several import Channel
 from segdistill.runtime.write import write_prediction
-read = read_picture(picture, intensity=network.info.preprocess.intensity)
+read = network.read([Channel("", Path(file)) for file in json.loads(picture)])
 write_prediction(network.predict_pixels(read.pixels), read, "first", out)
 seconds = time.time() - float(began)
 try:
@@ -187,7 +189,7 @@ def benchmark(
             )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        files = list(pictures) or _write_pictures(predictors[0].info.preprocess, folder)
+        files = _files(pictures, predictors[0].info.preprocess, folder)
         times: list[list[dict[str, float]]] = [[] for _ in contestants]
         for done in range(rounds + 1):
             for file in files:
@@ -204,21 +206,33 @@ def benchmark(
     return Benchmark(timings, threads, rounds, len(files), peak / 1e9)
 
 
-def _write_pictures(preprocess: AnyPreprocess, folder: Path) -> list[Path]:
-    paths = []
+def _files(pictures: Sequence[Path], preprocess: AnyPreprocess, folder: Path) -> list[list[Path]]:
+    """The files of each picture, one for each channel: those that are given, or synthetic ones."""
+    names = preprocess.channel_names
+    if pictures and names:
+        raise InputError(
+            f"these models take {len(names)} channels ({', '.join(names)}), and pictures are of one: leave them out: "
+            "synthetic ones are measured"
+        )
+    if pictures:
+        return [[picture] for picture in pictures]
+    paths: list[list[Path]] = []
     height, width = preprocess.size[-2:]
-    for k, pixels in enumerate(synthetic_images((height, width))):
-        paths.append(folder / f"synthetic_{k}.png")
-        Image.fromarray(pixels).save(paths[-1])
+    for c in range(len(names) or 1):
+        for k, pixels in enumerate(synthetic_images((height, width), SEED + c)):
+            path = folder / (f"synthetic_{k}_{c}.png" if names else f"synthetic_{k}.png")
+            Image.fromarray(pixels).save(path)
+            paths += [[]] if c == 0 else []
+            paths[k].append(path)
     return paths
 
 
-def _segment(predictor: Predictor, file: Path, folder: Path) -> dict[str, float]:
+def _segment(predictor: Predictor, files: Sequence[Path], folder: Path) -> dict[str, float]:
     """Seconds of each part for one picture; the parts are those of `Predictor.predict_pixels`."""
     preprocess, postprocess, clock = predictor.info.preprocess, predictor.postprocess, time.perf_counter
     assert not isinstance(preprocess, VolumePreprocess)
     marks = [clock()]
-    picture = read_picture(file, intensity=preprocess.intensity)
+    picture = predictor.read([Channel("", file) for file in files])
     marks.append(clock())
     inputs = preprocess.inputs(picture.pixels)
     marks.append(clock())
@@ -236,12 +250,13 @@ def _segment(predictor: Predictor, file: Path, folder: Path) -> dict[str, float]
 
 
 def _start(
-    contestants: Sequence[Contestant], threads: int, picture: Path, folder: Path
+    contestants: Sequence[Contestant], threads: int, files: Sequence[Path], folder: Path
 ) -> list[tuple[float, float | None]]:
     """Seconds from the start of a process to its first written mask and its peak of memory, of each contestant."""
     found = []
     for each in contestants:
         engine = "onnxruntime" if each.stage else each.engine
+        picture = json.dumps([str(file) for file in files])
         words = [each.source, each.stage, engine, threads, picture, folder, time.time()]
         done = subprocess.run(
             [sys.executable, "-c", _CHILD, *map(str, words)], capture_output=True, text=True, check=False

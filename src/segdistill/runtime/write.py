@@ -81,7 +81,7 @@ def write_prediction(
     else:
         scale = np.uint8(255 if prediction.mask.max(initial=0) <= 1 else 1)
         write_png(mask_path, prediction.mask * scale, sync=False)
-    write_png(overlay_path, draw_overlay(picture.pixels, class_layers(prediction.mask)), sync=False)
+    write_png(overlay_path, draw_overlay(picture.shown, class_layers(prediction.mask)), sync=False)
     return paths
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from segdistill.distillation.base import (
     register_method,
 )
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import exact
+from segdistill.distillation.maps import exact, mean_square
 from segdistill.distillation.projection import fitted, projections
 from segdistill.errors import InputError
 from segdistill.models.network import Output
@@ -45,13 +46,15 @@ class MGD(DistillationMethod):
     torch.Size([2])
     """
 
-    loss_options = ("hidden",)
+    name: ClassVar[str] = "mgd"
+    balances = True
+    loss_options: tuple[str, ...] = ("hidden",)
 
     def __init__(self, layers: str | Sequence[str] = ("decoder",), hidden: float = 0.75) -> None:
         super().__init__()
         if not 0 <= hidden < 1:
-            raise InputError(f"mgd: hidden is {hidden}: it is a share, from 0 to below 1")
-        self.features, self.hidden = parse_layers("mgd", layers), hidden
+            raise InputError(f"{self.name}: hidden is {hidden}: it is a share, from 0 to below 1")
+        self.features, self.hidden = parse_layers(self.name, layers), hidden
         self.projections, self.generators = nn.ModuleDict(), nn.ModuleDict()
 
     def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
@@ -60,11 +63,11 @@ class MGD(DistillationMethod):
         Raises:
             InputError: a network does not declare its features.
         """
-        self.projections = projections("mgd", self.features, student, teachers)
+        self.projections = projections(self.name, self.features, student, teachers)
         for teacher, own in teachers.items():
             for layer in self.features:
                 if layer not in own:
-                    raise InputError("mgd needs networks that declare their features (feature_info)")
+                    raise InputError(f"{self.name} needs networks that declare their features (feature_info)")
                 width = own[layer].channels
                 self.generators[module_key(teacher, layer)] = nn.Sequential(
                     nn.Conv2d(width, width, 3, padding=1),
@@ -74,7 +77,7 @@ class MGD(DistillationMethod):
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """The features (B, C, H, W) themselves."""
-        return {layer: output.features[layer].float() for layer in self.features}
+        return {layer: output.features[layer].float() for layer in self.features} | self.region(output, mask)
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) sum over layers.
@@ -86,9 +89,13 @@ class MGD(DistillationMethod):
         for layer in self.features:
             own = fitted(self.projections, network, layer, student[layer], teacher[layer])
             if own.ndim != 4:
-                raise InputError("mgd is for pictures: its features have height and width")
+                raise InputError(f"{self.name} is for pictures: its features have height and width")
             shown = torch.rand(len(own), 1, *own.shape[2:], device=own.device) >= self.hidden
             with exact(own):
                 made: Tensor = self.generators[module_key(network, layer)](own * shown)
-            losses.append((made - teacher[layer]).square().flatten(1).mean(1))
+            losses.append(self.layer_loss(made, teacher[layer], teacher.get("region")))
         return sum(losses[1:], losses[0])
+
+    def layer_loss(self, generated: Tensor, teacher: Tensor, region: Tensor | None) -> Tensor:
+        """(B,) loss of one layer, from the generated feature and the teacher's."""
+        return mean_square(generated - teacher, region)
