@@ -318,7 +318,7 @@ def _cost(name: str, rounds: int) -> Row:
     """Processor time of a training step on one thread, the teacher's forward pass included, beside the baseline's."""
     log(f"cost of {name}")
     torch.manual_seed(0)
-    teacher = create_network(**TEACHER | {"pretrained": None}).eval()
+    teacher = create_network(TEACHER["name"]).eval()
     students = [create_network(**STUDENT) for _ in range(2)]
     shape = (8, 3, 128, 128)
     batch = {
