@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=400, help="of a student; the teacher takes as many")
+    parser.add_argument("--minutes", type=float, default=120, help="no training begins after so many")
     parser.add_argument("--rounds", type=int, default=9, help="timed steps of each method, for cost")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "methods", help="folder of the runs")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the CSV files")
@@ -138,8 +139,9 @@ def main() -> None:
     elif args.study == "cost":
         _add(args.data / "methods-cost.csv", "cost", [_cost(name, args.rounds) for name in args.methods])
     else:
+        until = time.monotonic() + 60 * args.minutes
         for seed in args.seeds:
-            _study(args, seed)
+            _study(args, seed, until)
     gains = [gain for _, _, _, gain in _gains(args.data)]
     figure = max(gains, default=float("nan"))
     report("methods", figure, 0.0, figure > 0, {"machine": machine()}, args.json)
@@ -195,8 +197,8 @@ def _students() -> Iterator[tuple[str, str]]:
                 yield name, kind
 
 
-def _study(args: argparse.Namespace, seed: int) -> None:
-    """Trains the students that are missing, and adds their rows after each."""
+def _study(args: argparse.Namespace, seed: int, until: float) -> None:
+    """Trains the students that are missing, and adds their rows after each; none begins after `until`."""
     recipe = _recipe(args.study, seed, args.steps)
     folder = args.work / f"{args.study}-{seed}"
     paths = {table: args.data / f"methods-{table}-{args.study}.csv" for table in ("cases", "terms")}
@@ -207,6 +209,9 @@ def _study(args: argparse.Namespace, seed: int) -> None:
         if not chosen or (name, kind, str(seed)) in known:
             continue
         stage = name + KINDS.get(kind, "")
+        if time.monotonic() > until:
+            log(f"{stage} and what follows is missing: call again")
+            return
         log(f"{args.study}, seed {seed}: {stage}")
         run(recipe, out=folder, stages=[stage], device="cpu", progress=False)
         _add(paths["cases"], "cases", list(_cases(folder / "stages" / stage, name, kind, seed)))

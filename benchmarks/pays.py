@@ -44,9 +44,7 @@ ENSEMBLE, HOME = "ensemble", "home"
 Row = dict[str, str]
 FEW_MASKS = "pays/few_masks"
 HALF = {
-    "fit.steps": 1200,
-    "stages.own_2.fit.steps": 600,
-    "stages.own_3.fit.steps": 600,
+    "fit.steps": 400,
     "stages.imagenet_1.fit.steps": 300,
     "stages.imagenet_2.fit.steps": 300,
 }

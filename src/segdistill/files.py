@@ -297,6 +297,15 @@ def require_text(text: str | Path) -> None:
         raise InputError(f"{shown(text)}: {what} cannot be kept in a table: rename the file")
 
 
+def real_path(path: Path) -> Path:
+    """The absolute path without links; one that leads in a circle stands as it is, where `Path.resolve` fails.
+
+    >>> real_path(Path("/a/../b")) == real_path(Path("/b"))
+    True
+    """
+    return Path(os.path.realpath(path))
+
+
 def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 

@@ -34,8 +34,8 @@ def volumes(root: Path, folder: Path, count: int = 3, layout: str = "nnunet") ->
     for path in images:
         stem = path.name.removesuffix(".nii.gz")
         first = nibabel.load(path)
-        values = np.asarray(first.dataobj)
-        both = [values.astype(np.int32), inverse(values)]
+        values = np.asarray(first.dataobj).astype(np.int32)
+        both = [values, inverse(values)]
         if layout == "nnunet":
             for k, each in enumerate(both):
                 image = nibabel.Nifti1Image(each, first.affine)

@@ -182,6 +182,8 @@ def test_bad_channels_are_one_line_each(data_root: Path, tmp_path: Path) -> None
         (["a,x=1.png;y=2.png", "b,x=1.png;z=2.png"], r"different channels \(x, y; x, z\)"),
         (["a,x=1.png;2.png"], "'x=' names the channel of a file, but not all have one"),
         (["a,x=1.png;x=2.png"], "names the channel x twice"),
+        (["a,x=1.png;y="], "'y=' names a channel without its file"),
+        (["a,;"], "';' names no file"),
     ],
 )
 def test_tables_that_are_refused(tmp_path: Path, rows: list[str], reason: str) -> None:

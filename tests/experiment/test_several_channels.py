@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ import pytest
 from PIL import Image
 
 import segdistill
+from segdistill.config.load import load_recipe
+from segdistill.config.schema import InputRecipe, MemberRecipe
+from segdistill.data.opened import open_case
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
 from segdistill.experiment.cases import load_cases, with_table_classes
+from segdistill.experiment.int8 import calibration_inputs, measure
+from segdistill.experiment.teachers import _onnx as onnx_teacher
 from segdistill.imaging.intensity import MR
 from segdistill.metrics.cases import read_metrics_csv
 from segdistill.runtime.doctor import examine
@@ -145,6 +151,21 @@ def test_what_a_model_of_two_channels_refuses(flat: tuple[Path, Path], tmp_path:
         Predictor(run / "model.onnx", 1).predict(np.zeros((8, 8), np.uint8))
 
 
+def test_int8_is_calibrated_on_all_channels(flat: tuple[Path, Path]) -> None:
+    table, run = flat
+    cases = read_cases(table)
+    info = Predictor(run / "model.onnx", 1).info
+    turned = [replace(case, image=case.channels[1].path, channels=case.channels[::-1]) for case in cases]
+    here, there = (calibration_inputs(info, each) for each in (cases, turned))
+    assert len(here) == len(cases)
+    opened = open_case(cases[0])
+    assert np.array_equal(here[0], info.preprocess.inputs(opened.pixels(0)))  # type: ignore[union-attr]
+    assert all(np.array_equal(one, other) for one, other in zip(here, there, strict=True))
+    measured = measure(run / "model.onnx", turned[-2:]).results
+    known = segdistill.evaluate(run / "model.onnx", table).results
+    assert [one.metrics["dice"] for one in measured] == [one.metrics["dice"] for one in known]
+
+
 def test_models_of_two_channels_are_timed(flat: tuple[Path, Path], tmp_path: Path) -> None:
     table, run = flat
     timed = command("benchmark", run / "model.onnx", "--rounds", 1, "--no-cold", "--json")
@@ -155,6 +176,7 @@ def test_models_of_two_channels_are_timed(flat: tuple[Path, Path], tmp_path: Pat
     assert "these models take 2 channels (us, negative)" in given.line
 
 
+@pytest.mark.slow
 def test_volumes_of_two_channels(data_root: Path, tmp_path: Path) -> None:
     task = volumes(data_root, tmp_path / "task", 5, "msd")
     made = recipe({"name": "lite_unet", "widths": [4, 8], "stem": 1}, dimensions=3, size=[16, 16, 16])
@@ -185,8 +207,6 @@ def test_volumes_of_two_channels(data_root: Path, tmp_path: Path) -> None:
 
 
 def test_data_decides_the_channels_of_a_recipe(data_root: Path, tmp_path: Path) -> None:
-    from segdistill.config.load import load_recipe
-
     table = pictures(data_root, tmp_path / "data")
     loaded = with_table_classes(load_recipe("distill", {"effort": None}), table)
     assert loaded.data.channel_names == ["us", "negative"]
@@ -202,3 +222,24 @@ def test_data_decides_the_channels_of_a_recipe(data_root: Path, tmp_path: Path) 
         load_recipe("distill", {"data.channel_names": ["us", "negative"], "data.intensity": {"us": "mr"}})
     with pytest.raises(InputError, match="name each channel once"):
         load_recipe("distill", {"data.channel_names": ["us", "us"]})
+
+
+def test_a_model_file_teaches_cases_of_its_channels(flat: tuple[Path, Path]) -> None:
+    table, run = flat
+    opened = open_case(read_cases(table)[0])
+    member = MemberRecipe(onnx=str(run / "model.onnx"))
+    taught = onnx_teacher(member, ("lesion",), ("us", "negative"))(opened, 0)
+    predictor = Predictor(run / "model.onnx", 1)
+    assert np.array_equal(taught, predictor.probabilities(opened.pixels(0)))
+    with pytest.raises(InputError, match="takes us, negative, and a case of this run is one image"):
+        onnx_teacher(member, ("lesion",), ())
+    stated = {"size": 32, "channels": 2, "activation": "none"}
+    plain = MemberRecipe(onnx=member.onnx, input=InputRecipe(**stated), foreground=[1])
+    own = onnx_teacher(plain, ("lesion",), ("us", "negative"))(opened, 0)
+    inputs = predictor.info.preprocess.inputs(opened.pixels(0))  # type: ignore[union-attr]
+    assert own == pytest.approx(predictor.engine.run_both(inputs)[0][0, 1:])
+    wrong = MemberRecipe(onnx=member.onnx, input=InputRecipe(**stated | {"channels": 3}), foreground=[1])
+    with pytest.raises(
+        InputError, match=r"input.channels is 3, and the cases have 2 channels \(us, negative\)"
+    ):
+        onnx_teacher(wrong, ("lesion",), ("us", "negative"))(opened, 0)

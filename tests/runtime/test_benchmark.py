@@ -90,6 +90,7 @@ def test_bad_input(tmp_path: Path) -> None:
     for words, reason in (
         (["absent.onnx"], "no such model file"),
         ([path, "--threads", "0"], "threads must be at least 1"),
+        ([path, "--threads", "100000"], "at most 1024"),
         ([path, "--rounds", "0"], "rounds must be at least 1"),
         ([path, "--engine", "tensorrt"], "unknown engine 'tensorrt'"),
         ([path, "--images", tmp_path / "none"], "no such file"),

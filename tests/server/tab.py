@@ -110,7 +110,8 @@ class Tab:
             # volumes stay open: their slices are segmented as they are looked at
             if kind == "open" and any(path.name.endswith((".nii", ".nii.gz")) for path in files):
                 continue
-            self.page.wait_for_selector(f"{wanted}.{kind}", state="detached", timeout=300_000)
+            patience = 60_000 + 30_000 * len(files)  # milliseconds; a busy machine takes seconds per picture
+            self.page.wait_for_selector(f"{wanted}.{kind}", state="detached", timeout=patience)
 
     def result(self, place: int, slice: int = 0, network: int = 0) -> dict[str, Any]:
         """What the worker of a network gives for the opened image of this number, from 0."""

@@ -229,6 +229,12 @@ def test_a_network_of_volumes(chromium: None, data_root: Path, tmp_path: Path, c
             assert np.array_equal(found[decided(predictor, path)], known.mask[decided(predictor, path)])
             row = tab.page.locator("#cases li").nth(place).inner_text()
             assert f"{known.millilitres:.2f} ml" in row
+        if classes == 2:  # all slices are measured again at another threshold
+            tab.page.keyboard.press("]")
+            known = Predictor(model, threads=1, threshold=0.45).predict_volume(paths[-1])
+            tab.page.wait_for_selector(
+                f"#cases li:nth-child({len(paths)}):has-text('{known.millilitres:.2f} ml')"
+            )
         assert tab.requests == []
         assert tab.errors == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,9 +145,13 @@ def command(*arguments: object) -> list[str]:
 
 
 def test_the_command_ends_with_ctrl_c(model: Path, tmp_path: Path) -> None:
-    picture(tmp_path / "in" / "a.png")
+    run = tmp_path / "run"  # its model file, and its test cases
+    cases = [Case(split, picture(tmp_path / "a.png"), split=split) for split in ("train", "test")]
+    run.mkdir()
+    write_cases(cases, run / "cases.csv")
+    shutil.copy(model, run / "model.onnx")
     done = subprocess.Popen(
-        command(model, tmp_path / "in", "--no-open", "--json"),
+        command(run, run, "--no-open", "--json"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

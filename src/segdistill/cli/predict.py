@@ -23,12 +23,6 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    image: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--image", metavar="NAME=FILE", help="one channel of an image, for a model of several channels"
-        ),
-    ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="folder to write to")] = Path("predictions"),
     stage: Annotated[
         str | None, typer.Option(help="stage of the run; by default the one that its recipe exports")
@@ -50,6 +44,12 @@ def predict(
     dicom_seg: Annotated[
         bool, typer.Option("--dicom-seg", help="write a DICOM SEG, NAME.seg.dcm, for every DICOM series, too")
     ] = False,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", metavar="NAME=FILE", help="one channel of an image, for a model of several channels"
+        ),
+    ] = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:

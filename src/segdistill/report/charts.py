@@ -53,14 +53,20 @@ def _draw(width: float, height: float, title: str, paint: Callable[[Any], None])
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise MissingExtra("drawing charts", "report") from error
     with matplotlib.rc_context(fname=_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        paint(figure.add_subplot())
+        figure = Figure(figsize=(width, height))
+        canvas: Any = FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        paint(axes)
+        # savefig would draw everything once more to lay it out
+        ConstrainedLayoutEngine().execute(figure)
+        for patch in (figure.patch, axes.patch):
+            patch.set(facecolor="none", edgecolor="none")
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     return _tidy(buffer.getvalue(), title)
 
 
@@ -441,7 +447,8 @@ def _row(axes: Any, row: int, c: Verdict) -> None:
     if len(c.per_seed) > 1:
         axes.plot(c.per_seed, [row + 0.26] * len(c.per_seed), "|", color=colour, markersize=5, alpha=0.9)
     axes.plot([of.mean], [row], "D", color=colour, markersize=4.6)
-    words = f"{signed(of.mean)}   {c.words}".replace(", not", "\nnot")
+    lines = c.words.removesuffix(", with this teacher").replace(", ", "\n")
+    words = f"{signed(of.mean)}   {lines}"
     _beside(axes, words, row, xytext=(8, 0), color=_OUTCOMES.get(c.outcome, _INK), fontsize=8)
 
 
@@ -596,6 +603,7 @@ def ladder_chart(
     margin: float | None = None,
     teacher: Interval | None = None,
     chosen: str = "",
+    unit: str = "image",
 ) -> str:
     """Dice over milliseconds or megabytes: a line with a teacher and one without, their intervals, the choice marked.
 
@@ -606,6 +614,7 @@ def ladder_chart(
         margin: the accepted loss.
         teacher: its Dice, as a line across.
         chosen: the rung that is marked.
+        unit: what the milliseconds are of.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -632,7 +641,7 @@ def ladder_chart(
                 _name_rung(axes, rung, getattr(rung, axis), score, rung.name == chosen)
         axes.set_xscale("log")
         _plain_ticks(axes, [getattr(rung, axis) for rung in rungs])
-        words = {"ms": "milliseconds per image, one thread", "mb": "model file, MB"}
+        words = {"ms": f"milliseconds per {unit}, one thread", "mb": "model file, MB"}
         _head(axes, "", words[axis], "Dice")
         axes.legend(loc="lower right")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -165,8 +166,6 @@ class CaseServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A page that is closed while it loads is no error; others are shown."""
-        import sys
-
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

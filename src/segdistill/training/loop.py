@@ -189,7 +189,8 @@ class Training:
             self.task.begin_step(self.position.epoch, self.position.step, is_last)
         for player in self.turns:
             parts |= self._turn(player, moved)
-        if measured := getattr(self.task, "measured", dict)():
+        measured: dict[str, float] = getattr(self.task, "measured", dict)()
+        if measured:
             at = {"epoch": self.position.epoch + 1.0, "step": self.position.step + 1.0}
             self.position.gradients.append(at | measured)
         for name, number in parts.items():

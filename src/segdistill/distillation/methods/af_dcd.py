@@ -113,9 +113,9 @@ class AfDCD(MGD):
         self.weights = {"mimic": mimic, "contrast": contrast}
         self.temperature, self.groups, self.grid, self.patch = temperature, groups, grid, patch
 
-    def layer_loss(self, generated: Tensor, teacher: Tensor) -> Tensor:
-        """(B,) weighted sum of mimicking and contrast."""
-        mimic = super().layer_loss(generated, teacher)
+    def layer_loss(self, generated: Tensor, teacher: Tensor, region: Tensor | None) -> Tensor:
+        """(B,) weighted sum of mimicking and contrast; a balance is that of the mimicking."""
+        mimic = super().layer_loss(generated, teacher, region)
         groups = largest_divisor(teacher.shape[1], self.groups)
         own, theirs = (partition(each, groups, self.grid, self.patch) for each in (generated, teacher))
         with exact(own):

@@ -20,7 +20,16 @@ from segdistill.distillation.base import (
     register_method,
 )
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import class_masks, exact, mask_of, pool, require_classes, resize, unit
+from segdistill.distillation.maps import (
+    class_masks,
+    exact,
+    mask_of,
+    mean_over_positions,
+    pool,
+    require_classes,
+    resize,
+    unit,
+)
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 from segdistill.models.network import Output
@@ -47,6 +56,7 @@ class CrossImage(LayerMethod):
     torch.Size([2, 8, 16, 16])
     """
 
+    balances = True
     loss_options = ("temperature",)
 
     def __init__(
@@ -62,10 +72,11 @@ class CrossImage(LayerMethod):
         """The feature (B, C, ...), averaged down."""
         return pool(feature.float(), self.grid)
 
-    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def layer_loss(self, student: Tensor, teacher: Tensor, region: Tensor | None = None) -> Tensor:
         """(B,) KL(teacher || student), at the size of the teacher's feature; the samples depend on one another."""
         own, theirs = (self._similarities(each) for each in (resize(student, teacher.shape[2:]), teacher))
-        return (theirs.exp() * (theirs - own)).sum(3).mean((1, 2))
+        of_rows = (theirs.exp() * (theirs - own)).sum(3).mean(2)
+        return mean_over_positions(of_rows.reshape(len(teacher), *teacher.shape[2:]), region)
 
     def _similarities(self, feature: Tensor) -> Tensor:
         """(B, n, B, n) log-distributions over the last axis."""
@@ -187,6 +198,7 @@ class MemoryContrast(DistillationMethod):
     """
 
     needs_mask = True
+    balances = True
     loss_options = ("weights", "drawn", "lengths", "per_image", "temperature")
 
     def __init__(
@@ -235,7 +247,7 @@ class MemoryContrast(DistillationMethod):
         """Features (B, C, ...), averaged down, and masks of the classes (B, K, n) at that size."""
         feature = pool(output.features[self.features[0]].float(), self.grid)
         masks = class_masks(mask_of(mask, "memory_contrast"), feature.shape[2:], self.classes)
-        return {"feature": feature, "masks": masks}
+        return {"feature": feature, "masks": masks} | self.region(output, mask)
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) weighted sum of both terms; in training the teacher's features are stored first."""
@@ -244,19 +256,20 @@ class MemoryContrast(DistillationMethod):
         own = memory(resize(student["feature"], teacher["feature"].shape[2:]).flatten(2))
         if memory.training:
             memory.store(theirs, teacher["masks"], self.per_image)
-        pixel, region = (
+        pixels, regions = (
             weight * self._divergence(own, theirs, memory.draw(kind, self.drawn[kind]))
             for kind, weight in self.weights.items()
         )
-        return pixel + region
+        of_positions = (pixels + regions).reshape(len(theirs), *teacher["feature"].shape[2:])
+        return mean_over_positions(of_positions, teacher.get("region"))
 
     def _divergence(self, student: Tensor, teacher: Tensor, entries: Tensor) -> Tensor:
-        """(B,) KL(teacher || student) of the similarities of directions (B, D, n) to entries (m, D), mean over n."""
+        """(B, n) KL(teacher || student) of the similarities of directions (B, D, n) to entries (m, D)."""
         with exact(student):
             own, theirs = (
                 torch.log_softmax(entries @ each / self.temperature, dim=1) for each in (student, teacher)
             )
-            return (theirs.exp() * (theirs - own)).sum(1).mean(1)
+            return (theirs.exp() * (theirs - own)).sum(1)
 
 
 class ChannelMemory(nn.Module):

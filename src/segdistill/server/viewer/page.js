@@ -409,10 +409,10 @@ function refresh() {
   const results = current?.results.get(current.slice);
   if (!results?.every(({ foreground }) => foreground)) return;
   showResults(current, results);
-  if (current.kind !== "volume") return;
-  const [item, isStale] = [current, current.isWhole && current.threshold !== settings.threshold];
   clearTimeout(remeasuring);
-  if (isStale) remeasuring = setTimeout(() => item === current && segmentVolume(), 300);
+  if (!current.wasWhole || current.isWhole) return;
+  const item = current; // its totals are of another threshold
+  remeasuring = setTimeout(() => item === current && segmentVolume(), 300);
 }
 
 // --- volumes ---
@@ -474,6 +474,7 @@ function showVolume(item) {
   fill($("volume-measures"), item.isWhole ? rows : [["Slices done", [`${done.length} of ${item.slices}`]]]);
   $("whole").hidden = item.isWhole;
   drawProfile(Array.from({ length: item.slices }, (_, k) => profileOf(item.totals[k])), item.slice);
+  item.wasWhole ||= item.isWhole;
   if (!item.isWhole) return;
   item.rows = totals.map(({ inside, mean, milliseconds }) => ({
     ...volumeRow(item.name, item.slices, inside, item.millilitres === null ? null : inside * item.millilitres, mean, milliseconds),
@@ -519,7 +520,11 @@ async function segmentVolume(keeps = false) {
   let kept = null;
   try {
     await inWindows(item);
-    kept = await overSlices(item, keeps);
+    let at;
+    do {
+      at = settings.threshold;
+      kept = await overSlices(item, keeps);
+    } while (!stopped && at !== settings.threshold); // it was moved meanwhile
     if (stopped) say("Cancelled");
   } catch (error) {
     fail(item, error);
