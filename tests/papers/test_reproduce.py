@@ -561,14 +561,14 @@ def test_missing_rows_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return SimpleNamespace(failed="")
 
     monkeypatch.setattr("segdistill.experiment.run.run", run)
-    words = ("--runs", tmp_path, "--run", "--table", "3", "--jobs", "2", "--set", "epochs=1")
+    words = ("--runs", tmp_path, "--run", "--table", "3", "--jobs", "2", "--set", "epochs=1", "size=64")
     answer = segdistill("reproduce", "lightbtseg", *words)
     assert answer.code == 4
     assert "1 of 2 runs failed: lightbtseg/dataset_b_cpu: no such data" in answer.err
     assert [recipe for recipe, _ in called] == ["lightbtseg/cpu", "lightbtseg/dataset_b_cpu"]
     assert called[0][1] == {
         "out": tmp_path / "lightbtseg" / "cpu",
-        "set": {"epochs": 1},
+        "set": {"epochs": 1, "size": 64},
         "stages": ("student_single", "student"),
         "data": None,
         "jobs": 2,
@@ -683,6 +683,7 @@ def test_the_command_lists_and_prints_papers(tmp_path: Path) -> None:
             printed = segdistill("reproduce", paper, "--runs", tmp_path, *words)
             assert (printed.code, printed.err) == (0, "")
             assert told in printed.out
+    assert "--set 3: write key=value" in segdistill("reproduce", "amtd", "3").line  # a table needs --table
     assert segdistill("reproduce", "amtd", "--table", "9").line == "amtd has no table 9: it has 1, 2, 3, 4, 5"
 
 
