@@ -155,7 +155,7 @@ def choose(run_folder: Path, good: Path, seeds: Sequence[int]) -> dict[str, list
     found, step = audit(run_folder, table=good), 2
     maps, own = {}, {}
     for case in cases:
-        maps[case.id] = found.probability(case)[0, ::step, ::step]
+        maps[case.id] = found.probability(case)[0, 0, ::step, ::step]
         own[case.id] = reference_mask(case, read_picture(case.image).size)[::step, ::step]
     shares: dict[str, list[float]] = {}
     for name, score in scores().items():

@@ -67,7 +67,9 @@ def candidates() -> list[tuple[str, str, dict[str, Any]]]:
     """(label, network, options) of every row."""
     presets = network_facts("lite_unet").presets
     rows: list[tuple[str, str, dict[str, Any]]] = [
-        (f"lite_unet {preset}", "lite_unet", {"preset": preset}) for preset in presets
+        (f"lite_unet {preset}", "lite_unet", {"preset": preset})
+        for preset, options in presets.items()
+        if "dimensions" not in options
     ]
     for first in FIRST_WIDTHS:
         widths = [first * 2**level for level in range(5)]

@@ -559,7 +559,7 @@ class Rung:
         name: of the rung, and of its stage without a teacher.
         model: what `model` of a stage states: "name" of the network, and its options.
         parameters: number of learnable values.
-        ms: milliseconds of one image in ONNX Runtime with one thread.
+        ms: milliseconds of one image, or volume, in ONNX Runtime with one thread.
         mb: MiB of the model file.
         excluded: why it is no candidate; "" where it is one.
         distilled, plain: Dice with and without a teacher, of every case by networks that were not trained on it.
@@ -609,7 +609,8 @@ class ShrinkRecord(Record):
         stated_margin: that of the first call, before training.
         max_ms, max_mb: the budget; None for none.
         machine: on which the milliseconds were measured.
-        size: of the images, "channels x height x width".
+        size: of the images, "channels x height x width"; of volumes of the patches, with their depth.
+        unit: what the milliseconds are of: "image" or "volume".
         reference: the rung that all are compared with, trained without a teacher.
         teacher: what taught, in a line.
         cases, groups: with something to find, outside the test cases. folds, seeds: of the cross-validation.
@@ -623,6 +624,7 @@ class ShrinkRecord(Record):
     """
 
     FILE: ClassVar[str] = "shrink.json"
+    VERSION: ClassVar[int] = 2
 
     settings: str
     effort: str
@@ -646,6 +648,7 @@ class ShrinkRecord(Record):
     test: Interval | None = None
     test_cases: int = 0
     warnings: list[str] = field(default_factory=list)
+    unit: str = "image"
 
     @property
     def candidates(self) -> list[Rung]:

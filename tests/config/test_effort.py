@@ -106,3 +106,28 @@ def test_volumes_that_lie_close_together_get_networks_of_volumes() -> None:
     assert whole.stages["student"].targets == "case"
     for slices in ({"data.dimensions": 2}, {"student": "unet"}, {"size": 64}, {"effort": None}):
         assert load_recipe("distill", slices, facts).data.dimensions == 2
+
+
+def test_a_spacing_means_volumes_and_is_the_one_they_are_planned_with() -> None:
+    seen: list[DataRecipe] = []
+
+    def facts(data: DataRecipe) -> DataFacts:
+        seen.append(data)
+        return DataFacts(volumes=VolumePlan((2.0, 2.0, 2.0), (16, 32, 32), (16, 30, 30), 9, (0.0, 1.0)))
+
+    found = load_recipe("distill", {"data.spacing": [2, 2, 2], "student": "lite_unet"}, facts)
+    assert (seen[0].dimensions, seen[0].spacing) == (3, [2, 2, 2])
+    assert (found.data.dimensions, found.data.sides, found.data.channels) == (3, (16, 32, 32), 3)
+    assert "channels" not in found.data.model_fields_set  # it is chosen from the data
+    assert found.stages["teacher"].model.name == "unet"
+    assert found.stages["student"].targets == "case"
+    own = load_recipe("distill", {"data.size": [8, 16, 16]}, facts)
+    assert (own.data.sides, own.data.spacing) == ((8, 16, 16), [2.0, 2.0, 2.0])
+    stated = load_recipe("distill", {"data.dimensions": 3}, facts)
+    assert (stated.data.sides, stated.stages["baseline"].model.name) == ((16, 32, 32), "lite_unet")
+    quick = load_recipe("distill", {"effort": "quick"}, facts)
+    assert quick.data.dimensions == 3
+    assert {stage.model.name for stage in quick.stages.values()} == {"lite_unet", "unet"}
+    assert (quick.fit.augment, quick.fit.batch_size) == ("volume", 2)
+    members = quick.stages["student"].teachers["ensemble"].ensemble
+    assert not any(member.flips for member in members)

@@ -171,7 +171,7 @@ def nnunet(root: Path, content: object, channels: int = 1, ending: str = ".nii.g
 
 NNUNET = {
     "channel_names": {"0": "CT"},
-    "labels": {"background": 0, "organ": 1, "both": [1, 2]},
+    "labels": {"background": 0, "organ": 1},
     "numTraining": 2,
     "file_ending": ".nii.gz",
 }
@@ -187,8 +187,7 @@ def test_nnunet(tmp_path: Path, ending: str) -> None:
     ]
     assert all(case.masks == (root / "labelsTr" / f"{case.id}{ending}",) for case in cases)
     assert all(
-        case.classes == (MaskClass("foreground", (1, 2)),) and case.site == "Dataset001_Organ"
-        for case in cases
+        case.classes == (MaskClass("organ", (1,)),) and case.site == "Dataset001_Organ" for case in cases
     )
     assert run_check(cases).errors == []
     (root / "dataset.json").unlink()
@@ -196,6 +195,24 @@ def test_nnunet(tmp_path: Path, ending: str) -> None:
         ("case_2", ()),
         ("case_10", ()),
     ]
+
+
+def test_regions_of_nnunet_become_parts_that_share_nothing(tmp_path: Path) -> None:
+    """As nnU-Net writes regions into one label map: each value is a part, and a region is the union of its parts."""
+    regions = {"background": 0, "whole tumour": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
+    root = nnunet(tmp_path, NNUNET | {"labels": regions, "regions_class_order": [1, 2, 3]})
+    painted = np.random.default_rng(0).integers(0, 4, organ().shape).astype(np.uint8)
+    write_itk(root / "labelsTr" / "case_2.nii.gz", painted)
+    case = create_dataset("decathlon", root)[0]
+    names = [each.name for each in case.classes]
+    assert names == ["whole tumour without core", "core without enhancing", "enhancing"]
+    reference = open_case(case).reference
+    whole, core, enhancing = (
+        np.isin(reference, [names.index(n) + 1 for n in parts]) for parts in (names, names[1:], names[2:])
+    )
+    assert np.count_nonzero(whole) == np.count_nonzero(painted >= 1)
+    assert np.count_nonzero(core) == np.count_nonzero(painted >= 2)
+    assert np.count_nonzero(enhancing) == np.count_nonzero(painted == 3)
 
 
 def test_nnunet_of_the_first_version_lists_images_without_channel(tmp_path: Path) -> None:
@@ -221,6 +238,11 @@ def test_nnunet_of_the_first_version_lists_images_without_channel(tmp_path: Path
         ),
         (NNUNET, 2, "_0001.nii.gz: is channel 2 of a case, and dataset.json names 1"),
         (NNUNET | {"labels": {"background": 0, "organ": 1, "ignore": 2}}, 1, "declares a label 'ignore'"),
+        (
+            NNUNET | {"labels": {"background": 0, "organ/a": 1, "organ a": 2}},
+            1,
+            "two labels have one name: rename one",
+        ),
         (NNUNET | {"labels": {"background": 0, "organ": 1.5}}, 1, "labels must be whole numbers"),
         (NNUNET | {"labels": {"background": 0, "organ": -1}}, 1, "labels must be whole numbers"),
         (NNUNET | {"labels": {"background": 0, "organ": "9" * 5000}}, 1, "labels must be whole numbers"),

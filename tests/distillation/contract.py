@@ -19,7 +19,7 @@ from segdistill.distillation import (
     create_method,
     create_weighting,
 )
-from segdistill.distillation.base import Targets, trained_with_student, weighted_terms
+from segdistill.distillation.base import Balance, Targets, trained_with_student, weighted_terms
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 
@@ -62,6 +62,10 @@ def hidden_parts(module: nn.Module) -> list[str]:
     ]
 
 
+GENERATED = ("mgd", "af_dcd")
+"""Methods with a loss to itself: their convolutions begin anywhere."""
+
+
 class MethodContract:
     """Inherit as `class TestX(MethodContract)` and set `name`."""
 
@@ -71,8 +75,6 @@ class MethodContract:
     """The largest loss to itself."""
     numbers: ClassVar[int] = 2
     """The most numbers in the targets, per position of the image."""
-    pictures_only: ClassVar[bool] = False
-    """Whether volumes are refused, in one line."""
 
     def make(self) -> DistillationMethod:
         return create_method(self.name, **self.options)
@@ -227,10 +229,36 @@ class MethodContract:
         if seed:
             assert max(slope.abs().max() for slope in slopes) > 1e-6
 
-    def make_for(self, classes: int) -> DistillationMethod:
-        """As `make`, for so many classes."""
-        if "classes" in METHODS[self.name].options:
-            self.options = {**self.options, "classes": classes}  # type: ignore[misc]
+    @pytest.mark.parametrize("balance", ["class", "boundary"])
+    def test_a_balance_counts_two_regions_alike(self, balance: Balance) -> None:
+        """Where an image has one region the loss is as without a balance, and elsewhere it is not."""
+        plain, method = self.make(), self.make()
+        if not method.balances:
+            if not create_method(self.name).balances:
+                with pytest.raises(InputError, match="no mean over positions"):
+                    create_method(self.name, balance=balance)
+            return
+        plain.set_balance("none")
+        method.set_balance(balance)
+        outputs = self.output(), self.output(seed=1)
+        losses = {}
+        for mask in (torch.zeros_like(self.mask()), self.mask()):
+            pairs = [[each.targets(output, mask) for output in outputs] for each in (plain, method)]
+            losses[bool(mask.any())] = [
+                each(*pair) for each, pair in zip((plain, method), pairs, strict=True)
+            ]
+            assert (
+                method(pairs[1][1], pairs[1][1]).abs().max() <= max(self.floor, 1e-6)
+                or self.name in GENERATED
+            )
+        torch.testing.assert_close(*losses[False])
+        assert not torch.allclose(*losses[True], rtol=1e-4)
+
+    def make_for(self, classes: int, dimensions: int) -> DistillationMethod:
+        """As `make`, for so many classes and dimensions, where the method has these options."""
+        facts = {"classes": classes, "dimensions": dimensions}
+        known = {name: value for name, value in facts.items() if name in METHODS[self.name].options}
+        self.options = {**self.options, **known}  # type: ignore[misc]
         return self.make()
 
     def wide(
@@ -255,13 +283,9 @@ class MethodContract:
     @pytest.mark.parametrize("dimensions", [2, 3])
     @pytest.mark.parametrize("classes", [2, 4])
     def test_pictures_and_volumes_of_two_and_more_classes(self, classes: int, dimensions: int) -> None:
-        method = self.make_for(classes)
+        method = self.make_for(classes, dimensions)
         output, mask = self.wide(method, classes, dimensions)
         other, _ = self.wide(method, classes, dimensions, seed=1)
-        if self.pictures_only and dimensions == 3:
-            with pytest.raises(InputError, match=r"pictures|images"):
-                method(method.targets(output, mask), method.targets(other, mask, "t"))
-            return
         targets = method.targets(other, mask, "t")
         assert output.logits is not None
         leaves = [leaf.requires_grad_() for leaf in (output.logits, *output.features.values())]

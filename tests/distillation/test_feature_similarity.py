@@ -160,10 +160,15 @@ def test_layers_of_other_widths_are_mapped_to_one() -> None:
     assert encoders.encode("d", torch.rand(2, 5, 16, 16)).shape == (2, 8)
 
 
-class TestScalar(MethodContract):
+class CodesContract(MethodContract):
     name = "feature_similarity"
-    pictures_only = True
 
+    def make_for(self, classes: int, dimensions: int) -> DistillationMethod:
+        self.options = {**self.options, "dimensions": dimensions}  # type: ignore[misc]
+        return self.make()
+
+
+class TestScalar(CodesContract):
     def make(self) -> DistillationMethod:
         return FeatureSimilarity(autoencoders=dict.fromkeys(("student", "t"), codes(PAIR, **self.options)))
 
@@ -176,13 +181,12 @@ class TestPerChannel(TestScalar):
     options = {"latent": "per_channel"}  # noqa: RUF012
 
 
-class TestTwoPairs(MethodContract):
-    name = "feature_similarity"
-    pictures_only = True
-
+class TestTwoPairs(CodesContract):
     def make(self) -> DistillationMethod:
         layers = ("enc@2", "dec@2", "enc@4", "dec@4")
-        return FeatureSimilarity([2, 4], False, "mse", dict.fromkeys(("student", "t"), codes(layers)))
+        return FeatureSimilarity(
+            [2, 4], False, "mse", dict.fromkeys(("student", "t"), codes(layers, **self.options))
+        )
 
 
 def test_layers_of_real_networks() -> None:
@@ -191,6 +195,7 @@ def test_layers_of_real_networks() -> None:
     assert [named.channels[layer] for layer in PAIR] == [64, 64]
     unet = feature_autoencoder(create_network("unet", widths=[2, 4, 6, 8]))
     assert [unet.channels[layer] for layer in PAIR] == [6, 6]
+    assert feature_autoencoder(create_network("unet", widths=[2, 4, 6, 8], dimensions=3)).dimensions == 3
     with pytest.raises(InputError, match=r"teacher has no feature 'pair_encoder\|enc@4': it has enc1"):
         feature_autoencoder(create_network("unet", widths=[2, 4]), "teacher")
     with pytest.raises(InputError, match="declares no features"):

@@ -25,7 +25,6 @@ def connected(**options: int) -> Holistic:
 
 class TestHolistic(MethodContract):
     name = "holistic"
-    pictures_only = True
 
     def make(self) -> DistillationMethod:
         return connected(**self.options)
@@ -157,7 +156,7 @@ def test_one_logit_is_two_classes() -> None:
 
 
 def test_bad_use_is_explained() -> None:
-    with pytest.raises(InputError, match="takes images, not volumes"):
+    with pytest.raises(InputError, match="dimensions is 2, and the logits have 3: set dimensions: 3"):
         Holistic().targets(Output(torch.zeros(1, 2, 4, 4, 4), {}))
     with pytest.raises(InputError, match="classes is 2, but the networks have 3: set classes: 3"):
         Holistic().targets(Output(torch.zeros(1, 3, 4, 4), {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,9 +17,9 @@ from tests.distillation.contract import Array, MethodContract
 from tests.distillation.numbers import Arrays, hold_against
 
 
-def built(student: int, teacher: int, hidden: float, network: str = "t") -> MGD:
+def built(student: int, teacher: int, hidden: float, network: str = "t", **options: Any) -> MGD:
     torch.manual_seed(0)
-    method = MGD(hidden=hidden)
+    method = MGD(hidden=hidden, **options)
     one, other = ({"decoder": FeatureInfo("decoder", width, 2)} for width in (student, teacher))
     method.build(one, {network: other})
     return method
@@ -25,11 +27,10 @@ def built(student: int, teacher: int, hidden: float, network: str = "t") -> MGD:
 
 class TestMGD(MethodContract):
     name = "mgd"
-    pictures_only = True
     numbers = 3
 
     def make(self) -> DistillationMethod:
-        return built(5, 5, 0.0, "")
+        return built(5, 5, 0.0, "", **self.options)
 
     def test_no_loss_to_itself(self) -> None:
         """The generator begins anywhere."""
@@ -90,5 +91,5 @@ def test_bad_use_is_explained() -> None:
         MGD().build({}, {"t": {}})
     method = built(4, 4, 0.0)
     volumes = method.targets(Output(None, {"decoder": torch.zeros(1, 4, 2, 2, 2)}))
-    with pytest.raises(InputError, match="mgd is for pictures"):
+    with pytest.raises(InputError, match="dimensions is 2, and the features have 3: set dimensions: 3"):
         method(volumes, volumes, "t")

@@ -13,6 +13,7 @@ import segdistill
 from segdistill.data.case import Case
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
+from segdistill.experiment.audit import audit
 from segdistill.imaging.classes import parse_classes
 from segdistill.imaging.read_volume import nifti_info, read_volume
 from segdistill.metrics.cases import read_metrics_csv
@@ -138,6 +139,18 @@ def test_volumes_as_volumes(tmp_path: Path) -> None:
     assert read_volume(mask).geometry == read_volume(tmp_path / "4.nii.gz").geometry
     with pytest.raises(InputError, match="segments volumes, not pictures"):
         predictor.predict_pixels(np.zeros((8, 8), np.uint8))
+    found = audit(result.folder)
+    assert sorted(row.case.id for row in found.findings) == ["3", "4"]  # no network trained on these
+    tested = next(row for row in found.findings if row.case.id == "4")
+    reference = read_volume(tmp_path / "4m.nii.gz").voxels
+    shown = read_volume(mask).voxels
+    assert tested.dice == pytest.approx(
+        np.mean([2 * ((shown == k) & (reference == k)).sum() / max((shown == k).sum() + (reference == k).sum(), 1)
+                 for k in (1, 2) if ((shown == k) | (reference == k)).any()]),
+    )  # fmt: skip
+    maps = found.probability(tested.case)
+    assert maps.shape == (2, *reference.shape)
+    assert np.array_equal(found.predicted(tested.case), shown > 0)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +161,9 @@ def test_volumes_as_volumes(tmp_path: Path) -> None:
         ({"stages.student.model.classes": 5}, "model.classes is 5, but the masks hold 3 classes"),
         ({"stages.student.model": {"name": "segnet"}}, "takes pictures and slices"),
         ({"evaluation.pooled": True}, "join the classes"),
-        ({"data.spacing": [1, 1, 0]}, "three positive numbers"),
+        ({"data.spacing": [1, 1, 0]}, r"spacing: give \[slice, row, column\], three numbers of mm above 0"),
+        ({"data.spacing": [1, 1]}, r"such as \[2, 1, 1\], not \[1, 1\]"),
+        ({"data.spacing": 1}, r"such as \[2, 1, 1\], not 1"),
         ({"data.size": [8, 8]}, "with dimensions: 3"),
     ],
 )

@@ -308,5 +308,10 @@ def test_a_network_of_volumes(tmp_path: Path) -> None:
     fp32, int8 = Engine(tmp_path / "fp32.onnx", 1), Engine(found.model, 1)
     np.testing.assert_allclose(int8.run(images[0]), fp32.run(images[0]), atol=0.1)
     assert run_self_test(int8, int8.info.self_test, is_int8=True).passed
-    timed = segdistill("benchmark", found.model, "--no-cold", "--engine", "onnxruntime")
-    assert "segments volumes, and pictures are timed" in timed.line
+    words = ("--no-cold", "--engine", "onnxruntime", "--rounds", "1")
+    timed = segdistill("benchmark", tmp_path / "fp32.onnx", found.model, *words)
+    assert timed.code == 0, timed.err
+    assert timed.out.startswith("ms of one volume")
+    assert "1 volumes x 1 rounds" in timed.out
+    on_disk = segdistill("benchmark", found.model, "--images", tmp_path / "0_image.nii.gz", *words, "--json")
+    assert json.loads(on_disk.out)["unit"] == "volume"

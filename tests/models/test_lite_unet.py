@@ -20,6 +20,8 @@ from segdistill.models.registry import create_network, network_facts
 from tests.models.contract import LogitsOnly, ModelContract, StudentContract
 
 PRESETS = {"tiny": 20_658, "small": 64_786, "medium": 235_122, "large": 719_474, "huge": 905_954}
+VOLUME_PRESETS = {"volume_large": 929_970, "volume_medium": 232_986, "volume_wide": 895_202}
+VOLUME_PRESETS |= {"volume_small": 86_982, "volume_half": 287_154, "volume_tiny": 72_090}
 ALLOWED = {"Conv", "Relu", "Clip", "Add", "Concat", "MaxPool", "Resize"}
 """What int8 keeps: batch normalisation is part of the convolutions."""
 
@@ -47,11 +49,18 @@ class TestTinyLiteUNet(ModelContract):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_have_their_parameters_and_grow_in_cost(preset: str) -> None:
-    assert list(network_facts("lite_unet").presets) == list(PRESETS)
+    presets = network_facts("lite_unet").presets
+    assert [name for name, options in presets.items() if "dimensions" not in options] == list(PRESETS)
     found = complexity("lite_unet", (3, 128, 128), preset=preset)
     assert (found.parameters, found.unused) == (PRESETS[preset], 0)
     smaller = list(PRESETS)[: list(PRESETS).index(preset)]
     assert all(complexity("lite_unet", (3, 128, 128), preset=name).macs < found.macs for name in smaller)
+
+
+@pytest.mark.parametrize(("preset", "parameters"), VOLUME_PRESETS.items())
+def test_presets_of_volumes_have_their_parameters(preset: str, parameters: int) -> None:
+    found = complexity("lite_unet", (1, 8, 16, 8), preset=preset)
+    assert (found.parameters, found.unused) == (parameters, 0)
 
 
 def test_the_default_is_the_medium_preset() -> None:

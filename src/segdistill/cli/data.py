@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from segdistill.cli.shared import AsJson, Plugins, add_command, print_json, progress_bar
-from segdistill.files import shown
+from segdistill.files import real_path, shown
 
 if TYPE_CHECKING:
     from segdistill.data.case import Case
@@ -165,8 +165,8 @@ def show(
             raise InputError(
                 f"{table}: no case has the {what} '{wanted}': {near_names(wanted, known - {''})}"
             )
-    given = {file.resolve() for case in cases for file in case.files}
-    if out.resolve() in given:
+    given = {real_path(file) for case in cases for file in case.files}
+    if real_path(out) in given:
         raise InputError(
             f"{out} is a picture of the table and would be replaced: choose another name with -o"
         )
@@ -296,7 +296,7 @@ def audit(
         folder / "sheet.png",
         limit=top,
         captions=captions,
-        predicted=lambda case: found.probability(case) > 0.5,
+        predicted=found.predicted,
     )
     if as_json:
         print_json(found.to_dict(top) | {"table": folder / "audit.csv", "sheet": folder / "sheet.png"})

@@ -30,7 +30,8 @@ def shrink(
         float, typer.Option(help="accepted loss in Dice; state it before the results are known")
     ] = 0.02,
     max_ms: Annotated[
-        float | None, typer.Option(help="milliseconds that one image may take, on one thread of this machine")
+        float | None,
+        typer.Option(help="milliseconds that one image, or volume, may take, on one thread of this machine"),
     ] = None,
     max_mb: Annotated[float | None, typer.Option(help="MiB that the model file may have")] = None,
     effort: Annotated[

@@ -21,6 +21,9 @@ class DataFacts:
         imagenet: whether ImageNet weights are installed (the extra `pretrained`).
         volumes: what a network should see of the data, where these are volumes of which it should see patches, not
             slices; else None.
+
+    >>> DataFacts().volumes is None
+    True
     """
 
     without_mask: bool = False
@@ -45,6 +48,17 @@ _LEVELS: dict[str, _Level] = {
     "patient": _Level(5000, 3, 2, 5, (0, 1, 2)),
 }
 OWN, OTHER = "own", "teacher"
+VOLUME_FIT = {"batch_size": 2, "augment": "volume"}
+"""How networks of volumes are trained."""
+
+
+def volume_data(plan: VolumePlan) -> dict[str, Any]:
+    """What `data` of a recipe states for networks that see patches of volumes.
+
+    >>> volume_data(VolumePlan(None, (8, 16, 16), (8, 16, 12), 3, (0.0, 9.0)))
+    {'dimensions': 3, 'size': [8, 16, 16], 'spacing': None}
+    """
+    return {"dimensions": 3, "size": list(plan.patch), "spacing": plan.spacing and list(plan.spacing)}
 
 
 def effort_for(effort: str, facts: DataFacts, outside: dict[str, Any] | None = None) -> str | None:
@@ -67,9 +81,9 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
     """The parts of a recipe that the effort decides: fit, stages, seeds.
 
     The teacher is an ensemble of unlike networks: of the student's own kind, and of another kind that starts from
-    ImageNet where its weights are installed. Where some images have no mask, the teachers learn from all masks, half of
-    each batch of the student has masks, and the teachers teach the rest. Where all have one, each teacher is several,
-    each without a fold, so that no case is taught by a network that has seen it.
+    ImageNet where its weights are installed; of volumes `lite_unet` and `unet`. Where some images have no mask, the
+    teachers learn from all masks, half of each batch of the student has masks, and the teachers teach the rest. Where
+    all have one, each teacher is several, each without a fold, so that no case is taught by a network that has seen it.
 
     Args:
         effort: quick, normal or patient.
@@ -88,13 +102,8 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
     if effort not in _LEVELS:
         raise InputError(f"effort is {effort!r}: {near_names(str(effort), _LEVELS)}")
     level = _LEVELS[effort]
-    student = {"name": "simplified_unet"}
+    student, other = _networks(facts)
     loss = {"name": "cross_entropy_dice"}
-    other = (
-        {"name": "unet_efficientnet_lite", "pretrained": "imagenet"}
-        if facts.imagenet
-        else {"name": "resnet_attention_unet", "depth": 18}
-    )
     stages: dict[str, Any] = {
         "baseline": {
             "about": "the student's network at as many steps, without teachers",
@@ -112,8 +121,9 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
             stages[name] |= {} if number == 1 and kind == OTHER else {"seed": number}
             stages[name] |= {} if facts.without_mask else {"out_of_fold": level.folds}
             members.append(name)
+    flips = facts.volumes is None  # views of volumes are not mirrored
     ensemble: list[dict[str, Any]] = [
-        {"stage": name, "flips": True} for name in (["baseline"] if shared else []) + members
+        {"stage": name, "flips": flips} for name in (["baseline"] if shared else []) + members
     ]
     if outside is not None:
         ensemble.append(
@@ -133,12 +143,24 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
     }
     built: dict[str, Any] = {
         "plan": True,
-        "fit": {"steps": level.steps},
+        "fit": {"steps": level.steps} | (VOLUME_FIT if facts.volumes else {}),
         "stages": stages,
         "run": [],
         "export": "student",
     }
     return built | ({"seeds": list(level.seeds)} if level.seeds else {})
+
+
+def _networks(facts: DataFacts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The student, and the teacher of another kind."""
+    if facts.volumes is not None:
+        return {"name": "lite_unet", "preset": "volume_large"}, {"name": "unet", "widths": [16, 32, 64, 128]}
+    other = (
+        {"name": "unet_efficientnet_lite", "pretrained": "imagenet"}
+        if facts.imagenet
+        else {"name": "resnet_attention_unet", "depth": 18}
+    )
+    return {"name": "simplified_unet"}, other
 
 
 _ABOUT = {OWN: "a further network of the student's kind", OTHER: "a network of another kind"}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segdistill.config.effort import DataFacts, stages_of
+from segdistill.config.effort import VOLUME_FIT, DataFacts, stages_of, volume_data
 from segdistill.config.matrix import map_stages
 from segdistill.errors import InputError
 from segdistill.registry import near_names
@@ -24,21 +24,39 @@ class LadderEffort:
         folds: of the cross-validation.
         seeds: trainings of each fold.
         rungs: networks, as `parse_rungs` takes them.
+        volume_rungs: the same, of volumes.
     """
 
     steps: int
     folds: int
     seeds: int
     rungs: tuple[str, ...]
+    volume_rungs: tuple[str, ...]
+
+
+def _volumes(*sizes: str) -> tuple[str, ...]:
+    return tuple(f"lite_unet/volume_{size}" for size in sizes)
 
 
 _SMALLER = ("lite_unet/large", "lite_unet/medium", "lite_unet/small", "lite_unet/tiny")
 EFFORTS = {
     "quick": LadderEffort(
-        400, 3, 1, ("simplified_unet", "lite_unet/huge", "lite_unet/medium", "lite_unet/tiny")
+        400,
+        3,
+        1,
+        ("simplified_unet", "lite_unet/huge", "lite_unet/medium", "lite_unet/tiny"),
+        _volumes("large", "medium", "tiny"),
     ),
-    "normal": LadderEffort(1500, 5, 1, ("simplified_unet", *_SMALLER)),
-    "patient": LadderEffort(3000, 5, 2, ("simplified_unet", "lite_unet/huge", *_SMALLER)),
+    "normal": LadderEffort(
+        1500, 5, 1, ("simplified_unet", *_SMALLER), _volumes("large", "medium", "small", "half", "tiny")
+    ),
+    "patient": LadderEffort(
+        3000,
+        5,
+        2,
+        ("simplified_unet", "lite_unet/huge", *_SMALLER),
+        _volumes("large", "medium", "wide", "small", "half", "tiny"),
+    ),
 }
 
 
@@ -150,11 +168,12 @@ def ladder_recipe(
     repeated = {"folds": folds or level.folds} | {
         "seeds": list(range(count))
     }  # further seeds keep these trainings
+    seen: dict[str, Any] = {"size": 256, "channels": 3}
     return {
         "name": "shrink",
         "about": "How small can it get? Networks from large to small, each with and without a teacher.",
-        "data": {"size": 256, "channels": 3},
-        "fit": {"steps": level.steps},
+        "data": seen if facts.volumes is None else volume_data(facts.volumes),
+        "fit": {"steps": level.steps} | (VOLUME_FIT if facts.volumes else {}),
         "evaluation": {"margin": margin},
         "plan": True,
         "stages": stages | students,

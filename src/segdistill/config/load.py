@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from segdistill.config.effort import DataFacts, effort_for, stages_of
+from segdistill.config.effort import DataFacts, effort_for, stages_of, volume_data
 from segdistill.config.folds import expand_folds
 from segdistill.config.matrix import expand_matrix, expand_seeds
 from segdistill.config.schema import DataRecipe, Recipe, RecipeFile, merge, parse_data, parse_recipe
 from segdistill.data.plan import VolumePlan
 from segdistill.errors import InputError
+from segdistill.files import real_path
 from segdistill.plugins import load_plugins
 from segdistill.registry import near_names, nearest
 
@@ -148,21 +150,33 @@ def _with_effort(
         raise InputError(
             f"{name}: outside: give what a teacher states, such as {{onnx: big.onnx}}, not {outside!r}"
         )
+    stated = content.get("data") or {}
     for key, value in changes.items():
         if SHORTCUTS.get(key, key).partition(".")[0] == "data":
             content = _apply(content, key, value)
-    data = content.get("data") or {}
-    found = DataFacts() if facts is None else facts(parse_data(data, name))
-    if str(effort) == "auto" and found.volumes and outside is None and not _chooses_networks(changes):
-        return _for_volumes(content, found.volumes)
+    parsed = parse_data(content.get("data") or {}, name)
+    found = _found(parsed, changes, facts)
+    volumes = found.volumes is not None or parsed.dimensions == 3
+    if volumes:
+        content = content | {"data": _of_volumes(stated, found.volumes)}
+    if str(effort) == "auto" and volumes and outside is None:
+        return _for_volumes(content)
     chosen = effort_for(str(effort), found, outside)
     if chosen is None:
         return content
     built = stages_of(chosen, found, outside)
     if any(SHORTCUTS.get(key, key) == "fit.epochs" for key in changes):
-        built.pop("fit")
+        built["fit"].pop("steps")
     fit = merge(content.get("fit") or {}, built.pop("fit", {}))
     return content | built | {"fit": fit}
+
+
+def _found(
+    data: DataRecipe, changes: Mapping[str, Any], facts: Callable[[DataRecipe], DataFacts] | None
+) -> DataFacts:
+    """What is known of the data; `volumes` where networks see patches of volumes."""
+    found = DataFacts() if facts is None else facts(data)
+    return replace(found, volumes=None) if data.dimensions == 2 and chooses_slices(changes) else found
 
 
 def _with_epochs(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,22 +208,28 @@ def _with_epochs(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[st
     return whole
 
 
-def _chooses_networks(changes: Mapping[str, Any]) -> bool:
-    """Whether changes state networks, or how they see the images."""
+def chooses_slices(changes: Mapping[str, Any]) -> bool:
+    """Whether changes that state no volumes choose networks, or the size at which these see pictures and slices.
+
+    >>> chooses_slices({"size": 128}), chooses_slices({"fit.steps": 9})
+    (True, False)
+    """
     keys = {SHORTCUTS.get(key, key) for key in changes}
     return any(key.startswith(("stages", "data.dimensions", "data.size", "data.patches")) for key in keys)
 
 
-def _for_volumes(content: dict[str, Any], plan: VolumePlan) -> dict[str, Any]:
-    """The content with the stages of volumes/distill, whose networks see patches of volumes as they were planned."""
+def _of_volumes(data: Mapping[str, Any], plan: VolumePlan | None) -> dict[str, Any]:
+    """The part on data for networks of volumes: what is not stated for volumes is as planned, or left to the data."""
+    own = parse_data(data, "data").dimensions == 3
+    kept = {key: value for key, value in data.items() if own or key not in ("size", "channels")}
+    return {"dimensions": 3} | ({} if plan is None else volume_data(plan)) | kept
+
+
+def _for_volumes(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with the stages of volumes/distill."""
     whole = _resolve("volumes/distill", Path(), ())
     parts = {key: whole[key] for key in ("fit", "stages", "evaluation", "export")}
-    data = {
-        key: value for key, value in (content.get("data") or {}).items() if key not in ("size", "channels")
-    }
-    kept = {key: value for key, value in content.items() if key != "run"}
-    seen = {"dimensions": 3, "size": list(plan.patch), "spacing": plan.spacing and list(plan.spacing)}
-    return kept | parts | {"data": data | seen}
+    return {key: value for key, value in content.items() if key != "run"} | parts
 
 
 def _plugins(content: dict[str, Any], name: str) -> list[str]:
@@ -304,7 +324,7 @@ def _resolve(name: str, near: Path, seen: tuple[str, ...]) -> dict[str, Any]:
     path = bundled.get(name, near / name)
     if name not in bundled and path.suffix not in (".yaml", ".yml"):
         raise InputError(f"unknown recipe '{name}': {_instead_of(name, near, bundled)}")
-    place = str(path.resolve())
+    place = str(real_path(path))
     if place in seen:
         raise InputError(
             f"{name}: recipes are based on each other in a circle: {' -> '.join([*seen, place])}"

@@ -117,7 +117,8 @@ class DataRecipe(Strict):
     table: str | None = None
     """Case table or folder, relative to the file of the recipe; `--data` replaces it."""
     dimensions: Literal[2, 3] = 2
-    """3: networks see patches of volumes; 2: pictures, and volumes slice by slice."""
+    """3: networks see patches of volumes; 2: pictures, and volumes slice by slice. A `spacing`, or a `size` of three
+    sides, means 3 where this is not set."""
     size: int | list[int] = 256
     """Side, or [height, width], of the network's images in pixels; of volumes [depth, height, width] of a patch, by
     default chosen from the data (segdistill data plan)."""
@@ -226,6 +227,26 @@ class DataRecipe(Strict):
         names = content.get("channel_names") if isinstance(content, dict) else None
         return {**content, "channels": len(names)} if isinstance(names, list) and names else content
 
+    @model_validator(mode="before")
+    @classmethod
+    def _dimensions_of_its_size(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "dimensions" in content:
+            return content
+        sides = content.get("size")
+        is_volume = content.get("spacing") is not None or (isinstance(sides, list) and len(sides) == 3)
+        return {**content, "dimensions": 3} if is_volume else content
+
+    @field_validator("spacing", mode="before")
+    @classmethod
+    def _is_spacing(cls, value: Any) -> Any:
+        three = isinstance(value, list) and len(value) == 3 and all(type(mm) in (int, float) for mm in value)
+        if value is not None and not (three and all(0 < mm < 1000 for mm in value)):
+            raise ValueError(
+                "give [slice, row, column], three numbers of mm above 0 and below 1000, such as [2, 1, 1], not "
+                f"{value!r}"
+            )
+        return value
+
     @field_validator("intensity", mode="before")
     @classmethod
     def _is_intensity(cls, value: Any) -> Any:
@@ -274,10 +295,8 @@ class DataRecipe(Strict):
         if isinstance(self.size, list) and len(self.size) != self.dimensions:
             wanted = "[depth, height, width]" if self.dimensions == 3 else "[height, width]"
             raise ValueError(f"size is {self.size}, but with dimensions: {self.dimensions} it is {wanted}")
-        if self.spacing is not None and (
-            self.dimensions == 2 or not all(0 < mm < 1000 for mm in self.spacing)
-        ):
-            raise ValueError(f"spacing is {self.spacing}: three positive numbers of mm, with dimensions: 3")
+        if self.spacing is not None and self.dimensions == 2:
+            raise ValueError(f"spacing is {self.spacing}, which is for volumes: remove it, or dimensions: 2")
         if self.dimensions == 3 and (self.patches is not None or self.colour == "rgb"):
             raise ValueError("patches and colour: rgb are for pictures: remove them, or dimensions: 3")
         return self
@@ -395,7 +414,10 @@ class ModelRecipe(Named):
 
 
 class MethodRecipe(WithOptions):
-    """A distillation method, with its options beside its weight."""
+    """A distillation method, with its options beside its weight.
+
+    Every method also takes `scale` (published, gradient), `ratio`, and `balance` (none, class, boundary).
+    """
 
     method: str = ""
     """Name of the registered method; by default the name of the entry."""

@@ -27,13 +27,12 @@ from segdistill.errors import InputError
 from segdistill.files import new_folder, write_json, write_text
 from segdistill.imaging.classes import MaskClass, class_names
 from segdistill.imaging.contours import save_indices
-from segdistill.imaging.nifti import affine_of, save_nifti
+from segdistill.imaging.nifti import save_nifti, save_voxels
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.polygons import Ring, trace, without_holes
 from segdistill.imaging.read import image_size, read_picture
 from segdistill.imaging.read_volume import read_volume, read_volume_mask
 from segdistill.imaging.rle import encode_runs, pack_runs
-from segdistill.imaging.volume import Volume
 from segdistill.registry import near_names
 
 _COPIED = (".png", ".jpg", ".jpeg")
@@ -211,7 +210,7 @@ def _write_volume(case: Case, target: Path, mask: Path, names: tuple[str, ...]) 
     for c, channel in enumerate(case.image_channels):
         place = target.with_name(target.name.replace("_0000.nii.gz", f"_{c:04d}.nii.gz")) if c else target
         if channel.part or not channel.path.name.lower().endswith((".nii.gz", ".nii")):
-            _save_voxels(read_volume(channel.path, turn=False, part=channel.part), place)
+            save_voxels(read_volume(channel.path, turn=False, part=channel.part), place)
         elif channel.path.name.lower().endswith(".nii.gz"):
             shutil.copyfile(channel.path, place)
         else:
@@ -221,18 +220,6 @@ def _write_volume(case: Case, target: Path, mask: Path, names: tuple[str, ...]) 
         if case.masks:
             labels = read_volume_mask(case.masks, volume, case.reading)
         save_nifti(labels.astype(np.uint8), volume, mask, names)
-
-
-def _save_voxels(volume: Volume, target: Path) -> None:
-    import nibabel
-
-    nifti: Any = nibabel
-    voxels = np.asarray(volume.voxels)
-    if voxels.dtype.itemsize == 8:  # many tools do not read these
-        voxels = voxels.astype(np.float32 if voxels.dtype.kind == "f" else np.int32)
-    image: Any = nifti.Nifti1Image(voxels.transpose(), affine_of(volume.geometry), dtype=voxels.dtype)
-    image.header.set_xyzt_units("mm" if volume.spacing is not None else "unknown")
-    nifti.save(image, target)
 
 
 def _coco(export: Export) -> None:

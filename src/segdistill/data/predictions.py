@@ -32,7 +32,7 @@ from segdistill.data.prediction_files import (
 )
 from segdistill.data.table import text_rows
 from segdistill.errors import InputError
-from segdistill.files import sha256_text, shown
+from segdistill.files import real_path, sha256_text, shown
 from segdistill.imaging.read import READABLE_SUFFIXES, image_size
 from segdistill.imaging.read_volume import VOLUME_SUFFIXES
 from segdistill.imaging.regrid import on_grid
@@ -315,16 +315,16 @@ def _completed(entry: Entry, source: PredictionSource) -> Entry:
 
 def _files(folder: Path) -> tuple[list[Path], int]:
     """The predictions at and below a folder, and how many links lead out of it."""
-    top = folder.resolve()
+    top = real_path(folder)
     found, links = [], 0
     for place, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted((name for name in folders if not is_hidden(name)), key=natural_key)
-        links += sum(not (Path(place) / name).resolve().is_relative_to(top) for name in folders)
+        links += sum(not real_path(Path(place) / name).is_relative_to(top) for name in folders)
         for name in sorted(names, key=natural_key):
             path = Path(place) / name
             if is_hidden(name) or not is_prediction(path):
                 continue
-            if path.is_symlink() and not path.resolve().is_relative_to(top):
+            if path.is_symlink() and not real_path(path).is_relative_to(top):
                 links += 1
                 continue
             found.append(path)
@@ -491,7 +491,7 @@ def _listed(source: PredictionSource, cases: Sequence[Case]) -> _Found:
 def _entry_at(source: PredictionSource, text: str, number: int) -> Entry:
     path = source.folder / text
     where = f"{source.table}: row {number}"
-    if not text or not path.resolve().is_relative_to(source.folder.resolve()):
+    if not text or not real_path(path).is_relative_to(real_path(source.folder)):
         raise InputError(f"{where}: {text!r} is no file below {source.folder}: write paths relative to it")
     if path.is_dir():
         parts = {

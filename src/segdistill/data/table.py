@@ -168,6 +168,9 @@ def text_rows(path: Path) -> list[tuple[int, list[str]]]:
     return [(number, row) for number, row in cells if any(row)]
 
 
+_NO_TEXT = "is no table of UTF-8 text: give a cases.csv, as segdistill data index makes it"
+
+
 def _decoded(content: bytes, path: Path) -> str:
     if content.startswith(b"PK\x03\x04"):
         raise InputError(f"{path}: is a workbook of a spreadsheet: save it as CSV UTF-8")
@@ -175,10 +178,10 @@ def _decoded(content: bytes, path: Path) -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\n" in content:
         encoding = "utf-16"
     try:
-        return content.decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding == "utf-16" or any(byte in content for byte in b"\0\x81\x8d\x8f\x90\x9d"):
-            why = "is no table of UTF-8 text: give a cases.csv, as segdistill data index makes it"
+            why = _NO_TEXT
         else:
             row, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
             why = (
@@ -186,6 +189,9 @@ def _decoded(content: bytes, path: Path) -> str:
                 "save it as 'CSV UTF-8'"
             )
         raise InputError(f"{path}: {why}") from error
+    if "\0" in text:  # UTF-16 without its mark, or UTF-32
+        raise InputError(f"{path}: {_NO_TEXT}")
+    return text
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:

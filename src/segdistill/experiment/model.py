@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segdistill.errors import InputError, needs
 from segdistill.plugins import load_plugins, use_installed
+from segdistill.runtime.engine import require_threads
 from segdistill.runtime.machine import usable_cores
 from segdistill.runtime.predict import Given, Input, Predictions, Shard, predict_files
 from segdistill.runtime.predictor import Predictor
@@ -104,6 +105,8 @@ def predict(
     files = [inputs] if isinstance(inputs, (str, Path, Mapping, Input)) else list(inputs)
     part = None if shard is None else Shard.parse(shard)
     if not isinstance(model, Predictor):
+        if threads is not None:
+            require_threads(threads)
         workers, several = 1, len(files) != 1 or not _is_one(files[0])
         if (
             several and not Path(model).is_dir() and (threads is None or threads > 1)

@@ -97,8 +97,7 @@ def plan_run(
     finally:
         torch.set_num_threads(before)
     train = {case.id: case.has_reference for name in chosen for case in run.inputs(name).of("train")}
-    height, width = run.store.size
-    megabytes += len(run.store) * height * width * 2 / 1e6
+    megabytes += 2 * sum(math.prod(run.store.shape(row)) for row in range(len(run.store))) / 1e6
     masks = sum(train.values())
     return Plan(masks, len(train) - masks, stages, megabytes, jobs)
 

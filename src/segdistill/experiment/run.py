@@ -17,7 +17,7 @@ import yaml
 from lightning_fabric import Fabric
 
 from segdistill.config.load import load_recipe, parse_changes
-from segdistill.config.schema import AUTOENCODER, Recipe
+from segdistill.config.schema import AUTOENCODER, DataRecipe, Recipe
 from segdistill.data.case import hash_files, normal_note, table_hash
 from segdistill.data.levels import levels_note, with_intensity
 from segdistill.data.store import prepare_store
@@ -385,15 +385,18 @@ def _prepare(
     for name in chosen:
         require_classes(recipe, name, loaded_cases.cases, store)
     if recipe.data.dimensions == 3:
-        yield Event(_patches(recipe))
+        yield Event(patches_note(recipe.data))
     for line in store.notes():
         yield Event(f"warning: {line}")
     return PreparedRun(recipe, loaded_cases, files, data_hash, store, preprocess, folder, external)
 
 
-def _patches(recipe: Recipe) -> str:
-    """What networks of volumes see, in one line."""
-    data = recipe.data
+def patches_note(data: DataRecipe) -> str:
+    """What networks of volumes see, in one line.
+
+    >>> patches_note(DataRecipe(dimensions=3, size=[8, 16, 16], spacing=[2.0, 1.0, 1.0]))
+    'volumes: networks see patches of 8 x 16 x 16 voxels of 2 x 1 x 1 mm (slices: --set data.dimensions=2)'
+    """
     spacing = (
         "as they are stored"
         if data.spacing is None

@@ -17,6 +17,7 @@ from segdistill.config.schema import DataRecipe, ModelRecipe
 from segdistill.errors import InputError
 from segdistill.experiment.export import export_network
 from segdistill.experiment.stage import build_network
+from segdistill.imaging.grid import Shape, VolumePreprocess
 from segdistill.imaging.postprocess import Postprocess
 from segdistill.records import Rung
 from segdistill.runtime.engine import Engine
@@ -26,15 +27,19 @@ ROUNDS, WARM_UP = 15, 3
 MIB = 2**20
 
 
-def measure_rungs(models: Mapping[str, Mapping[str, Any]], data: DataRecipe) -> list[Rung]:
+def measure_rungs(
+    models: Mapping[str, Mapping[str, Any]], data: DataRecipe, shape: Shape | None = None
+) -> list[Rung]:
     """Parameters, milliseconds and megabytes of networks with random weights, the slowest first.
 
     Each is written as a model file and runs one image of the network's size in ONNX Runtime with one thread. All take
-    turns, and the median of the processor time counts, so that other load disturbs them little and alike.
+    turns, and the median of the processor time counts, so that other load disturbs them little and alike. A volume
+    takes the time of a patch as often as it has windows.
 
     Args:
-        models: name -> what `model` of a stage states.
-        data: size and channels of the images.
+        models: name -> what `model` of a stage states, of volumes with `dimensions`.
+        data: size, channels and classes of the images.
+        shape: of a volume on the network's grid, where networks see patches; None: one patch is timed.
 
     Raises:
         InputError: a network cannot be built or written.
@@ -44,7 +49,11 @@ def measure_rungs(models: Mapping[str, Mapping[str, Any]], data: DataRecipe) -> 
     >>> rung.parameters, rung.ms > 0, rung.mb < 0.1
     (510, True, True)
     """
-    preprocess, postprocess = data.preprocess(), Postprocess()
+    preprocess, postprocess = data.preprocess(), Postprocess(classes=data.class_names)
+    windows = 1
+    if isinstance(preprocess, VolumePreprocess) and shape is not None:
+        depth, height, width = map(max, shape, preprocess.size)
+        windows = len(preprocess.windows((depth, height, width)))
     image = np.zeros((1, preprocess.channels, *preprocess.size), np.float32)
     parameters, sizes, turns = [], [], list[Callable[[], object]]()
     with TemporaryDirectory() as place, torch.random.fork_rng(devices=[]):
@@ -59,7 +68,7 @@ def measure_rungs(models: Mapping[str, Mapping[str, Any]], data: DataRecipe) -> 
             turns.append(partial(Engine(path, threads=1).run_both, image))
         seconds = _processor_seconds(turns)
     rungs = [
-        Rung(name, dict(model), count, 1000 * spent, size)
+        Rung(name, dict(model), count, 1000 * spent * windows, size)
         for (name, model), count, spent, size in zip(models.items(), parameters, seconds, sizes, strict=True)
     ]
     return sorted(rungs, key=lambda rung: -rung.ms)

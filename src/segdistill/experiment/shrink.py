@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from segdistill.config.effort import DataFacts
-from segdistill.config.ladder import DISTILLED, ladder_effort, ladder_recipe, parse_rungs
-from segdistill.config.load import load_recipe, parse_changes
+from segdistill.config.ladder import DISTILLED, LadderEffort, ladder_effort, ladder_recipe, parse_rungs
+from segdistill.config.load import chooses_slices, load_recipe, parse_changes
 from segdistill.config.schema import DataRecipe, Recipe, SplitRecipe
 from segdistill.data.case import Case, select
 from segdistill.data.levels import with_intensity
@@ -21,13 +21,16 @@ from segdistill.data.maps import labels_of
 from segdistill.data.store import prepare_store
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import CasesFailed, InputError
+from segdistill.experiment.build import with_class_count
 from segdistill.experiment.cases import (
     LoadedCases,
     absolute,
     find_facts,
     load_cases,
     with_table_channels,
+    with_table_classes,
 )
+from segdistill.experiment.check import check_parts
 from segdistill.experiment.compare import read_trainings
 from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.events import Event, show_events
@@ -38,7 +41,7 @@ from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.experiment.result import MODEL_FILE, REPORT, RunResult
 from segdistill.experiment.results import fold_folder
-from segdistill.experiment.run import run
+from segdistill.experiment.run import patches_note, run
 from segdistill.experiment.rungs import measure_rungs, over_budget, require_candidates
 from segdistill.experiment.stage import find_stage
 from segdistill.experiment.teachers import predict_teacher
@@ -113,9 +116,10 @@ class _Call:
     max_ms: float | None
     max_mb: float | None
     effort: str
-    models: dict[str, dict[str, Any]]
-    folds: int | None
-    seeds: int | None
+    level: LadderEffort
+    rungs: Sequence[str] | Mapping[str, Mapping[str, Any]] | None
+    folds: int
+    seeds: int
     test: float | None
     changes: dict[str, Any]
     device: str
@@ -123,15 +127,25 @@ class _Call:
     progress: bool
     jobs: int | None
 
+    def models(self, facts: DataFacts) -> dict[str, dict[str, Any]]:
+        """The networks of the ladder: those of the call, or the effort's for these data."""
+        own = self.level.rungs if facts.volumes is None else self.level.volume_rungs
+        return parse_rungs(own if self.rungs is None else self.rungs)
+
     def recipe(
-        self, facts: DataFacts, outside: Mapping[str, Any] | None, reference: str, **more: Any
+        self,
+        facts: DataFacts,
+        models: Mapping[str, Mapping[str, Any]],
+        outside: Mapping[str, Any] | None = None,
+        reference: str | None = None,
+        **more: Any,
     ) -> Recipe:
-        """The ladder's recipe with the changes of the call."""
+        """The ladder's recipe with the changes of the call; the reference is by default the first network."""
         ladder = ladder_recipe(
-            more.pop("models", self.models),
+            models,
             self.effort,
             facts,
-            reference=reference,
+            reference=reference or next(iter(models)),
             margin=self.margin,
             seeds=more.pop("seeds", self.seeds),
             folds=self.folds,
@@ -189,7 +203,7 @@ def shrink(
     and without a teacher by cross-validation on all but the test cases. Each distilled one is compared with the slowest
     network of the ladder without a teacher; they are tested from large to small, and the first that is not shown to be
     "not worse" ends the claim (stats/ladder.py). The chosen network is trained once more, on all but the test cases,
-    tested on these, and exported.
+    tested on these, and exported. Volumes are seen as patches of volumes or slice by slice, chosen as `distill` does.
 
     Args:
         data: cases.csv, or a folder with images/ and masks/. Where a table has test rows, these are the test cases.
@@ -198,7 +212,7 @@ def shrink(
         trained_on: the cases that a teacher from elsewhere was trained on: "all", "none", "unknown" or a file of ids;
             of a run it is known.
         margin: the accepted loss in Dice; state it before the results are known.
-        max_ms: milliseconds that one image may take, in ONNX Runtime with one thread.
+        max_ms: milliseconds that one image, or volume, may take, in ONNX Runtime with one thread.
         max_mb: MiB that the model file may have.
         effort: "quick", "normal" or "patient": networks, folds, seeds and steps.
         rungs: networks as NAME or NAME/PRESET, or name -> {"name": network, option: value, ...}; by default
@@ -237,7 +251,8 @@ def shrink(
         max_ms=max_ms,
         max_mb=max_mb,
         effort=effort,
-        models=parse_rungs(level.rungs if rungs is None else rungs),
+        level=level,
+        rungs=rungs,
         folds=folds or level.folds,
         seeds=seeds or level.seeds,
         test=test,
@@ -249,7 +264,8 @@ def shrink(
     )
     with use_installed(True):
         load_plugins(plugins)
-        name_code(str(model["name"]) for model in call.models.values() if ":" in str(model.get("name")))
+        models = call.models(DataFacts()).values()
+        name_code(str(model["name"]) for model in models if ":" in str(model.get("name")))
     _require_own(call.folder)
     with only_writer(call.folder):
         return _shrink(call, partial(_tell, progress))
@@ -289,34 +305,36 @@ def _require_own(folder: Path) -> None:
 
 def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
     known = ShrinkRecord.read(call.folder)
-    draft = call.recipe(DataFacts(), None, next(iter(call.models)))
-    if draft.data.dimensions == 3:
-        raise InputError("shrink measures networks of pictures and slices: set data.dimensions=2")
-    data = with_table_channels(draft.data, call.source)
+    seen = _facts(call, call.recipe(DataFacts(), call.models(DataFacts())).data)
+    draft = call.recipe(seen, call.models(seen), seeds=0)
+    draft = with_class_count(with_table_classes(draft, call.source))
+    data = draft.data
     loaded = _cases(call, data)
     for line in loaded.warnings:
         tell(f"warning: {line}")
-    record = _measured(call, data, known, loaded, tell)
+    if data.dimensions == 3:
+        tell(patches_note(data))
+    record = _measured(call, draft, seen, known, loaded, tell)
     for line in _opening(record):
         tell(line)
-    outside, seen = _outside(call)
-    if warning := _seen_test_cases(seen, loaded.cases):
+    outside, taught = _outside(call)
+    if warning := _seen_test_cases(taught, loaded.cases):
         record = replace(record, warnings=[warning])
         tell(f"warning: {warning}")
     record.write(call.folder)
     write_json(call.folder / ENVIRONMENT, environment(Machine(call.device).resolve(), draft.fit.precision))
     _write_tables(call.folder, loaded)
-    facts = find_facts(_data(draft.data, call.folder / DEVELOPMENT), None)
+    bare = find_facts(_data(data, call.folder / DEVELOPMENT), None).without_mask
     make = partial(
         call.recipe,
-        facts,
+        replace(seen, without_mask=bare),
+        {rung.name: rung.model for rung in record.rungs if _is_trained(rung, record)},
         outside,
         record.reference,
-        models={rung.name: rung.model for rung in record.rungs if _is_trained(rung, record)},
         plain_only=[rung.name for rung in record.rungs if rung.excluded],
     )
     recipe = make()
-    recipe = recipe.model_copy(update={"data": _data(recipe.data, call.folder / DEVELOPMENT)})
+    recipe = recipe.model_copy(update={"data": _data(data, call.folder / DEVELOPMENT)})
     call.run(recipe, call.folder / FOLDS)
     record = _decided(record, call.folder / FOLDS, recipe.seed)
     teacher_words = _teacher_words(recipe, call.teacher)
@@ -329,7 +347,7 @@ def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
 
     stage = f"{record.chosen}{DISTILLED}"
     recipe = make(seeds=0, name="shrink/final", export=stage)
-    recipe = recipe.model_copy(update={"data": _data(recipe.data, call.folder / TABLE, given=True)})
+    recipe = recipe.model_copy(update={"data": _data(data, call.folder / TABLE, given=True)})
     tell(f"{record.chosen} is trained on all but the test cases, and tested on them")
     final = call.run(recipe, call.folder / FINAL, [stage])
     evaluation = final.records[stage][1]
@@ -338,6 +356,13 @@ def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
         shutil.copyfile(call.folder / FINAL / MODEL_FILE, temporary)
     _finish(call, record)
     return ShrinkResult(call.folder, record)
+
+
+def _facts(call: _Call, data: DataRecipe) -> DataFacts:
+    """What is known of the data; `volumes` where networks see patches of volumes."""
+    facts = find_facts(data, call.source)
+    chosen = call.rungs is not None or chooses_slices(call.changes)
+    return replace(facts, volumes=None) if chosen and data.dimensions == 2 else facts
 
 
 def _finish(call: _Call, record: ShrinkRecord) -> None:
@@ -384,10 +409,21 @@ def _data(data: DataRecipe, table: Path, given: bool = False) -> DataRecipe:
 
 
 def _measured(
-    call: _Call, data: DataRecipe, known: ShrinkRecord | None, loaded: LoadedCases, tell: _Tell
+    call: _Call,
+    draft: Recipe,
+    seen: DataFacts,
+    known: ShrinkRecord | None,
+    loaded: LoadedCases,
+    tell: _Tell,
 ) -> ShrinkRecord:
     """The record before training: the networks with their cost, which is measured once, and what can be decided."""
-    facts = {"models": call.models, "size": data.height_width, "channels": data.channels}
+    data = draft.data
+    models = {
+        name: draft.stages[name].model.model_dump(mode="json", exclude_unset=True)
+        for name in call.models(seen)
+    }
+    facts: dict[str, Any] = {"models": models, "size": data.sides, "channels": data.channels}
+    facts |= {} if data.spacing is None else {"spacing": data.spacing}
     settings = sha256_text(json_text(facts | {"effort": call.effort}))
     if known is not None and known.settings != settings:
         raise InputError(
@@ -395,8 +431,10 @@ def _measured(
             "another --out"
         )
     if known is None:
-        tell(f"measuring {len(call.models)} networks on this machine")
-    measured = measure_rungs(call.models, data) if known is None else known.rungs
+        check_parts(draft, list(models))
+        tell(f"measuring {len(models)} networks on this machine")
+    shape = None if seen.volumes is None else seen.volumes.shape
+    measured = measure_rungs(models, data, shape) if known is None else known.rungs
     rungs = [
         Rung(
             rung.name,
@@ -409,30 +447,29 @@ def _measured(
         for rung in measured
     ]
     require_candidates(rungs, call.max_ms, call.max_mb)
-    folds, seeds = call.folds or 0, call.seeds or 1
     cases = [
         case
         for case in select(loaded.cases, split="train") + select(loaded.cases, split="val")
         if case.is_located and not case.is_normal and case.id not in loaded.empty
     ]
     groups = len({case.group_key for case in cases})
-    height, width = data.height_width
     return ShrinkRecord(
         settings=settings,
         effort=call.effort,
         margin=call.margin,
         stated_margin=call.margin if known is None else known.stated_margin,
         machine=machine()["processor"] if known is None else known.machine,
-        size=f"{data.channels} x {height} x {width}",
+        size=" x ".join(map(str, (data.channels, *data.sides))),
+        unit="image" if data.dimensions == 2 else "volume",
         reference=rungs[0].name,
         rungs=rungs,
         max_ms=call.max_ms,
         max_mb=call.max_mb,
         cases=len(cases),
         groups=groups,
-        folds=folds,
-        seeds=seeds,
-        decidable=decidable_margin(len(cases), groups, folds, seeds) if cases else None,
+        folds=call.folds,
+        seeds=call.seeds,
+        decidable=decidable_margin(len(cases), groups, call.folds, call.seeds) if cases else None,
         test_cases=len(select(loaded.cases, split="test")),
     )
 

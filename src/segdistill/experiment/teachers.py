@@ -19,7 +19,7 @@ from torch import nn
 
 from segdistill.config.folds import member_weights
 from segdistill.config.schema import InputRecipe, MemberRecipe, ModelRecipe, StageRecipe, TeacherRecipe
-from segdistill.data.case import Case
+from segdistill.data.case import Case, with_channels
 from segdistill.data.maps import StoredMaps, encode, labels_of, open_maps, writing_maps
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.data.predictions import PredictionSource
@@ -29,7 +29,7 @@ from segdistill.errors import InputError
 from segdistill.experiment.inputs import StageInputs, file_facts
 from segdistill.experiment.stage import build_network, load_stage
 from segdistill.files import sha256_file, sha256_text
-from segdistill.imaging.grid import VolumePreprocess, resample
+from segdistill.imaging.grid import VolumePreprocess, resample, slices_at
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.losses import probabilities
@@ -299,9 +299,14 @@ def _certainty(probability: Map) -> float:
 def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predict:
     """What predicts cases with one network, or reads its predictions."""
     if member.onnx is not None:
-        return _by_case(
-            inputs, _onnx(member, inputs.recipe.data.class_names[1:], inputs.preprocess.channel_names)
-        )
+        names, predictor = inputs.recipe.data.class_names[1:], None
+        if member.input is None:
+            predictor = Predictor(str(member.onnx), torch.get_num_threads())
+            _require_channels(predictor, member, inputs.preprocess.channel_names)
+            if isinstance(predictor.info.preprocess, VolumePreprocess):
+                whole = partial(_volume_maps, predictor, _class_order(predictor, member, names), member.flips)
+                return lambda cases: _as_rows(inputs, cases, [whole(case) for case in cases])
+        return _by_case(inputs, _onnx(member, names, inputs.preprocess.channel_names, predictor))
     if member.predictions is not None:
         read = _reader(inputs, member)
         return lambda cases: _as_rows(inputs, cases, [read(case) for case in cases])
@@ -397,32 +402,53 @@ def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
     return network.eval()
 
 
+def _class_order(predictor: Predictor, member: MemberRecipe, names: Sequence[str]) -> list[int]:
+    """The place of each class of the masks among the classes of a model file.
+
+    Raises:
+        InputError: it has others.
+    """
+    own = predictor.info.classes[1:]
+    if len(names) > 1 and set(own) != set(names):
+        raise InputError(
+            f"{member.onnx}: segments {', '.join(own)}, and the masks hold {', '.join(names)}: use a model of the same "
+            "classes"
+        )
+    return [own.index(name) for name in names] if len(names) > 1 else [0]
+
+
+def _require_channels(predictor: Predictor, member: MemberRecipe, channels: tuple[str, ...]) -> None:
+    """Raises where a model file takes other channels than the cases of the run have."""
+    taken = predictor.info.preprocess.channel_names
+    if taken != channels:
+        takes, there = (", ".join(each) or "one image" for each in (taken, channels))
+        raise InputError(
+            f"{member.onnx}: takes {takes}, and a case of this run is {there}: use a model of the same channels in the "
+            "same order, or its predictions"
+        )
+
+
+def _volume_maps(predictor: Predictor, order: Sequence[int], flips: bool, case: Case) -> Map:
+    """(D, K, H, W) of a case by a model file of volumes, at the volume's own size."""
+    preprocess = predictor.info.preprocess
+    opened = open_case(with_channels(case, preprocess.channel_names), preprocess.intensity)
+    levels, spacing = opened.levels(), opened.spacing_mm
+    shape = (levels.shape[0], levels.shape[1], levels.shape[2])
+    found = predictor.on_grid(lambda k: levels[k], shape, spacing)
+    if flips:
+        mirrored = predictor.on_grid(lambda k: levels[k][:, ::-1], shape, spacing)[..., ::-1]
+        found = np.asarray((found + mirrored) / 2, np.float32)
+    planes = found[-1:] if len(found) <= 2 else found[1:]
+    return np.stack(list(slices_at(np.ascontiguousarray(planes[order]), shape)))
+
+
 def _onnx(
-    member: MemberRecipe, names: Sequence[str], channels: tuple[str, ...] = ()
+    member: MemberRecipe, names: Sequence[str], channels: tuple[str, ...], predictor: Predictor | None
 ) -> Callable[[OpenedCase, int], Map]:
     """Predicts images with a model file of ours, or with any ONNX file and the input that the recipe states."""
     threads = torch.get_num_threads()
-    if member.input is None:
-        predictor = Predictor(str(member.onnx), threads)
-        if isinstance(predictor.info.preprocess, VolumePreprocess):
-            raise InputError(
-                f"{member.onnx}: segments whole volumes: write its predictions with segdistill predict, and name their "
-                "folder as predictions"
-            )
-        taken = predictor.info.preprocess.channel_names
-        if taken != channels:
-            takes, there = (", ".join(each) or "one image" for each in (taken, channels))
-            raise InputError(
-                f"{member.onnx}: takes {takes}, and a case of this run is {there}: use a model of the same channels in "
-                "the same order, or its predictions"
-            )
-        own = predictor.info.classes[1:]
-        if len(names) > 1 and set(own) != set(names):
-            raise InputError(
-                f"{member.onnx}: segments {', '.join(own)}, and the masks hold {', '.join(names)}: use a model of the "
-                "same classes"
-            )
-        order = [own.index(name) for name in names] if len(names) > 1 else [0]
+    if predictor is not None:
+        order = _class_order(predictor, member, names)
         return lambda opened, k: _mirrored(
             lambda p: predictor.probabilities(p)[order], opened.pixels(k), member
         )

@@ -141,8 +141,9 @@ class Preprocess:
         >>> Preprocess(size=(4, 4), patches=PatchGrid(2, 4)).inputs(np.zeros((6, 6), np.uint8)).shape
         (4, 3, 4, 4)
         """
-        parts = [pixels] if self.patches is None else self.patches.cut(pixels)
-        return np.stack([self(np.ascontiguousarray(part)) for part in parts])
+        if self.patches is None:
+            return self(pixels)[None]
+        return np.stack([self(np.ascontiguousarray(part)) for part in self.patches.cut(pixels)])
 
     def join(self, outputs: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
         """A network's outputs for `inputs` as one for the picture of `size`: (N, C, h, w) -> (C, h, w) or (C, *size).

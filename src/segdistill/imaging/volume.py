@@ -400,7 +400,7 @@ def check_size(shape: tuple[int, ...], itemsize: int, max_bytes: int) -> tuple[i
         fix = "save each one apart" if len(shape) > 3 else "save it as a picture, or as a volume of one slice"
         raise InputError(f"has {len(shape)} dimensions, {_times(shape)}: a volume has three; {fix}")
     if min(shape) < 1:
-        raise InputError(f"claims {_times(shape)} voxels")
+        raise InputError(f"claims {_times(shape)} voxels, so it is empty: restore it, or remove its case")
     size = shape[0] * shape[1] * shape[2] * max(itemsize, 4)
     if size > max_bytes:
         raise InputError(

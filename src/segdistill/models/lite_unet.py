@@ -21,6 +21,12 @@ PRESETS = {
     "medium": {"stem": 2, "widths": [16, 32, 64, 128, 256]},
     "large": {"stem": 2, "widths": [16, 32, 64, 128, 256], "expansion": 2},
     "huge": {"stem": 2, "widths": [32, 64, 128, 256, 512]},
+    "volume_large": {"stem": 1, "widths": [16, 32, 64, 96], "dimensions": 3},
+    "volume_medium": {"stem": 1, "widths": [8, 16, 32, 48], "dimensions": 3},
+    "volume_wide": {"stem": 2, "widths": [32, 64, 96], "dimensions": 3},
+    "volume_small": {"stem": 1, "widths": [5, 10, 20, 28], "dimensions": 3},
+    "volume_half": {"stem": 2, "widths": [16, 32, 64], "dimensions": 3},
+    "volume_tiny": {"stem": 2, "widths": [8, 16, 32], "dimensions": 3},
 }
 """Sizes by name; milliseconds in the docstring of `LiteUNet`."""
 
@@ -142,6 +148,17 @@ class LiteUNet(Network):
     large  719,474    3.09     10.7     13.6                     48
     huge   905,954    4.06     14.6     16.6                     58
     ====== ========== ======== ======== ======================== ========================
+
+    Those of volumes take patches whose sides are multiples of 8; milliseconds of one thread in ONNX Runtime for a patch
+    of 40x56x40 (processor time on a busy machine; `segdistill shrink` measures them on yours):
+
+    ============= ========== === ============= ========== ===
+    preset        parameters ms  preset        parameters ms
+    ============= ========== === ============= ========== ===
+    volume_large  929,970    173 volume_small  86,982     49
+    volume_medium 232,986    80  volume_half   287,154    27
+    volume_wide   895,202    59  volume_tiny   72,090     15
+    ============= ========== === ============= ========== ===
 
     Source: Ronneberger et al. 2015 (U-Net); blocks as in `SeparableBlock`.
 

@@ -30,6 +30,7 @@ def ladder_page(record: ShrinkRecord) -> str:
         "margin": record.margin,
         "teacher": record.teacher_score,
         "chosen": record.chosen,
+        "unit": record.unit,
     }
     verdicts = [Verdict.from_dict(rung.verdict) for rung in measured if rung.verdict]
     known = [verdict for verdict in verdicts if verdict.difference.mean is not None]

@@ -1,4 +1,7 @@
-"""How long networks take from a picture's file to the written mask, part by part, all timed in turn in one run."""
+"""How long networks take from an image's file to the written mask, part by part, all timed in turn in one run.
+
+An image is a picture, or a volume for networks of volumes.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,16 @@ from PIL import Image
 
 from segdistill.errors import InputError
 from segdistill.files import shown
-from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess
-from segdistill.imaging.several import Channel
+from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess, mask_at
+from segdistill.imaging.intensity import intensity_of
+from segdistill.imaging.read_volume import read_volume
+from segdistill.imaging.several import Channel, channel_levels, read_channel_volumes
 from segdistill.runtime.engine import Runs, Session
 from segdistill.runtime.machine import machine
 from segdistill.runtime.onnx_file import OnnxFile
-from segdistill.runtime.predictor import Prediction, Predictor
+from segdistill.runtime.predictor import Prediction, Predictor, VolumePrediction, as_turned, slice_levels
 from segdistill.runtime.self_test import SEED, synthetic_images
-from segdistill.runtime.write import write_prediction
+from segdistill.runtime.write import write_prediction, write_volume
 
 STAGES = ("read", "preprocess", "network", "postprocess", "write")
 STARTS = 3
@@ -41,10 +46,19 @@ network = segdistill.load_model(model, stage or None, threads=int(threads), engi
 if stage:
     import torch
     torch.set_num_threads(int(threads))
+from segdistill.imaging.intensity import intensity_of
 from segdistill.imaging.several import Channel
-from segdistill.runtime.write import write_prediction
-read = network.read([Channel("", Path(file)) for file in json.loads(picture)])
-write_prediction(network.predict_pixels(read.pixels), read, "first", out)
+channels = [Channel("", Path(file)) for file in json.loads(picture)]
+if network.info.preprocess.dimensions == 3:
+    from segdistill.runtime.predictor import slice_levels
+    from segdistill.runtime.write import write_volume
+    found = network.predict_volume(channels)
+    levels = slice_levels(intensity_of(network.info.preprocess.intensity, 0), found.volume.turned())
+    write_volume(found, levels, "first", out)
+else:
+    from segdistill.runtime.write import write_prediction
+    read = network.read(channels)
+    write_prediction(network.predict_pixels(read.pixels), read, "first", out)
 seconds = time.time() - float(began)
 try:
     words = open("/proc/self/status").read().split()
@@ -82,8 +96,8 @@ class Timing:
 
     Attributes:
         name, engine, megabytes: as the contestant's.
-        stages: part -> median of one picture.
-        p50, p95: of the whole way of one picture.
+        stages: part -> median of one image.
+        p50, p95: of the whole way of one image.
         cold_start_s: from the start of a process to its first written mask, median; None: not measured.
         peak_mb: most memory of that process.
         macs: of one input of the network; None: not recorded.
@@ -109,9 +123,10 @@ class Benchmark:
     Attributes:
         timings: one per contestant.
         threads: of each engine.
-        rounds, pictures: how often, on how many pictures.
+        rounds, pictures: how often, on how many images.
         peak_gmacs: of the machine with so many threads, in billions of multiply-accumulates a second.
         machine: name -> value.
+        unit: "picture" or "volume".
     """
 
     timings: list[Timing]
@@ -120,6 +135,7 @@ class Benchmark:
     pictures: int
     peak_gmacs: float
     machine: dict[str, str] = field(default_factory=machine)
+    unit: str = "picture"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain types, for JSON."""
@@ -129,7 +145,7 @@ class Benchmark:
         """A table for a terminal; ratios are to the first row."""
         wide = max(len(shown(f"{one.name}, {one.engine}")) for one in self.timings)
         heads = (*STAGES, "p50", "p95", "ratio", "cold s", "MB peak", "MB file", "% peak")
-        found = [f"{'ms of one picture':{wide}}" + "".join(f"{head:>12}" for head in heads)]
+        found = [f"{f'ms of one {self.unit}':{wide}}" + "".join(f"{head:>12}" for head in heads)]
         for one in self.timings:
             values: list[float | None] = [
                 *(one.stages[name] for name in STAGES),
@@ -144,7 +160,7 @@ class Benchmark:
             cells = "".join(f"{'-' if value is None else format(value, '.2f'):>12}" for value in values)
             found.append(f"{shown(f'{one.name}, {one.engine}'):{wide}}{cells}")
         found.append(
-            f"{self.threads} thread{'s' * (self.threads > 1)}, {self.pictures} pictures x {self.rounds} rounds, in "
+            f"{self.threads} thread{'s' * (self.threads > 1)}, {self.pictures} {self.unit}s x {self.rounds} rounds, in "
             f"turn; float32 peak {self.peak_gmacs:.1f} billion multiply-accumulates a second; "
             f"{self.machine['processor']}, {self.machine['cores']} cores"
         )
@@ -163,15 +179,15 @@ def benchmark(
     """Times contestants in turn, part by part.
 
     Args:
-        contestants: networks in engines.
-        pictures: files; none: synthetic pictures of the first network's input size.
+        contestants: networks in engines, all of pictures or all of volumes.
+        pictures: files; none: synthetic pictures of the first network's input size, or a volume of one of its patches.
         threads: of each engine; those of a contestant are its own affair.
-        rounds: how often each picture is segmented by each contestant.
+        rounds: how often each image is segmented by each contestant.
         cold: also start processes, for the cold start and the peak of memory.
         progress: called with (done, total) rounds.
 
     Raises:
-        InputError: there is no contestant, or a picture cannot be read.
+        InputError: there is no contestant, networks of both kinds, or an image that cannot be read.
 
     >>> benchmark([])
     Traceback (most recent call last):
@@ -182,11 +198,15 @@ def benchmark(
     if rounds < 1:
         raise InputError(f"rounds must be at least 1, got {rounds}")
     predictors = [Predictor(each.load()) for each in contestants]
-    for contestant, predictor in zip(contestants, predictors, strict=True):
-        if isinstance(predictor.info.preprocess, VolumePreprocess):
-            raise InputError(
-                f"{contestant.name} segments volumes, and pictures are timed: doctor times one of its patches"
-            )
+    kinds = {
+        predictor.info.preprocess.dimensions: one
+        for predictor, one in zip(predictors, contestants, strict=True)
+    }
+    if len(kinds) > 1:
+        raise InputError(
+            f"{kinds[3].name} segments volumes and {kinds[2].name} pictures or slices: time them apart"
+        )
+    volumes = 3 in kinds
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         files = _files(pictures, predictors[0].info.preprocess, folder)
@@ -194,37 +214,90 @@ def benchmark(
         for done in range(rounds + 1):
             for file in files:
                 for predictor, found in zip(predictors, times, strict=True):
-                    found.append(_segment(predictor, file, folder))
+                    found.append((_segment_volume if volumes else _segment)(predictor, file, folder))
             if progress is not None:
                 progress(done, rounds)
         starts = [_start(contestants, threads, files[0], folder) for _ in range(STARTS if cold else 0)]
+        inputs = [_inputs(predictor, files[0]) for predictor in predictors]
     peak = machine_peak(threads)
     timings = [
-        _timing(contestant, predictor, found[len(files) :], [start[k] for start in starts], peak)
+        _timing(contestant, predictor, found[len(files) :], [start[k] for start in starts], peak / inputs[k])
         for k, (contestant, predictor, found) in enumerate(zip(contestants, predictors, times, strict=True))
     ]
-    return Benchmark(timings, threads, rounds, len(files), peak / 1e9)
+    unit = "volume" if volumes else "picture"
+    return Benchmark(timings, threads, rounds, len(files), peak / 1e9, unit=unit)
 
 
-def _files(pictures: Sequence[Path], preprocess: AnyPreprocess, folder: Path) -> list[list[Path]]:
-    """The files of each picture, one for each channel: those that are given, or synthetic ones."""
+def _files(images: Sequence[Path], preprocess: AnyPreprocess, folder: Path) -> list[list[Path]]:
+    """The files of each image, one for each channel: those that are given, or synthetic ones."""
     names = preprocess.channel_names
-    if pictures and names:
+    if images and names:
         raise InputError(
-            f"these models take {len(names)} channels ({', '.join(names)}), and pictures are of one: leave them out: "
+            f"these models take {len(names)} channels ({', '.join(names)}), and these images have one: name none, and "
             "synthetic ones are measured"
         )
-    if pictures:
-        return [[picture] for picture in pictures]
-    paths: list[list[Path]] = []
+    if images:
+        return [[image] for image in images]
+    write = _write_volume if isinstance(preprocess, VolumePreprocess) else _write_pictures
+    channels = [write(preprocess, SEED + c, folder, f"_{c}" if names else "") for c in range(len(names) or 1)]
+    return [list(files) for files in zip(*channels, strict=True)]
+
+
+def _write_pictures(preprocess: AnyPreprocess, seed: int, folder: Path, ending: str) -> list[Path]:
     height, width = preprocess.size[-2:]
-    for c in range(len(names) or 1):
-        for k, pixels in enumerate(synthetic_images((height, width), SEED + c)):
-            path = folder / (f"synthetic_{k}_{c}.png" if names else f"synthetic_{k}.png")
-            Image.fromarray(pixels).save(path)
-            paths += [[]] if c == 0 else []
-            paths[k].append(path)
+    paths = []
+    for k, pixels in enumerate(synthetic_images((height, width), seed)):
+        paths.append(folder / f"synthetic_{k}{ending}.png")
+        Image.fromarray(pixels).save(paths[-1])
     return paths
+
+
+def _write_volume(preprocess: AnyPreprocess, seed: int, folder: Path, ending: str) -> list[Path]:
+    """One volume of the size of a patch, on the network's grid."""
+    import nibabel
+
+    assert isinstance(preprocess, VolumePreprocess)
+    depth, height, width = preprocess.size
+    voxels = np.stack(synthetic_images((height, width), seed, count=depth)).transpose()
+    affine = np.diag([*reversed(preprocess.spacing or (1.0, 1.0, 1.0)), 1.0])
+    path = folder / f"synthetic{ending}.nii.gz"
+    nifti: Any = nibabel
+    nifti.save(nifti.Nifti1Image(voxels.astype(np.int16), affine), path)
+    return [path]
+
+
+def _inputs(predictor: Predictor, files: Sequence[Path]) -> int:
+    """How many inputs of the network an image becomes."""
+    preprocess = predictor.info.preprocess
+    if not isinstance(preprocess, VolumePreprocess):
+        return preprocess.patches.count**2 if preprocess.patches else 1
+    volume = read_volume(files[0])
+    shape = (volume.voxels.shape[0], volume.voxels.shape[1], volume.voxels.shape[2])
+    depth, height, width = map(max, preprocess.grid_shape(shape, volume.spacing), preprocess.size)
+    return len(preprocess.windows((depth, height, width)))
+
+
+def _segment_volume(predictor: Predictor, files: Sequence[Path], folder: Path) -> dict[str, float]:
+    """Seconds of each part for one volume; the parts are those of `Predictor.predict_volume`."""
+    preprocess, clock = predictor.info.preprocess, time.perf_counter
+    assert isinstance(preprocess, VolumePreprocess)
+    marks = [clock()]
+    volumes = read_channel_volumes([Channel("", file) for file in files], turn=False)
+    volume, turned = volumes[0], [each.turned() for each in volumes]
+    marks.append(clock())
+    levels = channel_levels(turned, preprocess.intensity)
+    shape = (turned[0].voxels.shape[0], turned[0].voxels.shape[1], turned[0].voxels.shape[2])
+    prepared = preprocess.prepare_slices(levels, shape, turned[0].spacing)
+    marks.append(clock())
+    probability = preprocess.predict(prepared, lambda batch: predictor.engine.run_both(batch)[0])
+    marks.append(clock())
+    mask = np.zeros(volume.voxels.shape, np.uint8)
+    as_turned(mask, volume)[:] = mask_at(probability, shape, predictor.postprocess)
+    marks.append(clock())
+    shown_levels = slice_levels(intensity_of(preprocess.intensity, 0), turned[0])
+    write_volume(VolumePrediction(volume, mask, None, predictor.structures), shown_levels, "mask", folder)
+    marks.append(clock())
+    return {name: marks[k + 1] - marks[k] for k, name in enumerate(STAGES)}
 
 
 def _segment(predictor: Predictor, files: Sequence[Path], folder: Path) -> dict[str, float]:
@@ -283,8 +356,6 @@ def _timing(
     macs = predictor.info.provenance.get("macs")
     counted = macs if isinstance(macs, int) and macs > 0 else None
     memory = [found for _, found in starts if found is not None]
-    patches = predictor.info.preprocess.patches
-    inputs = patches.count**2 if patches else 1
     return Timing(
         contestant.name,
         contestant.engine,
@@ -295,7 +366,7 @@ def _timing(
         statistics.median(seconds for seconds, _ in starts) if starts else None,
         max(memory) if memory else None,
         counted,
-        None if counted is None else counted * inputs / (stages["network"] / 1000) / peak,
+        None if counted is None else counted / (stages["network"] / 1000) / peak,
     )
 
 

@@ -23,6 +23,7 @@ from segdistill.errors import InputError
 from segdistill.files import (
     append_text,
     json_text,
+    real_path,
     refusal,
     remove_unfinished,
     sha256_file,
@@ -403,15 +404,22 @@ def _side_by_side(
             for key in keys:
                 is_alone = alone(key)
                 while waiting and (is_alone or len(waiting) >= 4 * workers):
-                    first, made = waiting.popleft()
+                    first, made = waiting[0]
                     yield first, made.result()
+                    waiting.popleft()
                 if is_alone:
                     yield key, work(key)
                 else:
                     waiting.append((key, pool.submit(work, key)))
             while waiting:
-                first, made = waiting.popleft()
+                first, made = waiting[0]
                 yield first, made.result()
+                waiting.popleft()
+        except KeyboardInterrupt:  # what has begun is written, so it is told, too
+            for first, made in waiting:
+                if not made.cancel():
+                    yield first, made.result()
+            raise
         finally:
             for _, made in waiting:
                 made.cancel()
@@ -476,7 +484,7 @@ def _predict_file(
     seconds = time.perf_counter() - began
     with _marking:
         if not os.path.lexists(table):
-            write_rows([], table)  # marks the folder as ours, whenever the process ends
+            write_rows([], table, sync=False)  # marks the folder as ours, whenever the process ends
     try:
         if is_volume(file):
             first = intensity_of(predictor.info.preprocess.intensity, 0)
@@ -520,11 +528,11 @@ def _remove(path: Path) -> None:
 
 
 def _require_free(files: Mapping[str, Input], paths: Mapping[str, Sequence[Path]], results: _Results) -> None:
-    given = {file.resolve() for each in files.values() for file in each.files}
+    given = {real_path(file) for each in files.values() for file in each.files}
     is_ours = results.is_there or any(map(_is_table, results.folder.glob("predictions*.csv")))
     written = [path for each in paths.values() for path in each]
     for path in (*written, results.table, results.record):
-        if path.resolve() in given:
+        if real_path(path) in given:
             raise InputError(f"{path} is an input and would be replaced: choose another folder with -o")
         if os.path.lexists(path) and not is_ours:
             raise InputError(
@@ -689,17 +697,17 @@ class _Results:
     def finish(self, order: Sequence[str]) -> list[dict[str, Any]]:
         """Writes the rows in the order of the inputs, then the others; gives those of the inputs."""
         mine = [file for file in order if file in self.by_file]
-        self._rewrite([*mine, *(file for file in self.by_file if file not in set(mine))])
+        self._rewrite([*mine, *(file for file in self.by_file if file not in set(mine))], sync=True)
         for record in self._shards:
             _remove(record)
             _remove(record.with_suffix(".csv"))
         return [self.by_file[file].row for file in mine]
 
-    def _rewrite(self, files: Sequence[str]) -> None:
+    def _rewrite(self, files: Sequence[str], sync: bool = False) -> None:
         rows = [self.by_file[file].row for file in files]
         self._columns = columns_of(rows)
-        write_rows(rows, self.table)
-        write_text(self.record, "".join(_line(file, result) for file, result in self.by_file.items()))
+        write_rows(rows, self.table, sync)
+        write_text(self.record, "".join(_line(file, each) for file, each in self.by_file.items()), sync)
 
 
 def _line(file: str, result: _Result) -> str:
@@ -721,12 +729,12 @@ def find_inputs(inputs: Sequence[Path], out: Path) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for given in _expanded(inputs):
-        inside = list(_inside(given, out.resolve())) if given.is_dir() else [given]
+        inside = list(_inside(given, real_path(out))) if given.is_dir() else [given]
         if not inside:
             known = ", ".join(sorted({*READABLE_SUFFIXES, *VOLUME_SUFFIXES}))
             raise InputError(f"no image found in {given}: looked for {known} and DICOM series")
         for path in inside:
-            found.setdefault(path.resolve(), path)
+            found.setdefault(real_path(path), path)
     return list(found.values())
 
 
@@ -743,21 +751,24 @@ def _expanded(inputs: Sequence[Path]) -> Iterator[Path]:
 
 def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str]:
     """A line with the files below the given folders that no prediction is of, by reason; none where there are none."""
-    taken = {path.resolve() for path in used}
+    taken = {real_path(path) for path in used}
     series = {path for path in taken if path.is_dir()}
     for path in used:
         with suppress(InputError):  # its own line says why it cannot be read
-            taken |= {part.resolve() for part in volume_files(path)} if is_volume(path) else set()
+            taken |= {real_path(part) for part in volume_files(path)} if is_volume(path) else set()
     found: dict[str, list[str]] = {}
     for folder in (path for path in inputs if path.is_dir()):
         for path in sorted(folder.rglob("*")):
-            place = path.resolve()
-            if place in taken or out.resolve() in place.parents or not path.is_file():
+            place = real_path(path)
+            leads_nowhere = path.is_symlink() and not path.exists()
+            if place in taken or real_path(out) in place.parents or not (path.is_file() or leads_nowhere):
                 continue
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
             reason = unread_format(path) or "no picture or volume"
             if place.parent in series:
                 reason = "in the folder of a DICOM series"
+            if leads_nowhere:
+                reason = "link to no file"
             found.setdefault("hidden" if hidden else reason, []).append(shown(path))
             taken.add(place)
     parts = [
@@ -771,11 +782,11 @@ def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str
 def _inside(folder: Path, results: Path) -> Iterator[Path]:
     known = (*READABLE_SUFFIXES, *VOLUME_SUFFIXES)
     series: set[Path] = set()
-    nested = folder.resolve() in results.parents  # only then may the folder hold results of an earlier call
+    nested = real_path(folder) in results.parents  # only then may the folder hold results of an earlier call
     for path in sorted([folder, *folder.rglob("*")]):
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
-        if nested and results in (path.resolve(), *path.resolve().parents):
+        if nested and results in (real_path(path), *real_path(path).parents):
             continue
         if path.is_dir():
             if _may_be_series(path):

@@ -16,7 +16,7 @@ from segdistill import __version__
 from segdistill.errors import InputError, first_line
 from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.boxes import Box, tight_box
-from segdistill.imaging.grid import Spacing3, VolumePreprocess, slices_at
+from segdistill.imaging.grid import Shape, Spacing3, VolumePreprocess, slices_at
 from segdistill.imaging.intensity import AnyIntensity, intensity_of
 from segdistill.imaging.picture import Picture, Pixels
 from segdistill.imaging.postprocess import Postprocess, resize_probability
@@ -293,7 +293,8 @@ class Predictor:
                 "this model segments volumes, not pictures or slices: give a volume (NIfTI, DICOM series)"
             )
         outputs = [self._run(image[None]) for image in preprocess.inputs(pixels)]
-        probability = preprocess.join(np.stack([mask[0] for mask, _ in outputs]), size)
+        masks = [mask for mask, _ in outputs]
+        probability = preprocess.join(masks[0] if len(masks) == 1 else np.concatenate(masks), size)
         return probability, [label[0] for _, label in outputs if label is not None]
 
     def _run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -358,17 +359,29 @@ class Predictor:
         Returns:
             the mean probability inside the mask; None where it is empty.
         """
-        preprocess = self.info.preprocess
-        assert isinstance(preprocess, VolumePreprocess)
         shape = (into.shape[0], into.shape[1], into.shape[2])
-        prepared = preprocess.prepare_slices(levels, shape, spacing)
-        probability = preprocess.predict(prepared, lambda batch: self._run(batch)[0])
+        probability = self.on_grid(levels, shape, spacing)
         total, inside = 0.0, 0
         for k, one in enumerate(slices_at(probability, shape)):
             into[k] = self.postprocess.mask(one, (shape[1], shape[2]))
             chosen = self.postprocess.foreground(one, (shape[1], shape[2]))[into[k] != 0]
             total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
         return total / inside if inside else None
+
+    def on_grid(
+        self, levels: Callable[[int], Pixels], shape: Shape, spacing: Spacing3 | None
+    ) -> NDArray[np.float32]:
+        """The probabilities of a whole volume by a network of volumes, float32 (K, d, h, w) on the network's grid.
+
+        Args:
+            levels: number of a slice, as the network was trained on them -> its 8 bits (H, W).
+            shape: of the volume, (D, H, W).
+            spacing: (slice, row, column) in mm; None: not known.
+        """
+        preprocess = self.info.preprocess
+        assert isinstance(preprocess, VolumePreprocess)
+        prepared = preprocess.prepare_slices(levels, shape, spacing)
+        return preprocess.predict(prepared, lambda batch: self._run(batch)[0])
 
 
 def require_probability(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def index(path: Path, task: str = "") -> list[Case]:
     dataset.json beside them may be the Decathlon's (labels as value: name, and a list of the training pairs, of
     which only those are taken) or nnU-Net's (labels as name: value). A label beyond its classes becomes an error when
     the mask is read. Images of the test set have no labels and are skipped. nnU-Net's regions, which overlap, become
-    one kind of foreground.
+    their parts, which do not (`parts_of`).
 
     Args:
         path: the task's folder, or one above it.
@@ -226,7 +227,7 @@ def _stated_channels(content: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _classes(labels: dict[str, Any], path: Path) -> Classes:
-    """The classes by their values, which are keys (Decathlon) or values (nnU-Net); of regions, one of all values."""
+    """The classes by their values, which are keys (Decathlon) or values (nnU-Net); of regions, their parts."""
     if all(str(key).isdecimal() for key in labels):
         named = [(str(name), [key]) for key, name in labels.items()]
     elif "ignore" in labels:
@@ -242,13 +243,42 @@ def _classes(labels: dict[str, Any], path: Path) -> Classes:
             f'{path}: labels must be whole numbers from 0 to 255, as in "organ": 1: correct them'
         )
     listed = [(name, tuple(sorted(int(value) for value in several) or ())) for name, several in named]
-    classes = [
-        MaskClass(_usable(name, several), several) for name, several in listed if several and 0 not in several
-    ]
+    named_sets = {
+        _usable(name, several): frozenset(several) for name, several in listed if several and 0 not in several
+    }
+    if len(named_sets) < sum(bool(several) and 0 not in several for _, several in listed):
+        raise InputError(f"{path}: two labels have one name: rename one")
     try:
-        return parse_classes(classes)
-    except InputError:  # regions share values, or two have one name
-        return (MaskClass("foreground", tuple(sorted({value for each in classes for value in each.values}))),)
+        return parse_classes(parts_of(named_sets))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def parts_of(regions: Mapping[str, frozenset[int]]) -> list[MaskClass]:
+    """Regions that share values as parts that do not: the values that lie in the same regions, named by these.
+
+    Args:
+        regions: name -> the values that it holds.
+
+    >>> nested = {"tumour": frozenset({1, 2, 3}), "core": frozenset({2, 3}), "enhancing": frozenset({3})}
+    >>> [part.text for part in parts_of(nested)]
+    ['tumour without core=1', 'core without enhancing=2', 'enhancing=3']
+    >>> [part.text for part in parts_of({"left": frozenset({1, 2}), "right": frozenset({2, 3})})]
+    ['left without right=1', 'left and right=2', 'right without left=3']
+    """
+    parts: dict[tuple[str, ...], list[int]] = {}
+    for value in sorted(frozenset().union(*regions.values())):
+        parts.setdefault(tuple(name for name, held in regions.items() if value in held), []).append(value)
+    return [MaskClass(_part_name(regions, around), tuple(values)) for around, values in parts.items()]
+
+
+def _part_name(regions: Mapping[str, frozenset[int]], around: tuple[str, ...]) -> str:
+    """What the smallest of the regions around a part have in common, without the largest of the others in them."""
+    inner = [name for name in around if not any(regions[other] < regions[name] for other in around)]
+    within = frozenset().union(*(regions[name] for name in inner))
+    others = [name for name, held in regions.items() if name not in around and held & within]
+    outer = [name for name in others if not any(regions[name] < regions[other] for other in others)]
+    return " and ".join(inner) + (f" without {' or '.join(outer)}" if outer else "")
 
 
 def _usable(name: str, values: tuple[int, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from segdistill.distillation.maps import (
     class_masks,
     cosines,
     mask_of,
+    mean_over_positions,
     prototypes,
     require_classes,
     resize,
@@ -45,6 +47,7 @@ class IntraClass(LayerMethod):
     """
 
     needs_mask = True
+    balances = True
 
     def __init__(self, layers: str | Sequence[str] = ("decoder",), classes: int = 2) -> None:
         super().__init__()
@@ -70,9 +73,10 @@ class IntraClass(LayerMethod):
             )
         self._looked = True
 
-    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def layer_loss(self, student: Tensor, teacher: Tensor, region: Tensor | None = None) -> Tensor:
         """(B,) mean squared difference, at the size of the teacher's map."""
-        return (resize(student, teacher.shape[2:]) - teacher).square().flatten(1).mean(1)
+        square = (resize(student, teacher.shape[2:]) - teacher).square()
+        return mean_over_positions(square[:, 0], region)
 
 
 @register_method("ifvd")
@@ -87,6 +91,7 @@ class IFVD(Composed):
         layers, classes: of the intra-class term.
         critic_width: channels of the critic's first convolution.
         critic_lr: learning rate of the critic; None for the stage's.
+        dimensions: of the critic, 2 or 3; a recipe's own by default.
 
     >>> IFVD().weights
     {'intra': 200.0, 'prediction': 0.53}
@@ -101,8 +106,9 @@ class IFVD(Composed):
         classes: int = 2,
         critic_width: int = 64,
         critic_lr: float | None = None,
+        dimensions: Literal[2, 3] = 2,
     ) -> None:
-        critic = Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)
+        critic = Holistic(width=critic_width, classes=classes, critic_lr=critic_lr, dimensions=dimensions)
         super().__init__(
             "ifvd",
             {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets, register_method
 from segdistill.distillation.layers import declared_layers
-from segdistill.distillation.maps import exact, logits_of, mask_of
+from segdistill.distillation.maps import exact, logits_of, mask_of, mean_over_positions
 from segdistill.errors import InputError
 from segdistill.losses import probabilities
 from segdistill.models.network import Output
@@ -56,27 +56,29 @@ def parse_pairs(layers: Pairs) -> tuple[tuple[str, str], ...]:
 class PositionCoder(nn.Module):
     """An MLP auto-encoder of the positions of a channel (LightVessel, section 3.2: "the MLP").
 
-    The feature is pooled to grid x grid positions, and every channel is encoded alone.
+    The feature is pooled to grid x grid positions (of volumes grid x grid x grid), and every channel is encoded alone.
 
     Args:
         code: numbers that a channel becomes.
         grid: positions per side after pooling.
         hidden: width of the hidden layers.
+        dimensions: 2 for pictures, 3 for volumes.
 
     >>> coder = PositionCoder(1, grid=4, hidden=8)
     >>> coder.squeeze(coder.pool(torch.zeros(2, 24, 64, 64))).shape
     torch.Size([2, 24, 1])
     """
 
-    def __init__(self, code: int, grid: int = 16, hidden: int = 64) -> None:
+    def __init__(self, code: int, grid: int = 16, hidden: int = 64, dimensions: int = 2) -> None:
         super().__init__()
-        self.grid = grid
-        self.squeeze = nn.Sequential(nn.Linear(grid * grid, hidden), nn.GELU(), nn.Linear(hidden, code))
-        self.spread = nn.Sequential(nn.Linear(code, hidden), nn.GELU(), nn.Linear(hidden, grid * grid))
+        self.grid, count = grid, grid**dimensions
+        self.average = F.adaptive_avg_pool2d if dimensions == 2 else F.adaptive_avg_pool3d
+        self.squeeze = nn.Sequential(nn.Linear(count, hidden), nn.GELU(), nn.Linear(hidden, code))
+        self.spread = nn.Sequential(nn.Linear(code, hidden), nn.GELU(), nn.Linear(hidden, count))
 
     def pool(self, feature: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, grid^2), in float32."""
-        return F.adaptive_avg_pool2d(feature.float(), self.grid).flatten(2)
+        """(B, C, ...) -> (B, C, grid^2), of volumes (B, C, grid^3), in float32."""
+        return self.average(feature.float(), self.grid).flatten(2)
 
 
 class FeatureAutoEncoders(nn.Module):
@@ -97,6 +99,7 @@ class FeatureAutoEncoders(nn.Module):
         hidden: width of the MLP's hidden layers.
         pairs: of an encoder's and a decoder's layer. A decoder's layer with other channels than its encoder's is
             mapped to as many scalars by a linear map, which is trained with the MLP.
+        dimensions: of the features, 2 or 3.
 
     Raises:
         InputError: an option that is too small, or a size that has no meaning.
@@ -119,6 +122,7 @@ class FeatureAutoEncoders(nn.Module):
         grid: int = 16,
         hidden: int = 64,
         pairs: Sequence[tuple[str, str]] = (),
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
         fit_option("feature_autoencoder: latent", latent, Latent)
@@ -128,10 +132,12 @@ class FeatureAutoEncoders(nn.Module):
         for option, value in (("size", width), ("grid", grid), ("hidden", hidden)):
             if value < 1:
                 raise InputError(f"feature_autoencoder: {option} is {value}, but must be at least 1")
-        self.latent, self.channels = latent, dict(channels)
+        self.latent, self.channels, self.dimensions = latent, dict(channels), dimensions
         code = width if latent == "per_channel" else 1
         owners = ["all"] if shared else list(channels)
-        self.coders = nn.ModuleDict({owner: PositionCoder(code, grid, hidden) for owner in owners})
+        self.coders = nn.ModuleDict(
+            {owner: PositionCoder(code, grid, hidden, dimensions) for owner in owners}
+        )
         self.join, self.split = nn.ModuleDict(), nn.ModuleDict()
         partner = {decoder: encoder for encoder, decoder in pairs}
         for layer, count in channels.items():
@@ -151,14 +157,15 @@ class FeatureAutoEncoders(nn.Module):
         return found
 
     def encode(self, layer: str, feature: Tensor) -> Tensor:
-        """(B, C, h, w) -> latents (B, n), or (B, C, n) per channel, in float32 also under autocast.
+        """(B, C, ...) -> latents (B, n), or (B, C, n) per channel, in float32 also under autocast.
 
         Raises:
-            InputError: features of volumes.
+            InputError: features of another number of dimensions.
         """
-        if feature.ndim != 4:
+        if feature.ndim != 2 + self.dimensions:
             raise InputError(
-                "feature_similarity is for pictures: its auto-encoders read a grid of height and width"
+                f"feature_similarity: the auto-encoders read features of {self.dimensions} dimensions, and these have "
+                f"{feature.ndim - 2}: train them on the same network"
             )
         coder = self.coder(layer)
         with exact(feature):
@@ -168,7 +175,7 @@ class FeatureAutoEncoders(nn.Module):
             return self.join[layer](code.squeeze(2)) if layer in self.join else code.squeeze(2)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Layer -> (B,) mean absolute error of the reconstruction of its feature (B, C, h, w)."""
+        """Layer -> (B,) mean absolute error of the reconstruction of its feature (B, C, ...)."""
         return {layer: self._error(layer, features[layer]) for layer in self.layers}
 
     def _error(self, layer: str, feature: Tensor) -> Tensor:
@@ -195,7 +202,7 @@ def feature_autoencoder(
     """Untrained auto-encoders for the layers of a network.
 
     Args:
-        network: declares its features; only their channels are read.
+        network: declares its features; only their channels are read, and whether it takes volumes.
         name: of the network, for messages.
         layers: see `parse_pairs`.
         latent: see `FeatureAutoEncoders`, as the next four.
@@ -216,7 +223,8 @@ def feature_autoencoder(
     if not infos:
         raise InputError(f"{name} declares no features (feature_info): auto-encoders need their channels")
     channels = {layer: info.channels for layer, info in infos.items()}
-    return FeatureAutoEncoders(channels, latent, shared, size, grid, hidden, pairs)
+    dimensions = int(getattr(network, "dimensions", 2))
+    return FeatureAutoEncoders(channels, latent, shared, size, grid, hidden, pairs, dimensions)
 
 
 Distance = Literal["l2", "mse"]
@@ -391,6 +399,7 @@ class AdversarialSimilarity(DistillationMethod):
         super().__init__()
         fit_option("adversarial_similarity: form", form, Form)
         self.form: Form = form
+        self.balances = form == "pixel"
         self.one_sided = one_sided
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
@@ -400,7 +409,8 @@ class AdversarialSimilarity(DistillationMethod):
         error = (probabilities(logits)[:, 1:].sum(1) - reference).abs()
         if self.form == "image":
             error = (error.square().flatten(1).mean(1) + EPSILON).sqrt()
-        return {"error": error}
+            return {"error": error}
+        return {"error": error} | self.region(output, mask)
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) distance between the errors."""
@@ -408,4 +418,4 @@ class AdversarialSimilarity(DistillationMethod):
         difference = difference.relu() if self.one_sided else difference
         if self.form == "image":
             return difference.abs()
-        return (difference.square().flatten(1).mean(1) + EPSILON).sqrt()
+        return (mean_over_positions(difference.square(), teacher.get("region")) + EPSILON).sqrt()

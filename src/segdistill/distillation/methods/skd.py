@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from segdistill.distillation.layers import parse_layers
 from segdistill.distillation.maps import exact, logits_of, require_classes, resize, unit
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
+from segdistill.models.blocks import layer
 from segdistill.models.network import Output
 
 SIDE = 64
@@ -40,15 +42,15 @@ class SelfAttention(nn.Module):
     True
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, dimensions: int = 2) -> None:
         super().__init__()
-        inner = max(channels // 8, 1)
-        self.query, self.key = nn.Conv2d(channels, inner, 1), nn.Conv2d(channels, inner, 1)
-        self.value = nn.Conv2d(channels, channels, 1)
+        inner, conv = max(channels // 8, 1), layer("Conv", dimensions)
+        self.query, self.key = conv(channels, inner, 1), conv(channels, inner, 1)
+        self.value = conv(channels, channels, 1)
         self.factor = nn.Parameter(torch.zeros(1))
 
     def forward(self, feature: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
+        """(B, C, ...) to the same."""
         query, key, value = (layer(feature).flatten(2) for layer in (self.query, self.key, self.value))
         attention = (query.mT @ key).softmax(2)
         found = (value @ attention.mT).unflatten(2, feature.shape[2:])
@@ -60,37 +62,37 @@ class Critic(nn.Module):
     """SAGAN's discriminator as SKD uses it: four 4x4 convolutions of stride 2 with spectral norm, attention after two.
 
     Batch norm on the input; self-attention after the third and the fourth convolution; a 4x4 convolution to one
-    channel, whose mean over positions is the score.
+    channel, whose mean over positions is the score. Of volumes the convolutions are 4x4x4.
 
     Args:
         classes: channels of the logits.
         width: channels of the first convolution; 64, 128, 256, 512 in the original.
+        dimensions: 2 for pictures, 3 for volumes.
 
     >>> Critic(2, width=4)(torch.zeros(3, 2, 64, 64)).label.shape
     torch.Size([3, 1])
     """
 
-    def __init__(self, classes: int, width: int = 64) -> None:
+    def __init__(self, classes: int, width: int = 64, dimensions: int = 2) -> None:
         super().__init__()
+        conv = layer("Conv", dimensions)
         widths = [classes, width, 2 * width, 4 * width, 8 * width]
-        self.norm = nn.BatchNorm2d(classes)
+        self.norm = layer("BatchNorm", dimensions)(classes)
         self.stages = nn.ModuleList(
-            nn.Sequential(
-                spectral_norm(nn.Conv2d(inside, outside, 4, stride=2, padding=1)), nn.LeakyReLU(SLOPE)
-            )
+            nn.Sequential(spectral_norm(conv(inside, outside, 4, stride=2, padding=1)), nn.LeakyReLU(SLOPE))
             for inside, outside in pairwise(widths)
         )
-        self.attention = nn.ModuleList(SelfAttention(channels) for channels in widths[-2:])
-        self.last = nn.Conv2d(widths[-1], 1, 4)
+        self.attention = nn.ModuleList(SelfAttention(channels, dimensions) for channels in widths[-2:])
+        self.last = conv(widths[-1], 1, 4)
 
     def forward(self, logits: Tensor) -> Output:
-        """Scores, as the label (B, 1), of logits (B, classes, 64, 64)."""
+        """Scores, as the label (B, 1), of logits (B, classes, 64, 64), of volumes (B, classes, 64, 64, 64)."""
         feature = self.norm(logits)
         for i, stage in enumerate(self.stages):
             feature = stage(feature)
             if i >= 2:
                 feature = self.attention[i - 2](feature)
-        return Output(logits=None, features={}, label=self.last(feature).mean((2, 3)))
+        return Output(logits=None, features={}, label=self.last(feature).flatten(2).mean(2))
 
 
 def class_logits(logits: Tensor) -> Tensor:
@@ -104,7 +106,7 @@ def class_logits(logits: Tensor) -> Tensor:
 
 
 def critic_score(critic: nn.Module, logits: Tensor) -> Tensor:
-    """(B,) scores of logits (B, C, 64, 64), in float32.
+    """(B,) scores of logits (B, C, 64, 64) or (B, C, 64, 64, 64), in float32.
 
     >>> critic_score(Critic(2, 4), torch.zeros(3, 2, 64, 64)).shape
     torch.Size([3])
@@ -119,7 +121,8 @@ class Holistic(DistillationMethod):
 
     A WGAN with gradient penalty whose "real" samples are a teacher's logits. Each teacher has a critic of its own, a
     player that takes its turn after the student. The loss is score(teacher) - score(student), whose gradient is that of
-    -score(student); it is 0 for a student that equals the teacher and may become negative. Two-dimensional images only.
+    -score(student); it is 0 for a student that equals the teacher and may become negative. A critic of volumes sees
+    64x64x64 positions: a smaller `width` than the original's saves its time.
 
     IFVD's adversarial term is the same with weight 0.001 (0.1 in SKD). The critic has the stage's optimiser and
     schedule; `critic_lr` sets a learning rate of its own (SKD: 4e-4).
@@ -129,6 +132,7 @@ class Holistic(DistillationMethod):
         width: of the critic.
         classes: of the networks; one logit counts as two classes.
         critic_lr: learning rate of the critics; None for the stage's.
+        dimensions: 2 for pictures and slices, 3 for volumes; a recipe's own by default.
 
     >>> method = Holistic(width=4)
     >>> method.build({}, {"t": {}})
@@ -140,7 +144,12 @@ class Holistic(DistillationMethod):
     loss_options = ("penalty", "width", "critic_lr")
 
     def __init__(
-        self, penalty: float = 10.0, width: int = 64, classes: int = 2, critic_lr: float | None = None
+        self,
+        penalty: float = 10.0,
+        width: int = 64,
+        classes: int = 2,
+        critic_lr: float | None = None,
+        dimensions: Literal[2, 3] = 2,
     ) -> None:
         super().__init__()
         require_classes(classes, "holistic")
@@ -149,24 +158,33 @@ class Holistic(DistillationMethod):
         if critic_lr is not None and not 0 < critic_lr < float("inf"):
             raise InputError(f"holistic: critic_lr must be above 0, not {critic_lr:g}")
         self.penalty, self.width, self.classes, self.critic_lr = penalty, width, classes, critic_lr
+        self.dimensions = dimensions
 
     def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
         """Makes a critic for each teacher."""
         self.critics = nn.ModuleDict(
-            {module_key(name): Critic(self.classes, self.width) for name in teachers}
+            {module_key(name): Critic(self.classes, self.width, self.dimensions) for name in teachers}
         )
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Logits (B, classes, 64, 64), averaged down or repeated to that size."""
+        """Logits (B, classes, 64, 64), or (B, classes, 64, 64, 64), averaged down or repeated to that size.
+
+        Raises:
+            InputError: of another number of dimensions or classes.
+        """
         logits = class_logits(logits_of(output, "holistic"))
-        if logits.ndim != 4:
-            raise InputError("holistic: the critic takes images, not volumes: set the term's weight to 0")
+        if logits.ndim != 2 + self.dimensions:
+            raise InputError(
+                f"holistic: dimensions is {self.dimensions}, and the logits have {logits.ndim - 2}: set dimensions: "
+                f"{logits.ndim - 2}"
+            )
         if logits.shape[1] != self.classes:
             raise InputError(
                 f"holistic: classes is {self.classes}, but the networks have {logits.shape[1]}: "
                 f"set classes: {logits.shape[1]}"
             )
-        return {"logits": F.adaptive_avg_pool2d(logits, SIDE)}
+        pool = F.adaptive_avg_pool2d if self.dimensions == 2 else F.adaptive_avg_pool3d
+        return {"logits": pool(logits, SIDE)}
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) difference of the scores, without a gradient for the critic."""
@@ -188,7 +206,7 @@ class Holistic(DistillationMethod):
         All three are scored in one pass: one batch for the critic's statistics, one call for DDP.
         """
         real, fake = teacher["logits"], student["logits"]
-        share = torch.rand(len(real), 1, 1, 1).to(real)
+        share = torch.rand(len(real), *[1] * (real.ndim - 1)).to(real)
         between = (share * real + (1 - share) * fake).requires_grad_()
         scores = critic_score(critic, torch.cat([real, fake, between]))
         of_real, of_fake, of_between = scores.chunk(3)
@@ -241,7 +259,7 @@ class PairWise(LayerMethod):
         pooled: Tensor = pooling(feature, sides, ceil_mode=True)
         return pooled
 
-    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def layer_loss(self, student: Tensor, teacher: Tensor, region: Tensor | None = None) -> Tensor:
         """(B,) mean over pairs of nodes of the squared difference of their cosines."""
         student = resize(student, teacher.shape[2:])
         own, theirs = (unit(each.flatten(2), constant_norm=self.constant_norm) for each in (student, teacher))
@@ -263,8 +281,8 @@ class SKD(Composed):
             LightVessel's group takes pixel 1 and pair 0.1.
         holistic: weight of the adversarial term, 0.1 in the original; it trains a critic beside the student.
         layers, nodes, window, constant_norm: of the pair-wise term.
-        classes, critic_width, critic_lr: of the holistic term. The learning rate of the critic is the stage's unless
-            `critic_lr` is set; it is 4e-4 in the original.
+        classes, critic_width, critic_lr, dimensions: of the holistic term. The learning rate of the critic is the
+            stage's unless `critic_lr` is set; it is 4e-4 in the original.
 
     >>> SKD(holistic=0.1).weights
     {'pixel': 10.0, 'pair': 0.5, 'holistic': 0.1}
@@ -282,8 +300,9 @@ class SKD(Composed):
         classes: int = 2,
         critic_width: int = 64,
         critic_lr: float | None = None,
+        dimensions: Literal[2, 3] = 2,
     ) -> None:
-        critic = Holistic(width=critic_width, classes=classes, critic_lr=critic_lr)
+        critic = Holistic(width=critic_width, classes=classes, critic_lr=critic_lr, dimensions=dimensions)
         super().__init__(
             "skd",
             {
