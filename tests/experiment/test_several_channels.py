@@ -23,6 +23,7 @@ from segdistill.errors import InputError
 from segdistill.experiment.cases import load_cases, with_table_classes
 from segdistill.experiment.int8 import calibration_inputs, measure
 from segdistill.experiment.teachers import _onnx as onnx_teacher
+from segdistill.experiment.teachers import _require_channels as require_channels
 from segdistill.imaging.intensity import MR
 from segdistill.metrics.cases import read_metrics_csv
 from segdistill.runtime.doctor import examine
@@ -228,18 +229,19 @@ def test_a_model_file_teaches_cases_of_its_channels(flat: tuple[Path, Path]) -> 
     table, run = flat
     opened = open_case(read_cases(table)[0])
     member = MemberRecipe(onnx=str(run / "model.onnx"))
-    taught = onnx_teacher(member, ("lesion",), ("us", "negative"))(opened, 0)
-    predictor = Predictor(run / "model.onnx", 1)
+    predictor, channels = Predictor(run / "model.onnx", 1), ("us", "negative")
+    taught = onnx_teacher(member, ("lesion",), channels, predictor)(opened, 0)
+    require_channels(predictor, member, channels)
     assert np.array_equal(taught, predictor.probabilities(opened.pixels(0)))
     with pytest.raises(InputError, match="takes us, negative, and a case of this run is one image"):
-        onnx_teacher(member, ("lesion",), ())
+        require_channels(predictor, member, ())
     stated = {"size": 32, "channels": 2, "activation": "none"}
     plain = MemberRecipe(onnx=member.onnx, input=InputRecipe(**stated), foreground=[1])
-    own = onnx_teacher(plain, ("lesion",), ("us", "negative"))(opened, 0)
+    own = onnx_teacher(plain, ("lesion",), channels, None)(opened, 0)
     inputs = predictor.info.preprocess.inputs(opened.pixels(0))  # type: ignore[union-attr]
     assert own == pytest.approx(predictor.engine.run_both(inputs)[0][0, 1:])
     wrong = MemberRecipe(onnx=member.onnx, input=InputRecipe(**stated | {"channels": 3}), foreground=[1])
     with pytest.raises(
         InputError, match=r"input.channels is 3, and the cases have 2 channels \(us, negative\)"
     ):
-        onnx_teacher(wrong, ("lesion",), ("us", "negative"))(opened, 0)
+        onnx_teacher(wrong, ("lesion",), channels, None)(opened, 0)
