@@ -23,7 +23,7 @@ from segdistill.errors import InputError
 from segdistill.experiment.cases import load_cases, with_table_classes
 from segdistill.experiment.int8 import calibration_inputs, measure
 from segdistill.experiment.teachers import _onnx as onnx_teacher
-from segdistill.experiment.teachers import _require_channels
+from segdistill.experiment.teachers import _require_channels as require_channels
 from segdistill.imaging.intensity import MR
 from segdistill.metrics.cases import read_metrics_csv
 from segdistill.runtime.doctor import examine
@@ -230,11 +230,11 @@ def test_a_model_file_teaches_cases_of_its_channels(flat: tuple[Path, Path]) -> 
     opened = open_case(read_cases(table)[0])
     member = MemberRecipe(onnx=str(run / "model.onnx"))
     predictor, channels = Predictor(run / "model.onnx", 1), ("us", "negative")
-    _require_channels(predictor, member, channels)
     taught = onnx_teacher(member, ("lesion",), channels, predictor)(opened, 0)
+    require_channels(predictor, member, channels)
     assert np.array_equal(taught, predictor.probabilities(opened.pixels(0)))
     with pytest.raises(InputError, match="takes us, negative, and a case of this run is one image"):
-        _require_channels(predictor, member, ())
+        require_channels(predictor, member, ())
     stated = {"size": 32, "channels": 2, "activation": "none"}
     plain = MemberRecipe(onnx=member.onnx, input=InputRecipe(**stated), foreground=[1])
     own = onnx_teacher(plain, ("lesion",), channels, None)(opened, 0)

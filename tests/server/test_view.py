@@ -24,6 +24,7 @@ from segdistill.data.case import Case
 from segdistill.data.table import write_cases
 from segdistill.errors import InputError
 from segdistill.imaging.postprocess import Postprocess
+from segdistill.imaging.several import Channel
 from segdistill.server.page import PageModel
 from segdistill.server.view import CaseServer, find_cases
 from tests.runtime.small_model import INFO, build, picture, save
@@ -178,3 +179,10 @@ def test_a_taken_port_is_one_line(server: CaseServer) -> None:
     port = server.server_address[1]
     with pytest.raises(InputError, match=f"port {port} cannot be used"):
         CaseServer(server.models, server.places, server.cases, port)
+
+
+def test_cases_of_several_channels_are_refused(model: Path, tmp_path: Path) -> None:
+    channels = (Channel("us", tmp_path / "a.png"), Channel("negative", tmp_path / "b.png"))
+    case = Case("a", tmp_path / "a.png", channels=channels)
+    with pytest.raises(InputError, match=r"case 'a' has 2 channels \(us, negative\), and one image is taken"):
+        CaseServer([PageModel.read(model)], ["m.onnx"], [case])

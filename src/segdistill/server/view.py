@@ -18,14 +18,14 @@ from typing import Any
 
 from PIL import Image
 
-from segdistill.data.case import SPLITS, Case, select
+from segdistill.data.case import SPLITS, Case, select, with_channels
 from segdistill.data.index import index_folder
+from segdistill.data.opened import first_volume
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
 from segdistill.imaging.intensity import intensity_of
 from segdistill.imaging.nifti import save_voxels
 from segdistill.imaging.read import read_picture
-from segdistill.imaging.read_volume import read_volume
 from segdistill.runtime.predict import find_inputs
 from segdistill.server.page import PageModel, page_text
 
@@ -93,7 +93,7 @@ class CaseServer(ThreadingHTTPServer):
         url: the page's address.
 
     Raises:
-        InputError: the models do not fit each other, or the port is taken.
+        InputError: the models do not fit each other, a case has several channels, or the port is taken.
 
     >>> CaseServer([], [], [])
     Traceback (most recent call last):
@@ -113,7 +113,8 @@ class CaseServer(ThreadingHTTPServer):
                 f"{places[0]} finds {', '.join(first[1:])}, and {places[1]} finds {', '.join(last[1:])}: "
                 "view two models of the same classes"
             )
-        self.models, self.places, self.cases = models, places, cases
+        self.models, self.places = models, places
+        self.cases = [with_channels(case, ()) for case in cases]  # the page's models take one image
         self.secret = secrets.token_urlsafe(16)
         try:
             super().__init__((HOST, port), _Handler)
@@ -161,11 +162,11 @@ class CaseServer(ThreadingHTTPServer):
         own = {}
         if spacing is not None and len(spacing) == 3:
             own = {"voxel": spacing, **_spacing(spacing[1], spacing[2], "case table")}
-        if case.image.name.lower().endswith((".nii", ".nii.gz")):
+        if case.image.name.lower().endswith((".nii", ".nii.gz")) and not case.image_channels[0].part:
             return case.image.read_bytes(), own
         with TemporaryDirectory() as folder:
             file = Path(folder) / "volume.nii.gz"
-            save_voxels(read_volume(case.image, turn=False), file)
+            save_voxels(first_volume(case, turn=False), file)
             return file.read_bytes(), own
 
     def handle_error(self, request: Any, client_address: Any) -> None:
