@@ -3,8 +3,8 @@
 `python benchmarks/pays.py busi --folds 1 --jobs 2` trains what one fold needs and adds its cases to
 docs/results/data/pays-busi.csv; called again it continues, and other folds are added by further calls, on any day. In
 the study `promise12-sites` a fold is a hospital whose cases no network has seen: they are tested beside those of the
-others. Each study names its recipe, by default pays/few_masks. `--summary` reads that file alone. The figure is the first
-difference in Dice over all folds that are there, for most studies student minus baseline, the bar 0.03.
+others. `--summary` reads that file alone. The figure is the first difference in Dice over all folds that are there, for
+most studies student minus baseline, the bar 0.03.
 """
 
 from __future__ import annotations

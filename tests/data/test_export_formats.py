@@ -8,7 +8,9 @@ from pathlib import Path
 
 import matplotlib.path
 import numpy as np
+import pydicom
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from segdistill.data.case import Case, reference_mask
 from segdistill.data.datasets import create_dataset, detect_dataset
@@ -16,10 +18,12 @@ from segdistill.data.formats import FORMATS, export_cases
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
 from segdistill.imaging.classes import parse_classes
+from segdistill.imaging.nifti import save_nifti
 from segdistill.imaging.read import image_size, read_picture
 from segdistill.imaging.read_volume import read_volume, read_volume_mask
 from tests.cli.test_data import run
 from tests.data.pictures import noise, save
+from tests.imaging.volumes import blocks, organ, write_itk, write_series
 
 CLASSES = parse_classes({"body": 4, "head": [7, 9]})
 PICTURES = [name for name, (_, kinds) in FORMATS.items() if "picture" in kinds]
@@ -99,6 +103,51 @@ def test_real_volumes_come_back_to_the_bit(name: str, tmp_path: Path, data_root:
         assert (labels[0] == labels[1]).all()
         assert labels[0].any()
     assert found[cases[0].id].classes == cases[0].classes
+
+
+def labels_of(case: Case) -> np.ndarray:
+    volume = read_volume(case.image, turn=False)
+    return np.asarray(read_volume_mask(case.masks, volume, case.reading))
+
+
+def test_segmentations_of_3d_slicer_come_back_to_the_bit(tmp_path: Path, data_root: Path) -> None:
+    """Read by us, and by SimpleITK."""
+    task = create_dataset("decathlon", data_root / "hippocampus")[:1]
+    series = replace(create_dataset("promise12", data_root / "promise12")[0], classes=task[0].classes)
+    cases = [*task, replace(series, site="", split="test")]
+    assert export_cases("seg_nrrd", cases, tmp_path / "out") == []
+    found = {case.id: case for case in read_cases(tmp_path / "out" / "cases.csv")}
+    for case in cases:
+        again = found[case.id]
+        assert again.split == case.split
+        assert np.array_equal(labels_of(again), labels_of(case))
+        by_itk, image = sitk.ReadImage(str(again.masks[0])), sitk.ReadImage(str(again.image))
+        assert np.array_equal(sitk.GetArrayFromImage(by_itk), labels_of(case))
+        np.testing.assert_allclose(by_itk.GetOrigin(), image.GetOrigin(), atol=1e-3)
+        np.testing.assert_allclose(by_itk.GetSpacing(), image.GetSpacing(), atol=1e-5)
+        np.testing.assert_allclose(by_itk.GetDirection(), image.GetDirection(), atol=1e-4)
+        names = [by_itk.GetMetaData(f"Segment{n}_Name") for n in (0, 1)]
+        assert names == [each.name for each in cases[0].classes]
+        assert [by_itk.GetMetaData(f"Segment{n}_LabelValue") for n in (0, 1)] == ["1", "2"]
+
+
+def test_dicom_seg_comes_back_to_the_bit(tmp_path: Path) -> None:
+    mask = organ() + np.roll(organ(), 1, axis=0) * np.uint8(1)
+    series = write_series(tmp_path / "series", blocks())
+    write_itk(tmp_path / "plain.nii.gz", blocks())
+    volume = read_volume(series, turn=False)
+    save_nifti(mask, volume, tmp_path / "mask.nii.gz")
+    classes = parse_classes({"edge": 1, "middle": 2})
+    case = Case("a", series, (tmp_path / "mask.nii.gz",), classes=classes, split="train")
+    export_cases("dicom_seg", [case], tmp_path / "out")
+    (again,) = read_cases(tmp_path / "out" / "cases.csv")
+    assert np.array_equal(labels_of(again), mask)
+    stored = pydicom.dcmread(again.masks[0])
+    assert [item.SegmentLabel for item in stored.SegmentSequence] == ["edge", "middle"]
+    assert {item.SegmentAlgorithmType for item in stored.SegmentSequence} == {"MANUAL"}
+    assert stored.pixel_array.sum() == np.count_nonzero(mask)
+    with pytest.raises(InputError, match="case 'b': its image is no DICOM series"):
+        export_cases("dicom_seg", [Case("b", tmp_path / "plain.nii.gz")], tmp_path / "no")
 
 
 def test_what_formats_do_not_hold(tmp_path: Path) -> None:

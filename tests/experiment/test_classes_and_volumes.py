@@ -7,18 +7,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import segdistill
 from segdistill.data.case import Case
+from segdistill.data.opened import open_case
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
 from segdistill.experiment.audit import audit
+from segdistill.experiment.evaluation import Evaluation, Subject
 from segdistill.imaging.classes import parse_classes
+from segdistill.imaging.grid import VolumePreprocess
+from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.read_volume import nifti_info, read_volume
-from segdistill.metrics.cases import read_metrics_csv
+from segdistill.metrics.cases import Scored, read_metrics_csv
+from segdistill.models.registry import create_network
 from segdistill.runtime.predictor import Predictor
 from segdistill.runtime.write import write_prediction, write_volume
+from segdistill.training.inference import WholeVolumes
 from tests.experiment.tiny import segdistill as command
 from tests.imaging.volumes import write_itk
 
@@ -153,6 +160,30 @@ def test_volumes_as_volumes(tmp_path: Path) -> None:
     assert np.array_equal(found.predicted(tested.case), shown > 0)
 
 
+def test_probabilities_of_a_volume_are_measured(tmp_path: Path) -> None:
+    """Brier score, calibration, AUC and the map's error of one foreground, in torch and against NumPy."""
+    volumes(tmp_path)
+    case = Case("0", tmp_path / "0.nii.gz", (tmp_path / "0m.nii.gz",), foreground=(1, 2))
+    preprocess = VolumePreprocess((8, 8, 8), (2.0, 1.0, 1.0))
+    torch.manual_seed(0)
+    network = create_network("lite_unet", 1, 2, widths=[2, 4], stem=1, dimensions=3)
+    predict = WholeVolumes(network, preprocess, Postprocess(), torch.device("cpu"), scores=True)
+    found = Evaluation(Subject("net", predict), ["rmse_map"], pooled=True, calibrated=True)
+    assert list(found.measure([case])) == [1]
+    record = found.record("test")
+    opened = open_case(case)
+    scored = predict.volume(opened)
+    assert isinstance(scored, Scored)
+    assert scored.score.shape == scored.mask.shape == opened.reference.shape
+    truth = (opened.reference != 0).astype(float)
+    squares = np.square(scored.score.astype(float) - truth).mean()
+    assert record.calibration["all"]["brier"] == pytest.approx(squares)
+    assert found.results[0].metrics["rmse_map"] == pytest.approx(np.sqrt(squares))
+    inside, outside = scored.score[truth == 1], scored.score[truth == 0]
+    above = (inside[:, None] > outside[None]).mean() + 0.5 * (inside[:, None] == outside[None]).mean()
+    assert record.pooled["auc"] == pytest.approx(above, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -173,3 +204,25 @@ def test_what_is_refused_in_one_line(tmp_path: Path, changes: dict[str, Any], wo
     with pytest.raises(InputError, match=words) as caught:
         segdistill.run(content, data=volumes(tmp_path), out=tmp_path / "run", set=changes, progress=False)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_network_of_monai_trains_on_volumes_and_is_exported(tmp_path: Path) -> None:
+    table = volumes(tmp_path)
+    network = {
+        "name": "monai.networks.nets:BasicUNet",
+        "arguments": {"spatial_dims": 3, "features": [4, 4, 4, 4, 4, 4]},
+        "size_divisor": 16,
+        "probe": 32,
+    }
+    content = {
+        "name": "monai",
+        "data": {"dimensions": 3, "size": [32, 32, 32], "channels": 1, "intensity": "range"},
+        "fit": FIT | {"steps": 2},
+        "stages": {"net": {"model": network, "loss": LOSS}},
+        "export": "net",
+    }
+    run = segdistill.run(content, data=table, out=tmp_path / "run", progress=False).folder
+    predictor = Predictor(run / "model.onnx", 1)
+    assert predictor.structures == ("organ", "core")
+    assert predictor.predict_volume(tmp_path / "4.nii.gz").mask.shape == (14, 16, 14)

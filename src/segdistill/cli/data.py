@@ -194,7 +194,8 @@ def export(
     name: Annotated[
         str,
         typer.Argument(
-            help="nnunet, msd, coco, yolo_seg, labelme, index (grey) or palette", metavar="FORMAT"
+            help="nnunet, msd, seg_nrrd, dicom_seg, coco, yolo_seg, labelme, index (grey) or palette",
+            metavar="FORMAT",
         ),
     ],
     table: Table,

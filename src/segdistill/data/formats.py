@@ -27,7 +27,10 @@ from segdistill.errors import InputError
 from segdistill.files import new_folder, write_json, write_text
 from segdistill.imaging.classes import MaskClass, class_names
 from segdistill.imaging.contours import save_indices
+from segdistill.imaging.dicom_seg import write_seg
+from segdistill.imaging.dicom_series import series_files
 from segdistill.imaging.nifti import save_nifti, save_voxels
+from segdistill.imaging.nrrd import write_nrrd_mask
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.polygons import Ring, trace, without_holes
 from segdistill.imaging.read import image_size, read_picture
@@ -204,8 +207,72 @@ def _task(export: Export, channel: str) -> tuple[list[tuple[str, str, Case]], bo
     return kept, colours
 
 
+def _seg_nrrd(export: Export) -> None:
+    """Segmentations of 3D Slicer beside volumes as .nii.gz."""
+
+    def write(case: Case, stem: str) -> tuple[Path, Path]:
+        image, mask = (export.folder / part for part in (f"images/{stem}.nii.gz", f"masks/{stem}.seg.nrrd"))
+        volume = _write_image(case, image)
+        if case.has_reference:
+            write_nrrd_mask(_volume_labels(case, volume), volume, mask, export.names)
+        return image, mask
+
+    _volume_tables(export, write)
+
+
+def _dicom_seg(export: Export) -> None:
+    """DICOM SEG over the DICOM series that they belong to."""
+
+    def write(case: Case, stem: str) -> tuple[Path, Path]:
+        image, mask = (export.folder / part for part in (f"images/{stem}", f"masks/{stem}.dcm"))
+        volume = read_volume(case.image, turn=False)
+        if volume.positions is None or not volume.source.is_dir():
+            raise InputError(
+                f"case '{case.id}': its image is no DICOM series, to whose slices a DICOM SEG refers: write seg_nrrd, "
+                "nnunet or msd"
+            )
+        image.mkdir()
+        for number, file in enumerate(series_files(case.image), start=1):
+            shutil.copyfile(file, image / f"{number:05}.dcm")
+        if case.has_reference:
+            write_seg(_volume_labels(case, volume), volume, mask, export.names, "")
+        return image, mask
+
+    _volume_tables(export, write)
+
+
+def _volume_tables(export: Export, write: Callable[[Case, str], tuple[Path, Path]]) -> None:
+    """images/, masks/ whose files name their structures, and a case table."""
+    if several := [case.id for case, _ in export.cases if len(case.image_channels) > 1]:
+        raise InputError(f"case '{several[0]}' has several channels: write nnunet, which keeps them")
+    for part in ("images", "masks"):
+        (export.folder / part).mkdir()
+    classes = tuple(MaskClass(name) for name in export.names)
+    written = []
+    for case, stem in export.cases:
+        image, mask = write(case, stem)
+        masks = (mask,) if case.has_reference else ()
+        plain = replace(case, image=image, masks=masks, classes=classes, box=None, levels=None)
+        written.append(replace(plain, mask_classes=(), foreground=(), background=(), resize_mask=False))
+    write_cases(written, export.folder / "cases.csv")
+
+
+def _volume_labels(case: Case, volume: Volume) -> NDArray[np.uint8]:
+    """The indices of classes (D, H, W) on the grid of the volume as stored."""
+    if not case.masks:
+        return np.zeros(volume.geometry.shape, np.uint8)
+    return np.asarray(read_volume_mask(case.masks, volume, case.reading)).astype(np.uint8)
+
+
 def _write_volume(case: Case, target: Path, mask: Path, names: tuple[str, ...]) -> None:
-    """A volume as .nii.gz, the file itself where it is one, and its labels on the same grid."""
+    """A volume as .nii.gz, and its labels on the same grid."""
+    volume = _write_image(case, target)
+    if case.has_reference:
+        save_nifti(_volume_labels(case, volume), volume, mask, names)
+
+
+def _write_image(case: Case, target: Path) -> Volume:
+    """A volume as .nii.gz, the file itself where it is one, each channel on its own; gives the first one as stored."""
     volume = first_volume(case, turn=False)
     for c, channel in enumerate(case.image_channels):
         place = target.with_name(target.name.replace("_0000.nii.gz", f"_{c:04d}.nii.gz")) if c else target
@@ -215,11 +282,7 @@ def _write_volume(case: Case, target: Path, mask: Path, names: tuple[str, ...]) 
             shutil.copyfile(channel.path, place)
         else:
             place.write_bytes(gzip.compress(channel.path.read_bytes(), 6, mtime=0))
-    if case.has_reference:
-        labels: NDArray[Any] = np.zeros(volume.geometry.shape, np.uint8)
-        if case.masks:
-            labels = read_volume_mask(case.masks, volume, case.reading)
-        save_nifti(labels.astype(np.uint8), volume, mask, names)
+    return volume
 
 
 def _coco(export: Export) -> None:
@@ -354,6 +417,8 @@ def _tables(export: Export, save: Callable[[Pixels, Path], None]) -> None:
 FORMATS: dict[str, tuple[Callable[[Export], None], tuple[str, ...]]] = {
     "nnunet": (_nnunet, ("picture", "volume")),
     "msd": (_msd, ("volume",)),
+    "seg_nrrd": (_seg_nrrd, ("volume",)),
+    "dicom_seg": (_dicom_seg, ("volume",)),
     "coco": (_coco, ("picture",)),
     "yolo_seg": (_yolo_seg, ("picture",)),
     "labelme": (_labelme, ("picture",)),

@@ -82,7 +82,7 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
     """
     recipe = with_class_count(recipe)
     volumes = recipe.data.dimensions == 3
-    if (volumes or len(recipe.data.class_names) > 2) and recipe.evaluation.needs_scores:
+    if len(recipe.data.class_names) > 2 and recipe.evaluation.needs_scores:
         raise InputError(NO_SCORES)
     if volumes and recipe.evaluation.robustness:
         raise InputError(

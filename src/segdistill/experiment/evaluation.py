@@ -18,7 +18,7 @@ from segdistill.data.leaks import leaks
 from segdistill.data.opened import OpenedCase
 from segdistill.errors import InputError
 from segdistill.imaging.classes import class_names, few, parse_classes
-from segdistill.imaging.grid import VolumePreprocess
+from segdistill.imaging.grid import VolumePreprocess, foreground_at, mask_at
 from segdistill.imaging.intensity import AnyIntensity
 from segdistill.imaging.picture import Picture
 from segdistill.metrics.calibration import Calibration
@@ -314,22 +314,29 @@ def describe_table(
 class WholeModel:
     """A model file of volumes: `metrics.cases.predict_case` gives it whole cases."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
+    def __init__(self, predictor: Predictor, scores: bool = False) -> None:
+        self._predictor, self._scores = predictor, scores
 
     def __call__(self, picture: Picture) -> Any:
         """Always an InputError: a picture is no volume."""
         return self._predictor.predict_pixels(picture.pixels)
 
-    def volume(self, opened: OpenedCase) -> NDArray[np.uint8]:
-        """The mask of a volume (D, H, W).
+    def volume(self, opened: OpenedCase) -> NDArray[np.uint8] | Scored:
+        """The mask of a volume (D, H, W); with `scores` the probability of foreground beside it.
 
         Raises:
             InputError: a picture.
         """
-        mask = np.zeros((len(opened), *opened.size), np.uint8)
+        shape = (len(opened), *opened.size)
         if not opened.is_volume:
             raise InputError(f"{opened.case.image}: is a picture, and this model segments volumes")
+        if self._scores:
+            probability, post = (
+                self._predictor.on_grid(opened.pixels, shape, opened.spacing_mm),
+                self._predictor.postprocess,
+            )
+            return Scored(mask_at(probability, shape, post), foreground_at(probability, shape, post))
+        mask = np.zeros(shape, np.uint8)
         self._predictor.segment_into(mask, opened.pixels, opened.spacing_mm)
         return mask
 
@@ -358,7 +365,7 @@ def open_model_file(path: Path, scores: bool = False) -> Subject:
     kept = info.provenance.get("weights")
     return Subject(
         path.name,
-        WholeModel(predictor) if isinstance(info.preprocess, VolumePreprocess) else segment,
+        WholeModel(predictor, scores) if isinstance(info.preprocess, VolumePreprocess) else segment,
         info.preprocess.intensity,
         weights=Weights(**kept) if isinstance(kept, dict) else None,
         data_hash=str(info.provenance.get("data_sha256") or ""),

@@ -159,7 +159,7 @@ def write_seg(mask: NDArray[np.uint8], volume: Volume, path: Path, names: Sequen
         volume: the series.
         path: of the file.
         names: of the classes, from index 1.
-        maker: what has made the mask, such as the name of a model, at most 64 letters.
+        maker: what has made the mask, such as the name of a model, at most 64 letters; "" where a person has.
 
     Raises:
         InputError: the volume is no DICOM series, or the file cannot be written.
@@ -231,7 +231,7 @@ def _header(first: Dataset, maker: str) -> FileDataset:
     data.Modality, data.SeriesDescription = "SEG", "Segmentation"
     data.ContentDate = data.SeriesDate = now.strftime("%Y%m%d")
     data.ContentTime = data.SeriesTime = now.strftime("%H%M%S")
-    data.Manufacturer, data.ManufacturerModelName = "segdistill", maker[:64]
+    data.Manufacturer, data.ManufacturerModelName = "segdistill", maker[:64] or "segdistill"
     data.SoftwareVersions, data.DeviceSerialNumber = __version__, "0"
     data.ImageType, data.SegmentationType = ["DERIVED", "PRIMARY"], "BINARY"
     data.ContentLabel, data.ContentDescription, data.ContentCreatorName = "SEGMENTATION", "", ""
@@ -255,11 +255,11 @@ def _header(first: Dataset, maker: str) -> FileDataset:
 
 
 def _described(number: int, name: str, maker: str) -> Dataset:
+    origin = {"SegmentAlgorithmType": "AUTOMATIC", "SegmentAlgorithmName": maker[:64]}
     return _item(
         SegmentNumber=number,
         SegmentLabel=name[:64],
-        SegmentAlgorithmType="AUTOMATIC",
-        SegmentAlgorithmName=maker[:64],
+        **(origin if maker else {"SegmentAlgorithmType": "MANUAL"}),
         SegmentedPropertyCategoryCodeSequence=[_code("123037004", "SCT", "Anatomical Structure")],
         SegmentedPropertyTypeCodeSequence=[_code("123037004", "SCT", "Anatomical Structure")],
     )

@@ -328,6 +328,19 @@ def mask_at(probability: NDArray[np.float32], shape: Shape, postprocess: Postpro
     return mask
 
 
+def foreground_at(
+    probability: NDArray[np.float32], shape: Shape, postprocess: Postprocess
+) -> NDArray[np.float32]:
+    """The probability of foreground at a volume's own shape, of probabilities (K, d, h, w): float32 (D, H, W).
+
+    >>> foreground_at(np.full((1, 1, 1, 1), 0.25, np.float32), (2, 1, 1), Postprocess()).ravel().tolist()
+    [0.25, 0.25]
+    """
+    return np.stack(
+        [postprocess.foreground(one, (shape[1], shape[2])) for one in slices_at(probability, shape)]
+    )
+
+
 @lru_cache(maxsize=4)
 def _gaussian(size: Shape) -> NDArray[np.float32]:
     """The weight of each voxel of a window; at its corners at least a thousandth of that in its middle."""

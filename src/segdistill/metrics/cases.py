@@ -269,8 +269,10 @@ def predict_case(
     """
     masks, scores = [], []
     if (whole := getattr(predict, "volume", None)) is not None:
-        found = np.asarray(whole(opened))
-        return (found != 0 if opened.case.reading.is_binary else found.astype(np.uint8)), None
+        given = whole(opened)
+        score = np.asarray(given.score, np.float32) if isinstance(given, Scored) else None
+        found = np.asarray(given.mask if isinstance(given, Scored) else given)
+        return (found != 0 if opened.case.reading.is_binary else found.astype(np.uint8)), score
     for k in range(len(opened)):
         predicted = predict(opened.picture(k))
         mask = np.asarray(predicted.mask if isinstance(predicted, Scored) else predicted)

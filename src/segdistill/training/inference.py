@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,8 @@ from torch import Tensor, nn
 
 from segdistill.data.opened import OpenedCase
 from segdistill.errors import InputError
-from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess, mask_at
+from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess, foreground_at, mask_at
 from segdistill.imaging.postprocess import Postprocess
-from segdistill.imaging.preprocess import Preprocess
 from segdistill.imaging.read import Picture
 from segdistill.losses import probabilities
 from segdistill.metrics.cases import Scored
@@ -84,23 +84,25 @@ def mask_predictor(
 
     Of a network of volumes it is a `WholeVolumes`.
     """
-    if isinstance(preprocess, VolumePreprocess):
-        return WholeVolumes(network, preprocess, postprocess, device)
     scored = scored_predictor(network, preprocess, postprocess, device, scores=False)
+    if isinstance(scored, WholeVolumes):
+        return scored
     return lambda picture: scored(picture).mask
 
 
 def scored_predictor(
     network: nn.Module,
-    preprocess: Preprocess,
+    preprocess: AnyPreprocess,
     postprocess: Postprocess,
     device: torch.device,
     scores: bool = True,
-) -> Callable[[Picture], Scored]:
+) -> Callable[[Picture], Any]:
     """As `mask_predictor`, with the probability of foreground (H, W) beside the mask, for AUC and rmse_map.
 
     The predictor raises InputError where the network's output holds NaN or infinite values.
     """
+    if isinstance(preprocess, VolumePreprocess):
+        return WholeVolumes(network, preprocess, postprocess, device, scores)
     probability = Probability(network).eval().to(device)
 
     def predict(picture: Picture) -> Scored:
@@ -124,23 +126,26 @@ class WholeVolumes:
         preprocess: VolumePreprocess,
         postprocess: Postprocess,
         device: torch.device,
+        scores: bool = False,
     ) -> None:
-        self.preprocess, self.postprocess, self.device = preprocess, postprocess, device
+        self.preprocess, self.postprocess, self.device, self.scores = preprocess, postprocess, device, scores
         self._probability = Probability(network).eval().to(device)
 
     def __call__(self, picture: Picture) -> NDArray[np.uint8]:
         """Always an InputError: a picture is no volume."""
         raise InputError(f"{picture.source}: is a picture or a slice, and this network takes whole volumes")
 
-    def volume(self, opened: OpenedCase) -> NDArray[np.uint8]:
-        """The mask of a volume (D, H, W), at its own shape.
+    def volume(self, opened: OpenedCase) -> NDArray[np.uint8] | Scored:
+        """The mask of a volume (D, H, W), at its own shape; with `scores` the probability of foreground beside it.
 
         Raises:
             InputError: a picture, or an output with NaN or infinite values.
         """
         prepared = self.preprocess.prepare(opened.levels(), opened.spacing_mm)
         probability = self.preprocess.predict(prepared, self._run)
-        return mask_at(probability, (len(opened), *opened.size), self.postprocess)
+        shape = (len(opened), *opened.size)
+        mask = mask_at(probability, shape, self.postprocess)
+        return Scored(mask, foreground_at(probability, shape, self.postprocess)) if self.scores else mask
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):

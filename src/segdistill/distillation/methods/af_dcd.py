@@ -49,9 +49,10 @@ def partition(feature: Tensor, groups: int, grid: int, patch: int) -> Tensor:
         pool = F.adaptive_max_pool2d if len(wanted) == 2 else F.adaptive_max_pool3d
         feature = pool(feature, wanted)
     b, c = feature.shape[:2]
-    cut = feature.unflatten(1, (groups, c // groups))
-    for axis, (whole, side) in enumerate(zip(wanted, sides, strict=True)):
-        cut = cut.unflatten(3 + 2 * axis, (whole // side, side))
+    shape = [b, groups, c // groups]
+    for whole, side in zip(wanted, sides, strict=True):
+        shape += [whole // side, side]
+    cut = feature.reshape(shape)
     patches, positions = range(3, cut.ndim, 2), range(4, cut.ndim, 2)
     parts = cut.permute(0, *patches, *positions, 1, 2)
     return parts.reshape(b, -1, math.prod(sides) * groups, c // groups)
