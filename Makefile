@@ -6,13 +6,18 @@ BIN := $(VENV)/bin
 # one thread per test process: two processes of two threads each wait for one another most of the time
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow coverage lint format docs build clean
+.PHONY: demo test quick-tests test-slow coverage lint format docs build clean
 
 demo: $(VENV)/train
 	$(BIN)/segdistill demo
 
-test: $(VENV)/dev lint
-	$(PYTEST) -n 2 -m "not slow"
+# lint uses one core for half a minute: beside the tests it fills the gaps that two processes of tests leave
+test: $(VENV)/dev
+	$(MAKE) -j 2 lint quick-tests
+
+# worksteal keeps the tests of a file together, so that their shared runs are trained once
+quick-tests: $(VENV)/dev
+	$(PYTEST) -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/dev
 	$(PYTEST) -n 2 -m slow --timeout 3600 --durations 0

@@ -3,8 +3,8 @@
 `python benchmarks/pays.py busi --folds 1 --jobs 2` trains what one fold needs and adds its cases to
 docs/results/data/pays-busi.csv; called again it continues, and other folds are added by further calls, on any day. In
 the study `promise12-sites` a fold is a hospital whose cases no network has seen: they are tested beside those of the
-others. `--summary` reads that file alone. The figure is student minus baseline in Dice over all folds that are there,
-the bar 0.03.
+others. `--summary` reads that file alone. The figure is the first difference in Dice over all folds that are there, for
+most studies student minus baseline, the bar 0.03.
 """
 
 from __future__ import annotations
@@ -42,21 +42,48 @@ ROOT = Path(__file__).parents[1]
 COLUMNS = ("fold", "seed", "network", "tested_on", "case", "group", "dice", "minutes")
 ENSEMBLE, HOME = "ensemble", "home"
 Row = dict[str, str]
+FEW_MASKS = "pays/few_masks"
+HALF = {
+    "fit.steps": 400,
+    "stages.imagenet_1.fit.steps": 300,
+    "stages.imagenet_2.fit.steps": 300,
+}
+"""Half the steps, for studies of one seed."""
+PROMISE12 = {
+    "data.dataset": "promise12",
+    "data.labels": None,
+    "data.intensity": "mr",
+    "data.skip_empty": True,
+}
 STUDIES: dict[str, dict[str, Any]] = {
     "busi": {},
-    "busi-10": {"data.locations": 0.1},
-    "coronary": {"data.dataset": "coronary", "data.labels": None, "data.locations": 0.3},
-    "promise12": {
-        "data.dataset": "promise12",
-        "data.labels": None,
-        "data.intensity": "mr",
-        "data.skip_empty": True,
-        "data.locations": 0.28,
-    },
+    "busi-10": HALF | {"data.locations": 0.1},
+    "coronary": HALF | {"data.dataset": "coronary", "data.labels": None, "data.locations": 0.3},
+    "promise12": HALF | PROMISE12 | {"data.locations": 0.28},
+    "promise12-sites": PROMISE12 | {"data.locations": 0.2, "folds": None},
 }
 """What each study changes in the recipe pays/few_masks. The shares leave masks to 8 images of coronary's training part
 and to 6 volumes of PROMISE12's."""
-STUDIES["promise12-sites"] = STUDIES["promise12"] | {"data.locations": 0.2, "folds": None}
+RECIPES = {
+    "folds-into-one": "pays/folds_into_one",
+    "targets": "pays/targets",
+    "busi-256": "pays/busi_256",
+}
+"""Studies with a recipe of their own; the others are changes of pays/few_masks."""
+PAIRS = (
+    ("student", "baseline"),
+    ("student", ENSEMBLE),
+    ("student_without_masks", "baseline"),
+    ("student", "baseline_all"),
+    ("student", "single"),
+    ("single", "baseline"),
+    (ENSEMBLE, "baseline"),
+    ("case_one", "baseline"),
+    ("view_one", "case_one"),
+    ("case_three", "case_one"),
+    ("view_three", "case_three"),
+)
+"""Which networks are compared, where both were trained; the first pair of a study is its figure."""
 SITES = ("BIDMC", "RUNMC", "UCL")
 
 
@@ -65,11 +92,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("study", choices=list(STUDIES))
+    parser.add_argument("study", choices=[*STUDIES, *RECIPES])
     parser.add_argument("--folds", type=int, nargs="+", default=[])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="+", help="by default those of the recipe")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--steps", type=int, help="other than those of the recipe, to try this out")
+    parser.add_argument("--epochs", type=int, help="of all stages, to try this out: 1")
     parser.add_argument("--work", type=Path, help="folder of the runs; by default runs/pays-STUDY")
     parser.add_argument("--summary", action="store_true", help="only sum up the file of cases")
     parser.add_argument("--json", action="store_true")
@@ -78,22 +105,31 @@ def main() -> None:
     path = ROOT / "docs" / "results" / "data" / f"pays-{args.study}.csv"
     rows = _read(path)
     for fold in [] if args.summary else args.folds:
-        changes = STUDIES[args.study] | {"seeds": args.seeds}
-        if args.steps:
-            stages = ("fit", "stages.imagenet_1.fit", "stages.imagenet_2.fit")
-            changes |= {f"{stage}.steps": args.steps for stage in stages}
-        folder = fold_folder(work, fold)
-        if args.study == "promise12-sites":
-            changes |= _without_site(SITES[fold - 1], work)
-            run("pays/few_masks", set=changes, out=folder, jobs=args.jobs)
-        else:
-            changes |= {"only_folds": [fold]}
-            run("pays/few_masks", set=changes, out=work, jobs=args.jobs)
-        found = list(_fold(load_recipe("pays/few_masks", changes), folder, fold))
+        folder, recipe = _run(args, fold, work)
+        found = list(_fold(recipe, folder, fold))
         replaced = {(row["fold"], row["seed"], row["network"]) for row in found}
         rows = [row for row in rows if (row["fold"], row["seed"], row["network"]) not in replaced] + found
         _write(path, rows)
     _summary(args, rows)
+
+
+def _run(args: argparse.Namespace, fold: int, work: Path) -> tuple[Path, Recipe]:
+    """Trains and evaluates a fold (of a study without folds the only one); returns its folder and its recipe."""
+    name, changes = RECIPES.get(args.study, FEW_MASKS), dict(STUDIES.get(args.study, {}))
+    if args.seeds:
+        changes["seeds"] = args.seeds
+    if args.epochs:
+        changes["epochs"] = args.epochs
+    if args.study == "promise12-sites":
+        changes |= _without_site(SITES[fold - 1], work)
+    recipe = load_recipe(name, changes)
+    if recipe.folds is None:
+        folder = out = fold_folder(work, fold)
+    else:
+        folder, out = fold_folder(work, fold), work
+        changes |= {"only_folds": [fold]}
+    run(name, set=changes, out=out, jobs=args.jobs)
+    return folder, recipe
 
 
 def _without_site(site: str, work: Path) -> dict[str, Any]:
@@ -208,13 +244,7 @@ def _compared(rows: list[Row]) -> tuple[dict[str, Any], float]:
             "minutes": round(float(np.mean(list(minutes[network].values()) or [0.0])), 1),
         }
     figure = float("nan")
-    for first, second in (
-        ("student", "baseline"),
-        ("student", ENSEMBLE),
-        ("student_without_masks", "baseline"),
-        ("student", "baseline_all"),
-        (ENSEMBLE, "baseline"),
-    ):
+    for first, second in PAIRS:
         if first in by_network and second in by_network:
             found = compare_rows(
                 by_network[first], by_network[second], variant=first, baseline=second, metric="dice"

@@ -43,7 +43,7 @@ def main() -> None:
         preprocess = Preprocess((args.size, args.size))
         store = prepare_store(cases, preprocess, folder / "store")
         generator = np.random.default_rng(0)
-        maps = np.stack([encode(generator.uniform(0, 1, store.size)) for _ in range(len(store))])
+        maps = np.stack([encode(generator.uniform(0, 1, store.size))[np.newaxis] for _ in range(len(store))])
         hidden = [case.id for case in cases[: 3 * CASES // 4]]
         views = [Views(store, store.ids, preprocess, "light") for _ in range(2)]
         views[1] = Views(store, store.ids, preprocess, "light", without_mask=hidden, masks_share=0.5)

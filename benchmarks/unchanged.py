@@ -39,6 +39,10 @@ NAMES = json.loads((ROOT / "docs" / "results" / "data" / "house-names.json").rea
 STAGE_FOLDER, MODEL_FILE, SUMMARY = "stages", "model.onnx", "evaluation.json"
 TABLES = ("metrics.csv", "classification.csv", "curves.csv")
 CLOCKS = {"seconds", "wait_share"}  # columns of curves.csv that no two runs share
+LATER = (
+    "grad",
+    "set_weight",
+)  # what columns begin with that only measure, and were not there when it was recorded
 PARTS = ("summary", "pooled", "calibration", "robustness", "classification")  # of evaluation.json
 COSTS = ("parameters", "macs")
 
@@ -325,7 +329,7 @@ def columns(file: Path) -> Values:
             mean = f" {math.fsum(float(text) for text in texts if text) / sum(map(bool, texts)):.4g}"
         except (ValueError, ZeroDivisionError):
             mean = ""
-        if name not in CLOCKS:
+        if name not in CLOCKS and not name.startswith(LATER):
             found[name] = f"{len(texts)}{mean} {sha(texts)}"
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from segdistill.data.case import Case
 from segdistill.data.phantom import write_phantom
 from segdistill.data.splits import hold_out
 from tests.experiment.tiny import tiny_run
+
+
+def pytest_collection_finish() -> None:
+    """Python's search for garbage passes over the thousands of tests and modules that stay to the end anyway."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ def test_what_fits(value: Any, hint: Any, fitted: Any) -> None:
     ("value", "hint", "message"),
     [
         (True, int, "it is True: it must be int"),
+        (float("nan"), float, "it is nan: it must be float"),
         ("3", int, "it is '3': it must be int"),
         (1, bool, "it is 1: it must be bool"),
         ([1, "a"], tuple[int, ...], "it is 'a': it must be int"),

@@ -37,8 +37,13 @@ _COMPUTED = re.compile("['\\s]*[=+@\uff0b\uff0d\uff1d\uff20-]")
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, sync: bool = True) -> Iterator[Path]:
     """Gives a temporary path beside `path`; renames it to `path` if the block succeeds, else removes it.
+
+    Args:
+        path: of the file.
+        sync: wait until the content is on the disk, so that the file is whole after a power cut too. Without it that
+            takes as little time as the writing; for files whose hash is kept and compared.
 
     Raises:
         InputError: the folder cannot be made or written, or the disk is full.
@@ -54,7 +59,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     try:
         temporary = _beside(path)
         yield temporary
-        _publish(temporary, path)
+        _publish(temporary, path, sync)
     except OSError as error:
         if error.filename is not None and Path(os.fsdecode(error.filename)) not in (
             temporary,
@@ -142,24 +147,25 @@ def refusal(path: Path, error: OSError) -> InputError:
     return InputError(f"cannot write {path}: {error.strerror or error}{f': {remedy}' if remedy else ''}")
 
 
-def _publish(temporary: Path, path: Path) -> None:
-    with open(temporary, "rb+") as file:  # the rename must not overtake the data
-        os.fsync(file.fileno())
+def _publish(temporary: Path, path: Path, sync: bool) -> None:
+    if sync:
+        with open(temporary, "rb+") as file:  # the rename must not overtake the data
+            os.fsync(file.fileno())
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)  # mkstemp makes private files
     temporary.replace(path)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes `text` as UTF-8, whole or not at all.
+def write_text(path: str | Path, text: str, sync: bool = True) -> None:
+    """Writes `text` as UTF-8, whole or not at all; `sync`: see `atomic_write`.
 
     >>> target = Path(tempfile.mkdtemp()) / "note.txt"
     >>> write_text(target, "done")
     >>> target.read_text()
     'done'
     """
-    with atomic_write(path) as temporary:
+    with atomic_write(path, sync) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -289,6 +295,15 @@ def require_text(text: str | Path) -> None:
     if found is not None:
         what = "a name that is not UTF-8 text" if found[0] >= "\ud800" else "a name with control characters"
         raise InputError(f"{shown(text)}: {what} cannot be kept in a table: rename the file")
+
+
+def real_path(path: Path) -> Path:
+    """The absolute path without links; one that leads in a circle stands as it is, where `Path.resolve` fails.
+
+    >>> real_path(Path("/a/../b")) == real_path(Path("/b"))
+    True
+    """
+    return Path(os.path.realpath(path))
 
 
 def sha256_file(path: str | Path) -> str:

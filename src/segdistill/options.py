@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -66,12 +67,14 @@ def fit_option(what: str, value: Any, hint: Any) -> Any:
 
 
 def _is_a(value: Any, hint: Any) -> bool:
-    """Whether a value is of a plain type; a whole number is a float, a bool is no number."""
+    """Whether a value is of a plain type; a whole number is a float, a bool or NaN is no number."""
     if hint is Any:
         return True
     if isinstance(value, bool):
         return hint is bool
-    return isinstance(hint, type) and isinstance(value, (int, float) if hint is float else hint)
+    if hint is float:
+        return isinstance(value, (int, float)) and not math.isnan(value)
+    return isinstance(hint, type) and isinstance(value, hint)
 
 
 def type_name(hint: Any) -> str:

@@ -26,7 +26,10 @@ def test_a_table_with_a_verdict_for_each(run: Path) -> None:
     lines = answer.out.splitlines()
     assert lines[1].startswith("kd       baseline (equal steps)     +0.0")
     assert lines[1].endswith("  helps")
-    assert lines[2].endswith("  no evidence, not worse than by 0.05")
+    assert re.search(r"  no evidence, would show 0\.0\d\d or more, not worse than by 0\.05$", lines[2])
+    assert re.search(
+        r"24 cases and 3 seeds would show with 80 % power is about 0\.0\d\d\.$", answer.out, re.M
+    )
     assert "24 cases in 24 groups, margin 0.05" in answer.out
 
 
@@ -66,7 +69,7 @@ def test_one_training_each_never_helps(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", {"baseline": ALONE, "kd": {"lift": 0.3}})
     answer = segdistill("compare", run, "--margin", "0.02")
     assert answer.code == 0
-    assert answer.out.splitlines()[1].endswith("  no evidence")
+    assert answer.out.splitlines()[1].endswith("  no evidence, shows nothing below 3 seeds")
     assert "one training on a side, and a verdict needs 3 seeds" in answer.out
 
 

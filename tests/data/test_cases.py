@@ -145,6 +145,7 @@ def test_tables_as_spreadsheets_save_them(tmp_path: Path, content: bytes) -> Non
         (PLAIN.encode("cp1252"), "save it as 'CSV UTF-8'"),
         (b"PK\x03\x04 and so on", "is a workbook of a spreadsheet: save it as CSV UTF-8"),
         (b"\x89PNG\r\n\x1a\n\0\0", "is no table of UTF-8 text"),
+        ("id,image\na,a.png\n".encode("utf-16-le"), "is no table of UTF-8 text"),
         (b"id,image,Image\na,a.png,b.png\n", "column 'image' is there 2 times"),
         (b"id,image\n,,\n\na,\n", "row 4, column 'image': is empty"),
         (b"id,image,foreground\na,a.png,red\n", "row 2, column 'foreground': 'red' is not a value of a mask"),

@@ -231,9 +231,12 @@ def test_nnunet_of_the_first_version_lists_images_without_channel(tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "channels", "reason"),
     [
-        (NNUNET | {"channel_names": {"0": "T1", "1": "T2"}}, 2, r"declares 2 channels \(T1, T2\)"),
-        ({"modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background"}}, 1, "declares 2 channels"),
-        (NNUNET, 2, "_0001.nii.gz: is channel 2 of a case: images of one channel are read"),
+        (
+            NNUNET | {"channel_names": {"0": "T1", "1": "T2"}},
+            1,
+            "lacks the channel T2: .*_0001.nii.gz is not there",
+        ),
+        (NNUNET, 2, "_0001.nii.gz: is channel 2 of a case, and dataset.json names 1"),
         (NNUNET | {"labels": {"background": 0, "organ": 1, "ignore": 2}}, 1, "declares a label 'ignore'"),
         (
             NNUNET | {"labels": {"background": 0, "organ/a": 1, "organ a": 2}},

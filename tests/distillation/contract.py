@@ -19,7 +19,7 @@ from segdistill.distillation import (
     create_method,
     create_weighting,
 )
-from segdistill.distillation.base import Targets, trained_with_student, weighted_terms
+from segdistill.distillation.base import Balance, Targets, trained_with_student, weighted_terms
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 
@@ -60,6 +60,10 @@ def hidden_parts(module: nn.Module) -> list[str]:
         for name, value in vars(part).items()
         if name not in own and trains(value)
     ]
+
+
+GENERATED = ("mgd", "af_dcd")
+"""Methods with a loss to itself: their convolutions begin anywhere."""
 
 
 class MethodContract:
@@ -224,6 +228,31 @@ class MethodContract:
         assert all(torch.isfinite(slope).all() for slope in slopes)
         if seed:
             assert max(slope.abs().max() for slope in slopes) > 1e-6
+
+    @pytest.mark.parametrize("balance", ["class", "boundary"])
+    def test_a_balance_counts_two_regions_alike(self, balance: Balance) -> None:
+        """Where an image has one region the loss is as without a balance, and elsewhere it is not."""
+        plain, method = self.make(), self.make()
+        if not method.balances:
+            if not create_method(self.name).balances:
+                with pytest.raises(InputError, match="no mean over positions"):
+                    create_method(self.name, balance=balance)
+            return
+        plain.set_balance("none")
+        method.set_balance(balance)
+        outputs = self.output(), self.output(seed=1)
+        losses = {}
+        for mask in (torch.zeros_like(self.mask()), self.mask()):
+            pairs = [[each.targets(output, mask) for output in outputs] for each in (plain, method)]
+            losses[bool(mask.any())] = [
+                each(*pair) for each, pair in zip((plain, method), pairs, strict=True)
+            ]
+            assert (
+                method(pairs[1][1], pairs[1][1]).abs().max() <= max(self.floor, 1e-6)
+                or self.name in GENERATED
+            )
+        torch.testing.assert_close(*losses[False])
+        assert not torch.allclose(*losses[True], rtol=1e-4)
 
     def make_for(self, classes: int, dimensions: int) -> DistillationMethod:
         """As `make`, for so many classes and dimensions, where the method has these options."""

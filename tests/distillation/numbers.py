@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_dilation, binary_erosion
 from scipy.special import logsumexp
 
 from segdistill.distillation import DistillationMethod
@@ -46,6 +47,18 @@ def nearest(mask: Array, size: tuple[int, int]) -> Array:
     """(B, H, W) indices to another size: the position at or before."""
     rows, columns = (np.arange(n) * old // n for n, old in zip(size, mask.shape[1:], strict=True))
     return mask[:, rows][:, :, columns]
+
+
+def band_of(mask: Array, width: int, classes: int) -> Array:
+    """Positions of an index mask at which some class's mask, dilated, differs from the same mask, eroded."""
+    square = np.ones((2 * width + 1,) * mask.ndim, bool)
+    return np.any(
+        [
+            binary_dilation(mask == c, square) & ~binary_erosion(mask == c, square, border_value=1)
+            for c in range(classes)
+        ],
+        axis=0,
+    )
 
 
 def blocks(x: Array, side: int, how: Callable[..., Array]) -> Array:

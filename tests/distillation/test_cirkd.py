@@ -9,7 +9,14 @@ from torch import Tensor
 
 from segdistill.distillation import DistillationMethod, create_method
 from segdistill.distillation.base import module_key
-from segdistill.distillation.methods.cirkd import CIRKD, CrossImage, Memory, MemoryContrast
+from segdistill.distillation.methods.cirkd import (
+    CIRKD,
+    ChannelContrast,
+    ChannelMemory,
+    CrossImage,
+    Memory,
+    MemoryContrast,
+)
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 from tests.distillation.contract import Array, MethodContract
@@ -62,6 +69,34 @@ class TestMemory(MethodContract):
         assert sum(value[0].numel() for value in targets.values()) <= 4 * 4 * (5 + 2)
 
 
+CHANNELS = {"channels": 30, "drawn_channels": 40}
+
+
+def with_channels(network: str = "", **options: float) -> ChannelContrast:
+    """A queue with something in it, which takes in nothing more; a head that leaves channels as they are."""
+    method = ChannelContrast(**{"grid": 4, **CHANNELS, **options})  # type: ignore[arg-type]
+    info = {"decoder": FeatureInfo("decoder", 5, 2)}
+    method.build(info, {network: info})
+    fill_channels(method.memories[module_key(network)])
+    return method
+
+
+def fill_channels(memory: torch.nn.Module) -> None:
+    assert isinstance(memory, ChannelMemory)
+    torch.manual_seed(1)
+    memory.store(torch.nn.functional.normalize(torch.randn(4, 5, 16), dim=2), 256)
+    memory.head = torch.nn.Sequential()
+    memory.eval()
+
+
+class TestChannelContrast(TestCrossImage):
+    name = "channel_contrast"
+    options = {"grid": 4, **CHANNELS}  # noqa: RUF012
+
+    def make(self) -> DistillationMethod:
+        return with_channels(**self.options)
+
+
 class TestCIRKD(TestCrossImage):
     name = "cirkd"
     options = {**SMALL, "grid": 4, "drawn_pixels": 40, "drawn_regions": 12}  # noqa: RUF012
@@ -72,7 +107,13 @@ class TestCIRKD(TestCrossImage):
         info = {"decoder": FeatureInfo("decoder", 5, 2)}
         method.build(info, {"": info})
         fill(method.methods["memory"].memories[module_key("")])
+        if "channel" in method.methods:
+            fill_channels(method.methods["channel"].memories[module_key("")])
         return method
+
+
+class TestCIRKDv2(TestCIRKD):
+    options = {**TestCIRKD.options, **CHANNELS, "batch_channel": 1.0, "memory_channel": 0.1}  # noqa: RUF012
 
 
 def relation_maps(x: Array, temperature: float) -> Array:
@@ -276,3 +317,48 @@ def test_bad_use_is_explained() -> None:
         create_method("memory_contrast", layers=["encoder", "decoder"])
     with pytest.raises(InputError, match="memory_contrast needs networks that declare their features"):
         create_method("cirkd").build({}, {"t": {}})
+
+
+def test_channels_equal_numpy() -> None:
+    """Both terms, the whole queue drawn, on pictures that are averaged and on volumes that are filled up with 0."""
+    rng = np.random.default_rng(0)
+    method = with_channels("t", batch=0.7, memory=0.3)
+    memory = method.memories[module_key("t")]
+    assert isinstance(memory, ChannelMemory)
+    entries = memory.ring[:20].double().numpy()
+    own, other = ({"decoder": rng.normal(size=(3, 5, 8, 8))} for _ in range(2))
+
+    def directions(x: Array) -> Array:
+        flat = blocks(x, 4, np.mean).reshape(len(x), 5, 16)
+        return flat / np.sqrt(np.square(flat).sum(2, keepdims=True))
+
+    def reference(arrays: Arrays) -> Array:
+        s, t = directions(arrays["decoder"]), directions(other["decoder"])
+        pairs = [np.einsum("icn,jdn->ijcd", each, each) / 0.1 for each in (t, s)]
+        stored = [each @ entries.T / 0.1 for each in (t, s)]
+        return 0.7 * kl(*pairs, 3).mean((1, 2)) + 0.3 * kl(*stored, 2).mean(1)
+
+    hold_against(method, reference, own, other, network="t")
+
+
+def test_the_queue_of_channels_is_a_ring() -> None:
+    memory = ChannelMemory(2, 3, length=4, positions=6)
+    first, second = torch.rand(1, 3, 5), torch.rand(1, 3, 5)
+    memory.store(first, 256)
+    assert memory.draw(9, 5).shape == (3, 5)
+    memory.store(second, 256)
+    assert int(memory.count) == 6
+    assert (memory.ring[:, 5] == 0).all()
+    kept = {tuple(row) for row in memory.ring[:, :5].tolist()}
+    assert {tuple(row) for row in second[0].tolist()} <= kept
+    memory.store(torch.rand(1, 3, 5), 2)
+    assert int(memory.count) == 8
+
+
+def test_refused_channels() -> None:
+    with pytest.raises(InputError, match="channel_contrast needs one layer"):
+        ChannelContrast(layers=["encoder", "decoder"])
+    with pytest.raises(InputError, match="must not be negative"):
+        ChannelContrast(batch=-1.0)
+    with pytest.raises(InputError, match="declare their features"):
+        ChannelContrast().build({}, {"t": {}})

@@ -173,7 +173,9 @@ def test_balanced_features_equal_numpy(normalise: str) -> None:
         one, two = (np.exp(z / 2) / regions_mean(np.exp(z / 2), shares)[..., None] for z in (t, s))
         return 4 * regions_mean(one * np.log(one / two), shares).mean(1)
 
-    method = ChannelWise(["decoder"], 2.0, normalise, balance="class")  # type: ignore[arg-type]
+    method = create_method(
+        "channel_wise", layers=["decoder"], temperature=2.0, normalise=normalise, balance="class"
+    )
     features = {"decoder": torch.tensor(own["decoder"], requires_grad=True)}
     known = torch.tensor(mask)
     loss = method(
@@ -192,7 +194,10 @@ def test_one_region_is_plain_cwd() -> None:
     pair = [Output(torch.randn(2, 2, 8, 8), {}) for _ in range(2)]
     values = [
         method(*(method.targets(each, empty) for each in pair))
-        for method in (ChannelWise(None, 4.0), ChannelWise(None, 4.0, balance="class"))
+        for method in (
+            ChannelWise(None, 4.0),
+            create_method("channel_wise", temperature=4.0, balance="class"),
+        )
     ]
     torch.testing.assert_close(*values)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import binary_dilation, binary_erosion
 from scipy.special import log_softmax, softmax
 
 from segdistill.distillation import create_method
-from segdistill.distillation.methods.bpkd import BPKD, boundary_band
+from segdistill.distillation.maps import boundary_band
+from segdistill.distillation.methods.bpkd import BPKD
 from segdistill.distillation.methods.dist import DIST
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 from tests.distillation.contract import Array, MethodContract
-from tests.distillation.numbers import Arrays, hold_against
+from tests.distillation.numbers import Arrays, band_of, hold_against
 
 
 class TestDIST(MethodContract):
@@ -54,6 +54,28 @@ def test_dist_equals_numpy(classes: int) -> None:
     hold_against(DIST(intra=0.5, inter=2.0, temperature=2.0), reference, own, other)
 
 
+def test_a_balanced_correlation_equals_numpy() -> None:
+    """Correlations with the weights of positions: half for the foreground, half for the background."""
+    rng = np.random.default_rng(0)
+    own, other = ({"logits": rng.normal(size=(2, 3, 4, 5))} for _ in range(2))
+    mask = (rng.random((2, 4, 5)) < 0.3).astype(np.int64)
+
+    def reference(arrays: Arrays) -> Array:
+        found = []
+        pairs = (softmax(z["logits"], axis=1).reshape(2, 3, 20) for z in (arrays, other))
+        for a, b, inside in zip(*pairs, mask.reshape(2, 20) > 0, strict=True):
+            weights = np.where(inside, 0.5 / inside.sum(), 0.5 / (~inside).sum())
+            intra = []
+            for c in range(3):
+                cov = np.cov(a[c], b[c], ddof=0, aweights=weights)
+                intra.append(cov[0, 1] / np.sqrt(cov[0, 0] * cov[1, 1]))
+            inter = np.array([np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(20)])
+            found.append(2 - np.mean(intra) - (weights * inter).sum())
+        return np.array(found)
+
+    hold_against(create_method("dist", balance="class"), reference, own, other, mask)
+
+
 def test_a_constant_map_has_no_direction() -> None:
     method = DIST()
     flat = torch.zeros(1, 2, 8, 8, requires_grad=True)
@@ -65,24 +87,13 @@ def test_a_constant_map_has_no_direction() -> None:
     assert torch.isfinite(flat.grad).all()
 
 
-def band_of(mask: Array, width: int, classes: int) -> Array:
-    square = np.ones((2 * width + 1,) * mask.ndim, bool)
-    return np.any(
-        [
-            binary_dilation(mask == c, square) & ~binary_erosion(mask == c, square, border_value=1)
-            for c in range(classes)
-        ],
-        axis=0,
-    )
-
-
 @pytest.mark.parametrize("shape", [(12, 15), (6, 8, 9)])
 @pytest.mark.parametrize("width", [1, 2])
 def test_bands_equal_scipy(shape: tuple[int, ...], width: int) -> None:
     rng = np.random.default_rng(0)
     mask = np.kron(rng.integers(0, 3, [-(-n // 3) for n in shape]), np.ones((3,) * len(shape), int))
     mask = mask[tuple(slice(n) for n in shape)]
-    found = boundary_band(torch.tensor(np.stack([mask == c for c in range(3)]))[None], width)[0, 0]
+    found = boundary_band(torch.tensor(mask)[None, None], width)[0, 0]
     np.testing.assert_array_equal(found.numpy(), band_of(mask, width, 3))
 
 

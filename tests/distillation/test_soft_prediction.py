@@ -12,6 +12,7 @@ from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 from segdistill.models.network import Output
 from tests.distillation.contract import MethodContract
+from tests.distillation.numbers import band_of
 
 
 def output(z: np.ndarray) -> Output:
@@ -111,7 +112,7 @@ def test_balance_is_the_mean_of_two_means(pair: tuple[np.ndarray, np.ndarray], d
     mask = np.zeros((3, 8, 8), dtype=np.int64)
     mask[0, 2, 3] = 2
     mask[2] = -1
-    method = SoftPrediction(2.0, direction, balance="class")  # type: ignore[arg-type]
+    method = create_method("soft_prediction", temperature=2.0, direction=direction, balance="class")
     p, q = softmax(teacher / 2, axis=1), softmax(student / 2, axis=1)
     first, second = (p, q) if direction == "teacher_student" else (q, p)
     foreground = mask > 0
@@ -129,7 +130,7 @@ def test_balance_gives_the_lesion_half_of_the_gradient() -> None:
     shares = []
     for balance in ("none", "class"):
         z = torch.zeros(1, 2, 10, 10, requires_grad=True)
-        method = SoftPrediction(balance=balance)  # type: ignore[arg-type]
+        method = create_method("soft_prediction", balance=balance)  # type: ignore[arg-type]
         teacher = torch.tensor([0.0, 3.0]).reshape(1, 2, 1, 1).expand(z.shape)
         method(
             method.targets(Output(z, {}), mask), method.targets(Output(teacher, {}), mask)
@@ -137,6 +138,21 @@ def test_balance_gives_the_lesion_half_of_the_gradient() -> None:
         slope = z.grad.abs().sum(1)  # type: ignore[union-attr]
         shares.append((slope[0, 4, 4] / slope.sum()).item())
     np.testing.assert_allclose(shares, [0.01, 0.5], rtol=1e-5)
+
+
+def test_the_boundary_is_a_region_as_wide_as_a_64th_of_the_image() -> None:
+    """Against scipy: two positions on each side at 128, one at 32."""
+    for side, width in ((128, 2), (32, 1)):
+        mask = np.zeros((side, side), dtype=np.int64)
+        mask[8:20, 5:17], mask[14:25, 17:25] = 1, 2
+        rng = np.random.default_rng(0)
+        student, teacher = rng.normal(size=(2, 1, 3, side, side))
+        region = band_of(mask, width, 3)
+        method = create_method("soft_prediction", balance="boundary")
+        known = torch.tensor(mask)[None]
+        got = method(*(method.targets(output(z), known) for z in (student, teacher)))
+        values = rel_entr(softmax(teacher, axis=1), softmax(student, axis=1)).sum(1)
+        np.testing.assert_allclose(got.numpy(), balanced(values, region[None]), rtol=1e-4)
 
 
 def test_without_balance_the_mask_changes_nothing(pair: tuple[np.ndarray, np.ndarray]) -> None:
@@ -147,21 +163,21 @@ def test_without_balance_the_mask_changes_nothing(pair: tuple[np.ndarray, np.nda
 
 def test_the_foreground_of_combined_teachers(pair: tuple[np.ndarray, np.ndarray]) -> None:
     """The reference where there is one, and else what the majority of the weights predicts."""
-    method = SoftPrediction(balance="class")
+    method = create_method("soft_prediction", balance="class")
     mask = torch.zeros(3, 8, 8, dtype=torch.long)
     mask[0, :4] = 1
     mask[1:] = -1
     targets = [method.targets(output(z), mask) for z in (pair[0], pair[1])]
     weights = torch.tensor([[0.5, 0.5], [0.8, 0.2], [0.3, 0.7]])
-    found = method.combine_targets(targets, weights)["foreground"]
+    found = method.combine_targets(targets, weights)["region"]
     assert torch.equal(found[0, 0], mask[0] > 0)
-    assert torch.equal(found[1], targets[0]["foreground"][1])
-    assert torch.equal(found[2], targets[1]["foreground"][2])
+    assert torch.equal(found[1], targets[0]["region"][1])
+    assert torch.equal(found[2], targets[1]["region"][2])
 
 
 def test_bad_scales_are_refused() -> None:
-    with pytest.raises(InputError, match="balance is 'classes': choose from none, class"):
-        create_method("soft_prediction", balance="classes")
+    with pytest.raises(InputError, match="balance is 'classes': choose from none, class, boundary"):
+        create_method("soft_prediction", balance="classes")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="scale is 'own': choose from published, gradient"):
         create_method("soft_mask", scale="own")
     with pytest.raises(InputError, match="soft_prediction: ratio must be positive, not 0"):

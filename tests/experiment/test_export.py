@@ -12,10 +12,17 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from scipy.special import softmax
 
 from segdistill.data.case import select
 from segdistill.data.table import read_cases
-from segdistill.experiment.export import Agreement, export_network, measure_agreement, require_agreement
+from segdistill.experiment.export import (
+    Agreement,
+    export_network,
+    exported_probabilities,
+    measure_agreement,
+    require_agreement,
+)
 from segdistill.experiment.stage import load_stage
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import read_info
@@ -67,6 +74,24 @@ def test_one_logit_is_exported_with_a_sigmoid(tmp_path: Path, run_folder: Path) 
     require_agreement(agreement)
     assert agreement.cases == len(cases)
     assert Engine(tmp_path / "one.onnx").run(np.zeros((1, 1, 32, 32), np.float32)).shape == (1, 1, 32, 32)
+
+
+@pytest.mark.parametrize("planes", [1, 2, 4])
+def test_exported_probabilities_are_the_softmax(planes: int) -> None:
+    logits = np.random.default_rng(0).normal(0, 20, (2, planes, 16, 16)).astype(np.float32)
+    logits[0, :, :4] = 0
+    both = np.concatenate([np.zeros_like(logits), logits], axis=1) if planes == 1 else logits
+    found = exported_probabilities(torch.from_numpy(logits)).numpy()
+    np.testing.assert_allclose(found, softmax(both.astype(np.float64), axis=1), atol=1e-6)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert (found[0, :, :4] == 1 / max(planes, 2)).all()  # equal logits are not above a threshold of 0.5
+
+
+def test_no_softmax_over_planes_is_exported(run_folder: Path) -> None:
+    """ONNX Runtime turns the axes for it, which takes longer than a small network."""
+    graph = onnx.load(run_folder / "model.onnx").graph
+    assert not {"Softmax", "LogSoftmax", "Exp"} & {node.op_type for node in graph.node}
 
 
 def test_tampered_weights_do_not_pass(

@@ -42,8 +42,8 @@ def test_a_bundled_recipe_runs(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_ablation_of_pseudo_labels_compares_three_things(tmp_path: Path) -> None:
     """They are for images without a location: with all locations they would end with the same weights."""
-    recipe, names = tiny_recipe("lanet/ablation"), ["half", "no_pseudo", "release_rule"]
-    assert {recipe.locations_of(name) for name in [*names, "locate_half"]} == {0.5}
+    recipe, names = tiny_recipe("lanet/ablation"), ["half@0", "no_pseudo@0", "release_rule@0"]
+    assert {recipe.locations_of(name) for name in [*names, "locate_half@0"]} == {0.5}
     list(run_recipe(recipe, write_data(recipe, tmp_path / "data"), tmp_path / "r", Machine("cpu"), names))
     require_different(tmp_path / "r", names)
 

@@ -60,13 +60,6 @@ def trained(texts: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs without model file and report, where a test is about training."""
-    monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *_: None)
-    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *_: ([], {}))
-
-
-@pytest.fixture
 def copy(run_folder: Path, tmp_path: Path) -> Path:
     """A copy of the finished run that a test may change."""
     shutil.copytree(run_folder.parent, tmp_path / "runs")

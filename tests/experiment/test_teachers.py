@@ -65,6 +65,7 @@ def test_folds_share_the_weight_of_one_member_and_teach_what_they_have_not_seen(
     assert weights[6:, 1:] == pytest.approx(0.125)  # none has
 
 
+@pytest.mark.usefixtures("brief")
 def test_an_ensemble_teaches_the_cases_without_mask(tmp_path: Path) -> None:
     out = tmp_path / "run"
     segdistill.run(

@@ -19,6 +19,7 @@ STUDENT = RECIPE["stages"]["student"] | {"finetune_teachers": True}
 TUNED = {"model": TEACHER["model"], "starts_from": "teacher", "tuned_by": "student"}
 
 
+@pytest.mark.usefixtures("brief")
 def test_tuned_teachers_are_stages(tmp_path: Path) -> None:
     stages = {"teacher": TEACHER, "student": STUDENT, "tuned": TUNED}
     recipe, out = write_recipe(tmp_path, stages=stages), tmp_path / "r"

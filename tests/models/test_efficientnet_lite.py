@@ -15,6 +15,7 @@ from segdistill.errors import InputError, MissingExtra
 from segdistill.experiment.stage import build_network, encoder_of
 from segdistill.models.complexity import complexity
 from segdistill.models.efficientnet_lite import EfficientNetLite, SameConv, Variant
+from segdistill.models.network import shapes_only
 from segdistill.models.pretrained import load_encoder_weights, require_encoder_weights
 from segdistill.models.registry import create_network
 from tests.models.contract import ModelContract
@@ -126,7 +127,7 @@ def test_a_recipe_s_network_starts_from_imagenet_and_needs_no_package_to_be_load
     model = ModelRecipe.model_validate({"name": "unet_efficientnet_lite", "pretrained": "imagenet"})
     network = build_network(model, 3)
     assert torch.equal(network.state_dict()["encoder._conv_stem.weight"], weights["_conv_stem.weight"])
-    with torch.device("meta"):
+    with shapes_only():
         encoder = encoder_of(build_network(model.model_copy(update={"pretrained": None}), 1), model.name)
     require_encoder_weights(encoder, "imagenet")
     with pytest.raises(InputError, match="does not have the SHA-256 0000000"):
@@ -134,7 +135,7 @@ def test_a_recipe_s_network_starts_from_imagenet_and_needs_no_package_to_be_load
 
 
 def test_what_is_not_installed_or_does_not_exist_is_one_line() -> None:
-    with torch.device("meta"):
+    with shapes_only():
         encoder = EfficientNetLite(3)
         five = EfficientNetLite(5)
     encoder.imagenet = "nothing_of_this_name"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segdistill.errors import InputError
+from segdistill.models.network import shapes_only
 from segdistill.models.registry import create_network
 from tests.models.contract import ModelContract
 
@@ -58,7 +59,7 @@ def parameters(model: nn.Module) -> int:
 
 @pytest.mark.parametrize(("depth", "added", "total"), [(18, 56_527, 11_223_481), (50, 738_307, 24_216_813)])
 def test_la_net_adds_what_the_specification_counts(depth: int, added: int, total: int) -> None:
-    with torch.device("meta"):
+    with shapes_only():
         plain = create_network(f"resnet{depth}")
         joint = create_network(f"lanet_resnet{depth}")
         original = create_network(f"lanet_resnet{depth}", preset="original")
@@ -70,7 +71,7 @@ def test_la_net_adds_what_the_specification_counts(depth: int, added: int, total
 
 @pytest.mark.parametrize(("depth", "head"), [(18, 1_328_643), (50, 4_867_587)])
 def test_rmtl_adds_its_mask_head(depth: int, head: int) -> None:
-    with torch.device("meta"):
+    with shapes_only():
         plain, joint = create_network(f"resnet{depth}"), create_network(f"rmtl_resnet{depth}")
     assert parameters(joint) - parameters(plain) == head
 

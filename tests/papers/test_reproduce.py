@@ -19,8 +19,11 @@ from segdistill.config.load import bundled_recipes, load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.errors import InputError
 from segdistill.experiment.machine import Machine
+from segdistill.experiment.results import external_folder
 from segdistill.experiment.run import run_recipe
-from segdistill.papers.figures import bars, draw_figures
+from segdistill.metrics.base import METRICS
+from segdistill.metrics.cases import CaseResult, write_metrics_csv
+from segdistill.papers.figures import draw_figures
 from segdistill.papers.reproduce import SIZES, Command, commands, compare_with_paper, has_results, render
 from segdistill.papers.tables import (
     Paper,
@@ -31,9 +34,19 @@ from segdistill.papers.tables import (
     published_papers,
     read_paper,
 )
-from segdistill.records import EvaluationRecord, Interval, RunRecord, Scores, StageRecord, Summary
+from segdistill.records import (
+    Classification,
+    EvaluationRecord,
+    Interval,
+    RunRecord,
+    Scores,
+    StageRecord,
+    Summary,
+)
 from tests.experiment.synthetic import tiny_recipe, write_data
 from tests.experiment.tiny import segdistill
+
+MANY_ROWS = ("amtd", "lanet")
 
 
 def parts(paper: str) -> list[PaperPart]:
@@ -102,8 +115,13 @@ def is_measured(metric: str, recipe: Recipe, stage: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("paper", published_papers())
-def test_the_commands_fill_every_row(paper: str, tmp_path: Path) -> None:
-    """All recipes of a paper's commands, with reduced networks on synthetic data: no cell is left empty."""
+def test_the_commands_fill_every_row(paper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All recipes of a paper's commands, with reduced networks on synthetic data: no cell is left empty.
+
+    Without report and model file, which take most of the time of so small a run.
+    """
+    monkeypatch.setattr("segdistill.experiment.run.report_run", lambda *given: ([], given[-1]))
+    monkeypatch.setattr("segdistill.experiment.run.export_stage", lambda *given: None)
     tables = compare_with_paper(paper, tmp_path / "runs")
     for command in commands(tables):
         recipe = tiny_recipe(command.recipe)
@@ -113,11 +131,58 @@ def test_the_commands_fill_every_row(paper: str, tmp_path: Path) -> None:
         recipe = recipe.model_copy(update={"external": external})
         list(run_recipe(recipe, data, command.folder, Machine("cpu"), names))
         resize(command, tmp_path / "runs")
-    for table in compare_with_paper(paper, tmp_path / "runs"):
+    require_filled(compare_with_paper(paper, tmp_path / "runs"))
+
+
+def require_filled(tables: list[dict[str, Any]]) -> None:
+    assert not commands(tables)
+    for table in tables:
         for row in table["rows"]:
             for size, cell in row["ours"].items():
                 assert cell["status"] in ("", "measured"), (table["title"], row["name"], size)
                 assert cell["status"] or row["not_run"] or size == "paper" or not row["published"]
+
+
+@pytest.mark.parametrize(
+    "paper", [pytest.param(p, marks=pytest.mark.slow) if p in MANY_ROWS else p for p in published_papers()]
+)
+def test_the_commands_name_every_row(paper: str, tmp_path: Path) -> None:
+    """The same with records in place of trainings: what a command trains is found, and no cell is left empty."""
+    tables = compare_with_paper(paper, tmp_path)
+    metrics = {metric for table in tables for metric in table["metrics"]}
+    for command in commands(tables):
+        write_trained(command, metrics)
+    require_filled(compare_with_paper(paper, tmp_path))
+
+
+def write_trained(command: Command, metrics: set[str]) -> None:
+    """The records of a command's stages, all seeds of each, in its folder."""
+    recipe = known(command.recipe, tuple(command.changes.items()))
+    measured = dict.fromkeys(metrics, 0.5)
+    scores = summary(**measured)
+    whole = {metric.rpartition(".")[2]: score for metric, score in scores.items()}
+    sites = {site for stage in recipe.stages.values() for site in stage.sites or []}
+    found = Summary(scores, dict.fromkeys(recipe.data.labels or [], scores), dict.fromkeys(sites, scores))
+    for name in (name for stage in command.stages for name in recipe.named(stage)):
+        stage = command.folder / "stages" / name
+        trained_record(name, steps=30, epochs=3).write(stage)
+        pooled = {metric.rpartition(".")[2]: value for metric, value in measured.items()}
+        classes = Classification(scores=whole, classes=["a", "b"], confusion=[[1, 0], [0, 1]])
+        record = EvaluationRecord(model=name, cases=1, summary=found, pooled=pooled, classification=classes)
+        for place in (stage, *(external_folder(stage, table) for table in command.external)):
+            record.write(place)
+    RunRecord(recipe=command.recipe, data="synthetic, by hand").write(command.folder)
+    content = {
+        "data": {"dataset": recipe.data.dataset, "size": recipe.data.height_width[0]},
+        "stages": {name: {"variant": stage.variant} for name, stage in recipe.stages.items()},
+    }
+    (command.folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+
+
+def trained_record(name: str, **results: Any) -> StageRecord:
+    facts: dict[str, Any] = {"role": "teacher", "task": "supervised", "network": {}, "classes": [], "seed": 0}
+    facts |= {"preprocess": {}, "postprocess": {}, "fingerprint": "", "weights_sha256": "abc"}
+    return StageRecord(name=name, variant=name, **facts | results)
 
 
 def resize(command: Command, runs: Path) -> None:
@@ -224,20 +289,7 @@ def test_pooled_numbers_and_rows_that_are_not_run(tmp_path: Path) -> None:
 def test_a_stage_without_results_is_told_apart(tmp_path: Path) -> None:
     write_run(tmp_path / "r", "lightbtseg/cpu", "busi", student={"summary": {"all": summary(dice=0.7)}})
     for name, weights in (("benign_teacher", "abc"), ("unet", "")):
-        record = StageRecord(
-            name=name,
-            variant=name,
-            seed=0,
-            role="teacher",
-            task="supervised",
-            network={},
-            classes=[],
-            preprocess={},
-            postprocess={},
-            fingerprint="",
-            weights_sha256=weights,
-        )
-        record.write(tmp_path / "r" / "stages" / name)
+        trained_record(name, weights_sha256=weights).write(tmp_path / "r" / "stages" / name)
     tables = compare_with_paper("lightbtseg", tmp_path, "1")
     status = {
         name: ours(tables, name)["status"] for name in ("Student", "Benign teacher", "U-Net", "U-Net++")
@@ -334,6 +386,26 @@ def test_a_smaller_run_of_the_papers_recipe_stands_in_the_small_column(tmp_path:
     assert ours(tables, "Student", "cpu")["status"] == ours(tables, "U-Net", "paper")["status"] == "not run"
 
 
+def test_runs_of_larger_images_and_of_small_recipes_are_not_the_papers(tmp_path: Path) -> None:
+    """LA-Net has two sizes: its Table 6 is of 256x256, its Fig. 11 of 512x512 too."""
+    evaluated = {"summary": {"all": summary(dice=0.7, iou=0.6)}}
+    write_run(tmp_path / "a", "lanet/repeated", "busi", size=512, **{"lanet_r50@0": evaluated})
+    write_run(tmp_path / "b", "lanet/repeated_cpu", "busi", size=256, **{"lanet_r50@0": evaluated})
+    status = {
+        size: ours(compare_with_paper("lanet", tmp_path, "6"), "LA-Net ResNet-50", size) for size in SIZES
+    }
+    assert [status[size]["status"] for size in SIZES] == ["not run", "measured"]
+    name = "LA-Net ResNet-50, 512x512 (CPU: 256x256)"
+    tables = compare_with_paper("lanet", tmp_path, "figures 10 and 11")
+    assert {size: ours(tables, name, size)["folder"] for size in SIZES} == {
+        "paper": str(tmp_path / "a"),
+        "cpu": str(tmp_path / "b"),
+    }
+    write_run(tmp_path / "c", "lanet/repeated_cpu", "busi", size=128, **{"lanet_r50@0": evaluated})
+    again = ours(compare_with_paper("lanet", tmp_path, "6"), "LA-Net ResNet-50")
+    assert again["folder"] == str(tmp_path / "c")
+
+
 def test_what_no_run_fills_is_answered_with_commands(tmp_path: Path) -> None:
     nothing = segdistill("reproduce", "lightvessel", "--runs", tmp_path).out
     lines = nothing.splitlines()
@@ -403,10 +475,7 @@ def test_amtds_first_tables(tmp_path: Path) -> None:
         )
     assert "0.184 counted" in next(line for line in render(tables).splitlines() if line.startswith("ESPNet"))
     write_run(tmp_path / "r", "amtd/cpu", "promise12", t1={"summary": {"all": summary(dice=0.5)}})
-    facts: dict[str, Any] = {"role": "teacher", "task": "supervised", "network": {}, "classes": []}
-    facts |= {"preprocess": {}, "postprocess": {}, "fingerprint": "", "weights_sha256": "a", "seed": 0}
-    record = StageRecord(name="t1", variant="t1", steps=600, epochs=60, **facts)
-    record.write(tmp_path / "r" / "stages" / "t1")
+    trained_record("t1", steps=600, epochs=60).write(tmp_path / "r" / "stages" / "t1")
     path = tmp_path / "r" / "recipe.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"fit": {"batch_size": 8}}))
     cell = ours(compare_with_paper("amtd", tmp_path, "1"), "T1", title="Table 1, prostate")
@@ -460,6 +529,28 @@ def test_folds_are_one_run_with_a_spread(tmp_path: Path) -> None:
     assert "0.5750±0.3536 (2 of 3 folds)" in render(tables)
 
 
+def test_other_datasets_are_of_all_folds(tmp_path: Path) -> None:
+    """US-SEG's Table 3: the network of every fold, tested on the whole of the other dataset."""
+    for k, mean in enumerate([0.6, 0.8], 1):
+        fold = tmp_path / "us" / f"fold-{k}"
+        write_run(
+            fold, f"usseg/busi/fold-{k}", "busi", size=512, us_seg={"summary": {"all": summary(dice=0.1)}}
+        )
+        found = EvaluationRecord(
+            model="us_seg", cases=42, summary=Summary(summary(42, dice=mean), {}, {}), pooled={}
+        )
+        found.write(external_folder(fold / "stages" / "us_seg", "stu"))
+    (tmp_path / "us" / "folds.json").write_text(json.dumps({"recipe": "usseg/busi", "folds": 2}))
+    tables = compare_with_paper("usseg", tmp_path, "3")
+    cell = ours(tables, "Dataset 1 (STU)", "paper")
+    assert cell["values"]["dice"] == pytest.approx(0.7)
+    assert cell["spread"]["dice"] == pytest.approx(0.2 / 2**0.5)
+    assert (cell["done"], cell["planned"], cell["unit"]) == (2, 2, "folds")
+    missing = ours(tables, "Dataset 2 (SYU)", "paper")
+    assert missing["status"] == "not run"
+    assert "--set external.sysu=SYSU_TABLE" in missing["command"]
+
+
 def test_missing_rows_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[tuple[str, dict[str, Any]]] = []
 
@@ -470,14 +561,14 @@ def test_missing_rows_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return SimpleNamespace(failed="")
 
     monkeypatch.setattr("segdistill.experiment.run.run", run)
-    words = ("--runs", tmp_path, "--run", "--table", "3", "--jobs", "2", "--set", "epochs=1")
+    words = ("--runs", tmp_path, "--run", "--table", "3", "--jobs", "2", "--set", "epochs=1", "size=64")
     answer = segdistill("reproduce", "lightbtseg", *words)
     assert answer.code == 4
     assert "1 of 2 runs failed: lightbtseg/dataset_b_cpu: no such data" in answer.err
     assert [recipe for recipe, _ in called] == ["lightbtseg/cpu", "lightbtseg/dataset_b_cpu"]
     assert called[0][1] == {
         "out": tmp_path / "lightbtseg" / "cpu",
-        "set": {"epochs": 1},
+        "set": {"epochs": 1, "size": 64},
         "stages": ("student_single", "student"),
         "data": None,
         "jobs": 2,
@@ -486,8 +577,8 @@ def test_missing_rows_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "Table III, BUSI" in answer.out
     called.clear()
     segdistill("reproduce", "lanet", *words[:3], "--size", "paper", "--table", "figures 10 and 11")
-    assert called[0][0] == "lanet/repeated"
-    assert called[0][1]["set"] == {"size": 512}
+    assert [recipe for recipe, _ in called] == ["lanet/repeated"] * 2
+    assert [named["set"] for _, named in called] == [{}, {"size": 512}]
     assert (
         segdistill("reproduce", "lanet", "--run", "--size", "big").line == "--size big: choose paper or cpu"
     )
@@ -505,9 +596,9 @@ def test_a_missing_row_is_run_for_real(tmp_path: Path) -> None:
     assert 0 <= ours([first], name)["values"]["dice"] <= 1
     assert ours([first], name)["cost"]["parameters"] > 0
     drawn = segdistill(*words, "--figures", tmp_path / "figures").err.split()
-    assert drawn == [str(tmp_path / "figures" / "fig-7-table-i-busi-cpu.png")]
+    assert drawn == [str(tmp_path / "figures" / "fig-7-table-i-busi-cpu-size.png")]
     sheet = Image.open(drawn[0])
-    assert sheet.width == 2 * 240  # the image, and the one stage that is trained
+    assert sheet.width == 2 * 240 + 4  # the image, and the one stage that is trained
     assert sheet.height > 3 * 100
     assert len(np.unique(np.asarray(sheet).reshape(-1, 3), axis=0)) > 50
 
@@ -515,12 +606,72 @@ def test_a_missing_row_is_run_for_real(tmp_path: Path) -> None:
 def test_bars_have_the_papers_numbers_and_ours(tmp_path: Path) -> None:
     evaluated = {"summary": {"all": summary(dice=0.6, voe_emkd=0.2)}}
     write_run(tmp_path / "r", "amtd/prostate_cpu", "promise12", enet_fcn=evaluated)
-    tables = [table for table in compare_with_paper("amtd", tmp_path, "3") if table["figure"] == "Fig. 2"]
-    values = bars(tables[0], "dice")
-    assert list(values["ENet with T2"].values()) == [0.859, None, 0.6]
-    drawn = list(draw_figures(tables, tmp_path / "figures"))
-    assert [path.name for path in drawn] == ["fig-2-dice.svg", "fig-2-voe-emkd.svg"]
-    assert drawn[0].read_text().startswith("<svg")
+    drawn = list(draw_figures(compare_with_paper("amtd", tmp_path, "3"), tmp_path / "figures"))
+    assert [path.name for path in drawn] == ["fig-2-dice.svg", "fig-3-dice.svg"]
+    ours, theirs = (path.read_text() for path in drawn)
+    for number in ("0.859", "0.600"):  # the paper's number of ENet with T2, and ours
+        assert f">{number}<" in ours
+    assert "ours, CPU size" in ours
+    assert "ours" not in theirs
+
+
+def test_lines_have_the_papers_points_and_ours_with_intervals(tmp_path: Path) -> None:
+    """LA-Net's Fig. 9: four shares of locations; Fig. 8 has no printed points but those of all locations."""
+    stages = {
+        f"lanet_r50_{share}@{k}": {"summary": {"all": summary(iou=value, dice=value)}}
+        for share in (25, 50)
+        for k, value in enumerate([0.40, 0.41, 0.42])
+    }
+    write_run(tmp_path / "r", "lanet/partial", "busi", size=256, **stages)
+    tables = compare_with_paper("lanet", tmp_path, "figures 8 and 9")
+    drawn = {path.name: path.read_text() for path in draw_figures(tables, tmp_path / "figures")}
+    assert list(drawn) == [
+        "fig-8-classification-accuracy-paper.svg",
+        "fig-8-classification-auc-paper.svg",
+        "fig-9-iou-paper-s-size.svg",
+        "fig-9-dice-paper-s-size.svg",
+    ]
+    assert "IoU, with 95 % interval" in drawn["fig-9-iou-paper-s-size.svg"]
+    labels = {f"{line}, {whose}" for line in ("LA-Net ResNet-50", "U-Net") for whose in ("paper",)}
+    assert all(f">{label}<" in drawn["fig-9-iou-paper-s-size.svg"] for label in labels)
+    assert ">LA-Net ResNet-50, ours, paper's size<" in drawn["fig-9-iou-paper-s-size.svg"]
+    assert ">U-Net, ours, paper's size<" not in drawn["fig-9-iou-paper-s-size.svg"]
+
+
+def test_cases_are_dots_beside_the_papers_mean(tmp_path: Path) -> None:
+    write_run(tmp_path / "r", "usseg/cpu", "busi", stage_1={"summary": {"all": summary(dice=0.6)}})
+    stage = tmp_path / "r" / "stages" / "stage_1"
+    write_metrics_csv(
+        [
+            CaseResult(
+                str(k),
+                str(k),
+                metrics=dict.fromkeys(METRICS.always(), k / 2) | {"rmse_boundary": 3.0},
+                unit="px",
+            )
+            for k in range(3)
+        ],
+        stage / "metrics.csv",
+    )
+    drawn = list(draw_figures(compare_with_paper("usseg", tmp_path, "2"), tmp_path / "figures"))
+    names = ["dice", "precision", "recall", "iou", "rmse-boundary-px"]
+    assert [path.name for path in drawn] == [f"fig-3-{name}-cpu-size.svg" for name in names]
+    assert "mean in the paper" in drawn[0].read_text()
+    assert "RMSE of the boundary, px" in drawn[-1].read_text()
+
+
+@pytest.mark.parametrize("paper", published_papers())
+def test_rows_of_one_chart_have_names_and_places_of_their_own(paper: str) -> None:
+    charts: dict[tuple[str, str], list[PaperPart]] = {}
+    for part in parts(paper):
+        for figure in part.figures:
+            if figure.kind != "overlay":
+                charts.setdefault((figure.name, figure.kind), []).append(part)
+    for (_, kind), found in charts.items():
+        rows = [row for part in found for row in part.rows]
+        names = [(row.line, row.at) if kind == "lines" else row.name for row in rows]
+        assert len(set(names)) == len(names)
+        assert kind != "lines" or all(row.line and row.at is not None for row in rows)
 
 
 def test_the_command_lists_and_prints_papers(tmp_path: Path) -> None:
@@ -532,6 +683,7 @@ def test_the_command_lists_and_prints_papers(tmp_path: Path) -> None:
             printed = segdistill("reproduce", paper, "--runs", tmp_path, *words)
             assert (printed.code, printed.err) == (0, "")
             assert told in printed.out
+    assert "--set 3: write key=value" in segdistill("reproduce", "amtd", "3").line  # a table needs --table
     assert segdistill("reproduce", "amtd", "--table", "9").line == "amtd has no table 9: it has 1, 2, 3, 4, 5"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segdistill.errors import MissingExtra
-from segdistill.report.charts import curve_names, dice_distribution, training_curves
+from segdistill.report.charts import case_distribution, curve_names, training_curves
 from segdistill.report.panels import PREDICTION, REFERENCE, draw_case, png_data_uri
 from tests.report.synthetic import curves, example
 
@@ -42,17 +42,26 @@ def test_panels_leave_out_bookkeeping_words_and_what_is_not_finite() -> None:
     assert list(training_curves([{"loss": 1.0}, {"lr": 0.1}])) == ["Loss", "Learning rate"]
 
 
+def test_gradients_have_panels_of_their_own() -> None:
+    rows = [
+        {"epoch": n, "grad/kd/a": 0.3 * n, "grad_cosine/kd/a": -0.1, "grad_weight/kd/a": 2.0} for n in (1, 2)
+    ]
+    names = curve_names(rows)
+    assert list(names.values()) == [["grad/kd/a"], ["grad_cosine/kd/a"]]
+    assert all("supervised" in svg for svg in training_curves(rows).values())
+
+
 def test_names_are_text_not_markup_nor_mathematics() -> None:
     svg = training_curves([{"epoch": 1, "_$a$ <b>": 1.0, "loss": 2.0}], 'x" onload="y')["Loss"]
     ET.fromstring(svg)
     assert "$a$ &lt;b&gt;" in svg
     assert ' onload="' not in svg
-    ET.fromstring(dice_distribution({"$x_1^": [0.5], "<i>": []}, "a & b"))
+    ET.fromstring(case_distribution({"$x_1^": [0.5], "<i>": []}, "a & b"))
 
 
 def test_distribution_keeps_a_colour_per_stage() -> None:
-    both = dice_distribution({"one": [0.2, 0.8, 0.9], "two": [0.5]}, "all")
-    second = dice_distribution({"one": [], "two": [0.5]}, "all")
+    both = case_distribution({"one": [0.2, 0.8, 0.9], "two": [0.5]}, "all")
+    second = case_distribution({"one": [], "two": [0.5]}, "all")
     assert "#0072b2" in both
     assert "#d55e00" in both
     assert "#0072b2" not in second

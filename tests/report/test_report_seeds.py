@@ -169,7 +169,7 @@ def test_a_method_of_which_a_seed_failed_and_one_without_results() -> None:
     report = Report("m", [*TEACHER, *ALONE, *KD[:2], CWD[0], *(replace(s, results=[]) for s in AT)])
     rows = {row[0].split()[0]: row for where, _, row in Rows(page_of(report)).rows if where == "header"}
     assert rows["kd"][2].endswith("2 seeds")
-    assert rows["kd"][5] == "no evidence"
+    assert rows["kd"][5] == "no evidence shows nothing below 3 seeds"
     assert rows["cwd"][2] == "— 1 seed"
     assert rows["attention"][1:3] == ["not measured", "—"]
 

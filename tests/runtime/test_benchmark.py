@@ -57,7 +57,7 @@ def test_the_parts_are_those_of_predict(tmp_path: Path) -> None:
     from segdistill.runtime.predictor import Predictor
 
     path, file = save(tmp_path / "m.onnx"), picture(tmp_path / "p.png")
-    times = module._segment(Predictor(path), file, tmp_path / "out")
+    times = module._segment(Predictor(path), [file], tmp_path / "out")
     assert list(times) == list(STAGES)
     assert all(value > 0 for value in times.values())
     segdistill("predict", path, file, "-o", tmp_path / "known")
@@ -90,6 +90,7 @@ def test_bad_input(tmp_path: Path) -> None:
     for words, reason in (
         (["absent.onnx"], "no such model file"),
         ([path, "--threads", "0"], "threads must be at least 1"),
+        ([path, "--threads", "100000"], "at most 1024"),
         ([path, "--rounds", "0"], "rounds must be at least 1"),
         ([path, "--engine", "tensorrt"], "unknown engine 'tensorrt'"),
         ([path, "--images", tmp_path / "none"], "no such file"),

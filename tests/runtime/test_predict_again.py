@@ -7,6 +7,9 @@ import errno
 import json
 import os
 import shutil
+import signal
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -325,6 +328,27 @@ def test_the_table_is_safe_in_a_spreadsheet(
     assert again(model, tmp_path / "out", *map(Path, names)) == set()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a process cannot send itself Ctrl-C there")
+def test_an_interrupted_call_has_a_row_for_all_that_was_begun() -> None:
+    begun, told = threading.Event(), list[tuple[str, str]]()
+
+    def work(key: str) -> str:
+        if key == "a":
+            begun.wait(20)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+        begun.set()
+        return key.upper()
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            told.extend(module._side_by_side(["a", "b"], work, 2, lambda key: False))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert told == [("a", "A"), ("b", "B")]
+
+
 def test_two_calls_at_once_in_one_folder_are_refused(tmp_path: Path, model: Path) -> None:
     one, out = picture(tmp_path / "a.png"), tmp_path / "out"
     refused: list[str] = []
@@ -356,6 +380,19 @@ def test_files_that_are_not_used_are_counted(tmp_path: Path, model: Path) -> Non
     with pytest.raises(InputError, match=r"brain\.mgz: format \.mgz is not read: save it as \.nii\.gz"):
         predict_files(Predictor(model, 1), [folder / "brain.mgz"], tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no links without rights")
+def test_links_that_lead_nowhere_or_in_a_circle_are_told(tmp_path: Path, model: Path) -> None:
+    folder = tmp_path / "in"
+    picture(folder / "a.png")
+    (folder / "b.png").symlink_to("b.png")
+    (folder / "c.png").symlink_to("absent.png")
+    done = predict_files(Predictor(model, 1), [folder], tmp_path / "out")
+    assert len(done.rows) == 1
+    assert [note.split(" (")[0] for note in done.notes] == ["not used: 2 files: link to no file 2"]
+    with pytest.raises(InputError, match=r"b\.png: "):
+        predict_files(Predictor(model, 1), [folder / "b.png"], tmp_path / "other")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no named pipes among its files")

@@ -142,11 +142,12 @@ def test_stems_never_meet() -> None:
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(image: Image.Image, path: Path, *args: object, **options: object) -> None:
-        Path(path).write_bytes(b"\x89PNG")
+    def full(path: Path, content: bytes) -> None:
+        with open(path, "wb") as file:
+            file.write(content[:4])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(InputError, match="No space left on device"):
         write_prediction(made(), Picture(np.zeros((20, 30), np.uint8), None, Path("x.png")), "x", tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import shutil
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segdistill.server.view import CaseServer
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -20,9 +24,10 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-_RESULT = """async ([place, task, slice]) => {
+_RESULT = """async ([place, task, slice, network]) => {
   const item = window.segdistill.cases[place];
-  const found = await window.segdistill.call(task, { id: item.id, file: item.file, slice });
+  const file = window.segdistill.fileOf(item, network);
+  const found = await window.segdistill.call(task, { id: item.id, file, slice }, network);
   const text = (array) => {
     const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
     let binary = "";
@@ -42,6 +47,19 @@ def browser() -> str | None:
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
+@contextmanager
+def serving(server: CaseServer) -> Iterator[str]:
+    """The address of a server that runs inside the block."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.url
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def floats(text: str) -> NDArray[np.float32]:
     """Numbers of the page's worker."""
     return np.frombuffer(base64.b64decode(text), np.float32)
@@ -51,11 +69,11 @@ class Tab:
     """Opens a page and waits for its network; `requests` lists what it asked for that is not on this machine.
 
     Args:
-        page: the file.
+        page: the file, or an address.
         width, height: of the window.
     """
 
-    def __init__(self, page: Path, width: int = 1400, height: int = 860) -> None:
+    def __init__(self, page: Path | str, width: int = 1400, height: int = 860) -> None:
         from playwright.sync_api import sync_playwright
 
         self._playwright = sync_playwright().start()
@@ -67,12 +85,13 @@ class Tab:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda line: self.errors.append(line.text) if line.type == "error" else None)
         began = time.perf_counter()
-        self.page.goto(page.resolve().as_uri(), timeout=120_000)
-        self.page.wait_for_selector("html[data-ready]", state="attached", timeout=120_000)
+        self._own = page if isinstance(page, str) else page.resolve().as_uri()
+        self.page.goto(self._own, timeout=240_000)
+        self.page.wait_for_selector("html[data-ready]", state="attached", timeout=240_000)
         self.seconds_to_load = time.perf_counter() - began
 
     def _note(self, url: str) -> None:
-        if not url.startswith(("file:", "blob:", "data:")):
+        if not url.startswith(("file:", "blob:", "data:", self._own)):
             self.requests.append(url)
 
     def __enter__(self) -> Tab:
@@ -91,11 +110,12 @@ class Tab:
             # volumes stay open: their slices are segmented as they are looked at
             if kind == "open" and any(path.name.endswith((".nii", ".nii.gz")) for path in files):
                 continue
-            self.page.wait_for_selector(f"{wanted}.{kind}", state="detached", timeout=300_000)
+            patience = 60_000 + 30_000 * len(files)  # milliseconds; a busy machine takes seconds per picture
+            self.page.wait_for_selector(f"{wanted}.{kind}", state="detached", timeout=patience)
 
-    def result(self, place: int, slice: int = 0) -> dict[str, Any]:
-        """What the worker gives for the opened image of this number, from 0."""
-        found: dict[str, Any] = self.page.evaluate(_RESULT, [place, "segment", slice])
+    def result(self, place: int, slice: int = 0, network: int = 0) -> dict[str, Any]:
+        """What the worker of a network gives for the opened image of this number, from 0."""
+        found: dict[str, Any] = self.page.evaluate(_RESULT, [place, "segment", slice, network])
         size = (found["height"], found["width"])
         found["foreground"] = floats(found["foreground"]).reshape(size)
         if found["labels"] is not None:
@@ -104,7 +124,7 @@ class Tab:
 
     def inputs(self, place: int, slice: int = 0) -> list[NDArray[np.float32]]:
         """The network's inputs for an opened image."""
-        return [floats(text) for text in self.page.evaluate(_RESULT, [place, "prepare", slice])["inputs"]]
+        return [floats(text) for text in self.page.evaluate(_RESULT, [place, "prepare", slice, 0])["inputs"]]
 
     def problem(self, place: int) -> str:
         """Why an image cannot be used; "" where it can."""

@@ -146,6 +146,7 @@ def test_the_assets_are_those_that_are_pinned() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # npm waits for its registry for minutes
 def test_the_assets_can_be_built_again(tmp_path: Path) -> None:
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")

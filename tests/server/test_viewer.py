@@ -16,12 +16,14 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess, slices_at
 from segdistill.imaging.intensity import Intensity
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.picture import Spacing
-from segdistill.imaging.postprocess import resize_probability
+from segdistill.imaging.postprocess import Postprocess, resize_probability
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
@@ -51,7 +53,7 @@ def text(array: Any) -> str:
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 
-def settings(preprocess: Preprocess) -> dict[str, Any]:
+def settings(preprocess: AnyPreprocess) -> dict[str, Any]:
     return preprocess.to_dict() | {"tall_first": resizes_tall_first()}
 
 
@@ -285,15 +287,60 @@ def test_volumes_and_their_masks(tmp_path: Path, intensity: Intensity | None) ->
         levels = slice_levels(intensity, volume.turned())
         for k, given in enumerate(found["inputs"]):
             assert np.array_equal(floats(given), preprocess.inputs(levels(k)).ravel()), (path.name, k)
-        if volume.spacing is None:
-            assert found["millilitres"] is None
-        else:
-            assert found["millilitres"] == pytest.approx(np.prod(volume.spacing) / 1000)
+        spacing = volume.turned().spacing
+        assert found["voxel"] == (None if spacing is None else pytest.approx(spacing))
         saved = tmp_path / "saved.nii.gz"
         saved.write_bytes(base64.b64decode(found["saved"]))
         image, ours = nibabel.load(path), nibabel.load(saved)
         assert np.array_equal(np.asarray(ours.dataobj).T, mask), path.name
         assert np.allclose(ours.affine, image.affine, atol=1e-5), path.name
+
+
+def stand_in(batch: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
+    """That of viewer.mjs."""
+    patch = batch[0, 0]
+    index = np.arange(patch.size).reshape(patch.shape)
+    out = np.empty((classes, *patch.shape), np.float32)
+    out[0] = 1
+    for c in range(1, classes):
+        out[c] = patch * ((index + c) % 7 / 7).astype(np.float32) / np.float32(classes - 1)
+        out[0] -= out[c]
+    return out[None]
+
+
+GRIDS = (
+    VolumePreprocess((3, 4, 5)),
+    VolumePreprocess((4, 8, 8), (2.0, 1.1, 0.6), mean=(0.1,), std=(0.9,), overlap=0.25),
+    VolumePreprocess((12, 6, 6), (1.3, 0.4, 0.9), channels=2, intensity=Intensity("z_score", -2, 2)),
+)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("preprocess", GRIDS, ids=["as-stored", "coarser", "finer"])
+def test_volumes_on_the_grid_of_a_network(tmp_path: Path, preprocess: VolumePreprocess, classes: int) -> None:
+    paths = volumes(tmp_path)
+    jobs = [{"file": str(path), "settings": settings(preprocess), "grid": classes} for path in paths]
+    names = tuple(f"c{k}" for k in range(classes))
+    for path, found in zip(paths, run(jobs), strict=True):
+        volume = read_volume(path)
+        shape = (volume.voxels.shape[0], volume.voxels.shape[1], volume.voxels.shape[2])
+        prepared = preprocess.prepare_slices(
+            slice_levels(preprocess.intensity, volume), shape, volume.spacing
+        )
+        assert tuple(found["shape"]) == prepared.shape, path.name
+        levels = np.frombuffer(base64.b64decode(found["levels"]), np.uint8)
+        assert np.array_equal(levels, prepared.ravel()), path.name
+        probability = preprocess.predict(prepared, lambda batch: stand_in(batch, classes))
+        for k, one in enumerate(slices_at(probability, shape)):
+            given = floats(found["foreground"][k])
+            wanted = Postprocess(0.5, names).foreground(one, (shape[1], shape[2])).ravel()
+            assert np.allclose(given, wanted, rtol=0, atol=1e-6), (path.name, k)
+            if classes > 2:
+                ours = np.frombuffer(base64.b64decode(found["labels"][k]), np.uint8)
+                first, second = np.sort(resize_probability(one, (shape[1], shape[2])), axis=0)[::-1][:2]
+                decided = (first - second > 1e-5).ravel()
+                known = Postprocess(0.5, names).mask(one, (shape[1], shape[2])).ravel()
+                assert np.array_equal(ours[decided], known[decided]), (path.name, k)
 
 
 DICOM = (

@@ -149,6 +149,37 @@ def test_many_methods_cost_evidence() -> None:
     assert [c.outcome for c in correct([one, one, one])] == [NO_EVIDENCE] * 3
 
 
+def test_no_evidence_comes_with_what_would_have_been_shown() -> None:
+    """Against the formula: t times the standard errors of cases and trainings, and 0.84 of both together."""
+    rng = np.random.default_rng(2)
+    base = rng.normal(0.8, 0.05, 40)
+    a, b = ({s: base + rng.normal(0, 0.05, 40) + rng.normal(0, 0.01) for s in range(3)} for _ in range(2))
+    found = compare_scores(a, b, list(range(40)), variant="kd", baseline="unet", metric="dice")
+    difference = np.mean(list(a.values()), 0) - np.mean(list(b.values()), 0)
+    trainings = np.var([(a[s] - b[s]).mean() for s in range(3)], ddof=1) / 3
+    cases = difference.var(ddof=1) / 40
+    reach = np.sqrt(stats.t.ppf(0.975, 39) ** 2 * cases + stats.t.ppf(0.975, 2) ** 2 * trainings)
+    assert found.smallest == pytest.approx(reach + 0.8416 * np.sqrt(cases + trainings), rel=0.02)
+    assert found.outcome == NO_EVIDENCE
+    assert found.words.startswith(f"no evidence, would show {found.smallest:.3f} or more")
+    assert f"40 cases and 3 seeds would show with 80 % power is about {found.smallest:.3f}" in found.details
+    single = compare_scores(
+        {0: a[0]}, {0: b[0]}, list(range(40)), variant="kd", baseline="unet", metric="dice"
+    )
+    assert "shows nothing below 3 seeds" in single.words
+    assert "40 cases alone would show about" in single.details
+    assert shown(smallest=0.04).words == "helps"
+
+
+def test_the_teacher_is_part_of_the_words() -> None:
+    assert shown(this_teacher=True).words == "helps, with this teacher"
+    nothing = [
+        shown(variant=f"m{k}", low=-0.01, smallest=0.03 + k / 100, this_teacher=True) for k in range(5)
+    ]
+    ends = "(the smallest difference that would show: 0.030 to 0.070)"
+    assert sentence_of(nothing) == f"Of 5 comparisons: no evidence, with this teacher: all 5 {ends}."
+
+
 def test_nothing_to_compare_is_no_evidence() -> None:
     empty = compare_scores({0: np.zeros(0)}, {0: np.zeros(0)}, [], variant="m", baseline="b", metric="dice")
     assert empty.outcome == NO_EVIDENCE

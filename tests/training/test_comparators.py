@@ -18,6 +18,7 @@ from segdistill.distillation.base import weighted_terms
 from segdistill.distillation.weighting import AdaptiveFactors
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
+from segdistill.models.network import shapes_only
 from segdistill.training.curves import read_curves
 from segdistill.training.distillation import Distillation, build_learned_parts
 from segdistill.training.loop import STATE, WEIGHTS, fit
@@ -217,7 +218,7 @@ def test_learned_weights_need_combined_predictions() -> None:
 
 def test_every_method_is_checked_without_memory() -> None:
     """As recipes do before anything is trained."""
-    with torch.device("meta"):
+    with shapes_only():
         student, teacher = network(), small_resnet(1)
         for name in METHODS.keys() - {"feature_similarity"}:
             build_learned_parts(student, {"t": teacher}, {name: (1.0, create_method(name))})

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from segdistill.data.views import Views, batches
+from segdistill.data.views import Views, batch_indices, batches
 from segdistill.distillation import Teacher, create_method
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
@@ -25,6 +26,8 @@ from segdistill.training.loop import STATE, WEIGHTS, Progress, Training, fit
 from segdistill.training.settings import FitSettings
 from segdistill.training.task import Batch
 from tests.training.conftest import network
+
+Array = NDArray[np.float64]
 
 
 def task_of(
@@ -45,18 +48,23 @@ def some(views: Views, count: int) -> list[Batch]:
     return list(islice(batches(views, 4, 0, workers=0), count))
 
 
-def norm(task: Distillation, batch: Batch, of: Callable[[Output, list[Output]], Tensor]) -> float:
-    """The norm of the gradient at the student's weights, of a loss that is written out here."""
+def gradient(task: Distillation, batch: Batch, of: Callable[[Output, list[Output]], Tensor]) -> Array:
+    """The gradient at the student's weights, of a loss that is written out here."""
     output = task.student(batch["image"])
     with torch.no_grad():
         theirs = [teacher.network.eval()(batch["image"]) for teacher in task.live]
     task.student.zero_grad()
     of(output, theirs).backward()
     found = [
-        weight.grad.double().square().sum() for weight in task.student.parameters() if weight.grad is not None
+        (torch.zeros_like(weight) if weight.grad is None else weight.grad).double().flatten()
+        for weight in task.student.parameters()
     ]
     task.student.zero_grad()
-    return float(torch.stack(found).sum().sqrt())
+    return torch.cat(found).numpy()
+
+
+def norm(values: Array) -> float:
+    return float(np.sqrt(np.square(values).sum()))
 
 
 def soft(output: Output, theirs: list[Output]) -> Tensor:
@@ -78,26 +86,51 @@ def logits(output: Output, theirs: list[Output]) -> Tensor:
     return 0.5 * losses[0] + 0.5 * losses[1]
 
 
-def test_ratios_equal_gradients_by_hand(views: tuple[Views, Views]) -> None:
-    """Mean norm over three batches, of the term with its weight, over that of the supervised loss with its own."""
+def test_ratios_and_cosines_equal_gradients_by_hand(views: tuple[Views, Views]) -> None:
+    """Of one batch: each term with its weight, over the supervised loss with its own."""
     task = task_of(weight=0.2, hard_weight=0.3)
-    taken = some(views[0], 2) * 2
-    loss, norms = create_loss("weight_balance"), []
-    for batch in taken:
-        norms.append(
-            [
-                norm(task, batch, lambda own, _, b=batch: loss(own.logits, b["mask"])),  # type: ignore[misc]
-                norm(task, batch, soft),
-                norm(task, batch, logits),
-            ]
-        )
-        task.losses(batch, "student")
-    hard, own, cwd = np.array(norms)[:3].sum(0)  # the fourth batch does not count any more
-    found = task.columns()
-    assert found["gradient/soft_prediction"] == pytest.approx(0.2 * own / (0.3 * hard), rel=1e-4)
-    assert found["gradient/cwd/logits"] == pytest.approx(0.5 * 3 * cwd / (0.3 * hard), rel=1e-4)
-    assert found["gradient_weight/soft_prediction"] == 0.2
-    assert found["gradient_weight/cwd/features"] == 25.0
+    batch, loss = some(views[0], 1)[0], create_loss("weight_balance")
+    hard, own, cwd = (
+        gradient(task, batch, of)
+        for of in (lambda output, _: loss(output.logits, batch["mask"]), soft, logits)
+    )
+    task.begin_step(0, 0, is_last=False)
+    task.losses(batch, "student")
+    found = task.measured()
+    assert found["grad/soft_prediction"] == pytest.approx(0.2 * norm(own) / (0.3 * norm(hard)), rel=1e-4)
+    assert found["grad/cwd/logits"] == pytest.approx(0.5 * 3 * norm(cwd) / (0.3 * norm(hard)), rel=1e-4)
+    for name, term in (("soft_prediction", own), ("cwd/logits", cwd)):
+        cosine = float(np.dot(term, hard)) / (norm(term) * norm(hard))
+        assert found[f"grad_cosine/{name}"] == pytest.approx(cosine, abs=1e-4)
+    assert found["grad_weight/soft_prediction"] == 0.2
+    assert found["grad_weight/cwd/features"] == 25.0
+    task.begin_step(0, 1, is_last=False)
+    task.losses(batch, "student")
+    assert task.measured() == {}
+
+
+def test_every_ten_steps_of_the_first_epoch_and_at_the_end_of_each(
+    views: tuple[Views, Views], fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "EVERY", 2)
+    settings = FitSettings(epochs=3, batch_size=2)
+    list(fit(task_of(), views[0], None, settings, tmp_path, fabric))
+    rows, curves = read_curves(tmp_path / "gradients.csv"), read_curves(tmp_path / "curves.csv")
+    steps = len(batch_indices(len(views[0]), 2, 0, 0))
+    first = sorted({*range(1, steps + 1, 2), steps})
+    assert [(row["epoch"], row["step"]) for row in rows] == [
+        *((1, step) for step in first),
+        (2, steps),
+        (3, steps),
+    ]
+    monkeypatch.setattr(gradients, "EVERY", 2 * steps)
+    list(fit(task_of(), views[0], None, settings, tmp_path / "rarely", fabric))
+    rarely = read_curves(tmp_path / "rarely" / "gradients.csv")
+    assert [(row["epoch"], row["step"]) for row in rarely] == [(1, 1), (1, steps), (3, steps)]
+    last = {row["epoch"]: row for row in rows}
+    for row in curves:
+        assert row["grad/cwd/logits"] == last[row["epoch"]]["grad/cwd/logits"]
+        assert -1 <= row["grad_cosine/cwd/logits"] <= 1
 
 
 def test_a_weight_is_set_so_that_gradients_have_the_ratio(
@@ -107,8 +140,8 @@ def test_a_weight_is_set_so_that_gradients_have_the_ratio(
     task = task_of(weight=2.0, hard_weight=0.3, scale="gradient", ratio=0.5)
     batch = some(views[0], 1)[0]
     loss = create_loss("weight_balance")
-    hard = 0.3 * norm(task, batch, lambda own, _: loss(own.logits, batch["mask"]))
-    factor = 0.5 * hard / norm(task, batch, soft)
+    hard = 0.3 * norm(gradient(task, batch, lambda own, _: loss(own.logits, batch["mask"])))
+    factor = 0.5 * hard / norm(gradient(task, batch, soft))
     shown = task.losses(batch, "student")
     assert shown is not None
     assert task.columns() == {}  # of two batches one is measured
@@ -154,14 +187,12 @@ class Random(nn.Module):
 def test_measuring_changes_no_bit_of_the_training(
     views: tuple[Views, Views],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     teachers: str,
     precision: str,
 ) -> None:
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
     results = []
-    for count in (3, 0):
-        monkeypatch.setattr(gradients, "MEASURED", count)
+    for is_open in (True, False):
         torch.manual_seed(3)
         methods = {"soft_prediction": (1.0, create_method("soft_prediction"))}
         task = Distillation(
@@ -172,13 +203,15 @@ def test_measuring_changes_no_bit_of_the_training(
             methods,
             combine=teachers,  # type: ignore[arg-type]
         )
-        folder = tmp_path / str(count)
+        assert task.gradients is not None
+        task.gradients.is_open = is_open
+        folder = tmp_path / str(is_open)
         list(fit(task, views[0], None, FitSettings(epochs=2, batch_size=4), folder, fabric))
         rows = read_curves(folder / "curves.csv")
         results.append(((folder / WEIGHTS).read_bytes(), torch.get_rng_state(), rows))
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
-    assert all("gradient/soft_prediction" in row for row in results[0][2])
+    assert "grad/soft_prediction" in results[0][2][0]
     kept = [{k: v for k, v in row.items() if k in ("loss", "cross_entropy")} for row in results[0][2]]
     assert kept == [{k: v for k, v in row.items() if k in ("loss", "cross_entropy")} for row in results[1][2]]
 
@@ -188,6 +221,7 @@ def test_a_set_weight_survives_a_kill(
 ) -> None:
     """Killed before the weight is settled, and after: the same bits."""
     monkeypatch.setattr(gradients, "SETTLED", 4)
+    monkeypatch.setattr(gradients, "EVERY", 2)
     settings = FitSettings(epochs=2, batch_size=4, checkpoint_seconds=0.0)
 
     def make() -> Distillation:
@@ -208,26 +242,32 @@ def test_a_set_weight_survives_a_kill(
         run(folder)
         assert (folder / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
         assert read_curves(folder / "curves.csv")[-1].keys() >= {"set_weight/soft_prediction"}
+        assert (folder / "gradients.csv").read_bytes() == (tmp_path / "whole" / "gradients.csv").read_bytes()
 
 
-def test_batches_without_masks_do_not_count(views: tuple[Views, Views]) -> None:
-    task = task_of()
+def test_batches_without_masks_do_not_count(
+    views: tuple[Views, Views], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "SETTLED", 2)
+    task = task_of(scale="gradient")
     batch = some(views[0], 1)[0]
     hidden = batch | {
         "has_mask": torch.zeros_like(batch["has_mask"]),
         "mask": torch.zeros_like(batch["mask"]),
     }
-    for _ in range(4):
+    for step in range(4):
+        task.begin_step(0, 10 * step, is_last=True)
         task.losses(hidden, "student")
+        assert task.measured() == {}
     assert task.columns() == {}
-    for _ in range(3):
+    for _ in range(2):
         task.losses(batch, "student")
-    assert "gradient/soft_prediction" in task.columns()
-    endless = task_of()
-    for _ in range(31):
+    assert "set_weight/soft_prediction" in task.columns()
+    endless = task_of(scale="gradient")
+    for _ in range(21):
         endless.losses(hidden, "student")
-    assert endless.gradients is not None
-    assert not endless.gradients.is_open
+    monkeypatch.setattr(torch.autograd, "grad", None)  # it has given up
+    endless.losses(hidden, "student")
     assert endless.columns() == {}
 
 
@@ -251,14 +291,16 @@ def test_a_row_without_mask_is_balanced_by_its_teacher(views: tuple[Views, Views
 
 
 def test_nothing_to_compare_with() -> None:
-    assert task_of(hard_weight=0.0).columns() == {}
+    alone = task_of(hard_weight=0.0)
+    alone.begin_step(0, 0, is_last=False)
+    assert alone.measured() == alone.columns() == {}
     with pytest.raises(InputError, match="soft_prediction: scale gradient needs the supervised loss"):
         task_of(hard_weight=0.0, scale="gradient")
 
 
 def test_warnings_state_the_weight_that_would_balance() -> None:
     def lines(ratio: float) -> list[str]:
-        return find_imbalance([{"loss": 1.0}, {"gradient/kd": ratio, "gradient_weight/kd": 2.0}])
+        return find_imbalance([{"grad/kd": ratio, "grad_weight/kd": 2.0}])
 
     assert lines(0.0101) == lines(9.99) == []
     (weak,) = lines(0.005)
@@ -271,29 +313,37 @@ def test_warnings_state_the_weight_that_would_balance() -> None:
     assert find_set_weights([{"loss": 1.0}]) == []
 
 
+def test_both_ends_of_a_training_count() -> None:
+    rows = [{"grad/kd": ratio, "grad_weight/kd": 2.0} for ratio in (0.5, 100.0, 0.004)]
+    assert find_imbalance(rows, ended=False) == []
+    (line,) = find_imbalance(rows)
+    assert line.startswith("at the end of the last epoch the gradient of kd is 0.4 % of the supervised one")
+    assert find_imbalance(rows[:2], ended=False) == []
+    assert len(find_imbalance(rows[::-1])) == 1
+    assert len(find_imbalance([rows[2], rows[0], rows[1]])) == 2
+
+
 def test_a_warned_weight_is_the_right_one(views: tuple[Views, Views]) -> None:
     """With the weight of the warning the ratio is one half."""
     batch = some(views[0], 1)[0]
 
     def ratio(weight: float) -> float:
         task = task_of(weight=weight)
-        for _ in range(3):
-            task.losses(batch, "student")
-        return task.columns()["gradient/soft_prediction"]
+        task.begin_step(0, 0, is_last=False)
+        task.losses(batch, "student")
+        return task.measured()["grad/soft_prediction"]
 
     first = ratio(1e-4)
     assert first < 0.01
-    (line, *_) = find_imbalance(
-        [{"gradient/soft_prediction": first, "gradient_weight/soft_prediction": 1e-4}]
-    )
+    (line, *_) = find_imbalance([{"grad/soft_prediction": first, "grad_weight/soft_prediction": 1e-4}])
     wanted = float(line.split("the weight ")[1].split()[0])
     assert ratio(wanted) == pytest.approx(0.5, rel=0.06)  # the message has two digits
 
 
 def test_cost_of_measuring(views: tuple[Views, Views], fabric: Fabric) -> None:
-    """Gradients are computed in three batches, and never again."""
+    """Gradients are computed in every tenth step of the first epoch."""
     task, calls = task_of(), []
-    training = Training(task, FitSettings(batch_size=4), fabric, 10)
+    training = Training(task, FitSettings(batch_size=4), fabric, 20)
     real = torch.autograd.grad
 
     def counted(*args: object, **named: object) -> object:
@@ -302,6 +352,6 @@ def test_cost_of_measuring(views: tuple[Views, Views], fabric: Fabric) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.autograd, "grad", counted)
-        for _ in range(6):
+        for _ in range(11):
             training.step(iter(some(views[0], 1)))
-    assert len(calls) == 3 * 4  # the supervised loss and three terms
+    assert len(calls) == 2 * 4  # the supervised loss and three terms

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from segdistill.cli.shared import AsJson, Plugins, add_command, print_json, progress_bar
-from segdistill.files import shown
+from segdistill.files import real_path, shown
 
 if TYPE_CHECKING:
     from segdistill.data.case import Case
@@ -165,8 +165,8 @@ def show(
             raise InputError(
                 f"{table}: no case has the {what} '{wanted}': {near_names(wanted, known - {''})}"
             )
-    given = {file.resolve() for case in cases for file in (case.image, *case.masks)}
-    if out.resolve() in given:
+    given = {real_path(file) for case in cases for file in case.files}
+    if real_path(out) in given:
         raise InputError(
             f"{out} is a picture of the table and would be replaced: choose another name with -o"
         )
@@ -233,6 +233,7 @@ def plan(
     from segdistill.data.plan import plan_volumes
     from segdistill.data.table import read_cases
     from segdistill.errors import InputError
+    from segdistill.imaging.intensity import preset_of_channel
 
     if budget < 8**3:
         raise InputError(f"--budget {budget}: a patch has at least 8 x 8 x 8 voxels: give 512 or more")
@@ -250,7 +251,9 @@ def plan(
     typer.echo(f"spacing  {spacing}")
     typer.echo(f"shape    {shape} voxels (median, at this spacing)")
     typer.echo(f"patch    {patch} voxels (at most {budget})")
-    typer.echo(f"values   {found.levels[0]:g} to {found.levels[1]:g} (percentiles 0.5 and 99.5, median)")
+    for name, (low, high) in (found.channels or {"": found.levels}).items():
+        of = f", channel {name}: {preset_of_channel(name)}" if name else ""
+        typer.echo(f"values   {low:g} to {high:g} (percentiles 0.5 and 99.5, median{of})")
 
 
 def audit(

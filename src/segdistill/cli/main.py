@@ -24,6 +24,7 @@ from segdistill.cli.reproduce import reproduce
 from segdistill.cli.run import run
 from segdistill.cli.shared import add_command, escaped_streams
 from segdistill.cli.shrink import shrink
+from segdistill.cli.view import view
 from segdistill.errors import InputError, MethodWarning, SegdistillError, first_line, memory_error
 from segdistill.files import shown
 from segdistill.plugins import PluginWarning, use_installed
@@ -56,7 +57,20 @@ def options(
 
 
 app.add_typer(data.app, name="data", short_help=data.HELP)
-for each in (demo, run, shrink, evaluate, compare, export, predict, benchmark, doctor, complexity, reproduce):
+for each in (
+    demo,
+    run,
+    shrink,
+    evaluate,
+    compare,
+    export,
+    predict,
+    view,
+    benchmark,
+    doctor,
+    complexity,
+    reproduce,
+):
     add_command(app, each)
 add_command(app, listing, "list")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,9 +17,12 @@ def predict(
         str, typer.Argument(help="model file (.onnx), or the folder of a run", metavar="MODEL|RUN")
     ],
     inputs: Annotated[
-        list[Path],
-        typer.Argument(help="images, volumes, DICOM series, folders with any of these, or patterns"),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            help="images, volumes, DICOM series, folders with any of these, patterns, or a case table",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="folder to write to")] = Path("predictions"),
     stage: Annotated[
         str | None, typer.Option(help="stage of the run; by default the one that its recipe exports")
@@ -41,21 +44,33 @@ def predict(
     dicom_seg: Annotated[
         bool, typer.Option("--dicom-seg", help="write a DICOM SEG, NAME.seg.dcm, for every DICOM series, too")
     ] = False,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", metavar="NAME=FILE", help="one channel of an image, for a model of several channels"
+        ),
+    ] = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment images and volumes with a trained model.
 
     A picture gives NAME.png (the mask) and NAME_overlay.png. A volume gives NAME.nii.gz with its own geometry and an
-    overlay of a few slices. predictions.csv names the mask of every file, and holds areas, diameters or volumes. The
-    same command again continues where it stopped.
+    overlay of a few slices. A model of several channels takes them from a case table, as --image NAME=FILE for each, or
+    from a folder in which NAME_0000, NAME_0001, ... are one image. predictions.csv names the mask of every file, and
+    holds areas, diameters or volumes. The same command again continues where it stopped.
     """
     import segdistill
+    from segdistill.errors import InputError
 
+    channels = dict(_channel(text) for text in image or [])
+    given: list[Any] = [*(inputs or []), *([channels] if channels else [])]
+    if not given:
+        raise InputError("nothing to segment: give images, folders, a case table, or --image NAME=FILE")
     with progress_bar("predicting") as progress:
         found = segdistill.predict(
             model,
-            inputs,
+            given,
             out,
             stage=stage,
             threads=threads,
@@ -79,3 +94,15 @@ def predict(
         raise CasesFailed(
             f"{len(found.failed)} of {total} images failed (listed above); the others are in {out}"
         )
+
+
+def _channel(text: str) -> tuple[str, str]:
+    """The name and the file of --image."""
+    from segdistill.errors import InputError
+
+    name, equals, file = text.partition("=")
+    if not (name and equals and file):
+        raise InputError(
+            f"--image {text}: give the name of a channel and its file, such as --image flair=a.nii.gz"
+        )
+    return name, file

@@ -37,27 +37,29 @@ def reproduce(
         typer.Option(help="folder: draw the paper's figures, with our numbers and images, into it"),
     ] = None,
     as_json: AsJson = False,
+    more: Annotated[
+        list[str] | None, typer.Argument(help="further key=value after --set", metavar="[KEY=VALUE]...")
+    ] = None,
 ) -> None:
     """Print a paper's tables beside our results.
 
     With the differences, and the commands for the runs that are missing; --run runs them.
     """
+    from segdistill.config.load import parse_changes
     from segdistill.errors import CasesFailed, InputError
     from segdistill.papers.reproduce import compare_with_paper, render, run_missing
 
     if paper is None:
         _list_papers(as_json)
         return
+    given = parse_changes([*(changes or []), *(more or [])])
     if size not in ("paper", "cpu"):
         raise InputError(f"--size {size}: choose paper or cpu")
     if not fill and not runs.is_dir() and (runs.exists() or runs != RUNS):
         raise InputError(f"{runs}: no such folder: give the folder with the runs to compare")
     failed: CasesFailed | None = None
     if fill:
-        from segdistill.config.load import parse_changes
-
         chosen = cast(Literal["paper", "cpu"], size)
-        given = parse_changes(changes or [])
         lines = run_missing(
             paper, runs, chosen, table=table, changes=given, data=data, jobs=jobs, device=device
         )

@@ -17,6 +17,7 @@ from segdistill.config.matrix import expand_matrix, expand_seeds
 from segdistill.config.schema import DataRecipe, Recipe, RecipeFile, merge, parse_data, parse_recipe
 from segdistill.data.plan import VolumePlan
 from segdistill.errors import InputError
+from segdistill.files import real_path
 from segdistill.plugins import load_plugins
 from segdistill.registry import near_names, nearest
 
@@ -323,7 +324,7 @@ def _resolve(name: str, near: Path, seen: tuple[str, ...]) -> dict[str, Any]:
     path = bundled.get(name, near / name)
     if name not in bundled and path.suffix not in (".yaml", ".yml"):
         raise InputError(f"unknown recipe '{name}': {_instead_of(name, near, bundled)}")
-    place = str(path.resolve())
+    place = str(real_path(path))
     if place in seen:
         raise InputError(
             f"{name}: recipes are based on each other in a circle: {' -> '.join([*seen, place])}"

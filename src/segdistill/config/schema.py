@@ -21,7 +21,7 @@ from segdistill.config.effort import Effort
 from segdistill.errors import InputError
 from segdistill.imaging.classes import BACKGROUND, Classes, mask_values, parse_classes
 from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess
-from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.intensity import AnyIntensity, Intensity, scale_of
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.metrics.base import METRICS
@@ -100,6 +100,11 @@ class PatchRecipe(Strict):
     """Side of a patch in pixels."""
 
 
+def _is_by_channel(intensity: object) -> bool:
+    """Whether an intensity is stated for each channel by name."""
+    return isinstance(intensity, dict) and not set(intensity) & {"kind", "low", "high"}
+
+
 class DataRecipe(Strict):
     """Which cases, at which size.
 
@@ -123,7 +128,10 @@ class DataRecipe(Strict):
     colour: Literal["grey", "rgb"] = "grey"
     """How pictures are read."""
     channels: int = Field(default=3, ge=1, le=1024)
-    """Channels of the network's images."""
+    """Channels of the network's images; with `channel_names` one for each."""
+    channel_names: list[str] | None = Field(default=None, min_length=2, max_length=64)
+    """Names of the channels of each case, in the network's order, such as [flair, t1]; by default those of the table.
+    None: a case is one image, whose values are repeated to fill `channels`."""
     unlabelled: str | None = None
     """Folder or case table of further images without masks, for training only; relative to the recipe's file."""
     labels: list[str] | None = None
@@ -137,7 +145,8 @@ class DataRecipe(Strict):
     intensity: str | dict[str, Any] | None = None
     """How values of volumes, and of pictures with more than 8 bits, become 8 bits: `ct` (-160 to 240 HU),
     `mr` (-3 to 5 standard deviations), `range` (smallest to largest), or {kind: window | z_score | range, low,
-    high}."""
+    high}. Of several channels one for all, or one for each: {flair: mr, ct: ct}; by default, where they have more than
+    8 bits, `ct` for the channel CT and `mr` for others, as nnU-Net does."""
     patches: PatchRecipe | None = None
     """Cut pictures into patches; `size` is then the size of a patch."""
     skip_empty: bool = False
@@ -214,6 +223,12 @@ class DataRecipe(Strict):
 
     @model_validator(mode="before")
     @classmethod
+    def _one_for_each_name(cls, content: Any) -> Any:
+        names = content.get("channel_names") if isinstance(content, dict) else None
+        return {**content, "channels": len(names)} if isinstance(names, list) and names else content
+
+    @model_validator(mode="before")
+    @classmethod
     def _dimensions_of_its_size(cls, content: Any) -> Any:
         if not isinstance(content, dict) or "dimensions" in content:
             return content
@@ -237,10 +252,23 @@ class DataRecipe(Strict):
     def _is_intensity(cls, value: Any) -> Any:
         if value is not None:
             try:
-                Intensity.from_dict(value)
+                for each in value.values() if _is_by_channel(value) else [value]:
+                    Intensity.from_dict(each)
             except InputError as error:
                 raise ValueError(str(error)) from error
         return value
+
+    @model_validator(mode="after")
+    def _intensities_fit_names(self) -> DataRecipe:
+        names = self.channel_names or []
+        if len(set(names)) < len(names):
+            raise ValueError(f"channel_names: {', '.join(names)}: name each channel once")
+        if names and _is_by_channel(self.intensity) and set(self.intensity or ()) != set(names):
+            raise ValueError(
+                f"intensity is stated for {', '.join(self.intensity or ())}, and the channels are {', '.join(names)}: "
+                "state one for each"
+            )
+        return self
 
     @model_validator(mode="after")
     def _size_is_that_of_patches(self) -> DataRecipe:
@@ -289,14 +317,32 @@ class DataRecipe(Strict):
         >>> DataRecipe(intensity="ct").preprocess().mean
         (0.5,)
         """
-        intensity = None if self.intensity is None else Intensity.from_dict(self.intensity)
-        mean, std = (0.0, 1.0) if intensity is None else intensity.network_scale()
+        names, intensity = tuple(self.channel_names or ()), self._intensity()
+        mean, std = scale_of(intensity, len(names))
         if self.dimensions == 3:
             depth, height, width = self.sides
             grid = None if self.spacing is None else (self.spacing[0], self.spacing[1], self.spacing[2])
-            return VolumePreprocess((depth, height, width), grid, self.channels, (mean,), (std,), intensity)
+            shape = (depth, height, width)
+            return VolumePreprocess(shape, grid, self.channels, mean, std, intensity, channel_names=names)
         patches = None if self.patches is None else PatchGrid(self.patches.count, self.patches.size)
-        return Preprocess(self.height_width, self.colour, self.channels, (mean,), (std,), intensity, patches)
+        return Preprocess(self.height_width, self.colour, self.channels, mean, std, intensity, patches, names)
+
+    def _intensity(self) -> AnyIntensity:
+        """Of an image, or of each channel where the recipe tells them apart.
+
+        Raises:
+            InputError: it is stated by channel, and a case has one.
+        """
+        if self.intensity is None:
+            return None
+        if not isinstance(self.intensity, dict) or not _is_by_channel(self.intensity):
+            return Intensity.from_dict(self.intensity)
+        if not self.channel_names:
+            raise InputError(
+                f"data.intensity is stated for the channels {', '.join(self.intensity)}, and a case has one image: "
+                "state one intensity"
+            )
+        return tuple(Intensity.from_dict(self.intensity[name]) for name in self.channel_names)
 
 
 class EvaluationRecipe(Strict):
@@ -368,7 +414,10 @@ class ModelRecipe(Named):
 
 
 class MethodRecipe(WithOptions):
-    """A distillation method, with its options beside its weight."""
+    """A distillation method, with its options beside its weight.
+
+    Every method also takes `scale` (published, gradient), `ratio`, and `balance` (none, class, boundary).
+    """
 
     method: str = ""
     """Name of the registered method; by default the name of the entry."""

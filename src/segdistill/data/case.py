@@ -20,6 +20,7 @@ from segdistill.imaging.masks import read_class_mask, read_mask
 from segdistill.imaging.picture import Mask, Pixels
 from segdistill.imaging.read_volume import is_volume, volume_files
 from segdistill.imaging.segments import names_structures
+from segdistill.imaging.several import Channel
 from segdistill.registry import near_names
 
 SPLITS = ("train", "val", "test")
@@ -51,6 +52,8 @@ class Case:
         background: the values that are background; with classes those that are of none and ignored.
         levels: the values that become black and white of a picture with more than 8 bits; None: it has 8, or its own
             range is taken.
+        channels: where each channel of the image lies, `image` being the file of the first; none: the image is one
+            file of its own.
 
     >>> Case("a", Path("a.png")).group_key
     'a'
@@ -71,6 +74,36 @@ class Case:
     foreground: tuple[Value, ...] = ()
     background: tuple[Value, ...] = ()
     levels: tuple[float, float] | None = None
+    channels: tuple[Channel, ...] = ()
+
+    @property
+    def image_channels(self) -> tuple[Channel, ...]:
+        """Where each channel lies; of one image without names the image itself.
+
+        >>> Case("a", Path("a.png")).image_channels
+        (Channel(name='image', path=PosixPath('a.png'), part=0),)
+        """
+        return self.channels or (Channel("image", self.image),)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Of an image of several channels; none of one image.
+
+        >>> a, b = Channel("flair", Path("a.nii"), 1), Channel("t1", Path("a.nii"), 2)
+        >>> [Case("a", Path("a.nii"), channels=channels).channel_names for channels in ((a, b), (a,))]
+        [('flair', 't1'), ()]
+        """
+        return tuple(each.name for each in self.channels) if len(self.channels) > 1 else ()
+
+    @property
+    def image_files(self) -> tuple[Path, ...]:
+        """The files of the image, one for each channel unless they share one."""
+        return tuple(dict.fromkeys(each.path for each in self.image_channels))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of the image, then those of the masks."""
+        return (*self.image_files, *self.masks)
 
     @property
     def intensity(self) -> Intensity | None:
@@ -268,6 +301,73 @@ def table_classes(cases: Iterable[Case]) -> Classes:
     return next(iter(found.values())).classes if found else ()
 
 
+def table_channels(cases: Iterable[Case]) -> tuple[str, ...]:
+    """The names of the channels of a table's images, in the order of its first case; none where they have one.
+
+    Raises:
+        InputError: two cases have different channels.
+
+    >>> table_channels([Case("a", Path("a.png"))])
+    ()
+    """
+    found: dict[frozenset[str], Case] = {}
+    for case in cases:
+        found.setdefault(frozenset(case.channel_names), case)
+    if len(found) > 1:
+        first, second = list(found.values())[:2]
+        here, there = (", ".join(case.channel_names) or "one image" for case in (first, second))
+        raise InputError(
+            f"the cases '{first.id}' and '{second.id}' have different channels ({here}; {there}): all cases of a table "
+            "have the same"
+        )
+    return next(iter(found.values())).channel_names if found else ()
+
+
+def with_channels(case: Case, names: Sequence[str]) -> Case:
+    """The case with these channels, in this order, as a network takes them.
+
+    Args:
+        case: has at least these, or as many without names of their own ("channel 1", ...).
+        names: of several channels, or none where the network takes one image.
+
+    Raises:
+        InputError: the case lacks one, or has several where one image is wanted.
+
+    >>> here = tuple(Channel(name, Path(f"{name}.nii")) for name in ("t1", "flair"))
+    >>> case = with_channels(Case("a", Path("t1.nii"), channels=here), ["flair", "t1"])
+    >>> case.channel_names, case.image.name
+    (('flair', 't1'), 'flair.nii')
+    """
+    own = case.channel_names
+    if tuple(names) == own:
+        return case
+    if not names:
+        raise InputError(
+            f"case '{case.id}' has {len(own)} channels ({', '.join(own)}), and one image is taken: give one of them"
+        )
+    if len(own) == len(names) and own == unnamed(len(own)):
+        chosen = [each._replace(name=name) for each, name in zip(case.channels, names, strict=True)]
+    else:
+        known = {each.name: each for each in case.channels}
+        if missing := [name for name in names if name not in known]:
+            raise InputError(
+                f"case '{case.id}' lacks the channel {missing[0]}: it has {', '.join(known) or 'one image'}, and "
+                f"{', '.join(names)} are wanted: name the files {';'.join(f'{name}=FILE' for name in names)} in the "
+                "column image"
+            )
+        chosen = [known[name] for name in names]
+    return replace(case, image=chosen[0].path, channels=tuple(chosen))
+
+
+def unnamed(count: int) -> tuple[str, ...]:
+    """The names of channels that have none of their own.
+
+    >>> unnamed(2)
+    ('channel 1', 'channel 2')
+    """
+    return tuple(f"channel {number}" for number in range(1, count + 1))
+
+
 _HASHES: dict[tuple[str, int, int], str] = {}
 
 
@@ -297,7 +397,7 @@ def hash_files(cases: Iterable[Case]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for case in cases:
-        for path in (case.image, *case.masks):
+        for path in case.files:
             try:
                 found[str(path.absolute())] = file_hash(path, again=True)
             except InputError:
@@ -329,6 +429,7 @@ def content_key(case: Case) -> list[object]:
         "levels": case.levels,
         "classes": "" if _is_plain(case.classes) else classes_text(case.classes),
         "mask_classes": case.mask_classes,
+        "channels": [[file_hash(each.path), each.part] for each in case.channels],
     }
     return [
         case.id,

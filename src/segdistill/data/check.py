@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from segdistill.data.case import Case, inverted_note, normal_note, reference_mask
+from segdistill.data.case import Case, inverted_note, normal_note, reference_mask, table_channels
 from segdistill.data.duplicates import (
     Fingerprint,
     Pair,
@@ -20,11 +20,10 @@ from segdistill.data.duplicates import (
     volume_fingerprint,
 )
 from segdistill.data.leaks import leaks
-from segdistill.data.opened import open_volume
+from segdistill.data.opened import open_picture, open_volume
 from segdistill.errors import InputError
 from segdistill.imaging.masks import looks_inverted
-from segdistill.imaging.read import read_picture
-from segdistill.imaging.read_volume import read_volume
+from segdistill.imaging.several import read_channel_volumes
 from segdistill.imaging.volume import Geometry, Misfit
 
 LARGE, LARGE_SHARE = 10, 0.05  # more copies of one picture than both are suspicious
@@ -68,6 +67,7 @@ class _Seen:
     findings: list[Finding] = field(default_factory=list)
     geometry: Geometry | None = None  # of a volume, turned as the network sees it
     misfits: list[Misfit] = field(default_factory=list)
+    beside: list[Misfit] = field(default_factory=list)  # the same of its channels
     inverted: bool | None = None  # None: no foreground, or the user has named its values
     classes: frozenset[int] = frozenset()  # that its mask holds, where the table has several
     overlap: int = 0  # pixels of more than one class
@@ -91,7 +91,8 @@ def run_check(
 ) -> Check:
     """Checks a table.
 
-    Errors: a file that is missing, empty, truncated or no image; an image without mask, unless it is labelled normal;
+    Errors: channels that differ between cases, or lie on different grids;
+    a file that is missing, empty, truncated or no image; an image without mask, unless it is labelled normal;
     sizes that differ; a
     mask that is a photo; a volume's mask of another geometry or with labels beyond those declared; a series with
     missing or double slices; a repeated id; a group in several splits. Warnings: copies in several splits; an empty
@@ -99,7 +100,7 @@ def run_check(
     labelled class other than "normal"; an empty box; copies of one picture that are not grouped, or whose labels
     differ; volumes whose slices lie in different planes; a volume's mask that does not state where it lies; masks that
     look inverted, where most do. Notes:
-    counts; masks that lie less than a thousandth of a voxel beside their volume; tilted series.
+    counts; masks or channels that lie less than a thousandth of a voxel beside their volume; tilted series.
 
     Args:
         cases: the table.
@@ -107,7 +108,7 @@ def run_check(
         require_reference: False allows images without mask.
         workers: decoding threads; by default the number of cores, at most 8.
     """
-    findings = _repeated_ids(cases)
+    findings = [*_repeated_ids(cases), *_channels(cases)]
     names: list[str] = []
     prints: list[Fingerprint] = []
     volumes: list[tuple[Case, Geometry, list[Misfit]]] = []
@@ -127,7 +128,7 @@ def run_check(
             held.append((case, seen))
             if progress is not None:
                 progress(done, len(cases))
-    findings += _classes(held)
+    findings += [*_classes(held), *_beside(held)]
     findings += [*_planes(volumes), *_tilts(volumes), *_misfits(volumes), *_inverted(drawn)]
     pairs = find_pairs(names, prints)
     findings += _copies(cases, pairs) + large_groups(cases, pairs)
@@ -163,13 +164,13 @@ def _read_case(case: Case, require_reference: bool, seen: _Seen) -> str:
         InputError: a file cannot be used, or there is no mask.
     """
     if case.is_volume:
-        volume = read_volume(case.image)
-        seen.geometry, seen.print = volume.geometry, volume_fingerprint(volume)
-        del volume  # it is read once more, with its mask
+        volumes = read_channel_volumes(case.image_channels, misfits=seen.beside)
+        seen.geometry, seen.print = volumes[0].geometry, volume_fingerprint(volumes[0])
+        del volumes  # they are read once more, with the mask
         size = (0, 0)
     else:
-        pixels = read_picture(case.image, intensity=case.intensity).pixels
-        seen.print, size = fingerprint(pixels), (pixels.shape[0], pixels.shape[1])
+        picture = open_picture(case)
+        seen.print, size = fingerprint(picture.shown), picture.size
     if not case.has_reference:
         if not require_reference:
             return ""
@@ -235,6 +236,28 @@ def _classes(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
         )
         found.append(Finding("note", tuple(case.id for case, _ in both), message))
     return found
+
+
+def _channels(cases: Sequence[Case]) -> list[Finding]:
+    """An error where cases have different channels, and a note on those that all have."""
+    try:
+        names = table_channels(cases)
+    except InputError as error:
+        return [Finding("error", (), str(error))]
+    return [Finding("note", (), f"{len(names)} channels: {', '.join(names)}")] if names else []
+
+
+def _beside(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
+    """A note on the channels whose grids differ a little from that of the first."""
+    found = [(case, max(seen.beside, key=lambda each: each.voxels)) for case, seen in held if seen.beside]
+    if not found:
+        return []
+    case, worst = max(found, key=lambda pair: pair[1].voxels)
+    message = (
+        f"in {len(found)} cases channels lie less than a thousandth of a voxel beside the first, as rounded headers "
+        f"do, such as {worst.mask} and {case.image}: {worst.words}"
+    )
+    return [Finding("note", tuple(case.id for case, _ in found), message)]
 
 
 def _repeated_ids(cases: Sequence[Case]) -> list[Finding]:

@@ -87,7 +87,7 @@ def _tile(case: Case, tile: int, predicted: NDArray[np.bool_] | None) -> NDArray
     wrong = None if predicted is None else predicted ^ (reference != 0)
     differs = reference if wrong is None or not wrong.any() else wrong
     k = fullest_slice(differs)
-    pixels = opened.pixels(k)
+    pixels = opened.shown(k)
     layers = [(reference[k], _CONTOUR)] if reference.dtype == np.bool_ else class_layers(reference[k])
     if predicted is not None:
         layers.insert(0, (predicted[k], _PREDICTED))

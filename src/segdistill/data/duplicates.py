@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from segdistill.data.case import Case, file_hash
+from segdistill.data.opened import first_volume
 from segdistill.imaging.components import label_components
 from segdistill.imaging.intensity import stretch
 from segdistill.imaging.read import read_picture
-from segdistill.imaging.read_volume import read_volume
 from segdistill.imaging.volume import Volume
 
 _SIDE = 128  # pixels of a thumbnail
@@ -251,13 +251,11 @@ _PRINTS: dict[str, Fingerprint] = {}
 
 
 def _case_fingerprint(case: Case) -> Fingerprint:
-    key = file_hash(case.image)
+    key = f"{file_hash(case.image)}{case.image_channels[0].part or ''}"
     if key not in _PRINTS:
         volume = case.is_volume
         _PRINTS[key] = (
-            volume_fingerprint(read_volume(case.image))
-            if volume
-            else fingerprint(read_picture(case.image).pixels)
+            volume_fingerprint(first_volume(case)) if volume else fingerprint(read_picture(case.image).pixels)
         )
     return _PRINTS[key]
 

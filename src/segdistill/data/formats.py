@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segdistill.data.case import Case, reference_mask, require_unique, table_classes
+from segdistill.data.case import Case, reference_mask, require_unique, table_channels, table_classes
 from segdistill.data.levels import with_levels
+from segdistill.data.opened import first_volume, open_picture
 from segdistill.data.pack import file_names
 from segdistill.data.table import write_cases
 from segdistill.errors import InputError
@@ -28,7 +29,7 @@ from segdistill.imaging.classes import MaskClass, class_names
 from segdistill.imaging.contours import save_indices
 from segdistill.imaging.dicom_seg import write_seg
 from segdistill.imaging.dicom_series import series_files
-from segdistill.imaging.nifti import affine_of, save_nifti
+from segdistill.imaging.nifti import save_nifti, save_voxels
 from segdistill.imaging.nrrd import write_nrrd_mask
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.polygons import Ring, trace, without_holes
@@ -105,6 +106,12 @@ def export_cases(
     require_unique(cases)
     cases = with_levels(cases)
     write, kinds = FORMATS[name]
+    channels = table_channels(cases)
+    if channels and name != "nnunet":
+        raise InputError(
+            f"the cases have {len(channels)} channels ({', '.join(channels)}), and {name} holds one image a case: "
+            "write nnunet"
+        )
     for case in cases:
         kind = "volume" if case.is_volume else "picture"
         if kind not in kinds or case.is_volume != cases[0].is_volume:
@@ -139,7 +146,8 @@ def _write_picture(case: Case, stem: str, folder: Path) -> Path:
 def _nnunet(export: Export) -> None:
     """The raw dataset of nnU-Net, version 2."""
     kept, colours = _task(export, "_0000")
-    channels = dict(enumerate("RGB")) if colours else {0: "image"}
+    names = table_channels([case for case, _ in export.cases])
+    channels = dict(enumerate("RGB")) if colours else dict(enumerate(names or ("image",)))
     write_json(
         export.folder / "dataset.json",
         {
@@ -174,8 +182,9 @@ def _task(export: Export, channel: str) -> tuple[list[tuple[str, str, Case]], bo
     kept: list[tuple[str, str, Case]] = []
     volumes = export.cases[0][0].is_volume
     ending = ".nii.gz" if volumes else ".png"
-    colours = not volumes and any(
-        read_picture(case.image, intensity=case.intensity).pixels.ndim == 3 for case, _ in export.cases
+    names = table_channels([case for case, _ in export.cases])
+    colours = (
+        not volumes and not names and any(open_picture(case).pixels.ndim == 3 for case, _ in export.cases)
     )
     for case, stem in export.cases:
         part = "Tr" if case.has_reference and case.split != "test" else "Ts"
@@ -186,9 +195,11 @@ def _task(export: Export, channel: str) -> tuple[list[tuple[str, str, Case]], bo
         if volumes:
             _write_volume(case, target, mask, export.names)
         else:
-            pixels = read_picture(case.image, intensity=case.intensity).pixels
-            image = Image.fromarray(pixels)
+            picture = open_picture(case)
+            image = Image.fromarray(picture.shown)
             (image.convert("RGB") if colours else image).save(target)
+            for c in range(1, len(names)):
+                Image.fromarray(picture.pixels[..., c]).save(images / f"{stem}_{c:04d}{ending}")
             if case.has_reference:
                 Image.fromarray(_picture_labels(case)).save(mask)
         kept.append((part, mask.name, case))
@@ -233,6 +244,8 @@ def _dicom_seg(export: Export) -> None:
 
 def _volume_tables(export: Export, write: Callable[[Case, str], tuple[Path, Path]]) -> None:
     """images/, masks/ whose files name their structures, and a case table."""
+    if several := [case.id for case, _ in export.cases if len(case.image_channels) > 1]:
+        raise InputError(f"case '{several[0]}' has several channels: write nnunet, which keeps them")
     for part in ("images", "masks"):
         (export.folder / part).mkdir()
     classes = tuple(MaskClass(name) for name in export.names)
@@ -260,28 +273,17 @@ def _write_volume(case: Case, target: Path, mask: Path, names: tuple[str, ...]) 
 
 
 def _write_image(case: Case, target: Path) -> Volume:
-    """A volume as .nii.gz, the file itself where it is one; gives it as stored."""
-    name = case.image.name.lower()
-    volume = read_volume(case.image, turn=False)
-    if name.endswith(".nii.gz"):
-        shutil.copyfile(case.image, target)
-    elif name.endswith(".nii"):
-        target.write_bytes(gzip.compress(case.image.read_bytes(), 6, mtime=0))
-    else:
-        _save_voxels(volume, target)
+    """A volume as .nii.gz, the file itself where it is one, each channel on its own; gives the first one as stored."""
+    volume = first_volume(case, turn=False)
+    for c, channel in enumerate(case.image_channels):
+        place = target.with_name(target.name.replace("_0000.nii.gz", f"_{c:04d}.nii.gz")) if c else target
+        if channel.part or not channel.path.name.lower().endswith((".nii.gz", ".nii")):
+            save_voxels(read_volume(channel.path, turn=False, part=channel.part), place)
+        elif channel.path.name.lower().endswith(".nii.gz"):
+            shutil.copyfile(channel.path, place)
+        else:
+            place.write_bytes(gzip.compress(channel.path.read_bytes(), 6, mtime=0))
     return volume
-
-
-def _save_voxels(volume: Volume, target: Path) -> None:
-    import nibabel
-
-    nifti: Any = nibabel
-    voxels = np.asarray(volume.voxels)
-    if voxels.dtype.itemsize == 8:  # many tools do not read these
-        voxels = voxels.astype(np.float32 if voxels.dtype.kind == "f" else np.int32)
-    image: Any = nifti.Nifti1Image(voxels.transpose(), affine_of(volume.geometry), dtype=voxels.dtype)
-    image.header.set_xyzt_units("mm" if volume.spacing is not None else "unknown")
-    nifti.save(image, target)
 
 
 def _coco(export: Export) -> None:

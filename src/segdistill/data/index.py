@@ -74,7 +74,7 @@ def index_folder(
         findings += [Finding("note", (), note) for note in found.notes]
     cases = name_values(found, foreground, background, classes)
     for case in cases:
-        for file in (case.image, *case.masks):
+        for file in case.files:
             require_text(file)
     cases = with_levels(_with_stated_classes(cases))
     unused = unused_files(Path(path), cases)
@@ -116,7 +116,7 @@ def unused_files(path: Path, cases: Iterable[Case]) -> dict[str, list[Path]]:
     [('no picture or volume', ['notes.txt'])]
     """
     used, series = set(), set()
-    for file in (file for case in cases for file in (case.image, *case.masks)):
+    for file in (file for case in cases for file in case.files):
         used.add(os.path.realpath(file))
         if is_volume(file):
             series.add(os.path.realpath(file))

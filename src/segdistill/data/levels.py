@@ -22,7 +22,8 @@ _MOST = 1 << 22  # and of all pictures
 def with_levels(cases: Sequence[Case]) -> list[Case]:
     """Gives `levels` to the pictures with more than 8 bits that have none.
 
-    They are those of the other pictures where these have one pair; else the values at PERCENTILES of the pixels of all
+    Pictures of several channels get none: each channel is scaled by its own values, or as the recipe states. The levels
+    are those of the other pictures where these have one pair; else the values at PERCENTILES of the pixels of all
     such pictures, each picture counting alike.
 
     >>> from pathlib import Path
@@ -33,7 +34,8 @@ def with_levels(cases: Sequence[Case]) -> list[Case]:
     sample = _Sample()
     deep = []
     for case in cases:
-        values = None if case.levels is not None or case.is_volume else stored_values(case.image)
+        has_levels = case.levels is not None or case.is_volume or case.channel_names
+        values = None if has_levels else stored_values(case.image)
         if values is not None and sample.add(values):
             deep.append(case.id)
     if not deep:
@@ -49,7 +51,8 @@ def is_scaled(case: Case) -> bool:
     >>> is_scaled(Case("a", Path("absent.png")))
     False
     """
-    return case.is_volume or case.levels is not None or stored_values(case.image) is not None
+    deep = case.is_volume or case.levels is not None
+    return deep or any(stored_values(file) is not None for file in case.image_files)
 
 
 class _Sample:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segdistill.data.case import Case, reference_mask
 from segdistill.errors import InputError
-from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.intensity import AnyIntensity, intensity_of
 from segdistill.imaging.picture import Mask, Picture, Pixels, Spacing
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume, read_volume_mask
+from segdistill.imaging.several import (
+    channel_levels,
+    read_channel_picture,
+    read_channel_volumes,
+)
 from segdistill.imaging.volume import Misfit, Vector, Volume
 
 
@@ -53,11 +56,15 @@ class OpenedCase:
         return int(self.reference.shape[1]), int(self.reference.shape[2])
 
     def pixels(self, k: int) -> Pixels:
-        """Image `k`: uint8 (H, W), or (H, W, 3) for a coloured picture."""
+        """Image `k`: uint8 (H, W), or (H, W, 3) for a coloured picture, or (H, W, C) of several channels."""
         return self._pixels(k)
 
+    def shown(self, k: int) -> Pixels:
+        """What is shown of image `k`: uint8 (H, W) or (H, W, 3); of several channels the first."""
+        return self.picture(k).shown
+
     def levels(self) -> Pixels:
-        """All slices of a volume: uint8 (D, H, W).
+        """All slices of a volume: uint8 (D, H, W), or (D, H, W, C) of several channels.
 
         Raises:
             InputError: a picture.
@@ -73,42 +80,58 @@ class OpenedCase:
         if self._picture is not None:
             return self._picture
         spacing = self.spacing_mm and Spacing(self.spacing_mm[1], self.spacing_mm[2], self.spacing_from)
-        return Picture(self._pixels(k), spacing or None, self.case.image)
+        count = len(self.case.image_channels)
+        return Picture(self._pixels(k), spacing or None, self.case.image, channels=count)
 
 
-def open_case(case: Case, intensity: Intensity | None = None) -> OpenedCase:
-    """Reads a case's image and reference, and checks that they lie on one grid.
+def open_case(case: Case, intensity: AnyIntensity = None) -> OpenedCase:
+    """Reads a case's image, of all its channels, and its reference, and checks that they lie on one grid.
 
     Args:
         case: a picture or a volume.
         intensity: how values become 8 bits; None: of a volume from its smallest to its largest, of a picture with more
-            than 8 bits by the case's `levels`. Pictures of 8 bits keep theirs.
+            than 8 bits by the case's `levels`. Pictures of 8 bits keep theirs. Of several channels one for all, or one
+            for each.
 
     Raises:
-        InputError: a file that cannot be read, a mask on another grid, or one that is no mask.
+        InputError: a file that cannot be read, a mask or a channel on another grid, or one that is no mask.
     """
-    return _open_volume(case, intensity or Intensity()) if case.is_volume else _open_picture(case, intensity)
+    return _open_volume(case, intensity) if case.is_volume else _open_picture(case, intensity)
 
 
 def open_volume(
-    case: Case, misfits: list[Misfit] | None = None, overlaps: list[int] | None = None
-) -> tuple[Volume, Mask | Pixels]:
-    """A volume case in its own numbers and its reference (D, H, W), turned as DICOM shows them.
+    case: Case,
+    misfits: list[Misfit] | None = None,
+    overlaps: list[int] | None = None,
+    beside: list[Misfit] | None = None,
+) -> tuple[list[Volume], Mask | Pixels]:
+    """The channels of a volume case in their own numbers and its reference (D, H, W), turned as DICOM shows them.
 
     Args:
         case: a volume.
         misfits: what is noticed of masks that are accepted is added to it (`require_same_geometry`).
         overlaps: the number of voxels of several classes is added to it, where classes have files of their own.
+        beside: what is noticed of channels that are accepted is added to it (`read_channel_volumes`).
 
     Raises:
-        InputError: a file that cannot be read, a mask on another grid, or one that is no mask.
+        InputError: a file that cannot be read, a mask or a channel on another grid, or one that is no mask.
     """
     if case.box is not None:
         raise InputError(f"case '{case.id}': a box belongs to a picture, not to a volume: give a mask")
-    stored = read_volume(case.image, turn=False)
-    mask = read_volume_mask(case.masks, stored, case.reading, misfits, overlaps)
-    reference = Volume(mask, None, case.image, stored.geometry).turned()
-    return stored.turned(), np.ascontiguousarray(reference.voxels)
+    stored = read_channel_volumes(case.image_channels, turn=False, misfits=beside)
+    mask = read_volume_mask(case.masks, stored[0], case.reading, misfits, overlaps)
+    reference = Volume(mask, None, case.image, stored[0].geometry).turned()
+    return [each.turned() for each in stored], np.ascontiguousarray(reference.voxels)
+
+
+def first_volume(case: Case, turn: bool = True) -> Volume:
+    """The volume of a case's first channel, in its own numbers; see `read_volume`.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    first = case.image_channels[0]
+    return read_volume(first.path, turn=turn, part=first.part)
 
 
 def fullest_slice(reference: Mask | Pixels) -> int:
@@ -121,26 +144,32 @@ def fullest_slice(reference: Mask | Pixels) -> int:
     return int(counts.argmax()) if counts.any() else len(reference) // 2
 
 
-def _open_volume(case: Case, intensity: Intensity) -> OpenedCase:
-    volume, reference = open_volume(case)
-    spacing, source = volume.spacing, "file"
+def _open_volume(case: Case, intensity: AnyIntensity) -> OpenedCase:
+    volumes, reference = open_volume(case)
+    spacing, source = volumes[0].spacing, "file"
     if case.spacing_mm is not None:
         if len(case.spacing_mm) != 3:
             raise InputError(
                 f"case '{case.id}': spacing_mm of a volume needs three numbers: slice, row, column"
             )
         spacing, source = case.spacing_mm, "case table"
-    levels = intensity.levels(volume.voxels)
-
-    def pixels(k: int) -> Pixels:
-        values: NDArray[Any] = np.asarray(volume.voxels[k])
-        return levels(values)
-
-    return OpenedCase(case, reference, spacing, source, pixels)
+    return OpenedCase(case, reference, spacing, source, channel_levels(volumes, intensity))
 
 
-def _open_picture(case: Case, intensity: Intensity | None) -> OpenedCase:
-    picture = read_picture(case.image, intensity=intensity or case.intensity)
+def open_picture(case: Case, intensity: AnyIntensity = None) -> Picture:
+    """The picture of a case, (H, W, C) where it has several channels; by default its `levels` count.
+
+    Raises:
+        InputError: a file that cannot be read, or channels of different sizes.
+    """
+    chosen = intensity or case.intensity
+    if case.channel_names:
+        return read_channel_picture(case.channels, chosen)
+    return read_picture(case.image, intensity=intensity_of(chosen, 0))
+
+
+def _open_picture(case: Case, intensity: AnyIntensity) -> OpenedCase:
+    picture = open_picture(case, intensity)
     reference = reference_mask(case, picture.size)
     spacing: Vector | None = None
     source = ""

@@ -100,6 +100,11 @@ def pack_cases(
 
 
 def _pack_one(case: Case, name: str, folder: Path, size: int) -> tuple[Case, SmallComponents]:
+    if case.channel_names:
+        raise InputError(
+            f"case '{case.id}' has {len(case.channel_names)} channels, and pack holds one picture a case: copy the "
+            "table and its files as they are"
+        )
     pixels = read_picture(case.image, intensity=case.intensity).pixels
     height, width = pixels.shape[:2]
     mask = reference_mask(case, (height, width)) if case.masks else None

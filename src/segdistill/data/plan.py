@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from segdistill.data.case import Case
+from segdistill.data.case import Case, table_channels
 from segdistill.errors import InputError
 from segdistill.imaging.grid import Shape, Spacing3, VolumePreprocess
-from segdistill.imaging.read_volume import read_volume
+from segdistill.imaging.several import read_channel_volumes
 
 SAMPLE = 24
 """Volumes that are looked at, evenly over the table."""
@@ -31,7 +31,8 @@ class VolumePlan:
         patch: (depth, height, width) in voxels of the grid.
         shape: median shape of the volumes on the grid.
         volumes: how many were looked at.
-        levels: percentiles 0.5 and 99.5 of the values, median over the volumes.
+        levels: percentiles 0.5 and 99.5 of the values, median over the volumes; of several channels those of the first.
+        channels: name -> the same of each of several channels; {} of one.
     """
 
     spacing: Spacing3 | None
@@ -39,6 +40,7 @@ class VolumePlan:
     shape: Shape
     volumes: int
     levels: tuple[float, float]
+    channels: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def plan_volumes(cases: Sequence[Case], spacing: Spacing3 | None = None, budget: int = BUDGET) -> VolumePlan:
@@ -50,7 +52,7 @@ def plan_volumes(cases: Sequence[Case], spacing: Spacing3 | None = None, budget:
         budget: most voxels of a patch.
 
     Raises:
-        InputError: no volume among the cases, or one that cannot be read.
+        InputError: no volume among the cases, one that cannot be read, or volumes of different channels.
     """
     found = [case for case in cases if case.is_volume]
     if not found:
@@ -60,15 +62,18 @@ def plan_volumes(cases: Sequence[Case], spacing: Spacing3 | None = None, budget:
     ]
     spacings: list[Spacing3 | None] = []
     shapes: list[Shape] = []
+    names = table_channels(found)
     levels = []
     for case in chosen:
-        volume = read_volume(case.image)
+        volumes = read_channel_volumes(case.image_channels)
+        volume = volumes[0]
         stated = (
             case.spacing_mm if case.spacing_mm is not None and len(case.spacing_mm) == 3 else volume.spacing
         )
         spacings.append(None if stated is None else (stated[0], stated[1], stated[2]))
         shapes.append((volume.voxels.shape[0], volume.voxels.shape[1], volume.voxels.shape[2]))
-        levels.append(np.percentile(volume.voxels[:: max(1, len(volume.voxels) // 16)], (0.5, 99.5)))
+        step = max(1, len(volume.voxels) // 16)
+        levels.append([np.percentile(each.voxels[::step], (0.5, 99.5)) for each in volumes])
     known = [each for each in spacings if each is not None]
     if spacing is None and len(known) == len(spacings):
         depth, height, width = (round(float(value), 3) for value in np.median(known, axis=0))
@@ -76,10 +81,12 @@ def plan_volumes(cases: Sequence[Case], spacing: Spacing3 | None = None, budget:
     grid = VolumePreprocess((1, 1, 1), spacing)
     on_grid = [grid.grid_shape(shape, own) for shape, own in zip(shapes, spacings, strict=True)]
     depth, height, width = (round(float(value)) for value in np.median(on_grid, axis=0))
-    low, high = (float(value) for value in np.median(levels, axis=0))
-    return VolumePlan(
-        spacing, patch_of((depth, height, width), budget), (depth, height, width), len(chosen), (low, high)
+    shape, ranges = (
+        (depth, height, width),
+        [(float(low), float(high)) for low, high in np.median(levels, axis=0)],
     )
+    channels = dict(zip(names, ranges, strict=True)) if names else {}
+    return VolumePlan(spacing, patch_of(shape, budget), shape, len(chosen), ranges[0], channels)
 
 
 def patch_of(shape: Shape, budget: int = BUDGET) -> Shape:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from segdistill.data.case import Case, file_hash
 from segdistill.data.datasets.base import is_hidden, natural_key, stem_of
+from segdistill.data.opened import first_volume
 from segdistill.data.prediction_files import (
     Entry,
     Reading,
@@ -31,9 +32,9 @@ from segdistill.data.prediction_files import (
 )
 from segdistill.data.table import text_rows
 from segdistill.errors import InputError
-from segdistill.files import sha256_text, shown
+from segdistill.files import real_path, sha256_text, shown
 from segdistill.imaging.read import READABLE_SUFFIXES, image_size
-from segdistill.imaging.read_volume import VOLUME_SUFFIXES, read_volume
+from segdistill.imaging.read_volume import VOLUME_SUFFIXES
 from segdistill.imaging.regrid import on_grid
 from segdistill.imaging.volume import Volume
 
@@ -145,7 +146,7 @@ def _picture_map(case: Case, entry: Entry, reading: Reading) -> NDArray[np.float
 
 
 def _volume_map(case: Case, entry: Entry, reading: Reading) -> NDArray[np.float32]:
-    image = read_volume(case.image, turn=False)
+    image = first_volume(case, turn=False)
     joined: NDArray[np.float32] | None = None
     for part in read_volume_map(entry, reading):
         values = on_grid(part, image)
@@ -314,16 +315,16 @@ def _completed(entry: Entry, source: PredictionSource) -> Entry:
 
 def _files(folder: Path) -> tuple[list[Path], int]:
     """The predictions at and below a folder, and how many links lead out of it."""
-    top = folder.resolve()
+    top = real_path(folder)
     found, links = [], 0
     for place, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted((name for name in folders if not is_hidden(name)), key=natural_key)
-        links += sum(not (Path(place) / name).resolve().is_relative_to(top) for name in folders)
+        links += sum(not real_path(Path(place) / name).is_relative_to(top) for name in folders)
         for name in sorted(names, key=natural_key):
             path = Path(place) / name
             if is_hidden(name) or not is_prediction(path):
                 continue
-            if path.is_symlink() and not path.resolve().is_relative_to(top):
+            if path.is_symlink() and not real_path(path).is_relative_to(top):
                 links += 1
                 continue
             found.append(path)
@@ -490,7 +491,7 @@ def _listed(source: PredictionSource, cases: Sequence[Case]) -> _Found:
 def _entry_at(source: PredictionSource, text: str, number: int) -> Entry:
     path = source.folder / text
     where = f"{source.table}: row {number}"
-    if not text or not path.resolve().is_relative_to(source.folder.resolve()):
+    if not text or not real_path(path).is_relative_to(real_path(source.folder)):
         raise InputError(f"{where}: {text!r} is no file below {source.folder}: write paths relative to it")
     if path.is_dir():
         parts = {

@@ -28,6 +28,7 @@ from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
 from segdistill.files import sha256_text
 from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess, resample_mask
+from segdistill.imaging.intensity import intensity_to_json
 from segdistill.imaging.masks import looks_inverted
 from segdistill.imaging.preprocess import prepare_mask
 from segdistill.imaging.small import SMALLEST, SmallComponents, count_small, find_small
@@ -99,7 +100,10 @@ class Store:
         images, masks = (_map(folder / name, index["files"][name]) for name in ("images.npy", "masks.npy"))
         self._patch: list[int] | None = index.get("patch")
         volumes = self._patch is not None
-        self._images: Any = Ragged(images, index["shapes"]) if volumes else images
+        count = [index["channels"]] if "channels" in index else []
+        self._images: Any = (
+            Ragged(images, [[*each, *count] for each in index["shapes"]]) if volumes else images
+        )
         self._masks: Any = Ragged(masks, index["shapes"]) if volumes else masks
         self._foreground: list[bool] | None = index.get("foreground")
         total, vanished, exempt, losing = index["small"]
@@ -166,7 +170,10 @@ class Store:
         return rows[0]
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        """Prepared pixels, uint8 (H, W, 1 or 3), or voxels (D, H, W), read-only; to be normalised."""
+        """Prepared pixels, uint8 (H, W, 1 or 3), or voxels (D, H, W), read-only; to be normalised.
+
+        Of several channels (H, W, C), or (D, H, W, C).
+        """
         image: NDArray[np.uint8] = self._images[row]
         return image
 
@@ -259,9 +266,7 @@ def _key(cases: Sequence[Case], preprocess: AnyPreprocess, keep_small: bool) -> 
     content: list[object] = [_VERSION, list(preprocess.size), preprocess.colour, keep_small, files]
     is_chosen = preprocess.intensity is not None and any(is_scaled(case) for case in cases)
     if is_chosen or any(case.is_volume for case in cases):
-        content.append(
-            {"slices": _SLICES, "intensity": preprocess.intensity and preprocess.intensity.to_dict()}
-        )
+        content.append({"slices": _SLICES, "intensity": intensity_to_json(preprocess.intensity)})
     if preprocess.patches is not None:
         content.append({"patches": preprocess.patches.to_dict()})
     if isinstance(preprocess, VolumePreprocess):
@@ -324,7 +329,9 @@ def _prepare_volume(opened: OpenedCase, preprocess: VolumePreprocess) -> Rows:
     """One row: the whole volume on the network's grid."""
     levels, spacing = opened.levels(), opened.spacing_mm if opened.is_volume else None
     image = preprocess.prepare(levels, spacing)
-    mask = resample_mask(opened.reference, (image.shape[0], image.shape[1], image.shape[2]))
+    mask = resample_mask(
+        opened.reference, (image.shape[0], image.shape[1], image.shape[2])
+    )  # channels come last
     return Rows([image], [mask], [SmallComponents()])
 
 
@@ -375,8 +382,9 @@ def _build(
                     progress(done, len(cases))
             volumes = isinstance(preprocess, VolumePreprocess)
             count = sum(map(math.prod, shapes)) if volumes else len(ids)
+            several = len(preprocess.channel_names)
             if count != len(cases):  # how many slices, or voxels, there are is known only now
-                _rewrite_header(images, (count, *image_shape))
+                _rewrite_header(images, (count * several if volumes and several else count, *image_shape))
                 _rewrite_header(masks, (count, *mask_shape))
         if len(set(ids)) != len(ids):
             raise InputError(
@@ -398,6 +406,7 @@ def _build(
             "classes": classes,
             "files": files,
             **({"patch": list(preprocess.size), "shapes": shapes} if volumes else {}),
+            **({"channels": several} if volumes and several else {}),
             **about,
         }
         (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
@@ -416,7 +425,7 @@ def _shapes_of(preprocess: AnyPreprocess) -> tuple[tuple[int, ...], tuple[int, .
     """Of one row of the images, and of the masks; volumes lie in flat arrays."""
     if isinstance(preprocess, VolumePreprocess):
         return (), ()
-    return (*preprocess.size, 3 if preprocess.colour == "rgb" else 1), preprocess.size
+    return (*preprocess.size, preprocess.kept), preprocess.size
 
 
 def _sweep(folder: Path) -> None:

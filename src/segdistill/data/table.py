@@ -12,10 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from segdistill.data.case import SPLITS, Case, require_unique
+from segdistill.data.case import SPLITS, Case, require_unique, table_channels, unnamed, with_channels
 from segdistill.errors import InputError
 from segdistill.files import atomic_write, cell_text, csv_cell, require_text
 from segdistill.imaging.classes import Classes, Value, class_names, classes_text, mask_values, parse_classes
+from segdistill.imaging.several import Channel
 from segdistill.registry import near_names, nearest
 
 COLUMNS = ("id", "group", "image", "masks", "label", "site", "box", "spacing_mm", "split")
@@ -29,8 +30,8 @@ _EXTRA = (
 
 
 def write_cases(cases: Sequence[Case], path: str | Path) -> None:
-    """Writes the table; files below its folder by relative path, others by absolute path; masks joined by
-    ';'.
+    """Writes the table; files below its folder by relative path, others by absolute path; masks, and the channels of
+    an image, joined by ';'.
 
     Raises:
         InputError: ids that repeat, a path with ';', or a folder that cannot be written.
@@ -79,6 +80,11 @@ def read_cases(path: str | Path) -> list[Case]:
     header = [re.sub(r"[\s-]+", "_", name.lower()) for name in header]
     _check_header(header, path)
     cases = _with_one_list([_Row(path, number, header, cells).case() for number, cells in rows[1:]], path)
+    try:
+        names = table_channels(cases)
+    except InputError as error:
+        raise InputError(f"{path}: column 'image': {error}") from error
+    cases = [with_channels(case, names) for case in cases] if names else cases
     if not cases:
         raise InputError(f"{path}: the table has no rows: add cases or index a dataset")
     try:
@@ -162,6 +168,9 @@ def text_rows(path: Path) -> list[tuple[int, list[str]]]:
     return [(number, row) for number, row in cells if any(row)]
 
 
+_NO_TEXT = "is no table of UTF-8 text: give a cases.csv, as segdistill data index makes it"
+
+
 def _decoded(content: bytes, path: Path) -> str:
     if content.startswith(b"PK\x03\x04"):
         raise InputError(f"{path}: is a workbook of a spreadsheet: save it as CSV UTF-8")
@@ -169,10 +178,10 @@ def _decoded(content: bytes, path: Path) -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\n" in content:
         encoding = "utf-16"
     try:
-        return content.decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding == "utf-16" or any(byte in content for byte in b"\0\x81\x8d\x8f\x90\x9d"):
-            why = "is no table of UTF-8 text: give a cases.csv, as segdistill data index makes it"
+            why = _NO_TEXT
         else:
             row, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
             why = (
@@ -180,6 +189,9 @@ def _decoded(content: bytes, path: Path) -> str:
                 "save it as 'CSV UTF-8'"
             )
         raise InputError(f"{path}: {why}") from error
+    if "\0" in text:  # UTF-16 without its mark, or UTF-32
+        raise InputError(f"{path}: {_NO_TEXT}")
+    return text
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
@@ -241,11 +253,12 @@ class _Row:
             raise self.bad("split", f"'{self.text('split')}' is not one of train, val, test or empty")
         if self.text("resize_mask").lower() not in ("", "yes", "no"):
             raise self.bad("resize_mask", f"'{self.text('resize_mask')}' is not yes, no or empty")
+        channels = self.channels()
         files, of_class = self.mask_files()
         classes, fore, back = self.classes()
         return Case(
             id=self.text("id"),
-            image=self.file(self.text("image")),
+            image=channels[0].path,
             masks=files,
             group=self.text("group"),
             label=self.text("label"),
@@ -259,7 +272,42 @@ class _Row:
             foreground=fore,
             background=back,
             levels=self.levels(),
+            channels=channels if len(channels) > 1 or channels[0].part else (),
         )
+
+    def channels(self) -> tuple[Channel, ...]:
+        """The files of the image's channels: flair=a.nii.gz;t1=b.nii.gz; a.nii.gz#2 is a channel of four dimensions."""
+        text = self.text("image")
+        if self.file(text).exists():
+            return (Channel("image", self.file(text)),)
+        found = [self.channel(part.strip()) for part in text.split(";") if part.strip()]
+        if not found:
+            raise self.bad("image", f"'{text}' names no file: every case needs one")
+        names = [each.name for each in found if each.name]
+        if len(found) > 1 and names and len(names) < len(found):
+            raise self.bad(
+                "image", f"'{names[0]}=' names the channel of a file, but not all have one: name all"
+            )
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise self.bad("image", f"names the channel {twice} twice: each channel of a case has one file")
+        plain = unnamed(len(found)) if len(found) > 1 else ("image",)
+        return tuple(
+            each if each.name else each._replace(name=name) for each, name in zip(found, plain, strict=True)
+        )
+
+    def channel(self, text: str) -> Channel:
+        """One file, with the name of its channel before it and the number of a channel behind it; or without."""
+        name = ""
+        if not self.file(text).exists():
+            before, equals, after = text.partition("=")
+            name, text = (before.strip(), after.strip()) if equals else ("", text)
+            if not text:
+                raise self.bad("image", f"'{name}=' names a channel without its file: write {name}=FILE")
+        numbered = None if self.file(text).exists() else re.fullmatch(r"(.+)#([1-9]\d{0,3})", text)
+        if numbered is not None:
+            return Channel(name, self.file(numbered[1]), int(numbered[2]))
+        return Channel(name, self.file(text))
 
     def mask_files(self) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         """The files of the masks, and the class of each where they have names: liver=a.png;tumour=b.png."""
@@ -340,8 +388,10 @@ class _Row:
 
 def _to_row(case: Case, table: Path) -> dict[str, str]:
     folder = Path(os.path.abspath(table.parent))
-    files = [_relative(file, folder) for file in (case.image, *case.masks)]
-    for text in (case.id, case.group, case.label, case.site, *files):
+    images = [_relative(each.path, folder) for each in case.image_channels]
+    masks = [_relative(file, folder) for file in case.masks]
+    files = [*images, *masks]
+    for text in (case.id, case.group, case.label, case.site, *case.channel_names, *files):
         require_text(text)
     for file in files:
         if ";" in file:
@@ -349,8 +399,8 @@ def _to_row(case: Case, table: Path) -> dict[str, str]:
     return {
         "id": case.id,
         "group": case.group,
-        "image": files[0],
-        "masks": ";".join(_named(files[1:], case.mask_classes)),
+        "image": ";".join(_with_parts(images, case)),
+        "masks": ";".join(_named(masks, case.mask_classes)),
         "label": case.label,
         "site": case.site,
         "box": _join(case.box),
@@ -362,6 +412,15 @@ def _to_row(case: Case, table: Path) -> dict[str, str]:
         "background": " ".join(map(str, case.background)),
         "levels": _join(case.levels),
     }
+
+
+def _with_parts(files: Sequence[str], case: Case) -> list[str]:
+    """The files of the channels with their names, where there are several, and their numbers in the file."""
+    numbered = [
+        f"{file}#{each.part}" if each.part else file
+        for file, each in zip(files, case.image_channels, strict=True)
+    ]
+    return _named(numbered, case.channel_names)
 
 
 def _named(files: Sequence[str], classes: Sequence[str]) -> list[str]:

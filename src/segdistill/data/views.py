@@ -114,8 +114,8 @@ class Views:
         return bool(self._has_mask[k])
 
     def pixels(self, k: int, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """View `number` of row `k` before normalisation: image uint8 (H, W, 1 or 3) and mask uint8 (H,
-        W).
+        """View `number` of row `k` before normalisation: image uint8 (H, W, 1 or 3), or (H, W, C) of several channels,
+        and mask uint8 (H, W).
         """
         image, mask = self.store.image(self._rows[k]), self.store.mask(self._rows[k])
         mask = mask if self._has_mask[k] else np.zeros_like(mask)
@@ -192,16 +192,20 @@ class VolumeViews(Views):
     """Views of volumes: a patch of each, turned, scaled and mirrored as one, at a place that the view's number draws.
 
     Of `Augment` it takes flip_horizontal, flip_vertical (and depth alike), rotate (about all three axes), scale,
-    affine_p, brightness, contrast, colour_p and noise.
+    affine_p, brightness, contrast, colour_p and noise; each channel of several draws the last four for itself.
     """
 
     def pixels(self, k: int, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """View `number` of row `k` before normalisation: voxels uint8 (D, H, W) and mask uint8 (D, H, W)."""
+        """View `number` of row `k` before normalisation: voxels uint8 (D, H, W), or (D, H, W, C) of several channels,
+        and mask uint8 (D, H, W).
+        """
         image, mask = self.store.image(self._rows[k]), self.store.mask(self._rows[k])
         shown = mask if self._has_mask[k] else np.zeros_like(mask)
         place, generator = self._place(k, number)
-        found, moved = place.take(image, 1, "nearest"), place.take(shown, 0, "constant")
-        return _recoloured(found, self.augment, generator), moved
+        moved = place.take(shown, 0, "constant")
+        channels = [image] if image.ndim == 3 else [image[..., c] for c in range(image.shape[-1])]
+        found = [_recoloured(place.take(each, 1, "nearest"), self.augment, generator) for each in channels]
+        return found[0] if image.ndim == 3 else np.stack(found, axis=-1), moved
 
     def warped(self, k: int, number: int) -> NDArray[np.uint8]:
         """All maps of row `k`, uint8 (K of all together, D, H, W), of the patch of view `number`; beyond it 0."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
+from segdistill.distillation.maps import logits_of, region_of
 from segdistill.errors import InputError
 from segdistill.models.network import FeatureInfo, Output
 from segdistill.options import fit_option
@@ -17,8 +18,8 @@ from segdistill.registry import Registry
 Targets = dict[str, Tensor]
 """What a method takes from a network's output: name -> (B, ...)."""
 
-Balance = Literal["none", "class"]
-"""Every position counts the same, or foreground and background count the same."""
+Balance = Literal["none", "class", "boundary"]
+"""Every position counts the same; or foreground and background count the same; or boundaries and the rest do."""
 
 Scale = Literal["published", "gradient"]
 """The weight is that of the recipe, or it is set from gradients in the first steps (training/gradients.py)."""
@@ -49,6 +50,8 @@ class DistillationMethod(nn.Module, ABC):
         critics: `module_key` of a teacher -> its critic. Critics train in turns with the student, each with its own
             optimiser. A method with critics keeps other learned parts in submodules, not in parameters of its own.
         critic_lr: learning rate of the critics; None for the stage's.
+        balances: its loss is a mean over positions, which `balance` changes to the mean of two means.
+        balance: of these positions, see `set_balance`.
         scale: "gradient" if training sets the weight.
         ratio: of the term's gradient to that of the supervised loss, for the scale "gradient".
     """
@@ -62,6 +65,8 @@ class DistillationMethod(nn.Module, ABC):
     cache_form: str = ""
     loss_options: tuple[str, ...] = ()
     critic_lr: float | None = None
+    balances: bool = False
+    balance: Balance = "none"
     scale: Scale = "published"
     ratio: float = 0.5
     critics: nn.ModuleDict
@@ -105,6 +110,23 @@ class DistillationMethod(nn.Module, ABC):
         """Training sets the weight, so that the gradient is so many times that of the supervised loss."""
         self.scale, self.ratio = "gradient", ratio
 
+    def set_balance(self, balance: Balance) -> None:
+        """Makes the mean over positions that of two means; only if `balances`.
+
+        Args:
+            balance: "none": every position counts the same; "class": the means over foreground and background of the
+                reference, or, in rows without a mask, of the teacher's prediction; "boundary": the means over positions
+                near a boundary of these classes, and over the rest (maps.region_of).
+        """
+        self.balance = balance
+        self.takes_mask = balance != "none" and not self.needs_mask
+
+    def region(self, output: Output, mask: Tensor | None) -> Targets:
+        """The target `region` (B, 1, ...) of a balanced method, for `maps.mean_over_positions`; {} of others."""
+        if self.balance == "none":
+            return {}
+        return {"region": region_of(logits_of(output, "balance"), mask, self.balance)}
+
     def to_cache(self, output: Output, mask: Tensor | None, network: str) -> Targets:
         """What a cache keeps of a teacher's output; the targets, unless there is a smaller form."""
         return self.targets(output, mask, network)
@@ -126,16 +148,18 @@ class LayerMethod(DistillationMethod):
         """(B, ...) from a feature (B, C, ...) and the mask (B, H, W), if there is one."""
 
     @abstractmethod
-    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """(B,) loss of one layer's target."""
+    def layer_loss(self, student: Tensor, teacher: Tensor, region: Tensor | None = None) -> Tensor:
+        """(B,) loss of one layer's target; a mean over positions is balanced by the region (B, 1, ...), if any."""
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """One target per layer, under its name."""
-        return {layer: self.target(output.features[layer], mask) for layer in self.features}
+        found = {layer: self.target(output.features[layer], mask) for layer in self.features}
+        return found | self.region(output, mask)
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) sum over layers."""
-        losses = [self.layer_loss(student[layer], teacher[layer]) for layer in self.features]
+        region = teacher.get("region")
+        losses = [self.layer_loss(student[layer], teacher[layer], region) for layer in self.features]
         return sum(losses[1:], losses[0])
 
 
@@ -173,7 +197,12 @@ register_method, list_methods = METHODS.register, METHODS.names
 
 
 def create_method(
-    name: str, *, scale: Scale = "published", ratio: float = 0.5, **options: Any
+    name: str,
+    *,
+    scale: Scale = "published",
+    ratio: float = 0.5,
+    balance: Balance = "none",
+    **options: Any,
 ) -> DistillationMethod:
     """Builds the distillation method that is registered as `name`.
 
@@ -183,20 +212,31 @@ def create_method(
             over the first 50 steps, so that the gradient of each term is `ratio` times the supervised one's; then they
             stay.
         ratio: of the gradients.
+        balance: of positions, in all terms that are means over them; see `DistillationMethod.set_balance`.
         options: of the method.
 
     Raises:
-        InputError: unknown name or option, or a value that the option does not take.
+        InputError: unknown name or option, a value that the option does not take, or a balance without a meaning.
 
     >>> create_method("soft_prediction", temperature=4.0).features
     ()
     >>> create_method("ifvd", scale="gradient").weights
     {'intra': 1.0, 'prediction': 1.0}
+    >>> create_method("pair_wise", balance="class")
+    Traceback (most recent call last):
+    segdistill.errors.InputError: pair_wise: balance is class, but its loss is no mean over positions: remove balance
     """
+    fit_option(f"{name}: balance", balance, Balance)
     fit_option(f"{name}: scale", scale, Scale)
     if not 0 < ratio < math.inf:
         raise InputError(f"{name}: ratio must be positive, not {ratio}")
     method = METHODS.build(name, options)
+    if balance != "none":
+        if not method.balances:
+            raise InputError(
+                f"{name}: balance is {balance}, but its loss is no mean over positions: remove balance"
+            )
+        method.set_balance(balance)
     if scale == "gradient":
         method.set_ratio(ratio)
     return method
@@ -237,6 +277,7 @@ class Composed(DistillationMethod):
         self.features = tuple(dict.fromkeys(layer for method in methods for layer in method.features))
         self.needs_mask = any(method.needs_mask for method in methods)
         self.takes_mask = any(method.takes_mask for method in methods)
+        self.balances = any(method.balances for method in methods)
 
     @property
     def methods(self) -> dict[str, DistillationMethod]:
@@ -249,6 +290,14 @@ class Composed(DistillationMethod):
         self.weights = dict.fromkeys(self.weights, 1.0)
         for method in self.methods.values():
             method.set_ratio(ratio)
+
+    def set_balance(self, balance: Balance) -> None:
+        """Balances the terms that are means over positions; the others stay as they are."""
+        self.balance = balance
+        for method in self.methods.values():
+            if method.balances:
+                method.set_balance(balance)
+        self.takes_mask = any(method.takes_mask for method in self.methods.values())
 
     def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
         """Builds the learned parts of every term."""

@@ -55,49 +55,115 @@ def mask_of(mask: Tensor | None, method: str) -> Tensor:
     return mask.clamp(min=0)
 
 
-def foreground_of(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Where the foreground is: by the reference mask, and by the prediction in rows without one.
+def classes_of(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """The class of each position: by the reference mask, and by the prediction in rows without one.
 
     Args:
         logits: (B, C, ...).
         mask: (B, ...) class indices, -1 in rows without a reference; None without any.
 
     Returns:
-        (B, 1, ...) booleans at the size of the logits.
+        (B, 1, ...) class indices at the size of the logits.
 
     >>> logits = torch.tensor([[[-1.0, 2.0]], [[-1.0, 2.0]]])
-    >>> foreground_of(logits, torch.tensor([[1, 0], [-1, -1]])).tolist()
-    [[[True, False]], [[False, True]]]
+    >>> classes_of(logits, torch.tensor([[1, 0], [-1, -1]])).tolist()
+    [[[1, 0]], [[0, 1]]]
     """
-    predicted = log_probabilities(logits).argmax(1, keepdim=True) > 0
+    predicted = log_probabilities(logits).argmax(1, keepdim=True)
     if mask is None:
         return predicted
     known = mask[:, None]
     if known.shape != predicted.shape:
-        known = F.interpolate(known.float(), predicted.shape[2:], mode="nearest")
-    return torch.where(known < 0, predicted, known > 0)
+        known = F.interpolate(known.float(), predicted.shape[2:], mode="nearest").long()
+    return torch.where(known < 0, predicted, known)
 
 
-def balanced_weights(foreground: Tensor, size: Sequence[int]) -> Tensor:
-    """Weights of positions with which a sum is the mean of two means: over the foreground, and over the background.
-
-    A coarser position counts for each region by its share of it, so that small structures do not vanish.
+def boundary_band(classes: Tensor, width: int) -> Tensor:
+    """Positions near another class: where the mask of some class, dilated, differs from the same mask, eroded.
 
     Args:
-        foreground: (B, 1, ...) booleans.
+        classes: (B, 1, ...) class indices.
+        width: positions by which masks are dilated and eroded, with a square or a cube.
+
+    Returns:
+        (B, 1, ...) booleans.
+
+    >>> boundary_band(torch.tensor([[[[0, 0, 0, 1, 1, 1]]]]), 1).int().flatten().tolist()
+    [0, 0, 1, 1, 0, 0]
+    """
+    pooling = F.max_pool2d if classes.ndim == 4 else F.max_pool3d
+    index, side = classes.float(), 2 * width + 1
+    largest = pooling(index, side, stride=1, padding=width)  # padding never counts as the largest
+    smallest = -pooling(-index, side, stride=1, padding=width)
+    return largest > smallest
+
+
+def region_of(logits: Tensor, mask: Tensor | None, balance: str) -> Tensor:
+    """The positions that a balanced mean counts as much as all the others together.
+
+    Args:
+        logits: (B, C, ...).
+        mask: as in `classes_of`.
+        balance: "class": the foreground, all classes but 0; "boundary": positions that are no farther from another
+            class than a 64th of the shortest side, and one position at least.
+
+    Returns:
+        (B, 1, ...) booleans at the size of the logits.
+
+    >>> mask = torch.tensor([[[0, 0, 0, 1, 1, 1]]])
+    >>> logits = torch.zeros(1, 2, 1, 6)
+    >>> [region_of(logits, mask, balance).int().flatten().tolist() for balance in ("class", "boundary")]
+    [[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 0, 0]]
+    """
+    classes = classes_of(logits, mask)
+    if balance == "class":
+        return classes > 0
+    return boundary_band(classes, max(1, round(min(classes.shape[2:]) / 64)))
+
+
+def balanced_weights(region: Tensor, size: Sequence[int]) -> Tensor:
+    """Weights of positions with which a sum is the mean of two means: over a region, and over the rest.
+
+    A coarser position counts for each of both by its share of it, so that small structures do not vanish.
+
+    Args:
+        region: (B, 1, ...) booleans.
         size: spatial, of what is summed.
 
     Returns:
-        (B, n) positive, with the sum 1 in each row; all equal where there is only one region.
+        (B, n) positive, with the sum 1 in each row; all equal where the region is everything or nothing.
 
     >>> balanced_weights(torch.tensor([[[True, False, False, False]]]), (4,)).tolist()
     [[0.5, 0.1666666716337204, 0.1666666716337204, 0.1666666716337204]]
     """
-    regions = torch.cat([foreground, ~foreground], dim=1).float()
+    regions = torch.cat([region, ~region], dim=1).float()
     shares = F.interpolate(regions, tuple(size), mode="area").flatten(2)
     count = shares.sum(2, keepdim=True)
     means = shares / count.clamp(min=torch.finfo(shares.dtype).tiny)
     return means.sum(1) / (count > 0).sum(1)
+
+
+def mean_over_positions(values: Tensor, region: Tensor | None = None) -> Tensor:
+    """(B,) mean of values (B, ...) over positions, or the mean of the means over a region (B, 1, ...) and the rest.
+
+    >>> errors = torch.tensor([[4.0, 1.0, 1.0, 1.0]])
+    >>> mean_over_positions(errors), mean_over_positions(errors, torch.tensor([[[True, False, False, False]]]))
+    (tensor([1.7500]), tensor([2.5000]))
+    """
+    if region is None:
+        return values.flatten(1).mean(1)
+    return (values.flatten(1) * balanced_weights(region, values.shape[1:])).sum(1)
+
+
+def mean_square(difference: Tensor, region: Tensor | None = None) -> Tensor:
+    """(B,) mean square of maps (B, C, ...) over channels and positions; over positions as `mean_over_positions`.
+
+    >>> mean_square(torch.tensor([[[2.0, 0.0]]]))
+    tensor([2.])
+    """
+    if region is None:
+        return difference.square().flatten(1).mean(1)
+    return mean_over_positions(difference.square().mean(1), region)
 
 
 def require_classes(classes: int, method: str) -> None:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from segdistill.config.folds import fold_name
 from segdistill.config.schema import Recipe
-from segdistill.data.case import Case
+from segdistill.data.case import Case, with_channels
 from segdistill.data.maps import labels_of
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.data.table import read_cases
@@ -27,7 +27,7 @@ from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.results import FOLDS_FILE, fold_folder, read_folds, read_recipe
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.files import csv_cell, write_text
-from segdistill.imaging.grid import slices_at
+from segdistill.imaging.grid import VolumePreprocess, slices_at
 from segdistill.metrics.base import Pair
 from segdistill.metrics.overlap import class_dice, dice
 from segdistill.plugins import load_plugins, use_installed
@@ -115,7 +115,7 @@ class Audit:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for rank, row in enumerate(self.findings, 1):
-            files = (str(row.case.image), ";".join(map(str, row.case.masks)))
+            files = (";".join(map(str, row.case.image_files)), ";".join(map(str, row.case.masks)))
             values = (str(rank), row.case.id, *files, f"{row.score:.4f}", row.looks_like, f"{row.dice:.4f}")
             writer.writerow([*map(csv_cell, values), row.networks])
         write_text(path, text.getvalue())
@@ -184,7 +184,7 @@ def _finding(case: Case, probability: Map, networks: int) -> Finding:
     if len(probability) == 1:
         score, overlap = disagreement(mask, probability[0]), dice(Pair(predicted > 0, mask))
         return Finding(case, score, words, overlap, networks)
-    overlap = class_dice(predicted, reference.astype(np.uint8))
+    overlap = class_dice(predicted, np.asarray(reference, np.uint8))
     if words == "other outline" and overlap < dice(Pair(predicted > 0, mask)) - 0.15:
         words = "other classes"
     return Finding(case, class_disagreement(reference, probability), words, overlap, networks)
@@ -293,7 +293,10 @@ class _Networks:
         maps = []
         for stage in self._loaded.values():
             threshold = stage.postprocess.threshold
-            found = _class_maps(stage, open_case(case, stage.preprocess.intensity))
+            found = _class_maps(
+                stage,
+                open_case(with_channels(case, stage.preprocess.channel_names), stage.preprocess.intensity),
+            )
             if len(found) > 1:
                 maps.append(found)
                 continue
@@ -305,7 +308,7 @@ class _Networks:
 
 def _class_maps(stage: TrainedStage, opened: OpenedCase) -> Map:
     """(K, D, H, W) probabilities of a network for a case."""
-    if stage.preprocess.dimensions == 2 and len(stage.postprocess.classes) == 2:
+    if not isinstance(stage.preprocess, VolumePreprocess) and len(stage.postprocess.classes) == 2:
         predict = scored_predictor(stage.network, stage.preprocess, stage.postprocess, torch.device("cpu"))
         return np.stack([predict(opened.picture(k)).score for k in range(len(opened))])[None]
     predictor = Predictor(TorchEngine(stage.network, model_info(stage)))

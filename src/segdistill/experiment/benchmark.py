@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from segdistill.errors import InputError, needs
+from segdistill.errors import needs
 from segdistill.plugins import use_installed
 from segdistill.records import StageRecord
 from segdistill.runtime.benchmark import Benchmark, Contestant, benchmark
-from segdistill.runtime.engine import ENGINES, Engine, Runs
+from segdistill.runtime.engine import ENGINES, Engine, Runs, require_threads
 from segdistill.runtime.machine import versions
 from segdistill.runtime.model_file import read_info
 from segdistill.runtime.predict import find_inputs
@@ -48,8 +48,7 @@ def benchmark_models(
     Traceback (most recent call last):
     segdistill.errors.InputError: no such model file: absent.onnx
     """
-    if threads < 1:
-        raise InputError(f"threads must be at least 1, got {threads}")
+    require_threads(threads)
     found = versions(ENGINES)
     chosen = list(engines) or [name for name, version in found.items() if version != "not installed"]
     pictures = [] if images is None else find_inputs([images], Path())

@@ -31,6 +31,7 @@ from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.stage import build_network, read_stage, require_stated_weights
 from segdistill.experiment.teachers import confidence_of, live_teachers, stored_teachers
 from segdistill.losses import create_loss
+from segdistill.models.network import shapes_only
 from segdistill.models.registry import NETWORKS, network_facts
 from segdistill.registry import call
 from segdistill.training.adversarial import Adversarial, make_discriminators, make_loss, stage_shapes
@@ -298,7 +299,7 @@ def _joint(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: st
 def _adversarial(inputs: StageInputs, cases: list[Case], fabric: Fabric, precision: str, maps: Maps) -> Task:
     settings, channels = inputs.stage.adversarial_settings, inputs.preprocess.channels
     size = inputs.recipe.data.height_width
-    with torch.device("meta"):
+    with shapes_only():
         plain = inputs.stage.model.model_copy(update={"pretrained": None})
         shapes = stage_shapes(build_network(plain, channels), channels, size)
     # the generator first: its weights are then those of the same network trained without discriminators

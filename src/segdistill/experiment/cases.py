@@ -14,7 +14,15 @@ from typing import Any
 
 from segdistill.config.effort import DataFacts
 from segdistill.config.schema import DataRecipe, Recipe, SplitRecipe
-from segdistill.data.case import Case, empty_references, name_values, select, table_classes
+from segdistill.data.case import (
+    Case,
+    empty_references,
+    name_values,
+    select,
+    table_channels,
+    table_classes,
+    with_channels,
+)
 from segdistill.data.check import large_groups
 from segdistill.data.datasets import DATASETS, create_dataset
 from segdistill.data.datasets.base import list_data
@@ -37,6 +45,7 @@ from segdistill.data.table import read_cases
 from segdistill.errors import InputError
 from segdistill.files import require_text
 from segdistill.imaging.grid import Spacing3
+from segdistill.imaging.intensity import preset_of_channel
 
 VARIABLE = "SEGDISTILL_DATA"
 
@@ -85,7 +94,7 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
     unused = unused_note(unused_files(place, found)) if place is not None and place.is_dir() else ""
     cases = select(_as_read(found, data, name), sites=data.sites)
     for case in cases:
-        stated: tuple[str | Path, ...] = (case.id, case.group, case.label, case.site, case.image, *case.masks)
+        stated: tuple[str | Path, ...] = (case.id, case.group, case.label, case.site, *case.files)
         for text in stated:
             require_text(text)
     pairs, empty = find_duplicates(cases), frozenset(empty_references(cases))
@@ -138,7 +147,7 @@ def _plan_of_volumes(data: DataRecipe, cases: Sequence[Case]) -> VolumePlan | No
 
 
 def with_table_classes(recipe: Recipe, source: Path | None) -> Recipe:
-    """The recipe with the classes of its table, and the plan of its volumes, where it states none.
+    """The recipe with the classes and channels of its table, and the plan of its volumes, where it states none.
 
     Data that cannot be found, or a table that cannot be read, is an error later, after the recipe's own faults.
 
@@ -147,20 +156,54 @@ def with_table_classes(recipe: Recipe, source: Path | None) -> Recipe:
         source: a cases.csv, or a folder to index; None for what the recipe names.
     """
     data = recipe.data
-    source = Path(data.table) if source is None and data.table is not None else source
-    if source is None and data.dataset in (None, "phantom"):
-        return recipe
+    cases = _known_cases(data, source)
     try:
-        cases = _find(data, source, Path())[1]
         classes = table_classes(cases)
     except InputError:
+        return recipe
+    if not cases:
         return recipe
     if classes and not (data.classes or data.foreground or data.background):
         named = {each.name: list(each.values) for each in classes}
         data = data.model_copy(update={"classes": named})
     if data.dimensions == 3:
         data = _with_volumes(data, cases)
+    data = _with_channels(data, cases)
     return recipe.model_copy(update={"data": data})
+
+
+def _known_cases(data: DataRecipe, source: Path | None) -> list[Case]:
+    """The cases of a recipe's data; none where these cannot be found or read."""
+    source = Path(data.table) if source is None and data.table is not None else source
+    if source is None and data.dataset in (None, "phantom"):
+        return []
+    try:
+        return _find(data, source, Path())[1]
+    except InputError:
+        return []
+
+
+def with_table_channels(data: DataRecipe, source: Path | None) -> DataRecipe:
+    """The data of a recipe with the channels of its table; see `with_table_classes`.
+
+    >>> with_table_channels(DataRecipe(), None) == DataRecipe()
+    True
+    """
+    return _with_channels(data, _known_cases(data, source))
+
+
+def _with_channels(data: DataRecipe, cases: Sequence[Case]) -> DataRecipe:
+    """The data of a recipe with the channels of its table, and an intensity for each, where it states none."""
+    try:
+        names = data.channel_names or list(table_channels(cases))
+    except InputError:
+        return data
+    if not names:
+        return data
+    update: dict[str, Any] = {"channel_names": names, "channels": len(names)}
+    if data.intensity is None and any(map(is_scaled, cases)):
+        update["intensity"] = {name: preset_of_channel(name) for name in names}
+    return data.model_copy(update=update)
 
 
 def _stated_spacing(data: DataRecipe) -> Spacing3 | None:
@@ -370,7 +413,10 @@ def _divide(
 
 def _as_read(cases: list[Case], data: DataRecipe, name: str) -> list[Case]:
     """The cases with what decides how their files are read: the values of masks, and the levels of deep pictures."""
-    named = name_values(cases, data.foreground, data.background, data.mask_classes)
+    named = [
+        with_channels(case, data.channel_names or ())
+        for case in name_values(cases, data.foreground, data.background, data.mask_classes)
+    ]
     if data.intensity is None:
         return with_levels(named)
     if not any(is_scaled(case) for case in named):
@@ -507,6 +553,11 @@ def _counted(names: list[str], none: str) -> str:
 def absolute(cases: list[Case]) -> list[Case]:
     """The same cases with absolute paths: the table of a run is read from anywhere."""
     return [
-        replace(case, image=case.image.absolute(), masks=tuple(mask.absolute() for mask in case.masks))
+        replace(
+            case,
+            image=case.image.absolute(),
+            masks=tuple(mask.absolute() for mask in case.masks),
+            channels=tuple(each._replace(path=each.path.absolute()) for each in case.channels),
+        )
         for case in cases
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import torch
 from torch import nn
 
 from segdistill.config.schema import Recipe, StageRecipe
@@ -26,6 +25,7 @@ from segdistill.experiment.inputs import stage_cases
 from segdistill.experiment.stage import build_network, encoder_of
 from segdistill.losses import create_loss
 from segdistill.models.discriminator import RECEPTIVE_FIELD
+from segdistill.models.network import shapes_only
 from segdistill.models.pretrained import require_encoder_weights
 from segdistill.models.registry import network_facts
 from segdistill.stats.verdict import SEEDS
@@ -93,7 +93,7 @@ def check_parts(recipe: Recipe, stages: list[str]) -> None:
         stage = recipe.stages[name]
         try:
             create_loss(stage.loss.name, **stage.loss.options)
-            with torch.device("meta"):
+            with shapes_only():
                 _check_networks(recipe, stage, built)
             make_augment(recipe.fit_settings(name).augment)
             _check_pretrained(stage, recipe.data.channels)
@@ -199,7 +199,7 @@ def _check_pretrained(stage: StageRecipe, channels: int) -> None:
         return
     if stage.task == "autoencoder":
         raise InputError("auto-encoders take no pretrained weights: remove model.pretrained")
-    with torch.device("meta"):
+    with shapes_only():
         network = without_weights(stage, channels)
     require_encoder_weights(encoder_of(network, model.name), model.pretrained, model.sha256)
 
@@ -245,7 +245,7 @@ def _small_maps(recipe: Recipe, stages: list[str]) -> list[str]:
         stage = recipe.stages[name]
         if stage.task != "adversarial":
             continue
-        with torch.device("meta"):
+        with shapes_only():
             shapes = stage_shapes(without_weights(stage, channels), channels, size)
         sizes = discriminator_sizes(stage.adversarial_settings, shapes, size)
         smallest = min(sizes, key=min, default=None)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segdistill.data.case import SPLITS, Case, hash_files, select
+from segdistill.data.case import SPLITS, Case, hash_files, select, with_channels
 from segdistill.data.datasets import create_dataset
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError, MissingExtra, needs
@@ -107,6 +107,8 @@ def evaluate(
     subject = _open(model, stage, needs_scores)
     if needs_scores and len(subject.classes) > 1:
         raise InputError(NO_SCORES)
+    cases = [with_channels(case, subject.channels) for case in cases]
+    chosen = [with_channels(case, subject.channels) for case in chosen]
     found = Evaluation(subject, names, pooled, calibration)
     for done in found.measure(chosen, keep_going=True):
         show("evaluating", done, len(chosen))

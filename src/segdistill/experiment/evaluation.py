@@ -19,7 +19,7 @@ from segdistill.data.opened import OpenedCase
 from segdistill.errors import InputError
 from segdistill.imaging.classes import class_names, few, parse_classes
 from segdistill.imaging.grid import VolumePreprocess, foreground_at, mask_at
-from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.intensity import AnyIntensity
 from segdistill.imaging.picture import Picture
 from segdistill.metrics.calibration import Calibration
 from segdistill.metrics.cases import (
@@ -63,18 +63,20 @@ class Subject:
         variant, seed, weights: as in `records.EvaluationRecord`.
         data_hash: hash of the case table that it was trained on; "" where that was not recorded.
         classes: names of the classes that it segments, without the background; none: not known, or one.
+        channels: names of the channels that it takes; none: one image.
         describe: gives a report on the model without scores and data: title, its one stage (with curves and cost),
             settings, environment. It measures what was not recorded, which takes a while. None: not needed.
     """
 
     name: str
     predict: Predict
-    intensity: Intensity | None = None
+    intensity: AnyIntensity = None
     variant: str = ""
     seed: int | None = None
     weights: Weights | None = None
     data_hash: str = ""
     classes: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     describe: Callable[[], Report] | None = None
 
 
@@ -368,6 +370,7 @@ def open_model_file(path: Path, scores: bool = False) -> Subject:
         weights=Weights(**kept) if isinstance(kept, dict) else None,
         data_hash=str(info.provenance.get("data_sha256") or ""),
         classes=info.classes[1:],
+        channels=info.preprocess.channel_names,
         describe=lambda: _describe(path, predictor),
     )
 

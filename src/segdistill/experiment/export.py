@@ -182,7 +182,8 @@ def export_network(network: nn.Module, info: ModelInfo, path: Path) -> None:
     """
     example = torch.zeros(2, info.preprocess.channels, *info.preprocess.size)
     kind = MaskAndClass if info.labels else Probability
-    probability = kind(network).eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    probability = kind(network, exported_probabilities).eval().cpu()
+    probability = probability.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with _quiet():
         program = torch.onnx.export(
             probability,
@@ -202,6 +203,24 @@ def export_network(network: nn.Module, info: ModelInfo, path: Path) -> None:
     entry.key, entry.value = METADATA_KEY, dump_info(info)
     with atomic_write(path) as temporary:
         onnx.save(model, temporary)
+
+
+def exported_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """As `losses.probabilities`, in operators that engines are quick with: (B, C, ...) -> (B, max(C, 2), ...).
+
+    ONNX Runtime turns the axes for a softmax over classes: at 256x256 that was 2.1 of the 5.1 ms of a small network.
+
+    >>> exported_probabilities(torch.zeros(1, 4, 1, 1)).flatten().tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    if logits.shape[1] == 1:
+        foreground = logits.sigmoid()
+    elif logits.shape[1] == 2:
+        foreground = (logits[:, 1:] - logits[:, :1]).sigmoid()
+    else:
+        exponential = (logits - logits.amax(dim=1, keepdim=True)).exp()
+        return exponential / exponential.sum(dim=1, keepdim=True)
+    return torch.cat([1 - foreground, foreground], dim=1)
 
 
 def strip(model: onnx.ModelProto) -> None:

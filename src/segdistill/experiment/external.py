@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segdistill.config.schema import DataRecipe, Recipe
-from segdistill.data.case import Case, name_values, table_hash
+from segdistill.data.case import Case, name_values, table_hash, with_channels
 from segdistill.data.check import check_cases
 from segdistill.data.datasets import create_dataset
 from segdistill.data.duplicates import find_duplicates
@@ -67,7 +67,7 @@ def _read(name: str, place: Path, data: DataRecipe) -> ExternalTable:
             raise InputError(f"no such case table or folder: {place}")
         found = create_dataset("folder", place) if place.is_dir() else read_cases(place)
         for case in found:
-            for path in (case.image, *case.masks):
+            for path in case.files:
                 require_text(path)
             for text in (case.id, case.group, case.label, case.site):
                 require_text(text)
@@ -86,7 +86,7 @@ def _read(name: str, place: Path, data: DataRecipe) -> ExternalTable:
 
 
 def _as_at_home(cases: Sequence[Case], data: DataRecipe) -> list[Case]:
-    """With the recipe's values of masks where the table names none, and the levels of its deep pictures."""
+    """With the recipe's channels, its values of masks where the table names none, and levels of deep pictures."""
     named = [
         name_values([case], (), (), parse_classes(list(data.classes or ())))[0]  # with its own values
         if case.classes
@@ -95,6 +95,7 @@ def _as_at_home(cases: Sequence[Case], data: DataRecipe) -> list[Case]:
         else name_values([case], data.foreground, data.background, data.mask_classes)[0]
         for case in cases
     ]
+    named = [with_channels(case, data.channel_names or ()) for case in named]
     return with_levels(named) if data.intensity is None else named
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from segdistill.data.case import Case, select
+from segdistill.data.case import Case, select, with_channels
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.data.table import read_cases
 from segdistill.errors import GateFailed, InputError
@@ -198,6 +198,7 @@ def measure(model: Path, cases: Sequence[Case]) -> Measured:
     """
     predictor = Predictor(model)
     intensity = predictor.info.preprocess.intensity
+    cases = [with_channels(case, predictor.info.preprocess.channel_names) for case in cases]
     if isinstance(predictor.info.preprocess, VolumePreprocess):
         return Measured(evaluate_cases(cases, WholeModel(predictor), intensity=intensity))
     classes: dict[Path, str] = {}
@@ -227,8 +228,9 @@ def calibration_inputs(info: ModelInfo, cases: Sequence[Case]) -> list[NDArray[n
             "int8 needs training images for its calibration: the case table has no training case"
         )
     count = min(CALIBRATION_IMAGES, len(cases))
-    chosen = [cases[k * len(cases) // count] for k in range(count)]
-    missing = [case.image for case in chosen if not case.image.exists()]
+    names = info.preprocess.channel_names
+    chosen = [with_channels(cases[k * len(cases) // count], names) for k in range(count)]
+    missing = [file for case in chosen for file in case.image_files if not file.exists()][:count]
     if missing:
         raise InputError(
             f"int8 needs training images for its calibration: {len(missing)} of {count} are missing, such as "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from segdistill.errors import InputError, needs
 from segdistill.plugins import load_plugins, use_installed
+from segdistill.runtime.engine import require_threads
 from segdistill.runtime.machine import usable_cores
-from segdistill.runtime.predict import Predictions, Shard, predict_files
+from segdistill.runtime.predict import Given, Input, Predictions, Shard, predict_files
 from segdistill.runtime.predictor import Predictor
 
 
@@ -59,7 +60,7 @@ def load_model(
 @use_installed(False)
 def predict(
     model: str | Path | Predictor,
-    inputs: str | Path | Sequence[str | Path],
+    inputs: Given | Sequence[Given],
     out: str | Path = "predictions",
     *,
     stage: str | None = None,
@@ -78,7 +79,9 @@ def predict(
 
     Args:
         model: see `load_model`, or what it returned.
-        inputs: pictures, volumes, DICOM series, folders that are searched for them, or patterns ("scans/*.png").
+        inputs: pictures, volumes, DICOM series, folders that are searched for them, patterns ("scans/*.png"), or a case
+            table (.csv). For a model of several channels {"flair": FILE, "t1": FILE}, or a folder with NAME_0000,
+            NAME_0001, ... in the model's order.
         out: folder to write to.
         stage: see `load_model`.
         threads: CPU threads; of several inputs so many are segmented at the same time, with one thread each.
@@ -99,14 +102,45 @@ def predict(
     Traceback (most recent call last):
     segdistill.errors.InputError: no such model file: absent.onnx
     """
-    files = [inputs] if isinstance(inputs, (str, Path)) else inputs
+    files = [inputs] if isinstance(inputs, (str, Path, Mapping, Input)) else list(inputs)
     part = None if shard is None else Shard.parse(shard)
     if not isinstance(model, Predictor):
-        workers, several = 1, len(files) != 1 or not Path(files[0]).is_file()
+        if threads is not None:
+            require_threads(threads)
+        workers, several = 1, len(files) != 1 or not _is_one(files[0])
         if (
             several and not Path(model).is_dir() and (threads is None or threads > 1)
         ):  # a worker has one thread
             workers, threads = threads or usable_cores(), 1
         model = load_model(model, stage, threads=threads, threshold=threshold, engine=engine, plugins=plugins)
         model.workers = workers
-    return predict_files(model, files, Path(out), progress, part, dicom_seg)
+    given: list[Given] = []
+    for each in files:
+        is_table = (
+            isinstance(each, (str, Path)) and str(each).lower().endswith(".csv") and Path(each).is_file()
+        )
+        given += _of_table(Path(str(each)), model) if is_table else [each]
+    return predict_files(model, given, Path(out), progress, part, dicom_seg)
+
+
+def _is_one(given: Given) -> bool:
+    """Whether an input is one picture or volume."""
+    if isinstance(given, (str, Path)):
+        return Path(given).is_file() and not str(given).lower().endswith(".csv")
+    return True
+
+
+def _of_table(table: Path, model: Predictor) -> list[Input]:
+    """The images of a case table, whose results are named as the cases are.
+
+    Raises:
+        InputError: no such table, or a case without the channels that the model takes.
+    """
+    from segdistill.data.case import with_channels
+    from segdistill.data.table import read_cases
+
+    found = []
+    for case in (with_channels(case, model.channels) for case in read_cases(table)):
+        ending = ".nii.gz" if case.is_volume else ".png"
+        found.append(Input(case.image_channels, case.image.with_name(case.id.replace("/", "_") + ending)))
+    return found

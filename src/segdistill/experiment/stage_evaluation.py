@@ -168,7 +168,7 @@ def _draw(activation: NDArray[Any], opened: OpenedCase, path: Path, longest: int
     height, width = opened.size
     scale = longest / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    grey = Image.fromarray(opened.pixels(0)).convert("L").resize(size[::-1], Image.Resampling.BILINEAR)
+    grey = Image.fromarray(opened.shown(0)).convert("L").resize(size[::-1], Image.Resampling.BILINEAR)
     heat = resize_probability(activation[None].astype(np.float32), size)[0][..., None]
     base = np.repeat(np.asarray(grey, np.float32)[..., None], 3, axis=2)
     warm = np.array([255, 80, 0], np.float32)
@@ -210,6 +210,7 @@ def _subject(stage: TrainedStage, scores: bool, device: torch.device) -> Subject
         record.seed,
         record.weights,
         classes=tuple(record.classes[1:]),
+        channels=stage.preprocess.channel_names,
     )
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from segdistill.config.folds import member_weights
 from segdistill.config.schema import InputRecipe, MemberRecipe, ModelRecipe, StageRecipe, TeacherRecipe
-from segdistill.data.case import Case
+from segdistill.data.case import Case, with_channels
 from segdistill.data.maps import StoredMaps, encode, labels_of, open_maps, writing_maps
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.data.predictions import PredictionSource
@@ -302,10 +302,11 @@ def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predic
         names, predictor = inputs.recipe.data.class_names[1:], None
         if member.input is None:
             predictor = Predictor(str(member.onnx), torch.get_num_threads())
+            _require_channels(predictor, member, inputs.preprocess.channel_names)
             if isinstance(predictor.info.preprocess, VolumePreprocess):
                 whole = partial(_volume_maps, predictor, _class_order(predictor, member, names), member.flips)
                 return lambda cases: _as_rows(inputs, cases, [whole(case) for case in cases])
-        return _by_case(inputs, _onnx(member, names, predictor))
+        return _by_case(inputs, _onnx(member, names, inputs.preprocess.channel_names, predictor))
     if member.predictions is not None:
         read = _reader(inputs, member)
         return lambda cases: _as_rows(inputs, cases, [read(case) for case in cases])
@@ -416,9 +417,21 @@ def _class_order(predictor: Predictor, member: MemberRecipe, names: Sequence[str
     return [own.index(name) for name in names] if len(names) > 1 else [0]
 
 
+def _require_channels(predictor: Predictor, member: MemberRecipe, channels: tuple[str, ...]) -> None:
+    """Raises where a model file takes other channels than the cases of the run have."""
+    taken = predictor.info.preprocess.channel_names
+    if taken != channels:
+        takes, there = (", ".join(each) or "one image" for each in (taken, channels))
+        raise InputError(
+            f"{member.onnx}: takes {takes}, and a case of this run is {there}: use a model of the same channels in the "
+            "same order, or its predictions"
+        )
+
+
 def _volume_maps(predictor: Predictor, order: Sequence[int], flips: bool, case: Case) -> Map:
     """(D, K, H, W) of a case by a model file of volumes, at the volume's own size."""
-    opened = open_case(case, predictor.info.preprocess.intensity)
+    preprocess = predictor.info.preprocess
+    opened = open_case(with_channels(case, preprocess.channel_names), preprocess.intensity)
     levels, spacing = opened.levels(), opened.spacing_mm
     shape = (levels.shape[0], levels.shape[1], levels.shape[2])
     found = predictor.on_grid(lambda k: levels[k], shape, spacing)
@@ -430,7 +443,7 @@ def _volume_maps(predictor: Predictor, order: Sequence[int], flips: bool, case: 
 
 
 def _onnx(
-    member: MemberRecipe, names: Sequence[str], predictor: Predictor | None
+    member: MemberRecipe, names: Sequence[str], channels: tuple[str, ...], predictor: Predictor | None
 ) -> Callable[[OpenedCase, int], Map]:
     """Predicts images with a model file of ours, or with any ONNX file and the input that the recipe states."""
     threads = torch.get_num_threads()
@@ -440,7 +453,7 @@ def _onnx(
             lambda p: predictor.probabilities(p)[order], opened.pixels(k), member
         )
     session = Session(read_onnx(str(member.onnx)), threads)
-    network = partial(_plain, session, member, count=len(names))
+    network = partial(_plain, session, member, count=len(names), names=channels)
     return lambda opened, k: _mirrored(network, opened.pixels(k), member)
 
 
@@ -453,8 +466,12 @@ def _mirrored(predict: Callable[[Pixels], Map], pixels: Pixels, member: MemberRe
     return found if found.ndim == 3 else found[None]
 
 
-def _plain(session: Session, member: MemberRecipe, pixels: Pixels, count: int = 1) -> Map:
+def _plain(
+    session: Session, member: MemberRecipe, pixels: Pixels, count: int = 1, names: Sequence[str] = ()
+) -> Map:
     """What an ONNX file of elsewhere gives for an image: (h, w) of one kind of foreground, (K, h, w) of several.
+
+    Several channels, which have `names`, are given to it in their order.
 
     Raises:
         InputError: it takes something else, or gives no (1, C, h, w) of numbers, no probabilities, or several
@@ -463,8 +480,14 @@ def _plain(session: Session, member: MemberRecipe, pixels: Pixels, count: int = 
     wanted = member.input
     assert wanted is not None
     size = (wanted.size, wanted.size) if isinstance(wanted.size, int) else (wanted.size[0], wanted.size[1])
-    colour = "rgb" if wanted.channels == 3 and pixels.ndim == 3 else "grey"
-    preprocess = Preprocess(size, colour, wanted.channels, tuple(wanted.mean), tuple(wanted.std))
+    colour = "rgb" if wanted.channels == 3 and pixels.ndim == 3 and not names else "grey"
+    if names and wanted.channels != len(names):
+        raise InputError(
+            f"{session.path}: input.channels is {wanted.channels}, and the cases have {len(names)} channels "
+            f"({', '.join(names)}): give a network that takes them, or its predictions"
+        )
+    mean, std = tuple(wanted.mean), tuple(wanted.std)
+    preprocess = Preprocess(size, colour, wanted.channels, mean, std, channel_names=tuple(names))
     if len(session.inputs) != 1:
         raise InputError(f"{session.path}: has {len(session.inputs)} inputs, and a teacher takes one image")
     found = session.run(None, preprocess(pixels)[None])[0]

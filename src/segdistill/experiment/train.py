@@ -31,6 +31,7 @@ from segdistill.experiment.stage import begin, build_network, finish, is_finishe
 from segdistill.experiment.teachers import store_maps
 from segdistill.files import sha256_file
 from segdistill.imaging.postprocess import Postprocess
+from segdistill.models.network import shapes_only
 from segdistill.records import StageRecord, Weights
 from segdistill.training.checkpoint import load_weights, save_weights
 from segdistill.training.curves import read_curves
@@ -254,7 +255,7 @@ def _with_training(record: StageRecord, inputs: StageInputs, fabric: Fabric) -> 
 
 def _parameters(inputs: StageInputs) -> int:
     model = labelled_model(inputs.stage).model_copy(update={"pretrained": None})
-    with torch.device("meta"):
+    with shapes_only():
         network = build_network(model, inputs.preprocess.channels)
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -354,7 +355,7 @@ def _measure(baseline: StageInputs, distilled: StageInputs, fabric: Fabric, prec
     distillation, own, settings = tasks[1]
     assert isinstance(distillation, Distillation)
     if distillation.gradients is not None:
-        distillation.gradients.is_open = False  # measuring them ends after the first steps
+        distillation.gradients.is_open = False  # most steps measure none
     asking = teacher_stepper(distillation, views, settings, own)
     turns = [stepper(task, views, settings, own) for task, own, settings in tasks]
     baseline_step, step, teachers_step = median_seconds([*turns, asking], fabric.device)

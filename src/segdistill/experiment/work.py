@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,14 +124,26 @@ def train(run: PreparedRun, name: str, fabric: Fabric) -> Iterator[Event]:
             # the file is read only at the first end of an epoch: an earlier call may have written to it
             rows = [*rows, progress.validation] if rows else read_curves(inputs.folder / "curves.csv")
             yield from _curve_events(name, rows)
+    yield from _end_events(name, rows)
 
 
 def _curve_events(name: str, rows: list[dict[str, float]]) -> Iterator[Event]:
     """What the last row of the curves shows for the first time."""
-    for warning in (*new_warnings(rows), *new_lines(find_imbalance, rows)):
+    for warning in (*new_warnings(rows), *new_lines(_at_the_start, rows)):
         yield Event(f"warning: stage {name}: {warning}")
     for line in new_lines(find_set_weights, rows):
         yield Event(f"stage {name}: {line}")
+
+
+def _end_events(name: str, rows: list[dict[str, float]]) -> Iterator[Event]:
+    """What only the end of the training shows."""
+    for warning in find_imbalance(rows):
+        if warning not in _at_the_start(rows):
+            yield Event(f"warning: stage {name}: {warning}")
+
+
+def _at_the_start(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    return find_imbalance(rows, ended=False)
 
 
 def _expect(inputs: StageInputs, fabric: Fabric) -> Iterator[Event]:

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from segdistill.errors import InputError
-from segdistill.files import atomic_write
 from segdistill.imaging.picture import Mask, Pixels
+from segdistill.imaging.png import write_png
 
 Rgb = tuple[int, int, int]
 
@@ -37,23 +36,23 @@ def class_colour(index: int) -> Rgb:
     return _CLASSES[(index - 1) % len(_CLASSES)]
 
 
-def save_indices(mask: Pixels, path: Path, classes: int) -> None:
+def save_indices(mask: Pixels, path: Path, classes: int, sync: bool = True) -> None:
     """Writes an index mask, uint8 (H, W), as a PNG whose palette has a colour for each of so many classes.
+
+    `sync`: see `files.atomic_write`.
 
     Raises:
         InputError: the file cannot be written.
 
     >>> import tempfile
+    >>> from PIL import Image
     >>> path = Path(tempfile.mkdtemp()) / "mask.png"
     >>> save_indices(np.array([[0, 2]], np.uint8), path, 2)
     >>> np.asarray(Image.open(path)).tolist(), Image.open(path).getpalette()[6:9]
     ([[0, 2]], [0, 200, 255])
     """
     colours = [(0, 0, 0), *(class_colour(k) for k in range(1, classes + 1))]
-    image = Image.frombytes("P", mask.shape[::-1], np.ascontiguousarray(mask).tobytes())
-    image.putpalette([value for colour in colours for value in colour])
-    with atomic_write(path) as temporary:
-        image.save(temporary, "PNG", compress_level=2)
+    write_png(path, mask, np.array(colours, np.uint8), sync)
 
 
 def outline(mask: NDArray[Any]) -> Mask:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.errors import InputError
-from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.intensity import AnyIntensity, intensity_from_json, intensity_to_json
 from segdistill.imaging.postprocess import Postprocess, resize_probability
-from segdistill.imaging.preprocess import Preprocess, largest_share
+from segdistill.imaging.preprocess import Preprocess, check_channel_names, check_channels, largest_share
 
 Shape = tuple[int, int, int]
 Spacing3 = tuple[float, float, float]
@@ -39,9 +39,11 @@ class VolumePreprocess:
         size: (depth, height, width) of a patch, in voxels of the grid.
         spacing: (slice, row, column) of the grid in millimetres; None: voxels stay as they are.
         channels: of the network's input; the values are repeated to fill them.
-        mean, std: subtracted after division by 255, and divided by; one number each.
-        intensity: how values become 8 bits; None: from the smallest to the largest of a volume.
+        mean, std: subtracted after division by 255, and divided by; one number each, or one per named channel.
+        intensity: how values become 8 bits; None: from the smallest to the largest of a volume. Of several channels
+            one for all, or one for each.
         overlap: share of a side by which neighbouring windows overlap.
+        channel_names: of volumes of several channels, each of which is one of the network's; none: of one volume.
 
     Raises:
         InputError: a value makes no sense.
@@ -60,8 +62,9 @@ class VolumePreprocess:
     channels: int = 1
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    intensity: Intensity | None = None
+    intensity: AnyIntensity = None
     overlap: float = 0.5
+    channel_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.size) != 3 or not all(1 <= side <= 1024 for side in self.size):
@@ -72,9 +75,16 @@ class VolumePreprocess:
             )
         if self.spacing is not None and not all(0 < mm < 1000 for mm in self.spacing):
             raise InputError(f"spacing {self.spacing} must be three positive numbers of millimetres")
-        if len(self.mean) != 1 or len(self.std) != 1 or not self.std[0] > 0:
+        check_channel_names(self.channel_names, self.channels, self.intensity)
+        counts = {1, len(self.channel_names) or 1}
+        if (
+            len(self.mean) not in counts
+            or len(self.std) not in counts
+            or not all(one > 0 for one in self.std)
+        ):
             raise InputError(
-                f"mean and std of volumes are one number each, std above 0: {self.mean}, {self.std}"
+                "mean and std of volumes are one number each, or one per named channel, std above 0: "
+                f"{self.mean}, {self.std}"
             )
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap is a share of a side, from 0 to below 1, not {self.overlap}")
@@ -93,25 +103,44 @@ class VolumePreprocess:
         return depth, height, width
 
     def prepare(self, levels: NDArray[np.uint8], spacing: Spacing3 | None) -> NDArray[np.uint8]:
-        """A volume on the grid: uint8 (D, H, W) -> uint8 (d, h, w), linear, antialiased where it shrinks."""
+        """A volume on the grid: uint8 (D, H, W) -> uint8 (d, h, w), linear, antialiased where it shrinks.
+
+        Of several channels (D, H, W, C) -> (d, h, w, C).
+
+        Raises:
+            InputError: another number of channels than have names.
+        """
         shape = (levels.shape[0], levels.shape[1], levels.shape[2])
         return self.prepare_slices(lambda k: levels[k], shape, spacing)
 
     def prepare_slices(
         self, levels: Callable[[int], NDArray[np.uint8]], shape: Shape, spacing: Spacing3 | None
     ) -> NDArray[np.uint8]:
-        """As `prepare`, for a volume whose slices (H, W) are made one after the other."""
+        """As `prepare`, for a volume whose slices (H, W), or (H, W, C), are made one after the other."""
         wanted = self.grid_shape(shape, spacing)
+        if self.channel_names:
+            check_channels(levels(0), self.channel_names)
         if wanted == shape:
             return np.stack([levels(k) for k in range(shape[0])])
-        return np.rint(resample((levels(k) for k in range(shape[0])), wanted)).astype(np.uint8)
+        if not self.channel_names:
+            return np.rint(resample((levels(k) for k in range(shape[0])), wanted)).astype(np.uint8)
+        found = np.empty((*wanted, self.channels), np.uint8)
+        for c in range(self.channels):
+            found[..., c] = np.rint(resample((levels(k)[..., c] for k in range(shape[0])), wanted))
+        return found
 
     def normalise(self, prepared: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Numbers: uint8 (..., d, h, w) -> float32 (..., channels, d, h, w), (x / 255 - mean) / std.
 
+        Of several channels (..., d, h, w, C) -> (..., C, d, h, w).
+
         >>> VolumePreprocess((1, 1, 1), mean=(0.5,)).normalise(np.full((1, 1, 1), 255, np.uint8)).tolist()
         [[[[0.5]]]]
         """
+        if self.channel_names:
+            mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+            found = (prepared.astype(np.float32) / np.float32(255) - mean) / std
+            return np.ascontiguousarray(np.moveaxis(found, -1, -4))
         values = (prepared.astype(np.float32) / np.float32(255) - np.float32(self.mean[0])) / np.float32(
             self.std[0]
         )
@@ -139,7 +168,7 @@ class VolumePreprocess:
         A volume that is smaller than a patch is padded with its outermost voxels.
 
         Args:
-            prepared: uint8 (d, h, w).
+            prepared: uint8 (d, h, w), or (d, h, w, C).
             run: the network.
 
         Returns:
@@ -148,11 +177,12 @@ class VolumePreprocess:
         padded, inner = pad_to(prepared, self.size)
         weight = _gaussian(self.size)
         total: NDArray[np.float32] | None = None
-        sums = np.zeros(padded.shape, np.float32)
-        for window in self.windows((padded.shape[0], padded.shape[1], padded.shape[2])):
+        shape = (padded.shape[0], padded.shape[1], padded.shape[2])
+        sums = np.zeros(shape, np.float32)
+        for window in self.windows(shape):
             found = run(self.normalise(padded[window])[None])[0]
             if total is None:
-                total = np.zeros((len(found), *padded.shape), np.float32)
+                total = np.zeros((len(found), *shape), np.float32)
             total[(slice(None), *window)] += found * weight
             sums[window] += weight
         assert total is not None
@@ -175,13 +205,25 @@ class VolumePreprocess:
             "overlap": self.overlap,
         }
         if self.intensity is not None:
-            values["intensity"] = self.intensity.to_dict()
+            values["intensity"] = intensity_to_json(self.intensity)
+        if self.channel_names:
+            values["channel_names"] = list(self.channel_names)
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VolumePreprocess:
         """The reverse of `to_dict`; InputError for unknown or missing keys and wrong types."""
-        known = {"dimensions", "size", "spacing", "channels", "mean", "std", "intensity", "overlap"}
+        known = {
+            "dimensions",
+            "size",
+            "spacing",
+            "channels",
+            "mean",
+            "std",
+            "intensity",
+            "overlap",
+            "channel_names",
+        }
         if not {"size"} <= set(values) <= known:
             raise InputError(
                 f"preprocessing of volumes needs 'size' and may have {', '.join(sorted(known - {'size'}))}"
@@ -197,8 +239,9 @@ class VolumePreprocess:
                 int(values.get("channels", 1)),
                 tuple(float(v) for v in values.get("mean", (0.0,))),
                 tuple(float(v) for v in values.get("std", (1.0,))),
-                Intensity.from_dict(values["intensity"]) if values.get("intensity") else None,
+                intensity_from_json(values.get("intensity")),
                 float(values.get("overlap", 0.5)),
+                tuple(str(name) for name in values.get("channel_names", ())),
             )
         except (TypeError, ValueError, KeyError) as error:
             raise InputError(f"preprocessing has a value of the wrong type: {error}") from error
@@ -244,16 +287,17 @@ def resample_mask(mask: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
 
 
 def pad_to(volume: NDArray[Any], size: Shape) -> tuple[NDArray[Any], tuple[slice, slice, slice]]:
-    """The volume with its outermost voxels repeated up to a size, and where it lies in it.
+    """The volume (D, H, W), or (D, H, W, C), with its outermost voxels repeated up to a size, and where it lies in it.
 
     >>> padded, inner = pad_to(np.ones((1, 2, 3)), (2, 2, 2))
     >>> padded.shape, inner[0]
     ((2, 2, 3), slice(0, 1, None))
     """
-    missing = [max(0, side - length) for side, length in zip(size, volume.shape, strict=True)]
+    missing = [max(0, side - length) for side, length in zip(size, volume.shape[:3], strict=True)]
     before = [count // 2 for count in missing]
-    padded = np.pad(volume, [(b, count - b) for b, count in zip(before, missing, strict=True)], mode="edge")
-    inner = [slice(b, b + length) for b, length in zip(before, volume.shape, strict=True)]
+    margins = [(b, count - b) for b, count in zip(before, missing, strict=True)]
+    padded = np.pad(volume, [*margins, *[(0, 0)] * (volume.ndim - 3)], mode="edge")
+    inner = [slice(b, b + length) for b, length in zip(before, volume.shape[:3], strict=True)]
     return padded, (inner[0], inner[1], inner[2])
 
 

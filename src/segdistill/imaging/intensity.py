@@ -187,3 +187,60 @@ class Intensity:
 CT = Intensity("window", -160.0, 240.0)
 MR = Intensity("z_score", -3.0, 5.0)  # bright tissue and fluid reach further from the mean than air does
 PRESETS: dict[str, Intensity] = {"ct": CT, "mr": MR, "range": Intensity()}
+
+AnyIntensity = Intensity | tuple[Intensity | None, ...] | None
+"""Of an image; of several channels one for each."""
+
+
+def intensity_of(intensity: AnyIntensity, channel: int) -> Intensity | None:
+    """That of one channel, counted from 0.
+
+    >>> intensity_of((CT, None), 0) == CT, intensity_of(MR, 1) == MR
+    (True, True)
+    """
+    return intensity[channel] if isinstance(intensity, tuple) else intensity
+
+
+def intensity_to_json(intensity: AnyIntensity) -> Any:
+    """In JSON types; a list for several channels.
+
+    >>> intensity_to_json((CT, None))
+    [{'kind': 'window', 'low': -160.0, 'high': 240.0}, None]
+    """
+    if isinstance(intensity, tuple):
+        return [each and each.to_dict() for each in intensity]
+    return intensity and intensity.to_dict()
+
+
+def intensity_from_json(values: Any) -> AnyIntensity:
+    """The reverse of `intensity_to_json`, or the name of a preset; InputError for what is none of these.
+
+    >>> intensity_from_json(["ct", None]) == (CT, None)
+    True
+    """
+    if isinstance(values, (list, tuple)):
+        return tuple(Intensity.from_dict(each) if each else None for each in values)
+    return Intensity.from_dict(values) if values else None
+
+
+def scale_of(intensity: AnyIntensity, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) for `Preprocess`: one number each, or one for each of several channels.
+
+    >>> scale_of(None, 3), scale_of((CT, None), 2)
+    (((0.0,), (1.0,)), ((0.5, 0.0), (0.5, 1.0)))
+    """
+    several = [intensity_of(intensity, k) for k in range(channels if isinstance(intensity, tuple) else 1)]
+    pairs = [(0.0, 1.0) if each is None else each.network_scale() for each in several]
+    return tuple(mean for mean, _ in pairs), tuple(std for _, std in pairs)
+
+
+def preset_of_channel(name: str) -> str:
+    """The preset for a channel of volumes by its name, as nnU-Net decides (Isensee et al. 2021): CT, or else MR.
+
+    nnU-Net takes the z-score for all names but CT and a few that stand for a normalisation: noNorm, rescale_to_0_1.
+
+    >>> preset_of_channel("CT"), preset_of_channel("flair"), preset_of_channel("rescale_to_0_1")
+    ('ct', 'mr', 'range')
+    """
+    plain = name.lower()
+    return "ct" if plain == "ct" else "range" if plain in ("nonorm", "rescale_to_0_1", "rgb_to_0_1") else "mr"

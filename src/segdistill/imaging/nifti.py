@@ -40,26 +40,33 @@ _ROWS = ("srow_x", "srow_y", "srow_z")
 _PAIR = 0.1  # voxels by which a qform, which cannot shear, may differ from the sform beside it
 
 
-def read_nifti(path: Path, max_bytes: int, trust_unit_spacing: bool = False) -> Volume:
-    """Reads a volume of three dimensions; an uncompressed one is mapped from the file.
+def read_nifti(path: Path, max_bytes: int, trust_unit_spacing: bool = False, part: int = 0) -> Volume:
+    """Reads a volume of three dimensions, or one channel of four; an uncompressed one is mapped from the file.
 
     The sform counts where the file states one, else the qform; a second one is kept as `Volume.second`. A spacing
     of exactly (1, 1, 1) without a unit counts as unknown.
 
+    Args:
+        path: the file.
+        max_bytes: of the volume.
+        trust_unit_spacing: see `read_volume`.
+        part: number of the channel, from 1, of a file of four dimensions; 0: the file has three.
+
     Raises:
-        InputError: four dimensions, over the budget, damaged or cut off, or a voxel type that is not real.
+        InputError: four dimensions without `part`, no such channel, over the budget, damaged or cut off, or a voxel
+            type that is not real.
     """
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         stream = Inflating(file) if packed else None
         header, size = _header(stream or file)
-        dimensions = _dimensions(header)
+        dimensions = _channel_of(_dimensions(header), part) if part else _dimensions(header)
         dtype, scale = _stored(header)
         kept = dtype if scale is None else np.dtype(np.float32)
         columns, rows, slices = check_size(dimensions, kept.itemsize, max_bytes)
         shape = (slices, rows, columns)
-        offset = _offset(header, size)
+        offset = _offset(header, size) + max(part - 1, 0) * slices * rows * columns * dtype.itemsize
         if stream is None:
             voxels = map_voxels(path, dtype, offset, shape)
             voxels = voxels if scale is None else scale(voxels)
@@ -67,7 +74,8 @@ def read_nifti(path: Path, max_bytes: int, trust_unit_spacing: bool = False) -> 
             stream.skip(offset - size)
             voxels = np.empty(shape, kept)
             inflate_into(voxels, dtype, stream, scale)
-            stream.finish()
+            if not part:
+                stream.finish()
     check_numbers(voxels)
     geometry, second, unit = _geometry(header, shape)
     spacing = _rounded(geometry.spacing)
@@ -163,6 +171,18 @@ def read_nifti_channels(path: Path, max_bytes: int) -> Channels:
                 stream.finish()
 
     return Channels(path, found[3], shape, read, _geometry(header, shape)[0])
+
+
+def _channel_of(dimensions: tuple[int, ...], part: int) -> tuple[int, ...]:
+    """The sides of one channel of a file of four dimensions."""
+    if len(dimensions) == 5 and dimensions[3] == 1:
+        dimensions = (*dimensions[:3], dimensions[4])
+    count = dimensions[3] if len(dimensions) == 4 else 1
+    if len(dimensions) > 4 or part > count:
+        raise InputError(
+            f"has {count} channel{'s' * (count > 1)}, and channel {part} is wanted: correct the table or dataset.json"
+        )
+    return dimensions[:3]
 
 
 def _dimensions(header: Any) -> tuple[int, ...]:
@@ -321,6 +341,32 @@ def save_nifti(labels: NDArray[np.uint8], volume: Volume, path: Path, names: Seq
     image = header.binaryblock + bytes([bool(table), 0, 0, 0]) + table + labels.tobytes()
     with atomic_write(path) as temporary:
         temporary.write_bytes(gzip.compress(image, compresslevel=6, mtime=0))
+
+
+def save_voxels(volume: Volume, path: Path) -> None:
+    """Writes a volume's own values as .nii.gz; numbers of 64 bits, which many tools do not read, as 32 bits.
+
+    Args:
+        volume: as stored (`read_volume(path, turn=False)`).
+        path: ends in .nii.gz.
+
+    >>> import tempfile
+    >>> from segdistill.imaging.read_volume import read_volume
+    >>> path = Path(tempfile.mkdtemp()) / "volume.nii.gz"
+    >>> voxels, spacing = np.ones((2, 3, 4), np.int16), (3.0, 0.5, 0.4)
+    >>> save_voxels(Volume(voxels, spacing, path, Geometry((2, 3, 4), spacing)), path)
+    >>> read_volume(path).voxels.dtype.name, read_volume(path).spacing
+    ('int16', (3.0, 0.5, 0.4))
+    """
+    import nibabel
+
+    nifti: Any = nibabel
+    voxels = np.asarray(volume.voxels)
+    if voxels.dtype.itemsize == 8:
+        voxels = voxels.astype(np.float32 if voxels.dtype.kind == "f" else np.int32)
+    image: Any = nifti.Nifti1Image(voxels.transpose(), affine_of(volume.geometry), dtype=voxels.dtype)
+    image.header.set_xyzt_units("mm" if volume.spacing is not None else "unknown")
+    nifti.save(image, path)
 
 
 def affine_of(geometry: Geometry) -> NDArray[np.float64]:

@@ -70,10 +70,11 @@ class Picture:
     """A decoded picture.
 
     Attributes:
-        pixels: uint8, (H, W) when grey, (H, W, 3) when in colour (RGB).
+        pixels: uint8, (H, W) when grey, (H, W, 3) when in colour (RGB), (H, W, C) of several channels.
         spacing: size of a pixel, None when the file does not state it.
         source: the file.
         turned: the file asks for an orientation (EXIF), which has been applied.
+        channels: how many channels of an image there are; 1: one image, be it grey or in colour.
 
     >>> Picture(np.zeros((2, 3), np.uint8), None, Path("a.png")).size
     (2, 3)
@@ -83,6 +84,16 @@ class Picture:
     spacing: Spacing | None
     source: Path
     turned: bool = False
+    channels: int = 1
+
+    @property
+    def shown(self) -> Pixels:
+        """What people are shown: uint8 (H, W) or (H, W, 3); of several channels the first.
+
+        >>> Picture(np.zeros((2, 3, 4), np.uint8), None, Path("a.png"), channels=4).shown.shape
+        (2, 3)
+        """
+        return self.pixels[..., 0] if self.channels > 1 else self.pixels
 
     @property
     def size(self) -> tuple[int, int]:

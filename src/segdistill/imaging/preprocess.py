@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segdistill.errors import InputError
-from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.intensity import AnyIntensity, intensity_from_json, intensity_to_json
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.picture import Mask, Pixels
 
@@ -28,10 +28,12 @@ class Preprocess:
         size: (height, width) of the network's input.
         colour: "grey" or "rgb": what is kept of the picture.
         channels: channels of the network's input; a grey picture is repeated to fill them.
+        channel_names: of an image of several channels, each of which is one of the network's; none: of one image.
         mean: subtracted after division by 255; one value, or one per channel.
         std: divided by; one value, or one per channel.
         intensity: how the values of a volume, or of a picture with more than 8 bits, become 8 bits; None: of a
-            volume from its smallest to its largest value, of a picture as `to_eight_bits`.
+            volume from its smallest to its largest value, of a picture as `to_eight_bits`. Of several channels
+            one for all, or one for each.
         patches: a picture is not resized but cut into these patches, each an input of its own.
 
     Raises:
@@ -49,8 +51,9 @@ class Preprocess:
     channels: int = 3
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    intensity: Intensity | None = None
+    intensity: AnyIntensity = None
     patches: PatchGrid | None = None
+    channel_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or not all(1 <= side <= 16384 for side in self.size):
@@ -63,6 +66,11 @@ class Preprocess:
             )
         if self.channels < 1 or (self.colour == "rgb" and self.channels != 3):
             raise InputError(f"{self.channels} input channels do not fit colour {self.colour}")
+        check_channel_names(self.channel_names, self.channels, self.intensity)
+        if self.channel_names and self.colour != "grey":
+            raise InputError(
+                "colour: rgb is for one picture in colour, not for several channels: set it to grey"
+            )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels) or not all(math.isfinite(v) for v in values):
                 raise InputError(f"{name} must be one number or {self.channels}, got {values}")
@@ -73,16 +81,31 @@ class Preprocess:
                 f"input size {self.size} is not that of the patches, {self.patches.size}: make them equal"
             )
 
+    @property
+    def kept(self) -> int:
+        """Channels of prepared pixels: 1, 3, or those that have names.
+
+        >>> Preprocess((8, 8), channels=2, channel_names=("flair", "t1")).kept
+        2
+        """
+        return len(self.channel_names) or _COLOURS[self.colour]
+
     def prepare(self, pixels: Pixels) -> Pixels:
-        """Colour and size: uint8 (H, W) or (H, W, 3) at any size -> uint8 (h, w, 1 or 3).
+        """Colour and size: uint8 (H, W) or (H, W, 3) at any size -> uint8 (h, w, 1 or 3); with names (H, W, C) -> C.
 
         Grey is the luma of ITU-R BT.601 (Pillow's "L"); resizing is bilinear, antialiased where it shrinks.
 
         >>> Preprocess(size=(2, 2)).prepare(np.zeros((5, 5, 3), np.uint8)).shape
         (2, 2, 1)
         """
+        if self.channel_names:
+            check_channels(pixels, self.channel_names)
+            return np.concatenate([self._prepare_one(pixels[..., k]) for k in range(self.kept)], axis=-1)
         if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
             raise InputError(f"pixels must be uint8 (H, W) or (H, W, 3), got {pixels.dtype} {pixels.shape}")
+        return self._prepare_one(pixels)
+
+    def _prepare_one(self, pixels: Pixels) -> Pixels:
         image = Image.fromarray(pixels).convert("L" if self.colour == "grey" else "RGB")
         height, width = self.size
         if image.size != (width, height):
@@ -96,7 +119,7 @@ class Preprocess:
         >>> Preprocess(size=(1, 1), channels=1, mean=(0.5,)).normalise(white).item()
         0.5
         """
-        kept = _COLOURS[self.colour]
+        kept = self.kept
         if prepared.ndim < 3 or prepared.shape[-1] != kept:
             raise InputError(f"prepared pixels must be (H, W, {kept}), got {prepared.shape}")
         *batch, height, width, _ = prepared.shape
@@ -118,8 +141,9 @@ class Preprocess:
         >>> Preprocess(size=(4, 4), patches=PatchGrid(2, 4)).inputs(np.zeros((6, 6), np.uint8)).shape
         (4, 3, 4, 4)
         """
-        parts = [pixels] if self.patches is None else self.patches.cut(pixels)
-        return np.stack([self(np.ascontiguousarray(part)) for part in parts])
+        if self.patches is None:
+            return self(pixels)[None]
+        return np.stack([self(np.ascontiguousarray(part)) for part in self.patches.cut(pixels)])
 
     def join(self, outputs: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
         """A network's outputs for `inputs` as one for the picture of `size`: (N, C, h, w) -> (C, h, w) or (C, *size).
@@ -145,9 +169,11 @@ class Preprocess:
             "std": list(self.std),
         }
         if self.intensity is not None:
-            values["intensity"] = self.intensity.to_dict()
+            values["intensity"] = intensity_to_json(self.intensity)
         if self.patches is not None:
             values["patches"] = self.patches.to_dict()
+        if self.channel_names:
+            values["channel_names"] = list(self.channel_names)
         return values
 
     @classmethod
@@ -157,7 +183,7 @@ class Preprocess:
         >>> Preprocess.from_dict({"size": [8, 8], "colour": "rgb"}).colour
         'rgb'
         """
-        known = {"size", "colour", "channels", "mean", "std", "intensity", "patches"}
+        known = {"size", "colour", "channels", "mean", "std", "intensity", "patches", "channel_names"}
         if not isinstance(values, Mapping) or "size" not in values or not set(values) <= known:
             raise InputError(f"preprocessing needs 'size' and may have {', '.join(sorted(known - {'size'}))}")
         try:
@@ -167,11 +193,46 @@ class Preprocess:
                 channels=int(values.get("channels", 3)),
                 mean=tuple(float(v) for v in values.get("mean", (0.0,))),
                 std=tuple(float(v) for v in values.get("std", (1.0,))),
-                intensity=Intensity.from_dict(values["intensity"]) if values.get("intensity") else None,
+                intensity=intensity_from_json(values.get("intensity")),
                 patches=PatchGrid.from_dict(values["patches"]) if values.get("patches") else None,
+                channel_names=tuple(str(name) for name in values.get("channel_names", ())),
             )
         except (TypeError, ValueError, KeyError) as error:
             raise InputError(f"preprocessing has a value of the wrong type: {error}") from error
+
+
+def check_channel_names(names: tuple[str, ...], channels: int, intensity: AnyIntensity) -> None:
+    """Refuses names that are no channels of the network's input, or an intensity for others.
+
+    Raises:
+        InputError: one name alone, one for each of fewer or more channels, one name twice, or an intensity for each
+            of other channels.
+
+    >>> check_channel_names(("flair", "t1"), 2, None)
+    """
+    if names and (len(names) != channels or len(set(names)) != channels or channels < 2):
+        raise InputError(
+            f"{len(names)} names of channels ({', '.join(names)}) do not fit {channels} input channels: name each once"
+        )
+    if isinstance(intensity, tuple) and len(intensity) != len(names):
+        raise InputError(
+            f"{len(intensity)} intensities do not fit {len(names)} named channels: give one for each"
+        )
+
+
+def check_channels(pixels: Pixels, names: Sequence[str]) -> None:
+    """Refuses an array that is not uint8 (..., C) of these channels.
+
+    Raises:
+        InputError: another number of channels, or another type.
+
+    >>> check_channels(np.zeros((4, 5, 2), np.uint8), ("flair", "t1"))
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim < 3 or pixels.shape[-1] != len(names):
+        raise InputError(
+            f"{len(names)} channels are taken ({', '.join(names)}), uint8 (height, width, {len(names)}), got "
+            f"{pixels.dtype} {pixels.shape}: give an image of each"
+        )
 
 
 def prepare_mask(mask: Mask | Pixels, size: tuple[int, int]) -> Pixels:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,11 @@ def volume_files(path: Path) -> list[Path]:
 
 
 def read_volume(
-    path: str | Path, max_bytes: int = MAX_BYTES, turn: bool = True, trust_unit_spacing: bool = False
+    path: str | Path,
+    max_bytes: int = MAX_BYTES,
+    turn: bool = True,
+    trust_unit_spacing: bool = False,
+    part: int = 0,
 ) -> Volume:
     """Decodes a MetaImage, NIfTI or NRRD file, or a folder with one DICOM series.
 
@@ -84,6 +89,7 @@ def read_volume(
         max_bytes: larger volumes are refused, from their header; a voxel counts its bytes in memory, at least four.
         turn: axial volumes are turned as DICOM shows them (`Geometry.turned`); False: as stored.
         trust_unit_spacing: a header of exactly (1, 1, 1) means one millimetre; else it counts as unknown.
+        part: number of a channel, from 1, of a NIfTI file of four dimensions; 0: the file holds one volume.
 
     Raises:
         UnreadableImage: missing, damaged, cut off, over the budget, four dimensions, or an incomplete series. Nothing
@@ -95,12 +101,12 @@ def read_volume(
     """
     path = Path(path)
     with _reasons(path):
-        if path.is_dir():
+        if path.is_dir() and not part:
             from segdistill.imaging.dicom_series import read_series
 
             volume = read_series(path, max_bytes)
         else:
-            volume = _reader(path)(path, max_bytes, trust_unit_spacing)
+            volume = _reader(path, part)(path, max_bytes, trust_unit_spacing)
     return volume.turned() if turn else volume
 
 
@@ -290,8 +296,14 @@ def nifti_info(path: str | Path) -> NiftiInfo:
         return read_nifti_info(path)
 
 
-def _reader(path: Path) -> Callable[[Path, int, bool], Volume]:
+def _reader(path: Path, part: int = 0) -> Callable[[Path, int, bool], Volume]:
     name = path.name.lower()
+    if part:
+        if not name.endswith((".nii", ".nii.gz")):
+            raise InputError("holds one image: channels of one file are read from NIfTI of four dimensions")
+        from segdistill.imaging.nifti import read_nifti
+
+        return partial(read_nifti, part=part)
     if name.endswith((".mhd", ".mha")):
         from segdistill.imaging.metaimage import read_metaimage
 

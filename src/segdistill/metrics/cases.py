@@ -19,7 +19,7 @@ from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
 from segdistill.files import atomic_write, cell_text, csv_cell
 from segdistill.imaging.classes import class_names
-from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.intensity import AnyIntensity
 from segdistill.imaging.picture import Picture
 from segdistill.metrics.base import LENGTH, LENGTH_UNITS, METRICS, Metric, Pair
 from segdistill.metrics.overlap import dice
@@ -193,7 +193,7 @@ def evaluate_cases(
     cases: Iterable[Case],
     predict: Predict,
     *,
-    intensity: Intensity | None = None,
+    intensity: AnyIntensity = None,
     extra: Sequence[str] = (),
     pool: Pool | None = None,
     missed: Missed = "skip",
@@ -216,7 +216,7 @@ def measure_cases(
     predict: Predict,
     results: Results,
     *,
-    intensity: Intensity | None = None,
+    intensity: AnyIntensity = None,
     extra: Sequence[str] = (),
     pool: Pool | None = None,
     keep_going: bool = False,

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from segdistill.errors import InputError
+from segdistill.models.network import shapes_only
 from segdistill.models.registry import create_network
 
 Rule = Callable[[Any, Tensor, Tensor], int]
@@ -159,7 +160,7 @@ def complexity(
     if len(input) not in (3, 4) or min(input) < 1:
         raise InputError(f"input {input} is not (channels, height, width), each at least 1")
     if isinstance(model, str):
-        with torch.device("meta"):
+        with shapes_only():
             model = create_network(model, input[0], **options)
     counts: dict[nn.Module, int] = {}
     with _counting(model, mode, counts), torch.no_grad():

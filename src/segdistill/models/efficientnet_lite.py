@@ -185,7 +185,7 @@ class UNetEfficientNetLite(Network):
     no more.
 
     Args:
-        in_channels: channels of the image, whose values are from 0 to 1. ImageNet weights fit one and three.
+        in_channels: channels of the image, whose values are from 0 to 1. ImageNet weights fit any number.
         classes: channels of the logits.
         variant: EfficientNet-Lite 0, 1 or 2.
 

@@ -196,7 +196,7 @@ class LANetEfficientNetLite(LANet):
     parameters and 0.481 GMAC at 3 x 256 x 256 (variant 0).
 
     Args:
-        in_channels: channels of the image, whose values are from 0 to 1. ImageNet weights fit one and three.
+        in_channels: channels of the image, whose values are from 0 to 1. ImageNet weights fit any number.
         classes: channels of the logits (the mask's classes).
         labels: classes of the whole image.
         variant: EfficientNet-Lite 0, 1 or 2.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from segdistill.errors import InputError
 
@@ -169,6 +171,36 @@ class PooledNetwork(Network):
                 "one image leaves batch normalisation a single value in the branch that pools the whole "
                 "image: train with at least two per batch"
             )
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out the random first weights: on the meta device torch works out their shape in Python, for seconds."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_"):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Networks that are made inside have shapes and no weights, so they take no memory and next to no time.
+
+    >>> from segdistill.models.registry import create_network
+    >>> with shapes_only():
+    ...     network = create_network("unet", widths=[2, 4])
+    >>> next(network.parameters()).is_meta
+    True
+    """
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 def require_positive(**values: int) -> None:

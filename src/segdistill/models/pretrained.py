@@ -30,8 +30,9 @@ def load_encoder_weights(
 ) -> None:
     """Loads weights whose names and shapes equal the encoder's, such as torchvision's for our ResNets.
 
-    A classifier in the file (names that begin as in `UNUSED`) is ignored; a three-channel first convolution is
-    summed over its channels when the encoder takes one.
+    A classifier in the file (names that begin as in `UNUSED`) is ignored. Where the encoder takes not three channels
+    but N, each gets the sum over the colours of the first convolution, divided by N: N equal channels then give what a
+    grey picture gives.
 
     Args:
         encoder: the module to fill, for instance `model.encoder`.
@@ -53,6 +54,10 @@ def load_encoder_weights(
     >>> load_encoder_weights(grey, file)
     >>> grey.weight.flatten().tolist()
     [3.0, 3.0, 3.0, 3.0]
+    >>> two = nn.Conv2d(2, 4, 1)
+    >>> load_encoder_weights(two, file)
+    >>> two.weight[0].flatten().tolist()
+    [1.5, 1.5]
     """
     name = str(source)
     if "://" in name:
@@ -143,8 +148,15 @@ def _fit_stem(encoder: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tenso
         if isinstance(module, nn.Conv2d):
             key = f"{name}.weight" if name else "weight"
             stem = weights.get(key)
-            if stem is not None and stem.ndim == 4 and stem.shape[1] == 3 and module.weight.shape[1] == 1:
-                return {**weights, key: stem.sum(dim=1, keepdim=True)}
+            count = module.weight.shape[1]
+            if (
+                stem is not None
+                and stem.ndim == 4
+                and stem.shape[1] == 3
+                and module.groups == 1
+                and count != 3
+            ):
+                return {**weights, key: (stem.sum(dim=1, keepdim=True) / count).repeat(1, count, 1, 1)}
             break
     return weights
 

@@ -312,17 +312,31 @@ class _Table:
 
     @cached_property
     def _columns(self) -> list[tuple[_Run, str, Size]]:
-        """Each run that has numbers for the table, the recipe that it stands for, and its column."""
+        """Each run that has numbers for the table, the recipe that it stands for, and its column; the best first."""
         found: list[tuple[_Run, str, Size]] = []
         for run in self.runs:
-            fits = [recipe for recipe, named in self._named.items() if _stands_for(run, recipe, named)]
-            found += [(run, recipe, self._column(run, recipe)) for recipe in fits]
-        return sorted(found, key=lambda one: (one[0].recipe != one[1], one[0].folder))
+            column = self._column(run)
+            if column is not None:
+                fits = [name for name, named in self._named.items() if _stands_for(run, name, named)]
+                found += [(run, recipe, column) for recipe in fits]
+        return sorted(found, key=lambda one: (one[0].recipe != one[1], self._is_resized(*one), one[0].folder))
 
-    def _column(self, run: _Run, recipe: str) -> Size:
+    def _is_resized(self, run: _Run, recipe: str, size: Size) -> bool:
+        own = self.part.recipe if size == "paper" else self.part.cpu
+        return recipe == own in _bundled() and run.side != self._whole(size).data.height_width[0]
+
+    def _column(self, run: _Run) -> Size | None:
+        """The column of a run by the size of its images; None for images larger than the paper's.
+
+        A run of a recipe for processor cores stands in their column, at whatever size.
+        """
         if self.side is None or run.side is None:
-            return "cpu" if recipe == self.part.cpu and recipe != self.part.recipe else "paper"
-        return "paper" if run.side >= self.side else "cpu"
+            return "cpu" if run.recipe == self.part.cpu != self.part.recipe else "paper"
+        if run.side > self.side:
+            return None
+        own = _recipe(self.part.recipe).data.height_width[0]
+        small = run.recipe in _bundled() and _recipe(run.recipe).data.height_width[0] < own
+        return "cpu" if small or run.side < self.side else "paper"
 
     def to_dict(self) -> dict[str, Any]:
         """As `compare_with_paper` returns it."""
@@ -333,8 +347,10 @@ class _Table:
             "metrics": self.metrics,
             "spread_kind": self.paper.spread,
             "reference": self.part.reference or None,
-            "figure": self.part.figure or None,
-            "overlay": self.part.overlay or None,
+            "figures": [
+                {**figure.model_dump(), "metrics": self.metrics if figure.metrics is None else figure.metrics}
+                for figure in self.part.figures
+            ],
             "sizes": {size: self._size(size, cells[size].values()) for size in SIZES},
             "rows": rows,
             "commands": [
@@ -432,6 +448,8 @@ class _Table:
             }
         return {
             "name": row.name,
+            "line": row.line or None,
+            "at": row.at,
             "published": published,
             "published_spread": spreads,
             "ours": ours,

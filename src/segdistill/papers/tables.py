@@ -31,6 +31,23 @@ def _listed(value: Any) -> Any:
 Sources = Annotated[list[str], BeforeValidator(_listed)]
 
 
+class Figure(Strict):
+    """A figure of a paper, drawn from the rows of a table; rows of several tables of one figure stand in one chart.
+
+    >>> Figure(name="Fig. 2").kind
+    'bars'
+    """
+
+    name: str
+    """Its name in the paper."""
+    kind: Literal["bars", "lines", "cases", "overlay"] = "bars"
+    """Bars of each row; lines over `at` of the rows; every test case as a dot; or test images with the rows' masks."""
+    metrics: list[str] | None = None
+    """What it shows, a chart each; by default all metrics of the table."""
+    x: str = ""
+    """Of lines: what `at` of the rows is."""
+
+
 class PaperRow(Strict):
     """A row of a table, and the stages whose numbers stand beside it.
 
@@ -59,6 +76,10 @@ class PaperRow(Strict):
     """Why there is no stage."""
     external: str = ""
     """Another dataset that the stage was evaluated on, by its name in `external` of the recipe."""
+    line: str = ""
+    """Its line in a figure of lines."""
+    at: float | None = None
+    """Its place on that line."""
     network: str = ""
     """Its network in the papers' cost tables (papers/costs.py), NAME or NAME/PRESET: for cost columns."""
 
@@ -102,10 +123,8 @@ class PaperPart(Strict):
     """Row that the paper's t-test compares the others with, one-sided."""
     rows: list[PaperRow] = Field(min_length=1)
     """The rows."""
-    figure: str = ""
-    """Draw it as bars: the paper's figure of these numbers."""
-    overlay: str = ""
-    """Draw test images with the masks of its rows: the paper's figure of such images."""
+    figures: list[Figure] = Field(default_factory=list)
+    """The paper's figures of these rows."""
     note: str = ""
     """What a reader should know."""
 
@@ -134,6 +153,11 @@ class Paper(Strict):
             names = [row.name for row in part.rows]
             if part.reference and part.reference not in names:
                 raise ValueError(f"{part.title}: reference: no row '{part.reference}'")
+            unknown = {name for figure in part.figures for name in figure.metrics or []} - set(metrics)
+            if unknown:
+                raise ValueError(
+                    f"{part.title}: figures: the table has no metric {', '.join(sorted(unknown))}"
+                )
             for row in part.rows:
                 for numbers in (row.values, row.spreads):
                     if numbers is not None and len(numbers) != len(metrics):

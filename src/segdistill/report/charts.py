@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +27,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#b8860b", "#7
 _INK, _GREY, _LINE = "#1d2329", "#6b7680", "#b6bec6"
 _OUTCOMES = {HELPS: "#1c9c55", HURTS: "#e0620d"}
 _NO_CURVE = re.compile(
-    r"((gradient|gradient_weight|set_weight)/.*|"
+    r"((grad_weight|set_weight)/.*|"
     r"epoch|steps?|seconds|time|eta|images(_per_second)?|wait(_share)?|memory_mb|best)$"
 )
 _SHARES = {
@@ -36,6 +37,11 @@ _SHARES = {
 }
 """Panels of shares from 0 to 1, and how the names of their curves begin."""
 _WEIGHTS = "Weight of each teacher"
+_GRADIENTS = {
+    "grad/": "Gradient as a multiple of the supervised one",
+    "grad_cosine/": "Cosine with the supervised gradient",
+}
+"""How the names of curves begin, and their panels."""
 _UNITS = {"gamma": "gamma", "speckle": "standard deviation of the noise", "blur": "blur, pixels"}
 _UNDISTURBED = {"gamma": 1.0}
 """Strength of a disturbance that changes nothing; 0 of the others."""
@@ -47,14 +53,20 @@ def _draw(width: float, height: float, title: str, paint: Callable[[Any], None])
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise MissingExtra("drawing charts", "report") from error
     with matplotlib.rc_context(fname=_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        paint(figure.add_subplot())
+        figure = Figure(figsize=(width, height))
+        canvas: Any = FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        paint(axes)
+        # savefig would draw everything once more to lay it out
+        ConstrainedLayoutEngine().execute(figure)
+        for patch in (figure.patch, axes.patch):
+            patch.set(facecolor="none", edgecolor="none")
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     return _tidy(buffer.getvalue(), title)
 
 
@@ -134,7 +146,7 @@ def curve_names(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     >>> curve_names([{"epoch": 1, "loss": 2.0, "kl": 0.5, "val_dice": 0.4, "lr": 1e-3}])
     {'Loss': ['loss', 'kl'], 'Validation Dice': ['val_dice'], 'Learning rate': ['lr']}
     """
-    titles = ("Loss", "Validation Dice", "Learning rate", *_SHARES, _WEIGHTS)
+    titles = ("Loss", "Validation Dice", "Learning rate", *_SHARES, _WEIGHTS, *_GRADIENTS.values())
     panels: dict[str, list[str]] = {title: [] for title in titles}
     for key in dict.fromkeys(key for row in rows for key in row):
         panel = _panel(key.lower())
@@ -149,6 +161,9 @@ def _panel(name: str) -> str:
         return ""
     for title, starts in _SHARES.items():
         if name.startswith(starts):
+            return title
+    for start, title in _GRADIENTS.items():
+        if name.startswith(start):
             return title
     if name.endswith("/weight"):
         return _WEIGHTS
@@ -186,6 +201,10 @@ def _curve(rows: Sequence[Mapping[str, Any]], keys: list[str], title: str, stage
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         if title == "Validation Dice" or title in _SHARES:
             axes.set_ylim(0, 1)
+        elif title == _GRADIENTS["grad/"] and axes.dataLim.ymin > 0:
+            axes.set_yscale("log")
+        elif title == _GRADIENTS["grad_cosine/"]:
+            axes.set_ylim(-1.05, 1.05)
         elif axes.dataLim.ymin >= 0:  # US-SEG's adversarial term is never above 0
             axes.set_ylim(bottom=0)
         if title == "Learning rate":
@@ -204,17 +223,24 @@ def _mark_best(axes: Any, x: list[float], y: list[float], colour: str) -> None:
     axes.annotate(f"{y[top]:.3f}", (x[top], y[top]), place, textcoords="offset points", ha="center")
 
 
-def dice_distribution(values: Mapping[str, Sequence[float]], title: str) -> str:
+def case_distribution(
+    values: Mapping[str, Sequence[float]],
+    title: str,
+    axis: str = "Dice",
+    published: Mapping[str, float] = MappingProxyType({}),
+) -> str:
     """One line per stage that has values: every case as a dot, the box of quartiles, and the median.
 
     Args:
-        values: stage -> Dice of each case.
+        values: stage -> the metric of each case.
         title: which cases, such as the class.
+        axis: what the metric is.
+        published: stage -> a mean that a paper prints: a diamond, and a white one for the mean of the cases.
 
     Raises:
         MissingExtra: matplotlib is not installed.
 
-    >>> dice_distribution({"student": [0.8, 0.9, 0.4]}, "benign")[:18]
+    >>> case_distribution({"student": [0.8, 0.9, 0.4]}, "benign")[:18]
     '<svg role="img" ar'
     """
     shown = {stage: np.asarray(v, dtype=np.float64) for stage, v in values.items() if len(v)}
@@ -226,11 +252,19 @@ def dice_distribution(values: Mapping[str, Sequence[float]], title: str) -> str:
             jitter = rng.uniform(-0.3, 0.3, len(v)) if len(v) > 1 else np.zeros(1)
             axes.plot(v, row + jitter, "o", color=colour, alpha=0.45, markersize=3, markeredgewidth=0)
             _box(axes, v, row, colour)
+        marks = [(published[stage], row) for row, stage in enumerate(shown) if stage in published]
+        if marks:  # a mean stands beside a mean, not beside the median alone
+            means = [(float(v.mean()), row) for row, v in enumerate(shown.values())]
+            style: dict[str, Any] = {"color": _INK, "markersize": 5, "linestyle": "none", "marker": "D"}
+            axes.plot(*zip(*marks, strict=True), label="mean in the paper", **style)
+            axes.plot(*zip(*means, strict=True), label="our mean", **style | {"markerfacecolor": "white"})
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.12), borderpad=0, ncols=2)
         _rows(axes, [_safe(stage) for stage in shown])
-        axes.set_xlim(-0.02, 1.02)
-        _head(axes, _safe(title), "Dice")
+        if max((v.max() for v in shown.values()), default=1) <= 1:
+            axes.set_xlim(-0.02, 1.02)
+        _head(axes, _safe(title), _safe(axis))
 
-    return _draw(3.9, 0.85 + 0.42 * max(1, len(shown)), f"Dice per case, {title}", paint)
+    return _draw(3.9, 0.85 + 0.42 * max(1, len(shown)), f"{axis} per case, {title}", paint)
 
 
 def _box(axes: Any, values: Any, row: int, colour: str) -> None:
@@ -246,36 +280,106 @@ def _box(axes: Any, values: Any, row: int, colour: str) -> None:
         axes.plot([start, end], [row, row], color=colour, linewidth=1)
 
 
-def grouped_bars(values: Mapping[str, Mapping[str, float | None]], title: str, axis: str) -> str:
-    """A group of horizontal bars for each row, one bar for each series that has a value.
+def grouped_bars(values: Mapping[str, Mapping[str, Interval | None]], title: str, axis: str) -> str:
+    """A group of horizontal bars for each row, one bar, its interval and its number for each series that has a value.
 
     Args:
-        values: row -> series -> value; all rows have the same series.
+        values: row -> series -> value; all rows have the same series; rows without any value are not drawn.
         title: of the chart.
         axis: what the values are.
 
     Raises:
         MissingExtra: matplotlib is not installed.
 
-    >>> grouped_bars({"ENet": {"paper": 0.8, "ours": None}}, "Fig. 2", "Dice")[:18]
+    >>> grouped_bars({"ENet": {"paper": Interval(0.8, None, None, 0), "ours": None}}, "Fig. 2", "Dice")[:18]
     '<svg role="img" ar'
     """
-    series = list(dict.fromkeys(name for row in values.values() for name in row))
+    values = {
+        row: found for row, found in values.items() if any(_mean(one) is not None for one in found.values())
+    }
+    known = {
+        series: {row: found[series] for row, found in values.items() if _mean(found[series]) is not None}
+        for series in dict.fromkeys(name for row in values.values() for name in row)
+    }
+    series = [name for name, rows in known.items() if rows]
     thick = 0.8 / max(1, len(series))
+    places = {row: place for place, row in enumerate(values)}
 
     def paint(axes: Any) -> None:
         for k, name in enumerate(series):
-            place = [row - 0.4 + (k + 0.5) * thick for row in range(len(values))]
-            known = [(at, row[name]) for at, row in zip(place, values.values(), strict=True)]
-            shown = [(at, value) for at, value in known if value is not None]
-            if shown:
-                heights, lengths = zip(*shown, strict=True)
-                axes.barh(heights, lengths, thick * 0.9, color=COLOURS[k % len(COLOURS)], label=_safe(name))
+            heights = [places[row] - 0.4 + (k + 0.5) * thick for row in known[name]]
+            colour = COLOURS[list(known).index(name) % len(COLOURS)]
+            scores = [score for score in known[name].values() if score is not None]
+            means = [score.mean for score in scores]
+            axes.barh(heights, means, thick * 0.9, color=colour, alpha=0.85, label=_safe(name))
+            axes.errorbar(means, heights, xerr=_arms(scores), fmt="none", ecolor=_INK, elinewidth=0.9)
+            for height, score in zip(heights, scores, strict=True):
+                end = max(score.mean or 0.0, score.high or 0.0)
+                style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 6.5}
+                axes.annotate(f"{score.mean:.3f}", (end, height), (3, 0), **style)
         _rows(axes, [_safe(row) for row in values])
-        _head(axes, _safe(title), axis)
-        axes.legend(loc="lower right")
+        axes.margins(x=0.2)
+        _head(axes, _safe(title), _safe(axis))
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
-    return _draw(5.2, 0.9 + 0.24 * len(series) * max(1, len(values)), title, paint)
+    return _draw(6.4, 0.9 + 0.2 * max(1, len(series)) * max(1, len(values)), title, paint)
+
+
+def line_chart(
+    values: Mapping[str, Mapping[str, Sequence[tuple[float, Interval]]]], title: str, x: str, axis: str
+) -> str:
+    """Means over a quantity, with a bar for each interval: a colour per line, whole for its last series, dashed before.
+
+    Args:
+        values: line -> series -> points (x, mean with its interval).
+        title: of the chart.
+        x: what the horizontal axis is.
+        axis: what the values are.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+
+    >>> points = [(25, Interval(0.41, None, None, 0)), (50, Interval(0.42, 0.40, 0.44, 3))]
+    >>> line_chart({"LA-Net": {"paper": points, "ours": []}}, "Fig. 9", "labels, %", "IoU")[:18]
+    '<svg role="img" ar'
+    """
+    kinds = list(dict.fromkeys(name for found in values.values() for name in found))
+    marks = {name: {"linestyle": "-" if name == kinds[-1] else "--", "marker": "o"} for name in kinds}
+
+    def paint(axes: Any) -> None:
+        for k, (line, found) in enumerate(values.items()):
+            for name, points in (
+                (name, sorted(points, key=lambda p: p[0])) for name, points in found.items()
+            ):
+                scores = [score for _, score in points]
+                style: dict[str, Any] = marks[name] | {"color": COLOURS[k % len(COLOURS)], "linewidth": 1.3}
+                if name != kinds[-1]:
+                    style |= {"markerfacecolor": "white", "elinewidth": 0.8}
+                label = _safe(f"{line}, {name}")
+                if points:
+                    at, means = [p[0] for p in points], [score.mean for score in scores]
+                    axes.errorbar(
+                        at, means, yerr=_arms(scores), markersize=4, capsize=2, label=label, **style
+                    )
+        axes.set_xticks(
+            sorted({p[0] for found in values.values() for points in found.values() for p in points})
+        )
+        _head(axes, _safe(title), _safe(x), _safe(axis))
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+
+    return _draw(6.4, 3.0, title, paint)
+
+
+def _mean(score: Interval | None) -> float | None:
+    return None if score is None else score.mean
+
+
+def _arms(scores: Sequence[Interval]) -> list[list[float]]:
+    """Lengths of the error bars to both sides; 0 where there is no interval."""
+    means = [score.mean or 0.0 for score in scores]
+    lows = [mean - (mean if s.low is None else s.low) for mean, s in zip(means, scores, strict=True)]
+    highs = [(mean if s.high is None else s.high) - mean for mean, s in zip(means, scores, strict=True)]
+    return [lows, highs]
 
 
 def forest_plot(comparisons: Sequence[Verdict], title: str, headed: bool = True) -> str:
@@ -343,7 +447,8 @@ def _row(axes: Any, row: int, c: Verdict) -> None:
     if len(c.per_seed) > 1:
         axes.plot(c.per_seed, [row + 0.26] * len(c.per_seed), "|", color=colour, markersize=5, alpha=0.9)
     axes.plot([of.mean], [row], "D", color=colour, markersize=4.6)
-    words = f"{signed(of.mean)}   {c.words}".replace(", not", "\nnot")
+    lines = c.words.removesuffix(", with this teacher").replace(", ", "\n")
+    words = f"{signed(of.mean)}   {lines}"
     _beside(axes, words, row, xytext=(8, 0), color=_OUTCOMES.get(c.outcome, _INK), fontsize=8)
 
 

@@ -70,6 +70,7 @@ def _write_csv(comparisons: Sequence[Verdict], path: Path) -> None:
             "verdict": v.outcome,
             "reasons": "; ".join(reason.text for reason in v.reasons),
             "needed": v.needed_text,
+            "smallest": v.smallest,
         }
         for v in comparisons
     ]
@@ -145,10 +146,14 @@ def comparison_text(comparisons: Sequence[Verdict]) -> str:
     for c in comparisons:
         if c.reasons:
             lines.append(f"{c.variant} against {c.baseline}: {'; '.join(r.text for r in c.reasons)}")
-        lines += [f"  {words}" for words in (c.not_worse_text, c.false_claim_text, c.needed_text) if words]
+        lines += [f"  {words}" for words in _texts(c) if words]
         if c.this_teacher:
             lines.append(f"  All trainings of {c.variant} had the same teacher: the verdict is about it.")
     return "\n".join(lines)
+
+
+def _texts(c: Verdict) -> tuple[str, ...]:
+    return c.smallest_text, c.not_worse_text, c.false_claim_text, c.needed_text
 
 
 def _text_row(c: Verdict) -> list[str]:

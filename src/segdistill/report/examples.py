@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segdistill.data.case import Case
 from segdistill.data.opened import OpenedCase, fullest_slice, open_case
-from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.intensity import AnyIntensity
 from segdistill.imaging.picture import Mask, Picture, Pixels
 from segdistill.metrics.base import Pair
 from segdistill.metrics.cases import CaseResult, Predict, Scored
@@ -28,6 +28,7 @@ class Shown:
         slice: number of the slice from 0; -1 for a picture.
         depth: slices of the volume; 1 for a picture.
         opened: the whole case, for networks of volumes.
+        channel: name of the channel that is shown, where there are several.
     """
 
     case: str
@@ -36,11 +37,12 @@ class Shown:
     slice: int = -1
     depth: int = 1
     opened: OpenedCase | None = None
+    channel: str = ""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image to show: pixels uint8 (H, W) or (H, W, 3), masks (H, W); `slice` and `depth` as in `Shown`."""
+    """One image to show: pixels uint8 (H, W) or (H, W, 3), masks (H, W); the others as in `Shown`."""
 
     case: str
     pixels: NDArray[np.uint8]
@@ -48,6 +50,7 @@ class Example:
     prediction: Mask | Pixels
     slice: int = -1
     depth: int = 1
+    channel: str = ""
 
     @property
     def dice(self) -> float:
@@ -92,7 +95,7 @@ def choose_slices(results: Iterable[CaseResult], count: int = 6) -> dict[str, in
 def read_shown(
     cases: Iterable[Case],
     ids: Iterable[str],
-    intensity: Intensity | None = None,
+    intensity: AnyIntensity = None,
     slices: Mapping[str, int] | None = None,
 ) -> list[Shown]:
     """The named cases, in the order of `ids`; of a volume the slice in `slices`, else the one of most foreground.
@@ -115,7 +118,10 @@ def read_shown(
         opened = open_case(case, intensity)
         k = (slices or {}).get(case.id, fullest_slice(opened.reference))
         place = k if opened.is_volume else -1
-        shown.append(Shown(case.id, opened.picture(k), opened.reference[k], place, len(opened), opened))
+        channel = next(iter(case.channel_names), "")
+        shown.append(
+            Shown(case.id, opened.picture(k), opened.reference[k], place, len(opened), opened, channel)
+        )
     return shown
 
 
@@ -131,5 +137,6 @@ def predict_shown(shown: Sequence[Shown], predict: Predict) -> list[Example]:
         output = predict(one.picture) if whole is None else whole(one.opened)[max(one.slice, 0)]
         mask = np.asarray(output.mask if isinstance(output, Scored) else output)
         mask = mask != 0 if one.reference.dtype == np.bool_ else mask.astype(np.uint8)
-        examples.append(Example(one.case, one.picture.pixels, one.reference, mask, one.slice, one.depth))
+        pixels = one.picture.shown
+        examples.append(Example(one.case, pixels, one.reference, mask, one.slice, one.depth, one.channel))
     return examples

@@ -10,7 +10,7 @@ from typing import Any
 
 from segdistill.data.case import Case
 from segdistill.files import write_text
-from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.intensity import AnyIntensity
 from segdistill.metrics.cases import Predict
 from segdistill.report.context import Context, make_context
 from segdistill.report.data import Report, StageReport, count_cases
@@ -59,7 +59,7 @@ def finish_report(
     table: Sequence[Case],
     evaluated: Sequence[Case],
     predictor_of: Callable[[StageReport], Predict],
-    intensity: Intensity | None,
+    intensity: AnyIntensity,
     path: Path,
 ) -> Context:
     """Adds what every report shows of its cases, and writes it.

@@ -5,6 +5,7 @@ An image is a picture, or a volume for networks of volumes.
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -21,19 +22,14 @@ from PIL import Image
 from segdistill.errors import InputError
 from segdistill.files import shown
 from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess, mask_at
-from segdistill.imaging.read import read_picture
+from segdistill.imaging.intensity import intensity_of
 from segdistill.imaging.read_volume import read_volume
+from segdistill.imaging.several import Channel, channel_levels, read_channel_volumes
 from segdistill.runtime.engine import Runs, Session
 from segdistill.runtime.machine import machine
 from segdistill.runtime.onnx_file import OnnxFile
-from segdistill.runtime.predictor import (
-    Prediction,
-    Predictor,
-    VolumePrediction,
-    as_turned,
-    slice_levels,
-)
-from segdistill.runtime.self_test import synthetic_images
+from segdistill.runtime.predictor import Prediction, Predictor, VolumePrediction, as_turned, slice_levels
+from segdistill.runtime.self_test import SEED, synthetic_images
 from segdistill.runtime.write import write_prediction, write_volume
 
 STAGES = ("read", "preprocess", "network", "postprocess", "write")
@@ -42,23 +38,26 @@ STARTS = 3
 _SIDE = 1024
 """Of the matrices whose product measures the machine."""
 _CHILD = """
-import sys, time
+import json, sys, time
+from pathlib import Path
 import segdistill
 model, stage, engine, threads, picture, out, began = sys.argv[1:]
 network = segdistill.load_model(model, stage or None, threads=int(threads), engine=engine)
 if stage:
     import torch
     torch.set_num_threads(int(threads))
-intensity = network.info.preprocess.intensity
+from segdistill.imaging.intensity import intensity_of
+from segdistill.imaging.several import Channel
+channels = [Channel("", Path(file)) for file in json.loads(picture)]
 if network.info.preprocess.dimensions == 3:
     from segdistill.runtime.predictor import slice_levels
     from segdistill.runtime.write import write_volume
-    found = network.predict_volume(picture)
-    write_volume(found, slice_levels(intensity, found.volume.turned()), "first", out)
+    found = network.predict_volume(channels)
+    levels = slice_levels(intensity_of(network.info.preprocess.intensity, 0), found.volume.turned())
+    write_volume(found, levels, "first", out)
 else:
-    from segdistill.imaging.read import read_picture
     from segdistill.runtime.write import write_prediction
-    read = read_picture(picture, intensity=intensity)
+    read = network.read(channels)
     write_prediction(network.predict_pixels(read.pixels), read, "first", out)
 seconds = time.time() - float(began)
 try:
@@ -210,8 +209,7 @@ def benchmark(
     volumes = 3 in kinds
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write = _write_volumes if volumes else _write_pictures
-        files = list(pictures) or write(predictors[0].info.preprocess, folder)
+        files = _files(pictures, predictors[0].info.preprocess, folder)
         times: list[list[dict[str, float]]] = [[] for _ in contestants]
         for done in range(rounds + 1):
             for file in files:
@@ -230,68 +228,84 @@ def benchmark(
     return Benchmark(timings, threads, rounds, len(files), peak / 1e9, unit=unit)
 
 
-def _write_pictures(preprocess: AnyPreprocess, folder: Path) -> list[Path]:
-    paths = []
+def _files(images: Sequence[Path], preprocess: AnyPreprocess, folder: Path) -> list[list[Path]]:
+    """The files of each image, one for each channel: those that are given, or synthetic ones."""
+    names = preprocess.channel_names
+    if images and names:
+        raise InputError(
+            f"these models take {len(names)} channels ({', '.join(names)}), and these images have one: name none, and "
+            "synthetic ones are measured"
+        )
+    if images:
+        return [[image] for image in images]
+    write = _write_volume if isinstance(preprocess, VolumePreprocess) else _write_pictures
+    channels = [write(preprocess, SEED + c, folder, f"_{c}" if names else "") for c in range(len(names) or 1)]
+    return [list(files) for files in zip(*channels, strict=True)]
+
+
+def _write_pictures(preprocess: AnyPreprocess, seed: int, folder: Path, ending: str) -> list[Path]:
     height, width = preprocess.size[-2:]
-    for k, pixels in enumerate(synthetic_images((height, width))):
-        paths.append(folder / f"synthetic_{k}.png")
+    paths = []
+    for k, pixels in enumerate(synthetic_images((height, width), seed)):
+        paths.append(folder / f"synthetic_{k}{ending}.png")
         Image.fromarray(pixels).save(paths[-1])
     return paths
 
 
-def _write_volumes(preprocess: AnyPreprocess, folder: Path) -> list[Path]:
+def _write_volume(preprocess: AnyPreprocess, seed: int, folder: Path, ending: str) -> list[Path]:
     """One volume of the size of a patch, on the network's grid."""
     import nibabel
 
     assert isinstance(preprocess, VolumePreprocess)
     depth, height, width = preprocess.size
-    voxels = np.stack(synthetic_images((height, width), count=depth)).transpose()
+    voxels = np.stack(synthetic_images((height, width), seed, count=depth)).transpose()
     affine = np.diag([*reversed(preprocess.spacing or (1.0, 1.0, 1.0)), 1.0])
-    path = folder / "synthetic.nii.gz"
+    path = folder / f"synthetic{ending}.nii.gz"
     nifti: Any = nibabel
     nifti.save(nifti.Nifti1Image(voxels.astype(np.int16), affine), path)
     return [path]
 
 
-def _inputs(predictor: Predictor, file: Path) -> int:
+def _inputs(predictor: Predictor, files: Sequence[Path]) -> int:
     """How many inputs of the network an image becomes."""
     preprocess = predictor.info.preprocess
     if not isinstance(preprocess, VolumePreprocess):
         return preprocess.patches.count**2 if preprocess.patches else 1
-    volume = read_volume(file)
+    volume = read_volume(files[0])
     shape = (volume.voxels.shape[0], volume.voxels.shape[1], volume.voxels.shape[2])
     depth, height, width = map(max, preprocess.grid_shape(shape, volume.spacing), preprocess.size)
     return len(preprocess.windows((depth, height, width)))
 
 
-def _segment_volume(predictor: Predictor, file: Path, folder: Path) -> dict[str, float]:
+def _segment_volume(predictor: Predictor, files: Sequence[Path], folder: Path) -> dict[str, float]:
     """Seconds of each part for one volume; the parts are those of `Predictor.predict_volume`."""
     preprocess, clock = predictor.info.preprocess, time.perf_counter
     assert isinstance(preprocess, VolumePreprocess)
     marks = [clock()]
-    volume = read_volume(file, turn=False)
-    turned = volume.turned()
+    volumes = read_channel_volumes([Channel("", file) for file in files], turn=False)
+    volume, turned = volumes[0], [each.turned() for each in volumes]
     marks.append(clock())
-    levels = slice_levels(preprocess.intensity, turned)
-    shape = (turned.voxels.shape[0], turned.voxels.shape[1], turned.voxels.shape[2])
-    prepared = preprocess.prepare_slices(levels, shape, turned.spacing)
+    levels = channel_levels(turned, preprocess.intensity)
+    shape = (turned[0].voxels.shape[0], turned[0].voxels.shape[1], turned[0].voxels.shape[2])
+    prepared = preprocess.prepare_slices(levels, shape, turned[0].spacing)
     marks.append(clock())
     probability = preprocess.predict(prepared, lambda batch: predictor.engine.run_both(batch)[0])
     marks.append(clock())
     mask = np.zeros(volume.voxels.shape, np.uint8)
     as_turned(mask, volume)[:] = mask_at(probability, shape, predictor.postprocess)
     marks.append(clock())
-    write_volume(VolumePrediction(volume, mask, None, predictor.structures), levels, "mask", folder)
+    shown_levels = slice_levels(intensity_of(preprocess.intensity, 0), turned[0])
+    write_volume(VolumePrediction(volume, mask, None, predictor.structures), shown_levels, "mask", folder)
     marks.append(clock())
     return {name: marks[k + 1] - marks[k] for k, name in enumerate(STAGES)}
 
 
-def _segment(predictor: Predictor, file: Path, folder: Path) -> dict[str, float]:
+def _segment(predictor: Predictor, files: Sequence[Path], folder: Path) -> dict[str, float]:
     """Seconds of each part for one picture; the parts are those of `Predictor.predict_pixels`."""
     preprocess, postprocess, clock = predictor.info.preprocess, predictor.postprocess, time.perf_counter
     assert not isinstance(preprocess, VolumePreprocess)
     marks = [clock()]
-    picture = read_picture(file, intensity=preprocess.intensity)
+    picture = predictor.read([Channel("", file) for file in files])
     marks.append(clock())
     inputs = preprocess.inputs(picture.pixels)
     marks.append(clock())
@@ -309,12 +323,13 @@ def _segment(predictor: Predictor, file: Path, folder: Path) -> dict[str, float]
 
 
 def _start(
-    contestants: Sequence[Contestant], threads: int, picture: Path, folder: Path
+    contestants: Sequence[Contestant], threads: int, files: Sequence[Path], folder: Path
 ) -> list[tuple[float, float | None]]:
     """Seconds from the start of a process to its first written mask and its peak of memory, of each contestant."""
     found = []
     for each in contestants:
         engine = "onnxruntime" if each.stage else each.engine
+        picture = json.dumps([str(file) for file in files])
         words = [each.source, each.stage, engine, threads, picture, folder, time.time()]
         done = subprocess.run(
             [sys.executable, "-c", _CHILD, *map(str, words)], capture_output=True, text=True, check=False

@@ -182,6 +182,21 @@ ENGINES: dict[str, tuple[str, Callable[[OnnxFile, int | None], Session | OpenVin
 """Name, which is that of its package -> the extra to install, and what loads a file."""
 
 
+MOST_THREADS = 1024
+"""A file for which the engine starts more does not load in time."""
+
+
+def require_threads(threads: int) -> None:
+    """InputError where an engine cannot use so many threads.
+
+    >>> require_threads(0)
+    Traceback (most recent call last):
+    segdistill.errors.InputError: threads must be at least 1 and at most 1024, not 0
+    """
+    if not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"threads must be at least 1 and at most {MOST_THREADS}, not {threads}")
+
+
 class Engine:
     """One loaded model file; several threads may call `run` at the same time.
 
@@ -200,8 +215,8 @@ class Engine:
     """
 
     def __init__(self, path: str | Path, threads: int | None = None, engine: str = "onnxruntime") -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads must be at least 1, got {threads}")
+        if threads is not None:
+            require_threads(threads)
         if engine not in ENGINES:
             raise InputError(f"unknown engine '{engine}': {near_names(engine, ENGINES)}")
         file = read_onnx(path)

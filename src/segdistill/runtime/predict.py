@@ -6,6 +6,7 @@ import errno
 import glob
 import json
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from segdistill.errors import InputError
 from segdistill.files import (
     append_text,
     json_text,
+    real_path,
     refusal,
     remove_unfinished,
     sha256_file,
@@ -29,9 +31,11 @@ from segdistill.files import (
     shown,
     write_text,
 )
+from segdistill.imaging.intensity import intensity_of
 from segdistill.imaging.limits import unread_format
-from segdistill.imaging.read import READABLE_SUFFIXES, read_picture
+from segdistill.imaging.read import READABLE_SUFFIXES
 from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, volume_files
+from segdistill.imaging.several import Channel
 from segdistill.runtime.predictor import Predictor, slice_levels
 from segdistill.runtime.write import (
     columns_of,
@@ -102,9 +106,61 @@ class Predictions:
         )
 
 
+@dataclass(frozen=True)
+class Input:
+    """One image to segment.
+
+    Attributes:
+        channels: where its channels lie; of one image its file.
+        name: the path whose name its results get; by default that of the first channel's file.
+        problem: why it cannot be segmented; "" where nothing is known against it.
+
+    >>> Input((Channel("image", Path("a/x.png")),)).named
+    PosixPath('a/x.png')
+    """
+
+    channels: tuple[Channel, ...]
+    name: Path | None = None
+    problem: str = ""
+
+    @property
+    def file(self) -> Path:
+        """The file of the first channel."""
+        return self.channels[0].path
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of all channels."""
+        return list(dict.fromkeys(channel.path for channel in self.channels))
+
+    @property
+    def named(self) -> Path:
+        """The path whose name its results get."""
+        return self.name or self.file
+
+    @property
+    def key(self) -> str:
+        """What tells it from other inputs: the absolute path of its file, with the channel where it is part of one."""
+        first = self.channels[0]
+        part = first.part if len(self.channels) == 1 else 0
+        return os.path.abspath(first.path) + (f"#{part}" if part else "")
+
+    @property
+    def content(self) -> str:
+        """A hash of what its files hold; "" where one cannot be read."""
+        if len(self.channels) == 1 and not self.channels[0].part:
+            return _content(self.file)
+        found = [[_content(channel.path), channel.part] for channel in self.channels]
+        return sha256_text(json.dumps(found)) if all(text for text, _ in found) else ""
+
+
+Given = str | Path | Mapping[str, str | Path] | Input
+"""A file, folder or pattern; a file for each channel by its name; or an input."""
+
+
 def predict_files(
     predictor: Predictor,
-    inputs: Sequence[str | Path],
+    inputs: Sequence[Given],
     out: Path,
     progress: Callable[[int, int], None] | None = None,
     shard: Shard | None = None,
@@ -119,7 +175,9 @@ def predict_files(
 
     Args:
         predictor: segments them.
-        inputs: pictures, volumes, DICOM series, folders with any of these, or patterns such as "scans/*.png".
+        inputs: pictures, volumes, DICOM series, folders with any of these, or patterns such as "scans/*.png". For a
+            network of several channels files that end in _0000, _0001, ... are the channels of one image, in the
+            network's order; or a file for each channel by its name.
         out: folder to write to.
         progress: called with (done, total) after every file.
         shard: only this part of the files, with a table of its own. A later call without it makes one table of all.
@@ -129,12 +187,53 @@ def predict_files(
         InputError: no input, none that can be used, a file would be replaced that no prediction has written, or
             another call is writing to the folder.
     """
-    given = [Path(each) for each in inputs]
-    files = {os.path.abspath(file): file for file in find_inputs(given, out)}
+    given = [Path(each) for each in inputs if isinstance(each, (str, Path))]
+    stated = [
+        each if isinstance(each, Input) else Input(predictor.channels_of(each))
+        for each in inputs
+        if not isinstance(each, (str, Path))
+    ]
+    searched = _as_inputs(predictor, find_inputs(given, out)) if given or not stated else []
+    files = {each.key: each for each in [*stated, *searched]}
     with _only_writer(out, shard):
         found = _predict_files(predictor, files, out, progress, shard, dicom_seg)
-    found.notes += _unused(given, list(files.values()), out)
+    found.notes += _unused(given, [file for each in files.values() for file in each.files], out)
     return found
+
+
+_NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})(?P<ending>(\.nii)?\.\w+)?", re.IGNORECASE)
+
+
+def _as_inputs(predictor: Predictor, files: Sequence[Path]) -> list[Input]:
+    """The images that files hold: one each; of a network of several channels NAME_0000, NAME_0001, ... are one."""
+    names = predictor.channels
+    if not names:
+        return [Input((Channel("image", file),)) for file in files]
+    found: dict[Path, dict[int, Path]] = {}
+    for file in files:
+        match = _NUMBERED.fullmatch(file.name)
+        place = file if match is None else file.with_name(match["case"] + (match["ending"] or ""))
+        found.setdefault(place, {})[-1 if match is None else int(match["channel"])] = file
+    return [_as_input(predictor, place, parts) for place, parts in found.items()]
+
+
+def _as_input(predictor: Predictor, place: Path, parts: Mapping[int, Path]) -> Input:
+    """The image of these files by the numbers of their channels; -1 is a file without number."""
+    names, first = predictor.channels, next(iter(parts.values()))
+    if -1 in parts:
+        try:
+            return Input(predictor.channels_of(parts[-1]))
+        except InputError as error:
+            return Input((Channel("image", parts[-1]),), problem=str(error))
+    missing = [number for number in range(len(names)) if number not in parts]
+    if missing:
+        lacking = first.name.replace(f"_{min(parts):04d}", f"_{missing[0]:04d}")
+        problem = f"{place}: lacks the channel {names[missing[0]]}: {lacking} is not there"
+        return Input((Channel("image", first),), place, problem)
+    if max(parts) >= len(names):
+        problem = f"{parts[max(parts)]}: is channel {max(parts) + 1}, and this model takes {len(names)}: move it away"
+        return Input((Channel("image", first),), place, problem)
+    return Input(tuple(Channel(name, parts[number]) for number, name in enumerate(names)), place)
 
 
 @dataclass(frozen=True)
@@ -176,7 +275,7 @@ class Shard:
         """Of its table, record and lock."""
         return f"predictions.{self.number}-of-{self.count}"
 
-    def of(self, files: Mapping[str, Path]) -> dict[str, Path]:
+    def of(self, files: Mapping[str, Input]) -> dict[str, Input]:
         """Its files: every `count`-th."""
         return dict(list(files.items())[self.number - 1 :: self.count])
 
@@ -222,7 +321,7 @@ def _only_writer(out: Path, shard: Shard | None) -> Iterator[None]:
 
 def _predict_files(
     predictor: Predictor,
-    every: Mapping[str, Path],
+    every: Mapping[str, Input],
     out: Path,
     progress: Callable[[int, int], None] | None,
     shard: Shard | None,
@@ -232,13 +331,16 @@ def _predict_files(
     found = Predictions(out, name=results.table.name)
     files = every if shard is None else shard.of(every)
     gone = results.put_aside(
-        key for key in list(results.by_file) if key not in every and not os.path.lexists(key)
+        key
+        for key in list(results.by_file)
+        if key not in every and not os.path.lexists(key) and not os.path.lexists(key.rpartition("#")[0])
     )
     earlier = {key: result.stem for key, result in results.by_file.items()}
-    kept: dict[str | Path, str] = {every[key]: stem for key, stem in earlier.items() if key in every}
+    kept: dict[str | Path, str] = {every[key].named: stem for key, stem in earlier.items() if key in every}
     others = [stem for key, stem in earlier.items() if key not in every]
-    stems = dict(zip(every, unique_stems(list(every.values()), kept, others), strict=True))
-    paths = {key: _paths(file, stems[key], out, dicom_seg) for key, file in files.items()}
+    named = [each.named for each in every.values()]
+    stems = dict(zip(every, unique_stems(named, kept, others), strict=True))
+    paths = {key: _paths(each.file, stems[key], out, dicom_seg) for key, each in files.items()}
     _require_free(files, paths, results)
     model = predictor.fingerprint
     now = results.start(files, paths, model)
@@ -251,13 +353,13 @@ def _predict_files(
             return error
 
     left = [key for key in files if key not in now]
-    parts = _side_by_side(left, segment, predictor.workers, lambda key: is_volume(files[key]))
+    parts = _side_by_side(left, segment, predictor.workers, lambda key: is_volume(files[key].file))
     for done, (key, made) in enumerate(parts, continued + 1):
         if isinstance(made, _Result):
             now[key] = results.add(key, made)
         else:
             results.remove(key)
-            found.failed.append({"file": str(files[key]), "reason": str(made)})
+            found.failed.append({"file": str(files[key].file), "reason": str(made)})
         if progress is not None:
             progress(done, len(files))
     if not now and files:
@@ -265,9 +367,13 @@ def _predict_files(
         reason = found.failed[0]["reason"]
         raise InputError(reason if len(files) == 1 else f"none of {len(files)} images can be used: {reason}")
     found.rows = results.finish(list(files))
-    names = [f"{shown(file)}: {stems[key]}" for key, file in files.items() if stems[key] != plain_stem(file)]
+    names = [
+        f"{shown(each.file)}: {stems[key]}"
+        for key, each in files.items()
+        if stems[key] != plain_stem(each.named)
+    ]
     found.notes = _notes(found, len(files), names, continued, len(results.by_file) - len(now))
-    others_than_series = sum(not file.is_dir() for file in files.values())
+    others_than_series = sum(not each.file.is_dir() for each in files.values())
     if dicom_seg and others_than_series:
         found.notes.append(
             f"{others_than_series} of {len(files)} inputs are no DICOM series, so no DICOM SEG is written for them"
@@ -298,15 +404,22 @@ def _side_by_side(
             for key in keys:
                 is_alone = alone(key)
                 while waiting and (is_alone or len(waiting) >= 4 * workers):
-                    first, made = waiting.popleft()
+                    first, made = waiting[0]
                     yield first, made.result()
+                    waiting.popleft()
                 if is_alone:
                     yield key, work(key)
                 else:
                     waiting.append((key, pool.submit(work, key)))
             while waiting:
-                first, made = waiting.popleft()
+                first, made = waiting[0]
                 yield first, made.result()
+                waiting.popleft()
+        except KeyboardInterrupt:  # what has begun is written, so it is told, too
+            for first, made in waiting:
+                if not made.cancel():
+                    yield first, made.result()
+            raise
         finally:
             for _, made in waiting:
                 made.cancel()
@@ -338,10 +451,10 @@ def _paths(file: Path, stem: str, folder: Path, dicom_seg: bool) -> list[Path]:
 
 
 def _segment(
-    predictor: Predictor, file: Path, stem: str, table: Path, model: str, written: Sequence[Path]
+    predictor: Predictor, given: Input, stem: str, table: Path, model: str, written: Sequence[Path]
 ) -> _Result:
-    content = _content(file)
-    row = _predict_file(predictor, file, stem, table, written)
+    content = given.content
+    row = _predict_file(predictor, given, stem, table, written)
     row = {"file": row["file"], "mask": written[0].name, **row, "model": model[:12] or None}
     return _Result(stem, content, model, {path.name: sha256_file(path) for path in written}, row)
 
@@ -354,25 +467,28 @@ _marking = threading.Lock()
 
 
 def _predict_file(
-    predictor: Predictor, file: Path, stem: str, table: Path, written: Sequence[Path]
+    predictor: Predictor, given: Input, stem: str, table: Path, written: Sequence[Path]
 ) -> dict[str, Any]:
     """One row; an InputError is about the output folder."""
-    out, began = table.parent, time.perf_counter()
+    file, out, began = given.file, table.parent, time.perf_counter()
+    if given.problem:
+        raise _Unusable(given.problem)
     try:
         if is_volume(file):
-            found = predictor.predict_volume(file)
+            found = predictor.predict_volume(given.channels)
         else:
-            picture = read_picture(file, intensity=predictor.info.preprocess.intensity)
+            picture = predictor.read(given.channels)
             prediction = predictor.predict_pixels(picture.pixels)
     except InputError as error:
         raise _Unusable(str(error) if str(file) in str(error) else f"{file}: {error}") from error
     seconds = time.perf_counter() - began
     with _marking:
         if not os.path.lexists(table):
-            write_rows([], table)  # marks the folder as ours, whenever the process ends
+            write_rows([], table, sync=False)  # marks the folder as ours, whenever the process ends
     try:
         if is_volume(file):
-            levels = slice_levels(predictor.info.preprocess.intensity, found.volume.turned())
+            first = intensity_of(predictor.info.preprocess.intensity, 0)
+            levels = slice_levels(first, found.volume.turned())
             write_volume(found, levels, stem, out)
             for path in written[2:]:
                 from segdistill.imaging.dicom_seg import write_seg
@@ -411,12 +527,12 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _require_free(files: Mapping[str, Path], paths: Mapping[str, Sequence[Path]], results: _Results) -> None:
-    given = {file.resolve() for file in files.values()}
+def _require_free(files: Mapping[str, Input], paths: Mapping[str, Sequence[Path]], results: _Results) -> None:
+    given = {real_path(file) for each in files.values() for file in each.files}
     is_ours = results.is_there or any(map(_is_table, results.folder.glob("predictions*.csv")))
     written = [path for each in paths.values() for path in each]
     for path in (*written, results.table, results.record):
-        if path.resolve() in given:
+        if real_path(path) in given:
             raise InputError(f"{path} is an input and would be replaced: choose another folder with -o")
         if os.path.lexists(path) and not is_ours:
             raise InputError(
@@ -518,7 +634,7 @@ class _Results:
         return cls(folder, whole, any(each is not None for each in parsed), shard)
 
     def start(
-        self, files: Mapping[str, Path], paths: Mapping[str, Sequence[Path]], model: str
+        self, files: Mapping[str, Input], paths: Mapping[str, Sequence[Path]], model: str
     ) -> dict[str, _Result]:
         """Gives what is done of the inputs. Rows of others of them leave the table, until they are done again."""
         done = {
@@ -528,7 +644,7 @@ class _Results:
             and model
             and result.model == model
             and result.written.keys() == {path.name for path in paths[key]}
-            and result.content == _content(files[key]) != ""
+            and result.content == files[key].content != ""
         }
         if self.folder.is_dir():
             names = {self.table.name, self.record.name}
@@ -581,17 +697,17 @@ class _Results:
     def finish(self, order: Sequence[str]) -> list[dict[str, Any]]:
         """Writes the rows in the order of the inputs, then the others; gives those of the inputs."""
         mine = [file for file in order if file in self.by_file]
-        self._rewrite([*mine, *(file for file in self.by_file if file not in set(mine))])
+        self._rewrite([*mine, *(file for file in self.by_file if file not in set(mine))], sync=True)
         for record in self._shards:
             _remove(record)
             _remove(record.with_suffix(".csv"))
         return [self.by_file[file].row for file in mine]
 
-    def _rewrite(self, files: Sequence[str]) -> None:
+    def _rewrite(self, files: Sequence[str], sync: bool = False) -> None:
         rows = [self.by_file[file].row for file in files]
         self._columns = columns_of(rows)
-        write_rows(rows, self.table)
-        write_text(self.record, "".join(_line(file, result) for file, result in self.by_file.items()))
+        write_rows(rows, self.table, sync)
+        write_text(self.record, "".join(_line(file, each) for file, each in self.by_file.items()), sync)
 
 
 def _line(file: str, result: _Result) -> str:
@@ -613,12 +729,12 @@ def find_inputs(inputs: Sequence[Path], out: Path) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for given in _expanded(inputs):
-        inside = list(_inside(given, out.resolve())) if given.is_dir() else [given]
+        inside = list(_inside(given, real_path(out))) if given.is_dir() else [given]
         if not inside:
             known = ", ".join(sorted({*READABLE_SUFFIXES, *VOLUME_SUFFIXES}))
             raise InputError(f"no image found in {given}: looked for {known} and DICOM series")
         for path in inside:
-            found.setdefault(path.resolve(), path)
+            found.setdefault(real_path(path), path)
     return list(found.values())
 
 
@@ -635,21 +751,24 @@ def _expanded(inputs: Sequence[Path]) -> Iterator[Path]:
 
 def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str]:
     """A line with the files below the given folders that no prediction is of, by reason; none where there are none."""
-    taken = {path.resolve() for path in used}
+    taken = {real_path(path) for path in used}
     series = {path for path in taken if path.is_dir()}
     for path in used:
         with suppress(InputError):  # its own line says why it cannot be read
-            taken |= {part.resolve() for part in volume_files(path)} if is_volume(path) else set()
+            taken |= {real_path(part) for part in volume_files(path)} if is_volume(path) else set()
     found: dict[str, list[str]] = {}
     for folder in (path for path in inputs if path.is_dir()):
         for path in sorted(folder.rglob("*")):
-            place = path.resolve()
-            if place in taken or out.resolve() in place.parents or not path.is_file():
+            place = real_path(path)
+            leads_nowhere = path.is_symlink() and not path.exists()
+            if place in taken or real_path(out) in place.parents or not (path.is_file() or leads_nowhere):
                 continue
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
             reason = unread_format(path) or "no picture or volume"
             if place.parent in series:
                 reason = "in the folder of a DICOM series"
+            if leads_nowhere:
+                reason = "link to no file"
             found.setdefault("hidden" if hidden else reason, []).append(shown(path))
             taken.add(place)
     parts = [
@@ -663,11 +782,11 @@ def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str
 def _inside(folder: Path, results: Path) -> Iterator[Path]:
     known = (*READABLE_SUFFIXES, *VOLUME_SUFFIXES)
     series: set[Path] = set()
-    nested = folder.resolve() in results.parents  # only then may the folder hold results of an earlier call
+    nested = real_path(folder) in results.parents  # only then may the folder hold results of an earlier call
     for path in sorted([folder, *folder.rglob("*")]):
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
-        if nested and results in (path.resolve(), *path.resolve().parents):
+        if nested and results in (real_path(path), *real_path(path).parents):
             continue
         if path.is_dir():
             if _may_be_series(path):

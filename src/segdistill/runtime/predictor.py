@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,17 +17,26 @@ from segdistill.errors import InputError, first_line
 from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.boxes import Box, tight_box
 from segdistill.imaging.grid import Shape, Spacing3, VolumePreprocess, slices_at
-from segdistill.imaging.intensity import Intensity
-from segdistill.imaging.picture import Pixels
+from segdistill.imaging.intensity import AnyIntensity, intensity_of
+from segdistill.imaging.picture import Picture, Pixels
 from segdistill.imaging.postprocess import Postprocess, resize_probability
+from segdistill.imaging.preprocess import check_channels
 from segdistill.imaging.read import read_picture
-from segdistill.imaging.read_volume import read_volume
+from segdistill.imaging.read_volume import nifti_info
+from segdistill.imaging.several import (
+    Channel,
+    channel_levels,
+    read_channel_picture,
+    read_channel_volumes,
+)
 from segdistill.imaging.volume import Volume
 from segdistill.runtime.engine import Engine, Runs
 from segdistill.runtime.model_file import ModelInfo, dump_info
 
-Image = Pixels | str | Path
-"""uint8 pixels (H, W) or (H, W, 3), or the path of a picture."""
+Image = Pixels | str | Path | Mapping[str, str | Path]
+"""uint8 pixels (H, W) or (H, W, 3), (H, W, C) of several channels, or the path of a picture, or of each channel by its
+name.
+"""
 TOLERANCE = 1e-4
 """How far outside of [0, 1] rounding may bring a probability."""
 
@@ -176,7 +185,8 @@ class Predictor:
         """Segments one picture, or each of a list.
 
         Args:
-            images: uint8 (H, W) or (H, W, 3), or a path; or a list of these.
+            images: uint8 (H, W) or (H, W, 3), or a path; or a list of these. For a network of several channels
+                (H, W, C), or the path of each by its name: {"flair": "a.png", "t1": "b.png"}.
 
         Returns:
             A prediction, at the picture's own size, or a list of them.
@@ -184,14 +194,67 @@ class Predictor:
         Raises:
             InputError: an array of another shape or type, or a file that cannot be read (UnreadableImage).
         """
-        if isinstance(images, (str, Path)):
-            return self.predict_pixels(read_picture(images, intensity=self.info.preprocess.intensity).pixels)
+        if isinstance(images, (str, Path, Mapping)):
+            return self.predict_pixels(self.read(self.channels_of(images)).pixels)
         if isinstance(images, np.ndarray):
             return self.predict_pixels(images)
         return [self.predict(image) for image in images]
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that the network takes; none: one image."""
+        return self.info.preprocess.channel_names
+
+    def channels_of(self, image: str | Path | Mapping[str, str | Path]) -> tuple[Channel, ...]:
+        """Where the channels of an image lie, in the network's order.
+
+        Args:
+            image: its file; of several channels a NIfTI file of four dimensions, or a file for each by its name.
+
+        Raises:
+            InputError: a channel is missing or unknown, or one file where several are wanted.
+        """
+        names = self.channels
+        if isinstance(image, Mapping):
+            if set(image) != set(names):
+                given = ", ".join(image) or "none"
+                raise InputError(f"{self._wanted()}; given are {given}")
+            return tuple(Channel(name, Path(image[name])) for name in names)
+        path = Path(image)
+        if not names:
+            return (Channel("image", path),)
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            sides = nifti_info(path).dimensions
+            if len(sides) == 4 and sides[3] == len(names):
+                return tuple(Channel(name, path, part) for part, name in enumerate(names, start=1))
+            found = f" ({sides[3] if len(sides) == 4 else 1} in {path.name})"
+            raise InputError(f"{path}: {self._wanted()}{found}")
+        raise InputError(f"{path}: {self._wanted()}")
+
+    def _wanted(self) -> str:
+        """What a model takes, and how to give it."""
+        names = self.channels
+        if not names:
+            return "this model takes one image, without the name of a channel: give its file alone"
+        return (
+            f"this model takes {len(names)} channels: give each "
+            f"({' '.join(f'--image {name}=FILE' for name in names)}), a case table, or a folder with NAME_0000, "
+            "NAME_0001, ... in this order"
+        )
+
+    def read(self, channels: Sequence[Channel]) -> Picture:
+        """The picture of an image's channels, (H, W, C) where there are several, as in training.
+
+        Raises:
+            InputError: a file cannot be read (UnreadableImage), or pictures of different sizes.
+        """
+        intensity = self.info.preprocess.intensity
+        if len(channels) > 1:
+            return read_channel_picture(channels, intensity)
+        return read_picture(channels[0].path, intensity=intensity_of(intensity, 0))
+
     def predict_pixels(self, pixels: Pixels) -> Prediction:
-        """Segments uint8 pixels (H, W) or (H, W, 3); the result has their size.
+        """Segments uint8 pixels (H, W) or (H, W, 3), or (H, W, C) of several channels; the result has their size.
 
         Raises:
             InputError: an array of another shape or type.
@@ -216,7 +279,9 @@ class Predictor:
 
     def _probability(self, pixels: Pixels) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """Of each class, as the network or its patches give it, and of the image's labels for each patch."""
-        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
+        if self.channels:
+            check_channels(pixels, self.channels)
+        elif pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
             raise InputError(
                 f"an image is uint8 (height, width) or (height, width, 3), got {pixels.dtype} {pixels.shape}: convert "
                 "it"
@@ -228,7 +293,8 @@ class Predictor:
                 "this model segments volumes, not pictures or slices: give a volume (NIfTI, DICOM series)"
             )
         outputs = [self._run(image[None]) for image in preprocess.inputs(pixels)]
-        probability = preprocess.join(np.stack([mask[0] for mask, _ in outputs]), size)
+        masks = [mask for mask, _ in outputs]
+        probability = preprocess.join(masks[0] if len(masks) == 1 else np.concatenate(masks), size)
         return probability, [label[0] for _, label in outputs if label is not None]
 
     def _run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -247,15 +313,22 @@ class Predictor:
         checked = require_probability(mask, "the mask")
         return checked, None if label is None else require_probability(label, "the image's class")
 
-    def predict_volume(self, path: str | Path) -> VolumePrediction:
+    def predict_volume(
+        self, path: str | Path | Mapping[str, str | Path] | Sequence[Channel]
+    ) -> VolumePrediction:
         """Segments a volume, slice by slice or in patches: turned as in training, and the mask is turned back.
 
+        Args:
+            path: of the volume; of several channels of each by its name, or what `channels_of` gives.
+
         Raises:
-            UnreadableImage: the file cannot be read.
+            UnreadableImage: a file cannot be read.
+            InputError: a channel is missing, or lies on another grid.
         """
-        volume = read_volume(path, turn=False)
-        turned = volume.turned()
-        levels = slice_levels(self.info.preprocess.intensity, turned)
+        channels = self.channels_of(path) if isinstance(path, (str, Path, Mapping)) else path
+        volumes = read_channel_volumes(channels, turn=False)
+        volume, turned = volumes[0], volumes[0].turned()
+        levels = channel_levels([each.turned() for each in volumes], self.info.preprocess.intensity)
         mask = np.zeros(volume.voxels.shape, np.uint8)
         into = as_turned(mask, volume)
         if isinstance(self.info.preprocess, VolumePreprocess):
@@ -280,7 +353,7 @@ class Predictor:
 
         Args:
             into: uint8 (D, H, W), gets the mask.
-            levels: number of a slice, as the network was trained on them -> its 8 bits (H, W).
+            levels: number of a slice, as the network was trained on them -> its 8 bits (H, W), or (H, W, C).
             spacing: (slice, row, column) in mm; None: not known.
 
         Returns:
@@ -338,10 +411,9 @@ def require_probability(values: NDArray[np.float32], what: str) -> NDArray[np.fl
     return np.clip(values, 0, 1)
 
 
-def slice_levels(intensity: Intensity | None, turned: Volume) -> Callable[[int], Pixels]:
-    """A function from the number of a slice to its 8 bits, as in training."""
-    to_eight_bits = (intensity or Intensity()).levels(turned.voxels)
-    return lambda k: to_eight_bits(np.asarray(turned.voxels[k]))
+def slice_levels(intensity: AnyIntensity, turned: Volume) -> Callable[[int], Pixels]:
+    """A function from the number of a slice to its 8 bits, as in training; `turned` is the first channel."""
+    return channel_levels([turned], intensity)
 
 
 def as_turned(stored: NDArray[np.uint8], volume: Volume) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segdistill.errors import InputError
-from segdistill.imaging.grid import VolumePreprocess
+from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess
 from segdistill.imaging.picture import Pixels
 from segdistill.runtime.engine import Runs
 from segdistill.runtime.predictor import Predictor
@@ -66,6 +66,13 @@ def synthetic_images(size: tuple[int, int], seed: int = SEED, count: int = IMAGE
     return images
 
 
+def _several(preprocess: AnyPreprocess, size: tuple[int, int], seed: int, count: int) -> list[Pixels]:
+    """Synthetic images as the network takes them: (H, W), or (H, W, C) where it takes several channels."""
+    names = preprocess.channel_names
+    channels = [synthetic_images(size, seed + c, count) for c in range(len(names) or 1)]
+    return [np.stack(each, axis=-1) for each in zip(*channels, strict=True)] if names else channels[0]
+
+
 def record_self_test(engine: Runs) -> dict[str, Any]:
     """What a network gives on the synthetic images, in JSON types: for the metadata of its model file.
 
@@ -110,13 +117,13 @@ def _measure(engine: Runs, seed: int, count: int) -> tuple[NDArray[np.float64], 
     height, width = preprocess.size[-2:]
     blocks, areas = [], []
     if isinstance(preprocess, VolumePreprocess):
-        patch = np.stack(synthetic_images((height, width), seed, preprocess.size[0]))
+        patch = np.stack(_several(preprocess, (height, width), seed, preprocess.size[0]))
         whole, _ = engine.run_both(preprocess.normalise(patch)[None])
         outputs = list(whole[0].swapaxes(0, 1)[:count])
         foregrounds = [predictor.postprocess.foreground(one, (height, width)) for one in outputs]
         masks = [predictor.postprocess.mask(one, (height, width)) for one in outputs]
     else:
-        found = [predictor.predict_pixels(one) for one in synthetic_images((height, width), seed, count)]
+        found = [predictor.predict_pixels(one) for one in _several(preprocess, (height, width), seed, count)]
         foregrounds, masks = [one.probability for one in found], [one.mask for one in found]
     for foreground, mask in zip(foregrounds, masks, strict=True):
         rows = np.array_split(foreground.astype(float), BLOCKS)

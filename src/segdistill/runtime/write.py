@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from segdistill.errors import InputError
-from segdistill.files import atomic_write, csv_cell, safe_name, write_text
+from segdistill.files import csv_cell, safe_name, write_text
 from segdistill.imaging.contours import class_layers, draw_overlay, save_indices
 from segdistill.imaging.nifti import save_nifti
 from segdistill.imaging.picture import Picture, Pixels
+from segdistill.imaging.png import write_png
 from segdistill.runtime.measure import measure
 from segdistill.runtime.predictor import Prediction, VolumePrediction, as_turned
 
@@ -59,6 +60,7 @@ def write_prediction(
     """Writes STEM.png, the mask, and STEM_overlay.png, its outline over the picture.
 
     The mask is 0 and 255 for one foreground class; with more it holds the class indices, and a palette shows them.
+    It does not wait for the disk: after a power cut a file may be damaged, which its hash in predictions.jsonl shows.
 
     Returns:
         Paths of the mask and of the overlay.
@@ -75,10 +77,11 @@ def write_prediction(
     mask_path, overlay_path = paths = output_paths(stem, folder)
     _keep(picture.source, paths, "picture")
     if prediction.structures:
-        save_indices(prediction.mask, mask_path, len(prediction.structures))
+        save_indices(prediction.mask, mask_path, len(prediction.structures), sync=False)
     else:
-        _write_png(mask_path, prediction.mask * np.uint8(255 if prediction.mask.max(initial=0) <= 1 else 1))
-    _write_png(overlay_path, draw_overlay(picture.pixels, class_layers(prediction.mask)))
+        scale = np.uint8(255 if prediction.mask.max(initial=0) <= 1 else 1)
+        write_png(mask_path, prediction.mask * scale, sync=False)
+    write_png(overlay_path, draw_overlay(picture.shown, class_layers(prediction.mask)), sync=False)
     return paths
 
 
@@ -100,7 +103,7 @@ def write_volume(
     mask_path, overlay_path = paths = output_paths(stem, folder, volume=True)
     _keep(volume.source, paths, "volume")
     save_nifti(prediction.mask, volume, mask_path, prediction.structures)
-    _write_png(overlay_path, draw_sheet(as_turned(prediction.mask, volume), levels))
+    write_png(overlay_path, draw_sheet(as_turned(prediction.mask, volume), levels), sync=False)
     return paths
 
 
@@ -108,11 +111,6 @@ def _keep(source: Path, paths: Sequence[Path], what: str) -> None:
     for path in paths:
         if os.path.exists(path) and source.exists() and path.samefile(source):
             raise InputError(f"{path} would replace its own {what}: choose another output folder")
-
-
-def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    with atomic_write(path) as temporary:
-        Image.fromarray(pixels).save(temporary, "PNG", compress_level=2)
 
 
 def shown_slices(mask: NDArray[np.uint8], count: int = _TILES) -> list[int]:
@@ -306,8 +304,10 @@ def rows_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], header:
     return text.getvalue()
 
 
-def write_rows(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+def write_rows(rows: Iterable[Mapping[str, Any]], path: str | Path, sync: bool = True) -> None:
     """Writes rows of `prediction_row` and `volume_row` as CSV; what is not known is an empty cell.
+
+    `sync`: see `files.atomic_write`.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "predictions.csv"
@@ -316,4 +316,4 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     ['file', 'mask', 'area_px']
     """
     found = list(rows)
-    write_text(path, rows_text(found, columns_of(found)))
+    write_text(path, rows_text(found, columns_of(found)), sync)

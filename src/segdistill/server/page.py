@@ -13,6 +13,7 @@ import html
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ import PIL
 from segdistill import __version__
 from segdistill.errors import InputError
 from segdistill.files import write_text
-from segdistill.imaging.grid import VolumePreprocess
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import ModelInfo
 from segdistill.runtime.onnx_file import read_onnx
@@ -32,6 +32,51 @@ _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async function|function|class|const) (\w+))", re.MULTILINE)
 _ENGINE_EXPORT = re.compile(r"export\{([^{}]*)\};\s*(?://# sourceMappingURL=\S*\s*)?$")
 _FOLDER = files("segdistill.server")
+
+
+@dataclass(frozen=True)
+class PageModel:
+    """A model file as a page shows it.
+
+    Attributes:
+        info: the record in the file.
+        content: the file's bytes.
+    """
+
+    info: ModelInfo
+    content: bytes
+
+    @classmethod
+    def read(cls, path: str | Path) -> PageModel:
+        """Reads a model file.
+
+        Raises:
+            InputError: not a model file of ours, or its images have several channels.
+
+        >>> PageModel.read("absent.onnx")
+        Traceback (most recent call last):
+        segdistill.errors.InputError: no such model file: absent.onnx
+        """
+        info = Engine(path, threads=1).info  # what ONNX Runtime does not load here, no page would load
+        if names := info.preprocess.channel_names:
+            raise InputError(
+                f"{path}: takes {len(names)} channels ({', '.join(names)}), and the page one image: "
+                "use segdistill predict"
+            )
+        return cls(info, read_onnx(path).content)
+
+    def record(self) -> dict[str, Any]:
+        """What the page needs of the model's record; nothing of its training data."""
+        return {
+            "name": self.info.name,
+            "classes": list(self.info.classes),
+            "labels": list(self.info.labels),
+            "threshold": self.info.postprocess.threshold,
+            "preprocess": self.info.preprocess.to_dict() | {"tall_first": resizes_tall_first()},
+            "parameters": self.info.provenance.get("parameters"),
+            "sha256": hashlib.sha256(self.content).hexdigest(),
+            "version": __version__,
+        }
 
 
 def write_page(model: str | Path, out: str | Path) -> int:
@@ -45,7 +90,7 @@ def write_page(model: str | Path, out: str | Path) -> int:
         its size in bytes.
 
     Raises:
-        InputError: not a model file of ours, one of volumes, or the page cannot be written.
+        InputError: not a model file of ours, or the page cannot be written.
 
     >>> write_page("absent.onnx", "page.html")
     Traceback (most recent call last):
@@ -54,25 +99,18 @@ def write_page(model: str | Path, out: str | Path) -> int:
     out = Path(out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"the name of a page ends in .html: {out}")
-    info = Engine(
-        model, threads=1
-    ).info  # what ONNX Runtime does not load here, the page would not load either
-    if isinstance(info.preprocess, VolumePreprocess):
-        raise InputError(
-            f"{model}: segments whole volumes, and the page pictures and slices: export a network of slices "
-            "(data.dimensions=2)"
-        )
-    page = page_text(info, read_onnx(model).content)
+    page = page_text(PageModel.read(model))
     write_text(out, page)
     return len(page.encode())
 
 
-def page_text(info: ModelInfo, network: bytes) -> str:
+def page_text(model: PageModel, served: Mapping[str, Any] | None = None) -> str:
     """The page as text.
 
     Args:
-        info: the record in the model file.
-        network: the bytes of the model file.
+        model: the model; the page holds it, unless it is served.
+        served: what a server adds (`server.view`): names, models (addresses), the second model's record, cases;
+            None: the page stands alone and may fetch nothing.
     """
     script, style = bundle("page"), _text("viewer/page.css")
     parts = {
@@ -83,35 +121,26 @@ def page_text(info: ModelInfo, network: bytes) -> str:
                 f"style-src {_hash_source(style)}",
                 "worker-src blob:",
                 "img-src blob: data:",
-                "connect-src 'none'",
+                "connect-src 'none'" if served is None else "connect-src 'self'",
                 "base-uri 'none'",
                 "form-action 'none'",
             )
         ),
-        "NAME": html.escape(info.name),
+        "NAME": html.escape(model.info.name),
         "STYLE": style,
-        "RECORD": json.dumps(_record(info, network)).replace("<", "\\u003c"),
+        "RECORD": _json(model.record()),
+        "SERVED": _json(served or {}),
         "LICENCE": html.escape(_text("assets/LICENSE.onnxruntime.txt")),
         "ENGINE": base64.b64encode((_FOLDER / f"assets/{WASM}.gz").read_bytes()).decode(),
-        "MODEL": base64.b64encode(gzip.compress(network, mtime=0)).decode(),
+        "MODEL": "" if served else base64.b64encode(gzip.compress(model.content, mtime=0)).decode(),
         "WORKER": _worker(),
         "SCRIPT": script,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _text("viewer/page.html"))
 
 
-def _record(info: ModelInfo, network: bytes) -> Mapping[str, Any]:
-    """What the page needs of the model's record; nothing of its training data."""
-    return {
-        "name": info.name,
-        "classes": list(info.classes),
-        "labels": list(info.labels),
-        "threshold": info.postprocess.threshold,
-        "preprocess": info.preprocess.to_dict() | {"tall_first": resizes_tall_first()},
-        "parameters": info.provenance.get("parameters"),
-        "sha256": hashlib.sha256(network).hexdigest(),
-        "version": __version__,
-    }
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values).replace("<", "\\u003c")
 
 
 def resizes_tall_first() -> bool:

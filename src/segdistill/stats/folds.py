@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 from segdistill.stats.bootstrap import paired_difference
-from segdistill.stats.power import Variances, needed
+from segdistill.stats.power import Variances, needed, seeds_of
 from segdistill.stats.tests import (
     Error,
     false_claim,
@@ -298,4 +298,7 @@ def _pooled(study: _Study, planned: int, seed: int, facts: Mapping[str, Any]) ->
         resampled=resampled_interval(tests, 1 / (planned - 1)),
         false_claim=false_claim(sign * found.mean, cases),
         needed=needed(observed, MORE_SEEDS),
+        smallest=replace(observed, folds=count).power_reach(
+            found.n, seeds_of(verdict.seeds, verdict.baseline_seeds) / count
+        ),
     )

@@ -46,8 +46,8 @@ class Variances:
     groups: float = 1.0
     folds: int = 1
 
-    def power_reach(self, cases: int, seeds: int) -> float:
-        """The smallest difference that `cases` and `seeds` would show with a power of 80 %.
+    def power_reach(self, cases: int, seeds: float) -> float:
+        """The smallest difference that `cases` and `seeds` on each side would show with a power of 80 %.
 
         Raises:
             MissingExtra: scipy is not installed.
@@ -87,6 +87,15 @@ def needed(
     [None, 375]
     """
     return tuple(Needed(effect, k, _cases(variances, effect, k)) for effect in effects for k in seeds)
+
+
+def seeds_of(first: int, second: int) -> float:
+    """Seeds on each of two equal sides whose difference is as sure as that of `first` and `second`: the harmonic mean.
+
+    >>> seeds_of(3, 3), seeds_of(1, 3)
+    (3.0, 1.5)
+    """
+    return 2 / (1 / first + 1 / second)
 
 
 def _cases(variances: Variances, effect: float, seeds: int) -> int | None:

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdistill.stats.bootstrap import PairedDifference, paired_difference
-from segdistill.stats.power import Needed, Variances, needed, needed_text
+from segdistill.stats.power import Needed, Variances, needed, needed_text, seeds_of
 from segdistill.stats.tests import (
     Error,
     false_claim,
@@ -104,6 +104,8 @@ class Verdict:
             (`stats.tests.false_claim`); None: not computable.
         this_teacher: whether all trainings of the variant had a teacher in common, so that the verdict is about it.
         needed: cases and seeds that would show a difference; empty where the spread is not known.
+        smallest: the smallest true difference that this number of cases and seeds would show with a power of 80 %; with
+            one seed on a side, the cases alone. None: not computable.
         tested_on: name of the table from elsewhere that it is about; "" at home: the test cases of the run.
     """
 
@@ -132,6 +134,7 @@ class Verdict:
     false_claim: float | None = None
     this_teacher: bool = False
     needed: tuple[Needed, ...] = ()
+    smallest: float | None = None
     tested_on: str = ""
 
     @property
@@ -233,15 +236,57 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """The outcome, and "not worse than by MARGIN" where that was shown and adds something.
+        """The outcome and what limits it: what would have been shown, where there is no evidence; "not worse than by
+        MARGIN" where that was shown and adds something; "with this teacher", where all trainings had the same.
 
         >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
         >>> facts = {"low": -0.015, "high": 0.015, "seeds": 3, "baseline_seeds": 3, "margin": 0.02}
         >>> Verdict("kd", "alone", "dice", found, corrected=1.0, **facts).words
         'no evidence, not worse than by 0.02'
+        >>> Verdict("kd", "alone", "dice", found, corrected=1.0, smallest=0.046, this_teacher=True, **facts).words
+        'no evidence, would show 0.046 or more, not worse than by 0.02, with this teacher'
         """
-        added = self.not_worse and self.outcome != HELPS
-        return self.outcome + (f", not worse than by {self.accepted:g}" if added else "")
+        return ", ".join(filter(None, [self.outcome, *self._limits.values()]))
+
+    @property
+    def _limits(self) -> dict[str, str]:
+        """What limits the outcome, "" where nothing does."""
+        limits = {"smallest": "", "margin": "", "teacher": "with this teacher" if self.this_teacher else ""}
+        if self.outcome == NO_EVIDENCE and self.smallest:  # it is 0 where nothing varies
+            shown = f"would show {number(self.smallest, 3)} or more"
+            limits["smallest"] = shown if self._has_seeds else f"shows nothing below {SEEDS} seeds"
+        if self.not_worse and self.outcome != HELPS:
+            limits["margin"] = f"not worse than by {self.accepted:g}"
+        return limits
+
+    @property
+    def _has_seeds(self) -> bool:
+        return min(self.seeds, self.baseline_seeds) >= SEEDS
+
+    @property
+    def claim(self) -> str:
+        """The words without the smallest difference, which is another one for each comparison."""
+        return ", ".join(filter(None, [self.outcome, self._limits["margin"], self._limits["teacher"]]))
+
+    @property
+    def smallest_text(self) -> str:
+        """Where there is no evidence, what would have been: the smallest difference; "" elsewhere, or if not known.
+
+        >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
+        >>> Verdict("kd", "unet", "dice", found, seeds=3, baseline_seeds=3, smallest=0.046).smallest_text
+        'The smallest difference that 90 cases and 3 seeds would show with 80 % power is about 0.046.'
+        >>> Verdict("kd", "unet", "dice", found, smallest=0.02).smallest_text
+        'Below 3 seeds no difference can be shown; 90 cases alone would show about 0.020 with 80 % power.'
+        """
+        if self.outcome != NO_EVIDENCE or not self.smallest:
+            return ""
+        cases, least = f"{self.difference.n} cases", f"about {number(self.smallest, 3)}"
+        if not self._has_seeds:
+            alone = f"{cases} alone would show {least} with 80 % power"
+            return f"Below {SEEDS} seeds no difference can be shown; {alone}."
+        seeds = " and ".join(dict.fromkeys([str(self.seeds), str(self.baseline_seeds)]))
+        trained = f"{cases} and {seeds} {'trainings' if self.folds > 1 else 'seeds'}"
+        return f"The smallest difference that {trained} would show with 80 % power is {least}."
 
     @property
     def short(self) -> str:
@@ -282,7 +327,7 @@ class Verdict:
         line = f"{what}: {self._numbers()}."
         if self.reasons:
             line += f" No claim is made: {'; '.join(reason.text for reason in self.reasons)}."
-        return " ".join(filter(None, [line, self.not_worse_text, self.false_claim_text]))
+        return " ".join(filter(None, [line, self.smallest_text, self.not_worse_text, self.false_claim_text]))
 
     @property
     def not_worse_text(self) -> str:
@@ -398,12 +443,15 @@ def sentence_of(verdicts: Sequence[Verdict], most: int = 4) -> str:
         return "; ".join(f"{v.variant} against {v.baseline}{v.place}: {v.words}" for v in verdicts) + "."
     alike: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
-        alike.setdefault(verdict.words, []).append(verdict)
+        alike.setdefault(verdict.claim, []).append(verdict)
     parts = []
     for words, members in alike.items():
         named = ", ".join(f"{v.variant} against {v.baseline}{v.place}" for v in members)
         count = f"{'all ' if len(alike) == 1 else ''}{len(members)}"
-        parts.append(f"{words}: {named if len(members) <= most else count}")
+        least = sorted(v.smallest for v in members if v.smallest_text and v.smallest is not None)
+        ends = " to ".join(dict.fromkeys(number(end, 3) for end in (least[0], least[-1]))) if least else ""
+        shown = f" (the smallest difference that would show: {ends})" if ends else ""
+        parts.append(f"{words}: {named if len(members) <= most else count}{shown}")
     return f"Of {len(verdicts)} comparisons: {'; '.join(parts)}."
 
 
@@ -451,12 +499,22 @@ def compare_scores(
         return verdict
     cases = group_error(mean_a - mean_b, groups)
     sign = 1 if verdict.higher_is_better else -1
-    verdict = replace(verdict, false_claim=false_claim(sign * found.mean, cases))
+    share = found.groups / found.n
+    alone = Variances(found.n * cases.variance, 0.0, share)
+    verdict = replace(
+        verdict, false_claim=false_claim(sign * found.mean, cases), smallest=alone.power_reach(found.n, SEEDS)
+    )
     if trainings is None:
         return verdict
     low, high = joint_interval(found.mean, [cases, trainings])
-    observed = Variances(found.n * cases.variance, (verdict.spread or 0.0) ** 2, found.groups / found.n)
-    return replace(verdict, low=low, high=high, needed=needed(observed, MORE_SEEDS))
+    observed = replace(alone, training=(verdict.spread or 0.0) ** 2)
+    return replace(
+        verdict,
+        low=low,
+        high=high,
+        needed=needed(observed, MORE_SEEDS),
+        smallest=observed.power_reach(found.n, seeds_of(len(a), len(b))),
+    )
 
 
 def _side(interval: tuple[float, float]) -> int:

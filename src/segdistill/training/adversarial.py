@@ -31,8 +31,9 @@ def stage_shapes(network: nn.Module, in_channels: int, size: tuple[int, int]) ->
     Raises:
         InputError: the network does not segment.
 
+    >>> from segdistill.models.network import shapes_only
     >>> from segdistill.models.registry import create_network
-    >>> with torch.device("meta"):
+    >>> with shapes_only():
     ...     network = create_network("us_unet", in_channels=1, classes=1, widths=[2, 4, 4])
     >>> stage_shapes(network, 1, (64, 64))
     [(1, 64, 64), (1, 32, 32)]

@@ -237,8 +237,17 @@ class Distillation:
         self.gradients.measure(self.student, hard, terms)
         return {name: self.gradients.factor(name) for name in terms}
 
+    def begin_step(self, epoch: int, step: int, is_last: bool) -> None:
+        """Says which step comes next: the gradients of some are measured."""
+        if self.gradients is not None:
+            self.gradients.begin_step(epoch, step, is_last)
+
+    def measured(self) -> dict[str, float]:
+        """What the last step measured of the gradients; empty after most steps."""
+        return {} if self.gradients is None else self.gradients.row
+
     def columns(self) -> dict[str, float]:
-        """What the first steps measured of the gradients, for the curves."""
+        """Weights that were set from gradients, for the curves."""
         return {} if self.gradients is None else self.gradients.columns()
 
     def given_weights(self, batch: Batch) -> tuple[Tensor, list[Rows]]:

@@ -1,8 +1,9 @@
-"""Gradients of a distillation's terms beside that of the supervised loss: weights set from them, and warnings.
+"""Gradients of a distillation's terms beside that of the supervised loss: weights set from them, curves, warnings.
 
 Weights of papers belong to their own supervised loss and number of classes. With two classes and another loss a term
-may do nothing, or drown the reference. So the first steps measure both gradients at the student's weights. They only
-read: no random numbers are drawn, and weights, optimiser and batches stay as they are.
+may do nothing, or drown the reference. So training measures both gradients at the student's weights: every ten steps
+of the first epoch, and in the last step of every epoch (of every second one where an epoch has five to nine steps, and
+so on). That only reads: no random numbers are drawn, and weights, optimiser and batches stay as they are.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import Tensor, distributed, nn
 
 from segdistill.distillation.base import DistillationMethod, Weighted
 
-MEASURED = 3
-"""Batches in which the gradients are compared."""
+EVERY = 10
+"""Steps of the first epoch between two measurements; at least as many are between those of later epochs."""
 SETTLED = 50
 """Batches over which a weight is set; then it stays."""
 TRIED = 10
@@ -27,30 +28,37 @@ LOW, HIGH = 0.01, 10.0
 BALANCED = DistillationMethod.ratio
 """The multiple that a warning suggests."""
 
-_RATIO, _WEIGHT, _SET = "gradient/", "gradient_weight/", "set_weight/"
+_RATIO, _COSINE, _WEIGHT, _SET = "grad/", "grad_cosine/", "grad_weight/", "set_weight/"
 
 Row = Mapping[str, float]
+_Gradient = list[Tensor | None]
 
 
 class Gradients(nn.Module):
-    """Norms of gradients at the student's weights, summed over the first batches; checkpointed with the student.
+    """Gradients at the student's weights, of the supervised loss and of each term; checkpointed with the student.
 
     Batches without a gradient of the supervised loss, such as those without masks, do not count. With several processes
-    norms are summed.
+    the norms are sums over processes.
 
     Args:
         terms: name -> (weight, method).
 
     Attributes:
         sums: (terms, 4) number of batches, norms of the supervised loss, norms of the term without its weight, and
-            number of batches with those that do not count.
+            number of batches with those that do not count: of terms whose weight is set.
+        row: what the last step measured, for the curves: of each term the norm of its gradient as a multiple of the
+            supervised one's, the cosine between both, and the weight that it had. Empty after most steps.
+        is_open: False measures nothing more.
 
     >>> from segdistill.distillation import create_method
     >>> weight = nn.Linear(1, 1, bias=False)
     >>> gradients = Gradients({"soft": (2.0, create_method("soft_prediction", scale="gradient", ratio=0.5))})
+    >>> gradients.begin_step(epoch=0, step=0, is_last=False)
     >>> gradients.measure(weight, 4.0 * weight.weight.sum(), {"soft": 2.0 * weight.weight.sum()})
     >>> gradients.factor("soft").item()  # times 1, the gradient without its weight of 2, is half of 4
     2.0
+    >>> gradients.row  # with this factor the gradient of 2 becomes 4, and the weight of 2 the same
+    {'grad/soft': 1.0, 'grad_cosine/soft': 1.0, 'grad_weight/soft': 4.0}
     """
 
     sums: Tensor
@@ -62,10 +70,18 @@ class Gradients(nn.Module):
             for name, (strength, method) in terms.items()
         }
         self.is_open = True
+        self.row: dict[str, float] = {}
+        self._is_due, self._may_settle = False, True
         self.register_buffer("sums", torch.zeros(len(terms), 4))
 
+    def begin_step(self, epoch: int, step: int, is_last: bool) -> None:
+        """Says which step comes next, counted from 0, and whether it is the epoch's last."""
+        apart = -(-EVERY // (step + 1))  # epochs between measurements, where an epoch is short
+        self._is_due = is_last and epoch % apart == 0 if epoch or is_last else step % EVERY == 0
+        self.row = {}
+
     def measure(self, network: nn.Module, supervised: Tensor, terms: Mapping[str, Tensor]) -> None:
-        """Adds the norms of a batch, as long as a term needs them.
+        """Reads the gradients in a batch, where one is due.
 
         Args:
             network: whose weights.
@@ -74,26 +90,45 @@ class Gradients(nn.Module):
         """
         if not self.is_open or not torch.is_grad_enabled():
             return
-        due = [
-            name for name, row in zip(self.terms, self.sums.tolist(), strict=True) if self._is_due(name, row)
-        ]
-        self.is_open = bool(due)
-        if not due:
+        unsettled = self._unsettled() if self._may_settle else []
+        self._may_settle = bool(unsettled)
+        chosen = list(self.terms) if self._is_due else unsettled
+        if not chosen:
             return
         weights = [weight for weight in network.parameters() if weight.requires_grad]
-        norms = torch.zeros_like(self.sums)
-        norms[:, 1] = _norm(supervised, weights)
-        for row, (name, (strength, _)) in enumerate(self.terms.items()):
-            if name in due and norms[row, 1] > 0:
-                norms[row, 2] = _norm(terms[name], weights) / strength
+        found = torch.zeros(len(self.terms), 3, device=self.sums.device)  # norms of both, and their product
+        reference = _gradient(supervised, weights)
+        found[:, 0] = _norm(reference)
+        for row, name in enumerate(self.terms):
+            if name in chosen and found[row, 0] > 0:
+                own = _gradient(terms[name], weights)
+                found[row, 1], found[row, 2] = _norm(own), _product(reference, own)
         if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(norms)
-        known = torch.isfinite(norms).all(1) & (norms[:, 1] > 0)
-        norms[:, 0] = 1
-        norms = torch.where(known[:, None], norms, 0)
-        norms[:, 3] = 1
-        chosen = torch.tensor([name in due for name in self.terms], device=norms.device)
-        self.sums += torch.where(chosen[:, None], norms, 0)
+            distributed.all_reduce(found)
+        known = torch.isfinite(found).all(1) & (found[:, 0] > 0)
+        self._add(torch.where(known[:, None], found, 0), known, unsettled)
+        if self._is_due and bool(known.all()):
+            self.row = self._shown(found.tolist())
+        self._is_due = False  # of the batches of one step, the first
+
+    def _add(self, found: Tensor, known: Tensor, unsettled: Sequence[str]) -> None:
+        """Adds a batch to the sums of the terms whose weight is not settled."""
+        strengths = torch.tensor([strength for strength, _ in self.terms.values()], device=found.device)
+        added = torch.stack(
+            [known.float(), found[:, 0], found[:, 1] / strengths, torch.ones_like(strengths)], 1
+        )
+        counts = torch.tensor([name in unsettled for name in self.terms], device=found.device)
+        self.sums += torch.where(counts[:, None], added, 0)
+
+    def _shown(self, found: Sequence[Sequence[float]]) -> dict[str, float]:
+        shown = {}
+        for (name, (strength, _)), (supervised, own, product) in zip(self.terms.items(), found, strict=True):
+            factor = self.factor(name)
+            weight = strength if factor is None else strength * factor.item()
+            shown[_RATIO + name] = weight / strength * own / supervised
+            shown[_COSINE + name] = product / (own * supervised) if own else 0.0
+            shown[_WEIGHT + name] = weight
+        return shown
 
     def factor(self, name: str) -> Tensor | None:
         """What the weighted term is multiplied by; None for a term with the weight of the recipe."""
@@ -104,33 +139,41 @@ class Gradients(nn.Module):
         return torch.where(own > 0, wanted * supervised / own, torch.ones_like(own))
 
     def columns(self) -> dict[str, float]:
-        """For the curves, of each term that is measured: its gradient as a multiple of the supervised one's and its
-        weight, or the weight that was set.
-        """
+        """For the curves, the weight of each term for which it was set and is settled."""
         found: dict[str, float] = {}
+        unsettled = self._unsettled()
         for (name, (strength, wanted)), row in zip(self.terms.items(), self.sums.tolist(), strict=True):
             _, supervised, own, _ = row
-            if self._is_due(name, row) or not supervised:
-                continue
-            if wanted is None:
-                found |= {_RATIO + name: strength * own / supervised, _WEIGHT + name: strength}
-            elif own:
+            if wanted is not None and own and name not in unsettled:
                 found[_SET + name] = strength * wanted * supervised / own
         return found
 
-    def _is_due(self, name: str, row: Sequence[float]) -> bool:
-        """Whether a term with this row of `sums` needs further batches."""
-        batches = MEASURED if self.terms[name][1] is None else SETTLED
-        return row[0] < batches and row[3] < TRIED * batches
+    def _unsettled(self) -> list[str]:
+        """The terms that need further batches to set their weight."""
+        return [
+            name
+            for (name, (_, wanted)), row in zip(self.terms.items(), self.sums.tolist(), strict=True)
+            if wanted is not None and row[0] < SETTLED and row[3] < TRIED * SETTLED
+        ]
 
 
-def _norm(loss: Tensor, weights: Sequence[Tensor]) -> Tensor | float:
-    """Euclidean norm of a loss's gradient at the weights; its graph is kept."""
+def _gradient(loss: Tensor, weights: Sequence[Tensor]) -> _Gradient:
+    """A loss's gradient at each of the weights, None for those that it does not depend on; its graph is kept."""
     if not loss.requires_grad:
-        return 0.0
+        return [None] * len(weights)
     with _no_guard():
         found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-    return nn.utils.get_total_norm([each.detach().float() for each in found if each is not None])
+    return [None if each is None else each.detach().float() for each in found]
+
+
+def _norm(gradient: _Gradient) -> Tensor:
+    return nn.utils.get_total_norm([each for each in gradient if each is not None])
+
+
+def _product(first: _Gradient, second: _Gradient) -> Tensor:
+    pairs = zip(first, second, strict=True)
+    products = [(a * b).sum() for a, b in pairs if a is not None and b is not None]
+    return torch.stack(products).sum() if products else torch.zeros(())
 
 
 @contextmanager
@@ -147,33 +190,40 @@ def _no_guard() -> Iterator[None]:
         wrappers._in_fabric_backward = before
 
 
-def find_imbalance(rows: Sequence[Row]) -> list[str]:
+def find_imbalance(rows: Sequence[Row], ended: bool = True) -> list[str]:
     """A warning for each term whose gradient is hardly anything beside the supervised one, or drowns it.
 
     Args:
         rows: of curves.csv.
+        ended: the last of them is the end of the training, which counts beside that of the first epoch.
 
-    >>> find_imbalance([{"gradient/cwd/features": 0.004, "gradient_weight/cwd/features": 50.0}])[0].split(": ")[0]
-    'the gradient of cwd/features is 0.4 % of the supervised one'
-    >>> find_imbalance([{"gradient/soft_prediction": 0.5, "gradient_weight/soft_prediction": 1.0}])
+    >>> find_imbalance([{"grad/cwd/features": 0.004, "grad_weight/cwd/features": 50.0}])[0].split(": ")[0]
+    'at the end of the first epoch the gradient of cwd/features is 0.4 % of the supervised one'
+    >>> find_imbalance([{"grad/soft_prediction": 0.5, "grad_weight/soft_prediction": 1.0}])
     []
     """
-    found = []
-    for column, ratio in _first(rows, _RATIO).items():
-        if LOW <= ratio <= HIGH:
-            continue
-        name = column.removeprefix(_RATIO)
-        weight = _first(rows, _WEIGHT)[_WEIGHT + name]
-        if not ratio:
-            found.append(f"{name} has no gradient: it teaches nothing: remove it, or check its teachers")
-            continue
-        share = f"{100 * ratio:.2g} % of" if ratio < LOW else f"{ratio:.3g} times"
-        effect = "it hardly teaches" if ratio < LOW else "the reference hardly counts"
-        found.append(
-            f"the gradient of {name} is {share} the supervised one: {effect}: the weight "
-            f"{BALANCED * weight / ratio:.2g} in place of {weight:.2g} would make it {BALANCED} times"
-        )
-    return found
+    first = _first(rows, _RATIO)
+    last = _first(rows[:0:-1], _RATIO) if ended else {}
+    weights, last_weights = (_first(each, _WEIGHT) for each in (rows, rows[::-1]))
+    lines = [
+        _imbalance(column.removeprefix(_RATIO), ratio, known[_WEIGHT + column.removeprefix(_RATIO)], end)
+        for end, ratios, known in (("first", first, weights), ("last", last, last_weights))
+        for column, ratio in ratios.items()
+    ]
+    return list(dict.fromkeys(filter(None, lines)))
+
+
+def _imbalance(name: str, ratio: float, weight: float, end: str) -> str:
+    if LOW <= ratio <= HIGH:
+        return ""
+    if not ratio:
+        return f"{name} has no gradient: it teaches nothing: remove it, or check its teachers"
+    share = f"{100 * ratio:.2g} % of" if ratio < LOW else f"{ratio:.3g} times"
+    effect = "it hardly teaches" if ratio < LOW else "the reference hardly counts"
+    return (
+        f"at the end of the {end} epoch the gradient of {name} is {share} the supervised one: {effect}: the weight "
+        f"{BALANCED * weight / ratio:.2g} in place of {weight:.2g} would make it {BALANCED} times"
+    )
 
 
 def find_set_weights(rows: Sequence[Row]) -> list[str]:

@@ -29,16 +29,23 @@ class Probability(nn.Module):
     """A network that returns class probabilities, for evaluation and export.
 
     One logit gives one probability (B, 1, H, W) by sigmoid, C logits give (B, C, H, W) by softmax.
+
+    Args:
+        network: gives logits.
+        of: logits (B, C, ...) -> probabilities (B, max(C, 2), ...).
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, of: Callable[[Tensor], Tensor] = probabilities) -> None:
         super().__init__()
-        self.network = network
+        self.network, self._of = network, of
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Probabilities for a batch of normalised images (B, C, H, W)."""
-        logits = self.network(image).logits
-        return probabilities(logits)[:, 1:] if logits.shape[1] == 1 else probabilities(logits)
+        return self.mask(self.network(image).logits)
+
+    def mask(self, logits: Tensor) -> Tensor:
+        """The probabilities of logits."""
+        return self._of(logits)[:, 1:] if logits.shape[1] == 1 else self._of(logits)
 
 
 class MaskAndClass(Probability):
@@ -47,9 +54,7 @@ class MaskAndClass(Probability):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
         """Probabilities (B, C, H, W) and (B, K) for a batch of normalised images."""
         output = self.network(image)
-        mask = probabilities(output.logits)
-        mask = mask[:, 1:] if output.logits.shape[1] == 1 else mask
-        return mask, output.label.float().softmax(dim=1)
+        return self.mask(output.logits), output.label.float().softmax(dim=1)
 
 
 class TorchEngine:

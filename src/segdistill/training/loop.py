@@ -77,6 +77,7 @@ class _Position:
     best: float | None = None
     stale: int = 0
     curves: list[dict[str, float]] = field(default_factory=list)
+    gradients: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     waited: float = 0.0
 
@@ -94,7 +95,8 @@ def fit(
         train: views of the training cases.
         validation: views of the validation cases, not augmented; None for none.
         settings: epochs, batches, optimiser, schedule.
-        folder: of this stage; gets weights, curves.csv, tensorboard/ and, while unfinished, the training state.
+        folder: of this stage; gets weights, curves.csv, gradients.csv where a task measures some, tensorboard/ and,
+            while unfinished, the training state.
         fabric: launched.
 
     Raises:
@@ -124,7 +126,7 @@ def fit(
         )
         with closing(source):
             while position.step < last:
-                parts = training.step(source)
+                parts = training.step(source, is_last=position.step == last - 1)
                 if position.step == last:
                     break  # the last step is yielded and saved with the end of the epoch
                 due = time.monotonic() - saved > settings.checkpoint_seconds
@@ -171,15 +173,26 @@ class Training:
         self.task.players[name] = wrapped
         return _Player(name, module, wrapped, wrapped_optimizer, schedule)
 
-    def step(self, source: Iterator[Batch]) -> dict[str, float]:
-        """One optimiser step of every player over the next `accumulate` batches; returns the mean of each loss."""
+    def step(self, source: Iterator[Batch], is_last: bool = False) -> dict[str, float]:
+        """One optimiser step of every player over the next `accumulate` batches; returns the mean of each loss.
+
+        Args:
+            source: of the batches.
+            is_last: the step is the last of its epoch.
+        """
         began = time.monotonic()
         group = list(islice(source, self.settings.accumulate))
         self.position.waited += time.monotonic() - began
         moved = [to_device(batch, self.fabric, self.settings.channels_last) for batch in group]
         parts: dict[str, float] = {}
+        if hasattr(self.task, "begin_step"):
+            self.task.begin_step(self.position.epoch, self.position.step, is_last)
         for player in self.turns:
             parts |= self._turn(player, moved)
+        measured: dict[str, float] = getattr(self.task, "measured", dict)()
+        if measured:
+            at = {"epoch": self.position.epoch + 1.0, "step": self.position.step + 1.0}
+            self.position.gradients.append(at | measured)
         for name, number in parts.items():
             self.position.sums[name] = self.position.sums.get(name, 0.0) + number
         self.position.step += 1
@@ -235,6 +248,8 @@ class Training:
         self.check_weights()
         row |= self._mean_losses(steps)
         row |= getattr(self.task, "columns", dict)()
+        of_epoch = [each for each in position.gradients if each["epoch"] == row["epoch"]]
+        row |= {name: value for each in of_epoch for name, value in each.items() if name != "step"}
         row |= validate(self.task, first.module, validation, settings, self.fabric) if validation else {}
         row |= {"seconds": position.seconds, "wait_share": position.waited / max(position.seconds, 1e-9)}
         for player in self.players:
@@ -251,6 +266,8 @@ class Training:
         position.curves.append(row)
         if self.fabric.is_global_zero:
             write_curves(folder / "curves.csv", position.curves)
+            if position.gradients:
+                write_curves(folder / "gradients.csv", position.gradients)
         position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
         position.seconds = position.waited = 0.0
         return row

@@ -7,27 +7,35 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segdistill.data.case import Case
+from segdistill.data.case import Case, unnamed
 from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import find_root, natural_key, require_pairs
 from segdistill.errors import InputError
 from segdistill.imaging.classes import Classes, MaskClass, parse_classes
 from segdistill.imaging.read import READABLE_SUFFIXES
-from segdistill.imaging.read_volume import VOLUME_SUFFIXES
+from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume
+from segdistill.imaging.several import Channel
 
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _SUFFIXES = (*VOLUME_SUFFIXES, *sorted(READABLE_SUFFIXES))
+_WHOLE = -1  # number of a file that holds all channels
+
+Files = dict[int, Path]
+"""Number of the channel, from 0, -> its file."""
 
 
 @dataclass(frozen=True)
 class _Declared:
-    """What dataset.json states: the classes, none where it does not tell; the training images, where it lists them."""
+    """What dataset.json states: the classes, none where it does not tell; the training images, where it lists them; the
+    names of the channels.
+    """
 
     classes: Classes = ()
+    channels: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
 
 
@@ -35,7 +43,7 @@ class _Declared:
     "decathlon",
     "Medical Segmentation Decathlon, one task (Antonelli et al. 2022), or a dataset of nnU-Net",
     how_to_get=(
-        "Download a task with images of one channel, such as Task09_Spleen.tar (41 labelled CT), from "
+        "Download a task, such as Task09_Spleen.tar (41 labelled CT), from "
         "medicaldecathlon.com and unpack it. CC BY-SA 4.0; cite the paper. Or give a folder of nnU-Net with imagesTr, "
         "labelsTr and dataset.json."
     ),
@@ -44,6 +52,8 @@ class _Declared:
 )
 def index(path: Path, task: str = "") -> list[Case]:
     """Cases of one task: imagesTr/NAME.nii.gz with labelsTr/NAME.nii.gz, or nnU-Net's imagesTr/NAME_0000.nii.gz.
+
+    Several channels lie in one file of four dimensions (Decathlon), or in NAME_0000, NAME_0001 and so on (nnU-Net).
 
     dataset.json beside them may be the Decathlon's (labels as value: name, and a list of the training pairs, of
     which only those are taken) or nnU-Net's (labels as name: value). A label beyond its classes becomes an error when
@@ -55,8 +65,8 @@ def index(path: Path, task: str = "") -> list[Case]:
         task: the start of the folder's name where there are several, such as "Task09".
 
     Raises:
-        InputError: not a task, several tasks, images of several channels, a dataset.json that is neither, a listed
-            file that is missing, or a mask without image.
+        InputError: not a task, several tasks, a case without one of the channels, a dataset.json that is neither, a
+            listed file that is missing, or a mask without image.
     """
 
     def fits(folder: Path) -> bool:
@@ -75,17 +85,22 @@ def index(path: Path, task: str = "") -> list[Case]:
     images = _images(root / "imagesTr", masks)
     if declared.images:
         images = _listed(root, declared.images, images)
+    channels = _channel_names(images, declared.channels)
     cases = []
-    for name, image in images.items():
+    for name, files in images.items():
         mask = masks.pop(name.lower(), None)
-        cases.append(Case(name, image, (mask,) if mask else (), site=root.name, classes=declared.classes))
+        found = _channels(name, files, channels)
+        case = Case(name, found[0].path, (mask,) if mask else (), site=root.name, classes=declared.classes)
+        cases.append(replace(case, channels=found) if channels else case)
     if not declared.images:
         require_pairs(list(masks.values()))
     return cases
 
 
-def _images(folder: Path, masks: dict[str, Path]) -> dict[str, Path]:
-    """Name of the case -> its image; where masks are named without it, a number of four digits is nnU-Net's channel."""
+def _images(folder: Path, masks: dict[str, Path]) -> dict[str, Files]:
+    """Name of the case -> its files by channel, of one without number -1; where masks are named without it, a number of
+    four digits is nnU-Net's channel.
+    """
     files = {_stem(file): file for file in _files(folder)}
     if not files:
         raise InputError(f"{folder}: holds no images that are read: {', '.join(_SUFFIXES)}")
@@ -94,30 +109,61 @@ def _images(folder: Path, masks: dict[str, Path]) -> dict[str, Path]:
         match and stem.lower() not in masks and match["case"].lower() in masks
         for stem, match in matches.items()
     ):
-        return files
-    images: dict[str, Path] = {}
+        return {stem: {_WHOLE: file} for stem, file in files.items()}
+    images: dict[str, Files] = {}
     for stem, file in files.items():
         match = matches[stem]
         if match is None or stem.lower() in masks:
-            images[stem] = file
-        elif match["channel"] != "0000":
-            raise InputError(
-                f"{file}: is channel {int(match['channel']) + 1} of a case: images of one channel are read: keep "
-                "the files that end in _0000, or choose one channel and name it so"
-            )
+            images[stem] = {_WHOLE: file}
         else:
-            images[match["case"]] = file
+            images.setdefault(match["case"], {})[int(match["channel"])] = file
     return images
 
 
-def _listed(root: Path, listed: tuple[str, ...], images: dict[str, Path]) -> dict[str, Path]:
+def _channel_names(images: dict[str, Files], declared: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of several channels, none where cases have one; red, green and blue of pictures lie in one file."""
+    most = max(max(files) for files in images.values()) + 1
+    names = declared or unnamed(max(most, 1))
+    in_one = most <= 1 and not any(is_volume(file) for files in images.values() for file in files.values())
+    return () if len(names) == 1 or (in_one and len(names) == 3) else names
+
+
+def _channels(name: str, files: Files, channels: tuple[str, ...]) -> tuple[Channel, ...]:
+    """Where the channels of a case lie; of one image its file.
+
+    Raises:
+        InputError: one is missing, or there are more than have names.
+    """
+    last = max(files)
+    if last >= max(len(channels), 1):
+        raise InputError(
+            f"{files[last]}: is channel {last + 1} of a case, and dataset.json names {len(channels) or 1}: name all in "
+            '"channel_names", or move the file away'
+        )
+    if _WHOLE in files and len(files) > 1:
+        raise InputError(f"{files[_WHOLE]}: case '{name}' has files with and without the number of a channel")
+    if not channels:
+        return (Channel("image", files[last]),)
+    if _WHOLE in files:
+        return tuple(Channel(each, files[_WHOLE], part) for part, each in enumerate(channels, start=1))
+    for number, each in enumerate(channels):
+        if number not in files:
+            there = files[last]
+            raise InputError(
+                f"case '{name}' lacks the channel {each}: {there.parent / f'{name}_{number:04d}'}"
+                f"{there.name[len(_stem(there)) :]} is not there: restore it, or move the case's other files away"
+            )
+    return tuple(Channel(each, files[number]) for number, each in enumerate(channels))
+
+
+def _listed(root: Path, listed: tuple[str, ...], images: dict[str, Files]) -> dict[str, Files]:
     """The images that dataset.json lists; nnU-Net's first version lists them without the channel's number."""
-    found: dict[str, Path] = {}
+    found: dict[str, Files] = {}
     missing: list[Path] = []
     for name in listed:
         file = root / name
         stem = _stem(file)
-        place = file if file.is_file() else images.get(stem)
+        place = {_WHOLE: file} if file.is_file() else images.get(stem)
         if place is None:
             missing.append(file)
         else:
@@ -164,18 +210,20 @@ def _declared(path: Path) -> _Declared:
             f"{path}: is neither the Decathlon's dataset.json nor nnU-Net's, since it states no labels: add "
             '"labels": {"background": 0, "organ": 1}, or remove the file'
         )
-    channels = content.get("channel_names", content.get("modality", {}))
-    # red, green and blue of a picture lie in one file
-    most = 3 if str(content.get("file_ending")).lower() in READABLE_SUFFIXES else 1
-    if isinstance(channels, (dict, list)) and len(channels) not in (0, 1, most):
-        names = ", ".join(
-            str(name) for name in (channels.values() if isinstance(channels, dict) else channels)
-        )
-        raise InputError(
-            f"{path}: declares {len(channels)} channels ({names[:80]}): images of one channel are read: make a dataset "
-            "of one of them"
-        )
-    return _Declared(_classes(content["labels"], path), _training(content, path))
+    return _Declared(_classes(content["labels"], path), _stated_channels(content), _training(content, path))
+
+
+def _stated_channels(content: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the channels, in the order of their numbers; none where dataset.json does not tell."""
+    stated = content.get("channel_names", content.get("modality", {}))
+    if isinstance(stated, dict):
+        keys = sorted(stated, key=lambda key: (not str(key).isdecimal(), natural_key(str(key))))
+        stated = [stated[key] for key in keys]
+    names = [
+        _usable(str(name), (number,))
+        for number, name in enumerate(stated if isinstance(stated, list) else [], 1)
+    ]
+    return tuple(name if names.count(name) == 1 else f"{name} {k}" for k, name in enumerate(names, start=1))
 
 
 def _classes(labels: dict[str, Any], path: Path) -> Classes:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segdistill.distillation.base import LayerMethod, register_method
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import resize
+from segdistill.distillation.maps import balanced_weights, resize
 from segdistill.options import fit_option
 
 Exponent = Literal[1, 2, 4]
@@ -45,6 +45,7 @@ class AttentionTransfer(LayerMethod):
     [2.0]
     """
 
+    balances = True
     loss_options = ("norm",)
 
     def __init__(
@@ -60,12 +61,20 @@ class AttentionTransfer(LayerMethod):
         """(B, h, w) attention: the sum over channels of |F|^p, in float32."""
         return feature.float().abs().pow(self.exponent).sum(1)
 
-    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """(B,) distance of the maps, each divided by its L2 norm over positions, at the size of the teacher's."""
+    def layer_loss(self, student: Tensor, teacher: Tensor, region: Tensor | None = None) -> Tensor:
+        """(B,) distance of the maps, each divided by its L2 norm over positions, at the size of the teacher's.
+
+        With a region positions have weights, in the distance as in the norm.
+        """
         student = resize(student[:, None], teacher.shape[1:])[:, 0]
+        if region is not None:
+            roots = balanced_weights(region, teacher.shape[1:]).sqrt().reshape(teacher.shape)
+            student, teacher = student * roots, teacher * roots
         difference = _unit(student) - _unit(teacher)
         if self.norm == "l2":
             return difference.square().sum(1)
+        if region is not None:
+            return (difference.abs() * roots.flatten(1)).sum(1)
         return difference.abs().sum(1) / math.sqrt(difference.shape[1])
 
 

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.distillation.base import STUDENT, Composed, DistillationMethod, Targets, register_method
-from segdistill.distillation.maps import class_masks, logits_of
+from segdistill.distillation.maps import boundary_band, classes_of, logits_of
 from segdistill.distillation.methods.cwd import same_logits
 from segdistill.errors import InputError
 from segdistill.losses import log_probabilities
 from segdistill.models.network import Output
-
-
-def boundary_band(classes: Tensor, width: int) -> Tensor:
-    """Where a class's mask, dilated, differs from the same mask, eroded: positions near another class.
-
-    Args:
-        classes: (B, K, ...) masks, one for each class.
-        width: positions by which masks are dilated and eroded, with a square or a cube.
-
-    Returns:
-        (B, 1, ...) booleans.
-
-    >>> line = torch.tensor([0, 0, 0, 1, 1, 1])
-    >>> boundary_band(torch.stack([line == 0, line == 1])[None, :, None], 1)[0, 0, 0].int().tolist()
-    [0, 0, 1, 1, 0, 0]
-    """
-    pooling = F.max_pool2d if classes.ndim == 4 else F.max_pool3d
-    masks, side = classes.float(), 2 * width + 1
-    dilated = pooling(masks, side, stride=1, padding=width)
-    eroded = -pooling(-masks, side, stride=1, padding=width)  # padding never counts as the largest
-    return (dilated > eroded).any(1, keepdim=True)
 
 
 class _Part(DistillationMethod):
@@ -49,15 +27,8 @@ class _Part(DistillationMethod):
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Logits (B, C, ...) as they are, and the band (B, 1, ...)."""
         logits = logits_of(output, "bpkd").float()
-        predicted = log_probabilities(logits).argmax(1)
-        known = predicted if mask is None else mask
-        masks = class_masks(known.clamp(min=0), logits.shape[2:], self.classes)
-        if mask is not None:
-            hidden = (mask.flatten(1) < 0).all(1)
-            own = class_masks(predicted, logits.shape[2:], self.classes)
-            masks = torch.where(hidden.reshape(-1, *[1] * (masks.ndim - 1)), own, masks)
-        shaped = masks.reshape(*masks.shape[:2], *logits.shape[2:])
-        return {"logits": logits, "band": boundary_band(shaped, self.width)}
+        classes = classes_of(logits, mask).clamp(max=self.classes - 1)
+        return {"logits": logits, "band": boundary_band(classes, self.width)}
 
 
 @register_method("boundary_prediction")

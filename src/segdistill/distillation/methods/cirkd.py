@@ -1,4 +1,4 @@
-"""CIRKD: similarities of positions across the images of the batch, and to those of earlier batches."""
+"""CIRKD: similarities of positions, or of channels, across the images of the batch, and to those of earlier batches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.distillation.base import (
@@ -19,7 +20,16 @@ from segdistill.distillation.base import (
     register_method,
 )
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import class_masks, exact, mask_of, pool, require_classes, resize, unit
+from segdistill.distillation.maps import (
+    class_masks,
+    exact,
+    mask_of,
+    mean_over_positions,
+    pool,
+    require_classes,
+    resize,
+    unit,
+)
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 from segdistill.models.network import Output
@@ -46,6 +56,7 @@ class CrossImage(LayerMethod):
     torch.Size([2, 8, 16, 16])
     """
 
+    balances = True
     loss_options = ("temperature",)
 
     def __init__(
@@ -61,10 +72,11 @@ class CrossImage(LayerMethod):
         """The feature (B, C, ...), averaged down."""
         return pool(feature.float(), self.grid)
 
-    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def layer_loss(self, student: Tensor, teacher: Tensor, region: Tensor | None = None) -> Tensor:
         """(B,) KL(teacher || student), at the size of the teacher's feature; the samples depend on one another."""
         own, theirs = (self._similarities(each) for each in (resize(student, teacher.shape[2:]), teacher))
-        return (theirs.exp() * (theirs - own)).sum(3).mean((1, 2))
+        of_rows = (theirs.exp() * (theirs - own)).sum(3).mean(2)
+        return mean_over_positions(of_rows.reshape(len(teacher), *teacher.shape[2:]), region)
 
     def _similarities(self, feature: Tensor) -> Tensor:
         """(B, n, B, n) log-distributions over the last axis."""
@@ -186,6 +198,7 @@ class MemoryContrast(DistillationMethod):
     """
 
     needs_mask = True
+    balances = True
     loss_options = ("weights", "drawn", "lengths", "per_image", "temperature")
 
     def __init__(
@@ -234,7 +247,7 @@ class MemoryContrast(DistillationMethod):
         """Features (B, C, ...), averaged down, and masks of the classes (B, K, n) at that size."""
         feature = pool(output.features[self.features[0]].float(), self.grid)
         masks = class_masks(mask_of(mask, "memory_contrast"), feature.shape[2:], self.classes)
-        return {"feature": feature, "masks": masks}
+        return {"feature": feature, "masks": masks} | self.region(output, mask)
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) weighted sum of both terms; in training the teacher's features are stored first."""
@@ -243,19 +256,175 @@ class MemoryContrast(DistillationMethod):
         own = memory(resize(student["feature"], teacher["feature"].shape[2:]).flatten(2))
         if memory.training:
             memory.store(theirs, teacher["masks"], self.per_image)
-        pixel, region = (
+        pixels, regions = (
             weight * self._divergence(own, theirs, memory.draw(kind, self.drawn[kind]))
             for kind, weight in self.weights.items()
         )
-        return pixel + region
+        of_positions = (pixels + regions).reshape(len(theirs), *teacher["feature"].shape[2:])
+        return mean_over_positions(of_positions, teacher.get("region"))
 
     def _divergence(self, student: Tensor, teacher: Tensor, entries: Tensor) -> Tensor:
-        """(B,) KL(teacher || student) of the similarities of directions (B, D, n) to entries (m, D), mean over n."""
+        """(B, n) KL(teacher || student) of the similarities of directions (B, D, n) to entries (m, D)."""
         with exact(student):
             own, theirs = (
                 torch.log_softmax(entries @ each / self.temperature, dim=1) for each in (student, teacher)
             )
-            return (theirs.exp() * (theirs - own)).sum(1).mean(1)
+            return (theirs.exp() * (theirs - own)).sum(1)
+
+
+class ChannelMemory(nn.Module):
+    """CIRKD v2's ring of a teacher's channels, and the student's projection head; all of it is state, as in `Memory`.
+
+    Args:
+        student: channels of the student's feature.
+        teacher: channels of the teacher's.
+        length: of the ring.
+        positions: of each entry; shorter entries are filled up with 0, which changes no cosine.
+
+    >>> memory = ChannelMemory(4, 3, length=5, positions=6)
+    >>> memory.store(torch.rand(2, 3, 4), 256)
+    >>> memory.draw(9, 4).shape
+    torch.Size([5, 4])
+    """
+
+    ring: Tensor
+    count: Tensor
+
+    def __init__(self, student: int, teacher: int, length: int, positions: int) -> None:
+        super().__init__()
+        self.head = nn.Sequential(
+            nn.Conv1d(student, teacher, 1, bias=False),
+            nn.BatchNorm1d(teacher),
+            nn.ReLU(),
+            nn.Conv1d(teacher, teacher, 1, bias=False),
+        )
+        self.register_buffer("ring", torch.zeros(length, positions))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """The student's (B, C, n) as channels of the teacher's number, each of length 1 over positions."""
+        with exact(feature):
+            return unit(self.head(feature), 2)
+
+    @torch.no_grad()
+    def store(self, channels: Tensor, most: int) -> None:
+        """Stores at most so many of the channels (B, C, n) of a batch, drawn at random."""
+        found = channels.flatten(0, 1)
+        # on the CPU: the state of its generator is in every checkpoint
+        entries = found[torch.randperm(len(found))[:most].to(found.device)][-len(self.ring) :]
+        places = (int(self.count) + torch.arange(len(entries), device=self.ring.device)) % len(self.ring)
+        self.ring[places, : entries.shape[1]] = entries.to(self.ring.dtype)
+        self.count += len(entries)
+
+    @torch.no_grad()
+    def draw(self, wanted: int, positions: int) -> Tensor:
+        """(entries, positions) at random of those that are stored, at most `wanted`."""
+        chosen = torch.randperm(min(int(self.count), len(self.ring)))[:wanted]
+        return self.ring[chosen.to(self.ring.device), :positions]
+
+
+@register_method("channel_contrast")
+class ChannelContrast(DistillationMethod):
+    """Channel-to-channel terms of CIRKD v2 (Yang et al., IEEE TPAMI 2023): within the batch, and with a memory.
+
+    A channel is a direction over positions. The student's feature passes a learned head to the teacher's channels: 1x1,
+    batch norm, ReLU, 1x1. Mini-batch term: for images i and j the similarities of the channels of i to those of j are
+    cosines, each row becomes a distribution by softmax at the temperature, and KL(teacher || student) is averaged over
+    rows and over j, as CIRKD does with positions. Memory term: the same for similarities to entries of a queue of the
+    teacher's channels.
+
+    What the paper leaves to its code is settled as there: the head is part of both terms, the queue is one for all
+    classes, and at most 256 channels of a batch enter it. Here the queue begins empty, not with random vectors. The
+    code also has a mean squared difference of the directions, with the weight 0: it is not built.
+
+    Args:
+        layers: one feature, see layers.py; the original takes the last map before the head.
+        batch: weight of the mini-batch term.
+        memory: weight of the memory term.
+        temperature: of the softmax over similarities.
+        channels: length of the queue.
+        drawn_channels: entries that a batch is compared with.
+        per_batch: channels of a batch that enter the queue.
+        grid: maps are averaged to grid x grid positions, volumes to the cube with as many at most; the original
+            averages 4 x 4 windows, to a 32nd of the image's side.
+
+    Raises:
+        InputError: a number below 1, or a network that does not declare its features (in `build`).
+
+    >>> from segdistill.models.network import FeatureInfo
+    >>> info = {"decoder": FeatureInfo("decoder", 4, 1)}
+    >>> method = ChannelContrast(channels=50, drawn_channels=10)
+    >>> method.build(info, {"t": info})
+    >>> targets = method.targets(Output(None, {"decoder": torch.rand(2, 4, 8, 8)}))
+    >>> targets["feature"].shape, method(targets, targets, "t").shape
+    (torch.Size([2, 4, 256]), torch.Size([2]))
+    """
+
+    loss_options = ("weights", "temperature", "lengths", "drawn", "per_batch")
+
+    def __init__(
+        self,
+        layers: str | Sequence[str] = ("decoder",),
+        batch: float = 1.0,
+        memory: float = 0.1,
+        temperature: float = 0.1,
+        channels: int = 10_000,
+        drawn_channels: int = 2_048,
+        per_batch: int = 256,
+        grid: int = 16,
+    ) -> None:
+        super().__init__()
+        self.features = parse_layers("channel_contrast", layers)
+        if len(self.features) != 1 or temperature <= 0 or min(channels, drawn_channels, per_batch, grid) < 1:
+            raise InputError(
+                "channel_contrast needs one layer, a positive temperature, and lengths, numbers and grid of at least 1"
+            )
+        if min(batch, memory) < 0:
+            raise InputError(f"channel_contrast: weights {batch} and {memory} must not be negative")
+        self.weights = {"batch": batch, "memory": memory}
+        self.lengths, self.drawn, self.per_batch = channels, drawn_channels, per_batch
+        self.temperature, self.grid = temperature, grid
+        self.memories = nn.ModuleDict()
+
+    def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
+        """Makes each teacher's memory."""
+        (layer,) = self.features
+        if layer not in student or not all(layer in layers for layers in teachers.values()):
+            raise InputError("channel_contrast needs networks that declare their features (feature_info)")
+        own = student[layer].channels
+        self.memories = nn.ModuleDict(
+            {
+                module_key(name): ChannelMemory(own, layers[layer].channels, self.lengths, self.grid**2)
+                for name, layers in teachers.items()
+            }
+        )
+
+    def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
+        """The feature (B, C, n), averaged to n positions."""
+        feature = output.features[self.features[0]].float()
+        if feature.ndim == 4:
+            return {"feature": F.adaptive_avg_pool2d(feature, self.grid).flatten(2)}
+        side = max(int(self.grid ** (2 / 3) + 1e-9), 1)
+        return {"feature": F.adaptive_avg_pool3d(feature, side).flatten(2)}
+
+    def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
+        """(B,) weighted sum of both terms; in training the teacher's channels are stored first."""
+        memory = cast(ChannelMemory, self.memories[module_key(network)])
+        theirs, own = unit(teacher["feature"], 2), memory(student["feature"])
+        if memory.training:
+            memory.store(theirs, self.per_batch)
+        entries = memory.draw(self.drawn, theirs.shape[2])
+        with exact(own):
+            batch = self._divergence(
+                *(torch.einsum("icn,jdn->icjd", each, each) for each in (own, theirs))
+            ).mean(2)
+            stored = self._divergence(own @ entries.T, theirs @ entries.T)
+        return self.weights["batch"] * batch.mean(1) + self.weights["memory"] * stored.mean(1)
+
+    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """KL(teacher || student) of similarities, over the last axis."""
+        own, theirs = (torch.log_softmax(each / self.temperature, -1) for each in (student, teacher))
+        return (theirs.exp() * (theirs - own)).sum(-1)
 
 
 @register_method("cirkd")
@@ -268,9 +437,13 @@ class CIRKD(Composed):
         memory_pixel, memory_region: weights of the memory terms; without a memory if both are 0.
         layers, temperature, grid, classes: of all terms on features.
         pixels, per_image, regions, drawn_pixels, drawn_regions: see `MemoryContrast`.
+        batch_channel, memory_channel: weights of the channel-to-channel terms of CIRKD v2, 1 and 0.1 there.
+        channels, drawn_channels: see `ChannelContrast`.
 
     >>> CIRKD().weights
     {'prediction': 1.0, 'batch': 1.0, 'memory': 1.0}
+    >>> CIRKD(batch_channel=1.0, memory_channel=0.1).weights  # CIRKD v2
+    {'prediction': 1.0, 'batch': 1.0, 'memory': 1.0, 'channel': 1.0}
     """
 
     def __init__(
@@ -288,15 +461,22 @@ class CIRKD(Composed):
         regions: int = 2_000,
         drawn_pixels: int = 4_096,
         drawn_regions: int = 1_024,
+        batch_channel: float = 0.0,
+        memory_channel: float = 0.0,
+        channels: int = 10_000,
+        drawn_channels: int = 2_048,
     ) -> None:
         weights, lengths = (memory_pixel, memory_region), (pixels, per_image, regions)
         drawn = (drawn_pixels, drawn_regions)
         memory = MemoryContrast(layers, *weights, classes, temperature, *lengths, *drawn, grid)
+        of_channels = (batch_channel, memory_channel)
+        channel = ChannelContrast(layers, *of_channels, temperature, channels, drawn_channels, grid=grid)
         super().__init__(
             "cirkd",
             {
                 "prediction": (prediction, SoftPrediction()),
                 "batch": (batch, CrossImage(layers, temperature, grid)),
                 "memory": (float(max(weights) > 0), memory),
+                "channel": (float(max(of_channels) > 0), channel),
             },
         )

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from segdistill.distillation.base import (
     STUDENT,
-    Balance,
     Composed,
     DistillationMethod,
     Layers,
@@ -18,7 +17,7 @@ from segdistill.distillation.base import (
     register_method,
 )
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import balanced_weights, foreground_of, logits_of
+from segdistill.distillation.maps import balanced_weights, logits_of
 from segdistill.distillation.projection import fitted, projections
 from segdistill.errors import InputError
 from segdistill.models.network import Output
@@ -32,7 +31,7 @@ def channel_wise_loss(
     teacher: Tensor,
     temperature: float = 1.0,
     normalise: Normalise = "channel",
-    foreground: Tensor | None = None,
+    region: Tensor | None = None,
 ) -> Tensor:
     """Distance between maps (B, C, ...).
 
@@ -43,10 +42,9 @@ def channel_wise_loss(
         normalise: "channel": softmax over the positions of each channel, KL(teacher || student) summed over
             positions, mean over channels (CWD); "spatial": softmax over the channels of each position,
             mean over positions; "none": the mean squared difference of the values as they are.
-        foreground: (B, 1, ...) booleans; every mean over positions is then the mean of the means over foreground and
-            background. That of "channel" is the one in softmax: a channel is a density
-            r = exp(z / T) / mean exp(z / T), and the divergence the mean of r_T log(r_T / r_S). With equal weights of
-            all positions this is the sum of CWD.
+        region: (B, 1, ...) booleans; every mean over positions is then the mean of the means over it and the rest. That
+            of "channel" is the one in softmax: a channel is a density r = exp(z / T) / mean exp(z / T), and the
+            divergence the mean of r_T log(r_T / r_S). With equal weights of all positions this is the sum of CWD.
 
     Returns:
         (B,).
@@ -57,7 +55,7 @@ def channel_wise_loss(
     >>> round(channel_wise_loss(flat, peak).item(), 4)
     0.1109
     """
-    weights = None if foreground is None else balanced_weights(foreground, student.shape[2:])
+    weights = None if region is None else balanced_weights(region, student.shape[2:])
     student, teacher = student.float().flatten(2), teacher.float().flatten(2)
     if normalise == "none":
         if weights is not None:
@@ -97,8 +95,6 @@ class ChannelWise(DistillationMethod):
         layers: features, see layers.py; None for the logits.
         temperature: 1 is the default of the official options; CIRKD's copy takes 4 for logits.
         normalise: see `channel_wise_loss`.
-        balance: "class" makes every mean over positions the mean of the means over foreground and background of the
-            reference, or, in rows without a mask, of the teacher's prediction.
 
     >>> method = ChannelWise()
     >>> targets = method.targets(Output(torch.rand(2, 2, 4, 4), {}))
@@ -106,6 +102,7 @@ class ChannelWise(DistillationMethod):
     [0.0, 0.0]
     """
 
+    balances = True
     loss_options = ("temperature", "normalise")
 
     def __init__(
@@ -113,12 +110,9 @@ class ChannelWise(DistillationMethod):
         layers: str | Sequence[str] | None = None,
         temperature: float = 1.0,
         normalise: Normalise = "channel",
-        balance: Balance = "none",
     ) -> None:
         super().__init__()
         fit_option("channel_wise: normalise", normalise, Normalise)
-        fit_option("channel_wise: balance", balance, Balance)
-        self.takes_mask = balance == "class"
         if temperature <= 0:
             raise InputError(f"channel_wise: temperature must be positive, not {temperature}")
         self.features = parse_layers("channel_wise", layers) if layers else ()
@@ -131,13 +125,11 @@ class ChannelWise(DistillationMethod):
         self.projections = projections("channel_wise", self.features, student, teachers)
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Logits or features (B, C, ...) as they are, and the foreground (B, 1, ...) where balanced."""
+        """Logits or features (B, C, ...) as they are, and the region (B, 1, ...) where balanced."""
         maps = {layer: output.features[layer].float() for layer in self.features}
         if not maps:
             maps = {"logits": logits_of(output, "channel_wise").float()}
-        if not self.takes_mask:
-            return maps
-        return maps | {"foreground": foreground_of(logits_of(output, "channel_wise"), mask)}
+        return maps | self.region(output, mask)
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) sum over layers."""
@@ -146,7 +138,7 @@ class ChannelWise(DistillationMethod):
             for layer in self.features
         ] or [same_logits(student["logits"], teacher["logits"])]
         losses = [
-            channel_wise_loss(*pair, self.temperature, self.normalise, teacher.get("foreground"))
+            channel_wise_loss(*pair, self.temperature, self.normalise, teacher.get("region"))
             for pair in pairs
         ]
         return sum(losses[1:], losses[0])
@@ -161,7 +153,7 @@ class CWD(Composed):
         features: weight of the features' term, 50 in the paper; 0 for none.
         layers: of the features' term; the original takes the last map before the head.
         temperature: 4, as in the published run, whose weight of 3 belongs to it.
-        normalise, balance: see `ChannelWise`.
+        normalise: see `ChannelWise`.
 
     >>> CWD(features=50.0).weights
     {'logits': 3.0, 'features': 50.0}
@@ -174,9 +166,8 @@ class CWD(Composed):
         layers: str | Sequence[str] = ("decoder",),
         temperature: float = 4.0,
         normalise: Normalise = "channel",
-        balance: Balance = "none",
     ) -> None:
         def term(of: str | Sequence[str] | None) -> ChannelWise:
-            return ChannelWise(of, temperature, normalise, balance)
+            return ChannelWise(of, temperature, normalise)
 
         super().__init__("cwd", {"logits": (logits, term(None)), "features": (features, term(layers))})

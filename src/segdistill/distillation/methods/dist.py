@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from segdistill.distillation.base import Targets, register_method
+from segdistill.distillation.maps import balanced_weights, mean_over_positions
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 
@@ -12,14 +13,20 @@ EPSILON = 1e-8
 """Added to the product of two lengths, so that a constant map has the correlation 0 with everything."""
 
 
-def correlation(first: Tensor, second: Tensor, dim: int) -> Tensor:
-    """Pearson's correlation along an axis.
+def correlation(first: Tensor, second: Tensor, dim: int, weights: Tensor | None = None) -> Tensor:
+    """Pearson's correlation along an axis, with weights whose sum along it is 1, if there are some.
 
     >>> import torch
     >>> round(correlation(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 4.0, 8.0]), 0).item(), 4)
     1.0
     """
-    first, second = (each - each.mean(dim, keepdim=True) for each in (first, second))
+    if weights is None:
+        first, second = (each - each.mean(dim, keepdim=True) for each in (first, second))
+    else:
+        means = [(each * weights).sum(dim, keepdim=True) for each in (first, second)]
+        first, second = (
+            (each - mean) * weights.sqrt() for each, mean in zip((first, second), means, strict=True)
+        )
     product = first.norm(dim=dim) * second.norm(dim=dim)
     found: Tensor = (first * second).sum(dim) / (product + EPSILON)
     return found
@@ -64,11 +71,15 @@ class DIST(SoftPrediction):
         Raises:
             InputError: the networks have different classes, or two where only the inter-class relation has a weight.
         """
-        own, theirs = (each.exp().flatten(2) for each in self.pair(student, teacher))
+        maps = self.pair(student, teacher)
+        own, theirs = (each.exp().flatten(2) for each in maps)
+        region = teacher.get("region")
+        weights = None if region is None else balanced_weights(region, maps[0].shape[2:])[:, None]
         several = own.shape[1] > 2
         if not several and not self.intra:
             raise InputError("dist: two classes have no inter-class relation: set intra above 0")
-        loss = self.intra * (1 - correlation(own, theirs, 2).mean(1))
+        loss = self.intra * (1 - correlation(own, theirs, 2, weights).mean(1))
         if several:
-            loss = loss + self.inter * (1 - correlation(own, theirs, 1).mean(1))
+            inter = correlation(own, theirs, 1).reshape(len(own), *maps[0].shape[2:])
+            loss = loss + self.inter * (1 - mean_over_positions(inter, region))
         return loss.clamp(min=0) * self.temperature**2  # 1 minus a correlation is below 0 by rounding alone

@@ -15,7 +15,7 @@ from segdistill.distillation.base import (
     register_method,
 )
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import unit
+from segdistill.distillation.maps import mean_over_positions, mean_square, unit
 from segdistill.distillation.projection import When, fitted, projections
 from segdistill.models.network import Output
 from segdistill.options import fit_option
@@ -49,6 +49,7 @@ class FitNet(DistillationMethod):
     torch.Size([2])
     """
 
+    balances = True
     loss_options = ("projection", "normalise", "per_teacher", "weighted", "turns")
 
     def __init__(
@@ -86,7 +87,7 @@ class FitNet(DistillationMethod):
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """The features (B, C, ...) themselves."""
-        return {layer: output.features[layer].float() for layer in self.features}
+        return {layer: output.features[layer].float() for layer in self.features} | self.region(output, mask)
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) sum over the teacher's layers."""
@@ -95,6 +96,9 @@ class FitNet(DistillationMethod):
             own, theirs = student[layer], teacher[layer]
             if self.normalise:
                 own, theirs = unit(own), unit(theirs)
-            square = (fitted(self.projections, network, layer, own, theirs) - theirs).square()
-            losses.append((square.sum(1) if self.normalise else square).flatten(1).mean(1))
+            difference = fitted(self.projections, network, layer, own, theirs) - theirs
+            if self.normalise:
+                losses.append(mean_over_positions(difference.square().sum(1), teacher.get("region")))
+            else:
+                losses.append(mean_square(difference, teacher.get("region")))
         return sum(losses[1:], losses[0])

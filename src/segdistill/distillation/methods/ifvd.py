@@ -14,6 +14,7 @@ from segdistill.distillation.maps import (
     class_masks,
     cosines,
     mask_of,
+    mean_over_positions,
     prototypes,
     require_classes,
     resize,
@@ -46,6 +47,7 @@ class IntraClass(LayerMethod):
     """
 
     needs_mask = True
+    balances = True
 
     def __init__(self, layers: str | Sequence[str] = ("decoder",), classes: int = 2) -> None:
         super().__init__()
@@ -71,9 +73,10 @@ class IntraClass(LayerMethod):
             )
         self._looked = True
 
-    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def layer_loss(self, student: Tensor, teacher: Tensor, region: Tensor | None = None) -> Tensor:
         """(B,) mean squared difference, at the size of the teacher's map."""
-        return (resize(student, teacher.shape[2:]) - teacher).square().flatten(1).mean(1)
+        square = (resize(student, teacher.shape[2:]) - teacher).square()
+        return mean_over_positions(square[:, 0], region)
 
 
 @register_method("ifvd")

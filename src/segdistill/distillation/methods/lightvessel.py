@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segdistill.distillation.base import STUDENT, DistillationMethod, Layers, Targets, register_method
 from segdistill.distillation.layers import declared_layers
-from segdistill.distillation.maps import exact, logits_of, mask_of
+from segdistill.distillation.maps import exact, logits_of, mask_of, mean_over_positions
 from segdistill.errors import InputError
 from segdistill.losses import probabilities
 from segdistill.models.network import Output
@@ -399,6 +399,7 @@ class AdversarialSimilarity(DistillationMethod):
         super().__init__()
         fit_option("adversarial_similarity: form", form, Form)
         self.form: Form = form
+        self.balances = form == "pixel"
         self.one_sided = one_sided
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
@@ -408,7 +409,8 @@ class AdversarialSimilarity(DistillationMethod):
         error = (probabilities(logits)[:, 1:].sum(1) - reference).abs()
         if self.form == "image":
             error = (error.square().flatten(1).mean(1) + EPSILON).sqrt()
-        return {"error": error}
+            return {"error": error}
+        return {"error": error} | self.region(output, mask)
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) distance between the errors."""
@@ -416,4 +418,4 @@ class AdversarialSimilarity(DistillationMethod):
         difference = difference.relu() if self.one_sided else difference
         if self.form == "image":
             return difference.abs()
-        return (difference.square().flatten(1).mean(1) + EPSILON).sqrt()
+        return (mean_over_positions(difference.square(), teacher.get("region")) + EPSILON).sqrt()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from segdistill.distillation.base import (
     register_method,
 )
 from segdistill.distillation.layers import parse_layers
-from segdistill.distillation.maps import exact
+from segdistill.distillation.maps import exact, mean_square
 from segdistill.distillation.projection import fitted, projections
 from segdistill.errors import InputError
 from segdistill.models.blocks import layer as layer_of
@@ -48,7 +48,9 @@ class MGD(DistillationMethod):
     torch.Size([2])
     """
 
-    loss_options = ("hidden",)
+    name: ClassVar[str] = "mgd"
+    balances = True
+    loss_options: tuple[str, ...] = ("hidden",)
 
     def __init__(
         self,
@@ -58,8 +60,9 @@ class MGD(DistillationMethod):
     ) -> None:
         super().__init__()
         if not 0 <= hidden < 1:
-            raise InputError(f"mgd: hidden is {hidden}: it is a share, from 0 to below 1")
-        self.features, self.hidden, self.dimensions = parse_layers("mgd", layers), hidden, dimensions
+            raise InputError(f"{self.name}: hidden is {hidden}: it is a share, from 0 to below 1")
+        self.features, self.hidden = parse_layers(self.name, layers), hidden
+        self.dimensions = dimensions
         self.projections, self.generators = nn.ModuleDict(), nn.ModuleDict()
 
     def build(self, student: Layers, teachers: Mapping[str, Layers]) -> None:
@@ -68,11 +71,11 @@ class MGD(DistillationMethod):
         Raises:
             InputError: a network does not declare its features.
         """
-        self.projections = projections("mgd", self.features, student, teachers)
+        self.projections = projections(self.name, self.features, student, teachers)
         for teacher, own in teachers.items():
             for layer in self.features:
                 if layer not in own:
-                    raise InputError("mgd needs networks that declare their features (feature_info)")
+                    raise InputError(f"{self.name} needs networks that declare their features (feature_info)")
                 width, conv = own[layer].channels, layer_of("Conv", self.dimensions)
                 self.generators[module_key(teacher, layer)] = nn.Sequential(
                     conv(width, width, 3, padding=1), nn.ReLU(inplace=True), conv(width, width, 3, padding=1)
@@ -80,7 +83,7 @@ class MGD(DistillationMethod):
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """The features (B, C, H, W) themselves."""
-        return {layer: output.features[layer].float() for layer in self.features}
+        return {layer: output.features[layer].float() for layer in self.features} | self.region(output, mask)
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) sum over layers.
@@ -93,11 +96,15 @@ class MGD(DistillationMethod):
             own = fitted(self.projections, network, layer, student[layer], teacher[layer])
             if own.ndim != 2 + self.dimensions:
                 raise InputError(
-                    f"mgd: dimensions is {self.dimensions}, and the features have {own.ndim - 2}: set dimensions: "
-                    f"{own.ndim - 2}"
+                    f"{self.name}: dimensions is {self.dimensions}, and the features have {own.ndim - 2}: set "
+                    f"dimensions: {own.ndim - 2}"
                 )
             shown = torch.rand(len(own), 1, *own.shape[2:], device=own.device) >= self.hidden
             with exact(own):
                 made: Tensor = self.generators[module_key(network, layer)](own * shown)
-            losses.append((made - teacher[layer]).square().flatten(1).mean(1))
+            losses.append(self.layer_loss(made, teacher[layer], teacher.get("region")))
         return sum(losses[1:], losses[0])
+
+    def layer_loss(self, generated: Tensor, teacher: Tensor, region: Tensor | None) -> Tensor:
+        """(B,) loss of one layer, from the generated feature and the teacher's."""
+        return mean_square(generated - teacher, region)

@@ -13,6 +13,7 @@ from segdistill.distillation.maps import (
     class_masks,
     cosines,
     mask_of,
+    mean_over_positions,
     prototypes,
     require_classes,
     resize,
@@ -41,6 +42,7 @@ class Prototypes(DistillationMethod):
     """
 
     needs_mask = True
+    balances = True
 
     def __init__(self, layers: str | Sequence[str] = ("decoder",), classes: int = 2) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ class Prototypes(DistillationMethod):
             feature = output.features[layer]
             means, known = prototypes(feature, class_masks(reference, feature.shape[2:], self.classes))
             targets |= {layer: cosines(feature, means), f"{layer}/known": known}
-        return targets
+        return targets | self.region(output, mask)
 
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) sum over layers of the mean squared difference, over positions and classes that both know."""
@@ -63,7 +65,10 @@ class Prototypes(DistillationMethod):
         for layer in self.features:
             theirs = teacher[layer]
             own = resize(student[layer], theirs.shape[2:])
-            of_classes = (own - theirs).square().flatten(2).mean(2)
+            square = (own - theirs).square()
+            of_classes = torch.stack(
+                [mean_over_positions(each, teacher.get("region")) for each in square.unbind(1)], 1
+            )
             known = student[f"{layer}/known"] & teacher[f"{layer}/known"]
             losses.append(torch.where(known, of_classes, 0).sum(1) / known.sum(1).clamp(min=1))
         return sum(losses[1:], losses[0])

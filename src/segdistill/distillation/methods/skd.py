@@ -259,7 +259,7 @@ class PairWise(LayerMethod):
         pooled: Tensor = pooling(feature, sides, ceil_mode=True)
         return pooled
 
-    def layer_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def layer_loss(self, student: Tensor, teacher: Tensor, region: Tensor | None = None) -> Tensor:
         """(B,) mean over pairs of nodes of the squared difference of their cosines."""
         student = resize(student, teacher.shape[2:])
         own, theirs = (unit(each.flatten(2), constant_norm=self.constant_norm) for each in (student, teacher))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from segdistill.distillation.base import Balance, Targets, register_method
+from segdistill.distillation.base import Targets, register_method
 from segdistill.distillation.methods.soft_prediction import SoftPrediction, soft_prediction_loss
 from segdistill.errors import InputError
 
@@ -45,7 +45,6 @@ class SoftMask(SoftPrediction):
     Args:
         cross_entropy: weight of the cross-entropy (mean over positions).
         dice: weight of the Dice loss (Wang et al. 2023).
-        balance: of the cross-entropy's positions, see `SoftPrediction`.
 
     Raises:
         InputError: a weight is negative, or both are 0.
@@ -61,13 +60,8 @@ class SoftMask(SoftPrediction):
     name = "soft_mask"
     loss_options = ("cross_entropy", "dice")
 
-    def __init__(
-        self,
-        cross_entropy: float = 1.0,
-        dice: float = 1.0,
-        balance: Balance = "none",
-    ) -> None:
-        super().__init__(balance=balance)
+    def __init__(self, cross_entropy: float = 1.0, dice: float = 1.0) -> None:
+        super().__init__()
         if min(cross_entropy, dice) < 0 or cross_entropy + dice == 0:
             raise InputError(f"soft_mask: weights {cross_entropy} and {dice}: none below 0, and one above it")
         self.cross_entropy, self.dice = cross_entropy, dice
@@ -80,7 +74,7 @@ class SoftMask(SoftPrediction):
         """
         own, theirs = self.pair(student, teacher)
         target = theirs.exp()
-        divergence = soft_prediction_loss(own, theirs, foreground=teacher.get("foreground"))
+        divergence = soft_prediction_loss(own, theirs, region=teacher.get("region"))
         return self.cross_entropy * divergence + self.dice * semimetric_dice_loss(
             own.exp()[:, 1:], target[:, 1:]
         )

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from segdistill.distillation.base import (
     STUDENT,
-    Balance,
     DistillationMethod,
     Targets,
     register_method,
 )
-from segdistill.distillation.maps import balanced_weights, foreground_of, logits_of
+from segdistill.distillation.maps import logits_of, mean_over_positions
 from segdistill.errors import InputError
 from segdistill.losses import log_probabilities
 from segdistill.models.network import Output
@@ -30,7 +29,7 @@ def soft_prediction_loss(
     teacher: Tensor,
     temperature: float = 1.0,
     direction: Direction = "teacher_student",
-    foreground: Tensor | None = None,
+    region: Tensor | None = None,
 ) -> Tensor:
     """Kullback-Leibler divergence between soft predictions: sum over classes, mean over positions, times T^2.
 
@@ -39,8 +38,7 @@ def soft_prediction_loss(
         teacher: (B, C, ...) log-probabilities at temperature T.
         temperature: T, only for the factor T^2, which keeps gradients comparable across temperatures.
         direction: KL(teacher || student) (LightBTSeg Eq. 8 and 9, Hinton), or KL(student || teacher).
-        foreground: (B, 1, ...) booleans; the mean over positions is then the mean of the means over foreground and
-            background.
+        region: (B, 1, ...) booleans; the mean over positions is then the mean of the means over it and the rest.
 
     Returns:
         (B,) in nats.
@@ -51,19 +49,7 @@ def soft_prediction_loss(
     """
     first, second = (teacher, student) if direction == "teacher_student" else (student, teacher)
     divergence = (first.exp() * (first - second)).sum(1)
-    return mean_over_positions(divergence, foreground) * temperature**2
-
-
-def mean_over_positions(values: Tensor, foreground: Tensor | None = None) -> Tensor:
-    """(B,) mean of values (B, ...) over positions, or the mean of the means over foreground and background.
-
-    >>> errors = torch.tensor([[4.0, 1.0, 1.0, 1.0]])
-    >>> mean_over_positions(errors), mean_over_positions(errors, torch.tensor([[[True, False, False, False]]]))
-    (tensor([1.7500]), tensor([2.5000]))
-    """
-    if foreground is None:
-        return values.flatten(1).mean(1)
-    return (values.flatten(1) * balanced_weights(foreground, values.shape[1:])).sum(1)
+    return mean_over_positions(divergence, region) * temperature**2
 
 
 class _Soft(DistillationMethod):
@@ -82,9 +68,9 @@ class _Soft(DistillationMethod):
         together = torch.stack([each["log_probability"] for each in targets], dim=1)
         share = weights.to(together).log().reshape(*weights.shape, *[1] * (together.ndim - 2))
         combined = {"log_probability": torch.logsumexp(together + share, dim=1)}
-        if "foreground" in targets[0]:  # that of the reference, or what the majority predicts
-            votes = torch.stack([each["foreground"] for each in targets], dim=1) * share.exp()
-            combined["foreground"] = votes.sum(1) > 0.5
+        if "region" in targets[0]:  # that of the reference, or what the majority predicts
+            votes = torch.stack([each["region"] for each in targets], dim=1) * share.exp()
+            combined["region"] = votes.sum(1) > 0.5
         return combined
 
     def pair(self, student: Targets, teacher: Targets) -> tuple[Tensor, Tensor]:
@@ -107,7 +93,7 @@ class _Soft(DistillationMethod):
             InputError: the networks have different classes.
         """
         own, theirs = self.pair(student, teacher)
-        return soft_prediction_loss(own, theirs, self.temperature, self.direction, teacher.get("foreground"))
+        return soft_prediction_loss(own, theirs, self.temperature, self.direction, teacher.get("region"))
 
 
 @register_method("soft_prediction")
@@ -120,9 +106,6 @@ class SoftPrediction(_Soft):
             divides the weight by it.
         direction: AMTD's Eq. 2 prints KL(student || teacher), "student_teacher"; nearly all code, that of AMTD's
             experiments included, has KL(teacher || student), the default.
-        balance: "none" is the mean over positions, of which far background is nearly all. "class" is the mean of two
-            means: over the foreground and over the background of the reference, or, in rows without a mask, of the
-            teacher's prediction.
 
     >>> method = SoftPrediction(temperature=4.0)
     >>> targets = method.targets(Output(logits=torch.zeros(2, 2, 4, 4), features={}))
@@ -131,30 +114,20 @@ class SoftPrediction(_Soft):
     """
 
     name = "soft_prediction"
-    cache_form = "soft_prediction"
+    balances = True
 
-    def __init__(
-        self,
-        temperature: float = 1.0,
-        direction: Direction = "teacher_student",
-        balance: Balance = "none",
-    ) -> None:
-        super().__init__(temperature, direction)
-        fit_option(f"{self.name}: balance", balance, Balance)
-        self.takes_mask = balance == "class"
-        if self.takes_mask:
-            self.cache_form = "soft_prediction and foreground"
+    @property
+    def cache_form(self) -> str:  # type: ignore[override]
+        """One form for each balance."""
+        return "soft_prediction" if self.balance == "none" else f"soft_prediction and {self.balance}"
 
     def targets(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
-        """Log-probabilities (B, C, ...) at the temperature, and the foreground (B, 1, ...) where balanced."""
+        """Log-probabilities (B, C, ...) at the temperature, and the region (B, 1, ...) where balanced."""
         logits = logits_of(output, self.name)
         return {
             "log_probability": log_probabilities(logits, self.temperature),
-            **self._foreground(logits, mask),
+            **self.region(output, mask),
         }
-
-    def _foreground(self, logits: Tensor, mask: Tensor | None) -> Targets:
-        return {"foreground": foreground_of(logits, mask)} if self.takes_mask else {}
 
     def to_cache(self, output: Output, mask: Tensor | None = None, network: str = STUDENT) -> Targets:
         """Of two classes the log-odds (B, 1, ...), of more the log-probabilities, at temperature 1.
@@ -163,14 +136,14 @@ class SoftPrediction(_Soft):
         probability by a small relative error, however small it is.
         """
         logits = logits_of(output, self.name)
-        known, foreground = log_probabilities(logits), self._foreground(logits, mask)
+        known, region = log_probabilities(logits), self.region(output, mask)
         if known.shape[1] > 2:
-            return {"log_probability": known, **foreground}
-        return {"log_odds": known[:, 1:] - known[:, :1], **foreground}
+            return {"log_probability": known, **region}
+        return {"log_odds": known[:, 1:] - known[:, :1], **region}
 
     def from_cache(self, cached: Targets) -> Targets:
         """Log-probabilities (B, C, ...) at the temperature."""
-        rest = {"foreground": cached["foreground"]} if self.takes_mask else {}
+        rest = {name: value for name, value in cached.items() if name == "region"}
         if "log_probability" in cached:
             return {
                 "log_probability": F.log_softmax(cached["log_probability"] / self.temperature, dim=1),
@@ -222,4 +195,5 @@ class ElementMeanPrediction(SoftPrediction):
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) mean divergence."""
         own, theirs = student["log_probability"], teacher["log_probability"]
-        return soft_prediction_loss(own, theirs, direction=self.direction) / own.shape[1]
+        region = teacher.get("region")
+        return soft_prediction_loss(own, theirs, direction=self.direction, region=region) / own.shape[1]

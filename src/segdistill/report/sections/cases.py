@@ -85,7 +85,8 @@ def _block(
 
 
 def _place(example: Example) -> str:
-    return f"slice {example.slice + 1} of {example.depth}" if example.slice >= 0 else ""
+    parts = [f"slice {example.slice + 1} of {example.depth}"] if example.slice >= 0 else []
+    return " · ".join([*parts, *([f"channel {example.channel}"] if example.channel else [])])
 
 
 def _case_block(context: Context, case: str, anchor: str, thin: bool) -> dict[str, Any]:

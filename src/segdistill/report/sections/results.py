@@ -5,7 +5,7 @@ from __future__ import annotations
 from segdistill.imaging.contours import class_colour
 from segdistill.metrics.cases import CaseResult, columns_of
 from segdistill.metrics.pooled import POOLED
-from segdistill.report.charts import dice_distribution, training_curves
+from segdistill.report.charts import case_distribution, training_curves
 from segdistill.report.context import Context
 from segdistill.report.sections import Values, register_report_section
 from segdistill.report.sections.cases import example_ids
@@ -48,13 +48,13 @@ def distribution(context: Context) -> Values:
             for name, rows in found.items()
         }
         if any(values.values()):
-            charts.append(dice_distribution(values, label or "all cases"))
+            charts.append(case_distribution(values, label or "all cases"))
     for structure in dict.fromkeys(name for rows in found.values() for r in rows for name in r.structures):
         values = {
             name: [known["dice"] for r in rows if "dice" in (known := r.structures[structure].metrics)]
             for name, rows in found.items()
         }
-        charts.append(dice_distribution(values, structure))
+        charts.append(case_distribution(values, structure))
     return {"charts": charts}
 
 

@@ -73,7 +73,7 @@ def verdict_values(comparisons: Sequence[Verdict]) -> dict[str, Any]:
     return {
         "families": families,
         "kinds": KINDS,
-        "rows": [c for c in comparisons if c.not_worse_text or c.needed_text],
+        "rows": [c for c in comparisons if c.smallest_text or c.not_worse_text or c.needed_text],
         "folds": max((c.folds for c in comparisons), default=1),
         "margin": comparisons[0].margin if comparisons else None,
         "default_margin": comparisons[0].default_margin if comparisons else None,

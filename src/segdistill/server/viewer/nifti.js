@@ -197,11 +197,11 @@ function volumeOf(voxels, header, intensity) {
     const [row, column] = swap ? [b, a] : [a, b];
     return (k * rows + row) * columns + column;
   };
-  const inPlane = spacing && (swap ? [spacing[2], spacing[1]] : [spacing[1], spacing[2]]);
+  const voxel = spacing && (swap ? [spacing[0], spacing[2], spacing[1]] : spacing);
   return {
     kind: "volume", height, width, slices,
-    spacing: inPlane && { row: inPlane[0], column: inPlane[1], source: "header", region: null },
-    millilitres: spacing && (spacing[0] * spacing[1] * spacing[2]) / 1000,
+    spacing: voxel && { row: voxel[1], column: voxel[2], source: "header", region: null },
+    voxel,
     slice(k) {
       const values = new Float64Array(height * width);
       for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) values[y * width + x] = voxels[place(k, y, x)];

@@ -1,55 +1,37 @@
-// The page: opened images, what is shown of the chosen one, keys and downloads. The work is done in the worker.
+// The page: opened images, what is shown of the chosen one, keys and downloads. The work is done in workers.
 import { encodePng } from "./png.js";
 import { measure } from "./measure.js";
+import { Network, lacking } from "./network.js";
 import { labelColumns, pictureRow, tableText, volumeRow } from "./table.js";
 import { View, colourOf, pictureCanvas } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const record = JSON.parse($("record").textContent);
+/** Of `segdistill view`: {names, second: the record of another model or null, models: addresses, cases}; else {}. */
+const served = JSON.parse($("served").textContent);
+const networks = [record, served.second].filter(Boolean).map((each) => new Network(each));
+const names = served.names ?? [record.name];
+const isPair = networks.length === 2;
 const isMulti = record.classes.length > 2;
-const settings = { threshold: record.threshold, hidden: new Set() };
+const isOfVolumes = (network) => network.record.preprocess.dimensions === 3;
+const KEPT_SLICES = 24; // of a volume, with their probabilities
+/** `threshold` null: each model's own. */
+const settings = { threshold: null, hidden: new Set() };
 const cases = [];
 let current = null;
 let stopped = false;
 
-// --- the worker ---
+const address = (path) => new URL(path, location.href).href;
 
-const waiting = new Map();
-let worker = null;
-let count = 0;
-
-/** A task of the worker. */
-function call(task, request, transfer = []) {
-  return new Promise((resolve, reject) => {
-    waiting.set(++count, { resolve, reject });
-    worker.postMessage({ number: count, task, request }, transfer);
+async function start() {
+  const [script, engine] = [$("worker").textContent, $("engine").textContent];
+  const loads = networks.map((network, n) => {
+    const model = served.models ? { url: address(served.models[n]) } : { model: $("model").textContent };
+    return network.start(script, { engine, ...model }, stop);
   });
-}
-
-function start() {
-  const url = URL.createObjectURL(new Blob([$("worker").textContent], { type: "text/javascript" }));
-  worker = new Worker(url);
-  worker.onmessage = ({ data: { number, result, reason } }) => {
-    const { resolve, reject } = waiting.get(number);
-    waiting.delete(number);
-    if (reason === undefined) resolve(result);
-    else reject(new Error(reason));
-  };
-  worker.onerror = (event) => stop(`The page's worker did not start (${event.message ?? "no reason"}). Use a current Chrome, Edge, Firefox or Safari.`);
-  const request = { record, engine: $("engine").textContent, model: $("model").textContent };
-  return call("load", request).then((found) => {
-    for (const id of ["engine", "model", "worker"]) $(id).remove();
-    return found;
-  });
-}
-
-/** What the browser lacks, as one sentence; "" where it has all. */
-function lacking() {
-  const simd = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
-  if (typeof WebAssembly === "undefined") return "This browser has no WebAssembly";
-  if (!WebAssembly.validate(new Uint8Array(simd))) return "This browser has WebAssembly without SIMD";
-  if (typeof DecompressionStream === "undefined") return "This browser cannot inflate data (DecompressionStream)";
-  return "";
+  for (const id of ["engine", "model", "worker"]) $(id).remove();
+  const found = await Promise.all(loads);
+  return { milliseconds: Math.max(...found.map(({ milliseconds }) => milliseconds)) };
 }
 
 function stop(text) {
@@ -69,14 +51,26 @@ function say(text, isLasting = false) {
 
 // --- images ---
 
-/** Adds files and segments the pictures one after another; a volume is segmented slice by slice as it is looked at. */
-async function add(files) {
-  const added = [...files].map((file) => ({
-    id: `case-${cases.length}-${Math.random()}`, file, name: file.name, state: "waiting", note: "waiting", slice: 0,
-    results: new Map(), row: null,
-  }));
+/** A file that was opened here: each network gets it as it is. */
+const ofFile = (file) => ({ file, name: file.name, kind: null, label: "" });
+
+/** A case of `segdistill view`: each network has an address of its own, as each has its own range of grey levels. */
+const ofServer = ({ name, kind, label }, number) => ({
+  name, kind, label, urls: networks.map((_, n) => address(`case/${number}/${n}`)),
+});
+
+const fileOf = (item, n) => item.urls?.[n] ?? item.file;
+
+/** A task of every network on an image. */
+function callAll(task, item, request = {}) {
+  return Promise.all(networks.map((network, n) => network.call(task, { id: item.id, file: fileOf(item, n), ...request })));
+}
+
+/** Adds images and segments the pictures one after another; a volume is segmented slice by slice as it is looked at. */
+async function add(added) {
   if (!added.length) return;
   for (const item of added) {
+    Object.assign(item, { state: "waiting", note: "waiting", slice: 0, results: new Map(), totals: [], rows: [] });
     item.id = `case-${cases.push(item)}`;
     addButton(item);
   }
@@ -85,17 +79,23 @@ async function add(files) {
   await ready;
   choose(added[0]);
   for (const item of added) {
-    await described(item);
-    if (item.state !== "failed" && item.kind === "picture" && !item.row) await segmentPicture(item);
+    if (item.urls && item.kind === "volume") note(item, "open", "volume"); // opened when it is looked at
+    else await described(item);
+    if (item.state !== "failed" && item.kind === "picture" && !item.rows.length) await segmentPicture(item);
     if (item !== current) item.results.clear();
   }
 }
 
+function note(item, state, text) {
+  Object.assign(item, { state, note: text });
+  updateButton(item);
+}
+
 async function described(item) {
-  item.opening ??= call("describe", { id: item.id, file: item.file }).then(
-    (found) => {
-      Object.assign(item, found, { state: "open", note: sizeText(found), slice: Math.floor(found.slices / 2) });
-      updateButton(item);
+  item.opening ??= callAll("describe", item).then(
+    ([found]) => {
+      Object.assign(item, found, { slice: Math.floor(found.slices / 2) });
+      note(item, "open", sizeText(found));
     },
     (error) => fail(item, error),
   );
@@ -103,53 +103,73 @@ async function described(item) {
 }
 
 function fail(item, error) {
-  Object.assign(item, { state: "failed", note: error.message });
-  updateButton(item);
+  note(item, "failed", error.message);
   if (item === current) show();
 }
 
-/** The result for a picture or a slice, which is kept while its image is chosen. */
-async function resultFor(item, slice = item.slice) {
-  if (!item.results.has(slice)) {
-    const result = await call("segment", { id: item.id, file: item.file, slice });
-    item.results.set(slice, result);
-    if (!item.isPainted) paintThumbnail(item, result);
-  }
-  return item.results.get(slice);
+/** The results of all networks for a picture or a slice. Pictures have slice 0; of a volume some are kept. */
+async function resultsFor(item, slice = item.slice) {
+  const found = item.results.get(slice) ?? (await callAll("segment", item, { slice }));
+  item.results.delete(slice);
+  item.results.set(slice, found);
+  if (item.results.size > KEPT_SLICES) item.results.delete(item.results.keys().next().value);
+  if (!item.isPainted) paintThumbnail(item, found[0]);
+  return found;
 }
 
 async function segmentPicture(item) {
   try {
-    const result = await resultFor(item, 0);
+    const results = await resultsFor(item, 0);
     if (item === current) await show();
-    else noteResult(item, result, measured(item, result));
+    else noteResults(item, results, measured(item, results));
   } catch (error) {
     fail(item, error);
   }
 }
 
-/** The mask of a result at the threshold, its size and the mean probability inside. */
-function measured(item, result) {
-  const mask = maskOf(result);
-  return {
-    mask, size: measure(mask, item.height, item.width, item.spacing), mean: meanInside(mask, result.foreground),
-  };
+const masksOf = (results) => results.map((result, n) => maskOf(result, networks[n]));
+
+/** Of each network its mask at the threshold, its size and the mean probability inside; and where two masks differ. */
+function measured(item, results) {
+  const parts = masksOf(results).map((mask, n) => ({
+    mask, size: measure(mask, item.height, item.width, item.spacing), mean: meanInside(mask, results[n].foreground),
+  }));
+  return { parts, pair: isPair ? compared(parts[0].mask, parts[1].mask) : null };
 }
 
-/** Keeps the row of a picture for the table. */
-function noteResult(item, result, { size, mean }) {
-  item.row = {
-    ...pictureRow(item.name, size, item.spacing, mean, result.milliseconds),
-    ...labelColumns(record.labels, result.chances, size.box),
-  };
-  Object.assign(item, { threshold: settings.threshold, state: "done", note: size.area_px ? areaText(size) : "nothing found" });
-  updateButton(item);
+/** Where two masks differ, how many pixels that are, and Dice over the pixels of the same class. */
+function compared(first, second) {
+  const differing = first.map((number, k) => (number === second[k] ? 0 : 1));
+  let [both, total] = [0, 0];
+  for (let k = 0; k < first.length; k++) {
+    both += first[k] && first[k] === second[k] ? 1 : 0;
+    total += (first[k] ? 1 : 0) + (second[k] ? 1 : 0);
+  }
+  return { differing, count: differing.reduce((sum, each) => sum + each, 0), both, total, dice: diceOf(both, total) };
 }
 
-/** Class numbers of a result at the threshold. */
-function maskOf({ foreground, labels }) {
+const diceOf = (both, total) => (total ? (2 * both) / total : 1);
+
+/** Keeps the rows of a picture for the table. */
+function noteResults(item, results, { parts, pair }) {
+  item.rows = parts.map(({ size, mean }, n) => ({
+    ...pictureRow(item.name, size, item.spacing, mean, results[n].milliseconds),
+    ...labelColumns(networks[n].record.labels, results[n].chances, size.box),
+    ...(pair && { dice_between: Number(pair.dice.toFixed(6)) }),
+  }));
+  noteDone(item, pair, parts[0].size.area_px ? areaText(parts[0].size) : "nothing found");
+}
+
+function noteDone(item, pair, text) {
+  item.threshold = settings.threshold;
+  item.agreement = pair?.dice ?? null;
+  note(item, "done", pair ? `Dice ${numberText(pair.dice, 3)}` : text);
+}
+
+/** Class numbers of a network's result at the threshold. */
+function maskOf({ foreground, labels }, network) {
   if (labels) return labels;
-  const limit = Math.fround(settings.threshold);
+  const limit = Math.fround(network.threshold(settings.threshold));
   return Uint8Array.from(foreground, (value) => (value > limit ? 1 : 0));
 }
 
@@ -183,45 +203,69 @@ async function show() {
   $("slices").hidden = $("volume-section").hidden = !isVolume;
   $("tools").hidden = item.state === "failed";
   if (item.state === "failed") {
-    view.show(null);
+    for (const view of views) view.show(null);
     clearResult();
     return;
   }
-  if (item.state === "waiting") return;
+  if (!item.height) return; // not opened yet
   if (isVolume) showSlices(item);
   const slice = item.slice;
   try {
-    const result = await resultFor(item, slice);
+    const results = await resultsFor(item, slice);
     if (item !== current || slice !== item.slice) return;
-    if (view.image !== result) view.show(result);
-    showResult(item, result);
+    arrange(item);
+    views.forEach((view, n) => view.image !== results[n] && view.show(results[n]));
+    if (results.every(({ foreground }) => foreground)) showResults(item, results);
+    else showUnsegmented(item);
   } catch (error) {
     fail(item, error);
   }
 }
 
-function clearResult() {
+/** Puts two views below one another where the image is then larger than with the views side by side. */
+function arrange({ width, height }) {
+  const { clientWidth: wide, clientHeight: tall } = $("panes");
+  const [beside, below] = [Math.min(wide / 2 / width, tall / height), Math.min(wide / width, tall / 2 / height)];
+  $("panes").classList.toggle("stacked", below > beside);
+}
+
+function clearResult(text = "No image is shown") {
   for (const id of ["caption", "timing", "readout", "calibration"]) $(id).textContent = "";
-  list($("measures"), [["No image is shown", ""]]);
+  $("measures").textContent = text;
   $("label-section").hidden = true;
   $("scale").hidden = true;
   $("save-mask").disabled = $("save-overlay").disabled = true;
-  $("view").setAttribute("aria-label", "No image is shown");
+  for (const { canvas } of views) canvas.setAttribute("aria-label", text);
 }
 
-function showResult(item, result) {
-  const found = measured(item, result);
-  const { mask, size, mean } = found;
-  if (item.kind === "picture") noteResult(item, result, found);
-  view.setMask(mask, settings.hidden, size.axis);
-  showMeasures(item, size, mean);
-  showLabels(result.chances);
-  showClasses(item, mask);
-  const place = item.kind === "volume" ? `, slice ${item.slice + 1} of ${item.slices}` : "";
-  $("caption").textContent = `${item.name}\n${item.width} × ${item.height}${place ? ` · ${place.slice(2)}` : ""}`;
-  $("timing").textContent = `${Math.round(result.milliseconds)} ms`;
+const captionOf = (item, place) => `${item.name}\n${item.width} × ${item.height}${place ? ` · ${place.slice(2)}` : ""}`;
+const placeOf = (item) => (item.kind === "volume" ? `, slice ${item.slice + 1} of ${item.slices}` : "");
+
+/** A slice of a volume that a network of volumes has not segmented yet. */
+function showUnsegmented(item) {
+  clearResult("Not segmented yet: Segment the volume");
+  $("caption").textContent = captionOf(item, placeOf(item));
+  $("save-mask").disabled = false; // it segments first
+  for (const { canvas } of views) canvas.setAttribute("aria-label", `${item.name}${placeOf(item)}: not segmented yet`);
+  showScale(item);
+}
+
+function showResults(item, results) {
+  const found = measured(item, results);
+  if (item.kind === "picture") noteResults(item, results, found);
+  else noteSlice(item, item.slice, results, found.parts.map(({ mask }) => mask));
+  const place = placeOf(item);
+  found.parts.forEach(({ mask, size }, n) => {
+    views[n].setMask(mask, settings.hidden, size.axis, found.pair?.differing);
+    const text = size.area_px ? `segmented, ${areaText(size)}` : "nothing found";
+    views[n].canvas.setAttribute("aria-label", `${item.name}${place}${isPair ? `, ${names[n]}` : ""}: ${text}`);
+  });
+  showMeasures(item, found);
+  showLabels(results);
+  showClasses(item, found.parts);
+  $("caption").textContent = captionOf(item, place);
+  $("timing").textContent = results.map(({ milliseconds }) => `${Math.round(milliseconds)} ms`).join(" · ");
   $("save-mask").disabled = $("save-overlay").disabled = false;
-  $("view").setAttribute("aria-label", `${item.name}${place}: ${size.area_px ? `segmented, ${areaText(size)}` : "nothing found"}`);
 }
 
 // --- measurements ---
@@ -229,36 +273,50 @@ function showResult(item, result) {
 const numberText = (value, digits = 1) =>
   value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
 
-function areaText(size) {
-  return size.area_mm2 === null ? `${size.area_px.toLocaleString("en")} px` : `${numberText(size.area_mm2)} mm²`;
+function areaText(size, isReal = size.area_mm2 !== null) {
+  return !isReal ? `${size.area_px.toLocaleString("en")} px` : `${numberText(size.area_mm2)} mm²`;
 }
 
 function sizeText({ width, height, slices, kind }) {
   return kind === "volume" ? `${width} × ${height}, ${slices} slices` : `${width} × ${height}`;
 }
 
-function list(target, rows) {
-  target.replaceChildren(...rows.flatMap(([name, text, kind = ""]) => {
-    const [term, value] = [document.createElement("dt"), document.createElement("dd")];
-    term.textContent = name;
-    value.textContent = text;
-    value.className = kind;
-    return [term, value];
-  }));
+/** A table of values: rows are [name, text for each network, class]. */
+function fill(target, rows) {
+  const [table, head, body] = ["table", "thead", "tbody"].map((kind) => document.createElement(kind));
+  const cell = (kind, text, more = {}) => Object.assign(document.createElement(kind), { textContent: text, ...more });
+  table.className = "values";
+  const line = document.createElement("tr");
+  line.append(document.createElement("td"), ...names.map((name, n) => cell("th", n + 1, { scope: "col", title: name })));
+  if (isPair) head.append(line);
+  for (const [name, texts, kind = ""] of rows) {
+    const row = document.createElement("tr");
+    row.className = kind;
+    const cells = texts.map((text) => cell("td", text));
+    if (texts.length < networks.length) cells.at(-1).colSpan = networks.length;
+    row.append(cell("th", name, { scope: "row" }), ...cells);
+    body.append(row);
+  }
+  table.append(head, body);
+  target.replaceChildren(table);
 }
 
-function showMeasures(item, size, mean) {
-  const isReal = size.area_mm2 !== null;
+function showMeasures(item, { parts, pair }) {
+  const isReal = parts.every(({ size }) => size.area_mm2 !== null);
+  const of = (text) => parts.map(({ size, mean }) => (size.area_px ? text(size, mean) : "–"));
   const length = (px, mm) => (isReal ? `${numberText(mm)} mm` : `${numberText(px)} px`);
-  const rows = size.area_px
-    ? [
-        ["Area", areaText(size), "big"],
-        ["Long axis", length(size.long_px, size.long_mm)],
-        ["Short axis", length(size.short_px, size.short_mm)],
-        ["Mean probability", numberText(mean, 3)],
-      ]
-    : [["Area", "nothing found", "big"]];
-  list($("measures"), rows);
+  const rows = [["Area", parts.map(({ size }) => (size.area_px ? areaText(size, isReal) : "nothing found")), "big"]];
+  if (parts.some(({ size }) => size.area_px)) {
+    rows.push(
+      ["Long axis", of((size) => length(size.long_px, size.long_mm))],
+      ["Short axis", of((size) => length(size.short_px, size.short_mm))],
+      ["Mean probability", of((_, mean) => numberText(mean, 3))],
+    );
+  }
+  if (pair) {
+    rows.push(["Dice of both", [numberText(pair.dice, 3)]], ["Differing", [`${pair.count.toLocaleString("en")} px`]]);
+  }
+  fill($("measures"), rows);
   const reason = item.spacing ? "the mask leaves the region in which it holds" : "the file does not state one";
   $("calibration").textContent = isReal
     ? `Pixel size ${numberText(item.spacing.column, 3)} × ${numberText(item.spacing.row, 3)} mm, from ${item.spacing.source}. ` +
@@ -271,37 +329,55 @@ function showMeasures(item, size, mean) {
 function showScale(item) {
   $("scale").hidden = !item?.spacing;
   if (!item?.spacing) return;
-  const perMillimetre = view.scale / view.ratio / item.spacing.column;
+  const perMillimetre = views[0].scale / views[0].ratio / item.spacing.column;
   const length = [1, 2, 5, 10, 20, 50, 100, 200].filter((mm) => mm * perMillimetre <= 170).at(-1) ?? 1;
   $("scale").firstElementChild.textContent = `${length} mm`;
   $("scale").lastElementChild.style.width = `${length * perMillimetre}px`;
 }
 
-function showLabels(chances) {
-  $("label-section").hidden = !record.labels.length;
-  const best = Math.max(...chances);
-  $("labels").replaceChildren(...record.labels.map((name, k) => {
-    const [line, text, meter] = ["li", "div", "meter"].map((kind) => document.createElement(kind));
-    const [left, right] = [document.createElement("span"), document.createElement("span")];
-    left.textContent = name;
-    right.textContent = numberText(chances[k], 3);
-    text.append(left, right);
-    text.className = chances[k] === best ? "first" : "";
-    meter.value = chances[k];
-    meter.setAttribute("aria-label", `${name}: probability ${numberText(chances[k], 3)}`);
-    line.append(text, meter);
-    return line;
-  }));
+function showLabels(results) {
+  const lines = results.flatMap(({ chances }, n) => {
+    const best = Math.max(...chances);
+    return chances.map((chance, k) => {
+      const name = networks[n].record.labels[k];
+      return labelLine(isPair ? `${n + 1}: ${name}` : name, chance, chance === best);
+    });
+  });
+  $("label-section").hidden = !lines.length;
+  $("labels").replaceChildren(...lines);
 }
 
-function showClasses(item, mask) {
-  if (!isMulti) return;
+function labelLine(name, chance, isFirst) {
+  const [line, text, meter] = ["li", "div", "meter"].map((kind) => document.createElement(kind));
+  const [left, right] = [document.createElement("span"), document.createElement("span")];
+  left.textContent = name;
+  right.textContent = numberText(chance, 3);
+  text.append(left, right);
+  text.className = isFirst ? "first" : "";
+  meter.value = chance;
+  meter.setAttribute("aria-label", `${name}: probability ${numberText(chance, 3)}`);
+  line.append(text, meter);
+  return line;
+}
+
+/** How many pixels of a mask each class has. */
+function countsOf(mask) {
   const sizes = new Array(record.classes.length).fill(0);
   for (const number of mask) sizes[number] += 1;
+  return sizes;
+}
+
+function showClasses(item, parts) {
+  if (!isMulti) return;
+  const sizes = parts.map(({ mask }) => countsOf(mask));
   for (const small of $("classes").querySelectorAll("small")) {
-    const pixels = sizes[Number(small.dataset.number)];
-    const area = item.spacing ? `${numberText(pixels * item.spacing.row * item.spacing.column)} mm²` : `${pixels} px`;
-    small.textContent = pixels ? area : "–";
+    small.textContent = sizes
+      .map((each) => each[Number(small.dataset.number)])
+      .map((pixels) => {
+        if (!pixels) return "–";
+        return item.spacing ? `${numberText(pixels * item.spacing.row * item.spacing.column)} mm²` : `${pixels} px`;
+      })
+      .join(" / ");
   }
 }
 
@@ -326,11 +402,17 @@ function makeClasses() {
   }));
 }
 
+let remeasuring = 0;
+
 /** Draws the chosen result again, with another threshold or other classes. */
 function refresh() {
-  const result = current?.results.get(current.slice);
-  if (result) showResult(current, result);
-  if (current?.kind === "volume") showVolume(current);
+  const results = current?.results.get(current.slice);
+  if (!results?.every(({ foreground }) => foreground)) return;
+  showResults(current, results);
+  clearTimeout(remeasuring);
+  if (!current.wasWhole || current.isWhole) return;
+  const item = current; // its totals are of another threshold
+  remeasuring = setTimeout(() => item === current && segmentVolume(), 300);
 }
 
 // --- volumes ---
@@ -343,43 +425,66 @@ function showSlices(item) {
 }
 
 function goTo(slice) {
-  if (current?.kind !== "volume") return;
+  if (current?.kind !== "volume" || !current.slices) return;
   current.slice = Math.min(Math.max(slice, 0), current.slices - 1);
   show();
 }
 
+/** Keeps how much of each class a slice holds, for the totals. They are of one threshold. */
+function noteSlice(item, slice, results, masks) {
+  if (item.totalsAt !== settings.threshold) Object.assign(item, { totals: [], totalsAt: settings.threshold });
+  const { both, total, count } = isPair ? compared(...masks) : {};
+  item.totals[slice] = {
+    both, total, count,
+    parts: masks.map((mask, n) => {
+      const sizes = countsOf(mask);
+      const inside = mask.length - sizes[0];
+      const sum = inside ? meanInside(mask, results[n].foreground) * inside : 0;
+      return { sizes, inside, sum, milliseconds: results[n].milliseconds };
+    }),
+  };
+  if (item === current) showVolume(item);
+}
+
+const sumOf = (values) => values.reduce((sum, value) => sum + value, 0);
+
 /** Totals over the slices that are segmented, and their profile above the slider. */
 function showVolume(item) {
-  const sizes = new Array(record.classes.length).fill(0);
-  const profile = new Array(item.slices).fill(0);
-  let [sum, inside] = [0, 0];
-  for (const [k, result] of item.results) {
-    const mask = maskOf(result);
-    for (let n = 0; n < mask.length; n++) {
-      if (!mask[n]) continue;
-      sizes[mask[n]] += 1;
-      profile[k] += 1;
-      sum += result.foreground[n];
-      inside += 1;
-    }
-  }
-  const isWhole = item.results.size === item.slices;
-  item.mean = inside ? sum / inside : null;
+  const done = item.totals.filter(Boolean);
+  item.isWhole = done.length === item.slices;
+  const totals = networks.map((_, n) => {
+    const parts = done.map(({ parts: each }) => each[n]);
+    const inside = sumOf(parts.map((part) => part.inside));
+    const own = item.windows?.[n] ?? 0;
+    return {
+      inside, sizes: record.classes.map((_, c) => sumOf(parts.map(({ sizes }) => sizes[c]))),
+      mean: inside ? sumOf(parts.map(({ sum }) => sum)) / inside : null,
+      milliseconds: own + sumOf(parts.map(({ milliseconds }) => milliseconds)),
+    };
+  });
+  const [both, total] = [sumOf(done.map((each) => each.both)), sumOf(done.map((each) => each.total))];
+  const pair = isPair ? { dice: diceOf(both, total) } : null;
   const amount = (voxels) =>
     item.millilitres === null ? `${voxels.toLocaleString("en")} voxels` : `${numberText(voxels * item.millilitres, 2)} ml`;
-  const rows = record.classes.slice(1).map((name, k) => [isMulti ? name : "Volume", amount(sizes[k + 1])]);
-  if (isMulti) rows.push(["Together", amount(inside)]);
-  list($("volume-measures"), isWhole ? rows : [["Slices done", `${item.results.size} of ${item.slices}`]]);
-  $("whole").hidden = isWhole;
-  drawProfile(profile, item.slice);
-  if (!isWhole) return;
-  const milliseconds = [...item.results.values()].reduce((total, result) => total + result.milliseconds, 0);
-  item.row = volumeRow(item.name, item.slices, inside, item.millilitres === null ? null : inside * item.millilitres, item.mean, milliseconds);
-  item.threshold = settings.threshold;
-  item.state = "done";
-  item.note = inside ? amount(inside) : "nothing found";
-  updateButton(item);
+  const rows = record.classes.slice(1).map((name, k) => [
+    isMulti ? name : "Volume", totals.map(({ sizes }) => amount(sizes[k + 1])),
+  ]);
+  if (isMulti) rows.push(["Together", totals.map(({ inside }) => amount(inside))]);
+  if (pair) rows.push(["Dice of both", [numberText(pair.dice, 3)]]);
+  fill($("volume-measures"), item.isWhole ? rows : [["Slices done", [`${done.length} of ${item.slices}`]]]);
+  $("whole").hidden = item.isWhole;
+  drawProfile(Array.from({ length: item.slices }, (_, k) => profileOf(item.totals[k])), item.slice);
+  item.wasWhole ||= item.isWhole;
+  if (!item.isWhole) return;
+  item.rows = totals.map(({ inside, mean, milliseconds }) => ({
+    ...volumeRow(item.name, item.slices, inside, item.millilitres === null ? null : inside * item.millilitres, mean, milliseconds),
+    ...(pair && { dice_between: Number(pair.dice.toFixed(6)) }),
+  }));
+  noteDone(item, pair, totals[0].inside ? amount(totals[0].inside) : "nothing found");
 }
+
+/** Foreground of a slice, or with two models the voxels that differ. */
+const profileOf = (slice) => (isPair ? slice?.count : slice?.parts[0].inside) ?? 0;
 
 function drawProfile(profile, slice) {
   const canvas = $("profile");
@@ -394,28 +499,67 @@ function drawProfile(profile, slice) {
   });
 }
 
-async function segmentVolume() {
+function showProgress(text, done, total) {
+  $("progress-text").textContent = text;
+  $("progress-bar").value = done / total;
+}
+
+function cancel() {
+  stopped = true;
+  for (const network of networks) network.cancel();
+}
+
+/** Segments all of the chosen volume. Gives the masks of each network by slice if `keeps`; null where it was cancelled. */
+async function segmentVolume(keeps = false) {
   const item = current;
-  if (item?.kind !== "volume" || item.isBusy) return;
+  if (item?.kind !== "volume" || !item.slices || item.isBusy) return null;
   stopped = false;
   item.isBusy = true;
   $("progress").hidden = false;
   $("whole").disabled = true;
-  const milestone = Math.max(1, Math.round(item.slices / 40));
+  let kept = null;
   try {
-    for (let k = 0; k < item.slices && !stopped; k++) {
-      await resultFor(item, k);
-      $("progress-bar").value = (k + 1) / item.slices;
-      if (item === current && k % milestone === 0) showVolume(item);
-    }
-    if (item === current) showVolume(item);
-    say(stopped ? "Cancelled" : `All ${item.slices} slices are segmented`);
+    await inWindows(item);
+    let at;
+    do {
+      at = settings.threshold;
+      kept = await overSlices(item, keeps);
+    } while (!stopped && at !== settings.threshold); // it was moved meanwhile
+    if (stopped) say("Cancelled");
   } catch (error) {
     fail(item, error);
   }
   item.isBusy = false;
   $("progress").hidden = true;
   $("whole").disabled = false;
+  if (item === current) show();
+  return stopped ? null : kept;
+}
+
+/** Networks of volumes see the whole volume in windows first. */
+async function inWindows(item) {
+  item.windows ??= [];
+  for (const [n, network] of networks.entries()) {
+    if (!isOfVolumes(network) || stopped) continue;
+    const onProgress = (done, total) => showProgress(`${isPair ? `${n + 1}: ` : ""}window ${done} of ${total}`, done, total);
+    showProgress("Resampling …", 0, 1);
+    const { isDone, milliseconds } = await network.call("whole", { id: item.id, file: fileOf(item, n) }, onProgress);
+    if (!isDone) return;
+    item.windows[n] = milliseconds;
+    item.results.clear();
+  }
+}
+
+async function overSlices(item, keeps) {
+  const kept = networks.map(() => []);
+  for (let k = 0; k < item.slices && !stopped; k++) {
+    const results = await resultsFor(item, k);
+    const masks = masksOf(results);
+    noteSlice(item, k, results, masks);
+    if (keeps) masks.forEach((mask, n) => kept[n].push(mask));
+    showProgress(`slice ${k + 1} of ${item.slices}`, k + 1, item.slices);
+  }
+  return kept;
 }
 
 // --- the list ---
@@ -437,7 +581,7 @@ function addButton(item) {
 }
 
 function updateButton(item) {
-  item.small.textContent = item.note;
+  item.small.textContent = [item.label, item.note].filter(Boolean).join(" · ");
   item.line.className = item.state;
   if (item === current) item.button.setAttribute("aria-current", "true");
   else item.button.removeAttribute("aria-current");
@@ -448,6 +592,15 @@ function paintThumbnail(item, result) {
   const side = Math.max(result.width, result.height);
   const [wide, tall] = [(88 * result.width) / side, (88 * result.height) / side];
   item.thumbnail.getContext("2d").drawImage(pictureCanvas(result), (88 - wide) / 2, (88 - tall) / 2, wide, tall);
+}
+
+/** Puts the images on which two models agree least first; those that are not measured yet last. */
+function sort() {
+  if (!isPair) return;
+  const known = (item) => item.agreement ?? 2;
+  cases.sort((a, b) => known(a) - known(b));
+  $("cases").append(...cases.map(({ line }) => line));
+  if (cases.length) choose(cases[0]);
 }
 
 function step(by) {
@@ -467,30 +620,34 @@ function download(blob, name) {
 
 const stem = (name) => name.replace(/\.(nii\.gz|[^.]+)$/i, "") || name;
 
+/** With two models the files of the second one have a name of their own. */
+const ending = (n) => (n ? `_${n + 1}` : "");
+
 /** 0 and 255 for one class, the class numbers for more: as segdistill predict writes it. */
-async function maskFile(item) {
+async function maskFiles(item) {
   if (item.kind === "volume") {
-    const masks = Array.from({ length: item.slices }, (_, k) => maskOf(item.results.get(k)));
-    const { bytes } = await call("save", { id: item.id, file: item.file, masks });
-    return [new Blob([bytes], { type: "application/gzip" }), `${stem(item.name)}_mask.nii.gz`];
+    const kept = (await segmentVolume(true)) ?? [];
+    return Promise.all(kept.map(async (masks, n) => {
+      const { bytes } = await networks[n].call("save", { id: item.id, file: fileOf(item, n), masks });
+      return [new Blob([bytes], { type: "application/gzip" }), `${stem(item.name)}_mask${ending(n)}.nii.gz`];
+    }));
   }
-  const mask = maskOf(item.results.get(0));
-  const factor = mask.some((number) => number > 1) ? 1 : 255;
-  const bytes = await encodePng(mask.map((number) => number * factor), item.height, item.width);
-  return [new Blob([bytes], { type: "image/png" }), `${stem(item.name)}_mask.png`];
+  return Promise.all(masksOf(item.results.get(0)).map(async (mask, n) => {
+    const factor = mask.some((number) => number > 1) ? 1 : 255;
+    const bytes = await encodePng(mask.map((number) => number * factor), item.height, item.width);
+    return [new Blob([bytes], { type: "image/png" }), `${stem(item.name)}_mask${ending(n)}.png`];
+  }));
 }
 
 async function saveMask() {
   if ($("save-mask").disabled) return;
-  if (current.kind === "volume" && current.results.size < current.slices) await segmentVolume();
-  if (current.kind === "volume" && current.results.size < current.slices) return;
-  download(...(await maskFile(current)));
+  for (const file of await maskFiles(current)) download(...file);
 }
 
 async function saveOverlay() {
   if ($("save-overlay").disabled) return;
   const place = current.kind === "volume" ? `_${current.slice + 1}` : "";
-  download(await view.overlay(), `${stem(current.name)}${place}_overlay.png`);
+  for (const [n, view] of views.entries()) download(await view.overlay(), `${stem(current.name)}${place}_overlay${ending(n)}.png`);
 }
 
 async function saveTable() {
@@ -501,16 +658,18 @@ async function saveTable() {
       await segmentPicture(item);
       if (item !== current) item.results.clear();
     }
-    if (!item.row) continue;
-    const ending = item.kind === "volume" ? "_mask.nii.gz" : "_mask.png";
-    const row = { ...item.row, mask: `${stem(item.name)}${ending}`, model: record.sha256.slice(0, 12) };
-    rows.push(item.threshold === record.threshold || isMulti ? row : { ...row, threshold: item.threshold });
+    const kind = item.kind === "volume" ? "nii.gz" : "png";
+    item.rows.forEach((row, n) => {
+      const model = networks[n].record.sha256.slice(0, 12);
+      const chosen = item.threshold === null || isMulti ? {} : { threshold: item.threshold };
+      rows.push({ ...row, mask: `${stem(item.name)}_mask${ending(n)}.${kind}`, model, ...chosen });
+    });
   }
   if (!rows.length) {
     say("There is no result yet");
     return;
   }
-  say(`${rows.length} of ${cases.length} images are in the table`);
+  say(`${rows.length / networks.length} of ${cases.length} images are in the table`);
   download(new Blob([tableText(rows)], { type: "text/csv" }), "predictions.csv");
 }
 
@@ -518,27 +677,34 @@ async function saveTable() {
 
 function pixelBelow(place) {
   showScale(current);
-  const result = current?.results.get(current.slice);
-  if (!place || !result) {
+  const results = current?.results.get(current.slice);
+  if (!place || !results) {
     $("readout").textContent = "";
     return;
   }
-  const at = place[1] * result.width + place[0];
-  const levels = Array.from({ length: result.channels }, (_, c) => result.pixels[at * result.channels + c]);
+  const { width, channels, pixels } = results[0];
+  const at = place[1] * width + place[0];
+  const levels = Array.from({ length: channels }, (_, c) => pixels[at * channels + c]);
   const level = new Set(levels).size === 1 ? levels[0] : levels.join(" ");
-  $("readout").textContent = `x ${place[0]}  y ${place[1]} · level ${level} · probability ${numberText(result.foreground[at], 3)}`;
+  const chances = results.flatMap(({ foreground }) => (foreground ? [numberText(foreground[at], 3)] : []));
+  const chance = chances.length ? ` · probability ${chances.join(" / ")}` : "";
+  $("readout").textContent = `x ${place[0]}  y ${place[1]} · level ${level}${chance}`;
 }
 
-const view = new View($("view"), pixelBelow);
+const views = ["view", "view-2"].slice(0, networks.length).map((id) => new View($(id), pixelBelow));
+for (const view of views) view.peers = views.filter((other) => other !== view);
 
 let isRefreshing = false;
 
+/** Sets one threshold for all networks, or null: each its own. */
 function setThreshold(value) {
-  settings.threshold = Number(Math.min(Math.max(value, 0.01), 0.99).toFixed(2));
-  if (Math.abs(settings.threshold - record.threshold) < 0.005) settings.threshold = record.threshold;
-  $("threshold").value = settings.threshold;
-  $("threshold-value").textContent = numberText(settings.threshold, 2);
-  $("threshold-reset").hidden = settings.threshold === record.threshold;
+  const isOwn = value === null || (!isPair && Math.abs(value - record.threshold) < 0.005);
+  settings.threshold = isOwn ? null : Number(Math.min(Math.max(value, 0.01), 0.99).toFixed(2));
+  const shown = settings.threshold ?? record.threshold;
+  $("threshold").value = shown;
+  $("threshold-value").textContent =
+    isOwn && isPair ? networks.map((network) => numberText(network.record.threshold, 2)).join(" / ") : numberText(shown, 2);
+  $("threshold-reset").hidden = isOwn;
   if (isRefreshing) return;
   isRefreshing = true;
   requestAnimationFrame(() => {
@@ -550,7 +716,7 @@ function setThreshold(value) {
 function connect(id, name, toOption, toText) {
   const input = $(id);
   const apply = () => {
-    view.set({ [name]: toOption(Number(input.value)) });
+    for (const view of views) view.set({ [name]: toOption(Number(input.value)) });
     $(`${id}-value`).textContent = toText(input.value);
   };
   input.addEventListener("input", apply);
@@ -558,19 +724,24 @@ function connect(id, name, toOption, toText) {
 }
 
 function toggle(id, name) {
-  $(id).addEventListener("change", () => view.set({ [name]: $(id).checked }));
+  $(id).addEventListener("change", () => views.forEach((view) => view.set({ [name]: $(id).checked })));
 }
 
 const flip = (id) => $(id).click();
 
+const fit = () => views.forEach((view) => view.fit());
+const zoom = (factor) => views[0].zoom(factor);
+const setBare = (bare) => views.forEach((view) => view.set({ bare }));
+const moveThreshold = (by) => setThreshold((settings.threshold ?? record.threshold) + by);
+
 const KEYS = {
   o: () => $("files").click(), m: () => flip("show-mask"), c: () => flip("show-outline"), x: () => flip("show-axis"),
-  s: saveMask, v: saveOverlay, t: saveTable, a: segmentVolume, "+": () => view.zoom(1.25), "=": () => view.zoom(1.25),
-  "-": () => view.zoom(0.8), 0: () => view.fit(), "?": () => $("help").showModal(), Escape: () => (stopped = true),
-  "[": () => setThreshold(settings.threshold - 0.05), "]": () => setThreshold(settings.threshold + 0.05),
+  d: () => flip("show-differing"), l: sort, s: saveMask, v: saveOverlay, t: saveTable, a: () => segmentVolume(),
+  "+": () => zoom(1.25), "=": () => zoom(1.25), "-": () => zoom(0.8), 0: fit,
+  "?": () => $("help").showModal(), Escape: cancel, "[": () => moveThreshold(-0.05), "]": () => moveThreshold(0.05),
   ArrowLeft: () => step(-1), ArrowRight: () => step(1), ArrowUp: () => goTo(current.slice + 1),
   ArrowDown: () => goTo(current.slice - 1), PageUp: () => goTo(current.slice + 10), PageDown: () => goTo(current.slice - 10),
-  h: () => view.set({ bare: true }),
+  h: () => setBare(true),
 };
 const OF_IMAGES = new Set(["ArrowUp", "ArrowDown", "PageUp", "PageDown", "ArrowLeft", "ArrowRight", "+", "=", "-", "0"]);
 
@@ -586,12 +757,12 @@ function onKey(event) {
 function listen() {
   for (const id of ["open", "open-too"]) $(id).addEventListener("click", () => $("files").click());
   $("files").addEventListener("change", () => {
-    add($("files").files);
+    add([...$("files").files].map(ofFile));
     $("files").value = "";
   });
   document.addEventListener("keydown", onKey);
-  document.addEventListener("keyup", (event) => event.key.toLowerCase() === "h" && view.set({ bare: false }));
-  document.addEventListener("paste", (event) => add(event.clipboardData.files));
+  document.addEventListener("keyup", (event) => event.key.toLowerCase() === "h" && setBare(false));
+  document.addEventListener("paste", (event) => add([...event.clipboardData.files].map(ofFile)));
   let depth = 0;
   const setDepth = (value) => {
     depth = value;
@@ -603,14 +774,15 @@ function listen() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     setDepth(0);
-    add(event.dataTransfer.files);
+    add([...event.dataTransfer.files].map(ofFile));
   });
   const clicks = {
-    "save-mask": saveMask, "save-overlay": saveOverlay, "save-table": saveTable, whole: segmentVolume,
-    cancel: () => (stopped = true), "help-button": () => $("help").showModal(), "zoom-in": () => view.zoom(1.25),
-    "zoom-out": () => view.zoom(0.8), fit: () => view.fit(), "threshold-reset": () => setThreshold(record.threshold),
+    "save-mask": saveMask, "save-overlay": saveOverlay, "save-table": saveTable, whole: () => segmentVolume(), cancel, sort,
+    "help-button": () => $("help").showModal(), "zoom-in": () => zoom(1.25), "zoom-out": () => zoom(0.8), fit,
+    "threshold-reset": () => setThreshold(null),
   };
   for (const [id, act] of Object.entries(clicks)) $(id).addEventListener("click", act);
+  window.addEventListener("resize", () => current?.height && arrange(current));
   $("slice").addEventListener("input", () => goTo(Number($("slice").value) - 1));
   $("threshold").addEventListener("input", () => setThreshold(Number($("threshold").value)));
   connect("opacity", "opacity", (value) => value / 100, (value) => `${value} %`);
@@ -619,25 +791,39 @@ function listen() {
   toggle("show-mask", "mask");
   toggle("show-outline", "outline");
   toggle("show-axis", "axis");
+  toggle("show-differing", "differing");
 }
 
-function describeModel() {
-  const { size } = record.preprocess;
-  const parameters = record.parameters ? `${numberText(record.parameters / 1e6, 2)} M parameters · ` : "";
-  $("model-facts").textContent = `${parameters}${size[1]} × ${size[0]} input`;
-  $("about").textContent =
-    `${record.name}, made with segdistill ${record.version}. Model file SHA-256 ${record.sha256}. ` +
-    `Finds: ${record.classes.slice(1).join(", ")}. Trained threshold ${record.threshold}.`;
-  $("threshold-reset").textContent = `Back to ${numberText(record.threshold, 2)}, the model's own`;
+function describeModels() {
+  const million = (each) => (each.parameters ? `${numberText(each.parameters / 1e6, 2)} M parameters` : "");
+  const size = ({ preprocess }) => `${preprocess.size.slice().reverse().join(" × ")} ${preprocess.dimensions === 3 ? "windows" : "input"}`;
+  const facts = networks.map(({ record: each }) => [million(each), size(each)].filter(Boolean).join(" · "));
+  $("model-facts").textContent = isPair ? "" : facts[0];
+  $("about").textContent = networks
+    .map(({ record: each }, n) =>
+      `${isPair ? `${names[n]}: ${facts[n]}. ` : ""}${each.name}, made with segdistill ${each.version}. ` +
+      `Model file SHA-256 ${each.sha256}. Finds: ${each.classes.slice(1).join(", ")}. Trained threshold ${each.threshold}.`)
+    .join(" ");
+  $("threshold-reset").textContent = isPair
+    ? "Back to the models' own" : `Back to ${numberText(record.threshold, 2)}, the model's own`;
+  if (!isPair) return;
+  document.body.classList.add("compared");
+  document.title = `${names.join(" and ")} · segdistill`;
+  document.querySelector(".title").textContent = names.join(" and ");
+  names.forEach((name, n) => {
+    $(`name-${n + 1}`).textContent = `${n + 1} · ${name}`;
+    $(`name-${n + 1}`).hidden = false;
+  });
+  $("pane-2").hidden = $("sort").hidden = $("differing-field").hidden = false;
 }
 
-describeModel();
+describeModels();
 makeClasses();
 listen();
 clearResult();
-setThreshold(record.threshold);
+setThreshold(null);
 const lack = lacking();
-if (lack) stop(`${lack}: open the page in a current Chrome, Edge, Firefox or Safari.`);
+if (lack) stop(lack);
 const ready = lack ? new Promise(() => {}) : start();
 ready.then(
   ({ milliseconds }) => {
@@ -646,5 +832,6 @@ ready.then(
   },
   (error) => stop(`The network does not load: ${error.message}. Make the page again with segdistill export --web.`),
 );
+add((served.cases ?? []).map(ofServer));
 /** For tests: the worker's tasks, and the opened images. */
-window.segdistill = { call, cases, ready };
+window.segdistill = { call: (task, request, n = 0) => networks[n].call(task, request), cases, fileOf, ready };

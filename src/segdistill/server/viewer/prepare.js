@@ -60,7 +60,8 @@ function offsets(length, { count, size }) {
   return Array.from({ length: count }, (_, k) => halfToEven(k * step));
 }
 
-function halfToEven(value) {
+/** The nearest whole number; of two equally near ones the even one. */
+export function halfToEven(value) {
   const low = Math.floor(value);
   if (value - low !== 0.5) return Math.round(value);
   return low % 2 ? low + 1 : low;

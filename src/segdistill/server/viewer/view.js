@@ -21,6 +21,17 @@ export function pictureCanvas({ height, width, channels, pixels }, brightness = 
   return filled(data, height, width);
 }
 
+/** Stripes where two masks differ: black and white, so that they are told from any class and any image. */
+function stripes(differing, height, width) {
+  const data = new Uint8ClampedArray(4 * height * width);
+  for (let k = 0; k < differing.length; k++) {
+    if (!differing[k]) continue;
+    const isLight = ((k % width) + Math.floor(k / width)) & 2;
+    data.set(isLight ? [255, 255, 255, 230] : [0, 0, 0, 200], 4 * k);
+  }
+  return filled(data, height, width);
+}
+
 function filled(data, height, width) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
@@ -89,7 +100,8 @@ export class View {
     this.onMove = onMove;
     this.image = null;
     this.layers = null;
-    this.options = { mask: true, outline: true, axis: true, opacity: 0.25, brightness: 0, contrast: 0, bare: false };
+    this.peers = []; // views that show the same place
+    this.options = { mask: true, outline: true, axis: true, differing: true, opacity: 0.25, brightness: 0, contrast: 0, bare: false };
     this.scale = 1;
     this.left = this.top = 0;
     this.isFitted = true;
@@ -111,8 +123,8 @@ export class View {
     this.draw();
   }
 
-  /** Sets the mask (class numbers), the classes that are not shown, and the ends of the long axis or null. */
-  setMask(mask, hidden, axis) {
+  /** Sets the mask (class numbers), hidden classes, the ends of the long axis or null, and where another mask differs. */
+  setMask(mask, hidden, axis, differing = null) {
     const { height, width } = this.image;
     const numbers = [...new Set(mask)].filter((number) => number && !hidden.has(number));
     const outlines = numbers.map((number) => [css(colourOf(number)), borders(mask, height, width, number)]);
@@ -122,6 +134,7 @@ export class View {
       outlines: isBusy ? [] : outlines,
       rim: isBusy ? maskCanvas(rim(mask, height, width), height, width, hidden) : null,
       axis,
+      stripes: differing && stripes(differing, height, width),
     };
     this.draw();
   }
@@ -160,14 +173,23 @@ export class View {
     this.top = y - ((y - this.top) * scale) / this.scale;
     this.scale = scale;
     this.isFitted = false;
-    this.draw();
+    this.share();
   }
 
   pan(x, y) {
     this.left += x;
     this.top += y;
     this.isFitted = false;
-    this.draw();
+    this.share();
+  }
+
+  /** Draws this view and its peers at the same place. */
+  share() {
+    const { scale, left, top, isFitted } = this;
+    for (const view of [this, ...this.peers]) {
+      Object.assign(view, { scale, left, top, isFitted });
+      view.draw();
+    }
   }
 
   draw() {
@@ -203,6 +225,7 @@ export class View {
       context.drawImage(this.layers.fill, 0, 0);
       context.globalAlpha = 1;
     }
+    if (this.options.differing && this.layers.stripes) context.drawImage(this.layers.stripes, 0, 0);
     context.lineCap = "square";
     if (outline) {
       if (this.layers.rim) context.drawImage(this.layers.rim, 0, 0);
@@ -243,7 +266,7 @@ export class View {
       event.preventDefault();
       if (this.image) this.zoom(2 ** (-event.deltaY / (event.ctrlKey ? 80 : 320)), ...this.place(event));
     }, { passive: false });
-    canvas.addEventListener("dblclick", () => this.fit());
+    canvas.addEventListener("dblclick", () => [this, ...this.peers].forEach((view) => view.fit()));
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
       this.pointers.set(event.pointerId, this.place(event));
