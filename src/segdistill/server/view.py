@@ -23,6 +23,7 @@ from segdistill.data.index import index_folder
 from segdistill.data.opened import first_volume
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
+from segdistill.imaging.intensity import intensity_of
 from segdistill.imaging.nifti import save_voxels
 from segdistill.imaging.read import read_picture
 from segdistill.runtime.predict import find_inputs
@@ -147,7 +148,8 @@ class CaseServer(ThreadingHTTPServer):
         """
         spacing = case.spacing_mm
         if not case.is_volume:
-            picture = read_picture(case.image, intensity=model.info.preprocess.intensity or case.intensity)
+            intensity = intensity_of(model.info.preprocess.intensity, 0) or case.intensity
+            picture = read_picture(case.image, intensity=intensity)
             buffer = io.BytesIO()
             Image.fromarray(picture.pixels).save(buffer, "PNG", compress_level=1)
             if spacing is not None:
