@@ -148,10 +148,8 @@ class CaseServer(ThreadingHTTPServer):
         """
         spacing = case.spacing_mm
         if not case.is_volume:
-            picture = read_picture(
-                case.image,
-                intensity=intensity_of(model.info.preprocess.intensity, 0) or intensity_of(case.intensity, 0),
-            )
+            intensity = intensity_of(model.info.preprocess.intensity, 0) or case.intensity
+            picture = read_picture(case.image, intensity=intensity)
             buffer = io.BytesIO()
             Image.fromarray(picture.pixels).save(buffer, "PNG", compress_level=1)
             if spacing is not None:
