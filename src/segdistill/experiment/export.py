@@ -36,8 +36,8 @@ from segdistill.training.inference import MaskAndClass, Probability, TorchEngine
 OPSET = 20
 FEW = 20
 """Cases on which a model file is compared with torch where there are no test cases."""
-SELF_TEST = "self-test 1"
-"""A model file of an earlier version, without a self-test, is written again."""
+WRITTEN = "self-test 1, probabilities 2"
+"""How model files are written: one of an earlier version is written again."""
 UNDECIDED = 1e-4
 """Probabilities this close to the threshold may give another mask in another engine."""
 
@@ -317,7 +317,7 @@ def export_stage(
         )
     info = model_info(stage)
     known = read_json(target.with_suffix(".json"))
-    inputs = sha256_text(f"{stage.record.weights_sha256}{dump_info(info)}{SELF_TEST}")
+    inputs = sha256_text(f"{stage.record.weights_sha256}{dump_info(info)}{WRITTEN}")
     if known.get("inputs") == inputs and target.exists() and sha256_file(target) == known.get("model_sha256"):
         return Agreement(**known["agreement"])
     info = replace(info, self_test=record_self_test(TorchEngine(stage.network, info)))
