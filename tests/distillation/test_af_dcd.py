@@ -28,7 +28,7 @@ class TestAfDCD(TestMGD):
     name = "af_dcd"
 
     def make(self) -> DistillationMethod:
-        return built(5, "")
+        return built(5, "", **self.options)
 
 
 def parts(x: Array, groups: int) -> list[list[tuple[int, Array]]]:

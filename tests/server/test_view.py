@@ -156,6 +156,7 @@ def test_the_command_ends_with_ctrl_c(model: Path, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background ignore it
     )
     assert done.stdout
     lines = ""

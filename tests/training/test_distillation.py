@@ -248,7 +248,10 @@ def test_learned_parts_train_and_resume_but_are_not_exported(
         state = torch.load(tmp_path / STATE, weights_only=True) if (tmp_path / STATE).exists() else {}
     assert sorted(state["companions"]["student"]) == sorted(before)
     after = companions.state_dict()  # type: ignore[operator, union-attr]
-    assert all(not torch.equal(before[k], after[k]) for k in before)
+    learned = [
+        name for name in before if name != "5.sums"
+    ]  # of gradients, for weights that are set from them
+    assert all(not torch.equal(before[k], after[k]) for k in learned)
     assert set(load_file(tmp_path / WEIGHTS)) == set(network().state_dict())
 
 

@@ -35,7 +35,7 @@ def view(
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at cases in the browser, with one model, or two side by side.
+    """Look at cases in the browser, with one or two models.
 
     It is the page of export --web, with the cases in a list. Two models, such as teacher and student, stand side by
     side, and their disagreement is marked. The server is on this machine alone, and the networks run in the browser.
