@@ -410,7 +410,11 @@ def _side_by_side(
                 if is_alone:
                     yield key, work(key)
                 else:
-                    waiting.append((key, pool.submit(work, key)))
+                    made = Future()
+                    waiting.append(
+                        (key, made)
+                    )  # before it can begin: an interrupt between both would lose it
+                    pool.submit(_fulfil, made, work, key)
             while waiting:
                 first, made = waiting[0]
                 yield first, made.result()
@@ -423,6 +427,15 @@ def _side_by_side(
         finally:
             for _, made in waiting:
                 made.cancel()
+
+
+def _fulfil(made: Future[T], work: Callable[[str], T], key: str) -> None:
+    """Does the work, unless it was cancelled meanwhile."""
+    if made.set_running_or_notify_cancel():
+        try:
+            made.set_result(work(key))
+        except BaseException as error:
+            made.set_exception(error)
 
 
 def _notes(found: Predictions, count: int, renamed: Sequence[str], continued: int, others: int) -> list[str]:
