@@ -244,8 +244,6 @@ def _dicom_seg(export: Export) -> None:
 
 def _volume_tables(export: Export, write: Callable[[Case, str], tuple[Path, Path]]) -> None:
     """images/, masks/ whose files name their structures, and a case table."""
-    if several := [case.id for case, _ in export.cases if len(case.image_channels) > 1]:
-        raise InputError(f"case '{several[0]}' has several channels: write nnunet, which keeps them")
     for part in ("images", "masks"):
         (export.folder / part).mkdir()
     classes = tuple(MaskClass(name) for name in export.names)

@@ -183,15 +183,6 @@ def _known_cases(data: DataRecipe, source: Path | None) -> list[Case]:
         return []
 
 
-def with_table_channels(data: DataRecipe, source: Path | None) -> DataRecipe:
-    """The data of a recipe with the channels of its table; see `with_table_classes`.
-
-    >>> with_table_channels(DataRecipe(), None) == DataRecipe()
-    True
-    """
-    return _with_channels(data, _known_cases(data, source))
-
-
 def _with_channels(data: DataRecipe, cases: Sequence[Case]) -> DataRecipe:
     """The data of a recipe with the channels of its table, and an intensity for each, where it states none."""
     try:

@@ -27,7 +27,6 @@ from segdistill.experiment.cases import (
     absolute,
     find_facts,
     load_cases,
-    with_table_channels,
     with_table_classes,
 )
 from segdistill.experiment.check import check_parts
@@ -402,10 +401,10 @@ def _write_tables(folder: Path, loaded: LoadedCases) -> None:
 
 
 def _data(data: DataRecipe, table: Path, given: bool = False) -> DataRecipe:
-    """The same data from one of the two tables, which already hold the images without masks, and with its channels."""
+    """The same data from one of the two tables, which already hold the images without masks."""
     split = SplitRecipe(method="given") if given else SplitRecipe(val=data.split.val, seed=data.split.seed)
     changes = {"table": str(table.absolute()), "dataset": None, "unlabelled": None, "split": split}
-    return with_table_channels(data.model_copy(update=changes), None)
+    return data.model_copy(update=changes)
 
 
 def _measured(
