@@ -44,7 +44,9 @@ ENSEMBLE, HOME = "ensemble", "home"
 Row = dict[str, str]
 FEW_MASKS = "pays/few_masks"
 HALF = {
-    "fit.steps": 400,
+    "fit.steps": 1200,
+    "stages.larger_1.fit.steps": 400,
+    "stages.larger_2.fit.steps": 400,
     "stages.imagenet_1.fit.steps": 300,
     "stages.imagenet_2.fit.steps": 300,
 }
