@@ -59,7 +59,7 @@ def test_parameters_go_from_two_million_down_to_some_ten_thousand() -> None:
 
 def test_the_reference_is_the_member_of_the_ensemble_where_images_lack_masks() -> None:
     members = recipe(bare=True).stages["lite_unet_tiny_distilled@0"].teachers["ensemble"].ensemble
-    assert [member.stage for member in members] == ["simplified_unet@0", "teacher@0"]
+    assert [member.stage for member in members] == ["simplified_unet@0", "larger@0", "teacher@0"]
 
 
 def test_a_teacher_from_elsewhere_replaces_those_that_are_trained() -> None:

@@ -33,21 +33,29 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class _Level:
-    """Steps of every training, and the teachers: how many of the student's kind and of the other, folds, seeds."""
+    """Steps of the student and of its baseline, and the teachers: how many of each kind, folds, seeds."""
 
     steps: int
     own: int
+    larger: int
     other: int
     folds: int
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = ()
 
 
-_LEVELS: dict[str, _Level] = {
-    "quick": _Level(800, 1, 1, 2, ()),
-    "normal": _Level(3000, 3, 2, 3, ()),
-    "patient": _Level(5000, 3, 2, 5, (0, 1, 2)),
+_LEVELS = {
+    "quick": _Level(2400, 0, 1, 1, 2),
+    "normal": _Level(4500, 0, 2, 2, 3),
+    "patient": _Level(6000, 0, 2, 2, 5, (0, 1, 2)),
 }
-OWN, OTHER = "own", "teacher"
+_VOLUME_LEVELS = {
+    "quick": _Level(800, 1, 0, 1, 2),
+    "normal": _Level(3000, 3, 0, 2, 3),
+    "patient": _Level(5000, 3, 0, 2, 5, (0, 1, 2)),
+}
+OWN, LARGER, OTHER = "own", "larger", "teacher"
+_STEPS = {LARGER: 3, OTHER: 4}
+"""A step of these networks takes three to four times as long as one of the student: they take so many fewer of them."""
 VOLUME_FIT = {"batch_size": 2, "augment": "volume"}
 """How networks of volumes are trained."""
 
@@ -80,10 +88,11 @@ def effort_for(effort: str, facts: DataFacts, outside: dict[str, Any] | None = N
 def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = None) -> dict[str, Any]:
     """The parts of a recipe that the effort decides: fit, stages, seeds.
 
-    The teacher is an ensemble of unlike networks: of the student's own kind, and of another kind that starts from
-    ImageNet where its weights are installed; of volumes `lite_unet` and `unet`. Where some images have no mask, the
-    teachers learn from all masks, half of each batch of the student has masks, and the teachers teach the rest. Where
-    all have one, each teacher is several, each without a fold, so that no case is taught by a network that has seen it.
+    The student is `lite_unet`, of about 3 ms. Its teacher is an ensemble of unlike networks: `simplified_unet`, which
+    has three times the parameters and eight times the milliseconds, and a network that starts from ImageNet where its
+    weights are installed; of volumes `lite_unet` and `unet`. Where some images have no mask, the teachers learn from
+    all masks, the baseline is one of them, and the teachers teach the student the images without mask. Where all have
+    one, each teacher is several, each without a fold, so that no case is taught by a network that has seen it.
 
     Args:
         effort: quick, normal or patient.
@@ -94,15 +103,15 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
         InputError: an unknown effort.
 
     >>> few = stages_of("quick", DataFacts(without_mask=True))
-    >>> list(few["stages"]), few["stages"]["student"]["teachers"]["ensemble"]["ensemble"]
-    (['baseline', 'teacher', 'student'], [{'stage': 'baseline', 'flips': True}, {'stage': 'teacher', 'flips': True}])
-    >>> list(stages_of("quick", DataFacts())["stages"])
-    ['baseline', 'own', 'teacher', 'student']
+    >>> list(few["stages"])
+    ['baseline', 'larger', 'teacher', 'student']
+    >>> few["stages"]["student"]["teachers"]["ensemble"]["ensemble"][1]
+    {'stage': 'larger', 'flips': True}
     """
     if effort not in _LEVELS:
         raise InputError(f"effort is {effort!r}: {near_names(str(effort), _LEVELS)}")
-    level = _LEVELS[effort]
-    student, other = _networks(facts)
+    level = (_LEVELS if facts.volumes is None else _VOLUME_LEVELS)[effort]
+    student, larger, other = _networks(facts)
     loss = {"name": "cross_entropy_dice"}
     stages: dict[str, Any] = {
         "baseline": {
@@ -114,12 +123,15 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
     }
     members = []
     shared = facts.without_mask  # the baseline is one of the teachers: what they teach, it has not seen
-    for kind, model, count in ((OWN, student, level.own - shared), (OTHER, other, level.other)):
+    own = max(level.own - shared, 0)
+    for kind, model, count in ((OWN, student, own), (LARGER, larger, level.larger), (OTHER, other, level.other)):
         for number in range(1, count + 1):
             name = kind if number == 1 else f"{kind}_{number}"
             stages[name] = {"about": _ABOUT[kind], "model": model, "loss": loss, "role": "teacher"}
             stages[name] |= {} if number == 1 and kind == OTHER else {"seed": number}
             stages[name] |= {} if facts.without_mask else {"out_of_fold": level.folds}
+            if level.larger and kind in _STEPS:
+                stages[name]["fit"] = {"steps": level.steps // _STEPS[kind]}
             members.append(name)
     flips = facts.volumes is None  # views of volumes are not mirrored
     ensemble: list[dict[str, Any]] = [
@@ -139,7 +151,6 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
         "taught_cases": "without_mask" if facts.without_mask else "all",
         "teachers": {"ensemble": {"ensemble": ensemble}},
         "methods": {"soft_mask": {}},
-        "fit": {"masks_share": 0.5} if facts.without_mask else {},
     }
     built: dict[str, Any] = {
         "plan": True,
@@ -151,16 +162,21 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
     return built | ({"seeds": list(level.seeds)} if level.seeds else {})
 
 
-def _networks(facts: DataFacts) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The student, and the teacher of another kind."""
+def _networks(facts: DataFacts) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The student, a larger network of its kind, and the teacher of another kind."""
     if facts.volumes is not None:
-        return {"name": "lite_unet", "preset": "volume_large"}, {"name": "unet", "widths": [16, 32, 64, 128]}
+        student = {"name": "lite_unet", "preset": "volume_large"}
+        return student, student, {"name": "unet", "widths": [16, 32, 64, 128]}
     other = (
         {"name": "unet_efficientnet_lite", "pretrained": "imagenet"}
         if facts.imagenet
         else {"name": "resnet_attention_unet", "depth": 18}
     )
-    return {"name": "simplified_unet"}, other
+    return {"name": "lite_unet", "preset": "large"}, {"name": "simplified_unet"}, other
 
 
-_ABOUT = {OWN: "a further network of the student's kind", OTHER: "a network of another kind"}
+_ABOUT = {
+    OWN: "a further network of the student's kind",
+    LARGER: "a larger network",
+    OTHER: "a network of another kind",
+}

@@ -140,7 +140,7 @@ def ladder_recipe(
     >>> two = parse_rungs(["simplified_unet", "lite_unet/tiny"])
     >>> made = ladder_recipe(two, "quick", DataFacts(), reference="simplified_unet", margin=0.02)
     >>> list(made["stages"])
-    ['own', 'teacher', 'simplified_unet', 'simplified_unet_distilled', 'lite_unet_tiny', 'lite_unet_tiny_distilled']
+    ['larger', 'teacher', 'simplified_unet', 'simplified_unet_distilled', 'lite_unet_tiny', 'lite_unet_tiny_distilled']
     """
     level = ladder_effort(effort)
     built = stages_of(effort, facts)["stages"]
@@ -148,7 +148,11 @@ def ladder_recipe(
     taught = map_stages(built["student"], lambda other: reference if other == "baseline" else other)
     stages: dict[str, Any] = {}
     if outside is None:
-        stages = {name: stage for name, stage in built.items() if name not in ("baseline", "student")}
+        stages = {
+            name: {key: value for key, value in stage.items() if key != "fit"}  # as many steps as a rung
+            for name, stage in built.items()
+            if name not in ("baseline", "student")
+        }
     else:
         taught = taught | {"teachers": {"teacher": dict(outside)}}
     students = {}

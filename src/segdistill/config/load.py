@@ -165,7 +165,11 @@ def _with_effort(
     if chosen is None:
         return content
     built = stages_of(chosen, found, outside)
-    if any(SHORTCUTS.get(key, key) == "fit.epochs" for key in changes):
+    lengths = {SHORTCUTS.get(key, key) for key in changes} & {"fit.epochs", "fit.steps"}
+    if lengths:  # the call's own length is that of every stage
+        for stage in built["stages"].values():
+            stage.get("fit", {}).pop("steps", None)
+    if "fit.epochs" in lengths:
         built["fit"].pop("steps")
     fit = merge(content.get("fit") or {}, built.pop("fit", {}))
     return content | built | {"fit": fit}
