@@ -77,6 +77,8 @@ PAIRS = (
     ("student", ENSEMBLE),
     ("student_without_masks", "baseline"),
     ("student", "baseline_all"),
+    ("student", "larger_1"),
+    ("student_without_masks", "baseline_all"),
     ("student", "single"),
     ("single", "baseline"),
     (ENSEMBLE, "baseline"),
