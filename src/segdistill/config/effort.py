@@ -115,7 +115,7 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
     loss = {"name": "cross_entropy_dice"}
     stages: dict[str, Any] = {
         "baseline": {
-            "about": "the student's network at as many steps, without teachers",
+            "about": "the student's network, without teachers",
             "model": student,
             "loss": loss,
             "role": "baseline",
