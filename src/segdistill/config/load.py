@@ -164,15 +164,20 @@ def _with_effort(
     chosen = effort_for(str(effort), found, outside)
     if chosen is None:
         return content
-    built = stages_of(chosen, found, outside)
+    built = _with_length(stages_of(chosen, found, outside), changes)
+    fit = merge(content.get("fit") or {}, built.pop("fit", {}))
+    return content | built | {"fit": fit}
+
+
+def _with_length(built: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What an effort chose, where the call states epochs or steps: its length is that of every stage."""
     lengths = {SHORTCUTS.get(key, key) for key in changes} & {"fit.epochs", "fit.steps"}
-    if lengths:  # the call's own length is that of every stage
+    if lengths:
         for stage in built["stages"].values():
             stage.get("fit", {}).pop("steps", None)
     if "fit.epochs" in lengths:
         built["fit"].pop("steps")
-    fit = merge(content.get("fit") or {}, built.pop("fit", {}))
-    return content | built | {"fit": fit}
+    return built
 
 
 def _found(
