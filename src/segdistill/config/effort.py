@@ -124,7 +124,11 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
     members = []
     shared = facts.without_mask  # the baseline is one of the teachers: what they teach, it has not seen
     own = max(level.own - shared, 0)
-    for kind, model, count in ((OWN, student, own), (LARGER, larger, level.larger), (OTHER, other, level.other)):
+    for kind, model, count in (
+        (OWN, student, own),
+        (LARGER, larger, level.larger),
+        (OTHER, other, level.other),
+    ):
         for number in range(1, count + 1):
             name = kind if number == 1 else f"{kind}_{number}"
             stages[name] = {"about": _ABOUT[kind], "model": model, "loss": loss, "role": "teacher"}
