@@ -32,7 +32,7 @@ def run(*words: object, code: int = 0) -> str:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    write_phantom(folder / "own", count=120, size=48)
+    write_phantom(folder / "own", count=40, size=48)
     (folder / "own" / "cases.csv").unlink()
     return folder / "own"
 
@@ -58,24 +58,24 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_own_images_from_folder_to_sheet_and_pack(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "own" / "cases.csv"
     text = run("index", "folder", folder, "-o", table, "--split", "hold-out", "--seed", 3)
-    assert f"{table}: 120 cases, 0 errors, 0 warnings" in text
+    assert f"{table}: 40 cases, 0 errors, 0 warnings" in text
     found = rows(table)
-    assert Counter(row["split"] for row in found) == {"train": 84, "val": 18, "test": 18}
+    assert Counter(row["split"] for row in found) == {"train": 28, "val": 6, "test": 6}
     assert found[0]["image"] == "images/phantom_0001.png"
     assert "0 errors" in run("check", table)
     assert "5 cases" in run("show", table, "-o", tmp_path / "s.png", "--limit", 5, "--split", "test")
     assert Image.open(tmp_path / "s.png").size[0] > 100
-    assert "120 cases" in run("pack", table, "--size", 32, "-o", tmp_path / "packed")
-    assert len(rows(tmp_path / "packed" / "cases.csv")) == 120
+    assert "40 cases" in run("pack", table, "--size", 32, "-o", tmp_path / "packed")
+    assert len(rows(tmp_path / "packed" / "cases.csv")) == 40
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ((), {"": 120}),
-        (("--split", "k-fold", "--folds", 4, "--fold", 2), {"train": 76, "val": 14, "test": 30}),
-        (("--split", "paper"), {"train": 102, "test": 18}),
-        (("--method", "hold-out", "--val", 0, "--test", 0.25), {"train": 90, "test": 30}),
+        ((), {"": 40}),
+        (("--split", "k-fold", "--folds", 4, "--fold", 2), {"train": 25, "val": 5, "test": 10}),
+        (("--split", "paper"), {"train": 34, "test": 6}),
+        (("--method", "hold-out", "--val", 0, "--test", 0.25), {"train": 30, "test": 10}),
     ],
 )
 def test_splits(folder: Path, tmp_path: Path, options: tuple[object, ...], expected: dict[str, int]) -> None:
@@ -101,17 +101,17 @@ def test_check_reports_errors_with_code_2_and_as_json(folder: Path, tmp_path: Pa
     (folder / "images" / "phantom_0003.png").write_bytes(b"")
     (folder / "masks" / "phantom_0004.png").unlink()
     found = json.loads(run("check", table, "--json", code=2))
-    assert (found["cases"], found["error"]) == (120, 2)
+    assert (found["cases"], found["error"]) == (40, 2)
     errors = [finding for finding in found["findings"] if finding["level"] == "error"]
     assert [finding["cases"] for finding in errors] == [["phantom_0003"], ["phantom_0004"]]
     assert "phantom_0003.png" in errors[0]["message"]
     text = run("index", "folder", folder, "-o", tmp_path / "again.csv", code=2)
     assert "image without mask" in text
     assert "--unlabelled" in text
-    assert text.splitlines()[-1] == "nothing written: 120 cases, 2 errors: repair the files named above"
+    assert text.splitlines()[-1] == "nothing written: 40 cases, 2 errors: repair the files named above"
     assert not (tmp_path / "again.csv").exists()
     Image.open(folder / "images" / "phantom_0002.png").save(folder / "images" / "phantom_0003.png")
-    assert "119 masks" in run("index", "folder", folder, "-o", tmp_path / "again.csv", "--unlabelled")
+    assert "39 masks" in run("index", "folder", folder, "-o", tmp_path / "again.csv", "--unlabelled")
     assert "0 errors" in run("check", tmp_path / "again.csv", "--unlabelled")
 
 
@@ -125,7 +125,7 @@ def test_of_many_errors_the_first_are_told(folder: Path, tmp_path: Path) -> None
         f"phantom_00{number}.png" in line for number, line in zip(range(10, 15), lines[:5], strict=True)
     ] == [True] * 5
     assert lines[5].endswith(
-        "120 cases, 7 errors: repair the files named above (the first 5; --json lists all)"
+        "40 cases, 7 errors: repair the files named above (the first 5; --json lists all)"
     )
     found = json.loads(run("index", "folder", folder, "-o", tmp_path / "t.csv", "--json", code=2))
     assert sum(finding["level"] == "error" for finding in found["findings"]) == 7

@@ -307,6 +307,7 @@ def test_parts_of_a_script_cannot_be_imported_by_others(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("brief")
+@pytest.mark.slow
 def test_stages_side_by_side_have_the_weights_of_one_after_the_other(
     tmp_path: Path, one_thread: None
 ) -> None:

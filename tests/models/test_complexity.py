@@ -46,7 +46,13 @@ def test_rows_are_unique() -> None:
     assert len(set(keys)) == len(keys)
 
 
-COUNTED = [name for name in NETWORKS if network_facts(name).kind not in ("discriminator", "external")]
+DEEP = ("101", "resnet50", "xception", "u2net")
+"""Networks that take longer to count, of the same modules as others."""
+COUNTED = [
+    pytest.param(name, marks=pytest.mark.slow if any(part in name for part in DEEP) else ())
+    for name in NETWORKS
+    if network_facts(name).kind not in ("discriminator", "external")
+]
 
 
 @pytest.mark.parametrize("name", COUNTED)

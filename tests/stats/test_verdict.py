@@ -30,7 +30,7 @@ def study(
     )
 
 
-@pytest.mark.parametrize("luck", [0.0, 0.01, 0.04])
+@pytest.mark.parametrize("luck", [0.0, pytest.param(0.01, marks=pytest.mark.slow), 0.04])
 def test_without_a_difference_the_rule_is_wrong_in_at_most_one_of_twenty(luck: float) -> None:
     """400 studies over the three kinds of luck; in the last, interval and p alone would be wrong far more often."""
     count = 400 if luck == 0.01 else 200
