@@ -82,7 +82,7 @@ def test_pictures_come_back_to_the_bit(name: str, tmp_path: Path) -> None:
             pixels = read_picture(case.image).pixels
             other = read_picture(found[case.id].image).pixels
             assert (other == (pixels if other.ndim == pixels.ndim else pixels[..., None])).all()
-        if name in ("coco", "yolo_seg", "labelme", "index", "palette"):
+        if name in ("coco", "cvat", "yolo_seg", "labelme", "index", "palette"):
             assert [found[case.id].split for case in cases] == [case.split for case in cases]
 
 
@@ -146,8 +146,22 @@ def test_dicom_seg_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert [item.SegmentLabel for item in stored.SegmentSequence] == ["edge", "middle"]
     assert {item.SegmentAlgorithmType for item in stored.SegmentSequence} == {"MANUAL"}
     assert stored.pixel_array.sum() == np.count_nonzero(mask)
-    with pytest.raises(InputError, match="case 'b': its image is no DICOM series"):
-        export_cases("dicom_seg", [Case("b", tmp_path / "plain.nii.gz")], tmp_path / "no")
+    for name in ("dicom_seg", "rtstruct"):
+        with pytest.raises(InputError, match="case 'b': its image is no DICOM series"):
+            export_cases(name, [Case("b", tmp_path / "plain.nii.gz")], tmp_path / "no")
+
+
+def test_rtstruct_comes_back_to_the_bit(tmp_path: Path) -> None:
+    mask = organ() + np.roll(organ(), 1, axis=0) * np.uint8(1)
+    mask[:, 3:5, 3:5] = 0  # holes, where there is an organ
+    series = write_series(tmp_path / "series", blocks())
+    save_nifti(mask, read_volume(series, turn=False), tmp_path / "mask.nii.gz")
+    classes = parse_classes({"edge": 1, "middle": 2})
+    case = Case("a", series, (tmp_path / "mask.nii.gz",), classes=classes, split="train")
+    assert export_cases("rtstruct", [case], tmp_path / "out") == []
+    (again,) = read_cases(tmp_path / "out" / "cases.csv")
+    assert again.split == "train"
+    assert np.array_equal(labels_of(again), mask)
 
 
 def test_what_formats_do_not_hold(tmp_path: Path) -> None:

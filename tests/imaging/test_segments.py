@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.path
 import numpy as np
 import pydicom
 import pydicom.data
@@ -21,7 +22,7 @@ from segdistill.errors import InputError
 from segdistill.imaging.classes import Reading, class_names, parse_classes
 from segdistill.imaging.dicom_seg import write_seg
 from segdistill.imaging.read_volume import read_segments, read_volume, read_volume_mask
-from segdistill.imaging.rtstruct import fill
+from segdistill.imaging.rtstruct import fill, write_rtstruct
 from segdistill.imaging.volume import Volume
 from tests.imaging.volumes import blocks, dicom_slice, write_itk, write_series
 
@@ -351,6 +352,45 @@ def test_what_is_written_over_a_real_series_comes_back(tmp_path: Path, name: str
         k = int(np.linalg.norm(places - place, axis=1).argmin())
         number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         assert np.array_equal(pixels, mask[k] == number)
+
+
+@pytest.mark.parametrize("name", ["T1post", "hippocampus_crop"])
+def test_contours_over_a_real_series_come_back(tmp_path: Path, name: str, data_root: Path) -> None:
+    """To the bit by us; and by matplotlib, which asks for each voxel's centre whether it lies inside."""
+    image = read_volume(data_root / "mr_dicom" / name, turn=False)
+    mask = np.zeros(image.geometry.shape, np.uint8)
+    mask[2:9, 5:30, 7:20], mask[4:7, 8:20, 9:12], mask[6:12, 20:40, 10:31] = 1, 0, 2
+    mask[3, 5:17, 15:27] = np.random.default_rng(0).random((12, 12)) < 0.5  # pieces and holes of one pixel
+    path, names = tmp_path / "a.dcm", ("Körper", "head", "nothing")
+    write_rtstruct(mask, image, path, names, "a model")
+    assert np.array_equal(read_volume_mask([path], image, Reading(parse_classes(names))), mask)
+    data = pydicom.dcmread(path)
+    assert [each.ROIName for each in data.StructureSetROISequence] == list(names)
+    assert "ContourSequence" not in data.ROIContourSequence[2]
+    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in image.source.iterdir()]
+    origins = {each.SOPInstanceUID: np.asarray(each.ImagePositionPatient, float) for each in headers}
+    found = np.zeros_like(mask)
+    axes, steps = np.asarray(image.geometry.axes), np.asarray(image.geometry.step_mm)
+    part = np.s_[:40, : min(40, mask.shape[2])]  # the rest is empty
+    centres = np.stack(np.indices(mask[0][part].shape), -1).reshape(-1, 2)
+    for roi in data.ROIContourSequence[:2]:
+        for contour in roi.ContourSequence:
+            assert contour.NumberOfContourPoints == len(contour.ContourData) // 3
+            origin = origins[contour.ContourImageSequence[0].ReferencedSOPInstanceUID]
+            points = np.asarray(contour.ContourData, float).reshape(-1, 3) - origin
+            assert np.abs(points @ axes[0]).max() < 1e-3  # in the plane of its slice
+            k = int(np.linalg.norm(image.positions - origin, axis=1).argmin())
+            ring = points @ axes[1:].T / steps[1:]
+            inside = matplotlib.path.Path(ring, closed=False).contains_points(centres)
+            found[k][part][inside.reshape(found[k][part].shape)] = roi.ReferencedROINumber
+    assert np.array_equal(found, mask)
+
+
+def test_contours_need_a_series(tmp_path: Path) -> None:
+    write_itk(tmp_path / "a.nii.gz", blocks())
+    image = read_volume(tmp_path / "a.nii.gz", turn=False)
+    with pytest.raises(InputError, match="is no DICOM series: an RTSTRUCT refers to the slices of one"):
+        write_rtstruct(np.zeros((1, 1, 1), np.uint8), image, tmp_path / "a.dcm", ("a",), "")
 
 
 def test_highdicom_reads_what_is_written_and_is_read(tmp_path: Path, data_root: Path) -> None:

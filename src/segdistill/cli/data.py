@@ -194,7 +194,7 @@ def export(
     name: Annotated[
         str,
         typer.Argument(
-            help="nnunet, msd, seg_nrrd, dicom_seg, coco, yolo_seg, labelme, index (grey) or palette",
+            help="nnunet, msd, seg_nrrd, dicom_seg, rtstruct, coco, cvat, yolo_seg, labelme, index (grey) or palette",
             metavar="FORMAT",
         ),
     ],

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ from segdistill.imaging.polygons import Ring, trace, without_holes
 from segdistill.imaging.read import image_size, read_picture
 from segdistill.imaging.read_volume import read_volume, read_volume_mask
 from segdistill.imaging.rle import encode_runs, pack_runs
+from segdistill.imaging.rtstruct import write_rtstruct
 from segdistill.imaging.volume import Volume
 from segdistill.registry import near_names
 
@@ -223,20 +225,32 @@ def _seg_nrrd(export: Export) -> None:
 
 def _dicom_seg(export: Export) -> None:
     """DICOM SEG over the DICOM series that they belong to."""
+    _over_series(export, write_seg, "a DICOM SEG")
+
+
+def _rtstruct(export: Export) -> None:
+    """RTSTRUCT over the DICOM series that they belong to."""
+    _over_series(export, write_rtstruct, "an RTSTRUCT")
+
+
+def _over_series(
+    export: Export, write_mask: Callable[[Pixels, Volume, Path, tuple[str, ...], str], None], what: str
+) -> None:
+    """Copies of the series, and an object over each."""
 
     def write(case: Case, stem: str) -> tuple[Path, Path]:
         image, mask = (export.folder / part for part in (f"images/{stem}", f"masks/{stem}.dcm"))
         volume = read_volume(case.image, turn=False)
         if volume.positions is None or not volume.source.is_dir():
             raise InputError(
-                f"case '{case.id}': its image is no DICOM series, to whose slices a DICOM SEG refers: write seg_nrrd, "
+                f"case '{case.id}': its image is no DICOM series, to whose slices {what} refers: write seg_nrrd, "
                 "nnunet or msd"
             )
         image.mkdir()
         for number, file in enumerate(series_files(case.image), start=1):
             shutil.copyfile(file, image / f"{number:05}.dcm")
         if case.has_reference:
-            write_seg(_volume_labels(case, volume), volume, mask, export.names, "")
+            write_mask(_volume_labels(case, volume), volume, mask, export.names, "")
         return image, mask
 
     _volume_tables(export, write)
@@ -314,6 +328,47 @@ def _coco(export: Export) -> None:
             )
     for split, table in tables.items():
         write_json(export.folder / "annotations" / f"instances{f'_{split}' if split else ''}.json", table)
+
+
+def _cvat(export: Export) -> None:
+    """CVAT's XML for images, version 1.1: a mask for each class, as run lengths along the rows of its box."""
+    top = ElementTree.Element("annotations")
+    ElementTree.SubElement(top, "version").text = "1.1"
+    labels = ElementTree.SubElement(
+        ElementTree.SubElement(ElementTree.SubElement(top, "meta"), "task"), "labels"
+    )
+    for name in export.names:
+        ElementTree.SubElement(ElementTree.SubElement(labels, "label"), "name").text = name
+    for number, (case, stem) in enumerate(export.labelled()):
+        image = _write_picture(case, stem, export.folder / "images" / case.split)
+        found = _picture_labels(case)
+        size = {"width": str(found.shape[1]), "height": str(found.shape[0])}
+        place = image.relative_to(export.folder / "images").as_posix()
+        entry = ElementTree.SubElement(top, "image", {"id": str(number), "name": place, **size})
+        if case.split:
+            entry.set("subset", case.split)
+        for k in np.unique(found[found > 0]):
+            rows, columns = np.nonzero(found == k)
+            here, there = (int(rows.min()), int(columns.min())), (int(rows.max()) + 1, int(columns.max()) + 1)
+            box = found[here[0] : there[0], here[1] : there[1]] == k
+            ElementTree.SubElement(
+                entry,
+                "mask",
+                {
+                    "label": export.names[k - 1],
+                    "source": "manual",
+                    "occluded": "0",
+                    "rle": ", ".join(str(count) for count in encode_runs(box, columns=False)),
+                    "left": str(here[1]),
+                    "top": str(here[0]),
+                    "width": str(box.shape[1]),
+                    "height": str(box.shape[0]),
+                    "z_order": "0",
+                },
+            )
+    ElementTree.indent(top)
+    content = ElementTree.tostring(top, encoding="unicode", xml_declaration=False)
+    write_text(export.folder / "annotations.xml", f'<?xml version="1.0" encoding="utf-8"?>\n{content}\n')
 
 
 def _yolo_seg(export: Export) -> None:
@@ -418,7 +473,9 @@ FORMATS: dict[str, tuple[Callable[[Export], None], tuple[str, ...]]] = {
     "msd": (_msd, ("volume",)),
     "seg_nrrd": (_seg_nrrd, ("volume",)),
     "dicom_seg": (_dicom_seg, ("volume",)),
+    "rtstruct": (_rtstruct, ("volume",)),
     "coco": (_coco, ("picture",)),
+    "cvat": (_cvat, ("picture",)),
     "yolo_seg": (_yolo_seg, ("picture",)),
     "labelme": (_labelme, ("picture",)),
     "index": (_index, ("picture",)),

@@ -12,41 +12,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import UID, generate_uid
 
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
 from segdistill.imaging import dicom
-from segdistill.imaging.dicom_series import SlicePlaces, series_files
+from segdistill.imaging.dicom_objects import make_item, new_object, reference, require_series, slices_by_place
+from segdistill.imaging.dicom_series import SlicePlaces
 from segdistill.imaging.segments import Choose, Painting, Segment, segment_name
 from segdistill.imaging.volume import MAX_BYTES, Misfit, Volume, check_size
 
 STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.4")
-_REQUIRED = (  # there in every file, if empty
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PositionReferenceIndicator",
-)
-_KEPT = (*_REQUIRED, "PatientAge", "StudyDescription", "FrameOfReferenceUID")
-_TAGS = [
-    *_KEPT,
-    "SpecificCharacterSet",
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-]
 
 
 def read_seg_segments(data: Dataset) -> list[Segment]:
@@ -164,9 +141,8 @@ def write_seg(mask: NDArray[np.uint8], volume: Volume, path: Path, names: Sequen
     Raises:
         InputError: the volume is no DICOM series, or the file cannot be written.
     """
-    if volume.positions is None or not volume.source.is_dir():
-        raise InputError(f"{volume.source}: is no DICOM series: a DICOM SEG refers to the slices of one")
-    slices = _slices_by_place(volume)
+    require_series(volume, "a DICOM SEG")
+    slices = slices_by_place(volume)
     found = [
         (number, k)
         for number in range(1, len(names) + 1)
@@ -177,17 +153,17 @@ def write_seg(mask: NDArray[np.uint8], volume: Volume, path: Path, names: Sequen
     data.Rows, data.Columns, data.NumberOfFrames = mask.shape[1], mask.shape[2], len(found)
     data.SegmentSequence = [_described(number, name, maker) for number, name in enumerate(names, start=1)]
     data.ReferencedSeriesSequence = [
-        _item(
+        make_item(
             SeriesInstanceUID=slices[0].SeriesInstanceUID,
-            ReferencedInstanceSequence=[_reference(each) for each in slices],
+            ReferencedInstanceSequence=[reference(each) for each in slices],
         )
     ]
     spacing = volume.spacing or volume.geometry.step_mm
     data.SharedFunctionalGroupsSequence = [
-        _item(
-            PlaneOrientationSequence=[_item(ImageOrientationPatient=slices[0].ImageOrientationPatient)],
+        make_item(
+            PlaneOrientationSequence=[make_item(ImageOrientationPatient=slices[0].ImageOrientationPatient)],
             PixelMeasuresSequence=[
-                _item(
+                make_item(
                     PixelSpacing=slices[0].PixelSpacing,
                     SliceThickness=round(spacing[0], 6),
                     SpacingBetweenSlices=round(spacing[0], 6),
@@ -203,44 +179,18 @@ def write_seg(mask: NDArray[np.uint8], volume: Volume, path: Path, names: Sequen
         data.save_as(temporary, enforce_file_format=True)
 
 
-def _slices_by_place(volume: Volume) -> list[Dataset]:
-    """The headers of the series, in the order of the volume's slices."""
-    assert volume.positions is not None
-    headers = [dicom.read_tags(file, _TAGS) for file in series_files(volume.source)]
-    found = []
-    for position in volume.positions:
-        beside = [float(np.abs(np.subtract(each.ImagePositionPatient, position)).max()) for each in headers]
-        found.append(headers[int(np.argmin(beside))])
-    return found
-
-
 def _header(first: Dataset, maker: str) -> FileDataset:
-    from segdistill import __version__
-
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, STORAGE
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    data, now = FileDataset("", {}, file_meta=meta, preamble=bytes(128)), datetime.now()
-    data.SpecificCharacterSet = "ISO_IR 192"
-    for name in _KEPT:
-        if name in first or name in _REQUIRED:
-            setattr(data, name, first.get(name, ""))
-    data.setdefault("FrameOfReferenceUID", generate_uid())
-    data.SOPClassUID, data.SOPInstanceUID = STORAGE, meta.MediaStorageSOPInstanceUID
-    data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = generate_uid(), 1000, 1
-    data.Modality, data.SeriesDescription = "SEG", "Segmentation"
-    data.ContentDate = data.SeriesDate = now.strftime("%Y%m%d")
-    data.ContentTime = data.SeriesTime = now.strftime("%H%M%S")
-    data.Manufacturer, data.ManufacturerModelName = "segdistill", maker[:64] or "segdistill"
-    data.SoftwareVersions, data.DeviceSerialNumber = __version__, "0"
+    data = new_object(first, STORAGE, "SEG", "Segmentation", maker)
+    now = datetime.now()
+    data.ContentDate, data.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     data.ImageType, data.SegmentationType = ["DERIVED", "PRIMARY"], "BINARY"
     data.ContentLabel, data.ContentDescription, data.ContentCreatorName = "SEGMENTATION", "", ""
     data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
     data.BitsAllocated, data.BitsStored, data.HighBit, data.LossyImageCompression = 1, 1, 0, "00"
     organisation = generate_uid()
-    data.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=organisation)]
+    data.DimensionOrganizationSequence = [make_item(DimensionOrganizationUID=organisation)]
     data.DimensionIndexSequence = [
-        _item(
+        make_item(
             DimensionOrganizationUID=organisation,
             DimensionIndexPointer=pointer,
             FunctionalGroupPointer=group,
@@ -256,7 +206,7 @@ def _header(first: Dataset, maker: str) -> FileDataset:
 
 def _described(number: int, name: str, maker: str) -> Dataset:
     origin = {"SegmentAlgorithmType": "AUTOMATIC", "SegmentAlgorithmName": maker[:64]}
-    return _item(
+    return make_item(
         SegmentNumber=number,
         SegmentLabel=name[:64],
         **(origin if maker else {"SegmentAlgorithmType": "MANUAL"}),
@@ -267,31 +217,20 @@ def _described(number: int, name: str, maker: str) -> Dataset:
 
 def _frame(number: int, k: int, source: Dataset) -> Dataset:
     purpose = _code("121322", "DCM", "Source image for image processing operation")
-    reference = _reference(source)
-    reference.PurposeOfReferenceCodeSequence = [purpose]
-    return _item(
-        FrameContentSequence=[_item(DimensionIndexValues=[number, k + 1])],
-        PlanePositionSequence=[_item(ImagePositionPatient=source.ImagePositionPatient)],
-        SegmentIdentificationSequence=[_item(ReferencedSegmentNumber=number)],
+    origin = reference(source)
+    origin.PurposeOfReferenceCodeSequence = [purpose]
+    return make_item(
+        FrameContentSequence=[make_item(DimensionIndexValues=[number, k + 1])],
+        PlanePositionSequence=[make_item(ImagePositionPatient=source.ImagePositionPatient)],
+        SegmentIdentificationSequence=[make_item(ReferencedSegmentNumber=number)],
         DerivationImageSequence=[
-            _item(
+            make_item(
                 DerivationCodeSequence=[_code("113076", "DCM", "Segmentation")],
-                SourceImageSequence=[reference],
+                SourceImageSequence=[origin],
             )
         ],
     )
 
 
-def _reference(source: Dataset) -> Dataset:
-    return _item(ReferencedSOPClassUID=source.SOPClassUID, ReferencedSOPInstanceUID=source.SOPInstanceUID)
-
-
 def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
-
-
-def _item(**values: Any) -> Dataset:
-    item = Dataset()
-    for name, value in values.items():
-        setattr(item, name, value)
-    return item
+    return make_item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)

@@ -113,19 +113,21 @@ class Outline:
     def keyhole(self) -> Ring:
         """One closed line around the piece: every hole is joined to the line around it by a cut of no width.
 
-        It covers the same pixels: the cut is passed once each way.
+        It covers the same pixels: the cut is passed once each way, and follows the sides of the pixels, so that no
+        pixel's centre lies on it.
 
         >>> mask = np.ones((3, 3), bool)
         >>> mask[1, 1] = False
         >>> len(trace(mask)[0].keyhole())
-        10
+        12
         """
         line = self.outer
         for hole in self.holes:
             apart = ((line[:, None] - hole[None]) ** 2).sum(axis=2)
             at, start = np.unravel_index(int(apart.argmin()), apart.shape)
             around = np.roll(hole, -int(start), axis=0)
-            line = np.concatenate((line[: at + 1], around, around[:1], line[at:]))
+            corner = np.array([(around[0, 0], line[at, 1])])
+            line = np.concatenate((line[: at + 1], corner, around, around[:1], corner, line[at:]))
         return line
 
 

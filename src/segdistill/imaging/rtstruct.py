@@ -1,28 +1,38 @@
-"""DICOM RTSTRUCT: contours over a DICOM series as an index mask.
+"""DICOM RTSTRUCT: contours over a DICOM series, read as an index mask and written from one.
 
 A position in the file is the centre of a voxel, not its corner (DICOM PS3.3 C.7.6.2): nothing is shifted by half a
 voxel. A voxel belongs to a structure when its centre lies inside a contour or on it, so that outlines along the borders
 of voxels and outlines through the centres of the outermost ones both give the voxels that they were drawn around.
 Contours of one structure in one slice are joined by exclusive or: one inside another is a hole. So is what a keyhole
 contour leaves open, which runs along a channel of no width to the hole and back (C.8.8.6).
+
+What is written follows the borders of voxels, half a voxel around the outermost centres; holes are keyholes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from segdistill.errors import InputError
+from segdistill.files import atomic_write
 from segdistill.imaging import dicom
+from segdistill.imaging.contours import class_colour
+from segdistill.imaging.dicom_objects import make_item, new_object, reference, require_series, slices_by_place
 from segdistill.imaging.dicom_series import SlicePlaces
+from segdistill.imaging.polygons import trace
 from segdistill.imaging.segments import Choose, Painting, Segment, segment_name
 from segdistill.imaging.volume import Misfit, Volume
 
+STORAGE = UID("1.2.840.10008.5.1.4.1.1.481.3")
+_STUDY = UID("1.2.840.10008.3.1.2.3.1")
 _ON = 0.02  # voxels beside a contour that count as on it: files round to a hundredth of a millimetre
 _FLAT = 0.1  # slices by which a point may lie beside its slice
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
@@ -153,3 +163,83 @@ def _mark(on: NDArray[np.bool_], start: NDArray[Any], end: NDArray[Any]) -> None
     is_on = (np.abs(across - near) <= _ON) & (near >= 0) & (near < on.shape[1 - steep])
     pixels = along[is_on], near[is_on].astype(int)
     on[pixels if steep == 0 else pixels[::-1]] = True
+
+
+def write_rtstruct(
+    mask: NDArray[np.uint8], volume: Volume, path: Path, names: Sequence[str], maker: str
+) -> None:
+    """Writes a mask of a DICOM series as an RTSTRUCT: closed contours, each of which refers to its slice.
+
+    `read_rtstruct_mask` gives the mask back to the bit. A tool that takes no voxel centres, or fills keyholes, draws
+    something else.
+
+    Args:
+        mask: class indices (D, H, W) on the grid of the volume as stored.
+        volume: the series.
+        path: of the file.
+        names: of the classes, from index 1; one without a voxel is a structure without a contour.
+        maker: what has made the mask, such as the name of a model; "" where a person has.
+
+    Raises:
+        InputError: the volume is no DICOM series, or the file cannot be written.
+    """
+    require_series(volume, "an RTSTRUCT")
+    slices = slices_by_place(volume)
+    data = new_object(slices[0], STORAGE, "RTSTRUCT", "Structures", maker)
+    now = datetime.now()
+    data.StructureSetLabel, data.OperatorsName, data.ApprovalStatus = "SEGMENTATION", "", "UNAPPROVED"
+    data.StructureSetDate, data.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    series = make_item(
+        SeriesInstanceUID=slices[0].SeriesInstanceUID,
+        ContourImageSequence=[reference(each) for each in slices],
+    )
+    study = make_item(
+        ReferencedSOPClassUID=_STUDY,
+        ReferencedSOPInstanceUID=data.StudyInstanceUID,
+        RTReferencedSeriesSequence=[series],
+    )
+    frame = data.FrameOfReferenceUID
+    data.ReferencedFrameOfReferenceSequence = [
+        make_item(FrameOfReferenceUID=frame, RTReferencedStudySequence=[study])
+    ]
+    data.StructureSetROISequence, data.ROIContourSequence, data.RTROIObservationsSequence = [], [], []
+    for number, name in enumerate(names, start=1):
+        data.StructureSetROISequence.append(
+            make_item(
+                ROINumber=number,
+                ReferencedFrameOfReferenceUID=frame,
+                ROIName=name[:64],
+                ROIGenerationAlgorithm="AUTOMATIC" if maker else "MANUAL",
+            )
+        )
+        contours = list(_drawn(mask == number, volume, slices))
+        held = {"ContourSequence": contours} if contours else {}
+        data.ROIContourSequence.append(
+            make_item(ReferencedROINumber=number, ROIDisplayColor=list(class_colour(number)), **held)
+        )
+        data.RTROIObservationsSequence.append(
+            make_item(
+                ObservationNumber=number,
+                ReferencedROINumber=number,
+                RTROIInterpretedType="",
+                ROIInterpreter="",
+            )
+        )
+    with atomic_write(path) as temporary:
+        data.save_as(temporary, enforce_file_format=True)
+
+
+def _drawn(mask: NDArray[np.bool_], volume: Volume, slices: Sequence[Dataset]) -> Iterator[Dataset]:
+    """The contours of a structure, slice by slice: a keyhole around each piece."""
+    assert volume.positions is not None
+    grid = volume.geometry
+    along = np.asarray(grid.axes)[1:] * np.asarray(grid.step_mm)[1:, None]  # mm of a row and of a column
+    for k in np.flatnonzero(mask.any((1, 2))).tolist():
+        for outline in trace(mask[k]):
+            points = volume.positions[k] + (outline.keyhole()[:, ::-1] - 0.5) @ along
+            yield make_item(
+                ContourImageSequence=[reference(slices[k])],
+                ContourGeometricType="CLOSED_PLANAR",
+                NumberOfContourPoints=len(points),
+                ContourData=[f"{value:.4f}" for value in points.ravel()],
+            )
