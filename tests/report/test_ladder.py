@@ -102,6 +102,8 @@ def test_no_choice_and_a_margin_that_was_changed_are_told(record: ShrinkRecord) 
         "exploratory."
     )
     assert "not tested" in ladder_page(none)
+    few = replace(none, decidable=None, rungs=[replace(first, passing_margin=None)])
+    assert "big, is undecided; no margin can be decided with so few trainings or groups." in few.sentence
     alone = replace(none.rungs[1], plain_verdict=none.rungs[1].verdict)
     some = replace(none, rungs=[first, alone, none.rungs[2]])
     assert "Without a teacher, mid<b> would pass (exploratory)." in some.sentence

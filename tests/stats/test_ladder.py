@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -60,6 +61,14 @@ def test_the_passing_margin_is_where_the_verdict_turns(mean: float, reach: float
     assert verdict(mean, reach, resampled, needed + 1e-6).non_inferiority == "not worse"
     if needed > 1e-3:
         assert verdict(mean, reach, resampled, needed - 1e-6).non_inferiority == "undecided"
+
+
+@pytest.mark.parametrize("few", [{"seeds": 2}, {"baseline_seeds": 2}])
+def test_too_few_trainings_decide_at_no_margin(few: dict[str, int]) -> None:
+    found = replace(verdict(0.0, 0.01, 0.02, 0.5), **few)
+    assert found.non_inferiority == "undecided"
+    assert passing_margin(found) is None
+    assert passing_margin(verdict(0.0, 0.01, 0.02, 0.5)) is not None
 
 
 def test_without_intervals_there_is_no_passing_margin() -> None:

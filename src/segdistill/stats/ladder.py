@@ -45,14 +45,18 @@ def count_tested(outcomes: Sequence[NotWorse]) -> int:
 
 
 def passing_margin(verdict: Verdict) -> float | None:
-    """The smallest margin by which all intervals of a verdict would show "not worse"; None without these intervals.
+    """The smallest margin by which all intervals of a verdict would show "not worse".
+
+    None without these intervals, and where trainings or groups are too few for any margin.
 
     >>> from segdistill.stats.bootstrap import PairedDifference
     >>> found = PairedDifference(-0.01, -0.02, 0.0, 90, 80, 0.4)
-    >>> facts = {"low": -0.03, "high": 0.01, "resampled": (-0.035, 0.015)}
+    >>> facts = {"low": -0.03, "high": 0.01, "resampled": (-0.035, 0.015), "seeds": 5, "baseline_seeds": 5}
     >>> passing_margin(Verdict("small", "large", "dice", found, **facts))
     0.035
     """
+    if verdict.has_too_few:
+        return None
     sign = 1 if verdict.higher_is_better else -1
     pairs = [(verdict.difference.low, verdict.difference.high), (verdict.low, verdict.high)]
     pairs += [verdict.resampled] if verdict.resampled is not None else []

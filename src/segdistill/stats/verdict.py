@@ -213,6 +213,11 @@ class Verdict:
         return self.non_inferiority == "not worse"
 
     @property
+    def has_too_few(self) -> bool:
+        """Whether trainings or groups are too few for any claim "not worse" or "worse"."""
+        return min(self.seeds, self.baseline_seeds) < SEEDS or self.difference.groups < GROUPS
+
+    @property
     def non_inferiority(self) -> NotWorse:
         """The other claim, "not worse than by the margin": shown, refuted, or undecided.
 
@@ -225,10 +230,9 @@ class Verdict:
         """
         if self.accepted is None:
             return ""
-        few = min(self.seeds, self.baseline_seeds) < SEEDS or self.difference.groups < GROUPS
         ends = [self.difference.low, self.low, self.difference.high, self.high, *(self.resampled or ())]
         known = [self._sign * end for end in ends if end is not None]
-        if few or len(known) < max(4, len(ends)):
+        if self.has_too_few or len(known) < max(4, len(ends)):
             return "undecided"
         if min(known) > -self.accepted:
             return "not worse"
