@@ -31,9 +31,15 @@ OPTIONS: dict[str, dict[str, float]] = {
     "cross_image": {"grid": 8},
     "cirkd": {"grid": 8},
     "memory_contrast": {"grid": 8},
+    "channel_contrast": {"grid": 8},
     "amtml": {"relations": 1.0},
 }
 """With every term that is off by default; the grid is that of the blocks, so that no average mixes two."""
+EXCLUDED = {
+    "soft_label": "it is of the whole image and has no positions",
+    "mgd": "its convolutions of 3x3 mix blocks at their borders, which are a smaller share of a larger image",
+    "af_dcd": "its convolutions are those of mgd",
+}
 
 IMAGES_ONLY = {
     "holistic": "its critic takes images",
@@ -56,22 +62,22 @@ def pattern(seed: int, size: int, volume: bool) -> tuple[Output, Tensor]:
         big = x.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
         return big.unsqueeze(-3).repeat_interleave(depth, -3) if volume else big
 
-    features = _Same(drawn(feature, size // 2, DEPTH // 2))
+    features = _Features(drawn(feature, size // 2, DEPTH // 2))
     return Output(drawn(logits, size, DEPTH), features), drawn(mask, size, DEPTH)
 
 
-class _Same(dict[str, Tensor]):
-    """The same feature under every name."""
+class _Features(dict[str, Tensor]):
+    """The same feature under every name; that of a decoder is mirrored, so that two layers differ."""
 
     def __init__(self, feature: Tensor) -> None:
         super().__init__()
         self.feature = feature
 
     def __missing__(self, layer: str) -> Tensor:
-        return self.feature
+        return self.feature.flip(-1) if "dec" in layer else self.feature
 
 
-def made(name: str) -> DistillationMethod:
+def made(name: str, volume: bool) -> DistillationMethod:
     """A built method in eval mode, the same every time."""
     torch.manual_seed(0)
     if name == "feature_similarity":
@@ -80,7 +86,8 @@ def made(name: str) -> DistillationMethod:
             for network in ("student", "t")
         }
         return FeatureSimilarity(autoencoders=codes)
-    method = create_method(name, **OPTIONS.get(name, {}))
+    of_volumes = {"dimensions": 3} if volume and "dimensions" in METHODS.find(name).options else {}
+    method = create_method(name, **OPTIONS.get(name, {}), **of_volumes)
     info = {layer: FeatureInfo(layer, CHANNELS, 2) for layer in method.features}
     method.build(info, {"t": info})
     for module in method.eval().modules():
@@ -92,7 +99,7 @@ def made(name: str) -> DistillationMethod:
 
 def distillation_loss(name: str, size: int, volume: bool) -> float:
     """The mean loss of a student against a teacher."""
-    method = made(name)
+    method = made(name, volume)
     targets = []
     for seed, network in ((1, "student"), (2, "t")):
         output, mask = pattern(seed, size, volume)
@@ -119,7 +126,7 @@ def main() -> None:
         **dict.fromkeys(METHODS, distillation_loss),
         **dict.fromkeys(LOSSES, segmentation_loss),
     }
-    excluded = {"soft_label": "it is of the whole image and has no positions"}
+    excluded = dict(EXCLUDED)
     for name, measure in sides.items():
         if name in excluded:
             continue
