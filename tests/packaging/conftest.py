@@ -11,15 +11,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from tests.packaging.commands import output
 
 ROOT = Path(__file__).parents[2]
-
-
-def run(*command: str | Path, cwd: Path) -> None:
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=1200, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
@@ -61,7 +55,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Pat
     """The folder with the sdist and the wheel that was built from it."""
 
     def build(folder: Path) -> None:
-        run(sys.executable, "-m", "build", "--outdir", folder, cwd=source)
+        output(sys.executable, "-m", "build", "--outdir", folder, cwd=source)
 
     return once(tmp_path_factory, "distributions", build)
 
@@ -72,9 +66,9 @@ def base(tmp_path_factory: pytest.TempPathFactory, distributions: Path) -> Path:
     programs = "Scripts" if os.name == "nt" else "bin"
 
     def install(folder: Path) -> None:
-        run(sys.executable, "-m", "venv", folder, cwd=folder)
+        output(sys.executable, "-m", "venv", folder, cwd=folder)
         (wheel,) = distributions.glob("*.whl")
         pip = (folder / programs / "python", "-m", "pip", "install", "-q")
-        run(*pip, "-c", ROOT / "constraints.txt", wheel, cwd=folder)
+        output(*pip, "-c", ROOT / "constraints.txt", wheel, cwd=folder)
 
     return once(tmp_path_factory, "base", install) / programs
