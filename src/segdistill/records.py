@@ -672,7 +672,11 @@ class ShrinkRecord(Record):
             )
         else:
             first = self.candidates[0]
-            far = "" if self.decidable is not None else "; no margin can be decided with so few trainings or groups"
+            far = (
+                ""
+                if self.decidable is not None
+                else "; no margin can be decided with so few trainings or groups"
+            )
             if first.passing_margin is not None:
                 far = f"; it would pass with a margin of {first.passing_margin:.3f}"
             found = (
