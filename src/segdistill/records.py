@@ -672,13 +672,11 @@ class ShrinkRecord(Record):
             )
         else:
             first = self.candidates[0]
-            far = (
-                ""
-                if self.decidable is not None
-                else "; no margin can be decided with so few trainings or groups"
-            )
+            far = ""
             if first.passing_margin is not None:
                 far = f"; it would pass with a margin of {first.passing_margin:.3f}"
+            elif self.decidable is None:
+                far = "; no margin can be decided with so few trainings or groups"
             found = (
                 f"No network is shown to be not worse than {self.reference} by {self.margin:g} Dice: the first one, "
                 f"{first.name}, is {first.outcome}{far}."

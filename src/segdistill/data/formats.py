@@ -26,6 +26,7 @@ from segdistill.data.pack import file_names
 from segdistill.data.table import write_cases
 from segdistill.errors import InputError
 from segdistill.files import new_folder, write_json, write_text
+from segdistill.imaging.boxes import tight_box
 from segdistill.imaging.classes import MaskClass, class_names
 from segdistill.imaging.contours import save_indices
 from segdistill.imaging.dicom_seg import write_seg
@@ -241,7 +242,7 @@ def _over_series(
     def write(case: Case, stem: str) -> tuple[Path, Path]:
         image, mask = (export.folder / part for part in (f"images/{stem}", f"masks/{stem}.dcm"))
         volume = read_volume(case.image, turn=False)
-        if volume.positions is None or not volume.source.is_dir():
+        if not volume.is_series:
             raise InputError(
                 f"case '{case.id}': its image is no DICOM series, to whose slices {what} refers: write seg_nrrd, "
                 "nnunet or msd"
@@ -310,8 +311,9 @@ def _coco(export: Export) -> None:
         height, width = labels.shape
         table["images"].append({"id": number, "file_name": image.name, "height": height, "width": width})
         for k in np.unique(labels[labels > 0]):
-            rows, columns = np.nonzero(labels == k)
-            left, top = int(columns.min()), int(rows.min())
+            box = tight_box(labels == k, largest=False)
+            assert box is not None
+            left, top, right, bottom = box
             table["annotations"].append(
                 {
                     "id": len(table["annotations"]) + 1,
@@ -321,8 +323,8 @@ def _coco(export: Export) -> None:
                         "size": [height, width],
                         "counts": pack_runs(encode_runs(labels == k)),
                     },
-                    "area": len(rows),
-                    "bbox": [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top],
+                    "area": int(np.count_nonzero(labels == k)),
+                    "bbox": [left, top, right - left, bottom - top],
                     "iscrowd": 0,
                 }
             )
@@ -332,10 +334,10 @@ def _coco(export: Export) -> None:
 
 def _cvat(export: Export) -> None:
     """CVAT's XML for images, version 1.1: a mask for each class, as run lengths along the rows of its box."""
-    top = ElementTree.Element("annotations")
-    ElementTree.SubElement(top, "version").text = "1.1"
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
     labels = ElementTree.SubElement(
-        ElementTree.SubElement(ElementTree.SubElement(top, "meta"), "task"), "labels"
+        ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task"), "labels"
     )
     for name in export.names:
         ElementTree.SubElement(ElementTree.SubElement(labels, "label"), "name").text = name
@@ -344,13 +346,14 @@ def _cvat(export: Export) -> None:
         found = _picture_labels(case)
         size = {"width": str(found.shape[1]), "height": str(found.shape[0])}
         place = image.relative_to(export.folder / "images").as_posix()
-        entry = ElementTree.SubElement(top, "image", {"id": str(number), "name": place, **size})
+        entry = ElementTree.SubElement(root, "image", {"id": str(number), "name": place, **size})
         if case.split:
             entry.set("subset", case.split)
         for k in np.unique(found[found > 0]):
-            rows, columns = np.nonzero(found == k)
-            here, there = (int(rows.min()), int(columns.min())), (int(rows.max()) + 1, int(columns.max()) + 1)
-            box = found[here[0] : there[0], here[1] : there[1]] == k
+            box = tight_box(found == k, largest=False)
+            assert box is not None
+            left, top, right, bottom = box
+            runs = encode_runs(found[top:bottom, left:right] == k, columns=False)
             ElementTree.SubElement(
                 entry,
                 "mask",
@@ -358,16 +361,16 @@ def _cvat(export: Export) -> None:
                     "label": export.names[k - 1],
                     "source": "manual",
                     "occluded": "0",
-                    "rle": ", ".join(str(count) for count in encode_runs(box, columns=False)),
-                    "left": str(here[1]),
-                    "top": str(here[0]),
-                    "width": str(box.shape[1]),
-                    "height": str(box.shape[0]),
+                    "rle": ", ".join(str(count) for count in runs),
+                    "left": str(left),
+                    "top": str(top),
+                    "width": str(right - left),
+                    "height": str(bottom - top),
                     "z_order": "0",
                 },
             )
-    ElementTree.indent(top)
-    content = ElementTree.tostring(top, encoding="unicode", xml_declaration=False)
+    ElementTree.indent(root)
+    content = ElementTree.tostring(root, encoding="unicode")
     write_text(export.folder / "annotations.xml", f'<?xml version="1.0" encoding="utf-8"?>\n{content}\n')
 
 

@@ -40,18 +40,14 @@ _TAGS = [
 ]
 
 
-def require_series(volume: Volume, what: str) -> None:
-    """Refuses a volume that is no DICOM series; `what` refers to the slices of one.
+def slices_by_place(volume: Volume, what: str) -> list[Dataset]:
+    """The headers of the series, in the order of the volume's slices; `what` refers to them.
 
     Raises:
-        InputError: it is none.
+        InputError: the volume is no DICOM series.
     """
-    if volume.positions is None or not volume.source.is_dir():
+    if not volume.is_series:
         raise InputError(f"{volume.source}: is no DICOM series: {what} refers to the slices of one")
-
-
-def slices_by_place(volume: Volume) -> list[Dataset]:
-    """The headers of the series, in the order of the volume's slices."""
     assert volume.positions is not None
     headers = [dicom.read_tags(file, _TAGS) for file in series_files(volume.source)]
     found = []

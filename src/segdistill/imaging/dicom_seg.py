@@ -6,7 +6,6 @@ Sources: DICOM PS3.3 A.51 (segmentation), C.8.20.2 (segments, fractions), C.7.6.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from pydicom.uid import UID, generate_uid
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
 from segdistill.imaging import dicom
-from segdistill.imaging.dicom_objects import make_item, new_object, reference, require_series, slices_by_place
+from segdistill.imaging.dicom_objects import make_item, new_object, reference, slices_by_place
 from segdistill.imaging.dicom_series import SlicePlaces
 from segdistill.imaging.segments import Choose, Painting, Segment, segment_name
 from segdistill.imaging.volume import MAX_BYTES, Misfit, Volume, check_size
@@ -141,8 +140,7 @@ def write_seg(mask: NDArray[np.uint8], volume: Volume, path: Path, names: Sequen
     Raises:
         InputError: the volume is no DICOM series, or the file cannot be written.
     """
-    require_series(volume, "a DICOM SEG")
-    slices = slices_by_place(volume)
+    slices = slices_by_place(volume, "a DICOM SEG")
     found = [
         (number, k)
         for number in range(1, len(names) + 1)
@@ -181,8 +179,7 @@ def write_seg(mask: NDArray[np.uint8], volume: Volume, path: Path, names: Sequen
 
 def _header(first: Dataset, maker: str) -> FileDataset:
     data = new_object(first, STORAGE, "SEG", "Segmentation", maker)
-    now = datetime.now()
-    data.ContentDate, data.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    data.ContentDate, data.ContentTime = data.SeriesDate, data.SeriesTime
     data.ImageType, data.SegmentationType = ["DERIVED", "PRIMARY"], "BINARY"
     data.ContentLabel, data.ContentDescription, data.ContentCreatorName = "SEGMENTATION", "", ""
     data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0

@@ -12,7 +12,6 @@ What is written follows the borders of voxels, half a voxel around the outermost
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from segdistill.errors import InputError
 from segdistill.files import atomic_write
 from segdistill.imaging import dicom
 from segdistill.imaging.contours import class_colour
-from segdistill.imaging.dicom_objects import make_item, new_object, reference, require_series, slices_by_place
+from segdistill.imaging.dicom_objects import make_item, new_object, reference, slices_by_place
 from segdistill.imaging.dicom_series import SlicePlaces
 from segdistill.imaging.polygons import trace
 from segdistill.imaging.segments import Choose, Painting, Segment, segment_name
@@ -183,12 +182,10 @@ def write_rtstruct(
     Raises:
         InputError: the volume is no DICOM series, or the file cannot be written.
     """
-    require_series(volume, "an RTSTRUCT")
-    slices = slices_by_place(volume)
+    slices = slices_by_place(volume, "an RTSTRUCT")
     data = new_object(slices[0], STORAGE, "RTSTRUCT", "Structures", maker)
-    now = datetime.now()
     data.StructureSetLabel, data.OperatorsName, data.ApprovalStatus = "SEGMENTATION", "", "UNAPPROVED"
-    data.StructureSetDate, data.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    data.StructureSetDate, data.StructureSetTime = data.SeriesDate, data.SeriesTime
     series = make_item(
         SeriesInstanceUID=slices[0].SeriesInstanceUID,
         ContourImageSequence=[reference(each) for each in slices],

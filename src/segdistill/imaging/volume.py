@@ -232,6 +232,11 @@ class Volume:
         """(height, width) of a slice."""
         return int(self.voxels.shape[1]), int(self.voxels.shape[2])
 
+    @property
+    def is_series(self) -> bool:
+        """Whether it is a DICOM series, to whose slices an object can refer."""
+        return self.positions is not None and self.source.is_dir()
+
     def turned(self) -> Volume:
         """The volume as radiologists look at it: see `Geometry.turned`.
 
