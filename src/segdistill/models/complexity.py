@@ -163,7 +163,7 @@ def complexity(
         with shapes_only():
             model = create_network(model, input[0], **options)
     counts: dict[nn.Module, int] = {}
-    with _counting(model, mode, counts), torch.no_grad():
+    with _counting(model, mode, counts), torch.no_grad(), shapes_only():
         meta = {key: value.to("meta") for key, value in tensors(model)}
         functional_call(model, meta, (torch.empty(1, *input, device="meta"),), strict=True)
     ran = {id(value) for module in counts for value in module.parameters(recurse=False)}
