@@ -87,4 +87,5 @@ def test_the_decidable_margin_is_the_reach_of_the_widest_interval_plus_power() -
     expected = max(joint, corrected) + stats.norm.ppf(0.8) * np.sqrt(case + training)
     assert decidable_margin(cases, cases, folds, seeds) == pytest.approx(expected, rel=1e-3)
     assert decidable_margin(cases, cases, 2, 1) is None
+    assert decidable_margin(cases, 5, folds, seeds) is None
     assert "no margin can be decided" in decidable_text(0.02, None, 400, 2, 1)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from segdistill.stats.power import Variances
 from segdistill.stats.text import number
-from segdistill.stats.verdict import SEEDS, NotWorse, Verdict
+from segdistill.stats.verdict import GROUPS, SEEDS, NotWorse, Verdict
 
 ASSUMED_CASE_SD = 0.10
 """Of the paired difference in Dice of two trained networks on one case; BUSI at 128x128 is near it."""
@@ -76,7 +76,7 @@ def decidable_margin(cases: int, groups: int, folds: int, seeds: int) -> float |
         seeds: trainings of each fold.
 
     Returns:
-        None where folds times seeds are too few for any claim.
+        None where folds times seeds, or groups, are too few for any claim.
 
     Raises:
         MissingExtra: scipy is not installed.
@@ -84,7 +84,7 @@ def decidable_margin(cases: int, groups: int, folds: int, seeds: int) -> float |
     >>> round(decidable_margin(500, 500, 5, 1), 3), round(decidable_margin(500, 500, 5, 3), 3)
     (0.06, 0.039)
     """
-    if folds * seeds < SEEDS or groups < 2:
+    if folds * seeds < SEEDS or groups < GROUPS:
         return None
     observed = Variances(ASSUMED_CASE_SD**2, ASSUMED_TRAINING_SD**2, groups / cases, folds)
     return observed.power_reach(cases, seeds)
@@ -100,7 +100,10 @@ def decidable_text(margin: float, found: float | None, cases: int, folds: int, s
     """
     count = f"{cases} cases in {folds} folds, {seeds} seed{'s' * (seeds != 1)}"
     if found is None:
-        return f"{count}: no margin can be decided, since a verdict needs {SEEDS} trainings: use more folds or seeds"
+        return (
+            f"{count}: no margin can be decided, since a verdict needs {SEEDS} trainings (folds times seeds) and "
+            f"{GROUPS} groups of cases, such as patients"
+        )
     line = f"{count}: a margin of about {number(found)} can be decided; yours is {margin:g}"
     if found <= margin:
         return line
