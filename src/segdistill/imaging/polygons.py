@@ -21,6 +21,7 @@ from segdistill.imaging.picture import Mask
 
 Ring = NDArray[np.float64]
 """The corners (x, y) of a closed line, (N, 2); the last is joined to the first."""
+_Side = tuple[int, int, int]  # of a pixel: where its line starts, and the direction
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up
 _SIDES = 72
 """Of the polygon that stands for an ellipse: it covers 99.9 % of its area."""
@@ -146,19 +147,33 @@ def trace(mask: NDArray[Any]) -> list[Outline]:
     [[[1, 0], [3, 0], [3, 1], [1, 1]]]
     """
     foreground = np.pad(np.asarray(mask) != 0, 1)
-    rings = _rings(foreground)
-    outer = [ring for ring in rings if _area(ring) > 0]
-    owner = np.zeros((foreground.shape[0] - 2, foreground.shape[1] - 2), np.int64)
-    for k in sorted(
-        range(len(outer)), key=lambda k: -_area(outer[k])
-    ):  # a piece may lie in the hole of another
-        owner[fill_rings([outer[k]], owner.shape)] = k  # type: ignore[arg-type]
-    holes: list[list[Ring]] = [[] for _ in outer]
-    for ring in rings:
-        if _area(ring) < 0:  # its first line goes right below a foreground pixel's lower side, so to the left
-            x, y = (int(value) for value in ring[0])
-            holes[owner[y - 1, x - 1]].append(ring)
-    return [Outline(ring, tuple(inner)) for ring, inner in zip(outer, holes, strict=True)]
+    rings, ring_at = _rings(foreground)
+    outlines: list[tuple[Ring, list[Ring]]] = []
+    owner: dict[int, int] = {}  # ring -> its piece
+    tops: list[tuple[int, int, int]] = []
+    for k, ring in enumerate(rings):
+        if _area(ring) > 0:
+            owner[k] = len(outlines)
+            outlines.append((ring, []))
+        else:
+            x, y = min(ring.astype(int).tolist(), key=lambda corner: (corner[1], corner[0]))
+            tops.append((y, x, k))
+    starts = _starts_of_runs(foreground[1:-1, 1:-1])
+    for y, x, k in sorted(tops):
+        # the pixel above a hole is of its piece; left of that pixel's run goes a line of the piece: its outer one, or
+        # that of a hole which begins higher up
+        owner[k] = owner[ring_at[int(starts[y - 1, x]), y, 3]]
+    for k, ring in enumerate(rings):
+        if _area(ring) < 0:
+            outlines[owner[k]][1].append(ring)
+    return [Outline(outer, tuple(holes)) for outer, holes in outlines]
+
+
+def _starts_of_runs(mask: Mask) -> NDArray[np.int64]:
+    """For each foreground pixel the column in which its run of foreground begins."""
+    columns = np.arange(mask.shape[1])
+    first = mask & ~np.pad(mask, ((0, 0), (1, 0)))[:, :-1]
+    return np.maximum.accumulate(np.where(first, columns, 0), axis=1)
 
 
 def _area(ring: Ring) -> float:
@@ -167,8 +182,8 @@ def _area(ring: Ring) -> float:
     return float(np.dot(x, np.roll(y, -1)) - np.dot(np.roll(x, -1), y))
 
 
-def _rings(padded: Mask) -> list[Ring]:
-    """All closed lines between foreground and background, with foreground on their right."""
+def _rings(padded: Mask) -> tuple[list[Ring], dict[_Side, int]]:
+    """All closed lines between foreground and background, with foreground on their right; side -> its line."""
     inner = padded[1:-1, 1:-1]
     borders = (  # of each direction: which pixels have background on that side, and where the line starts
         (inner & ~padded[:-2, 1:-1], 0, 0),
@@ -176,27 +191,27 @@ def _rings(padded: Mask) -> list[Ring]:
         (inner & ~padded[2:, 1:-1], 1, 1),
         (inner & ~padded[1:-1, :-2], 0, 1),
     )
-    left: dict[tuple[int, int, int], None] = {}
+    at: dict[_Side, int] = {}
     for direction, (edges, right, down) in enumerate(borders):
         rows, columns = np.nonzero(edges)
         for x, y in zip((columns + right).tolist(), (rows + down).tolist(), strict=True):
-            left[x, y, direction] = None
-    rings = []
-    for start in list(left):
-        if start in left:
-            rings.append(_walk(start, left))
-    return rings
+            at[x, y, direction] = -1
+    rings: list[Ring] = []
+    for start, line in at.items():
+        if line < 0:
+            rings.append(_walk(start, at, len(rings)))
+    return rings, at
 
 
-def _walk(start: tuple[int, int, int], left: dict[tuple[int, int, int], None]) -> Ring:
-    """One closed line, taken out of those that are left; where two lines meet it turns right, around its own pixel."""
+def _walk(start: _Side, at: dict[_Side, int], line: int) -> Ring:
+    """One closed line along sides that no other has; where two lines meet it turns right, around its own pixel."""
     x, y, direction = start
     corners: list[tuple[int, int]] = []
-    while (x, y, direction) in left:
-        del left[x, y, direction]
+    while at.get((x, y, direction), line) < 0:
+        at[x, y, direction] = line
         x, y = x + _STEPS[direction][0], y + _STEPS[direction][1]
         for turn in (1, 0, 3):
-            if (x, y, (direction + turn) % 4) in left:
+            if at.get((x, y, (direction + turn) % 4), line) < 0:
                 break
         else:
             turn = (start[2] - direction) % 4
