@@ -134,3 +134,28 @@ def test_a_spacing_means_volumes_and_is_the_one_they_are_planned_with() -> None:
     assert (quick.fit.augment, quick.fit.batch_size) == ("volume", 2)
     members = quick.stages["student"].teachers["ensemble"].ensemble
     assert not any(member.flips for member in members)
+
+
+PLAN = VolumePlan((2.0, 1.0, 1.0), (16, 32, 32), (16, 30, 30), 9, (0.0, 1.0))
+OWN = {
+    "base": "distill",
+    "stages": {
+        "teacher": None,
+        "student": {"targets": "case", "teachers": {"teacher": None, "big": {"onnx": "b.onnx"}}},
+    },
+}
+
+
+@pytest.mark.parametrize("facts", [DataFacts(without_mask=True), DataFacts(), DataFacts(volumes=PLAN)])
+def test_stages_that_a_recipe_states_are_replaced_by_no_effort(facts: DataFacts) -> None:
+    recipe = load_recipe(OWN, facts=lambda _: facts)
+    assert list(recipe.stages["student"].teachers) == ["big"]
+    assert recipe.data.dimensions == 2
+    with pytest.raises(InputError, match="effort=quick would replace the stages that the recipe states"):
+        load_recipe(OWN, {"effort": "quick"}, lambda _: facts)
+    with pytest.raises(InputError, match="effort: quick chooses the stages, and the recipe states its own"):
+        load_recipe(OWN | {"effort": "quick"}, facts=lambda _: facts)
+    with pytest.raises(InputError, match="would replace the stages"):
+        load_recipe("lightbtseg/cpu", {"effort": "quick"}, lambda _: facts)
+    chosen = load_recipe({"base": "distill", "effort": "quick"}, facts=lambda _: DataFacts(without_mask=True))
+    assert "larger" in chosen.stages

@@ -14,13 +14,17 @@ from tests.docs.pages import ROOT, examples
 from tests.runtime import small_model
 
 import segdistill
+from segdistill.config.effort import DataFacts
+from segdistill.config.load import load_recipe
 from segdistill.data.case import Case
+from segdistill.data.plan import VolumePlan
 from segdistill.data.predictions import PredictionSource, open_predictions, read_trained_on
 from segdistill.data.table import write_cases
 
 SOFT = layouts.softmax_of(layouts.two_organs(), 3)
 NAMES = {1: "anterior", 2: "posterior"}
 NNUNET = {"background": 0, "anterior": 1, "posterior": 2}
+PLAN = VolumePlan(None, (8, 16, 16), (8, 16, 12), 3, (0.0, 9.0))
 
 
 def nnunet(folder: Path, cases: list[Case]) -> None:
@@ -113,14 +117,14 @@ def test_page(
 
 
 def masked(folder: Path, count: int = 6) -> list[Case]:
-    """Cases with masks, whose table lies in the folder."""
+    """Cases, all but the last with a mask, whose table lies in the folder."""
     cases = []
     for k, case in enumerate(layouts.volume_cases(folder, [f"c{k}" for k in range(count)])):
         mask = layouts.nifti_like(
             case.image, (layouts.two_organs() > 0).astype(np.uint8), folder / f"labels/{case.id}.nii.gz"
         )
         split = "val" if k == 0 else "test" if k == 1 else "train"
-        cases.append(replace(case, masks=(mask,), split=split))
+        cases.append(replace(case, masks=(mask,) if k < count - 1 else (), split=split))
     write_cases(cases, folder / "cases.csv")
     return cases
 
@@ -144,10 +148,11 @@ def test_page_trains(
     text = recipe_of(page, recipe)
     (tmp_path / "page.yaml").write_text(text)
     cases = masked(tmp_path)
-    for entry in yaml.safe_load(text)["stages"]["student"]["teachers"].values():
-        if entry and lay_out is None:
+    teachers = {name: t for name, t in yaml.safe_load(text)["stages"]["student"]["teachers"].items() if t}
+    for entry in teachers.values():
+        if lay_out is None:
             small_model.save(tmp_path / entry["onnx"])
-        elif entry:
+        else:
             (one_organ if entry["predictions"] == "ensemble" else lay_out)(
                 tmp_path / entry["predictions"], cases
             )
@@ -164,3 +169,18 @@ def test_page_trains(
         progress=False,
     )
     assert (done.folder / "stages/student/weights.safetensors").is_file()
+    trained = yaml.safe_load((done.folder / "recipe.yaml").read_text())["stages"]["student"]
+    assert set(trained["teachers"]) == set(teachers)
+
+
+@pytest.mark.parametrize(
+    ("page", "recipe"), [("teacher-nnunet", "from-nnunet"), ("teacher-onnx", "from-model")]
+)
+@pytest.mark.parametrize("facts", [DataFacts(without_mask=True), DataFacts(volumes=PLAN)])
+def test_the_page_s_teacher_teaches_whatever_the_data(
+    tmp_path: Path, page: str, recipe: str, facts: DataFacts
+) -> None:
+    (tmp_path / "page.yaml").write_text(recipe_of(page, recipe))
+    read = load_recipe(str(tmp_path / "page.yaml"), facts=lambda _: facts)
+    (teacher,) = read.stages["student"].teachers.values()
+    assert teacher.predictions or teacher.onnx

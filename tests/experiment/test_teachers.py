@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from segdistill.data.case import Case
 from segdistill.data.phantom import write_phantom
 from segdistill.data.table import write_cases
 from segdistill.errors import InputError
-from segdistill.experiment.teachers import _chosen, _plain
+from segdistill.experiment.teachers import _chosen, _class_order, _joined, _plain
 from segdistill.runtime.engine import Session
 from segdistill.runtime.onnx_file import read_onnx
 from segdistill.training.curves import read_curves
@@ -146,14 +147,71 @@ def test_any_onnx_file_teaches_with_the_input_that_the_recipe_states(tmp_path: P
         _plain(session, MemberRecipe(onnx=str(path), input={"size": 24, "channels": 1}), pixels)
 
 
+def chosen(values: list[float], count: int = 1, activation: str = "softmax", **stated: object) -> list[float]:
+    """Of maps that hold one number each."""
+    maps = np.stack([np.full((2, 2), value, np.float32) for value in values])
+    member = MemberRecipe(onnx="a.onnx", input={"size": 16, "activation": activation}, **stated)
+    found = _chosen(maps, member, Path("a.onnx"), count)
+    assert found.shape == ((2, 2) if count == 1 else (count, 2, 2))
+    return [float(value) for value in found[..., 0, 0].ravel()]
+
+
 def test_of_several_classes_the_recipe_chooses() -> None:
-    classes = np.stack([np.full((2, 2), value, np.float32) for value in (0.5, 0.3, 0.2)])
-    chosen = _chosen(classes, MemberRecipe(onnx="a.onnx", foreground=[1, 2]), Path("a.onnx"))
-    assert chosen == pytest.approx(np.full((2, 2), 0.5))
+    assert chosen([0.5, 0.3, 0.2], foreground=[1, 2]) == pytest.approx([0.5])
+    assert chosen([0.6, 0.4]) == pytest.approx([0.4])
+    assert chosen([0.5, 0.3, 0.2], 2) == pytest.approx([0.3, 0.2])
+    assert chosen([0.5, 0.3, 0.2], 2, foreground=[2, 1]) == pytest.approx([0.2, 0.3])
     with pytest.raises(
-        InputError, match=r"3 classes: write which of 1 to 2 are foreground, such as foreground: \[1\]"
+        InputError, match=r"3 maps: write which of 1 to 2 are foreground, such as foreground: \[1\]"
     ):
-        _chosen(classes, MemberRecipe(onnx="a.onnx"), Path("a.onnx"))
+        chosen([0.5, 0.3, 0.2])
+    with pytest.raises(InputError, match=r"which of 1 to 2"):
+        chosen([0.5, 0.3, 0.2], foreground=[0])
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "none"])
+def test_maps_that_exclude_nothing_count_from_0_and_overlap(activation: str) -> None:
+    assert chosen([0.9], activation=activation) == pytest.approx([0.9])
+    assert chosen([0.9, 0.3], activation=activation, foreground=[0]) == pytest.approx([0.9])
+    assert chosen([0.9, 0.3], activation=activation, foreground=[0, 1]) == pytest.approx([0.9])
+    assert chosen([0.9, 0.3], 2, activation) == pytest.approx([0.9, 0.3])
+    with pytest.raises(InputError, match=r"which of 0 to 1 are foreground, such as foreground: \[0\]"):
+        chosen([0.9, 0.3], activation=activation)
+
+
+@pytest.mark.parametrize(
+    ("own", "names", "foreground", "places"),
+    [
+        (("lesion",), ("tumour",), None, [[0]]),
+        (("head", "body"), ("body", "head"), None, [[1], [0]]),
+        (("head", "body"), ("lesion",), ["body"], [[1]]),
+        (("head", "body"), ("lesion",), [1, "body"], [[0, 1]]),
+        (("head", "body"), ("one", "other"), [2, 1], [[1], [0]]),
+        (
+            ("head", "body"),
+            ("lesion",),
+            None,
+            "segments head, body, and the masks hold lesion: .* foreground: \\[head\\]",
+        ),
+        (("head", "body"), ("lesion",), ["tail"], "foreground lists tail, and it segments head, body"),
+        (("head", "body"), ("one", "other"), [1], "lists 1 classes, and the masks hold 2"),
+    ],
+)
+def test_of_a_model_file_of_ours_the_recipe_chooses(
+    own: tuple[str, ...], names: tuple[str, ...], foreground: list[str | int] | None, places: object
+) -> None:
+    predictor = SimpleNamespace(info=SimpleNamespace(classes=("background", *own)))
+    member = MemberRecipe(onnx="m.onnx", foreground=foreground)
+    if isinstance(places, str):
+        with pytest.raises(InputError, match=places):
+            _class_order(predictor, member, names)  # type: ignore[arg-type]
+    else:
+        assert _class_order(predictor, member, names) == places  # type: ignore[arg-type]
+
+
+def test_classes_that_exclude_one_another_add_up() -> None:
+    planes = np.float32([[[0.3]], [[0.5]], [[0.1]]])
+    assert _joined(planes, [[0, 1], [2]])[:, 0, 0] == pytest.approx([0.8, 0.1])
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,11 @@ def _with_effort(
                 f"{name}: outside belongs to effort: set effort=normal, or add it to a stage's teachers"
             )
         return content
+    if content.get("effort") is None and _OWN & set(content):
+        raise InputError(
+            f"{name}: effort={effort} would replace the stages that the recipe states: leave effort away, or run "
+            "distill"
+        )
     if outside is not None and not isinstance(outside, dict):
         raise InputError(
             f"{name}: outside: give what a teacher states, such as {{onnx: big.onnx}}, not {outside!r}"
@@ -341,11 +346,21 @@ def _resolve(name: str, near: Path, seen: tuple[str, ...]) -> dict[str, Any]:
     return _with_base(_read_yaml(path), path.parent, (*seen, place))
 
 
+_OWN = {"stages", "matrix"}
+"""Where a recipe states what is trained; `effort` chooses it from the data instead."""
+
+
 def _with_base(content: dict[str, Any], folder: Path, seen: tuple[str, ...]) -> dict[str, Any]:
     content = _in_folder(folder, content)
+    if _OWN & set(content) and content.get("effort", "auto") not in (None, "auto"):
+        raise InputError(
+            f"effort: {content['effort']} chooses the stages, and the recipe states its own: remove one of them"
+        )
     base = content.pop("base", None)
     if base is None:
         return content
+    if _OWN & set(content):  # whoever states stages has chosen: the base's effort replaces none of them
+        content = {"effort": None} | content
     below = _resolve(str(base), folder, seen)
     both = {key: [*below[key], *content[key]] for key in ("plugins",) if key in below and key in content}
     return merge(below, content | both)

@@ -402,19 +402,44 @@ def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
     return network.eval()
 
 
-def _class_order(predictor: Predictor, member: MemberRecipe, names: Sequence[str]) -> list[int]:
-    """The place of each class of the masks among the classes of a model file.
+def _class_order(predictor: Predictor, member: MemberRecipe, names: Sequence[str]) -> list[list[int]]:
+    """For each class of the masks the places of what stands for it among the classes of a model file.
 
     Raises:
-        InputError: it has others.
+        InputError: it has others, and `foreground` does not say which are meant.
     """
     own = predictor.info.classes[1:]
-    if len(names) > 1 and set(own) != set(names):
+    values: dict[Any, int] = {name: k for k, name in enumerate(own)} | {k + 1: k for k in range(len(own))}
+    if member.foreground is None:
+        if len(own) == len(names) == 1:
+            return [[0]]
+        if set(own) == set(names):
+            return [[own.index(name)] for name in names]
         raise InputError(
-            f"{member.onnx}: segments {', '.join(own)}, and the masks hold {', '.join(names)}: use a model of the same "
-            "classes"
+            f"{member.onnx}: segments {', '.join(own)}, and the masks hold {', '.join(names)}: write which of its "
+            f"classes are meant, such as foreground: [{', '.join(own[: len(names)])}]"
         )
-    return [own.index(name) for name in names] if len(names) > 1 else [0]
+    unknown = [value for value in member.foreground if value not in values]
+    if unknown:
+        raise InputError(
+            f"{member.onnx}: foreground lists {', '.join(map(str, unknown))}, and it segments {', '.join(own)}"
+        )
+    places = [values[value] for value in member.foreground]
+    if len(names) == 1:
+        return [places]
+    if len(places) != len(names):
+        raise InputError(
+            f"{member.onnx}: foreground lists {len(places)} classes, and the masks hold {len(names)} "
+            f"({', '.join(names)}): list the one of each, in this order"
+        )
+    return [[place] for place in places]
+
+
+def _joined(planes: Map, order: Sequence[Sequence[int]]) -> Map:
+    """(K, ...) of the classes of the masks, from the probabilities of all classes of a model file, which exclude one
+    another.
+    """
+    return np.stack([np.clip(planes[list(places)].sum(axis=0), 0, 1) for places in order])
 
 
 def _require_channels(predictor: Predictor, member: MemberRecipe, channels: tuple[str, ...]) -> None:
@@ -428,7 +453,7 @@ def _require_channels(predictor: Predictor, member: MemberRecipe, channels: tupl
         )
 
 
-def _volume_maps(predictor: Predictor, order: Sequence[int], flips: bool, case: Case) -> Map:
+def _volume_maps(predictor: Predictor, order: Sequence[Sequence[int]], flips: bool, case: Case) -> Map:
     """(D, K, H, W) of a case by a model file of volumes, at the volume's own size."""
     preprocess = predictor.info.preprocess
     opened = open_case(with_channels(case, preprocess.channel_names), preprocess.intensity)
@@ -439,7 +464,7 @@ def _volume_maps(predictor: Predictor, order: Sequence[int], flips: bool, case: 
         mirrored = predictor.on_grid(lambda k: levels[k][:, ::-1], shape, spacing)[..., ::-1]
         found = np.asarray((found + mirrored) / 2, np.float32)
     planes = found[-1:] if len(found) <= 2 else found[1:]
-    return np.stack(list(slices_at(np.ascontiguousarray(planes[order]), shape)))
+    return np.stack(list(slices_at(np.ascontiguousarray(_joined(planes, order)), shape)))
 
 
 def _onnx(
@@ -450,7 +475,7 @@ def _onnx(
     if predictor is not None:
         order = _class_order(predictor, member, names)
         return lambda opened, k: _mirrored(
-            lambda p: predictor.probabilities(p)[order], opened.pixels(k), member
+            lambda p: _joined(predictor.probabilities(p), order), opened.pixels(k), member
         )
     session = Session(read_onnx(str(member.onnx)), threads)
     network = partial(_plain, session, member, count=len(names), names=channels)
@@ -494,15 +519,7 @@ def _plain(
     if not isinstance(found, np.ndarray) or found.ndim != 4 or not np.isfinite(found).all():
         raise InputError(f"{session.path}: gives no map (1, classes, height, width) of numbers for an image")
     activated = _activated(found.astype(np.float32), wanted, session.path)[0]
-    if count == 1:
-        return _chosen(activated, member, session.path)
-    chosen = member.foreground or list(range(1, count + 1))
-    if len(chosen) != count or not all(type(c) is int and 0 < c < len(activated) for c in chosen):
-        raise InputError(
-            f"{session.path}: gives {len(activated)} maps, and the masks hold {count} classes: list the number of each "
-            f"in foreground, from 1 to {len(activated) - 1}"
-        )
-    return np.asarray(activated[[int(c) for c in chosen]])
+    return _chosen(activated, member, session.path, count)
 
 
 def _activated(found: Map, wanted: InputRecipe, path: Path) -> Map:
@@ -521,18 +538,35 @@ def _activated(found: Map, wanted: InputRecipe, path: Path) -> Map:
     return given.numpy()
 
 
-def _chosen(classes: Map, member: MemberRecipe, path: Path) -> Map:
-    """The probability (h, w) of the foreground, from those of all classes."""
-    if len(classes) == 1:
-        return np.asarray(classes[0])
-    chosen = member.foreground or ([1] if len(classes) == 2 else [])
-    if not chosen or not all(type(c) is int and 0 < c < len(classes) for c in chosen):
+def _chosen(maps: Map, member: MemberRecipe, path: Path, count: int) -> Map:
+    """From all maps of a file those of the foreground: (h, w) of one kind, (count, h, w) of several.
+
+    Classes that exclude one another count from the background, 0, and add up; maps that do not (sigmoid) are joined by
+    their highest.
+
+    Raises:
+        InputError: `foreground` does not say which, or lists others.
+    """
+    assert member.input is not None
+    if len(maps) == count == 1:
+        return np.asarray(maps[0])
+    sums_to_one = bool(np.abs(maps.sum(axis=0) - 1).max() < 0.02)
+    exclusive = member.input.activation != "sigmoid" and sums_to_one
+    first = 1 if exclusive else 0
+    listed = member.foreground or (list(range(first, len(maps))) if len(maps) == first + count else [])
+    if not listed or not all(type(c) is int and first <= c < len(maps) for c in listed):
         raise InputError(
-            f"{path}: gives {len(classes)} classes: write which of 1 to {len(classes) - 1} are foreground, such as "
-            "foreground: [1]"
+            f"{path}: gives {len(maps)} maps: write which of {first} to {len(maps) - 1} are foreground, such as "
+            f"foreground: [{', '.join(str(first + k) for k in range(count))}]"
         )
-    total = np.sum([classes[int(c)] for c in chosen], axis=0, dtype=np.float32)
-    return np.clip(total, 0, 1)
+    chosen = maps[[int(c) for c in listed]]
+    if count == 1:
+        return np.asarray(np.clip(chosen.sum(axis=0), 0, 1) if exclusive else chosen.max(axis=0))
+    if len(listed) != count:
+        raise InputError(
+            f"{path}: gives {len(maps)} maps, and the masks hold {count} classes: list the number of each in foreground"
+        )
+    return np.asarray(chosen)
 
 
 def _by_case(inputs: StageInputs, predict: Callable[[OpenedCase, int], Map]) -> Predict:
