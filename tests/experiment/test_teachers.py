@@ -22,6 +22,7 @@ from segdistill.data.phantom import write_phantom
 from segdistill.data.table import write_cases
 from segdistill.errors import InputError
 from segdistill.experiment.teachers import _chosen, _class_order, _joined, _plain
+from segdistill.records import GuardRecord
 from segdistill.runtime.engine import Session
 from segdistill.runtime.onnx_file import read_onnx
 from segdistill.training.curves import read_curves
@@ -84,16 +85,45 @@ def test_an_ensemble_teaches_the_cases_without_mask(tmp_path: Path) -> None:
     assert guard["outlook"] in ("likely", "unlikely", "unknown")
 
 
+def write_predictions(run: Path, folder: Path, splits: tuple[str, ...]) -> None:
+    """Blurred masks of the cases of some splits."""
+    folder.mkdir()
+    with (run / "cases.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["split"] in splits:
+                mask = Image.open(run / row["masks"]).convert("L").filter(ImageFilter.GaussianBlur(1.5))
+                mask.save(folder / f"{row['id']}.png")
+
+
+@pytest.mark.usefixtures("brief")
+def test_the_guard_measures_predictions_of_validation_cases_that_their_network_has_not_seen(
+    tmp_path: Path,
+) -> None:
+    first = tmp_path / "first"
+    segdistill.run(recipe({"t": {"stage": "a"}}), out=first, stages=["a"], progress=False)
+    write_predictions(first, tmp_path / "some", ("train",))
+    write_predictions(first, tmp_path / "given", ("train", "val"))
+
+    def guard(folder: str, seen: str) -> GuardRecord:
+        out = tmp_path / f"{folder}-{seen}"
+        asked = recipe({"t": {"predictions": str(tmp_path / folder), "trained_on": seen}})
+        segdistill.run(asked, out=out, stages=["a", "student"], progress=False)
+        return GuardRecord.read(out / "stages" / "student")
+
+    known = guard("given", "none")
+    assert known.difference is not None
+    assert known.difference.n > 0
+    assert known.difference.mean > 0.1  # masks are better than a network of two channels
+    assert guard("given", "all").helps[-1] == "validation cases that the teacher from elsewhere has not seen"
+    assert "predictions of the validation cases, too" in guard("some", "none").helps[-1]
+
+
 @pytest.mark.slow
 def test_predictions_of_a_folder_and_a_model_file_teach(tmp_path: Path) -> None:
     first = tmp_path / "first"
     segdistill.run(recipe({"t": {"stage": "a"}}), out=first, progress=False)
     given = tmp_path / "given"
-    given.mkdir()
-    with (first / "cases.csv").open(newline="", encoding="utf-8") as file:
-        for row in list(csv.DictReader(file))[:-2]:
-            mask = Image.open(first / row["masks"]).convert("L").filter(ImageFilter.GaussianBlur(1.5))
-            mask.save(given / f"{row['id']}.png")
+    write_predictions(first, given, ("train", "val"))
     members = [
         {"predictions": str(given), "trained_on": "none"},
         {"onnx": str(first / "model.onnx"), "flips": True},

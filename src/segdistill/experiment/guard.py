@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from segdistill.config.schema import StageRecipe
+from segdistill.config.schema import MemberRecipe, StageRecipe
 from segdistill.data.case import Case
 from segdistill.data.maps import labels_of
 from segdistill.experiment.inputs import StageInputs, trained_on
@@ -35,6 +35,7 @@ class GuardFacts:
         teachers: number of networks that teach it.
         outside: whether one of them comes from elsewhere, or began with weights from elsewhere.
         same_masks: whether all of them learned from the very masks that the student has, and from nothing else.
+        needed: what it would take to measure the difference, where it could not be.
     """
 
     difference: Interval | None
@@ -42,6 +43,7 @@ class GuardFacts:
     teachers: int
     outside: bool
     same_masks: bool
+    needed: str = "validation cases, on which teachers and baseline can be compared"
 
 
 def expectation(facts: GuardFacts) -> GuardRecord:
@@ -74,7 +76,7 @@ def expectation(facts: GuardFacts) -> GuardRecord:
     if outlook != "likely" and facts.teachers == 1:
         helps.append("several unlike teachers as an ensemble")
     if facts.difference is None or facts.difference.mean is None:
-        helps.append("validation cases, on which teachers and baseline can be compared")
+        helps.append(facts.needed)
     return GuardRecord(
         outlook=outlook,
         reasons=reasons,
@@ -119,15 +121,38 @@ def guard(inputs: StageInputs, fabric: Fabric) -> GuardRecord:
     masks = {case.id for case in train if case.has_reference}
     seen = [trained_on(inputs.recipe, member, inputs.cases, inputs.predictions) for member in members]
     outside = any(member.is_outside or _starts_elsewhere(inputs, member.stage) for member in members)
-    return expectation(
-        GuardFacts(
-            difference=_difference(inputs, fabric),
-            without_mask=bare,
-            teachers=len(members),
-            outside=outside,
-            same_masks=not outside and all(ids is not None and ids <= masks for ids in seen),
-        )
+    cases = [case for case in inputs.of("val") if case.is_located]
+    compared, needed = _comparable(inputs, members, cases)
+    facts = GuardFacts(
+        difference=_difference(inputs, compared, fabric) if compared else None,
+        without_mask=bare,
+        teachers=len(members),
+        outside=outside,
+        same_masks=not outside and all(ids is not None and ids <= masks for ids in seen),
     )
+    return expectation(replace(facts, needed=needed) if needed else facts)
+
+
+def _comparable(
+    inputs: StageInputs, members: Sequence[MemberRecipe], cases: Sequence[Case]
+) -> tuple[list[Case], str]:
+    """Those of the cases that every teacher has predicted or can, and that none is known to have learned from; and
+    what would help where none is left.
+    """
+    predicted, unseen = list(cases), list(cases)
+    for member in members:
+        if member.predictions is not None:
+            files = inputs.predictions.of(member, inputs.cases).files
+            predicted = [case for case in predicted if case.id in files]
+        if member.is_outside:
+            seen = trained_on(inputs.recipe, member, inputs.cases, inputs.predictions) or set()
+            unseen = [case for case in unseen if case.id not in seen]
+    if cases and not predicted:
+        return [], "the teacher's predictions of the validation cases, too: they cover none of them"
+    if cases and not unseen:
+        return [], "validation cases that the teacher from elsewhere has not seen"
+    both = {case.id for case in unseen}
+    return [case for case in predicted if case.id in both], ""
 
 
 def _starts_elsewhere(inputs: StageInputs, stage: str) -> bool:
@@ -149,14 +174,12 @@ def _is_trained(inputs: StageInputs, name: str) -> bool:
     return record is not None and record.is_finished
 
 
-def _difference(inputs: StageInputs, fabric: Fabric) -> Interval | None:
-    """Dice of the teachers' mean prediction minus that of the baseline, on the validation cases with foreground."""
+def _difference(inputs: StageInputs, cases: Sequence[Case], fabric: Fabric) -> Interval | None:
+    """Dice of the teachers' mean prediction minus that of the baseline, on cases with foreground."""
     baseline, stage = _baseline(inputs), inputs.stage
-    inside = [t for t in stage.teachers.values() if not any(m.predictions for m in t.members)]
-    cases = [case for case in inputs.of("val") if case.is_located]
-    if baseline is None or not cases or not inside or _gives_no_map(inputs, stage):
+    if baseline is None or _gives_no_map(inputs, stage):
         return None
-    predicted = [predict_teacher(inputs, teacher, cases, fabric) for teacher in inside]
+    predicted = [predict_teacher(inputs, teacher, cases, fabric) for teacher in stage.teachers.values()]
     mean = [np.mean(rows, axis=0) for rows in zip(*predicted, strict=True)]
     theirs = _dice(inputs, cases, mean)
     own = _dice(inputs, cases, predict_with(inputs, baseline, cases, fabric))

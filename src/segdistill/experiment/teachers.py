@@ -181,7 +181,7 @@ def _predict(inputs: StageInputs, plan: _Plan, fabric: Fabric) -> Iterator[Filli
         if member.predictions is not None:
             note = inputs.predictions.of(member, inputs.of("train")).note
             yield Filling(f"teacher '{plan.name}': {note}")
-    members = [_member(inputs, member, fabric) for member in plan.teacher.members]
+    members = [_member(inputs, member, fabric, inputs.of("train")) for member in plan.teacher.members]
     with writing_maps(inputs.store, plan.key, facts, _count(inputs)) as write:
         for chunk in _chunks(inputs, plan.cases):
             cases = [plan.cases[k] for k in chunk]
@@ -205,9 +205,9 @@ def predict_teacher(
     """The probabilities of cases that a teacher did not train on: of each row (K, ...), as the store has it.
 
     Raises:
-        InputError: a network of it cannot be used.
+        InputError: a network of it cannot be used, or a folder has no prediction of a case.
     """
-    members = [_member(inputs, member, fabric) for member in teacher.members]
+    members = [_member(inputs, member, fabric, cases) for member in teacher.members]
     shares = member_weights(inputs.recipe, teacher, cases, [])
     facts: dict[str, Any] = {"entropy": {}, "agreement": {}, "foreground": 0}
     return [
@@ -296,8 +296,8 @@ def _certainty(probability: Map) -> float:
     return float(1 - entropy.mean())
 
 
-def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predict:
-    """What predicts cases with one network, or reads its predictions."""
+def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric, known: Sequence[Case]) -> Predict:
+    """What predicts cases with one network, or reads its predictions of those that are known."""
     if member.onnx is not None:
         names, predictor = inputs.recipe.data.class_names[1:], None
         if member.input is None:
@@ -308,7 +308,7 @@ def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predic
                 return lambda cases: _as_rows(inputs, cases, [whole(case) for case in cases])
         return _by_case(inputs, _onnx(member, names, inputs.preprocess.channel_names, predictor))
     if member.predictions is not None:
-        read = _reader(inputs, member)
+        read = _reader(inputs, member, known)
         return lambda cases: _as_rows(inputs, cases, [read(case) for case in cases])
     if member.stage:
         network, autocast = _stage_network(inputs, member.stage, fabric)
@@ -317,10 +317,10 @@ def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric) -> Predic
     return partial(_run, inputs, Teacher("", network, precision=autocast), fabric.device, member.flips)
 
 
-def _reader(inputs: StageInputs, member: MemberRecipe) -> Callable[[Case], Map]:
+def _reader(inputs: StageInputs, member: MemberRecipe, known: Sequence[Case]) -> Callable[[Case], Map]:
     """Reads the maps (D, K, H, W) of a case in a folder of predictions; those of hard labels add up to at most 1."""
     hard = member.hard_probability or PredictionSource.hard_probability
-    of_classes = [inputs.predictions.of(one, inputs.of("train")) for one in _for_classes(inputs, member)]
+    of_classes = [inputs.predictions.of(one, known) for one in _for_classes(inputs, member)]
 
     def read(case: Case) -> Map:
         maps = [one.map(case) for one in of_classes]
