@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from segdistill.config.schema import parse_recipe
+from segdistill.data.case import Case
 from segdistill.errors import InputError
-from segdistill.experiment.check import check_parts
+from segdistill.experiment.check import check_parts, require_cases
 from segdistill.models.resnet import ResNet
 from tests.experiment.tiny import RECIPE
 
@@ -87,3 +88,35 @@ def test_weights_that_do_not(file: Path, tmp_path: Path) -> None:
             check(student)
         assert message in str(refused.value)
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("taught", "methods", "refused"),
+    [
+        ("without_mask", {"region_contrast": {}}, True),
+        ("all", {"region_contrast": {}}, False),
+        ("without_mask", {"region_contrast": {}, "soft_prediction": {}}, False),
+    ],
+)
+def test_methods_that_need_masks_on_images_without(
+    taught: str, methods: dict[str, Any], refused: bool
+) -> None:
+    student = RECIPE["stages"]["student"] | {"methods": methods, "taught_cases": taught}
+    recipe = parse_recipe(RECIPE | {"stages": RECIPE["stages"] | {"student": student}}, "tiny.yaml")
+    images = [
+        Case(
+            str(k),
+            Path(f"{k}.png"),
+            (Path("m.png"),) if k < 2 else (),
+            label=("benign", "malignant")[k % 2],
+            split="train",
+        )
+        for k in range(4)
+    ]
+    if refused:
+        with pytest.raises(
+            InputError, match="region_contrast needs masks, and none of the images that its teachers"
+        ):
+            require_cases(recipe, "student", images)
+    else:
+        require_cases(recipe, "student", images)

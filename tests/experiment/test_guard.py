@@ -38,3 +38,11 @@ def test_the_record_is_read_back(tmp_path) -> None:  # type: ignore[no-untyped-d
     record.write(tmp_path)
     assert GuardRecord.read(tmp_path) == record
     assert "0.010 Dice [-0.010, +0.030]" in record.sentence
+
+
+def test_methods_that_need_masks_are_told() -> None:
+    facts = GuardFacts(UNSURE, 0.8, 5, True, False, idle=("region_contrast",))
+    assert (
+        expectation(facts).reasons[-1]
+        == "region_contrast needs a mask, and so adds nothing for 80% of the images"
+    )

@@ -99,6 +99,18 @@ def make_methods(
     return made
 
 
+def mask_methods(stage: StageRecipe) -> list[str]:
+    """The methods of a distillation stage that learn nothing from an image without mask.
+
+    >>> from segdistill.config.load import load_recipe
+    >>> changes = {"effort": None, "stages.student.methods": {"cwd": {}, "region_contrast": {}}}
+    >>> mask_methods(load_recipe("distill", changes).stages["student"])
+    ['region_contrast']
+    """
+    alone = {name: part for name, part in stage.methods.items() if not part.autoencoders}
+    return [name for name, part in alone.items() if create_method(part.method, **part.options).needs_mask]
+
+
 def with_class_count(recipe: Recipe) -> Recipe:
     """The recipe with the number of its classes, and of dimensions, in the networks and methods that have such options.
 

@@ -17,6 +17,7 @@ from segdistill.experiment.build import (
     build_autoencoders,
     labelled_model,
     make_methods,
+    mask_methods,
     require_joint,
     with_class_count,
 )
@@ -42,6 +43,7 @@ def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
     stage = recipe.stages[name]
     found = stage_cases(recipe, name, cases, "train")
     require_joint(stage, name, found)
+    _require_masks(stage, name, found)
     labels = {case.label for case in found}
     if stage.routing == "all" and not stage.finetune_teachers:
         return  # every teacher teaches every image
@@ -50,6 +52,18 @@ def require_cases(recipe: Recipe, name: str, cases: list[Case]) -> None:
             raise InputError(
                 f"stage {name}: teacher '{key}' teaches images labelled {', '.join(teacher.labels)}, but the training "
                 f"cases are {', '.join(sorted(labels)) or 'without labels'}"
+            )
+
+
+def _require_masks(stage: StageRecipe, name: str, cases: list[Case]) -> None:
+    """InputError where all methods of a student need masks, and no case that is taught has one."""
+    taught = [case for case in cases if not (stage.taught_cases == "without_mask" and case.has_reference)]
+    if stage.methods and not any(case.has_reference for case in taught):
+        needing = mask_methods(stage)
+        if len(needing) == len(stage.methods):
+            raise InputError(
+                f"stage {name}: {', '.join(needing)} {'needs' if len(needing) == 1 else 'need'} masks, and none of the "
+                "images that its teachers teach has one: add the method soft_mask, or set taught_cases: all"
             )
 
 

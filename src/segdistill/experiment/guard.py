@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from segdistill.config.schema import MemberRecipe, StageRecipe
 from segdistill.data.case import Case
 from segdistill.data.maps import labels_of
+from segdistill.experiment.build import mask_methods
 from segdistill.experiment.inputs import StageInputs, trained_on
 from segdistill.experiment.stage import read_stage
 from segdistill.experiment.teachers import predict_teacher, predict_with
@@ -36,6 +37,7 @@ class GuardFacts:
         outside: whether one of them comes from elsewhere, or began with weights from elsewhere.
         same_masks: whether all of them learned from the very masks that the student has, and from nothing else.
         needed: what it would take to measure the difference, where it could not be.
+        idle: methods that need masks, and so add nothing for the images without one.
     """
 
     difference: Interval | None
@@ -44,6 +46,7 @@ class GuardFacts:
     outside: bool
     same_masks: bool
     needed: str = "validation cases, on which teachers and baseline can be compared"
+    idle: tuple[str, ...] = ()
 
 
 def expectation(facts: GuardFacts) -> GuardRecord:
@@ -106,6 +109,11 @@ def _reasons(facts: GuardFacts) -> list[str]:
     count = f"{facts.teachers} network{'s' if facts.teachers > 1 else ''} to learn from"
     masks = ", trained on the masks that the student has" if facts.same_masks else ""
     found.append(count + masks + (", with weights or data from elsewhere" if facts.outside else ""))
+    if facts.idle and facts.without_mask:
+        need = "needs a mask" if len(facts.idle) == 1 else "need masks"
+        found.append(
+            f"{', '.join(facts.idle)} {need}, and so adds nothing for {facts.without_mask:.0%} of the images"
+        )
     return found
 
 
@@ -129,6 +137,7 @@ def guard(inputs: StageInputs, fabric: Fabric) -> GuardRecord:
         teachers=len(members),
         outside=outside,
         same_masks=not outside and all(ids is not None and ids <= masks for ids in seen),
+        idle=tuple(mask_methods(inputs.stage)),
     )
     return expectation(replace(facts, needed=needed) if needed else facts)
 

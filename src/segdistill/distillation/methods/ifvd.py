@@ -23,6 +23,9 @@ from segdistill.distillation.methods.skd import Holistic
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import MethodWarning
 
+LOOKED = 16
+"""Maps whose signs are looked at: those of the student and of each teacher in the first steps."""
+
 
 @register_method("intra_class")
 class IntraClass(LayerMethod):
@@ -53,7 +56,7 @@ class IntraClass(LayerMethod):
         super().__init__()
         require_classes(classes, "intra_class")
         self.features, self.classes = parse_layers("intra_class", layers), classes
-        self._looked = False
+        self._to_look_at = LOOKED
 
     def target(self, feature: Tensor, mask: Tensor | None) -> Tensor:
         """(B, 1, ...) cosines in [-1, 1] of each position's feature with the mean feature of its class in the image."""
@@ -64,14 +67,15 @@ class IntraClass(LayerMethod):
         return (of_each * masks.reshape(of_each.shape)).sum(1, keepdim=True)
 
     def _warn_of_signs(self, feature: Tensor) -> None:
-        if not self._looked and bool((feature < 0).any()):
+        if self._to_look_at and bool((feature < 0).any()):
+            self._to_look_at = 0
             warnings.warn(
                 f"intra_class: a map of {', '.join(self.features)} has negative values: take one after an "
                 "activation, or a far smaller weight",
                 MethodWarning,
                 stacklevel=2,
             )
-        self._looked = True
+        self._to_look_at = max(0, self._to_look_at - 1)
 
     def layer_loss(self, student: Tensor, teacher: Tensor, region: Tensor | None = None) -> Tensor:
         """(B,) mean squared difference, at the size of the teacher's map."""
