@@ -105,6 +105,28 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def everything_below(folder: str | Path) -> list[Path]:
+    """Files and folders below a folder, in the order of their paths; links are followed, and each folder is seen once.
+
+    >>> place = Path(tempfile.mkdtemp())
+    >>> (place / "a").mkdir()
+    >>> (place / "a" / "loop").symlink_to(place)
+    >>> [str(path.relative_to(place)) for path in everything_below(place)]
+    ['a', 'a/loop']
+    """
+    found: list[Path] = []
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        found += [Path(place, name) for name in (*folders, *names)]
+    return sorted(found)
+
+
 def remove_unfinished(folder: str | Path, names: Container[str]) -> None:
     """Removes what a killed process left of files of these names in a folder.
 

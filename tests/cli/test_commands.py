@@ -93,7 +93,8 @@ def test_a_run_on_own_images_with_several_changes_after_one_set(tmp_path: Path) 
     assert Path(report["report"]).is_file()
     for line in answer.err.splitlines():
         assert line.split()[0].rstrip(":") in {
-            "Your", "folder", "preparing", "stage", "evaluating", "exporting", "writing", "done", "not", "checking",
+            "Your", "folder", "preparing", "plan", "stage", "evaluating",
+            "exporting", "writing", "done", "not", "checking",
         } or "cases" in line, line  # fmt: skip
 
 

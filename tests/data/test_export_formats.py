@@ -230,3 +230,26 @@ def test_the_command(tmp_path: Path) -> None:
     assert [case.id for case in read_cases(tmp_path / "again.csv")] == ["3", "0", "1", "2"]
     text = run("export", "yolo_seg", tmp_path / "cases.csv", "-o", tmp_path / "y", "--holes", "no", code=2)
     assert "use refuse or split" in text
+
+
+def test_what_other_tools_do_not_know_is_told(tmp_path: Path) -> None:
+    cases = [
+        replace(case, group="anna" if k < 2 else case.id) for k, case in enumerate(table(tmp_path / "in"))
+    ]
+    assert "2 cases belong to groups, such as patients" in " ".join(
+        export_cases("coco", cases, tmp_path / "coco")
+    )
+    assert export_cases("palette", cases, tmp_path / "palette") == []  # its table keeps them
+    write_itk(tmp_path / "v.nii.gz", blocks())
+    write_itk(tmp_path / "m.nii.gz", organ().astype(np.uint8))
+    volume = Case("v", tmp_path / "v.nii.gz", (tmp_path / "m.nii.gz",), spacing_mm=(3.0, 0.5, 0.5))
+    assert "1 cases have their voxel size from the table" in " ".join(
+        export_cases("msd", [volume], tmp_path / "msd")
+    )
+
+
+def test_without_any_reference_there_is_nothing_to_write(tmp_path: Path) -> None:
+    bare = [replace(case, masks=()) for case in table(tmp_path / "in")]
+    with pytest.raises(InputError, match="none of the cases has a reference"):
+        export_cases("coco", bare, tmp_path / "coco")
+    assert not (tmp_path / "coco").exists()

@@ -66,3 +66,13 @@ def test_a_name_with_control_characters_breaks_no_row_of_results(tmp_path: Path)
     write_metrics_csv(results, tmp_path / "metrics.csv")
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 2
     assert read_metrics_csv(tmp_path / "metrics.csv")[0].case == "a\\r\\nb\\u2028\\x1b"
+
+
+@pytest.mark.parametrize("heading", ["patient", "Patient_ID", "subject"])
+def test_patients_under_another_heading_are_not_left_unread(tmp_path: Path, heading: str) -> None:
+    path = tmp_path / "cases.csv"
+    path.write_text(f"id,{heading},image\na,1,a.png\n")
+    with pytest.raises(InputError, match="is not read: call it 'group'"):
+        read_cases(path)
+    path.write_text(f"id,{heading},group,image\na,1,2,a.png\n")
+    assert read_cases(path)[0].group == "2"

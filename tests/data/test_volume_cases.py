@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from segdistill.data.case import Case, file_hash, select, table_hash
-from segdistill.data.check import Finding, run_check
+from segdistill.data.check import Finding, check_cases, run_check
 from segdistill.data.contact_sheet import contact_sheet
 from segdistill.data.datasets import create_dataset
 from segdistill.data.opened import open_case
@@ -20,6 +20,7 @@ from segdistill.data.store import Store, prepare_store
 from segdistill.data.table import read_cases, write_cases
 from segdistill.data.views import Views, batches
 from segdistill.errors import InputError
+from segdistill.imaging.classes import parse_classes
 from segdistill.imaging.intensity import CT, MR
 from segdistill.imaging.patches import PatchGrid
 from segdistill.imaging.preprocess import Preprocess, prepare_mask
@@ -345,3 +346,17 @@ def test_real_spleen_window(data_root: Path, tmp_path: Path) -> None:
     stored = nibabel.load(case.image)
     values, mask = np.asarray(stored.dataobj), np.asarray(nibabel.load(case.masks[0]).dataobj)
     assert np.median(spleen) == pytest.approx((np.median(values[mask > 0]) + 160) / 400 * 255, abs=3)
+
+
+def test_labels_that_become_one_structure_unasked_are_told(tmp_path: Path) -> None:
+    write_itk(tmp_path / "v.nii.gz", blocks())
+    labels = organ().astype(np.uint8)
+    labels[labels > 0] = 1
+    labels[2, 3, 4], labels[0, 0, 0] = 2, 7
+    write_itk(tmp_path / "m.nii.gz", labels)
+    case = Case("a", tmp_path / "v.nii.gz", (tmp_path / "m.nii.gz",))
+    told = [finding for finding in check_cases([case]) if "become one structure" in finding.message]
+    assert [(finding.level, finding.cases) for finding in told] == [("warning", ("a",))]
+    assert "hold the labels 1, 2, 7" in told[0].message
+    for named in ({"foreground": (1, 2, 7)}, {"classes": parse_classes({"a": 1, "b": 2, "c": 7})}):
+        assert not [f for f in check_cases([replace(case, **named)]) if "become one" in f.message]

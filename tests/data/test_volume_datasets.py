@@ -197,6 +197,14 @@ def test_nnunet(tmp_path: Path, ending: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(("order", "words"), [([], "is missing"), ([1, 2], "lists 2 values")])
+def test_regions_without_their_order_are_refused(tmp_path: Path, order: list[int], words: str) -> None:
+    regions = {"background": 0, "whole tumour": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
+    root = nnunet(tmp_path, NNUNET | {"labels": regions, "regions_class_order": order})
+    with pytest.raises(InputError, match=f"labels hold 3 regions, and regions_class_order {words}"):
+        create_dataset("decathlon", root)
+
+
 def test_regions_of_nnunet_become_parts_that_share_nothing(tmp_path: Path) -> None:
     """As nnU-Net writes regions into one label map: each value is a part, and a region is the union of its parts."""
     regions = {"background": 0, "whole tumour": [1, 2, 3], "core": [2, 3], "enhancing": [3]}

@@ -14,9 +14,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
-from segdistill.errors import UnreadableImage
+from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging.dicom import read_spacing
+from segdistill.imaging.dicom_series import is_series, read_series
 from segdistill.imaging.read import image_size, read_picture
+from tests.imaging.volumes import dicom_slice as slice_of_series
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -261,3 +263,12 @@ def test_errors_warnings_and_logs_hold_no_patient_tags(
         targets.extend(str(warning.message) for warning in caught)
     assert targets
     assert not any("Secret" in text for text in [*targets, caplog.text])
+
+
+def test_slices_of_two_series_in_one_folder_are_no_pictures(tmp_path: Path) -> None:
+    for k in range(6):  # they alternate, so that the first two files are of different series
+        of_one = slice_of_series(np.zeros((4, 5)), 3.0 * k, series=f"1.2.{k % 2}", number=k + 1)
+        of_one.save_as(tmp_path / f"IM{k:03}.dcm", enforce_file_format=True)
+    assert is_series(tmp_path)
+    with pytest.raises(InputError, match="several series"):
+        read_series(tmp_path, 2**30)

@@ -403,3 +403,13 @@ def test_a_pipe_is_no_input(tmp_path: Path, model: Path, name: str) -> None:
         predict_files(Predictor(model, 1), [tmp_path / name], tmp_path / "out")
     with pytest.raises(InputError, match="is not a regular file"):
         file_hash(tmp_path / name)
+
+
+def test_links_to_folders_are_followed(tmp_path: Path, model: Path) -> None:
+    picture(tmp_path / "elsewhere" / "b.png")
+    given = tmp_path / "in"
+    picture(given / "a.png")
+    (given / "more").symlink_to(tmp_path / "elsewhere")
+    (given / "more" / "loop").symlink_to(given)
+    found = predict_files(Predictor(model, 1, None), [given], tmp_path / "out")
+    assert {Path(row["mask"]).name for row in table(tmp_path / "out").values()} == {"a.png", "b.png"}, found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -187,3 +189,20 @@ def test_cases_of_several_channels_are_refused(model: Path, tmp_path: Path) -> N
     case = Case("a", tmp_path / "a.png", channels=channels)
     with pytest.raises(InputError, match=r"case 'a' has 2 channels \(us, negative\), and one image is taken"):
         CaseServer([PageModel.read(model)], ["m.onnx"], [case])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "HEAD", "DELETE", "FOO"])
+def test_other_methods_are_refused_as_the_page_is_sent(server: CaseServer, method: str) -> None:
+    place = urllib.parse.urlsplit(server.url)
+    connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=60)
+    connection.request(method, place.path)
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["Allow"], answer.headers["Cache-Control"]) == (
+        405,
+        "GET",
+        "no-store",
+    )
+
+
+def test_a_query_changes_nothing(server: CaseServer) -> None:
+    assert get(server.url + "?x=1")[0] == 200

@@ -83,6 +83,7 @@ def index(
     load_plugins(plugins or [])
     if split not in SPLITS:
         raise InputError(f"unknown split '{split}': use {', '.join(SPLITS)}")
+    _require_split(split, test, val, folds, fold)
     if out.suffix.lower() != ".csv":  # a slip of the keyboard must not replace a picture
         raise InputError(f"the case table is a CSV, so its name must end in .csv: {out}")
     options = {key: value for key, value in (("labels", labels), ("groups", groups)) if value != "auto"}
@@ -319,6 +320,17 @@ for each in (index, check, show, pack, export, plan, audit):
     add_command(app, each)
 
 
+def _require_split(method: str, test: float, val: float, folds: int, fold: int) -> None:
+    """Before any file is read."""
+    from segdistill.data.splits import require_folds
+    from segdistill.errors import InputError
+
+    if method == "hold-out" and not (test >= 0 and val >= 0 and test + val < 1):
+        raise InputError(f"--test {test:g} and --val {val:g}: give shares that leave some cases to train on")
+    if method == "k-fold":
+        require_folds(folds, fold, val)
+
+
 def _split(
     cases: Sequence[Case], method: str, test: float, val: float, folds: int, fold: int, seed: int
 ) -> tuple[list[Case], list[Finding]]:
@@ -326,16 +338,11 @@ def _split(
     from segdistill.data.case import empty_references
     from segdistill.data.check import Finding
     from segdistill.data.splits import hold_out, k_fold, unstratified, without_foreground
-    from segdistill.errors import InputError
 
     if method == "none":
         return list(cases), []
     empty = empty_references(cases)
     if method == "hold-out":
-        if not (test >= 0 and val >= 0 and test + val < 1):
-            raise InputError(
-                f"--test {test:g} and --val {val:g}: give shares that leave some cases to train on"
-            )
         shares = {"train": 1 - test - val, "val": val, "test": test}
         divided = hold_out(cases, shares, seed, empty=empty)
     elif method == "k-fold":

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -75,9 +79,26 @@ for each in (
 add_command(app, listing, "list")
 
 
+@contextmanager
+def _ended_as_interrupted() -> Iterator[None]:
+    """A request to end, as schedulers send it, is as Ctrl-C: nothing half-written stays."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only there signals can be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main() -> None:
     """Entry point: an error that a user can cause is one line on stderr and an exit code, never a traceback."""
-    with escaped_streams(), warnings.catch_warnings():
+    with _ended_as_interrupted(), escaped_streams(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             app()

@@ -359,8 +359,8 @@ class EvaluationRecipe(Strict):
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Probability above which a pixel is foreground, in the evaluation and in the model file."""
     missed: Literal["skip", "diagonal"] = "skip"
-    """With several classes, the distances of one that only the reference or only the prediction holds: not measured,
-    and counted (`skip`), or as the image's diagonal, which is what they are with one class."""
+    """With several classes, the distances of one that only the reference holds: not measured, and counted (`skip`), or
+    as the image's diagonal, which is what they are with one class. One that only the prediction holds has none."""
     calibration: bool = False
     """Measure the calibration of the probabilities, over all pixels and near boundaries."""
     robustness: bool | list[str] = False

@@ -71,6 +71,7 @@ class _Seen:
     inverted: bool | None = None  # None: no foreground, or the user has named its values
     classes: frozenset[int] = frozenset()  # that its mask holds, where the table has several
     overlap: int = 0  # pixels of more than one class
+    labels: set[int] = field(default_factory=set)  # of a volume's mask, that become one foreground unasked
 
 
 def check_cases(
@@ -128,7 +129,7 @@ def run_check(
             held.append((case, seen))
             if progress is not None:
                 progress(done, len(cases))
-    findings += [*_classes(held), *_beside(held)]
+    findings += [*_classes(held), *_joined(held), *_beside(held)]
     findings += [*_planes(volumes), *_tilts(volumes), *_misfits(volumes), *_inverted(drawn)]
     pairs = find_pairs(names, prints)
     findings += _copies(cases, pairs) + large_groups(cases, pairs)
@@ -180,7 +181,7 @@ def _read_case(case: Case, require_reference: bool, seen: _Seen) -> str:
         )
     overlaps: list[int] = []
     mask = (
-        open_volume(case, seen.misfits, overlaps)[1]
+        open_volume(case, seen.misfits, overlaps, joined_labels=seen.labels)[1]
         if case.is_volume
         else reference_mask(case, size, overlaps)
     )
@@ -208,6 +209,20 @@ def _empty_mask(case: Case) -> str:
         )
     label = f"empty mask in class '{case.label}': {files}: draw the lesion, or label the case normal"
     return label if case.label else ""
+
+
+def _joined(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
+    """Volumes whose masks hold several labels, of which nobody said that they are one structure."""
+    several = [(case, seen.labels) for case, seen in held if len(seen.labels) > 1]
+    if not several:
+        return []
+    labels = sorted(set().union(*(labels for _, labels in several)))
+    shown_labels = ", ".join(map(str, labels[:6])) + (", ..." if len(labels) > 6 else "")
+    message = (
+        f"masks of {len(several)} volumes hold the labels {shown_labels}, which become one structure: name them "
+        f"(classes: 'a={labels[0]};b={labels[1]}'), or say that they are one (foreground: '{labels[0]} {labels[1]}')"
+    )
+    return [Finding("warning", tuple(case.id for case, _ in several), message)]
 
 
 def _classes(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:

@@ -43,6 +43,14 @@ from segdistill.imaging.volume import Volume
 from segdistill.registry import near_names
 
 _COPIED = (".png", ".jpg", ".jpeg")
+_NO_GROUPS = (
+    "cases belong to groups, such as patients, which the format does not keep: divide them by the table, not in the "
+    "other tool"
+)
+_NO_SPACING = (
+    "cases have their voxel size from the table, which the format does not keep: the headers of their files state "
+    "another"
+)
 _NOT_WRITTEN = (
     "cases without a reference are not written: the format would say that there is nothing to find in them"
 )
@@ -69,6 +77,8 @@ class Export:
     def labelled(self) -> list[tuple[Case, str]]:
         """The cases with a reference; the others are counted."""
         found = [(case, stem) for case, stem in self.cases if case.has_reference]
+        if not found:
+            raise InputError("none of the cases has a reference: there is nothing to write in this format")
         self.told[_NOT_WRITTEN] += len(self.cases) - len(found)
         return found
 
@@ -127,6 +137,10 @@ def export_cases(
     with new_folder(folder) as temporary:
         export = Export(list(zip(cases, file_names(cases), strict=True)), names, temporary, split_holes)
         write(export)
+        if not (temporary / "cases.csv").is_file():
+            shared = Counter(case.group_key for case in cases)
+            export.told[_NO_GROUPS] += sum(shared[case.group_key] > 1 for case in cases)
+            export.told[_NO_SPACING] += sum(case.is_volume and case.spacing_mm is not None for case in cases)
     return [f"{count} {line}" for line, count in export.told.items() if count]
 
 

@@ -104,6 +104,7 @@ def open_volume(
     misfits: list[Misfit] | None = None,
     overlaps: list[int] | None = None,
     beside: list[Misfit] | None = None,
+    joined_labels: set[int] | None = None,
 ) -> tuple[list[Volume], Mask | Pixels]:
     """The channels of a volume case in their own numbers and its reference (D, H, W), turned as DICOM shows them.
 
@@ -112,6 +113,7 @@ def open_volume(
         misfits: what is noticed of masks that are accepted is added to it (`require_same_geometry`).
         overlaps: the number of voxels of several classes is added to it, where classes have files of their own.
         beside: what is noticed of channels that are accepted is added to it (`read_channel_volumes`).
+        joined_labels: the labels that become one foreground are added to it, where no value is named.
 
     Raises:
         InputError: a file that cannot be read, a mask or a channel on another grid, or one that is no mask.
@@ -119,7 +121,7 @@ def open_volume(
     if case.box is not None:
         raise InputError(f"case '{case.id}': a box belongs to a picture, not to a volume: give a mask")
     stored = read_channel_volumes(case.image_channels, turn=False, misfits=beside)
-    mask = read_volume_mask(case.masks, stored[0], case.reading, misfits, overlaps)
+    mask = read_volume_mask(case.masks, stored[0], case.reading, misfits, overlaps, joined_labels)
     reference = Volume(mask, None, case.image, stored[0].geometry).turned()
     return [each.turned() for each in stored], np.ascontiguousarray(reference.voxels)
 

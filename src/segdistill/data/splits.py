@@ -66,6 +66,21 @@ def without_foreground(cases: Sequence[Case], empty: Collection[str]) -> list[st
     return lines
 
 
+def require_folds(k: int, fold: int, val: float) -> None:
+    """Refuses numbers that are no fold of a cross-validation.
+
+    >>> require_folds(5, 6, 0.1)
+    Traceback (most recent call last):
+    segdistill.errors.InputError: fold 6 does not exist: with k=5 folds are 1 to 5
+    """
+    if k < 2:
+        raise InputError(f"k-fold needs k of at least 2, not {k}: use hold-out for a single split")
+    if not 1 <= fold <= k:
+        raise InputError(f"fold {fold} does not exist: with k={k} folds are 1 to {k}")
+    if not 0 <= val < 1:
+        raise InputError(f"val={val} is not a share of the training cases: use 0 to below 1")
+
+
 def k_fold(
     cases: Sequence[Case],
     k: int,
@@ -88,12 +103,7 @@ def k_fold(
     >>> sorted(tested) == sorted(case.id for case in table)
     True
     """
-    if k < 2:
-        raise InputError(f"k-fold needs k of at least 2, not {k}: use hold-out for a single split")
-    if not 1 <= fold <= k:
-        raise InputError(f"fold {fold} does not exist: with k={k} folds are 1 to {k}")
-    if not 0 <= val < 1:
-        raise InputError(f"val={val} is not a share of the training cases: use 0 to below 1")
+    require_folds(k, fold, val)
     _require_two({case.group_key for case in cases})
     folds = _allocate(cases, {str(number): 1 / k for number in range(k)}, seed, stratify, empty=empty)
     rest = [case for case in cases if folds[case.group_key] != str(fold - 1)]

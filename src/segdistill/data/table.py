@@ -194,6 +194,14 @@ def _decoded(content: bytes, path: Path) -> str:
     return text
 
 
+_PATIENTS = frozenset(
+    f"{who}{end}"
+    for who in ("patient", "subject", "participant")
+    for end in ("", "s", "id", "_id", " id", "-id")
+)
+"""Headings that mean `group`: left unread, the images of one patient would come on both sides of a split."""
+
+
 def _check_header(header: Sequence[str], path: Path) -> None:
     for column in ("id", "image"):
         if column not in header:
@@ -202,6 +210,11 @@ def _check_header(header: Sequence[str], path: Path) -> None:
     for name in header:
         if name in known and header.count(name) > 1:
             raise InputError(f"{path}: column '{name}' is there {header.count(name)} times: keep one of them")
+        if name.lower() in _PATIENTS and "group" not in header:
+            raise InputError(
+                f"{path}: column '{name}' is not read: call it 'group', so that the images of one {name.lower()} stay "
+                "on one side of a split, or remove it"
+            )
         meant = [] if name in known or not name else nearest(name, known)
         if meant and meant[0] not in header:
             raise InputError(f"{path}: unknown column '{name}': {near_names(name, known)}")

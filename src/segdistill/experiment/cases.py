@@ -43,7 +43,7 @@ from segdistill.data.splits import (
 )
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
-from segdistill.files import require_text
+from segdistill.files import everything_below, require_text
 from segdistill.imaging.grid import Spacing3
 from segdistill.imaging.intensity import preset_of_channel
 
@@ -242,7 +242,7 @@ def further_images(place: str | None, taken: Collection[str] = ()) -> list[Case]
 
 def _pictures(folder: Path) -> list[Path]:
     """The pictures and volumes of a folder and those below it, without the masks among them."""
-    below = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
+    below = [folder, *(path for path in everything_below(folder) if path.is_dir())]
     series: list[Path] = []
     files: list[Path] = []
     for place in below:

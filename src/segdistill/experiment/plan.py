@@ -30,7 +30,7 @@ class Plan:
     Attributes:
         with_mask, without_mask: training cases.
         stages: those that are not finished, each with its steps and its estimated seconds.
-        megabytes: of weights, training states and the prepared store.
+        megabytes: of weights, training states, the prepared store and the maps of teachers that are stored.
         jobs: how many stages are trained at once.
     """
 
@@ -94,12 +94,21 @@ def plan_run(
             factor = TARGETS_BY_CASE if inputs.stage.task == "distillation" else 1.0
             stages[name] = (steps, factor * steps * seconds)
             megabytes += 4 * size  # weights, and two moments of the optimiser beside them while it trains
+            if inputs.stage.targets == "case":
+                megabytes += _maps_megabytes(inputs)
     finally:
         torch.set_num_threads(before)
     train = {case.id: case.has_reference for name in chosen for case in run.inputs(name).of("train")}
     megabytes += 2 * sum(math.prod(run.store.shape(row)) for row in range(len(run.store))) / 1e6
     masks = sum(train.values())
     return Plan(masks, len(train) - masks, stages, megabytes, jobs)
+
+
+def _maps_megabytes(inputs: StageInputs) -> float:
+    """Of the maps of a stage's teachers: a byte for each place, class and teacher."""
+    rows = (row for case in inputs.of("train") for row in inputs.store.rows(case.id))
+    places = sum(math.prod(inputs.store.shape(row)) for row in rows)
+    return places * (len(inputs.recipe.data.class_names) - 1) * len(inputs.stage.teachers) / 1e6
 
 
 def _views(inputs: StageInputs) -> Views:

@@ -75,18 +75,20 @@ def _is_dicom(path: Path) -> bool:
 def is_series(folder: Path) -> bool:
     """Whether a folder holds slices of a volume: several DICOM files, of which two of one series state their position.
 
-    No more than two headers are read; `read_series` reports what is wrong with a series.
+    Headers are read until two are of one series, so mostly two; `read_series` reports what is wrong with a series.
     """
-    files = series_files(folder)[:2]
-    if len(files) < 2:
-        return False
-    tags = ["SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient"]
-    try:
-        first, second = (dicom.read_tags(file, tags) for file in files)
-        placed = all("ImagePositionPatient" in one for one in (first, second))
-        return placed and first.get("SeriesInstanceUID") == second.get("SeriesInstanceUID")
-    except Exception:  # pydicom raises whatever a damaged file leads to
-        return False
+    seen = set()
+    for file in series_files(folder):
+        try:
+            tags = dicom.read_tags(file, ["SeriesInstanceUID", "ImagePositionPatient"])
+        except Exception:  # pydicom raises whatever a damaged file leads to
+            continue
+        if "ImagePositionPatient" in tags:
+            series = str(tags.get("SeriesInstanceUID"))
+            if series in seen:
+                return True
+            seen.add(series)
+    return False
 
 
 def read_series(folder: Path, max_bytes: int) -> Volume:

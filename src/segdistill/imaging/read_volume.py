@@ -116,6 +116,7 @@ def read_volume_mask(
     reading: Reading | None = None,
     misfits: list[Misfit] | None = None,
     overlaps: list[int] | None = None,
+    joined_labels: set[int] | None = None,
 ) -> NDArray[np.bool_] | NDArray[np.uint8]:
     """The mask files of a volume, joined; where values are not named, every label above 0 is foreground.
 
@@ -126,6 +127,7 @@ def read_volume_mask(
             file wins where two overlap, or, with one file per class, the later class.
         misfits: what is noticed of masks that are accepted is added to it (`require_same_geometry`).
         overlaps: the number of voxels that an earlier class had is added to it, where classes have files of their own.
+        joined_labels: the labels that become one foreground are added to it, where no value is named.
 
     Returns:
         (D, H, W), as stored: bool, or with several classes uint8, k for the k-th class.
@@ -139,7 +141,7 @@ def read_volume_mask(
     joined: NDArray[Any] = np.zeros(image.geometry.shape, np.bool_ if reading.is_binary else np.uint8)
     for index, path in sorted(placed) if reading.of_file else placed:
         with _reasons(path):
-            found, misfit, overlap = _one_mask(path, image, reading, index)
+            found, misfit, overlap = _one_mask(path, image, reading, index, joined_labels)
         if reading.is_binary:
             joined |= found > 0 if found.dtype != np.bool_ else found
         else:
@@ -154,7 +156,7 @@ def read_volume_mask(
 
 
 def _one_mask(
-    path: Path, image: Volume, reading: Reading, index: int
+    path: Path, image: Volume, reading: Reading, index: int, joined_labels: set[int] | None
 ) -> tuple[NDArray[Any], Misfit | None, int]:
     """The labels of one file or series, of one class (its index) or of all; how it lies beside its image; overlaps."""
     if (read := _segments_reader(path)) is not None:
@@ -175,7 +177,10 @@ def _one_mask(
     mask = read_volume(path, turn=False)
     misfit = require_same_geometry(image, mask)
     if plain:
-        return label_mask(mask), misfit, 0
+        found = label_mask(mask)
+        if joined_labels is not None and not index:
+            joined_labels |= {int(value) for value in np.unique(np.rint(mask.voxels[found]))}
+        return found, misfit, 0
     if len(reading.classes) == 1 and reading.classes[0].values == (1,):
         return label_mask(mask, 2), misfit, 0
     return class_mask(mask, reading), misfit, 0

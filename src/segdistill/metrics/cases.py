@@ -233,8 +233,9 @@ def measure_cases(
         extra: names of metrics besides those that are always measured.
         pool: collects all pixels.
         keep_going: note a case that cannot be measured as failed, and measure the others.
-        missed: with several classes, the distances of one that only the reference or only the prediction holds: not
-            measured ("skip"), or as the image's diagonal, which is what they are with one class.
+        missed: with several classes, the distances of one that only the reference holds: not measured ("skip"), or as
+            the image's diagonal, which is what they are with one class. Of one that only the prediction holds there are
+            none.
 
     Raises:
         InputError: an unknown metric, one that needs a probability that is not there, or (not with `keep_going`) an
@@ -329,12 +330,13 @@ def _measure(
 
 
 def _measure_class(pair: Pair, metrics: Sequence[Metric], missed: Missed) -> Structure:
-    """One class of a case: nothing where neither mask holds it, no distances where only one does."""
+    """One class of a case: nothing where neither mask holds it, no distances where only one does; by option those of a
+    missed class.
+    """
     is_there, is_found = bool(pair.reference.any()), bool(pair.prediction.any())
+    has_distances = is_there and (is_found or missed == "diagonal")
     known = [
-        metric
-        for metric in metrics
-        if (is_there or is_found) and (is_there == is_found or metric.unit != LENGTH or missed == "diagonal")
+        metric for metric in metrics if (is_there or is_found) and (has_distances or metric.unit != LENGTH)
     ]
     values = {metric.name: float(metric.function(pair)) for metric in known}
     return Structure(values, float(pair.reference.mean()), float(pair.prediction.mean()))

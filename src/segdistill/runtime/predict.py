@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from segdistill.errors import InputError
 from segdistill.files import (
     append_text,
+    everything_below,
     json_text,
     real_path,
     refusal,
@@ -771,7 +772,7 @@ def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str
             taken |= {real_path(part) for part in volume_files(path)} if is_volume(path) else set()
     found: dict[str, list[str]] = {}
     for folder in (path for path in inputs if path.is_dir()):
-        for path in sorted(folder.rglob("*")):
+        for path in everything_below(folder):
             place = real_path(path)
             leads_nowhere = path.is_symlink() and not path.exists()
             if place in taken or real_path(out) in place.parents or not (path.is_file() or leads_nowhere):
@@ -796,7 +797,7 @@ def _inside(folder: Path, results: Path) -> Iterator[Path]:
     known = (*READABLE_SUFFIXES, *VOLUME_SUFFIXES)
     series: set[Path] = set()
     nested = real_path(folder) in results.parents  # only then may the folder hold results of an earlier call
-    for path in sorted([folder, *folder.rglob("*")]):
+    for path in [folder, *everything_below(folder)]:
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
         if nested and results in (real_path(path), *real_path(path).parents):

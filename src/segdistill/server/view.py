@@ -14,6 +14,7 @@ from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
@@ -191,9 +192,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: CaseServer
     server_version, sys_version = "segdistill", ""
+    timeout = 30
+    """Seconds for a request's headers."""
 
     def do_GET(self) -> None:
-        start, _, path = self.path.removeprefix("/").partition("/")
+        start, _, path = self.path.partition("?")[0].removeprefix("/").partition("/")
         own = {f"{name}:{self.server.server_address[1]}" for name in (HOST, "localhost")}
         if self.headers.get("Host") not in own or not secrets.compare_digest(
             start.encode(), self.server.secret.encode()
@@ -202,6 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         kind, *numbers = path.split("/")
         try:
+            if not all(number.isdecimal() for number in numbers):
+                raise ValueError(numbers)
             places = [int(number) for number in numbers]
             if path == "":
                 self._send(200, self.server.page, "text/html; charset=utf-8")
@@ -221,17 +226,28 @@ class _Handler(BaseHTTPRequestHandler):
             reason = str(error).removeprefix(f"{case.image}: ")
             self._send(422, reason.encode(), "text/plain; charset=utf-8")
             return
-        self._send(200, content, known=json.dumps(known))
+        self._send(200, content, more={"X-Known": json.dumps(known)})
 
     def _send(
-        self, code: int, content: bytes, kind: str = "application/octet-stream", known: str | None = None
+        self,
+        code: int,
+        content: bytes,
+        kind: str = "application/octet-stream",
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.send_response(code)
-        headers = _HEADERS | {"Content-Type": kind, "Content-Length": str(len(content))}
-        for name, value in (headers | ({"X-Known": known} if known else {})).items():
+        headers = {"Content-Type": kind, "Content-Length": str(len(content))}
+        for name, value in (_HEADERS | headers | dict(more)).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What is no request for a page: another method, or no HTTP at all."""
+        if code == 501:
+            self._send(405, b"only GET", "text/plain; charset=utf-8", {"Allow": "GET"})
+        else:
+            self._send(code, b"not understood", "text/plain; charset=utf-8")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Writes no line per request."""

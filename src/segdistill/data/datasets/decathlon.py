@@ -210,7 +210,21 @@ def _declared(path: Path) -> _Declared:
             f"{path}: is neither the Decathlon's dataset.json nor nnU-Net's, since it states no labels: add "
             '"labels": {"background": 0, "organ": 1}, or remove the file'
         )
+    _require_order(content, path)
     return _Declared(_classes(content["labels"], path), _stated_channels(content), _training(content, path))
+
+
+def _require_order(content: dict[str, Any], path: Path) -> None:
+    """InputError where nnU-Net's regions lack the values that they are painted with."""
+    labels, order = content["labels"], content.get("regions_class_order", [])
+    if not any(isinstance(value, list) and len(value) > 1 for value in labels.values()):
+        return
+    count = sum(value not in (0, [0]) for value in labels.values())
+    if not isinstance(order, list) or len(order) != count:
+        given = f"lists {len(order)} values" if isinstance(order, list) and order else "is missing"
+        raise InputError(
+            f"{path}: labels hold {count} regions, and regions_class_order {given}: restore the file as nnU-Net has it"
+        )
 
 
 def _stated_channels(content: dict[str, Any]) -> tuple[str, ...]:
