@@ -57,7 +57,8 @@ class Geometry:
         numbers = np.abs(np.concatenate([self.step_mm, *self.axes, self.origin]))
         if not (numbers.max() < _LARGEST and min(self.step_mm) > 1 / _LARGEST):  # False for NaN
             raise InputError(
-                "has a damaged header: a spacing or position that cannot be, or an axis without length"
+                "has a damaged header: a spacing or position that cannot be, or an axis without length: write the file "
+                "again with the tool that made it"
             )
         if abs(np.linalg.det(self.axes)) < 1e-2:
             raise InputError("has a damaged header: its axes lie in one plane")
@@ -421,7 +422,10 @@ def check_numbers(voxels: NDArray[Any]) -> None:
         return
     largest = float(np.finfo(np.float32).max)
     if not all(-largest <= float(values.min()) and float(values.max()) <= largest for values in voxels):
-        raise InputError("has voxels that are NaN or infinite")
+        wrong = sum(int(np.count_nonzero(~(np.abs(values) <= largest))) for values in voxels)
+        raise InputError(
+            f"has {wrong} voxels that are NaN or infinite: set them to the value of the background, or restore the file"
+        )
 
 
 def _two_valued(voxels: NDArray[Any]) -> bool:
