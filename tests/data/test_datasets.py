@@ -12,6 +12,7 @@ from segdistill.data.datasets import DATASETS, create_dataset, detect_dataset
 from segdistill.data.index import index_folder
 from segdistill.errors import InputError
 from tests.data.pictures import make_folder, noise, save, square
+from tests.imaging.volumes import organ, write_itk
 
 
 @pytest.mark.parametrize("name", sorted(DATASETS))
@@ -233,8 +234,12 @@ def test_auto_finds_the_dataset_and_tells_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         detect_dataset(tmp_path / "none")
     (tmp_path / "set" / "Dataset_BUSI_with_GT").rename(tmp_path / "moved")
-    with pytest.raises(InputError, match=f"{tmp_path / 'set'} is not this dataset"):
+    with pytest.raises(InputError, match=f"{tmp_path / 'set'} holds no pictures or volumes that are read"):
         index_folder("auto", tmp_path / "set")
+    (tmp_path / "volumes").mkdir()
+    write_itk(tmp_path / "volumes" / "a.nii.gz", organ().astype(np.int16))
+    with pytest.raises(InputError, match="holds 1 pictures or volumes and no masks: put images into images/"):
+        index_folder("auto", tmp_path / "volumes")
 
 
 def test_auto_refuses_the_signs_of_two_datasets(tmp_path: Path) -> None:

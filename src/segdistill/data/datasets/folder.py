@@ -240,7 +240,14 @@ def index(path: Path, labels: str = "auto", groups: str = "auto") -> list[Case]:
     find_root(path, lambda _: True, _WHAT)
     units = _units(path)
     if not units:
-        raise InputError(f"{path} is not this dataset: looked for {_WHAT} there and in the folders below")
+        count = sum(len(list_data(folder)) for folder in _all_folders(path))
+        held = (
+            f"{count} pictures or volumes and no masks" if count else "no pictures or volumes that are read"
+        )
+        raise InputError(
+            f"{path} holds {held}: put images into images/ and masks of the same names into masks/ (or beside them, "
+            "such as 7.png and 7_mask.png), or write a case table with the columns id, image and masks"
+        )
     _require_one(path, units, labels, groups)
     root = _common([unit.folder for unit in units])
     found = [(item, masks, _parts(unit.folder, root)) for unit in units for item, masks in _paired(unit)]
