@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from segdistill.errors import InputError
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import METADATA_KEY, dump_info, parse_info, read_info
-from segdistill.runtime.onnx_file import read_onnx
+from segdistill.runtime.onnx_file import add_hash, read_onnx
 from tests.runtime.small_model import INFO, build, save
 
 
@@ -137,3 +138,27 @@ def test_engine_runs_what_the_graph_says(tmp_path: Path) -> None:
             engine.run(wrong)
     with pytest.raises(InputError, match="at least 1"):
         Engine(engine.path, threads=0)
+
+
+def test_a_file_that_holds_its_hash_is_what_was_exported(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx")
+    plain = path.read_bytes()
+    add_hash(path)
+    sealed = path.read_bytes()
+    assert onnx.load(path).metadata_props[-1].value == hashlib.sha256(plain).hexdigest()
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    assert read_info(path) == INFO
+    image = np.random.default_rng(0).random((1, 3, 32, 48), dtype=np.float32)
+    expected = Engine(save(tmp_path / "plain.onnx")).run(image)
+    np.testing.assert_array_equal(Engine(path).run(image), expected)
+    weights = plain.index(next(t.raw_data for t in onnx.load(path).graph.initializer if len(t.raw_data) > 8))
+    for position in (weights, weights + 5):
+        path.write_bytes(sealed[:position] + bytes([sealed[position] ^ 1]) + sealed[position + 1 :])
+        refuse(path, "m.onnx: is damaged, or was changed since it was exported")
+    path.write_bytes(sealed)
+    again = onnx.load(path)
+    onnx.save(again, path)  # written again as it is by another tool
+    assert read_info(path) == INFO
+    again.graph.name = "other"
+    onnx.save(again, path)
+    refuse(path, "was changed since it was exported")

@@ -30,6 +30,7 @@ from segdistill.plugins import load_plugins, use_installed
 from segdistill.records import EvaluationRecord, RunRecord
 from segdistill.runtime.engine import Engine
 from segdistill.runtime.model_file import LABEL_NAME, METADATA_KEY, OUTPUT_NAME, ModelInfo, dump_info
+from segdistill.runtime.onnx_file import add_hash
 from segdistill.runtime.self_test import record_self_test
 from segdistill.training.inference import MaskAndClass, Probability, TorchEngine
 
@@ -203,6 +204,7 @@ def export_network(network: nn.Module, info: ModelInfo, path: Path) -> None:
     entry.key, entry.value = METADATA_KEY, dump_info(info)
     with atomic_write(path) as temporary:
         onnx.save(model, temporary)
+        add_hash(temporary)
 
 
 def exported_probabilities(logits: torch.Tensor) -> torch.Tensor:

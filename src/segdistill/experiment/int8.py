@@ -33,6 +33,7 @@ from segdistill.plugins import load_plugins, use_installed
 from segdistill.registry import near_names
 from segdistill.runtime.engine import Engine, interleaved_milliseconds
 from segdistill.runtime.model_file import METADATA_KEY, ModelInfo, dump_info, read_info
+from segdistill.runtime.onnx_file import add_hash
 from segdistill.runtime.predictor import Predictor
 from segdistill.runtime.self_test import record_self_test
 from segdistill.stats.summary import summarise
@@ -400,6 +401,7 @@ def save(network: onnx.ModelProto, info: ModelInfo, path: Path) -> Path:
     entry = network.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, dump_info(info)
     onnx.save(network, path)
+    add_hash(path)
     return path
 
 

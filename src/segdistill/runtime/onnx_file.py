@@ -6,6 +6,7 @@ the metadata is copied. What is not listed here is refused, and what two parsers
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ MAX_FIELDS = 1_000_000
 """Most fields in a file; weights are one field each."""
 OLDEST_OPSET = 17
 """Oldest version of ONNX's operators that is read; the oldest that is tested."""
+
+HASH_KEY = "sha256"
+"""Metadata: the hash of everything before it in the file, whose last field it is."""
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _MAX_DEPTH = 16
@@ -107,7 +111,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
 
     Checked: a regular file within `MAX_BYTES`, intact framing and known fields, no weights in other files by any way,
     no functions, graphs inside operators or sparse weights, no operators other than those of ONNX and ONNX Runtime,
-    at most `MAX_NODES` of them, and a version of at least `OLDEST_OPSET`.
+    at most `MAX_NODES` of them, a version of at least `OLDEST_OPSET`, and the hash of its content, where it holds one.
 
     Raises:
         InputError: the file is missing or a check fails.
@@ -132,11 +136,39 @@ def read_onnx(path: str | Path) -> OnnxFile:
                 path, file.read(size)
             )  # Python takes as much memory as it is told to read at most
         _Scan(found).model()
+        _require_hash(found)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, IndexError) as error:
         raise InputError(f"not a segdistill model file: {path} is damaged or not ONNX ({error})") from error
     return found
+
+
+def add_hash(path: Path) -> None:
+    """Adds the hash of a model file's content to its metadata, which `read_onnx` then compares.
+
+    Messages of protobuf that follow one another are one message, so that nothing before it is written again.
+    """
+    content = path.read_bytes()
+    with open(path, "ab") as file:
+        file.write(_hash_field(content))
+
+
+def _hash_field(content: bytes) -> bytes:
+    key, value = HASH_KEY.encode(), hashlib.sha256(content).hexdigest().encode()
+    entry = bytes([1 << 3 | 2, len(key)]) + key + bytes([2 << 3 | 2, len(value)]) + value
+    return bytes([14 << 3 | 2, len(entry)]) + entry
+
+
+def _require_hash(file: OnnxFile) -> None:
+    """InputError where the content is not that of which the file holds the hash."""
+    if HASH_KEY not in file.metadata:
+        return
+    size = len(_hash_field(b""))
+    if file.content[-size:] != _hash_field(file.content[:-size]):
+        raise InputError(
+            f"{file.path}: is damaged, or was changed since it was exported: restore the file, or export it again"
+        )
 
 
 class _Scan:
