@@ -110,7 +110,7 @@ def test_damaged_files_stop_an_index(damage: str, own: Path, tmp_path: Path) -> 
     [
         (("run", "lightbtseg/busi", "--data", "{own}"), "benign"),
         (("run", "lightbtseg/dataset_b", "--data", "{own}"), "no training case with label 'benign'"),
-        (("run", "distill", "--data", "{tmp}/empty"), "images/ and masks/"),
+        (("run", "distill", "--data", "{tmp}/empty"), "put images into images/"),
         (("run", "distill", "--data", "{tmp}/none"), "no such data"),
         (("run", "distill", "--data", "{own}/images/phantom_0001.png"), "phantom_0001.png"),
         (("run", "distill"), "give --data with a cases.csv or a folder"),
@@ -134,7 +134,7 @@ def test_damaged_files_stop_an_index(damage: str, own: Path, tmp_path: Path) -> 
         (("evaluate", "{tmp}/none.onnx", "{own}"), "no such model file"),
         (("evaluate", "{fake}", "{own}"), "not a segdistill model file"),
         (("evaluate", "{model}", "{tmp}/none.csv"), "no such case table"),
-        (("evaluate", "{model}", "{tmp}/empty"), "images/ and masks/"),
+        (("evaluate", "{model}", "{tmp}/empty"), "put images into images/"),
         (("evaluate", "{model}", "{own}", "-o", "{recipe}/x"), "cannot write"),
         (("predict", "{fake}", "{own}"), "not a segdistill model file"),
         (("predict", "{model}", "{tmp}/none.png"), "none.png"),

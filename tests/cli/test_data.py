@@ -144,6 +144,15 @@ def test_copies_are_grouped(folder: Path, tmp_path: Path) -> None:
     assert "identical pixels in different groups" in run("check", tmp_path / "u.csv")
 
 
+def test_a_split_that_divides_copies_is_told(folder: Path, tmp_path: Path) -> None:
+    for place in (folder / "images", folder / "masks"):
+        for file in list(place.iterdir()):
+            shutil.copyfile(file, place / f"copy_{file.name}")
+    told = run("index", "folder", folder, "-o", tmp_path / "t.csv", "--split", "paper", "--test", "0.4")
+    assert "leaks between the splits, such as" in told
+    assert "leaks" not in run("index", "folder", folder, "-o", tmp_path / "u.csv", "--split", "hold-out")
+
+
 @pytest.mark.parametrize(
     "words",
     [

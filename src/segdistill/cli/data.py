@@ -35,7 +35,12 @@ def index(
     path: Annotated[Path, typer.Argument(help="the dataset's folder")],
     out: Annotated[Path, typer.Option("-o", "--out", help="the case table to write")] = Path("cases.csv"),
     split: Annotated[
-        str, typer.Option("--split", "--method", help=f"split to write: {', '.join(SPLITS)}")
+        str,
+        typer.Option(
+            "--split",
+            "--method",
+            help=f"split to write: {', '.join(SPLITS)} (LightBTSeg's, which divides groups)",
+        ),
     ] = "none",
     test: Annotated[float, typer.Option(help="share of test cases")] = 0.15,
     val: Annotated[float, typer.Option(help="share of validation cases")] = 0.15,
@@ -72,9 +77,10 @@ def index(
 
     Every file is checked first; with errors nothing is written (exit code 2).
     """
-    from segdistill.data.check import LEVELS, run_check
+    from segdistill.data.check import LEVELS, Finding, run_check
     from segdistill.data.duplicates import group_duplicates, keep_apart
     from segdistill.data.index import index_folder
+    from segdistill.data.leaks import leaks
     from segdistill.data.table import write_cases
     from segdistill.errors import InputError
     from segdistill.imaging.classes import mask_values, parse_classes
@@ -105,6 +111,11 @@ def index(
         _refuse([*result.findings, *found.findings], len(cases), as_json, found.unused)
     cases = group_duplicates(cases, result.pairs) if group else keep_apart(cases, result.pairs)
     cases, findings = _split(cases, split, test, val, folds, fold, seed)
+    if split == "paper" and (found_leaks := leaks(cases, result.pairs)):
+        line = (
+            f"{len(found_leaks)} leaks between the splits, such as {found_leaks[0]}: use hold-out or k-fold"
+        )
+        findings.append(Finding("warning", (), line))
     former = out.read_bytes() if out.is_file() else None
     write_cases(cases, out)
     _keep(former, out)

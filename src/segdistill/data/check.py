@@ -212,7 +212,7 @@ def _empty_mask(case: Case) -> str:
 
 
 def _joined(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
-    """Volumes whose masks hold several labels, of which nobody said that they are one structure."""
+    """Volumes whose masks hold several labels that become one structure unasked."""
     several = [(case, seen.labels) for case, seen in held if len(seen.labels) > 1]
     if not several:
         return []
@@ -220,7 +220,7 @@ def _joined(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
     shown_labels = ", ".join(map(str, labels[:6])) + (", ..." if len(labels) > 6 else "")
     message = (
         f"masks of {len(several)} volumes hold the labels {shown_labels}, which become one structure: name them "
-        f"(classes: 'a={labels[0]};b={labels[1]}'), or say that they are one (foreground: '{labels[0]} {labels[1]}')"
+        f"(classes: 'a={labels[0]};b={labels[1]}'), or state that they are one (foreground: '{labels[0]} {labels[1]}')"
     )
     return [Finding("warning", tuple(case.id for case, _ in several), message)]
 
