@@ -114,7 +114,19 @@ def everything_below(folder: str | Path) -> list[Path]:
     >>> [str(path.relative_to(place)) for path in everything_below(place)]
     ['a', 'a/loop']
     """
-    found: list[Path] = []
+    return sorted(
+        Path(place, name) for place, folders, names in walk_once(folder) for name in (*folders, *names)
+    )
+
+
+def walk_once(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk, in the order of names; links to folders are followed, and each folder is seen once.
+
+    >>> place = Path(tempfile.mkdtemp())
+    >>> (place / "loop").symlink_to(place)
+    >>> [(folders, names) for _, folders, names in walk_once(place)]
+    [(['loop'], [])]
+    """
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -123,8 +135,7 @@ def everything_below(folder: str | Path) -> list[Path]:
             continue
         seen.add(real)
         folders.sort()
-        found += [Path(place, name) for name in (*folders, *names)]
-    return sorted(found)
+        yield place, folders, sorted(names)
 
 
 def remove_unfinished(folder: str | Path, names: Container[str]) -> None:

@@ -80,7 +80,7 @@ def index(
     from segdistill.data.check import LEVELS, Finding, run_check
     from segdistill.data.duplicates import group_duplicates, keep_apart
     from segdistill.data.index import index_folder
-    from segdistill.data.leaks import leaks
+    from segdistill.data.leaks import leaks, leaks_line
     from segdistill.data.table import write_cases
     from segdistill.errors import InputError
     from segdistill.imaging.classes import mask_values, parse_classes
@@ -112,10 +112,7 @@ def index(
     cases = group_duplicates(cases, result.pairs) if group else keep_apart(cases, result.pairs)
     cases, findings = _split(cases, split, test, val, folds, fold, seed)
     if split == "paper" and (found_leaks := leaks(cases, result.pairs)):
-        line = (
-            f"{len(found_leaks)} leaks between the splits, such as {found_leaks[0]}: use hold-out or k-fold"
-        )
-        findings.append(Finding("warning", (), line))
+        findings.append(Finding("warning", (), f"{leaks_line(found_leaks)}: use hold-out or k-fold"))
     former = out.read_bytes() if out.is_file() else None
     write_cases(cases, out)
     _keep(former, out)

@@ -16,7 +16,7 @@ from segdistill.data.datasets.folder import are_known_labels
 from segdistill.data.levels import levels_note, with_levels
 from segdistill.data.shapes import DrawnCases
 from segdistill.errors import InputError
-from segdistill.files import require_text, shown
+from segdistill.files import require_text, shown, walk_once
 from segdistill.imaging.classes import Classes, Value, parse_classes
 from segdistill.imaging.limits import unread_format
 from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, read_segments, volume_files
@@ -136,15 +136,8 @@ def _parts(volume: Path) -> list[Path]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    seen = set()
-    for folder, folders, names in os.walk(path, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in seen:
-            folders.clear()
-            continue
-        seen.add(place)
-        folders.sort()
-        yield from (Path(folder, name) for name in sorted(names))
+    for folder, _, names in walk_once(path):
+        yield from (Path(folder, name) for name in names)
 
 
 def _reason(file: Path, in_series: bool) -> str:

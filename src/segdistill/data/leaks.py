@@ -65,6 +65,18 @@ def leaks(cases: Sequence[Case], pairs: Sequence[Pair] | None = None) -> list[Le
     return found
 
 
+def leaks_line(found: Sequence[Leak]) -> str:
+    """How many there are, with the first.
+
+    >>> from dataclasses import replace
+    >>> from pathlib import Path
+    >>> case = Case("a", Path("a"), split="train")
+    >>> leaks_line([Leak("group", case, replace(case, split="test", image=Path("b")))])
+    '1 leaks between the splits, such as the same group in train and test: a and b'
+    """
+    return f"{len(found)} leaks between the splits, such as {found[0]}"
+
+
 def require_no_shared_groups(cases: Sequence[Case]) -> None:
     """Raises InputError when a group has cases in several splits; it counts the groups and names the first files.
 

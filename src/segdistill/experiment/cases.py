@@ -29,7 +29,7 @@ from segdistill.data.datasets.base import list_data
 from segdistill.data.datasets.folder import MASKS, mask_key
 from segdistill.data.duplicates import Pair, find_duplicates, group_duplicates
 from segdistill.data.index import unused_files, unused_note
-from segdistill.data.leaks import Leak, leaks, require_no_shared_groups
+from segdistill.data.leaks import Leak, leaks, leaks_line, require_no_shared_groups
 from segdistill.data.levels import is_scaled, with_levels
 from segdistill.data.phantom import write_phantom
 from segdistill.data.plan import VolumePlan, plan_volumes
@@ -109,7 +109,8 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
     else:
         divided, words = _divided(data, cases, source, name, pairs, empty)
         barred = []
-    told = _leak_warnings(found_leaks := leaks(divided, pairs))
+    found_leaks = leaks(divided, pairs)
+    told = [leaks_line(found_leaks)] if found_leaks else []
     told += [finding.message for finding in large_groups(cases, pairs)]
     told += without_foreground(divided, empty)
     told += _barred_note(barred)
@@ -318,10 +319,6 @@ def _barred_note(barred: list[Case]) -> list[str]:
         f"{len(barred)} images without masks are copies of validation or test images, or of their groups: they are "
         f"not trained on: {few}"
     ]
-
-
-def _leak_warnings(found: list[Leak]) -> list[str]:
-    return [f"{len(found)} leaks between the splits, such as {found[0]}"] if found else []
 
 
 def _divided(

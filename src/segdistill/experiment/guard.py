@@ -16,7 +16,7 @@ from segdistill.data.maps import labels_of
 from segdistill.experiment.build import mask_methods
 from segdistill.experiment.inputs import StageInputs, trained_on
 from segdistill.experiment.stage import read_stage
-from segdistill.experiment.teachers import predict_teacher, predict_with
+from segdistill.experiment.teachers import predict_teacher, predict_with, with_predictions
 from segdistill.metrics.overlap import class_dice
 from segdistill.models.registry import network_facts
 from segdistill.records import GuardRecord, Interval, Outlook
@@ -130,7 +130,7 @@ def guard(inputs: StageInputs, fabric: Fabric) -> GuardRecord:
     seen = [trained_on(inputs.recipe, member, inputs.cases, inputs.predictions) for member in members]
     outside = any(member.is_outside or _starts_elsewhere(inputs, member.stage) for member in members)
     cases = [case for case in inputs.of("val") if case.is_located]
-    compared, needed = _comparable(inputs, members, cases)
+    compared, needed = _comparable(inputs, members, seen, cases)
     facts = GuardFacts(
         difference=_difference(inputs, compared, fabric) if compared else None,
         without_mask=bare,
@@ -143,25 +143,24 @@ def guard(inputs: StageInputs, fabric: Fabric) -> GuardRecord:
 
 
 def _comparable(
-    inputs: StageInputs, members: Sequence[MemberRecipe], cases: Sequence[Case]
+    inputs: StageInputs,
+    members: Sequence[MemberRecipe],
+    seen: Sequence[set[str] | None],
+    cases: Sequence[Case],
 ) -> tuple[list[Case], str]:
     """Those of the cases that every teacher has predicted or can, and that none is known to have learned from; and
     what would help where none is left.
     """
-    predicted, unseen = list(cases), list(cases)
-    for member in members:
-        if member.predictions is not None:
-            files = inputs.predictions.of(member, inputs.cases).files
-            predicted = [case for case in predicted if case.id in files]
-        if member.is_outside:
-            seen = trained_on(inputs.recipe, member, inputs.cases, inputs.predictions) or set()
-            unseen = [case for case in unseen if case.id not in seen]
+    predicted = with_predictions(inputs, members, cases)
+    known = set[str]().union(
+        *(ids or () for member, ids in zip(members, seen, strict=True) if member.is_outside)
+    )
+    unseen = {case.id for case in cases} - known
     if cases and not predicted:
         return [], "the teacher's predictions of the validation cases, too: they cover none of them"
     if cases and not unseen:
         return [], "validation cases that the teacher from elsewhere has not seen"
-    both = {case.id for case in unseen}
-    return [case for case in predicted if case.id in both], ""
+    return [case for case in predicted if case.id in unseen], ""
 
 
 def _starts_elsewhere(inputs: StageInputs, stage: str) -> bool:

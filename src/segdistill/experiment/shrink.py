@@ -43,7 +43,7 @@ from segdistill.experiment.results import fold_folder
 from segdistill.experiment.run import patches_note, run
 from segdistill.experiment.rungs import measure_rungs, over_budget, require_candidates
 from segdistill.experiment.stage import find_stage
-from segdistill.experiment.teachers import predict_teacher
+from segdistill.experiment.teachers import predict_teacher, with_predictions
 from segdistill.files import atomic_write, json_text, sha256_text, write_json, write_text
 from segdistill.metrics.overlap import class_dice
 from segdistill.plugins import load_plugins, name_code, use_installed
@@ -620,10 +620,7 @@ def _teacher_score(recipe: Recipe, folder: Path, on: Machine) -> Interval | None
         tested = [case for case in select(cases, split="test") if case.masks and not case.is_normal]
         asked = [replace(case, split="train") for case in tested]  # a teacher predicts training cases
         inputs = StageInputs(part, name, asked, store, preprocess, place / "stages" / name)
-        tested = inputs.of("train")
-        for member in teacher.members:
-            if member.predictions is not None:
-                tested = [case for case in tested if case.id in inputs.predictions.of(member, asked).files]
+        tested = with_predictions(inputs, teacher.members, inputs.of("train"))
         if not tested:
             continue
         predicted = [labels_of(each) for each in predict_teacher(inputs, teacher, tested, fabric)]

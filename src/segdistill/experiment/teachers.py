@@ -132,6 +132,22 @@ def _covered(inputs: StageInputs, teacher: TeacherRecipe, cases: Sequence[Case])
     return kept / np.where(total > 0, total, 1)
 
 
+def with_predictions(
+    inputs: StageInputs, members: Sequence[MemberRecipe], cases: Sequence[Case]
+) -> list[Case]:
+    """Those of the cases of which every folder of predictions holds one.
+
+    Raises:
+        InputError: a folder cannot be used.
+    """
+    found = list(cases)
+    for member in members:
+        if member.predictions is not None:
+            files = inputs.predictions.of(member, inputs.cases).files
+            found = [case for case in found if case.id in files]
+    return found
+
+
 def member_facts(inputs: StageInputs, member: MemberRecipe, cases: Sequence[Case]) -> dict[str, Any]:
     """Everything that decides the predictions of a teacher or a member of an ensemble.
 

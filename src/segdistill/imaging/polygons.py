@@ -163,9 +163,8 @@ def trace(mask: NDArray[Any]) -> list[Outline]:
         # the pixel above a hole is of its piece; left of that pixel's run goes a line of the piece: its outer one, or
         # that of a hole which begins higher up
         owner[k] = owner[ring_at[int(starts[y - 1, x]), y, 3]]
-    for k, ring in enumerate(rings):
-        if _area(ring) < 0:
-            outlines[owner[k]][1].append(ring)
+    for _, _, k in tops:
+        outlines[owner[k]][1].append(rings[k])
     return [Outline(outer, tuple(holes)) for outer, holes in outlines]
 
 
