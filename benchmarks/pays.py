@@ -26,11 +26,16 @@ from segdistill.config.load import load_recipe
 from segdistill.config.schema import Recipe
 from segdistill.data.case import Case, select
 from segdistill.data.datasets import create_dataset
+from segdistill.data.levels import with_intensity
 from segdistill.data.opened import open_case
+from segdistill.data.store import prepare_store
 from segdistill.data.table import read_cases, write_cases
+from segdistill.experiment.inputs import StageInputs
+from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.experiment.results import external_folder, fold_folder
 from segdistill.experiment.run import run
 from segdistill.experiment.stage import TrainedStage, load_stage
+from segdistill.experiment.teachers import standings
 from segdistill.metrics.base import Pair
 from segdistill.metrics.cases import METRICS_FILE
 from segdistill.metrics.overlap import dice
@@ -185,10 +190,11 @@ def _fold(recipe: Recipe, folder: Path, fold: int) -> Iterator[Row]:
         if recipe.variant(name) != "student":
             continue
         members = [load_stage(folder / "stages" / member) for member in stage.taught_by]
+        shares = _shares(recipe, folder, name)
         for tested_on, cases in tested.items():
             log(f"fold {fold}: the ensemble of {name} predicts {len(cases)} cases of {tested_on}")
             for case in cases:
-                value = (case.id, case.group_key, str(_ensemble_dice(members, case)))
+                value = (case.id, case.group_key, str(_ensemble_dice(members, shares, case)))
                 yield _row((fold, stage.seed or 0), ENSEMBLE, tested_on, value, "")
 
 
@@ -201,7 +207,21 @@ def _row(
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def _ensemble_dice(members: list[TrainedStage], case: Case) -> float:
+def _shares(recipe: Recipe, folder: Path, name: str) -> list[float]:
+    """How much each member of a student's ensemble counts, as in its training."""
+    stage = recipe.stages[name]
+    (teacher,) = stage.teachers.values()
+    cases = read_cases(folder / "cases.csv")
+    preprocess = with_intensity(recipe.data.preprocess(), cases)
+    store = prepare_store(cases, preprocess, folder.parent / ".store", keep_small=recipe.data.keep_small)
+    inputs = StageInputs(recipe, name, cases, store, preprocess, folder / "stages" / name)
+    fabric = make_fabric(Machine("cpu"), "fp32", stage.model.name)
+    fabric.launch()
+    found = standings(inputs, teacher, fabric)
+    return [one.share for one in found] or [1 / len(teacher.members)] * len(teacher.members)
+
+
+def _ensemble_dice(members: list[TrainedStage], shares: list[float], case: Case) -> float:
     """Dice of the mean probability of all members on each image and its mirror image, at the image's own size."""
     opened = open_case(case, members[0].preprocess.intensity)
     predictors = [
@@ -213,9 +233,9 @@ def _ensemble_dice(members: list[TrainedStage], case: Case) -> float:
         picture = opened.picture(k)
         mirrored = replace(picture, pixels=np.ascontiguousarray(picture.pixels[:, ::-1]))
         total = np.zeros(opened.size, np.float64)
-        for predict in predictors:
-            total += predict(picture).score + predict(mirrored).score[:, ::-1]
-        mask[k] = total / (2 * len(members)) > 0.5
+        for predict, share in zip(predictors, shares, strict=True):
+            total += share * (predict(picture).score + predict(mirrored).score[:, ::-1])
+        mask[k] = total / 2 > 0.5
     return dice(Pair(mask, opened.reference))
 
 
@@ -224,10 +244,20 @@ def _summary(args: argparse.Namespace, rows: list[Row]) -> None:
     details: dict[str, Any] = {"folds": sorted({int(row["fold"]) for row in rows})}
     home = [row for row in rows if row["tested_on"] == HOME]
     elsewhere = [row for row in rows if row["tested_on"] != HOME]
-    details[HOME], figure = _compared(home)
+    details[HOME], figure = _compared(_once_each(home))
     if elsewhere:
         details["elsewhere"], _ = _compared(elsewhere)
     report("pays", figure, 0.03, figure >= 0.03, details | {"machine": machine()}, args.json)
+
+
+def _once_each(rows: list[Row]) -> list[Row]:
+    """The rows of folds that share test cases, as the hospitals at home do: a case counts once, with its mean Dice."""
+    found: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["network"], row["seed"], row["case"]].append(row)
+    return [
+        own[0] | {"dice": str(float(np.mean([float(row["dice"]) for row in own])))} for own in found.values()
+    ]
 
 
 def _compared(rows: list[Row]) -> tuple[dict[str, Any], float]:

@@ -18,6 +18,7 @@ from segdistill.config.folds import member_weights
 from segdistill.config.load import load_recipe
 from segdistill.config.schema import MemberRecipe
 from segdistill.data.case import Case
+from segdistill.data.maps import encode
 from segdistill.data.phantom import write_phantom
 from segdistill.data.table import write_cases
 from segdistill.errors import InputError
@@ -93,6 +94,45 @@ def write_predictions(run: Path, folder: Path, splits: tuple[str, ...]) -> None:
             if row["split"] in splits:
                 mask = Image.open(run / row["masks"]).convert("L").filter(ImageFilter.GaussianBlur(1.5))
                 mask.save(folder / f"{row['id']}.png")
+
+
+@pytest.mark.usefixtures("brief")
+def test_members_count_by_their_dice_on_validation_cases(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    segdistill.run(recipe({"t": {"stage": "a"}}), out=first, stages=["a"], progress=False)
+    write_predictions(first, tmp_path / "good", ("train", "val"))
+    write_predictions(first, tmp_path / "large", ("train", "val"))
+    for path in (tmp_path / "large").iterdir():
+        Image.open(path).filter(ImageFilter.MaxFilter(3)).save(path)
+    members = [
+        {"predictions": str(tmp_path / name), "trained_on": "none", "weight": weight}
+        for name, weight in (("good", 1.0), ("large", 3.0))
+    ]
+    out = tmp_path / "run"
+    teachers = {"t": {"ensemble": members, "weigh_by": "validation"}}
+    segdistill.run(recipe(teachers), out=out, stages=["a", "student"], progress=False)
+    (path,) = (tmp_path / ".store").glob("store-*/standing-*.json")
+    good, large = json.loads(path.read_text())
+    assert good > large > 0.5
+    share = 1 / (1 + 3 * np.exp(20 * (large - good)))
+    assert 0.3 < share < 0.95  # else this test tells little
+    guard = GuardRecord.read(out / "stages" / "student")
+    assert guard is not None
+    assert any(f"good {share:.0%} ({good:.3f}), large {1 - share:.0%}" in reason for reason in guard.reasons)
+    (stored,) = (tmp_path / ".store").glob("store-*/maps-*.npy")
+    maps = np.load(stored)
+    taught = [k for k in range(len(maps)) if maps[k].any()]
+    case = sorted((tmp_path / "good").iterdir())
+    pixels = {
+        name: [np.asarray(Image.open(tmp_path / name / path.name).resize((32, 32), 2)) / 255 for path in case]
+        for name in ("good", "large")
+    }
+    mixed = [
+        encode(share * one + (1 - share) * other)
+        for one, other in zip(pixels["good"], pixels["large"], strict=True)
+    ]
+    for k in taught:
+        assert min(np.abs(maps[k, 0].astype(int) - one).max() for one in mixed) <= 3
 
 
 @pytest.mark.usefixtures("brief")
@@ -252,6 +292,7 @@ def test_classes_that_exclude_one_another_add_up() -> None:
         ({"network": "m:f"}, "with a file of weights"),
         ({"onnx": "x.onnx", "out_of_fold": True}, "state in trained_on"),
         ({"ensemble": ["a", "c"]}, "'c' is not defined before it"),
+        ({"stage": "a", "weigh_by": "validation"}, "weigh_by belongs to an ensemble"),
         ({"stage": "a", "table": "t.csv"}, "table belongs to predictions"),
         ({"stage": "a", "hard_probability": 0.9}, "hard_probability belongs to predictions"),
         ({"predictions": "x", "hard_probability": 0.4}, "hard_probability: Input should be greater than 0.5"),

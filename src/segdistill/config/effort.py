@@ -153,7 +153,7 @@ def stages_of(effort: str, facts: DataFacts, outside: dict[str, Any] | None = No
         "role": "student",
         "targets": "case",
         "taught_cases": "without_mask" if facts.without_mask else "all",
-        "teachers": {"ensemble": {"ensemble": ensemble}},
+        "teachers": {"ensemble": {"ensemble": ensemble, "weigh_by": "validation"}},
         "methods": {"soft_mask": {}},
     }
     built: dict[str, Any] = {

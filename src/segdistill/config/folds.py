@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,35 +149,52 @@ def may_teach(
     return [list(row) for row in zip(*columns, strict=True)]
 
 
+def families(recipe: Recipe, teacher: TeacherRecipe) -> list[tuple[str, list[int]]]:
+    """What counts as one in a teacher: (name, positions of its members).
+
+    The stages that one with `out_of_fold` has become count together as one member.
+    """
+    found: dict[str, tuple[str, list[int]]] = {}
+    for k, member in enumerate(teacher.members):
+        source = member.predictions or member.onnx or member.network
+        name = recipe.variant(member.stage) if source is None else Path(source).name
+        fold = recipe.stages[member.stage].out_of_fold if member.out_of_fold else None
+        key = f"{name}\0{k}"
+        if fold is not None:
+            key, name = (own.replace(f"-fold-{fold.fold}", "", 1) for own in (member.stage, name))
+        found.setdefault(key, (name, []))[1].append(k)
+    return list(found.values())
+
+
 def member_weights(
-    recipe: Recipe, teacher: TeacherRecipe, cases: Sequence[Case], all_cases: Sequence[Case]
+    recipe: Recipe,
+    teacher: TeacherRecipe,
+    cases: Sequence[Case],
+    all_cases: Sequence[Case],
+    weights: Sequence[float] | None = None,
 ) -> NDArray[np.float64]:
     """The share (N, M) of each member of a teacher in its prediction of each case; 0 in a row that none may teach.
 
-    The stages that one with `out_of_fold` has become count together as one member: of a case that they trained on the
-    one that did not see it, of any other all of them alike.
+    Of those that count together as one (`families`), a case that they trained on is predicted by the one that did not
+    see it, any other by all of them alike.
 
     Args:
         recipe: with the teacher's stages.
         teacher: one of a stage of the recipe.
         cases: what it predicts.
         all_cases: of the experiment, which the folds are made of; none where no case is a training case.
+        weights: of each member, instead of what the recipe states.
     """
+    if weights is None:
+        weights = [member.weight if teacher.ensemble else 1.0 for member in teacher.members]
     known = np.array([_known(recipe, member, cases, all_cases) for member in teacher.members], float).T
-    families: dict[str, list[int]] = {}
-    for k, member in enumerate(teacher.members):
-        fold = recipe.stages[member.stage].out_of_fold if member.out_of_fold else None
-        own = "" if fold is None else member.stage.replace(f"-fold-{fold.fold}", "-fold-", 1)
-        families.setdefault(own or f"\0{k}", []).append(k)
-    weights = np.zeros_like(known)
-    for columns in families.values():
+    shares = np.zeros_like(known)
+    for _, columns in families(recipe, teacher):
         there = known[:, columns]
         share = there / np.maximum(there.sum(axis=1, keepdims=True), 1)
-        weights[:, columns] = share * [
-            teacher.members[k].weight if teacher.ensemble else 1.0 for k in columns
-        ]
-    total = weights.sum(axis=1, keepdims=True)
-    return weights / np.where(total > 0, total, 1)
+        shares[:, columns] = share * [weights[k] for k in columns]
+    total = shares.sum(axis=1, keepdims=True)
+    return shares / np.where(total > 0, total, 1)
 
 
 def _known(

@@ -526,6 +526,15 @@ class TeacherRecipe(MemberRecipe):
     """Labels of the images that it teaches with routing by_class; all by default."""
     ensemble: Annotated[list[MemberRecipe], BeforeValidator(_stage_by_name)] = Field(default_factory=list)
     """Several networks or predictions whose probabilities are averaged: names of stages, or what a teacher states."""
+    weigh_by: Literal["validation"] | None = None
+    """Members of an ensemble count by their Dice on the validation cases: who is 0.05 behind the best, a third as much;
+    times their `weight`. Where these cases tell nothing of a member, all count alike."""
+
+    @model_validator(mode="after")
+    def _weighs_members(self) -> TeacherRecipe:
+        if self.weigh_by is not None and not self.ensemble:
+            raise ValueError("weigh_by belongs to an ensemble: give that, or remove weigh_by")
+        return self
 
     @property
     def members(self) -> Sequence[MemberRecipe]:

@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
 
-from segdistill.config.schema import MemberRecipe, StageRecipe
+from segdistill.config.schema import StageRecipe
 from segdistill.data.case import Case
-from segdistill.data.maps import labels_of
 from segdistill.experiment.build import mask_methods
 from segdistill.experiment.inputs import StageInputs, trained_on
 from segdistill.experiment.stage import read_stage
-from segdistill.experiment.teachers import predict_teacher, predict_with, with_predictions
-from segdistill.metrics.overlap import class_dice
+from segdistill.experiment.teachers import (
+    case_dice,
+    comparable,
+    predict_teacher,
+    predict_with,
+    standings,
+)
 from segdistill.models.registry import network_facts
 from segdistill.records import GuardRecord, Interval, Outlook
 from segdistill.stats.bootstrap import bootstrap_mean
@@ -38,6 +41,7 @@ class GuardFacts:
         same_masks: whether all of them learned from the very masks that the student has, and from nothing else.
         needed: what it would take to measure the difference, where it could not be.
         idle: methods that need masks, and so add nothing for the images without one.
+        counted: what validation cases make each member of an ensemble count; "": they do not decide it.
     """
 
     difference: Interval | None
@@ -47,6 +51,7 @@ class GuardFacts:
     same_masks: bool
     needed: str = "validation cases, on which teachers and baseline can be compared"
     idle: tuple[str, ...] = ()
+    counted: str = ""
 
 
 def expectation(facts: GuardFacts) -> GuardRecord:
@@ -109,6 +114,8 @@ def _reasons(facts: GuardFacts) -> list[str]:
     count = f"{facts.teachers} network{'s' if facts.teachers > 1 else ''} to learn from"
     masks = ", trained on the masks that the student has" if facts.same_masks else ""
     found.append(count + masks + (", with weights or data from elsewhere" if facts.outside else ""))
+    if facts.counted:
+        found.append(facts.counted)
     if facts.idle and facts.without_mask:
         need = "needs a mask" if len(facts.idle) == 1 else "need masks"
         found.append(
@@ -130,7 +137,7 @@ def guard(inputs: StageInputs, fabric: Fabric) -> GuardRecord:
     seen = [trained_on(inputs.recipe, member, inputs.cases, inputs.predictions) for member in members]
     outside = any(member.is_outside or _starts_elsewhere(inputs, member.stage) for member in members)
     cases = [case for case in inputs.of("val") if case.is_located]
-    compared, needed = _comparable(inputs, members, seen, cases)
+    compared, needed = comparable(inputs, members, cases)
     facts = GuardFacts(
         difference=_difference(inputs, compared, fabric) if compared else None,
         without_mask=bare,
@@ -138,29 +145,18 @@ def guard(inputs: StageInputs, fabric: Fabric) -> GuardRecord:
         outside=outside,
         same_masks=not outside and all(ids is not None and ids <= masks for ids in seen),
         idle=tuple(mask_methods(inputs.stage)),
+        counted=_counted(inputs, fabric),
     )
     return expectation(replace(facts, needed=needed) if needed else facts)
 
 
-def _comparable(
-    inputs: StageInputs,
-    members: Sequence[MemberRecipe],
-    seen: Sequence[set[str] | None],
-    cases: Sequence[Case],
-) -> tuple[list[Case], str]:
-    """Those of the cases that every teacher has predicted or can, and that none is known to have learned from; and
-    what would help where none is left.
-    """
-    predicted = with_predictions(inputs, members, cases)
-    known = set[str]().union(
-        *(ids or () for member, ids in zip(members, seen, strict=True) if member.is_outside)
-    )
-    unseen = {case.id for case in cases} - known
-    if cases and not predicted:
-        return [], "the teacher's predictions of the validation cases, too: they cover none of them"
-    if cases and not unseen:
-        return [], "validation cases that the teacher from elsewhere has not seen"
-    return [case for case in predicted if case.id in unseen], ""
+def _counted(inputs: StageInputs, fabric: Fabric) -> str:
+    """How much each member of an ensemble counts, and its Dice on validation cases."""
+    found = [one for teacher in inputs.stage.teachers.values() for one in standings(inputs, teacher, fabric)]
+    if not found:
+        return ""
+    members = ", ".join(f"{one.name} {one.share:.0%} ({one.dice:.3f})" for one in found)
+    return f"teachers count by their Dice on {found[0].cases} validation cases: {members}"
 
 
 def _starts_elsewhere(inputs: StageInputs, stage: str) -> bool:
@@ -189,8 +185,8 @@ def _difference(inputs: StageInputs, cases: Sequence[Case], fabric: Fabric) -> I
         return None
     predicted = [predict_teacher(inputs, teacher, cases, fabric) for teacher in stage.teachers.values()]
     mean = [np.mean(rows, axis=0) for rows in zip(*predicted, strict=True)]
-    theirs = _dice(inputs, cases, mean)
-    own = _dice(inputs, cases, predict_with(inputs, baseline, cases, fabric))
+    theirs = case_dice(inputs, cases, mean)
+    own = case_dice(inputs, cases, predict_with(inputs, baseline, cases, fabric))
     gains = [first - second for first, second in zip(theirs, own, strict=True)]
     return bootstrap_mean(gains, [case.group_key for case in cases])
 
@@ -198,17 +194,3 @@ def _difference(inputs: StageInputs, cases: Sequence[Case], fabric: Fabric) -> I
 def _gives_no_map(inputs: StageInputs, stage: StageRecipe) -> bool:
     own = [inputs.recipe.stages[name].model.name for name in stage.taught_by]
     return any(network_facts(name).kind == "classifier" for name in own)
-
-
-def _dice(
-    inputs: StageInputs, cases: Sequence[Case], probability: Sequence[NDArray[np.float32]]
-) -> list[float]:
-    """Dice of each case over all its rows, at the size of the store."""
-    scores, start = [], 0
-    for case in cases:
-        rows = inputs.store.rows(case.id)
-        reference = np.stack([inputs.store.mask(row) for row in rows])
-        predicted = np.stack([labels_of(each) for each in probability[start : start + len(rows)]])
-        scores.append(class_dice(predicted, reference))
-        start += len(rows)
-    return scores

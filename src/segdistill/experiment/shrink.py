@@ -9,15 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from segdistill.config.effort import DataFacts
 from segdistill.config.ladder import DISTILLED, LadderEffort, ladder_effort, ladder_recipe, parse_rungs
 from segdistill.config.load import chooses_slices, load_recipe, parse_changes
 from segdistill.config.schema import DataRecipe, Recipe, SplitRecipe
 from segdistill.data.case import Case, select
 from segdistill.data.levels import with_intensity
-from segdistill.data.maps import labels_of
 from segdistill.data.store import prepare_store
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import CasesFailed, InputError
@@ -43,9 +40,8 @@ from segdistill.experiment.results import fold_folder
 from segdistill.experiment.run import patches_note, run
 from segdistill.experiment.rungs import measure_rungs, over_budget, require_candidates
 from segdistill.experiment.stage import find_stage
-from segdistill.experiment.teachers import predict_teacher, with_predictions
+from segdistill.experiment.teachers import case_dice, predict_teacher, with_predictions
 from segdistill.files import atomic_write, json_text, sha256_text, write_json, write_text
-from segdistill.metrics.overlap import class_dice
 from segdistill.plugins import load_plugins, name_code, use_installed
 from segdistill.records import Interval, Rung, ShrinkRecord, StageRecord
 from segdistill.report.ladder import ladder_page, ladder_text
@@ -619,18 +615,14 @@ def _teacher_score(recipe: Recipe, folder: Path, on: Machine) -> Interval | None
         store = prepare_store(cases, preprocess, folder / ".store", keep_small=part.data.keep_small)
         tested = [case for case in select(cases, split="test") if case.masks and not case.is_normal]
         asked = [replace(case, split="train") for case in tested]  # a teacher predicts training cases
-        inputs = StageInputs(part, name, asked, store, preprocess, place / "stages" / name)
+        known = select(cases, split="val")  # by which the members of an ensemble count
+        inputs = StageInputs(part, name, asked + known, store, preprocess, place / "stages" / name)
         tested = with_predictions(inputs, teacher.members, inputs.of("train"))
         if not tested:
             continue
-        predicted = [labels_of(each) for each in predict_teacher(inputs, teacher, tested, fabric)]
-        start = 0
-        for case in tested:
-            rows = store.rows(case.id)
-            reference = np.stack([store.mask(row) for row in rows])
-            found = np.stack(predicted[start : start + len(rows)])
-            start += len(rows)
-            if reference.any():
-                scores.append(class_dice(found, reference))
+        found = case_dice(inputs, tested, predict_teacher(inputs, teacher, tested, fabric))
+        for case, value in zip(tested, found, strict=True):
+            if any(store.mask(row).any() for row in store.rows(case.id)):
+                scores.append(value)
                 groups.append(case.group_key)
     return bootstrap_mean(scores, groups) if scores else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from segdistill.config.folds import member_weights
+from segdistill.config.folds import families, member_weights
 from segdistill.config.schema import InputRecipe, MemberRecipe, ModelRecipe, StageRecipe, TeacherRecipe
 from segdistill.data.case import Case, with_channels
 from segdistill.data.maps import StoredMaps, encode, labels_of, open_maps, writing_maps
@@ -26,9 +27,9 @@ from segdistill.data.predictions import PredictionSource
 from segdistill.distillation import StoredTeacher, Teacher
 from segdistill.distillation.cache.filling import Filling
 from segdistill.errors import InputError
-from segdistill.experiment.inputs import StageInputs, file_facts
+from segdistill.experiment.inputs import StageInputs, file_facts, trained_on
 from segdistill.experiment.stage import build_network, load_stage
-from segdistill.files import sha256_file, sha256_text
+from segdistill.files import sha256_file, sha256_text, write_json
 from segdistill.imaging.grid import VolumePreprocess, resample, slices_at
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.preprocess import Preprocess
@@ -45,6 +46,9 @@ from segdistill.training.optimisation import choose_precision
 VERSION = 2
 CHUNK = 16
 """Rows that a network predicts at once."""
+STEEPNESS = 20.0
+"""With `weigh_by: validation` a member whose Dice is 1 / STEEPNESS behind that of the best counts e times less
+(docs/results/pays.md)."""
 
 Map = NDArray[np.float32]
 Predict = Callable[[Sequence[Case]], list[Map]]
@@ -94,7 +98,7 @@ class _Plan:
     key: str
 
 
-def plan_maps(inputs: StageInputs) -> list[_Plan]:
+def plan_maps(inputs: StageInputs, fabric: Fabric) -> list[_Plan]:
     """What the teachers of a stage are to predict.
 
     Raises:
@@ -103,7 +107,7 @@ def plan_maps(inputs: StageInputs) -> list[_Plan]:
     found = inputs.of("train")
     plans = []
     for name, teacher in inputs.stage.teachers.items():
-        shares = _covered(inputs, teacher, found)
+        shares = _covered(inputs, teacher, found, _weights(inputs, teacher, fabric))
         wanted = sorted(
             np.flatnonzero(shares.sum(axis=1) > 0), key=lambda k: inputs.store.rows(found[k].id)[0]
         )
@@ -119,9 +123,11 @@ def plan_maps(inputs: StageInputs) -> list[_Plan]:
     return plans
 
 
-def _covered(inputs: StageInputs, teacher: TeacherRecipe, cases: Sequence[Case]) -> NDArray[np.float64]:
+def _covered(
+    inputs: StageInputs, teacher: TeacherRecipe, cases: Sequence[Case], weights: Sequence[float]
+) -> NDArray[np.float64]:
     """The shares of the members, without those that have no prediction of a case."""
-    shares = member_weights(inputs.recipe, teacher, cases, inputs.cases)
+    shares = member_weights(inputs.recipe, teacher, cases, inputs.cases, weights)
     there = np.ones_like(shares)
     for m, member in enumerate(teacher.members):
         if member.predictions is not None:
@@ -130,6 +136,111 @@ def _covered(inputs: StageInputs, teacher: TeacherRecipe, cases: Sequence[Case])
     kept = shares * there
     total = kept.sum(axis=1, keepdims=True)
     return kept / np.where(total > 0, total, 1)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What validation cases say of a member of an ensemble; the networks of all folds of a stage are one.
+
+    Attributes:
+        name: of its stage, without the seed.
+        members: their places in the ensemble.
+        dice: mean over `cases` validation cases.
+        share: of the ensemble's predictions.
+    """
+
+    name: str
+    members: list[int]
+    dice: float
+    cases: int
+    share: float
+
+
+def standings(inputs: StageInputs, teacher: TeacherRecipe, fabric: Fabric) -> list[Standing]:
+    """How the members of an ensemble count by validation cases; empty where these decide nothing.
+
+    Each is predicted once and its Dice kept beside the prepared images.
+
+    Raises:
+        InputError: a member cannot be used.
+    """
+    cases, _ = comparable(inputs, teacher.members, [case for case in inputs.of("val") if case.is_located])
+    if teacher.weigh_by is None or not cases:
+        return []
+    parts = families(inputs.recipe, teacher)
+    facts = {
+        "version": VERSION,
+        "members": [member_facts(inputs, member, cases) for member in teacher.members],
+        "parts": [members for _, members in parts],
+        "cases": [case.id for case in cases],
+    }
+    key = sha256_text(json.dumps(facts, sort_keys=True))[:16]
+    path = inputs.store.folder / f"standing-{key}.json"
+    if fabric.is_global_zero and not path.exists():
+        ensembles = [TeacherRecipe(ensemble=[teacher.members[k] for k in own]) for _, own in parts]
+        predicted = (predict_teacher(inputs, each, cases, fabric) for each in ensembles)
+        write_json(path, [float(np.mean(case_dice(inputs, cases, maps))) for maps in predicted])
+    while not path.exists():
+        time.sleep(1.0)  # no barrier: predicting may take longer than one waits
+    dice: list[float] = json.loads(path.read_text(encoding="utf-8"))
+    stated = [teacher.members[own[0]].weight for _, own in parts]
+    weights = [
+        weight * math.exp(STEEPNESS * (own - max(dice))) for weight, own in zip(stated, dice, strict=True)
+    ]
+    total = sum(weights) or 1.0
+    return [
+        Standing(name, own, score, len(cases), weight / total)
+        for (name, own), score, weight in zip(parts, dice, weights, strict=True)
+    ]
+
+
+def _weights(inputs: StageInputs, teacher: TeacherRecipe, fabric: Fabric) -> list[float]:
+    """The weight of each member: what the recipe states, or what validation cases make of it."""
+    weights = [member.weight if teacher.ensemble else 1.0 for member in teacher.members]
+    for standing in standings(inputs, teacher, fabric):
+        for k in standing.members:
+            weights[k] = standing.share
+    return weights
+
+
+def comparable(
+    inputs: StageInputs, members: Sequence[MemberRecipe], cases: Sequence[Case]
+) -> tuple[list[Case], str]:
+    """Those of the cases that every teacher has predicted or can, and that none is known to have learned from; and
+    what would help where none is left.
+
+    Raises:
+        InputError: a folder of predictions cannot be used.
+    """
+    predicted = with_predictions(inputs, members, cases)
+    outside = [member for member in members if member.is_outside]
+    known = set[str]().union(
+        *(trained_on(inputs.recipe, member, inputs.cases, inputs.predictions) or () for member in outside)
+    )
+    unseen = {case.id for case in cases} - known
+    if cases and not predicted:
+        return [], "the teacher's predictions of the validation cases, too: they cover none of them"
+    if cases and not unseen:
+        return [], "validation cases that the teacher from elsewhere has not seen"
+    return [case for case in predicted if case.id in unseen], ""
+
+
+def case_dice(inputs: StageInputs, cases: Sequence[Case], maps: Sequence[Map]) -> list[float]:
+    """Dice of each case over all its rows, at the size of the store.
+
+    Args:
+        inputs: with the store of the cases.
+        cases: with masks.
+        maps: (K, ...) probabilities of each of their rows.
+    """
+    scores, start = [], 0
+    for case in cases:
+        rows = inputs.store.rows(case.id)
+        reference = np.stack([inputs.store.mask(row) for row in rows])
+        predicted = np.stack([labels_of(each) for each in maps[start : start + len(rows)]])
+        scores.append(class_dice(predicted, reference))
+        start += len(rows)
+    return scores
 
 
 def with_predictions(
@@ -154,7 +265,9 @@ def member_facts(inputs: StageInputs, member: MemberRecipe, cases: Sequence[Case
     Raises:
         InputError: a file is not there.
     """
-    facts = member.model_dump(mode="json", exclude={"weight", "trained_on", *_FILES, "labels", "ensemble"})
+    facts = member.model_dump(
+        mode="json", exclude={"weight", "weigh_by", "trained_on", *_FILES, "labels", "ensemble"}
+    )
     if member.stage:
         facts["weights"] = sha256_file(inputs.teacher_folder(member.stage) / WEIGHTS)
         facts["model"] = inputs.recipe.stages[member.stage].model.model_dump(mode="json")
@@ -179,7 +292,7 @@ def store_maps(inputs: StageInputs, fabric: Fabric) -> Generator[Filling, None, 
         InputError: a member does not fit the cases, or the disk is full.
     """
     found = {}
-    for plan in plan_maps(inputs):
+    for plan in plan_maps(inputs, fabric):
         maps = open_maps(inputs.store, plan.key)
         if maps is None and fabric.is_global_zero:
             yield from _predict(inputs, plan, fabric)
@@ -224,7 +337,7 @@ def predict_teacher(
         InputError: a network of it cannot be used, or a folder has no prediction of a case.
     """
     members = [_member(inputs, member, fabric, cases) for member in teacher.members]
-    shares = member_weights(inputs.recipe, teacher, cases, [])
+    shares = member_weights(inputs.recipe, teacher, cases, [], _weights(inputs, teacher, fabric))
     facts: dict[str, Any] = {"entropy": {}, "agreement": {}, "foreground": 0}
     return [
         mean
