@@ -23,7 +23,7 @@ class TestDIST(MethodContract):
 
 class TestBPKD(MethodContract):
     name = "bpkd"
-    numbers = 6
+    numbers = 8
 
     def test_the_same_at_every_size(self) -> None:
         """The band has a width in positions."""
@@ -107,14 +107,31 @@ def test_bpkd_equals_numpy(classes: int) -> None:
     def reference(arrays: Arrays) -> Array:
         found = []
         for z, theirs, own_mask in zip(arrays["logits"], other["logits"], mask, strict=True):
-            band = band_of(own_mask, 1, classes)
+            bands = [band_of((own_mask == c).astype(int), 1, 2) for c in range(classes)]
             s, t = log_softmax(z, axis=0), log_softmax(theirs, axis=0)
-            edge = (np.exp(t) * (t - s)).sum(0)[band].mean() if band.any() else 0.0
-            s, t = (log_softmax(each[:, ~band] / 4, axis=1) for each in (z, theirs))
-            found.append(edge + 3 * 16 * (np.exp(t) * (t - s)).sum(1).mean())
+            gap = (np.exp(t) * (t - s)).sum(0)
+            edges = [gap[band].mean() for band in bands if band.any()]
+            body = []
+            for c, band in enumerate(bands):
+                s, t = (log_softmax(each[c][~band] / 4) for each in (z, theirs))
+                body.append((np.exp(t) * (t - s)).sum())
+            found.append(np.sum(edges) / max(len(edges), 1) + 3 * 16 * np.mean(body))
         return np.array(found)
 
     hold_against(BPKD(classes=classes), reference, own, other, mask)
+
+
+def test_the_bands_of_the_teachers_prediction() -> None:
+    logits = torch.zeros(1, 2, 1, 6)
+    logits[:, 1] = torch.tensor([-1.0, -1, -1, 1, 1, 1])
+    mask = torch.tensor([[[0, 1, 1, 1, 1, 1]]])
+    for band, expected in (("reference", [1, 1, 0, 0, 0, 0]), ("teacher", [0, 0, 1, 1, 0, 0])):
+        method = create_method("boundary_prediction", band=band)
+        found = method.targets(Output(logits, {}), mask)["band"]
+        assert found[0, :, 0].int().tolist() == [expected, expected]
+        assert method.takes_mask == (band == "reference")
+    with pytest.raises(InputError, match="band is 'mask': use reference or teacher"):
+        create_method("bpkd", band="mask")
 
 
 def test_a_band_that_covers_the_image_has_no_body() -> None:

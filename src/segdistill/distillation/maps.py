@@ -82,11 +82,11 @@ def boundary_band(classes: Tensor, width: int) -> Tensor:
     """Positions near another class: where the mask of some class, dilated, differs from the same mask, eroded.
 
     Args:
-        classes: (B, 1, ...) class indices.
+        classes: (B, 1, ...) class indices; or (B, K, ...) masks of the classes, for the band of each.
         width: positions by which masks are dilated and eroded, with a square or a cube.
 
     Returns:
-        (B, 1, ...) booleans.
+        booleans of the same shape.
 
     >>> boundary_band(torch.tensor([[[[0, 0, 0, 1, 1, 1]]]]), 1).int().flatten().tolist()
     [0, 0, 1, 1, 0, 0]
