@@ -35,7 +35,7 @@ from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.experiment.results import external_folder, fold_folder
 from segdistill.experiment.run import run
 from segdistill.experiment.stage import TrainedStage, load_stage
-from segdistill.experiment.teachers import standings
+from segdistill.experiment.teachers import case_dice, predict_teacher, standings
 from segdistill.metrics.base import Pair
 from segdistill.metrics.cases import METRICS_FILE
 from segdistill.metrics.overlap import dice
@@ -75,6 +75,7 @@ RECIPES = {
     "folds-into-one": "pays/folds_into_one",
     "targets": "pays/targets",
     "busi-256": "pays/busi_256",
+    "hippocampus": "pays/few_masks_volumes",
 }
 """Studies with a recipe of their own; the others are changes of pays/few_masks."""
 PAIRS = (
@@ -137,7 +138,8 @@ def _run(args: argparse.Namespace, fold: int, work: Path) -> tuple[Path, Recipe]
     else:
         folder, out = fold_folder(work, fold), work
         changes |= {"only_folds": [fold]}
-    run(name, set=changes, out=out, jobs=args.jobs)
+    data = Path(os.environ["SEGDISTILL_DATA"]) / "hippocampus" if args.study == "hippocampus" else None
+    run(name, data=data, set=changes, out=out, jobs=args.jobs)
     return folder, recipe
 
 
@@ -189,12 +191,11 @@ def _fold(recipe: Recipe, folder: Path, fold: int) -> Iterator[Row]:
     for name, stage in recipe.stages.items():
         if recipe.variant(name) != "student":
             continue
-        members = [load_stage(folder / "stages" / member) for member in stage.taught_by]
-        shares = _shares(recipe, folder, name)
         for tested_on, cases in tested.items():
             log(f"fold {fold}: the ensemble of {name} predicts {len(cases)} cases of {tested_on}")
-            for case in cases:
-                value = (case.id, case.group_key, str(_ensemble_dice(members, shares, case)))
+            found = _of_ensemble(recipe, folder, name, cases)
+            for case, dice_of_case in zip(cases, found, strict=True):
+                value = (case.id, case.group_key, str(dice_of_case))
                 yield _row((fold, stage.seed or 0), ENSEMBLE, tested_on, value, "")
 
 
@@ -207,8 +208,10 @@ def _row(
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def _shares(recipe: Recipe, folder: Path, name: str) -> list[float]:
-    """How much each member of a student's ensemble counts, as in its training."""
+def _of_ensemble(recipe: Recipe, folder: Path, name: str, tested: list[Case]) -> list[float]:
+    """Dice of a student's ensemble, whose members count as in its training: of pictures and slices at their own size,
+    of volumes on the grid of the networks.
+    """
     stage = recipe.stages[name]
     (teacher,) = stage.teachers.values()
     cases = read_cases(folder / "cases.csv")
@@ -217,8 +220,12 @@ def _shares(recipe: Recipe, folder: Path, name: str) -> list[float]:
     inputs = StageInputs(recipe, name, cases, store, preprocess, folder / "stages" / name)
     fabric = make_fabric(Machine("cpu"), "fp32", stage.model.name)
     fabric.launch()
+    if store.holds_volumes:
+        return case_dice(inputs, tested, predict_teacher(inputs, teacher, tested, fabric))
     found = standings(inputs, teacher, fabric)
-    return [one.share for one in found] or [1 / len(teacher.members)] * len(teacher.members)
+    shares = [one.share for one in found] or [1 / len(teacher.members)] * len(teacher.members)
+    members = [load_stage(folder / "stages" / member) for member in stage.taught_by]
+    return [_ensemble_dice(members, shares, case) for case in tested]
 
 
 def _ensemble_dice(members: list[TrainedStage], shares: list[float], case: Case) -> float:

@@ -17,6 +17,7 @@ from segdistill.imaging.masks import read_class_mask
 from segdistill.imaging.preprocess import prepare_mask
 from segdistill.imaging.read_volume import read_volume, read_volume_mask
 from segdistill.imaging.small import find_small
+from segdistill.imaging.volume import Noticed
 from tests.imaging.volumes import blocks, write_itk
 
 HEAD_AND_BODY = parse_classes({"head": 1, "body": [2, 3]})
@@ -87,10 +88,10 @@ def test_one_file_for_each_class_the_later_class_wins(tmp_path: Path) -> None:
     tumour = save(tmp_path / "tumour.png", np.array([[0, 255, 255]], np.uint8))
     classes = parse_classes(["liver", "tumour"])
     for paths, names in (([liver, tumour], ("liver", "tumour")), ([tumour, liver], ("tumour", "liver"))):
-        overlaps: list[int] = []
-        mask = read_class_mask(paths, Reading(classes, of_file=names), overlaps=overlaps)
+        noticed = Noticed()
+        mask = read_class_mask(paths, Reading(classes, of_file=names), noticed=noticed)
         assert mask.tolist() == [[1, 2, 2]]
-        assert sum(overlaps) == 1
+        assert noticed.overlap == 1
     with pytest.raises(InputError, match="of the class 'spleen', and the classes are liver, tumour"):
         read_class_mask([liver], Reading(classes, of_file=("spleen",)))
 

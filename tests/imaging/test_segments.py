@@ -23,7 +23,7 @@ from segdistill.imaging.classes import Reading, class_names, parse_classes
 from segdistill.imaging.dicom_seg import write_seg
 from segdistill.imaging.read_volume import read_segments, read_volume, read_volume_mask
 from segdistill.imaging.rtstruct import fill, write_rtstruct
-from segdistill.imaging.volume import Volume
+from segdistill.imaging.volume import Noticed, Volume
 from tests.imaging.volumes import blocks, dicom_slice, write_itk, write_series
 
 SHAPE = (5, 12, 10)
@@ -67,10 +67,10 @@ def test_layers_of_3d_slicer(tmp_path: Path, direction: tuple[int, ...]) -> None
     path = slicer(
         tmp_path / "a.seg.nrrd", [liver, cyst], [("Liver", 1, 0), ("cyst", 1, 1)], direction=direction
     )
-    overlaps: list[int] = []
-    found = read_volume_mask([path], image, BY_NAME, overlaps=overlaps)
+    noticed = Noticed()
+    found = read_volume_mask([path], image, BY_NAME, noticed=noticed)
     assert np.array_equal(found, joined(liver, cyst))
-    assert overlaps == [np.count_nonzero(liver & cyst)]
+    assert noticed.overlap == np.count_nonzero(liver & cyst)
     assert np.array_equal(read_volume_mask([path], image), liver | cyst)
     one = read_volume_mask([path], image, Reading(parse_classes(["cyst"])))
     assert np.array_equal(one, cyst)
@@ -188,10 +188,10 @@ def test_frames_of_a_fractional_seg_lie_by_position(tmp_path: Path) -> None:
     path = tmp_path / "masks" / "a.dcm"
     path.parent.mkdir()
     seg(path, series, frames, ["Liver", "cyst"])
-    image, overlaps = read_volume(series, turn=False), []
-    found = read_volume_mask([path], image, BY_NAME, overlaps=overlaps)
+    image, noticed = read_volume(series, turn=False), Noticed()
+    found = read_volume_mask([path], image, BY_NAME, noticed=noticed)
     assert np.array_equal(found, joined(liver, cyst))
-    assert overlaps == [np.count_nonzero(liver & cyst)]
+    assert noticed.overlap == np.count_nonzero(liver & cyst)
     case = index_folder("folder", tmp_path).cases[0]
     assert class_names(case.classes) == ("Liver", "cyst")
     assert np.array_equal(open_volume(case)[1], joined(liver, cyst))
@@ -278,9 +278,9 @@ def test_contours_along_voxels_and_through_their_centres(tmp_path: Path, data_ro
     path, reading = tmp_path / "a.dcm", Reading(parse_classes(["organ", "lesion"]))
     for drawn in (borders, [(3, keyhole)], centres):
         rtstruct(path, image, {"Organ": drawn + last, "lesion": [(5, rectangle(17.5, 37.5, 24.5, 49.5))]})
-        overlaps: list[int] = []
-        assert np.array_equal(read_volume_mask([path], image, reading, overlaps=overlaps), mask)
-        assert overlaps == [9]
+        noticed = Noticed()
+        assert np.array_equal(read_volume_mask([path], image, reading, noticed=noticed), mask)
+        assert noticed.overlap == 9
     assert [each.name for each in read_segments(path)] == ["Organ", "lesion"]
 
 

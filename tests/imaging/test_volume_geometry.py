@@ -12,7 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging.nifti import save_nifti
 from segdistill.imaging.read_volume import read_volume, read_volume_mask
-from segdistill.imaging.volume import Geometry, Misfit
+from segdistill.imaging.volume import Geometry, Misfit, Noticed
 from tests.imaging.volumes import blocks, organ, write_itk, write_series
 
 SCANNER = np.array([[-0.7, 0, 0, 10], [0, -0.8, 0, 20], [0, 0, 2.5, 5], [0, 0, 0, 1.0]])
@@ -47,9 +47,9 @@ def nifti(
 
 
 def misfit(image: Path, mask: Path) -> Misfit | None:
-    found: list[Misfit] = []
-    read_volume_mask([mask], read_volume(image, turn=False), misfits=found)
-    return found[0] if found else None
+    found = Noticed()
+    read_volume_mask([mask], read_volume(image, turn=False), noticed=found)
+    return found.misfits[0] if found.misfits else None
 
 
 ITK = {"spacing": (0.7, 0.8, 2.5), "origin": (-10.0, -20.0, 5.0)}
@@ -316,9 +316,9 @@ def test_a_dicom_mask_beside_its_image_is_refused(tmp_path: Path) -> None:
         dicom_slice(organ()[2], 0.0, ImagePositionPatient=place, series="5.5").save_as(
             folder / "2.dcm", enforce_file_format=True
         )
-        found: list[Misfit] = []
-        assert read_volume_mask([folder], image, misfits=found)[2].any()
-        return found
+        found = Noticed()
+        assert read_volume_mask([folder], image, noticed=found)[2].any()
+        return found.misfits
 
     assert mask("same", [-10.0, 5.0, 26.0]) == []
     (near,) = mask("near", [-10.0 + 0.9e-3 * 0.5, 5.0, 26.0])

@@ -21,6 +21,7 @@ from segdistill.imaging.picture import Mask, Pixels
 from segdistill.imaging.read_volume import is_volume, volume_files
 from segdistill.imaging.segments import names_structures
 from segdistill.imaging.several import Channel
+from segdistill.imaging.volume import Noticed
 from segdistill.registry import near_names
 
 SPLITS = ("train", "val", "test")
@@ -471,13 +472,13 @@ def require_unique(cases: Iterable[Case]) -> None:
         seen.add(case.id)
 
 
-def reference_mask(case: Case, size: tuple[int, int], overlaps: list[int] | None = None) -> Mask | Pixels:
+def reference_mask(case: Case, size: tuple[int, int], noticed: Noticed | None = None) -> Mask | Pixels:
     """The reference at the image's own size; all zero when the case has none or is normal (see `Case.has_reference`).
 
     Args:
         case: whose reference.
         size: (height, width) of its image.
-        overlaps: see `read_class_mask`.
+        noticed: see `read_class_mask`.
 
     Returns:
         (height, width): bool, or with several classes uint8, k for the k-th of `case.classes`.
@@ -493,7 +494,7 @@ def reference_mask(case: Case, size: tuple[int, int], overlaps: list[int] | None
     """
     reading = case.reading
     if case.masks:
-        return _drawn(case, size, case.resize_mask, overlaps)
+        return _drawn(case, size, case.resize_mask, noticed)
     mask: NDArray[Any] = np.zeros(size, np.bool_ if reading.is_binary else np.uint8)
     if case.box is not None:
         if not reading.is_binary:
@@ -530,12 +531,12 @@ def empty_references(cases: Iterable[Case]) -> set[str]:
 
 
 def _drawn(
-    case: Case, size: tuple[int, int] | None, resize: bool, overlaps: list[int] | None = None
+    case: Case, size: tuple[int, int] | None, resize: bool, noticed: Noticed | None = None
 ) -> Mask | Pixels:
     """The mask files of a picture, joined."""
     reading = case.reading
     if reading.classes and (len(reading.classes) > 1 or reading.is_named):
-        found = read_class_mask(case.masks, reading, size, resize, overlaps)
+        found = read_class_mask(case.masks, reading, size, resize, noticed)
         return found > 0 if reading.is_binary else found
     return read_mask(
         case.masks, size, resize=resize, foreground=reading.foreground, background=reading.background

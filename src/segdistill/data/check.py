@@ -24,7 +24,7 @@ from segdistill.data.opened import open_picture, open_volume
 from segdistill.errors import InputError
 from segdistill.imaging.masks import looks_inverted
 from segdistill.imaging.several import read_channel_volumes
-from segdistill.imaging.volume import Geometry, Misfit
+from segdistill.imaging.volume import Geometry, Misfit, Noticed
 
 LARGE, LARGE_SHARE = 10, 0.05  # more copies of one picture than both are suspicious
 LEVELS = ("error", "warning", "note")
@@ -66,12 +66,10 @@ class _Seen:
     print: Fingerprint | None = None
     findings: list[Finding] = field(default_factory=list)
     geometry: Geometry | None = None  # of a volume, turned as the network sees it
-    misfits: list[Misfit] = field(default_factory=list)
-    beside: list[Misfit] = field(default_factory=list)  # the same of its channels
+    mask: Noticed = field(default_factory=Noticed)
+    channels: Noticed = field(default_factory=Noticed)
     inverted: bool | None = None  # None: no foreground, or the user has named its values
     classes: frozenset[int] = frozenset()  # that its mask holds, where the table has several
-    overlap: int = 0  # pixels of more than one class
-    labels: set[int] = field(default_factory=set)  # of a volume's mask, that become one foreground unasked
 
 
 def check_cases(
@@ -123,7 +121,7 @@ def run_check(
                 names.append(case.id)
                 prints.append(seen.print)
             if seen.geometry is not None:
-                volumes.append((case, seen.geometry, seen.misfits))
+                volumes.append((case, seen.geometry, seen.mask.misfits))
             if seen.inverted is not None:
                 drawn.append((case, seen.inverted))
             held.append((case, seen))
@@ -165,7 +163,7 @@ def _read_case(case: Case, require_reference: bool, seen: _Seen) -> str:
         InputError: a file cannot be used, or there is no mask.
     """
     if case.is_volume:
-        volumes = read_channel_volumes(case.image_channels, misfits=seen.beside)
+        volumes = read_channel_volumes(case.image_channels, noticed=seen.channels)
         seen.geometry, seen.print = volumes[0].geometry, volume_fingerprint(volumes[0])
         del volumes  # they are read once more, with the mask
         size = (0, 0)
@@ -179,15 +177,9 @@ def _read_case(case: Case, require_reference: bool, seen: _Seen) -> str:
             f"image without mask: {case.image}: add its mask, label it normal if there is nothing to find, remove "
             "the image, or allow such images with --unlabelled"
         )
-    overlaps: list[int] = []
-    mask = (
-        open_volume(case, seen.misfits, overlaps, joined_labels=seen.labels)[1]
-        if case.is_volume
-        else reference_mask(case, size, overlaps)
-    )
+    mask = open_volume(case, seen.mask)[1] if case.is_volume else reference_mask(case, size, seen.mask)
     if not case.reading.is_binary:
         seen.classes = frozenset(int(k) for k in np.flatnonzero(np.bincount(mask.reshape(-1))) if k)
-        seen.overlap = sum(overlaps)
     if case.is_guessed and mask.any():
         seen.inverted = looks_inverted(mask)
     if case.is_normal:
@@ -213,7 +205,7 @@ def _empty_mask(case: Case) -> str:
 
 def _joined(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
     """Volumes whose masks hold several labels that become one structure unasked."""
-    several = [(case, seen.labels) for case, seen in held if len(seen.labels) > 1]
+    several = [(case, seen.mask.labels) for case, seen in held if len(seen.mask.labels) > 1]
     if not several:
         return []
     labels = sorted(set().union(*(labels for _, labels in several)))
@@ -242,7 +234,7 @@ def _classes(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
     if empty:
         message = f"no mask holds the class {', '.join(empty)}: correct its values, or remove it from classes"
         found.append(Finding("error", (), message))
-    both = [(case, seen.overlap) for case, seen in held if seen.overlap]
+    both = [(case, seen.mask.overlap) for case, seen in held if seen.mask.overlap]
     if both:
         case, most = max(both, key=lambda pair: pair[1])
         message = (
@@ -264,7 +256,8 @@ def _channels(cases: Sequence[Case]) -> list[Finding]:
 
 def _beside(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
     """A note on the channels whose grids differ a little from that of the first."""
-    found = [(case, max(seen.beside, key=lambda each: each.voxels)) for case, seen in held if seen.beside]
+    known = [(case, seen.channels.misfits) for case, seen in held]
+    found = [(case, max(misfits, key=lambda each: each.voxels)) for case, misfits in known if misfits]
     if not found:
         return []
     case, worst = max(found, key=lambda pair: pair[1].voxels)

@@ -18,7 +18,7 @@ from segdistill.imaging.several import (
     read_channel_picture,
     read_channel_volumes,
 )
-from segdistill.imaging.volume import Misfit, Vector, Volume
+from segdistill.imaging.volume import Noticed, Vector, Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,28 +100,22 @@ def open_case(case: Case, intensity: AnyIntensity = None) -> OpenedCase:
 
 
 def open_volume(
-    case: Case,
-    misfits: list[Misfit] | None = None,
-    overlaps: list[int] | None = None,
-    beside: list[Misfit] | None = None,
-    joined_labels: set[int] | None = None,
+    case: Case, noticed: Noticed | None = None, of_channels: Noticed | None = None
 ) -> tuple[list[Volume], Mask | Pixels]:
     """The channels of a volume case in their own numbers and its reference (D, H, W), turned as DICOM shows them.
 
     Args:
         case: a volume.
-        misfits: what is noticed of masks that are accepted is added to it (`require_same_geometry`).
-        overlaps: the number of voxels of several classes is added to it, where classes have files of their own.
-        beside: what is noticed of channels that are accepted is added to it (`read_channel_volumes`).
-        joined_labels: the labels that become one foreground are added to it, where no value is named.
+        noticed: gets what is noticed of masks that are accepted.
+        of_channels: gets what is noticed of channels that are accepted.
 
     Raises:
         InputError: a file that cannot be read, a mask or a channel on another grid, or one that is no mask.
     """
     if case.box is not None:
         raise InputError(f"case '{case.id}': a box belongs to a picture, not to a volume: give a mask")
-    stored = read_channel_volumes(case.image_channels, turn=False, misfits=beside)
-    mask = read_volume_mask(case.masks, stored[0], case.reading, misfits, overlaps, joined_labels)
+    stored = read_channel_volumes(case.image_channels, turn=False, noticed=of_channels)
+    mask = read_volume_mask(case.masks, stored[0], case.reading, noticed)
     reference = Volume(mask, None, case.image, stored[0].geometry).turned()
     return [each.turned() for each in stored], np.ascontiguousarray(reference.voxels)
 

@@ -16,6 +16,7 @@ from segdistill.imaging.classes import TRANSPARENT, Reading, Value, unknown_valu
 from segdistill.imaging.intensity import to_eight_bits
 from segdistill.imaging.picture import Mask, Pixels
 from segdistill.imaging.read import StoredPicture, read_stored
+from segdistill.imaging.volume import Noticed
 
 _DARK, _LIGHT = 16, 239
 _LABELS = 32  # a lossless file with at most so many values may hold labels rather than soft edges
@@ -82,7 +83,7 @@ def read_class_mask(
     reading: Reading,
     size: tuple[int, int] | None = None,
     resize: bool = False,
-    overlaps: list[int] | None = None,
+    noticed: Noticed | None = None,
 ) -> Pixels:
     """Reads the mask files of one case with several classes as one index mask.
 
@@ -94,7 +95,7 @@ def read_class_mask(
         reading: the classes and their values.
         size: (height, width) that the mask must have; None: that of the first file.
         resize: bring a file of another size to `size` (nearest, or as `read_mask` for a file of one class).
-        overlaps: the number of pixels that an earlier class had is added to it, where classes have files of their own.
+        noticed: gets the overlap of classes.
 
     Returns:
         uint8 (H, W), 0 for background, k for the k-th class.
@@ -111,7 +112,7 @@ def read_class_mask(
     [[0, 2], [1, 2]]
     """
     if reading.of_file:
-        return _painted(paths, reading, size, resize, [] if overlaps is None else overlaps)
+        return _painted(paths, reading, size, resize, noticed or Noticed())
     joined: Pixels | None = None
     for path in paths:
         found = _indices(Path(path), reading)
@@ -130,7 +131,7 @@ def _painted(
     reading: Reading,
     size: tuple[int, int] | None,
     resize: bool,
-    overlaps: list[int],
+    noticed: Noticed,
 ) -> Pixels:
     """Files of one class each, painted one over the other in the order of the classes."""
     placed = sorted(
@@ -143,7 +144,7 @@ def _painted(
         )
         size = (drawn.shape[0], drawn.shape[1])
         mask = np.zeros(size, np.uint8) if mask is None else mask
-        overlaps.append(int(np.count_nonzero(drawn & (mask > 0) & (mask != index))))
+        noticed.overlap += int(np.count_nonzero(drawn & (mask > 0) & (mask != index)))
         mask[drawn] = index
     assert mask is not None
     return mask

@@ -20,6 +20,7 @@ from segdistill.imaging.segments import Choose, Painting, Segment, class_of_segm
 from segdistill.imaging.volume import (
     MAX_BYTES,
     Misfit,
+    Noticed,
     Volume,
     class_mask,
     label_mask,
@@ -114,9 +115,7 @@ def read_volume_mask(
     paths: Sequence[Path],
     image: Volume,
     reading: Reading | None = None,
-    misfits: list[Misfit] | None = None,
-    overlaps: list[int] | None = None,
-    joined_labels: set[int] | None = None,
+    noticed: Noticed | None = None,
 ) -> NDArray[np.bool_] | NDArray[np.uint8]:
     """The mask files of a volume, joined; where values are not named, every label above 0 is foreground.
 
@@ -125,9 +124,7 @@ def read_volume_mask(
         image: the volume as stored (`turn=False`) on whose grid they must lie.
         reading: the classes, and which values are which; None: one kind of foreground. With several classes the later
             file wins where two overlap, or, with one file per class, the later class.
-        misfits: what is noticed of masks that are accepted is added to it (`require_same_geometry`).
-        overlaps: the number of voxels that an earlier class had is added to it, where classes have files of their own.
-        joined_labels: the labels that become one foreground are added to it, where no value is named.
+        noticed: gets what is noticed of masks that are accepted.
 
     Returns:
         (D, H, W), as stored: bool, or with several classes uint8, k for the k-th class.
@@ -141,22 +138,22 @@ def read_volume_mask(
     joined: NDArray[Any] = np.zeros(image.geometry.shape, np.bool_ if reading.is_binary else np.uint8)
     for index, path in sorted(placed) if reading.of_file else placed:
         with _reasons(path):
-            found, misfit, overlap = _one_mask(path, image, reading, index, joined_labels)
+            found, misfit, overlap = _one_mask(path, image, reading, index, noticed)
         if reading.is_binary:
             joined |= found > 0 if found.dtype != np.bool_ else found
         else:
             if index:
                 overlap = int(np.count_nonzero((found > 0) & (joined > 0) & (joined != index)))
-            if overlaps is not None and (index or overlap):
-                overlaps.append(overlap)
+            if noticed is not None:
+                noticed.overlap += overlap
             np.copyto(joined, index or found, where=found > 0)
-        if misfit is not None and misfits is not None:
-            misfits.append(misfit)
+        if misfit is not None and noticed is not None:
+            noticed.misfits.append(misfit)
     return joined
 
 
 def _one_mask(
-    path: Path, image: Volume, reading: Reading, index: int, joined_labels: set[int] | None
+    path: Path, image: Volume, reading: Reading, index: int, noticed: Noticed | None
 ) -> tuple[NDArray[Any], Misfit | None, int]:
     """The labels of one file or series, of one class (its index) or of all; how it lies beside its image; overlaps."""
     if (read := _segments_reader(path)) is not None:
@@ -178,8 +175,8 @@ def _one_mask(
     misfit = require_same_geometry(image, mask)
     if plain:
         found = label_mask(mask)
-        if joined_labels is not None and not index:
-            joined_labels |= {int(value) for value in np.unique(np.rint(mask.voxels[found]))}
+        if noticed is not None and not index:  # it takes time
+            noticed.labels |= {int(value) for value in np.unique(np.rint(mask.voxels[found]))}
         return found, misfit, 0
     if len(reading.classes) == 1 and reading.classes[0].values == (1,):
         return label_mask(mask, 2), misfit, 0

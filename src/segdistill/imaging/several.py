@@ -14,7 +14,7 @@ from segdistill.imaging.intensity import AnyIntensity, Intensity, intensity_of
 from segdistill.imaging.picture import Picture, Pixels
 from segdistill.imaging.read import read_picture
 from segdistill.imaging.read_volume import read_volume
-from segdistill.imaging.volume import Misfit, Volume
+from segdistill.imaging.volume import Misfit, Noticed, Volume
 
 
 class Channel(NamedTuple):
@@ -32,15 +32,14 @@ class Channel(NamedTuple):
 
 
 def read_channel_volumes(
-    channels: Sequence[Channel], turn: bool = True, misfits: list[Misfit] | None = None
+    channels: Sequence[Channel], turn: bool = True, noticed: Noticed | None = None
 ) -> list[Volume]:
     """The volumes of all channels, which lie on one grid.
 
     Args:
         channels: one or several.
         turn: see `read_volume`.
-        misfits: what is noticed of channels that are accepted is added to it: their grids differ by at most 1e-3 of a
-            voxel.
+        noticed: gets the misfits of channels that are accepted: their grids differ by at most 1e-3 of a voxel.
 
     Raises:
         InputError: a file that cannot be read, or that lies on another grid than the first channel.
@@ -53,8 +52,8 @@ def read_channel_volumes(
                 f"{first.source}: they have {difference}: resample it onto that grid"
             )
         apart = first.geometry.offset(volume.geometry)
-        if (misfit := Misfit.rounding(volume.source, apart)) is not None and misfits is not None:
-            misfits.append(misfit)
+        if (misfit := Misfit.rounding(volume.source, apart)) is not None and noticed is not None:
+            noticed.misfits.append(misfit)
     return [each.turned() if turn else each for each in (first, *others)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -279,6 +279,21 @@ class Misfit:
     def rounding(cls, mask: Path, voxels: float) -> Misfit | None:
         """A mask that lies this far beside its image; None below the precision of headers."""
         return cls(mask, "rounding", voxels, f"{voxels:.2g} voxels apart") if voxels > _TOLD else None
+
+
+@dataclass
+class Noticed:
+    """What is noticed of files that are accepted; reading adds to it.
+
+    Attributes:
+        misfits: of masks, or of channels, that lie a little beside their image.
+        overlap: pixels or voxels that an earlier class had, where classes have files or segments of their own.
+        labels: of a volume's mask that become one foreground, where no value is named.
+    """
+
+    misfits: list[Misfit] = field(default_factory=list)
+    overlap: int = 0
+    labels: set[int] = field(default_factory=set)
 
 
 def require_same_geometry(image: Volume, mask: Volume) -> Misfit | None:
