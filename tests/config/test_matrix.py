@@ -57,6 +57,26 @@ def test_every_combination_is_one_stage() -> None:
     assert not {"seed", "variant"} & set(stages["one"])
 
 
+def test_student_k_learns_from_teacher_k(tmp_path: Path) -> None:
+    """And so do the recipe's own stages; without the option they are trained once, and mean the first seed."""
+    matrix = {
+        "students": {"small": UNET},
+        "teachers": {"big": TEACHER},
+        "variants": {"baseline": None, "kd": SOFT},
+    }
+    second = SOFT | UNET | {"task": "distillation", "teachers": {"baseline": {}}}
+    for option, expected in (
+        ({"teachers_per_seed": True}, {"big@3": None, "kd@3": "big@3", "second@3": "baseline@3"}),
+        ({}, {"big": None, "kd@3": "big", "second": "baseline@1"}),
+    ):
+        path = matrix_recipe(tmp_path, matrix | option, [1, 3], stages={"second": second})
+        stages = load_recipe(path).stages
+        assert len(stages) == (8 if option else 6)
+        for name, teacher in expected.items():
+            assert [each.stage for each in stages[name].teachers.values()] == ([teacher] if teacher else [])
+        assert all(stages[name].seed == 3 for name in expected if name.endswith("@3"))
+
+
 def test_stages_come_after_those_that_they_need(tmp_path: Path) -> None:
     """LightVessel's order: teacher, baseline, auto-encoders of both, distilled student."""
     codes = {"task": "autoencoder", "model": {"name": "feature_autoencoder", "layers": [2]}}
@@ -92,7 +112,10 @@ def test_stages_come_after_those_that_they_need(tmp_path: Path) -> None:
     [
         ({"students": {}}, "matrix: students: Dictionary should have at least 1 item"),
         ({"student": {}}, "matrix: student: unknown key: did you mean 'students'"),
-        ({"seeds": [0]}, "matrix: seeds: unknown key: known: students, teachers, variants"),
+        (
+            {"seeds": [0]},
+            "matrix: seeds: unknown key: known: students, teachers, teachers_per_seed, variants",
+        ),
         ({"teachers": {}}, "matrix.variants.kd: it needs teachers"),
         ({"variants": {"kd": {"metods": []}}}, r"stages.kd@0.metods: unknown key: did you mean 'methods'"),
         ({"variants": {"kd": ["x"]}}, "matrix: variants.kd: Input should be a valid dictionary"),

@@ -92,7 +92,7 @@ def test_lightvessel_is_the_papers(name: str) -> None:
         fit = recipe.fit_settings(stage)
         codes = part.task == "autoencoder"
         if not small:
-            assert (fit.epochs, fit.batch_size) == (20 if codes else 200, 16)
+            assert (fit.epochs, fit.batch_size) == (100 if codes else 200, 16)
         assert (fit.optimizer.name, fit.optimizer.lr) == ("adam", 1e-3)
         assert fit.optimizer.weight_decay == (0 if codes else 2e-4)
         assert (fit.schedule.name, fit.schedule.power) == ("constant" if codes else "polynomial", 0.9)

@@ -348,7 +348,7 @@ F1 = {"pooled": {"f1": 0.7}}
 @pytest.mark.parametrize(
     ("recipe", "dataset", "stages", "filled"),
     [
-        ("verdict/coronary", "coronary", ("teacher", "baseline@0", "baseline@1"), [1]),
+        ("verdict/coronary", "coronary", ("teacher@0", "baseline@0", "baseline@1"), [1]),
         ("lightvessel/methods", "coronary", ("teacher", "at@2"), [1]),
         ("lightvessel/cpu", "coronary", ("teacher",), [1, 2, 3]),
         ("lightvessel/cpu", "folder", ("teacher",), [1, 2, 3]),  # by its recipe
@@ -416,7 +416,7 @@ def test_what_no_run_fills_is_answered_with_commands(tmp_path: Path) -> None:
     assert told == [f"segdistill run {name}" for name in names]
     assert "on two processor cores)" in nothing
     assert "0.9835" not in nothing
-    write_run(tmp_path / "m", "verdict/coronary", "coronary", teacher=F1)
+    write_run(tmp_path / "m", "verdict/coronary", "coronary", **{"teacher@0": F1})
     some = segdistill("reproduce", "lightvessel", "--runs", tmp_path).out
     assert f"verdict/coronary (96x80) on coronary, {tmp_path / 'm'}" in some
     assert "segdistill run lightvessel/methods" in some

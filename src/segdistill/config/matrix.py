@@ -16,7 +16,8 @@ def expand_matrix(content: dict[str, Any]) -> dict[str, Any]:
     A stage is called VARIANT, and STUDENT-VARIANT where there are several students. A variant with methods and without
     teachers is trained with each teacher of the matrix, and called VARIANT-TEACHER then where there are several. In
     a variant {student} and {teacher} are replaced by the names of its student and its teacher. `seeds` trains each
-    of them once per seed (without it once, with seed 0); teachers and the recipe's own stages are shared by all seeds.
+    of them once per seed (without it once, with seed 0); teachers and the recipe's own stages are shared by all seeds,
+    or with `teachers_per_seed` repeated as well.
 
     Raises:
         InputError: an axis is missing or unknown, or names clash.
@@ -54,7 +55,13 @@ def expand_matrix(content: dict[str, Any]) -> dict[str, Any]:
     if clash is not None:
         raise InputError(f"matrix: '{clash}' is also another stage: rename one of them")
     seeds = [0] if rest.get("seeds") is None else rest["seeds"]
-    return rest | {"stages": stages | own | cells, "seeds": seeds}
+    shared = stages | own
+    if matrix.teachers_per_seed:  # what has a variant is repeated
+        shared = {
+            name: {"variant": name} | stage if isinstance(stage, dict) else stage
+            for name, stage in shared.items()
+        }
+    return rest | {"stages": shared | cells, "seeds": seeds}
 
 
 def _cells(matrix: MatrixRecipe, student: str, variant: str) -> Iterator[dict[str, Any]]:
@@ -96,9 +103,10 @@ def _replaced(value: Any, names: dict[str, str]) -> Any:
 def expand_seeds(content: dict[str, Any]) -> dict[str, Any]:
     """A recipe's content whose stages are trained once per seed of `seeds`: NAME has become NAME@SEED.
 
-    A stage needs those of its own seed. The time of another stage is measured with the first seed, so that all seeds
-    take the same number of steps. Of a matrix only the variants are repeated. `export` means the first seed, `run` and
-    `evaluation.robustness` mean all of them. A stage's own seed S makes it another training, with SEED + 1000 S.
+    A stage needs those of its own seed, one that is not repeated those of the first. The time of another stage is
+    measured with the first seed, so that all seeds take the same number of steps. Of a matrix only the variants are
+    repeated, and with `teachers_per_seed` all. `export` means the first seed, `run` and `evaluation.robustness` mean
+    all of them. A stage's own seed S makes it another training, with SEED + 1000 S.
 
     Raises:
         InputError: `seeds` is no list of different whole numbers, or names clash.
@@ -127,7 +135,13 @@ def expand_seeds(content: dict[str, Any]) -> dict[str, Any]:
         name for name, stage in stages.items() if isinstance(stage, dict) and stage.get("variant") is not None
     ]
     repeated = {name: stages[name] for name in cells or stages}
-    expanded = {name: stage for name, stage in stages.items() if name not in repeated}
+    expanded = {
+        name: map_stages(stage, lambda other: f"{other}@{seeds[0]}" if other in repeated else other)
+        if isinstance(stage, dict)
+        else stage
+        for name, stage in stages.items()
+        if name not in repeated
+    }
     for seed, (name, stage) in product(seeds, repeated.items()):
         if f"{name}@{seed}" in expanded:
             raise InputError(f"seeds: '{name}@{seed}' is also a stage of the recipe: rename it")

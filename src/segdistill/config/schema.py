@@ -1049,7 +1049,10 @@ class MatrixRecipe(Strict):
     students: dict[str, dict[str, Any] | None] = Field(min_length=1)
     """The student networks by name."""
     teachers: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
-    """The teachers by name; each is trained once, for all seeds."""
+    """The teachers by name; each is trained once, for all seeds, but with `teachers_per_seed`."""
+    teachers_per_seed: bool = False
+    """Train the teachers and the recipe's own stages once per seed, too: student k learns from teacher k, so that the
+    luck of one teacher is not taken for that of a method."""
     variants: dict[str, dict[str, Any] | None] = Field(min_length=1)
     """The ways of training a student by name; one without methods is trained without teachers."""
 
