@@ -169,7 +169,10 @@ def test_predictions_of_a_folder_and_a_model_file_teach(tmp_path: Path) -> None:
         {"onnx": str(first / "model.onnx"), "flips": True},
     ]
     out = tmp_path / "run"
-    segdistill.run(recipe({"both": {"ensemble": members}}), out=out, progress=False)
+    segdistill.run(recipe({"both": {"ensemble": members, "weigh_by": "validation"}}), out=out, progress=False)
+    assert not list(
+        (tmp_path / ".store").glob("store-*/standing-*.json")
+    )  # they may have learned from these cases
     found = [json.loads(path.read_text()) for path in (tmp_path / ".store").glob("store-*/maps-*.json")]
     assert max(each["facts"]["foreground"] for each in found if "agreement" in each["facts"]) > 0
     other = recipe({"both": {"predictions": str(tmp_path / "nowhere")}})

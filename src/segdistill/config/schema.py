@@ -527,8 +527,8 @@ class TeacherRecipe(MemberRecipe):
     ensemble: Annotated[list[MemberRecipe], BeforeValidator(_stage_by_name)] = Field(default_factory=list)
     """Several networks or predictions whose probabilities are averaged: names of stages, or what a teacher states."""
     weigh_by: Literal["validation"] | None = None
-    """Members of an ensemble count by their Dice on the validation cases: who is 0.05 behind the best, a third as much;
-    times their `weight`. Where these cases tell nothing of a member, all count alike."""
+    """Members of an ensemble count by their Dice on the validation cases, times their `weight`: who is 0.05 behind the
+    best, a third as much. Without such cases, or where a member may have learned from them, `weight` alone counts."""
 
     @model_validator(mode="after")
     def _weighs_members(self) -> TeacherRecipe:

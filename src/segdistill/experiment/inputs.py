@@ -147,7 +147,7 @@ class StageInputs:
             "weights": {name: sha256_file(self.teacher_folder(name) / WEIGHTS) for name in others},
             "may_teach": may_teach(self.recipe, self.name, train, self.cases),
             "outside": [
-                file_facts(m, train, self.predictions)
+                file_facts(m, [*train, *self.of("val")] if t.weigh_by else train, self.predictions)
                 for t in stage.teachers.values()
                 for m in t.members
                 if m.is_outside

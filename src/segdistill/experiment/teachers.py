@@ -157,15 +157,18 @@ class Standing:
 
 
 def standings(inputs: StageInputs, teacher: TeacherRecipe, fabric: Fabric) -> list[Standing]:
-    """How the members of an ensemble count by validation cases; empty where these decide nothing.
+    """How the members of an ensemble count by validation cases; empty where these decide nothing: there are none, or a
+    member from elsewhere may have learned from them.
 
     Each is predicted once and its Dice kept beside the prepared images.
 
     Raises:
         InputError: a member cannot be used.
     """
+    if teacher.weigh_by is None or not all(_is_known(inputs, member) for member in teacher.members):
+        return []
     cases, _ = comparable(inputs, teacher.members, [case for case in inputs.of("val") if case.is_located])
-    if teacher.weigh_by is None or not cases:
+    if not cases:
         return []
     parts = families(inputs.recipe, teacher)
     facts = {
@@ -192,6 +195,11 @@ def standings(inputs: StageInputs, teacher: TeacherRecipe, fabric: Fabric) -> li
         Standing(name, own, score, len(cases), weight / total)
         for (name, own), score, weight in zip(parts, dice, weights, strict=True)
     ]
+
+
+def _is_known(inputs: StageInputs, member: MemberRecipe) -> bool:
+    """Whether it is known what a member learned from."""
+    return trained_on(inputs.recipe, member, inputs.cases, inputs.predictions) is not None
 
 
 def _weights(inputs: StageInputs, teacher: TeacherRecipe, fabric: Fabric) -> list[float]:
