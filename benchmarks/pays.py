@@ -193,7 +193,7 @@ def _fold(recipe: Recipe, folder: Path, fold: int) -> Iterator[Row]:
             continue
         for tested_on, cases in tested.items():
             log(f"fold {fold}: the ensemble of {name} predicts {len(cases)} cases of {tested_on}")
-            found = _of_ensemble(recipe, folder, name, cases)
+            found = _of_ensemble(folder, name, cases)
             for case, dice_of_case in zip(cases, found, strict=True):
                 value = (case.id, case.group_key, str(dice_of_case))
                 yield _row((fold, stage.seed or 0), ENSEMBLE, tested_on, value, "")
@@ -208,10 +208,11 @@ def _row(
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def _of_ensemble(recipe: Recipe, folder: Path, name: str, tested: list[Case]) -> list[float]:
+def _of_ensemble(folder: Path, name: str, tested: list[Case]) -> list[float]:
     """Dice of a student's ensemble, whose members count as in its training: of pictures and slices at their own size,
     of volumes on the grid of the networks.
     """
+    recipe = load_recipe(folder / "recipe.yaml")  # with what the data have decided
     stage = recipe.stages[name]
     (teacher,) = stage.teachers.values()
     cases = read_cases(folder / "cases.csv")
