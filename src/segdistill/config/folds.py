@@ -186,7 +186,7 @@ def member_weights(
         weights: of each member, instead of what the recipe states.
     """
     if weights is None:
-        weights = [member.weight if teacher.ensemble else 1.0 for member in teacher.members]
+        weights = teacher.stated_weights
     known = np.array([_known(recipe, member, cases, all_cases) for member in teacher.members], float).T
     shares = np.zeros_like(known)
     for _, columns in families(recipe, teacher):

@@ -542,6 +542,11 @@ class TeacherRecipe(MemberRecipe):
         return self.ensemble or [self]
 
     @property
+    def stated_weights(self) -> list[float]:
+        """The weight of each member of its ensemble; 1 where it is none, since its own weight is that of its losses."""
+        return [member.weight for member in self.ensemble] or [1.0]
+
+    @property
     def stages(self) -> list[str]:
         """The stages of this recipe that it consists of."""
         return [member.stage for member in self.members if member.stage]

@@ -140,7 +140,7 @@ def _covered(
 
 @dataclass(frozen=True)
 class Standing:
-    """What validation cases say of a member of an ensemble; the networks of all folds of a stage are one.
+    """What validation cases show of a member of an ensemble; the networks of all folds of a stage are one.
 
     Attributes:
         name: of its stage, without the seed.
@@ -186,7 +186,7 @@ def standings(inputs: StageInputs, teacher: TeacherRecipe, fabric: Fabric) -> li
     while not path.exists():
         time.sleep(1.0)  # no barrier: predicting may take longer than one waits
     dice: list[float] = json.loads(path.read_text(encoding="utf-8"))
-    stated = [teacher.members[own[0]].weight for _, own in parts]
+    stated = [teacher.stated_weights[own[0]] for _, own in parts]
     weights = [
         weight * math.exp(STEEPNESS * (own - max(dice))) for weight, own in zip(stated, dice, strict=True)
     ]
@@ -204,7 +204,7 @@ def _is_known(inputs: StageInputs, member: MemberRecipe) -> bool:
 
 def _weights(inputs: StageInputs, teacher: TeacherRecipe, fabric: Fabric) -> list[float]:
     """The weight of each member: what the recipe states, or what validation cases make of it."""
-    weights = [member.weight if teacher.ensemble else 1.0 for member in teacher.members]
+    weights = teacher.stated_weights
     for standing in standings(inputs, teacher, fabric):
         for k in standing.members:
             weights[k] = standing.share

@@ -96,9 +96,8 @@ class BodyChannels(_Part):
     def forward(self, student: Targets, teacher: Targets, network: str = "") -> Tensor:
         """(B,) loss."""
         logits = same_logits(student["logits"], teacher["logits"])
-        band = teacher["band"].flatten(2)[
-            :, -logits[0].shape[1] :
-        ]  # a single logit is that of the last class
+        count = logits[0].shape[1]  # a single logit is that of the last class
+        band = teacher["band"].flatten(2)[:, -count:]
         covered = band.all(2, keepdim=True)  # nothing is left then, and softmax needs something
         apart = torch.where(band & ~covered, -torch.inf, 0.0)
         own, theirs = (torch.log_softmax(each.flatten(2) / self.temperature + apart, 2) for each in logits)
