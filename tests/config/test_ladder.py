@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from segdistill.config.effort import DataFacts
+from segdistill.config.effort import DataFacts, stages_of
 from segdistill.config.ladder import EFFORTS, ladder_recipe, parse_rungs
 from segdistill.config.load import load_recipe
 from segdistill.config.schema import Recipe
@@ -17,7 +17,12 @@ from segdistill.models.registry import create_network
 def recipe(effort: str = "quick", bare: bool = False, **options: Any) -> Recipe:
     rungs = parse_rungs(EFFORTS[effort].rungs)
     content = ladder_recipe(
-        rungs, effort, DataFacts(bare, False), reference=next(iter(rungs)), margin=0.03, **options
+        rungs,
+        effort,
+        DataFacts(bare, False),
+        reference=next(iter(rungs)),
+        margin=0.03,
+        **options,
     )
     return load_recipe(content)
 
@@ -74,6 +79,16 @@ def test_a_teacher_from_elsewhere_replaces_those_that_are_trained() -> None:
     single = recipe(outside={"onnx": "big.onnx"}, seeds=0)
     assert single.folds is None
     assert list(single.stages)[:2] == ["simplified_unet", "simplified_unet_distilled"]
+
+
+def test_teachers_take_the_share_of_the_steps_that_distill_gives_them() -> None:
+    for effort, level in EFFORTS.items():
+        found, known = recipe(effort), stages_of(effort, DataFacts())
+        for kind in ("larger", "teacher"):
+            stage = next(value for name, value in found.stages.items() if name.startswith(kind))
+            share = known["stages"][kind]["fit"]["steps"] / known["fit"]["steps"]
+            assert stage.fit == {"steps": int(level.steps * share)}
+        assert found.stages["lite_unet_tiny@0"].fit == {}
 
 
 def test_names_that_clash_are_refused() -> None:

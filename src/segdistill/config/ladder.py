@@ -20,7 +20,7 @@ class LadderEffort:
     """What an effort means for a ladder.
 
     Attributes:
-        steps: of every training.
+        steps: of every rung.
         folds: of the cross-validation.
         seeds: trainings of each fold.
         rungs: networks, as `parse_rungs` takes them.
@@ -141,18 +141,21 @@ def ladder_recipe(
     >>> made = ladder_recipe(two, "quick", DataFacts(), reference="simplified_unet", margin=0.02)
     >>> list(made["stages"])
     ['larger', 'teacher', 'simplified_unet', 'simplified_unet_distilled', 'lite_unet_tiny', 'lite_unet_tiny_distilled']
+    >>> made["stages"]["larger"]["fit"]
+    {'steps': 133}
     """
     level = ladder_effort(effort)
-    built = stages_of(effort, facts)["stages"]
+    made = stages_of(effort, facts)
+    built = made["stages"]
     loss = built["student"]["loss"]
     taught = map_stages(built["student"], lambda other: reference if other == "baseline" else other)
     stages: dict[str, Any] = {}
     if outside is None:
-        stages = {
-            name: {key: value for key, value in stage.items() if key != "fit"}  # as many steps as a rung
-            for name, stage in built.items()
-            if name not in ("baseline", "student")
-        }
+        stages = {name: stage for name, stage in built.items() if name not in ("baseline", "student")}
+        for name, stage in stages.items():
+            own = stage.get("fit", {}).get("steps")
+            if own:  # as large a share of a rung's steps as of a student's
+                stages[name] = stage | {"fit": {"steps": level.steps * own // made["fit"]["steps"]}}
     else:
         taught = taught | {"teachers": {"teacher": dict(outside)}}
     students = {}

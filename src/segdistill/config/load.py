@@ -169,13 +169,18 @@ def _with_effort(
     chosen = effort_for(str(effort), found, outside)
     if chosen is None:
         return content
-    built = _with_length(stages_of(chosen, found, outside), changes)
+    built = with_length(stages_of(chosen, found, outside), changes)
     fit = merge(content.get("fit") or {}, built.pop("fit", {}))
     return content | built | {"fit": fit}
 
 
-def _with_length(built: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What an effort chose, where the call states epochs or steps: its length is that of every stage."""
+def with_length(built: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What an effort chose, where the call states epochs or steps: its length is that of every stage.
+
+    >>> chosen = {"fit": {"steps": 600}, "stages": {"larger": {"fit": {"steps": 200}}}}
+    >>> with_length(chosen, {"epochs": 2})
+    {'fit': {}, 'stages': {'larger': {'fit': {}}}}
+    """
     lengths = {SHORTCUTS.get(key, key) for key in changes} & {"fit.epochs", "fit.steps"}
     if lengths:
         for stage in built["stages"].values():

@@ -11,7 +11,7 @@ from typing import Any
 
 from segdistill.config.effort import DataFacts
 from segdistill.config.ladder import DISTILLED, LadderEffort, ladder_effort, ladder_recipe, parse_rungs
-from segdistill.config.load import chooses_slices, load_recipe, parse_changes
+from segdistill.config.load import chooses_slices, load_recipe, parse_changes, with_length
 from segdistill.config.schema import DataRecipe, Recipe, SplitRecipe
 from segdistill.data.case import Case, select
 from segdistill.data.levels import with_intensity
@@ -147,9 +147,7 @@ class _Call:
             outside=outside,
             plain_only=more.pop("plain_only", ()),
         )
-        if {"fit.epochs", "epochs"} & self.changes.keys():
-            ladder["fit"].pop("steps")
-        return load_recipe(ladder | more, self.changes)
+        return load_recipe(with_length(ladder, self.changes) | more, self.changes)
 
     def run(self, recipe: Recipe, folder: Path, stages: Sequence[str] | None = None) -> RunResult:
         """Runs a recipe, or continues it.
