@@ -22,7 +22,9 @@ import numpy as np
 import torch
 
 from common import log, machine, report
-from segdistill.config.load import load_recipe
+from segdistill.config.effort import DataFacts
+from segdistill.config.ladder import DISTILLED, LONGEST, ladder_recipe, parse_rungs
+from segdistill.config.load import load_recipe, parse_data
 from segdistill.config.schema import Recipe
 from segdistill.data.case import Case, select
 from segdistill.data.datasets import create_dataset
@@ -30,10 +32,12 @@ from segdistill.data.levels import with_intensity
 from segdistill.data.opened import open_case
 from segdistill.data.store import prepare_store
 from segdistill.data.table import read_cases, write_cases
+from segdistill.experiment.cases import load_cases
 from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.experiment.results import external_folder, fold_folder
 from segdistill.experiment.run import run
+from segdistill.experiment.shrink import DEVELOPMENT, write_tables
 from segdistill.experiment.stage import TrainedStage, load_stage
 from segdistill.experiment.teachers import case_dice, predict_teacher, standings
 from segdistill.metrics.base import Pair
@@ -41,6 +45,8 @@ from segdistill.metrics.cases import METRICS_FILE
 from segdistill.metrics.overlap import dice
 from segdistill.records import StageRecord
 from segdistill.stats.folds import CaseScore, TrainingKey, compare_rows
+from segdistill.stats.ladder import claimed_rung
+from segdistill.stats.verdict import MARGIN
 from segdistill.training.inference import scored_predictor
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +81,7 @@ RECIPES = {
     "folds-into-one": "pays/folds_into_one",
     "targets": "pays/targets",
     "busi-256": "pays/busi_256",
+    "ladder": "shrink",
     "hippocampus": "pays/few_masks_volumes",
 }
 """Studies with a recipe of their own; the others are changes of pays/few_masks."""
@@ -95,6 +102,8 @@ PAIRS = (
 )
 """Which networks are compared, where both were trained; the first pair of a study is its figure."""
 SITES = ("BIDMC", "RUNMC", "UCL")
+RUNGS = ("simplified_unet", "lite_unet/large", "lite_unet/small", "lite_unet/tiny")
+"""Of the ladder, from large to small; the first without a teacher is the reference."""
 
 
 def main() -> None:
@@ -132,15 +141,34 @@ def _run(args: argparse.Namespace, fold: int, work: Path) -> tuple[Path, Recipe]
         changes["epochs"] = args.epochs
     if args.study == "promise12-sites":
         changes |= _without_site(SITES[fold - 1], work)
-    recipe = load_recipe(name, changes)
+    recipe = _ladder(changes, work) if args.study == "ladder" else load_recipe(name, changes)
     if recipe.folds is None:
         folder = out = fold_folder(work, fold)
     else:
         folder, out = fold_folder(work, fold), work
-        changes |= {"only_folds": [fold]}
+        recipe = recipe.model_copy(update={"only_folds": [fold]})
     data = Path(os.environ["SEGDISTILL_DATA"]) / "hippocampus" if args.study == "hippocampus" else None
-    run(name, data=data, set=changes, out=out, jobs=args.jobs)
+    run(recipe, data=data, out=out, jobs=args.jobs)
     return folder, recipe
+
+
+def _ladder(changes: dict[str, Any], work: Path) -> Recipe:
+    """What `segdistill shrink --set data.dataset=busi` trains in a fold, without the cases of its last test."""
+    data = {"size": 128, "channels": 1, "labels": ["benign", "malignant"]}
+    loaded = load_cases(parse_data(data | {"dataset": "busi"}, "ladder"), None, work)
+    work.mkdir(parents=True, exist_ok=True)
+    write_tables(work, loaded)
+    models = parse_rungs(RUNGS)
+    first, *smaller = models
+    content = ladder_recipe(
+        models,
+        "normal",
+        DataFacts(imagenet=True),
+        reference=first,
+        margin=MARGIN,
+        longer=dict.fromkeys(smaller, LONGEST),  # all are more than four times as fast
+    )
+    return load_recipe(content | {"data": data | {"table": str(work / DEVELOPMENT)}}, changes)
 
 
 def _without_site(site: str, work: Path) -> dict[str, Any]:
@@ -189,7 +217,7 @@ def _fold(recipe: Recipe, folder: Path, fold: int) -> Iterator[Row]:
     home = select(read_cases(folder / "cases.csv"), split="test", labels=recipe.data.labels)
     tested = {HOME: home} | {name: read_cases(table) for name, table in recipe.external.items()}
     for name, stage in recipe.stages.items():
-        if recipe.variant(name) != "student":
+        if recipe.variant(name) != "student":  # of a ladder all have the same teachers
             continue
         for tested_on, cases in tested.items():
             log(f"fold {fold}: the ensemble of {name} predicts {len(cases)} cases of {tested_on}")
@@ -209,12 +237,16 @@ def _row(
 
 
 def _of_ensemble(folder: Path, name: str, tested: list[Case]) -> list[float]:
-    """Dice of a student's ensemble, whose members count as in its training: of pictures and slices at their own size,
-    of volumes on the grid of the networks.
+    """Dice of a student's teachers together, whose members count as in its training: of pictures and slices at their
+    own size, of volumes on the grid of the networks. Networks that were trained without a fold each count alike, and
+    see no mirror image.
     """
     recipe = load_recipe(folder / "recipe.yaml")  # with what the data have decided
     stage = recipe.stages[name]
-    (teacher,) = stage.teachers.values()
+    members = [load_stage(folder / "stages" / member) for member in stage.taught_by]
+    teacher, *further = stage.teachers.values()
+    if further:
+        return [_ensemble_dice(members, [1 / len(members)] * len(members), case, False) for case in tested]
     cases = read_cases(folder / "cases.csv")
     preprocess = with_intensity(recipe.data.preprocess(), cases)
     store = prepare_store(cases, preprocess, folder.parent / ".store", keep_small=recipe.data.keep_small)
@@ -225,12 +257,11 @@ def _of_ensemble(folder: Path, name: str, tested: list[Case]) -> list[float]:
         return case_dice(inputs, tested, predict_teacher(inputs, teacher, tested, fabric))
     found = standings(inputs, teacher, fabric)
     shares = [one.share for one in found] or [1 / len(teacher.members)] * len(teacher.members)
-    members = [load_stage(folder / "stages" / member) for member in stage.taught_by]
-    return [_ensemble_dice(members, shares, case) for case in tested]
+    return [_ensemble_dice(members, shares, case, True) for case in tested]
 
 
-def _ensemble_dice(members: list[TrainedStage], shares: list[float], case: Case) -> float:
-    """Dice of the mean probability of all members on each image and its mirror image, at the image's own size."""
+def _ensemble_dice(members: list[TrainedStage], shares: list[float], case: Case, flips: bool) -> float:
+    """Dice of the mean probability of all members on each image, and on its mirror image, at the image's own size."""
     opened = open_case(case, members[0].preprocess.intensity)
     predictors = [
         scored_predictor(member.network, member.preprocess, member.postprocess, torch.device("cpu"))
@@ -239,16 +270,22 @@ def _ensemble_dice(members: list[TrainedStage], shares: list[float], case: Case)
     mask = np.zeros(opened.reference.shape, bool)
     for k in range(len(opened)):
         picture = opened.picture(k)
-        mirrored = replace(picture, pixels=np.ascontiguousarray(picture.pixels[:, ::-1]))
+        views = [picture]
+        if flips:
+            views.append(replace(picture, pixels=np.ascontiguousarray(picture.pixels[:, ::-1])))
         total = np.zeros(opened.size, np.float64)
         for predict, share in zip(predictors, shares, strict=True):
-            total += share * (predict(picture).score + predict(mirrored).score[:, ::-1])
-        mask[k] = total / 2 > 0.5
+            scores = [predict(view).score for view in views]
+            total += share * np.mean([scores[0], *(score[:, ::-1] for score in scores[1:])], axis=0)
+        mask[k] = total > 0.5
     return dice(Pair(mask, opened.reference))
 
 
 def _summary(args: argparse.Namespace, rows: list[Row]) -> None:
     """Means and differences at home, and on what is tested from elsewhere, all tables together."""
+    if args.study == "ladder":
+        _decide(args, rows)
+        return
     details: dict[str, Any] = {"folds": sorted({int(row["fold"]) for row in rows})}
     home = [row for row in rows if row["tested_on"] == HOME]
     elsewhere = [row for row in rows if row["tested_on"] != HOME]
@@ -256,6 +293,29 @@ def _summary(args: argparse.Namespace, rows: list[Row]) -> None:
     if elsewhere:
         details["elsewhere"], _ = _compared(elsewhere)
     report("pays", figure, 0.03, figure >= 0.03, details | {"machine": machine()}, args.json)
+
+
+def _decide(args: argparse.Namespace, rows: list[Row]) -> None:
+    """The networks of the ladder against the first without a teacher, as `shrink` decides; the figure is that of
+    the one that it would choose, the bar the margin.
+    """
+    details, figure = _compared(rows)
+    tests, _ = _by_network(rows)
+    first, *smaller = parse_rungs(RUNGS)
+    outcomes = []
+    for name in (first, *smaller):
+        taught = f"{name}{DISTILLED}"
+        further = [] if name == first else [(name, first), (taught, name)]
+        for network, other in [(taught, first), *further]:
+            found = compare_rows(tests[network], tests[other], variant=network, baseline=other, metric="dice")
+            one = found.difference
+            details[f"{network} minus {other}"] = [one.mean, one.low, one.high, one.n, found.non_inferiority]
+            if network == taught and other == first:
+                outcomes.append((found.non_inferiority, one.mean))
+    chosen = claimed_rung([outcome for outcome, _ in outcomes])
+    figure = outcomes[chosen][1] if chosen is not None else float("nan")
+    details["chosen"] = None if chosen is None else [first, *smaller][chosen]
+    report("pays", figure, -MARGIN, chosen is not None, details | {"machine": machine()}, args.json)
 
 
 def _once_each(rows: list[Row]) -> list[Row]:
@@ -268,7 +328,10 @@ def _once_each(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _compared(rows: list[Row]) -> tuple[dict[str, Any], float]:
+def _by_network(
+    rows: list[Row],
+) -> tuple[dict[str, dict[TrainingKey, list[CaseScore]]], dict[str, dict[tuple[str, str], float]]]:
+    """Scores of every network by training, and its minutes."""
     by_network: dict[str, dict[TrainingKey, list[CaseScore]]] = defaultdict(lambda: defaultdict(list))
     minutes: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
     for row in rows:
@@ -276,6 +339,11 @@ def _compared(rows: list[Row]) -> tuple[dict[str, Any], float]:
         by_network[row["network"]][key].append(CaseScore(row["case"], row["group"], float(row["dice"])))
         if row["minutes"]:
             minutes[row["network"]][row["seed"], row["fold"]] = float(row["minutes"])
+    return by_network, minutes
+
+
+def _compared(rows: list[Row]) -> tuple[dict[str, Any], float]:
+    by_network, minutes = _by_network(rows)
     details: dict[str, Any] = {}
     for network, tests in by_network.items():
         values = [score.value for scores in tests.values() for score in scores]

@@ -91,6 +91,13 @@ def test_teachers_take_the_share_of_the_steps_that_distill_gives_them() -> None:
         assert found.stages["lite_unet_tiny@0"].fit == {}
 
 
+def test_a_faster_rung_takes_more_steps_but_not_the_slowest_nor_the_teachers() -> None:
+    found = recipe(longer={"simplified_unet": 1, "lite_unet_huge": 2, "lite_unet_tiny": 4}).stages
+    assert found["lite_unet_huge@0"].fit == {"steps": 800}
+    assert found["lite_unet_tiny_distilled@0"].fit == found["lite_unet_tiny@0"].fit == {"steps": 1600}
+    assert found["simplified_unet@0"].fit == found["lite_unet_medium@0"].fit == {}
+
+
 def test_names_that_clash_are_refused() -> None:
     rungs = {"teacher": {"name": "unet"}, "small": {"name": "enet"}}
     with pytest.raises(InputError, match="rungs: 'teacher' is also a stage of the recipe: rename it"):

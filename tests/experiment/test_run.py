@@ -67,6 +67,21 @@ def copy(run_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "runs" / run_folder.name
 
 
+def test_the_plan_counts_what_another_setting_trains_again(copy: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, plan=True)
+
+    def planned(*changes: str) -> list[str]:
+        return [
+            text.split()[2].rstrip(":")
+            for text in run(copy, recipe, *changes)
+            if text.startswith("plan: stage")
+        ]
+
+    assert planned() == []
+    assert planned("stages.student.fit.epochs=1") == ["student"]
+    assert planned("stages.teacher.fit.epochs=1") == ["teacher", "student"]
+
+
 def test_what_a_run_leaves(run_folder: Path) -> None:
     assert [name for name in LEFT if not (run_folder / name).is_file()] == []
     assert not list(run_folder.rglob(f"*/{STATE}"))

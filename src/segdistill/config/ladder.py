@@ -13,6 +13,8 @@ from segdistill.registry import near_names
 
 DISTILLED = "_distilled"
 """Ends the name of a rung's stage that has a teacher; the one without is called like the rung."""
+LONGEST = 4
+"""A fast rung takes at most so many times the steps of the slowest."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class LadderEffort:
     """What an effort means for a ladder.
 
     Attributes:
-        steps: of every rung.
+        steps: of the slowest rung.
         folds: of the cross-validation.
         seeds: trainings of each fold.
         rungs: networks, as `parse_rungs` takes them.
@@ -106,6 +108,22 @@ def parse_rungs(rungs: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[
     return found
 
 
+def times_longer(ms: Mapping[str, float]) -> dict[str, int]:
+    """How many times the steps of the slowest rung each rung takes: about as long as that one, at most four times.
+
+    A small network goes on to learn, the more so from a teacher: on validation cases of BUSI the student without much
+    training is below its baseline, and above it after four times the steps (docs/results/pays.md).
+
+    Args:
+        ms: rung -> milliseconds of one image.
+
+    >>> times_longer({"simplified_unet": 9.6, "lite_unet_huge": 3.8, "lite_unet_tiny": 0.4})
+    {'simplified_unet': 1, 'lite_unet_huge': 2, 'lite_unet_tiny': 4}
+    """
+    slowest = max(ms.values())
+    return {name: min(int(slowest / own), LONGEST) for name, own in ms.items()}
+
+
 def ladder_recipe(
     rungs: Mapping[str, Mapping[str, Any]],
     effort: str,
@@ -117,6 +135,7 @@ def ladder_recipe(
     folds: int | None = None,
     outside: Mapping[str, Any] | None = None,
     plain_only: Sequence[str] = (),
+    longer: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The content of a recipe that trains every rung with and without a teacher, by cross-validation.
 
@@ -133,6 +152,7 @@ def ladder_recipe(
         folds: instead of the effort's.
         outside: a teacher from elsewhere, as an entry of `teachers` states it.
         plain_only: rungs that are trained without a teacher only.
+        longer: rung -> as many times the effort's steps, of those that are faster (`times_longer`).
 
     Raises:
         InputError: an unknown effort, or a rung that is called like a teacher.
@@ -160,7 +180,9 @@ def ladder_recipe(
         taught = taught | {"teachers": {"teacher": dict(outside)}}
     students = {}
     for name, model in rungs.items():
-        plain = {"model": dict(model), "loss": loss}
+        plain: dict[str, Any] = {"model": dict(model), "loss": loss}
+        if longer and longer.get(name, 1) > 1:
+            plain["fit"] = {"steps": longer[name] * level.steps}
         own = {"about": f"{name} without a teacher", "role": "baseline"} | plain
         if name in stages:
             raise InputError(f"rungs: '{name}' is also a stage of the recipe: rename it")

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from segdistill.data.views import Views, VolumeViews, batch_indices
 from segdistill.experiment.build import start_network
 from segdistill.experiment.inputs import StageInputs
-from segdistill.experiment.stage import read_stage
+from segdistill.experiment.train import still_stands
 from segdistill.experiment.work import PreparedRun
 from segdistill.losses import create_loss
 from segdistill.training.step_time import median_seconds, stepper
@@ -60,6 +60,17 @@ class Plan:
         yield f"plan: about {math.ceil(self.minutes)} minutes of training{side}, and {self.megabytes:.0f} MB of disk"
 
 
+def left_to_train(run: PreparedRun, chosen: Sequence[str], device: torch.device) -> list[str]:
+    """The stages that no earlier call has trained with what the recipe states now, and those that they teach."""
+    left: list[str] = []
+    for name in chosen:
+        inputs = run.inputs(name)
+        again = set(left) & set(inputs.stage.needs)  # its teachers will have other weights
+        if again or not still_stands(inputs, run.precision(name, device)):
+            left.append(name)
+    return left
+
+
 def plan_run(
     run: PreparedRun, chosen: Sequence[str], fabric: Fabric, jobs: int = 1, threads: int | None = None
 ) -> Plan:
@@ -79,12 +90,9 @@ def plan_run(
     torch.set_num_threads(threads or before)
     try:
         stages, timed, megabytes = {}, dict[str, tuple[float, float]](), 0.0
-        for name in chosen:
+        for name in left_to_train(run, chosen, fabric.device):
             inputs = run.inputs(name)
             if inputs.stage.tuned_by is not None:
-                continue
-            record = read_stage(inputs.folder)
-            if record is not None and record.is_finished:
                 continue
             key = f"{inputs.stage.model.model_dump_json()} {inputs.settings.batch_size} {inputs.settings.augment}"
             if key not in timed:

@@ -42,7 +42,7 @@ from segdistill.experiment.folds import run_folds
 from segdistill.experiment.inputs import TEACHERS_FILE, precision_of, write_teachers
 from segdistill.experiment.jobs import Fold, Jobs, require_importable, side_by_side
 from segdistill.experiment.machine import Machine, is_first_process, make_fabric, together
-from segdistill.experiment.plan import plan_run
+from segdistill.experiment.plan import left_to_train, plan_run
 from segdistill.experiment.result import REPORT, RunResult
 from segdistill.experiment.stage import load_stage
 from segdistill.experiment.stage_evaluation import report_run, stated
@@ -280,7 +280,7 @@ def _run(
             fabric.launch()
             fabric.barrier()
             _write_facts(run, fabric)
-            yield from _plan(run, chosen, fabric)
+            yield from _plan([run], chosen, fabric)
         failed = yield from train_all(recipe, chosen, lambda name: train(run, name, fabric), machine)
         yield from _end(run, chosen, fabric, failed)
 
@@ -324,9 +324,8 @@ def _side_by_side(
                 _write_facts(run, fabric)
                 prepared[place] = run, fabric
                 folds.append(Fold(run, chosen, label))
-            first, fabric = next(iter(prepared.values()))
             if jobs.on_this_machine:
-                yield from _plan(first, chosen, fabric, jobs.count, jobs.threads, len(folds))
+                yield from _plan([fold.run for fold in folds], chosen, fabric, jobs.count, jobs.threads)
             failed.update((yield from side_by_side(folds, jobs, machine)))
 
         def end(
@@ -416,18 +415,19 @@ def _require_unchanged(known: FilesRecord, files: dict[str, str]) -> None:
 
 
 def _plan(
-    run: PreparedRun,
+    folds: Sequence[PreparedRun],
     chosen: list[str],
     fabric: Fabric,
     jobs: int | None = 1,
     threads: int | None = None,
-    folds: int = 1,
 ) -> Iterator[Event]:
-    """Tells what will be done and how long it takes, where the recipe wants that."""
-    if not run.recipe.plan:
+    """Tells what will be done and how long it takes, where the recipe wants that; of folds that of the longest."""
+    if not folds[0].recipe.plan:
         return
-    for line in plan_run(run, chosen, fabric, jobs or 1, threads).lines():
-        yield Event(line + (f" in each of {folds} folds" if folds > 1 else ""))
+    left = [len(left_to_train(fold, chosen, fabric.device)) for fold in folds]
+    longest, count = folds[left.index(max(left))], sum(map(bool, left))
+    for line in plan_run(longest, chosen, fabric, jobs or 1, threads).lines():
+        yield Event(line + (f" in each of {count} folds" if count > 1 else ""))
 
 
 def _write_facts(run: PreparedRun, fabric: Fabric) -> None:

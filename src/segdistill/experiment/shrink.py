@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.config.effort import DataFacts
-from segdistill.config.ladder import DISTILLED, LadderEffort, ladder_effort, ladder_recipe, parse_rungs
+from segdistill.config.ladder import (
+    DISTILLED,
+    LadderEffort,
+    ladder_effort,
+    ladder_recipe,
+    parse_rungs,
+    times_longer,
+)
 from segdistill.config.load import chooses_slices, load_recipe, parse_changes, with_length
 from segdistill.config.schema import DataRecipe, Recipe, SplitRecipe
 from segdistill.data.case import Case, select
@@ -146,6 +153,7 @@ class _Call:
             folds=self.folds,
             outside=outside,
             plain_only=more.pop("plain_only", ()),
+            longer=more.pop("longer", None),
         )
         return load_recipe(with_length(ladder, self.changes) | more, self.changes)
 
@@ -316,7 +324,7 @@ def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
         tell(f"warning: {warning}")
     record.write(call.folder)
     write_json(call.folder / ENVIRONMENT, environment(Machine(call.device).resolve(), draft.fit.precision))
-    _write_tables(call.folder, loaded)
+    write_tables(call.folder, loaded)
     bare = find_facts(_data(data, call.folder / DEVELOPMENT), None).without_mask
     make = partial(
         call.recipe,
@@ -325,6 +333,7 @@ def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
         outside,
         record.reference,
         plain_only=[rung.name for rung in record.rungs if rung.excluded],
+        longer=times_longer({rung.name: rung.ms for rung in record.rungs}),
     )
     recipe = make()
     recipe = recipe.model_copy(update={"data": _data(data, call.folder / DEVELOPMENT)})
@@ -386,7 +395,7 @@ def _cases(call: _Call, data: DataRecipe) -> LoadedCases:
     return loaded
 
 
-def _write_tables(folder: Path, loaded: LoadedCases) -> None:
+def write_tables(folder: Path, loaded: LoadedCases) -> None:
     """The two tables; groups are those that near-copies were joined in."""
     kept = absolute([case for case in loaded.cases if case.split])
     write_cases(kept, folder / TABLE)
