@@ -22,6 +22,11 @@ BETTER, UNSURE, WORSE = (Interval(m, m - 0.02, m + 0.02, 80) for m in (0.04, 0.0
         (GuardFacts(WORSE, 0.8, 5, True, False), "unlikely"),
         (GuardFacts(BETTER, 0.0, 1, True, False), "likely"),  # a better teacher from elsewhere
         (GuardFacts(UNSURE, 0.0, 1, True, False), "unknown"),
+        (
+            GuardFacts(Interval(-0.03, -0.07, 0.01, 60), 0.8, 5, True, False),
+            "unknown",
+        ),  # teachers are no better
+        (GuardFacts(UNSURE, 0.8, 5, True, False, idle=("region_contrast",), only_idle=True), "unknown"),
         (GuardFacts(None, 0.9, 5, True, False), "unknown"),  # never a claim without a comparison
         (GuardFacts(Interval(None, None, None, 0), 0.2, 2, False, True), "unknown"),
     ],

@@ -41,6 +41,7 @@ class GuardFacts:
         same_masks: whether all of them learned from the very masks that the student has, and from nothing else.
         needed: what it would take to measure the difference, where it could not be.
         idle: methods that need masks, and so add nothing for the images without one.
+        only_idle: whether all methods are such.
         counted: what validation cases make each member of an ensemble count; "": they do not decide it.
     """
 
@@ -51,6 +52,7 @@ class GuardFacts:
     same_masks: bool
     needed: str = "validation cases, on which teachers and baseline can be compared"
     idle: tuple[str, ...] = ()
+    only_idle: bool = False
     counted: str = ""
 
 
@@ -68,7 +70,10 @@ def expectation(facts: GuardFacts) -> GuardRecord:
     'unlikely'
     """
     mean, low, high = _numbers(facts.difference)
-    brings_news = facts.without_mask >= MANY or (facts.outside and low > 0)
+    bare = (
+        0.0 if facts.only_idle else facts.without_mask
+    )  # images from which the student can learn nothing are no news
+    brings_news = bare >= MANY or (facts.outside and low > 0)
     reasons, helps = _reasons(facts), []
     outlook: Outlook = "unknown"
     if high < 0:
@@ -79,7 +84,7 @@ def expectation(facts: GuardFacts) -> GuardRecord:
         outlook = "unlikely"
         helps.append("images without masks (data.unlabelled)")
         helps.append("a teacher from elsewhere, or one that starts from ImageNet")
-    elif brings_news and mean is not None and (mean > 0 or facts.teachers > 1):
+    elif brings_news and mean is not None and mean > 0:
         outlook = "likely"
     if outlook != "likely" and facts.teachers == 1:
         helps.append("several unlike teachers as an ensemble")
@@ -138,13 +143,15 @@ def guard(inputs: StageInputs, fabric: Fabric) -> GuardRecord:
     outside = any(member.is_outside or _starts_elsewhere(inputs, member.stage) for member in members)
     cases = [case for case in inputs.of("val") if case.is_located]
     compared, needed = comparable(inputs, members, cases)
+    idle = mask_methods(inputs.stage)
     facts = GuardFacts(
         difference=_difference(inputs, compared, fabric) if compared else None,
         without_mask=bare,
         teachers=len(members),
         outside=outside,
         same_masks=not outside and all(ids is not None and ids <= masks for ids in seen),
-        idle=tuple(mask_methods(inputs.stage)),
+        idle=tuple(idle),
+        only_idle=0 < len(idle) == len(inputs.stage.methods),
         counted=_counted(inputs, fabric),
     )
     return expectation(replace(facts, needed=needed) if needed else facts)

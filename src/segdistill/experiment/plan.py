@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
-from segdistill.data.views import Views, VolumeViews, batch_indices
+from segdistill.data.views import Views, VolumeViews, batch_indices, batches
 from segdistill.experiment.build import start_network
 from segdistill.experiment.inputs import StageInputs
 from segdistill.experiment.train import still_stands
@@ -17,6 +18,7 @@ from segdistill.experiment.work import PreparedRun
 from segdistill.losses import create_loss
 from segdistill.training.step_time import median_seconds, stepper
 from segdistill.training.task import Supervised
+from segdistill.training.validation import to_device
 
 ROUNDS, WARM_UP = 4, 2
 TARGETS_BY_CASE = 1.05
@@ -90,6 +92,7 @@ def plan_run(
     torch.set_num_threads(threads or before)
     try:
         stages, timed, megabytes = {}, dict[str, tuple[float, float]](), 0.0
+        teachers = dict[str, float]()
         for name in left_to_train(run, chosen, fabric.device):
             inputs = run.inputs(name)
             if inputs.stage.tuned_by is not None:
@@ -98,9 +101,10 @@ def plan_run(
             if key not in timed:
                 timed[key] = _time(inputs, run, fabric, name)
             seconds, size = timed[key]
-            steps = _steps(inputs)
-            factor = TARGETS_BY_CASE if inputs.stage.task == "distillation" else 1.0
-            stages[name] = (steps, factor * steps * seconds)
+            _, steps = _length(inputs)
+            if inputs.stage.task == "distillation":
+                seconds = TARGETS_BY_CASE * seconds + _teachers_seconds(inputs, run, fabric, teachers)
+            stages[name] = (steps, steps * seconds)
             megabytes += 4 * size  # weights, and two moments of the optimiser beside them while it trains
             if inputs.stage.targets == "case":
                 megabytes += _maps_megabytes(inputs)
@@ -125,10 +129,44 @@ def _views(inputs: StageInputs) -> Views:
     return kind(inputs.store, ids, inputs.preprocess, inputs.settings.augment, inputs.views_seed)
 
 
-def _steps(inputs: StageInputs) -> int:
+def _length(inputs: StageInputs) -> tuple[int, int]:
+    """Epochs, and steps in all."""
     settings = inputs.settings
     count = len(batch_indices(len(_views(inputs)), settings.batch_size, 0, 0))
-    return settings.length(math.ceil(count / settings.accumulate))[1]
+    return settings.length(math.ceil(count / settings.accumulate))
+
+
+def _teachers_seconds(
+    inputs: StageInputs, run: PreparedRun, fabric: Fabric, known: dict[str, float]
+) -> float:
+    """Seconds that the teachers of this run predict in each step of a stage; those that are timed go into `known`."""
+    stage, settings = inputs.stage, inputs.settings
+    if stage.targets == "case":  # predicted once, before the first step
+        return 0.0
+    total = 0.0
+    for name in stage.taught_by:
+        key = f"{run.recipe.stages[name].model.model_dump_json()} {settings.batch_size}"
+        if key not in known:
+            known[key] = _forward_seconds(inputs, start_network(run.inputs(name)), fabric)
+        total += known[key]
+    epochs, _ = _length(inputs)
+    return total * min(settings.views or epochs, epochs) / epochs if stage.cache else total
+
+
+def _forward_seconds(inputs: StageInputs, teacher: nn.Module, fabric: Fabric) -> float:
+    """Seconds in which a teacher predicts the images of one step."""
+    settings, network = inputs.settings, teacher.eval().to(fabric.device)
+    if settings.channels_last and not inputs.store.holds_volumes:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    source = batches(_views(inputs), settings.batch_size, 0, workers=0)
+    images = to_device(next(source), fabric, settings.channels_last)["image"]
+
+    def turn() -> None:
+        with torch.no_grad():
+            network(images)
+
+    (seconds,) = median_seconds([turn], fabric.device, ROUNDS, WARM_UP)
+    return seconds
 
 
 def _time(inputs: StageInputs, run: PreparedRun, fabric: Fabric, name: str) -> tuple[float, float]:
