@@ -65,6 +65,19 @@ def test_distill_alone_takes_an_ensemble_where_it_is_worth_its_time() -> None:
     assert "teacher-fold-1" in stages(False, outside={"onnx": "big.onnx"})
 
 
+def test_the_teacher_that_is_written_out_starts_from_imagenet_where_it_can() -> None:
+    def teacher(imagenet: bool, **changes: object) -> tuple[str, str | None]:
+        model = (
+            load_recipe("distill", changes, lambda _: DataFacts(imagenet=imagenet)).stages["teacher"].model
+        )
+        return model.name, model.pretrained
+
+    assert teacher(True) == ("unet_efficientnet_lite", "imagenet")
+    assert teacher(False) == teacher(True, effort=None) == ("resnet_attention_unet", None)
+    assert teacher(True, teacher="unet")[0] == "unet"
+    assert teacher(True, **{"stages.teacher.model.depth": 34}) == ("resnet_attention_unet", None)
+
+
 def test_the_calls_own_changes_come_last() -> None:
     recipe = load_recipe("distill", {"effort": "quick", "stages.student.model.name": "unet", "fit.steps": 7})
     assert recipe.stages["student"].model.name == "unet"

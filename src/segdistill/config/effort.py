@@ -53,6 +53,9 @@ _VOLUME_LEVELS = {
     "normal": _Level(3000, 3, 0, 2, 3),
     "patient": _Level(5000, 3, 0, 2, 5, (0, 1, 2)),
 }
+IMAGENET: dict[str, Any] = {"name": "unet_efficientnet_lite", "pretrained": "imagenet"}
+FROM_SCRATCH: dict[str, Any] = {"name": "resnet_attention_unet", "depth": 18}
+"""A teacher of another kind than the student, where ImageNet weights are installed, and where they are not."""
 OWN, LARGER, OTHER = "own", "larger", "teacher"
 _STEPS = {LARGER: 3, OTHER: 4}
 """A step of these networks takes three to four times as long as one of the student: they take so many fewer of them."""
@@ -171,11 +174,7 @@ def _networks(facts: DataFacts) -> tuple[dict[str, Any], dict[str, Any], dict[st
     if facts.volumes is not None:
         student = {"name": "lite_unet", "preset": "volume_large"}
         return student, student, {"name": "unet", "widths": [16, 32, 64, 128]}
-    other = (
-        {"name": "unet_efficientnet_lite", "pretrained": "imagenet"}
-        if facts.imagenet
-        else {"name": "resnet_attention_unet", "depth": 18}
-    )
+    other = IMAGENET if facts.imagenet else FROM_SCRATCH
     return {"name": "lite_unet", "preset": "large"}, {"name": "simplified_unet"}, other
 
 

@@ -11,7 +11,14 @@ from typing import Any
 
 import yaml
 
-from segdistill.config.effort import DataFacts, effort_for, stages_of, volume_data
+from segdistill.config.effort import (
+    FROM_SCRATCH,
+    IMAGENET,
+    DataFacts,
+    effort_for,
+    stages_of,
+    volume_data,
+)
 from segdistill.config.folds import expand_folds
 from segdistill.config.matrix import expand_matrix, expand_seeds
 from segdistill.config.schema import DataRecipe, Recipe, RecipeFile, merge, parse_data, parse_recipe
@@ -168,10 +175,23 @@ def _with_effort(
         return _for_volumes(content)
     chosen = effort_for(str(effort), found, outside)
     if chosen is None:
-        return content
+        return _from_imagenet(content, changes) if found.imagenet else content
     built = with_length(stages_of(chosen, found, outside), changes)
     fit = merge(content.get("fit") or {}, built.pop("fit", {}))
     return content | built | {"fit": fit}
+
+
+def _from_imagenet(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The stages that `distill` writes out, with a teacher that starts from ImageNet, where nothing else is stated."""
+    keys = {SHORTCUTS.get(key, key) for key in changes}
+    teacher = content.get("stages", {}).get("teacher", {})
+    if teacher.get("model") != FROM_SCRATCH or any(
+        key.startswith("stages.teacher") or key == "stages" for key in keys
+    ):
+        return content
+    about = "EfficientNet-Lite 0 that starts from ImageNet, trained on all images"
+    own = teacher | {"about": about, "model": dict(IMAGENET)}
+    return content | {"stages": content["stages"] | {"teacher": own}}
 
 
 def with_length(built: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
