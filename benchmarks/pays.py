@@ -307,7 +307,8 @@ def _decide(args: argparse.Namespace, rows: list[Row]) -> None:
         taught = f"{name}{DISTILLED}"
         further = [] if name == first else [(name, first), (taught, name)]
         for network, other in [(taught, first), *further]:
-            found = compare_rows(tests[network], tests[other], variant=network, baseline=other, metric="dice")
+            facts = {"variant": network, "baseline": other, "metric": "dice", "margin": MARGIN}
+            found = compare_rows(tests[network], tests[other], **facts)
             one = found.difference
             details[f"{network} minus {other}"] = [one.mean, one.low, one.high, one.n, found.non_inferiority]
             if network == taught and other == first:
