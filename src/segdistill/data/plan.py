@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segdistill.data.case import Case, table_channels
+from segdistill.data.case import Case, only_channel, table_channels
 from segdistill.errors import InputError
 from segdistill.imaging.grid import Shape, Spacing3, VolumePreprocess
 from segdistill.imaging.several import read_channel_volumes
@@ -32,7 +32,7 @@ class VolumePlan:
         shape: median shape of the volumes on the grid.
         volumes: how many were looked at.
         levels: percentiles 0.5 and 99.5 of the values, median over the volumes; of several channels those of the first.
-        channels: name -> the same of each of several channels; {} of one.
+        channels: name -> the same of each channel that has a name; {} of one image without.
     """
 
     spacing: Spacing3 | None
@@ -85,7 +85,8 @@ def plan_volumes(cases: Sequence[Case], spacing: Spacing3 | None = None, budget:
         (depth, height, width),
         [(float(low), float(high)) for low, high in np.median(levels, axis=0)],
     )
-    channels = dict(zip(names, ranges, strict=True)) if names else {}
+    named = names or ((name,) if (name := only_channel(found)) else ())
+    channels = dict(zip(named, ranges, strict=True)) if named else {}
     return VolumePlan(spacing, patch_of(shape, budget), shape, len(chosen), ranges[0], channels)
 
 
