@@ -137,6 +137,34 @@ def test_export_to_nnunet_and_back(data_root: Path, tmp_path: Path) -> None:
     assert np.array_equal(open_case(flat[0]).pixels(0)[..., 1], 255 - grey)
 
 
+def test_the_name_of_one_channel_is_kept(tmp_path: Path) -> None:
+    """From dataset.json into the table, the plan and every format that has a place for it."""
+    root = tmp_path / "task"
+    for part in ("imagesTr", "labelsTr"):
+        (root / part).mkdir(parents=True)
+        image = nibabel.Nifti1Image(np.arange(240, dtype=np.int16).reshape(6, 8, 5) % 3, np.eye(4))
+        nibabel.save(image, root / part / "a.nii.gz")
+    stated = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "organ", "2": "tumour"}}
+    (root / "dataset.json").write_text(json.dumps(stated))
+    (case,) = create_dataset("decathlon", root)
+    assert (case.only_channel, case.channel_names, case.image_channels[0].part) == ("CT", (), 0)
+    write_cases([case], tmp_path / "cases.csv")
+    assert "CT=" in (tmp_path / "cases.csv").read_text()
+    (read,) = read_cases(tmp_path / "cases.csv")
+    assert read.only_channel == "CT"
+    assert content_key(read) == content_key(replace(read, channels=()))  # a name changes no pixel
+    assert list(plan_volumes([read]).channels) == ["CT"]
+    for name in ("nnunet", "msd", "seg_nrrd"):
+        export_cases(name, [read], tmp_path / name)
+        place = tmp_path / name / "cases.csv"
+        (back,) = read_cases(place) if place.is_file() else create_dataset("decathlon", place.parent)
+        assert back.only_channel == "CT"
+        assert back.image.is_relative_to(tmp_path / name)
+        assert np.array_equal(open_case(back, CT).levels(), open_case(read, CT).levels())
+    (root / "dataset.json").write_text(json.dumps(stated | {"modality": {"0": "image"}}))
+    assert create_dataset("decathlon", root)[0].channels == ()
+
+
 def test_the_plan_tells_each_channel(data_root: Path, tmp_path: Path) -> None:
     cases = create_dataset("decathlon", volumes(data_root, tmp_path / "task", 3))
     plan = plan_volumes(cases)

@@ -242,7 +242,7 @@ def findings(cases: list[Case], level: str, word: str) -> list[Finding]:
 
 def test_check_tells_masks_that_hardly_or_perhaps_do_not_fit(tmp_path: Path) -> None:
     cases = volume_cases(tmp_path)
-    assert findings(cases, "note", "voxel beside") == findings(cases, "warning", "origin") == []
+    assert findings(cases, "note", "a little beside") == findings(cases, "warning", "origin") == []
     near = [
         replace(
             case,
@@ -252,9 +252,9 @@ def test_check_tells_masks_that_hardly_or_perhaps_do_not_fit(tmp_path: Path) -> 
         )
         for k, (case, beside) in enumerate(zip(cases, (1e-8, 1e-4, 4e-4), strict=True))
     ]
-    (note,) = findings(near, "note", "voxel beside")
+    (note,) = findings(near, "note", "a little beside")
     assert note.cases == ("Case01", "Case02")
-    assert "2 masks lie less than a thousandth of a voxel" in note.message
+    assert "2 masks lie a little beside their image" in note.message
     assert "0.0008 voxels apart" in note.message
     assert run_check(near).errors == []
     lost = replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from segdistill.data.case import Case
 from segdistill.data.maps import encode, open_maps, writing_maps
 from segdistill.data.plan import patch_of, plan_volumes
 from segdistill.data.store import Ragged, Store, prepare_store
+from segdistill.data.table import write_cases
 from segdistill.data.views import VolumeViews, batches
 from segdistill.errors import InputError
 from segdistill.imaging.classes import parse_classes
 from segdistill.imaging.grid import VolumePreprocess
+from tests.experiment.tiny import segdistill
 from tests.imaging.volumes import write_itk
 
 PREPROCESS = VolumePreprocess((8, 8, 8), (2.0, 1.0, 1.0))
@@ -112,6 +115,31 @@ def test_the_plan_follows_the_volumes(tmp_path: Path) -> None:
     assert plan.spacing == (2.0, 1.0, 1.0)
     assert plan.shape == (6, 12, 18)
     assert plan.patch == (8, 16, 24)
+    assert plan.labelled == 0
     assert patch_of((512, 512, 300)) == (64, 64, 64)
     with pytest.raises(InputError, match=r"set data\.dimensions=2"):
         plan_volumes([Case("a", tmp_path / "a.png")])
+
+
+def test_the_values_are_those_of_the_structures(tmp_path: Path) -> None:
+    """Against NumPy over all voxels of the structures, which lie in slices that a look at every k-th one may miss."""
+    rng, table, inside = np.random.default_rng(0), [], []
+    for k in range(3):
+        values = rng.integers(-1000, -900, (40, 20, 20)).astype(np.int16)
+        mask = np.zeros(values.shape, np.uint8)
+        mask[13:15, 3:12, 4:16] = 1 + k % 2
+        values[mask > 0] = rng.normal(60 * (k + 1), 20, int((mask > 0).sum())).astype(np.int16)
+        inside.append(values[mask > 0])
+        image = write_itk(tmp_path / f"{k}.nii.gz", values)
+        table.append(Case(str(k), image, (write_itk(tmp_path / f"{k}m.nii.gz", mask),)))
+    bare = replace(table[0], id="bare", masks=())
+    plan = plan_volumes([*table, bare], masks=True)
+    assert plan.labelled == 3
+    assert plan.levels == pytest.approx(np.percentile(np.concatenate(inside), (0.5, 99.5)), abs=4)
+    assert plan_volumes([bare], masks=True).labelled == 0
+    assert plan_volumes([bare], masks=True).levels[0] < -900
+    write_cases([*table, bare], tmp_path / "cases.csv")
+    shown = segdistill("data", "plan", tmp_path / "cases.csv")
+    assert "(percentiles 0.5 and 99.5 of the structures in 3 volumes)" in shown.out
+    write_cases([bare], tmp_path / "cases.csv")
+    assert "of all voxels, median)" in segdistill("data", "plan", tmp_path / "cases.csv").out

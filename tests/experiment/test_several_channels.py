@@ -18,17 +18,19 @@ import segdistill
 from segdistill.config.load import load_recipe
 from segdistill.config.schema import InputRecipe, MemberRecipe
 from segdistill.data.opened import open_case
-from segdistill.data.table import read_cases
+from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
 from segdistill.experiment.cases import load_cases, with_table_classes
 from segdistill.experiment.int8 import calibration_inputs, measure
 from segdistill.experiment.teachers import _onnx as onnx_teacher
 from segdistill.experiment.teachers import _require_channels as require_channels
-from segdistill.imaging.intensity import MR
+from segdistill.imaging.intensity import CT, MR
+from segdistill.imaging.several import Channel
 from segdistill.metrics.cases import read_metrics_csv
 from segdistill.runtime.doctor import examine
 from segdistill.runtime.predictor import Predictor
 from tests.data.channels import NAMES, pictures, volumes
+from tests.experiment.test_classes_and_volumes import volumes as few_volumes
 from tests.experiment.tiny import segdistill as command
 
 FIT = {"steps": 3, "batch_size": 2, "augment": "none", "precision": "fp32", "workers": 0}
@@ -223,6 +225,46 @@ def test_data_decides_the_channels_of_a_recipe(data_root: Path, tmp_path: Path) 
         load_recipe("distill", {"data.channel_names": ["us", "negative"], "data.intensity": {"us": "mr"}})
     with pytest.raises(InputError, match="name each channel once"):
         load_recipe("distill", {"data.channel_names": ["us", "us"]})
+
+
+def test_the_only_channel_decides_the_intensity_by_its_name(tmp_path: Path) -> None:
+    table = few_volumes(tmp_path)
+    cases = read_cases(table)
+
+    def name_channel(name: str) -> None:
+        write_cases([replace(case, channels=(Channel(name, case.image),)) for case in cases], table)
+
+    chosen = {}
+    for name in ("image", "CT", "MRI", "noNorm"):
+        name_channel(name)
+        for base in ("volumes/distill", "distill"):
+            loaded = with_table_classes(
+                load_recipe(base, {"effort": None} if base == "distill" else {}), table
+            )
+            chosen[name, base] = loaded.data.intensity
+            assert loaded.data.channel_names is None
+    for base in ("volumes/distill", "distill"):
+        assert [chosen[name, base] for name in ("image", "CT", "MRI", "noNorm")] == [
+            None,
+            "ct",
+            "mr",
+            "range",
+        ]
+    name_channel("CT")
+    stated = with_table_classes(load_recipe("volumes/distill", {"data.intensity": "range"}), table)
+    assert stated.data.intensity == "range"
+    network = {"name": "lite_unet", "widths": [4, 8], "stem": 1}
+    made = recipe(network, dimensions=3, size=[8, 8, 8], spacing=[2.0, 1.0, 1.0])
+    run = segdistill.run(made, data=table, out=tmp_path / "run", progress=False).folder
+    assert load_recipe(str(run / "recipe.yaml")).data.intensity == "ct"
+    assert Predictor(run / "model.onnx", 1).info.preprocess.intensity == CT
+    image = read_cases(table)[0].image
+    by_path = segdistill.load_model(run / "model.onnx").predict_volume(image).mask
+    found = segdistill.predict(run / "model.onnx", table, tmp_path / "out")
+    assert not found.failed
+    written = nibabel.load(tmp_path / "out" / "0.nii.gz")
+    assert np.array_equal(np.asarray(written.dataobj).transpose(2, 1, 0), by_path)
+    assert segdistill.evaluate(run / "model.onnx", table).results
 
 
 def test_a_model_file_teaches_cases_of_its_channels(flat: tuple[Path, Path]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segdistill.errors import InputError
 from segdistill.imaging.grid import (
+    Run,
     VolumePreprocess,
+    _gaussian,
     mask_at,
     pad_to,
     preprocess_from_dict,
@@ -19,7 +23,7 @@ from segdistill.imaging.grid import (
     resample_mask,
     slices_at,
 )
-from segdistill.imaging.postprocess import Postprocess
+from segdistill.imaging.postprocess import Postprocess, resize_probability
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12))
 
@@ -73,6 +77,86 @@ def test_a_network_that_looks_at_single_voxels_is_not_changed_by_windows(shape: 
     found = preprocess.predict(prepared, lambda batch: np.concatenate([batch, 1 - batch], axis=1))
     assert found.shape == (2, *shape)
     assert np.abs(found[0] - prepared / 255).max() < 1e-5
+
+
+def at_once(preprocess: VolumePreprocess, prepared: np.ndarray, run: Run) -> np.ndarray:
+    """The mean of the windows with all probabilities in memory."""
+    padded, inner = pad_to(prepared, preprocess.size)
+    weight, sums = _gaussian(preprocess.size), np.zeros(padded.shape, np.float32)
+    total = None
+    for window in preprocess.windows(padded.shape):  # type: ignore[arg-type]
+        found = run(preprocess.normalise(padded[window])[None])[0]
+        total = np.zeros((len(found), *padded.shape), np.float32) if total is None else total
+        total[(slice(None), *window)] += found * weight
+        sums[window] += weight
+    assert total is not None
+    return (total / sums)[(slice(None), *inner)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(*[st.integers(1, 23)] * 3),
+    st.tuples(st.integers(1, 9), st.integers(2, 8), st.integers(3, 8)),
+    st.sampled_from([0.0, 0.25, 0.5, 0.8]),
+    st.sampled_from([1, 3]),
+    st.tuples(st.integers(1, 40), st.integers(1, 30), st.integers(1, 30)),
+)
+def test_planes_are_the_same_to_the_bit_as_all_at_once(
+    shape: tuple[int, int, int],
+    size: tuple[int, int, int],
+    overlap: float,
+    count: int,
+    wanted: tuple[int, int, int],
+) -> None:
+    """For any layout of windows, with and without resampling: probabilities, slices and masks."""
+    preprocess, prepared = VolumePreprocess(size, overlap=overlap), noise(shape)
+    turns = np.random.default_rng(1).normal(size=(count, *size)).astype(np.float32)
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        chances = np.exp(4 * batch + turns)
+        return np.asarray(chances / (chances.sum(1, keepdims=True) if count > 1 else 1 + chances), np.float32)
+
+    whole = at_once(preprocess, prepared, run)
+    assert np.array_equal(preprocess.predict(prepared, run), whole)
+    post = Postprocess(classes=("background", "a", "b")[: max(count, 2)])
+    for target in (shape, wanted):
+        slices = list(slices_at(preprocess.planes(prepared, run), target))
+        assert np.array_equal(slices, list(slices_at(whole, target)))
+        found = mask_at(preprocess.planes(prepared, run), target, post)
+        assert np.array_equal(found, mask_at(whole, target, post))
+
+
+def test_probabilities_are_never_there_of_all_planes() -> None:
+    preprocess, prepared = VolumePreprocess((8, 16, 16)), noise((400, 64, 64))
+    tracemalloc.start()
+    try:
+        planes = preprocess.planes(prepared, lambda batch: np.repeat(batch, 3, axis=1))
+        mask = mask_at(planes, (400, 64, 64), Postprocess(classes=("background", "a", "b")))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (
+        peak < 2 * mask.nbytes + 8 * 3 * 8 * 64 * 64 * 4
+    )  # and some slabs of 8 planes, where all are 50 slabs
+
+
+def test_columns_are_resampled_in_parts() -> None:
+    volume = noise((5, 150, 150))
+    flat = resize_probability(volume.reshape(1, 5, -1).astype(np.float32), (9, 150 * 150))
+    assert np.array_equal(resample(volume, (9, 150, 150)), flat.reshape(9, 150, 150))
+
+
+def test_a_grid_that_is_too_large_is_refused_before_it_is_made() -> None:
+    preprocess = VolumePreprocess((64, 64, 64), (1.0, 1.0, 1.0))
+    reason = (
+        r"its 30 x 30 x 30 voxels of 40 x 40 x 40 mm become 1200 x 1200 x 1200 of 1 x 1 x 1 mm for the network, which "
+        r"take 8\.8 GB of memory, and at most 8 GB are allowed: correct the spacing"
+    )
+    with pytest.raises(InputError, match=reason):
+        preprocess.prepare(noise((30, 30, 30)), (40.0, 40.0, 40.0))
+    preprocess.check_room((1500, 512, 512), (1.0, 1.0, 1.0), 20)
+    with pytest.raises(InputError, match=r"its 10 x 9000 x 9000 voxels take .* GB"):
+        preprocess.check_room((10, 9000, 9000), None, 3)
 
 
 def test_spacing_decides_the_grid_and_unknown_spacing_leaves_voxels() -> None:

@@ -87,8 +87,26 @@ class LossContract:
 
     @pytest.mark.parametrize("classes", [2, 4])
     def test_volumes(self, classes: int) -> None:
-        z, y = as_torch(*random_case(classes))
-        torch.testing.assert_close(self.make()(z[..., None], y[..., None]), self.make()(z, y))
+        """Of three true axes of different lengths: each counts as the others do."""
+        rng = np.random.default_rng(1)
+        y = torch.tensor(rng.integers(0, classes, (2, 6, 8, 10)))
+        z = torch.tensor(rng.normal(size=(2, classes, 6, 8, 10)) * 2, dtype=torch.float32, requires_grad=True)
+        value = self.make()(z, y)
+        value.backward()
+        assert z.grad is not None
+        assert torch.isfinite(z.grad).all()
+        for axes in ((1, 2, 0), (2, 0, 1), (0, 2, 1)):
+            turned_z = z.detach().permute(0, 1, *(axis + 2 for axis in axes))
+            turned = self.make()(turned_z, y.permute(0, *(axis + 1 for axis in axes)))
+            torch.testing.assert_close(turned, value.detach(), rtol=1e-4, atol=1e-6)
+        other_z, other_y = z.detach().clone(), y.clone()
+        other_z[..., 1:], other_y[..., 1:] = (
+            z.detach()[..., :1],
+            y[..., :1],
+        )  # the last axis is not passed over
+        assert self.make()(other_z, other_y).item() != pytest.approx(value.item(), rel=1e-4)
+        flat = self.make()(z.detach()[..., :1], y[..., :1])
+        torch.testing.assert_close(flat, self.make()(z.detach()[..., 0], y[..., 0]))
 
     def test_low_precision_logits_are_computed_in_float32(self) -> None:
         z, y = as_torch(*random_case())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from segdistill.metrics.cases import CaseResult
+from segdistill.metrics.cases import CaseResult, Structure
 from segdistill.report.data import Report, StageReport
 from segdistill.report.examples import Example
 from segdistill.report.panels import (
@@ -187,3 +187,26 @@ def test_environments_that_differ() -> None:
     )
     assert "Network torch changed during training teacher 2.11" in shown(other, other)
     assert "What the networks were trained on" not in shown({}, {})
+
+
+@pytest.mark.parametrize(
+    ("missed", "sentence"),
+    [
+        (None, "a structure that was missed altogether counts with the image&#39;s diagonal"),
+        (
+            Structure({"dice": 0.0}, 0.1, 0.0),
+            "of several structures one that was missed altogether has none and is",
+        ),
+        (
+            Structure({"dice": 0.0, "hd95": 90.0}, 0.1, 0.0),
+            "a structure that was missed altogether counts with",
+        ),
+        (Structure({"dice": 0.5, "hd95": 9.0}, 0.1, 0.1), "of several structures none was missed altogether"),
+    ],
+)
+def test_the_note_on_distances_follows_the_option(missed: Structure | None, sentence: str) -> None:
+    known = Structure({"dice": 0.9, "hd95": 1.0}, 0.1, 0.1)
+    structures = {} if missed is None else {"head": known, "body": missed}
+    rows = [volume(f"Case{k}", 0.5 + k / 20, "UCL", structures=structures) for k in range(6)]
+    page = page_of(Report("classes", [StageReport("student", "student", results=rows)]))
+    assert sentence.replace("&#39;", "'") in page.replace("&#39;", "'")

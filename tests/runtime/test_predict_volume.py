@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -14,9 +16,12 @@ import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
 from segdistill.errors import InputError
+from segdistill.imaging.grid import VolumePreprocess
 from segdistill.imaging.intensity import Intensity
+from segdistill.imaging.postprocess import Postprocess
 from segdistill.imaging.preprocess import Preprocess
 from segdistill.imaging.read_volume import read_segments, read_volume, read_volume_mask
+from segdistill.runtime import predict
 from segdistill.runtime.predictor import Predictor, slice_levels
 from segdistill.runtime.write import draw_sheet, shown_slices, unique_stems, volume_row, write_volume
 from tests.experiment.tiny import segdistill
@@ -235,3 +240,58 @@ def test_voxels_of_unknown_size_are_told_in_one_line(tmp_path: Path, model: Path
     (line,) = both.err.splitlines()
     assert line.startswith(f"note: 1 of 2 volumes ({lost}, ...) have no voxel size in their headers")
     assert segdistill("predict", model, known, tmp_path / "p.png", "-o", tmp_path / "c").err == ""
+
+
+@pytest.fixture
+def model_of_volumes(tmp_path: Path) -> Path:
+    names = ("background", "a", "b")
+    preprocess = VolumePreprocess((16, 16, 16), (1.0, 1.0, 1.0), intensity=Intensity())
+    post = Postprocess(classes=names)
+    info = replace(INFO, input_channels=1, classes=names, preprocess=preprocess, postprocess=post)
+    return save(tmp_path / "volumes.onnx", build(info, 3))
+
+
+def test_a_volume_with_too_large_a_grid_fails_alone(tmp_path: Path, model_of_volumes: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    voxels = np.arange(30**3, dtype=np.int16).reshape(30, 30, 30)
+    for name, side in (("a", 1.0), ("huge", 40.0), ("z", 1.0)):
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([side, side, side, 1.0])), data / f"{name}.nii.gz")
+    done = segdistill("predict", model_of_volumes, data, "-o", tmp_path / "out")
+    assert done.code == 4
+    assert "huge.nii.gz: its 30 x 30 x 30 voxels of 40 x 40 x 40 mm become 1200 x 1200 x 1200" in done.err
+    assert "at most 8 GB are allowed" in done.err
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["a.nii.gz", "z.nii.gz"]
+
+
+@pytest.mark.parametrize("where", ["network", "write"])
+def test_too_little_memory_for_one_volume_is_its_own_failure(
+    tmp_path: Path, model_of_volumes: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, side in (("a", 20), ("large", 40), ("z", 20)):
+        voxels = np.arange(side**3, dtype=np.float32).reshape(side, side, side)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), data / f"{name}.nii.gz")
+
+    def full(real: Callable[..., Any], size: Callable[..., int]) -> Callable[..., Any]:
+        def fails(*given: Any) -> Any:
+            if size(*given) > 20**3:
+                raise MemoryError("Unable to allocate 6.44 GiB")
+            return real(*given)
+
+        return fails
+
+    if where == "network":
+        real = VolumePreprocess.planes
+        monkeypatch.setattr(VolumePreprocess, "planes", full(real, lambda _, prepared, __: prepared.size))
+    else:
+        real = predict.write_volume  # type: ignore[attr-defined]
+        monkeypatch.setattr(predict, "write_volume", full(real, lambda found, *_: found.mask.size))
+    done = segdistill("predict", model_of_volumes, data, "-o", tmp_path / "out")
+    assert done.code == 4
+    reason = "its 40 x 40 x 40 voxels take 0.0 GB of memory, and there is less"
+    assert (
+        f"large.nii.gz: {reason if where == 'network' else 'there is too little memory for it'}" in done.err
+    )
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["a.nii.gz", "z.nii.gz"]

@@ -247,7 +247,7 @@ def plan(
     if budget < 8**3:
         raise InputError(f"--budget {budget}: a patch has at least 8 x 8 x 8 voxels: give 512 or more")
     found = plan_volumes(
-        create_dataset(dataset, place) if place.is_dir() else read_cases(place), budget=budget
+        create_dataset(dataset, place) if place.is_dir() else read_cases(place), budget=budget, masks=True
     )
     if as_json:
         print_json(asdict(found))
@@ -260,9 +260,10 @@ def plan(
     typer.echo(f"spacing  {spacing}")
     typer.echo(f"shape    {shape} voxels (median, at this spacing)")
     typer.echo(f"patch    {patch} voxels (at most {budget})")
+    of_what = f"of the structures in {found.labelled} volumes" if found.labelled else "of all voxels, median"
     for name, (low, high) in (found.channels or {"": found.levels}).items():
         of = f", channel {name}: {preset_of_channel(name)}" if name else ""
-        typer.echo(f"values   {low:g} to {high:g} (percentiles 0.5 and 99.5, median{of})")
+        typer.echo(f"values   {low:g} to {high:g} (percentiles 0.5 and 99.5 {of_what}{of})")
 
 
 def audit(

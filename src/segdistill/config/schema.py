@@ -145,8 +145,9 @@ class DataRecipe(Strict):
     intensity: str | dict[str, Any] | None = None
     """How values of volumes, and of pictures with more than 8 bits, become 8 bits: `ct` (-160 to 240 HU),
     `mr` (-3 to 5 standard deviations), `range` (smallest to largest), or {kind: window | z_score | range, low,
-    high}. Of several channels one for all, or one for each: {flair: mr, ct: ct}; by default, where they have more than
-    8 bits, `ct` for the channel CT and `mr` for others, as nnU-Net does."""
+    high}. Of several channels one for all, or one for each: {flair: mr, ct: ct}. By default the names of channels
+    decide, where they have more than 8 bits, as in nnU-Net: `ct` for CT, `mr` for others; so does the name of the only
+    channel of volumes. Without a name: `range` for volumes, one pair of levels of the whole table for pictures."""
     patches: PatchRecipe | None = None
     """Cut pictures into patches; `size` is then the size of a patch."""
     skip_empty: bool = False

@@ -53,8 +53,8 @@ class Case:
         background: the values that are background; with classes those that are of none and ignored.
         levels: the values that become black and white of a picture with more than 8 bits; None: it has 8, or its own
             range is taken.
-        channels: where each channel of the image lies, `image` being the file of the first; none: the image is one
-            file of its own.
+        channels: where each channel of the image lies, `image` being the file of the first; one alone has a name that
+            is known; none: the image is one file of its own.
 
     >>> Case("a", Path("a.png")).group_key
     'a'
@@ -95,6 +95,16 @@ class Case:
         [('flair', 't1'), ()]
         """
         return tuple(each.name for each in self.channels) if len(self.channels) > 1 else ()
+
+    @property
+    def only_channel(self) -> str:
+        """The name of an image's only channel, such as CT; "" where it has several, or none is stated.
+
+        >>> Case("a", Path("a.nii"), channels=(Channel("CT", Path("a.nii")),)).only_channel
+        'CT'
+        """
+        name = self.channels[0].name if len(self.channels) == 1 else ""
+        return "" if name == "image" else name
 
     @property
     def image_files(self) -> tuple[Path, ...]:
@@ -324,6 +334,16 @@ def table_channels(cases: Iterable[Case]) -> tuple[str, ...]:
     return next(iter(found.values())).channel_names if found else ()
 
 
+def only_channel(cases: Iterable[Case]) -> str:
+    """The name of the only channel of a table's images, which all state; "" where one does not.
+
+    >>> only_channel([Case("a", Path("a.nii"), channels=(Channel("CT", Path("a.nii")),)), Case("b", Path("b.nii"))])
+    ''
+    """
+    found = {case.only_channel for case in cases}
+    return found.pop() if len(found) == 1 else ""
+
+
 def with_channels(case: Case, names: Sequence[str]) -> Case:
     """The case with these channels, in this order, as a network takes them.
 
@@ -424,13 +444,14 @@ def _plain_hash(path: Path, again: bool) -> str:
 def content_key(case: Case) -> list[object]:
     """What decides a case's pixels and reference, whatever its files are called (JSON types)."""
     files = [file_hash(case.image), [file_hash(mask) for mask in case.masks]]
+    is_one = len(case.channels) == 1 and not case.channels[0].part  # its file stands above
     named: dict[str, object] = {
         "foreground": case.foreground,
         "background": case.background,
         "levels": case.levels,
         "classes": "" if _is_plain(case.classes) else classes_text(case.classes),
         "mask_classes": case.mask_classes,
-        "channels": [[file_hash(each.path), each.part] for each in case.channels],
+        "channels": [] if is_one else [[file_hash(each.path), each.part] for each in case.channels],
     }
     return [
         case.id,

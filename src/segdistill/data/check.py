@@ -99,7 +99,7 @@ def run_check(
     labelled class other than "normal"; an empty box; copies of one picture that are not grouped, or whose labels
     differ; volumes whose slices lie in different planes; a volume's mask that does not state where it lies; masks that
     look inverted, where most do. Notes:
-    counts; masks or channels that lie less than a thousandth of a voxel beside their volume; tilted series.
+    counts; masks or channels that lie a little beside their volume; tilted series.
 
     Args:
         cases: the table.
@@ -262,7 +262,7 @@ def _beside(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
         return []
     case, worst = max(found, key=lambda pair: pair[1].voxels)
     message = (
-        f"in {len(found)} cases channels lie less than a thousandth of a voxel beside the first, as rounded headers "
+        f"in {len(found)} cases channels lie a little beside the first, as rounded headers "
         f"do, such as {worst.mask} and {case.image}: {worst.words}"
     )
     return [Finding("note", tuple(case.id for case, _ in found), message)]
@@ -345,7 +345,7 @@ def _tilts(volumes: Sequence[tuple[Case, Geometry, list[Misfit]]]) -> list[Findi
 _MISFITS = {  # what -> level and words; the words of the worst case follow
     "rounding": (
         "note",
-        "lie less than a thousandth of a voxel beside their image, as rounded headers do",
+        "lie a little beside their image, as rounded headers do",
         "",
     ),
     "origin": (

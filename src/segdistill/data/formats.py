@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segdistill.data.case import Case, reference_mask, require_unique, table_channels, table_classes
+from segdistill.data.case import (
+    Case,
+    only_channel,
+    reference_mask,
+    require_unique,
+    table_channels,
+    table_classes,
+)
 from segdistill.data.levels import with_levels
 from segdistill.data.opened import first_volume, open_picture
 from segdistill.data.pack import file_names
@@ -164,7 +171,7 @@ def _nnunet(export: Export) -> None:
     """The raw dataset of nnU-Net, version 2."""
     kept, colours = _task(export, "_0000")
     names = table_channels([case for case, _ in export.cases])
-    channels = dict(enumerate("RGB")) if colours else dict(enumerate(names or ("image",)))
+    channels = dict(enumerate("RGB")) if colours else dict(enumerate(names or (_one_name(export),)))
     write_json(
         export.folder / "dataset.json",
         {
@@ -176,6 +183,11 @@ def _nnunet(export: Export) -> None:
     )
 
 
+def _one_name(export: Export) -> str:
+    """What the only channel is called."""
+    return only_channel([case for case, _ in export.cases]) or "image"
+
+
 def _msd(export: Export) -> None:
     """A task of the Medical Segmentation Decathlon."""
     kept, _ = _task(export, "")
@@ -184,7 +196,7 @@ def _msd(export: Export) -> None:
     write_json(
         export.folder / "dataset.json",
         {
-            "modality": {"0": "image"},
+            "modality": {"0": _one_name(export)},
             "labels": {str(value): name for name, value in export.labels.items()},
             "numTraining": len(training),
             "numTest": len(test),
@@ -280,7 +292,10 @@ def _volume_tables(export: Export, write: Callable[[Case, str], tuple[Path, Path
     for case, stem in export.cases:
         image, mask = write(case, stem)
         masks = (mask,) if case.has_reference else ()
-        plain = replace(case, image=image, masks=masks, classes=classes, box=None, levels=None)
+        named = tuple(each._replace(path=image, part=0) for each in case.channels)
+        plain = replace(
+            case, image=image, channels=named, masks=masks, classes=classes, box=None, levels=None
+        )
         written.append(replace(plain, mask_classes=(), foreground=(), background=(), resize_mask=False))
     write_cases(written, export.folder / "cases.csv")
 
@@ -480,7 +495,7 @@ def _tables(export: Export, save: Callable[[Pixels, Path], None]) -> None:
         if case.has_reference:
             masks = (export.folder / "masks" / f"{stem}.png",)
             save(_picture_labels(case), masks[0])
-        plain = replace(case, image=image, masks=masks, classes=classes, box=None, levels=None)
+        plain = replace(case, image=image, channels=(), masks=masks, classes=classes, box=None, levels=None)
         written.append(replace(plain, mask_classes=(), foreground=(), background=(), resize_mask=False))
     write_cases(written, export.folder / "cases.csv")
 

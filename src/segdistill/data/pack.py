@@ -141,7 +141,7 @@ def _pack_one(case: Case, name: str, folder: Path, size: int) -> tuple[Case, Sma
     plain = replace(
         case, resize_mask=False, classes=written, mask_classes=(), foreground=(), background=(), levels=None
     )
-    return replace(plain, image=image, masks=masks, box=box, spacing_mm=spacing), lost
+    return replace(plain, image=image, channels=(), masks=masks, box=box, spacing_mm=spacing), lost
 
 
 def file_names(cases: Sequence[Case]) -> list[str]:

@@ -285,7 +285,7 @@ class _Row:
             foreground=fore,
             background=back,
             levels=self.levels(),
-            channels=channels if len(channels) > 1 or channels[0].part else (),
+            channels=channels if len(channels) > 1 or channels[0].part or channels[0].name != "image" else (),
         )
 
     def channels(self) -> tuple[Channel, ...]:
@@ -404,7 +404,7 @@ def _to_row(case: Case, table: Path) -> dict[str, str]:
     images = [_relative(each.path, folder) for each in case.image_channels]
     masks = [_relative(file, folder) for file in case.masks]
     files = [*images, *masks]
-    for text in (case.id, case.group, case.label, case.site, *case.channel_names, *files):
+    for text in (case.id, case.group, case.label, case.site, case.only_channel, *case.channel_names, *files):
         require_text(text)
     for file in files:
         if ";" in file:
@@ -428,12 +428,12 @@ def _to_row(case: Case, table: Path) -> dict[str, str]:
 
 
 def _with_parts(files: Sequence[str], case: Case) -> list[str]:
-    """The files of the channels with their names, where there are several, and their numbers in the file."""
+    """The files of the channels with their names, where these are known, and their numbers in the file."""
     numbered = [
         f"{file}#{each.part}" if each.part else file
         for file, each in zip(files, case.image_channels, strict=True)
     ]
-    return _named(numbered, case.channel_names)
+    return _named(numbered, case.channel_names or ((case.only_channel,) if case.only_channel else ()))
 
 
 def _named(files: Sequence[str], classes: Sequence[str]) -> list[str]:

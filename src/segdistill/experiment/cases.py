@@ -18,6 +18,7 @@ from segdistill.data.case import (
     Case,
     empty_references,
     name_values,
+    only_channel,
     select,
     table_channels,
     table_classes,
@@ -185,13 +186,17 @@ def _known_cases(data: DataRecipe, source: Path | None) -> list[Case]:
 
 
 def _with_channels(data: DataRecipe, cases: Sequence[Case]) -> DataRecipe:
-    """The data of a recipe with the channels of its table, and an intensity for each, where it states none."""
+    """The data of a recipe with the channels of its table, and an intensity for each, where it states none.
+
+    Of one channel of volumes the name alone counts.
+    """
     try:
         names = data.channel_names or list(table_channels(cases))
     except InputError:
         return data
     if not names:
-        return data
+        name = only_channel(cases) if data.intensity is None and all(case.is_volume for case in cases) else ""
+        return data.model_copy(update={"intensity": preset_of_channel(name)}) if name else data
     update: dict[str, Any] = {"channel_names": names, "channels": len(names)}
     if data.intensity is None and any(map(is_scaled, cases)):
         update["intensity"] = {name: preset_of_channel(name) for name in names}

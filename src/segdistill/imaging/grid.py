@@ -1,16 +1,17 @@
 """From a volume to what a network of volumes sees, and back: resampling, windows, the mask on the volume's own grid.
 
-One implementation for training and runtime alike. NumPy and Pillow only. Memory stays bounded: probabilities exist on
-the network's grid, and only one slice of them at the volume's own size.
+One implementation for training and runtime alike. NumPy and Pillow only. Memory stays bounded: probabilities are held
+of as many planes of the network's grid as a patch is deep, and only one slice of them at the volume's own size.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import chain, groupby, product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +30,10 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 _SIGMA = 8
 """The Gaussian weight of a window's voxels has this part of a side as standard deviation (Isensee et al. 2021)."""
 _MOST = 1 << 27  # voxels of a network's input
+MOST_BYTES = 8 * 10**9
+"""Memory that one volume on a network's grid may take (`VolumePreprocess.check_room`): a CT of 512 x 512 x 1500 voxels
+at their own size takes less than half of it."""
+_AT_ONCE = 1 << 14  # columns that are resampled along the depth
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,60 @@ class VolumePreprocess:
         depth, height, width = (max(1, round(count * own / wanted)) for count, own, wanted in sides)
         return depth, height, width
 
+    def check_room(self, shape: Shape, spacing: Spacing3 | None, classes: int = 1) -> None:
+        """Refuses a volume before memory is taken for it, where its grid would be too large.
+
+        Args:
+            shape: of the volume, (D, H, W).
+            spacing: of its voxels in millimetres, or None.
+            classes: whose probabilities are held, of as many planes as a patch is deep.
+
+        Raises:
+            InputError: it would take more than MOST_BYTES.
+
+        >>> VolumePreprocess((64, 64, 64), (1.0, 1.0, 1.0)).check_room((30, 30, 30), (4.0, 4.0, 4.0))
+        """
+        needed, words = self._room(shape, spacing, classes)
+        if needed > MOST_BYTES:
+            raise InputError(
+                f"{words}, and at most {MOST_BYTES / 1e9:g} GB are allowed: correct the spacing in its header if that "
+                "is wrong, crop the volume, or take a network of coarser voxels"
+            )
+
+    @contextmanager
+    def in_room(self, shape: Shape, spacing: Spacing3 | None, classes: int = 1) -> Iterator[None]:
+        """Checks the room, and tells of it where the memory does not suffice inside the block; see `check_room`.
+
+        Raises:
+            InputError: it takes more than MOST_BYTES, or more than there is.
+
+        >>> with VolumePreprocess((8, 8, 8)).in_room((9, 9, 9), None):  # doctest: +ELLIPSIS
+        ...     raise MemoryError
+        Traceback (most recent call last):
+        segdistill.errors.InputError: its 9 x 9 x 9 voxels take 0.0 GB of memory, and there is less: ...
+        """
+        self.check_room(shape, spacing, classes)
+        try:
+            yield
+        except MemoryError as error:
+            raise InputError(
+                f"{self._room(shape, spacing, classes)[1]}, and there is less: close other programs, crop the volume, "
+                "or take a network of coarser voxels"
+            ) from error
+
+    def _room(self, shape: Shape, spacing: Spacing3 | None, classes: int) -> tuple[int, str]:
+        """Bytes that a volume takes at most at a time, and in words."""
+        wanted = self.grid_shape(shape, spacing)
+        depth, height, width = map(max, wanted, self.size)
+        resampled = 0 if wanted == shape else shape[0] + wanted[0]
+        floats = max(resampled, (classes + 1) * self.size[0])  # planes: first the one, then the other
+        needed = height * width * (depth * self.channels + 4 * floats)
+        words = f"its {' x '.join(map(str, shape))} voxels "
+        if wanted != shape and spacing is not None and self.spacing is not None:
+            own, of = (" x ".join(f"{mm:g}" for mm in each) for each in (spacing, self.spacing))
+            words += f"of {own} mm become {' x '.join(map(str, wanted))} of {of} mm for the network, which "
+        return needed, words + f"take {needed / 1e9:.1f} GB of memory"
+
     def prepare(self, levels: NDArray[np.uint8], spacing: Spacing3 | None) -> NDArray[np.uint8]:
         """A volume on the grid: uint8 (D, H, W) -> uint8 (d, h, w), linear, antialiased where it shrinks.
 
@@ -116,14 +175,20 @@ class VolumePreprocess:
     def prepare_slices(
         self, levels: Callable[[int], NDArray[np.uint8]], shape: Shape, spacing: Spacing3 | None
     ) -> NDArray[np.uint8]:
-        """As `prepare`, for a volume whose slices (H, W), or (H, W, C), are made one after the other."""
+        """As `prepare`, for a volume whose slices (H, W), or (H, W, C), are made one after the other.
+
+        Raises:
+            InputError: also where the grid would be too large (`check_room`).
+        """
+        self.check_room(shape, spacing)
         wanted = self.grid_shape(shape, spacing)
         if self.channel_names:
             check_channels(levels(0), self.channel_names)
         if wanted == shape:
             return np.stack([levels(k) for k in range(shape[0])])
         if not self.channel_names:
-            return np.rint(resample((levels(k) for k in range(shape[0])), wanted)).astype(np.uint8)
+            values = resample((levels(k) for k in range(shape[0])), wanted)
+            return np.rint(values, out=values).astype(np.uint8)
         found = np.empty((*wanted, self.channels), np.uint8)
         for c in range(self.channels):
             found[..., c] = np.rint(resample((levels(k)[..., c] for k in range(shape[0])), wanted))
@@ -163,31 +228,56 @@ class VolumePreprocess:
         ]
 
     def predict(self, prepared: NDArray[np.uint8], run: Run) -> NDArray[np.float32]:
-        """Probabilities of a whole prepared volume: the mean of its windows, which count more in their middle.
+        """Probabilities of a whole prepared volume: its `planes` together.
 
-        A volume that is smaller than a patch is padded with its outermost voxels.
+        Returns:
+            float32 (K, d, h, w).
+        """
+        return self.planes(prepared, run).together()
+
+    def planes(self, prepared: NDArray[np.uint8], run: Run) -> Planes:
+        """Probabilities of a prepared volume, plane by plane: the mean of its windows, whose middle counts more.
+
+        A volume that is smaller than a patch is padded with its outermost voxels. Windows go by their first plane; what
+        lies before that of the next one is done, is handed over, and its memory is used again.
 
         Args:
             prepared: uint8 (d, h, w), or (d, h, w, C).
             run: the network.
 
-        Returns:
-            float32 (K, d, h, w).
+        >>> preprocess = VolumePreprocess((4, 4, 4))
+        >>> found = preprocess.planes(np.zeros((6, 4, 4), np.uint8), lambda patch: np.float32(1) + patch)
+        >>> len(found), [plane.shape for plane in found][5]
+        (6, (1, 4, 4))
         """
-        padded, inner = pad_to(prepared, self.size)
+        return Planes(prepared.shape[0], self._planes(prepared, run))
+
+    def _planes(self, prepared: NDArray[np.uint8], run: Run) -> Iterator[NDArray[np.float32]]:
+        padded, (within, *inner) = pad_to(prepared, self.size)
         weight = _gaussian(self.size)
-        total: NDArray[np.float32] | None = None
         shape = (padded.shape[0], padded.shape[1], padded.shape[2])
-        sums = np.zeros(shape, np.float32)
-        for window in self.windows(shape):
-            found = run(self.normalise(padded[window])[None])[0]
-            if total is None:
-                total = np.zeros((len(found), *shape), np.float32)
-            total[(slice(None), *window)] += found * weight
-            sums[window] += weight
-        assert total is not None
-        total /= sums
-        return np.ascontiguousarray(total[(slice(None), *inner)])
+        slab = (self.size[0], *shape[1:])
+        total: NDArray[np.float32] | None = None
+        sums = np.zeros(slab, np.float32)
+        by_start = [
+            (start, list(each)) for start, each in groupby(self.windows(shape), lambda one: one[0].start)
+        ]
+        ends = [*(start for start, _ in by_start[1:]), shape[0]]
+        for (start, windows), end in zip(by_start, ends, strict=True):
+            for window in windows:
+                found = run(self.normalise(padded[window])[None])[0]
+                if total is None:
+                    total = np.zeros((len(found), *slab), np.float32)
+                total[:, :, window[1], window[2]] += found * weight
+                sums[:, window[1], window[2]] += weight
+            assert total is not None
+            done = end - start
+            for k in range(max(start, within.start), min(end, within.stop)):
+                plane = total[:, k - start] / sums[k - start]
+                yield np.ascontiguousarray(plane[(slice(None), *inner)])
+            for one in (sums, *total):
+                one[: len(one) - done] = one[done:]
+                one[len(one) - done :] = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The settings in JSON types.
@@ -247,6 +337,40 @@ class VolumePreprocess:
             raise InputError(f"preprocessing has a value of the wrong type: {error}") from error
 
 
+@dataclass
+class Planes:
+    """Probabilities of a volume that are made plane by plane, from the first to the last, once.
+
+    Attributes:
+        depth: how many.
+        each: the planes, float32 (K, h, w).
+
+    >>> len(Planes(2, iter([np.zeros((1, 3, 3), np.float32)] * 2)))
+    2
+    """
+
+    depth: int
+    each: Iterator[NDArray[np.float32]]
+
+    def __len__(self) -> int:
+        return self.depth
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return self.each
+
+    def together(self) -> NDArray[np.float32]:
+        """All of them, float32 (K, d, h, w).
+
+        >>> Planes(2, iter([np.zeros((1, 3, 3), np.float32)] * 2)).together().shape
+        (1, 2, 3, 3)
+        """
+        first = next(self.each)
+        found = np.empty((len(first), self.depth, *first.shape[1:]), np.float32)
+        for k, plane in enumerate(chain([first], self.each)):
+            found[:, k] = plane
+        return found
+
+
 AnyPreprocess = Preprocess | VolumePreprocess
 
 
@@ -271,8 +395,11 @@ def resample(volume: Iterable[NDArray[Any]], shape: Shape) -> NDArray[np.float32
     slices = np.stack(
         [resize_probability(np.asarray(one, np.float32)[None], (height, width))[0] for one in volume]
     )
-    flat = resize_probability(slices.reshape(1, len(slices), -1), (depth, height * width))
-    return flat.reshape(depth, height, width)
+    columns, found = slices.reshape(1, len(slices), -1), np.empty((depth, height * width), np.float32)
+    for start in range(0, height * width, _AT_ONCE):  # each column by itself: copies stay small
+        part = columns[..., start : start + _AT_ONCE]
+        found[:, start : start + _AT_ONCE] = resize_probability(part, (depth, part.shape[-1]))[0]
+    return found.reshape(depth, height, width)
 
 
 def resample_mask(mask: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
@@ -301,23 +428,34 @@ def pad_to(volume: NDArray[Any], size: Shape) -> tuple[NDArray[Any], tuple[slice
     return padded, (inner[0], inner[1], inner[2])
 
 
-def slices_at(probability: NDArray[np.float32], shape: Shape) -> Iterator[NDArray[np.float32]]:
-    """Probabilities (K, d, h, w) at another shape, one slice (K, H, W) after the other: linear.
+def slices_at(probability: NDArray[np.float32] | Planes, shape: Shape) -> Iterator[NDArray[np.float32]]:
+    """Probabilities (K, d, h, w), or their planes, at another shape, one slice (K, H, W) after the other: linear.
 
     >>> [float(one.item()) for one in slices_at(np.array([0.0, 1.0], np.float32).reshape(1, 2, 1, 1), (4, 1, 1))]
     [0.0, 0.25, 0.75, 1.0]
     """
-    depth, count = probability.shape[1], shape[0]
+    planes = probability if isinstance(probability, Planes) else np.moveaxis(probability, 1, 0)
+    depth, count = len(planes), shape[0]
+    coming, held = enumerate(planes), dict[int, NDArray[np.float32]]()
     for k in range(count):
         place = min(max((k + 0.5) * depth / count - 0.5, 0.0), depth - 1.0)
         low = int(place)
         high, share = min(low + 1, depth - 1), np.float32(place - low)
-        mixed = probability[:, low] * (1 - share) + probability[:, high] * share
+        held = {j: plane for j, plane in held.items() if j >= low}
+        while high not in held:
+            j, plane = next(coming)
+            if j >= low:
+                held[j] = plane
+        mixed = held[low] * (1 - share) + held[high] * share
         yield resize_probability(mixed, (shape[1], shape[2]))
+    for _ in coming:  # no slice needs them, but the network's output is checked there, too
+        pass
 
 
-def mask_at(probability: NDArray[np.float32], shape: Shape, postprocess: Postprocess) -> NDArray[np.uint8]:
-    """The mask of probabilities (K, d, h, w) at a volume's own shape: uint8 (D, H, W), slice by slice.
+def mask_at(
+    probability: NDArray[np.float32] | Planes, shape: Shape, postprocess: Postprocess
+) -> NDArray[np.uint8]:
+    """The mask of probabilities (K, d, h, w), or of their planes, at a volume's own shape: uint8 (D, H, W).
 
     >>> mask_at(np.full((1, 1, 1, 1), 0.7, np.float32), (2, 1, 1), Postprocess()).ravel().tolist()
     [1, 1]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -259,20 +260,40 @@ def _geometry(header: Any, shape: tuple[int, int, int]) -> tuple[Geometry, Geome
         space = str(header.get_xyzt_units()[0])
         scale = _MM.get(space, 1.0)
         first = header.get_sform(coded=True)[0]
-        if first is None:
-            first = header.get_qform(coded=True)[0]
-        stated = first is not None
-        geometry = _grid((first if stated else header.get_base_affine()) * scale, shape, stated)
+        by_quaternion = first is None and header.get_qform(coded=True)[0] is not None
+        if by_quaternion:
+            geometry = _by_quaternion(header, shape, scale)
+        else:
+            stated = first is not None
+            geometry = _grid((first if stated else header.get_base_affine()) * scale, shape, stated)
     except InputError:
         raise
     except Exception as error:
         raise InputError("has a damaged NIfTI header: its qform or sform is no transform") from error
     second = None
     with suppress(Exception):  # the sform counts, whatever the qform beside it holds
-        qform = header.get_qform(coded=True)[0]
-        second = None if qform is None else _grid(qform * scale, shape, True)
+        if not by_quaternion and header.get_qform(coded=True)[0] is not None:
+            second = _by_quaternion(header, shape, scale)
     apart = second is not None and geometry.offset(second) > TOLERANCE
     return geometry, second if apart else None, space != "unknown"
+
+
+_LOST = 2.0**-23  # of the sum of squares of a quaternion's three numbers, each rounded to single precision
+_TAKEN_FOR_0 = 3 * _LOST  # square of the fourth number below which nibabel takes it for 0
+
+
+def _by_quaternion(header: Any, shape: tuple[int, int, int], scale: float) -> Geometry:
+    """The grid of the qform, and how far rounding of its quaternion may have turned its corners."""
+    from nibabel import quaternions
+
+    matrix: Any = quaternions.quat2mat
+    affine = header.get_qform() * scale
+    first, *others = (float(value) for value in header.get_qform_quaternion())
+    other = math.sqrt(first**2 + _LOST + (0 if first else _TAKEN_FOR_0))
+    turned = affine.copy()
+    turned[:3, :3] = matrix([other, *others]) @ np.linalg.inv(matrix([first, *others])) @ affine[:3, :3]
+    grid = _grid(affine, shape, True)
+    return replace(grid, rounding=grid.offset(_grid(turned, shape, True)))
 
 
 def _grid(affine: Any, shape: tuple[int, int, int], placed: bool) -> Geometry:

@@ -39,7 +39,7 @@ def read_channel_volumes(
     Args:
         channels: one or several.
         turn: see `read_volume`.
-        noticed: gets the misfits of channels that are accepted: their grids differ by at most 1e-3 of a voxel.
+        noticed: gets the misfits of channels that are accepted: see `Geometry.differs`.
 
     Raises:
         InputError: a file that cannot be read, or that lies on another grid than the first channel.

@@ -18,8 +18,10 @@ from segdistill.errors import MissingExtra
 from segdistill.metrics.base import LENGTH, Pair, register_metric
 
 Distances = tuple[NDArray[np.float64], NDArray[np.float64]]
+MISSED = "a structure that was missed altogether counts with the image's diagonal"
+"""Of one kind of foreground; of several classes an option decides (`metrics.cases.measure_cases`)."""
 _NOTE = (
-    "Distances are between the surfaces; a structure that was missed altogether counts with the image's diagonal. "
+    f"Distances are between the surfaces; {MISSED}. "
     "They are in pixels where the size of a pixel is not known. Smaller is better."
 )
 

@@ -11,17 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from segdistill.errors import InputError
 from segdistill.files import shown
-from segdistill.imaging.grid import AnyPreprocess, VolumePreprocess, mask_at
+from segdistill.imaging.grid import AnyPreprocess, Planes, VolumePreprocess, mask_at
 from segdistill.imaging.intensity import intensity_of
 from segdistill.imaging.read_volume import read_volume
 from segdistill.imaging.several import Channel, channel_levels, read_channel_volumes
@@ -289,11 +290,21 @@ def _segment_volume(predictor: Predictor, files: Sequence[Path], folder: Path) -
     shape = (turned[0].voxels.shape[0], turned[0].voxels.shape[1], turned[0].voxels.shape[2])
     prepared = preprocess.prepare_slices(levels, shape, turned[0].spacing)
     marks.append(clock())
-    probability = preprocess.predict(prepared, lambda batch: predictor.engine.run_both(batch)[0])
-    marks.append(clock())
+    planes = preprocess.planes(prepared, lambda batch: predictor.engine.run_both(batch)[0])
+    inside = 0.0
+
+    def timed() -> Iterator[NDArray[np.float32]]:
+        nonlocal inside
+        began = clock()
+        for plane in planes:
+            inside += clock() - began
+            yield plane
+            began = clock()
+        inside += clock() - began
+
     mask = np.zeros(volume.voxels.shape, np.uint8)
-    as_turned(mask, volume)[:] = mask_at(probability, shape, predictor.postprocess)
-    marks.append(clock())
+    as_turned(mask, volume)[:] = mask_at(Planes(len(planes), timed()), shape, predictor.postprocess)
+    marks += [marks[-1] + inside, clock()]  # slices of the mask are made between the planes
     shown_levels = slice_levels(intensity_of(preprocess.intensity, 0), turned[0])
     write_volume(VolumePrediction(volume, mask, None, predictor.structures), shown_levels, "mask", folder)
     marks.append(clock())

@@ -468,7 +468,14 @@ def _segment(
     predictor: Predictor, given: Input, stem: str, table: Path, model: str, written: Sequence[Path]
 ) -> _Result:
     content = given.content
-    row = _predict_file(predictor, given, stem, table, written)
+    try:
+        row = _predict_file(predictor, given, stem, table, written)
+    except MemoryError as error:
+        for path in written:
+            _remove(path)
+        raise _Unusable(
+            f"{given.file}: there is too little memory for it: close other programs, or crop it"
+        ) from error
     row = {"file": row["file"], "mask": written[0].name, **row, "model": model[:12] or None}
     return _Result(stem, content, model, {path.name: sha256_file(path) for path in written}, row)
 

@@ -16,7 +16,7 @@ from segdistill import __version__
 from segdistill.errors import InputError, first_line
 from segdistill.files import sha256_file, sha256_text
 from segdistill.imaging.boxes import Box, tight_box
-from segdistill.imaging.grid import Shape, Spacing3, VolumePreprocess, slices_at
+from segdistill.imaging.grid import Planes, Shape, Spacing3, VolumePreprocess, slices_at
 from segdistill.imaging.intensity import AnyIntensity, intensity_of
 from segdistill.imaging.picture import Picture, Pixels
 from segdistill.imaging.postprocess import Postprocess, resize_probability
@@ -323,7 +323,7 @@ class Predictor:
 
         Raises:
             UnreadableImage: a file cannot be read.
-            InputError: a channel is missing, or lies on another grid.
+            InputError: a channel is missing, or lies on another grid, or the volume takes too much memory.
         """
         channels = self.channels_of(path) if isinstance(path, (str, Path, Mapping)) else path
         volumes = read_channel_volumes(channels, turn=False)
@@ -360,12 +360,12 @@ class Predictor:
             the mean probability inside the mask; None where it is empty.
         """
         shape = (into.shape[0], into.shape[1], into.shape[2])
-        probability = self.on_grid(levels, shape, spacing)
         total, inside = 0.0, 0
-        for k, one in enumerate(slices_at(probability, shape)):
-            into[k] = self.postprocess.mask(one, (shape[1], shape[2]))
-            chosen = self.postprocess.foreground(one, (shape[1], shape[2]))[into[k] != 0]
-            total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
+        with self._grid.in_room(shape, spacing, len(self.info.classes)):
+            for k, one in enumerate(slices_at(self._planes(levels, shape, spacing), shape)):
+                into[k] = self.postprocess.mask(one, (shape[1], shape[2]))
+                chosen = self.postprocess.foreground(one, (shape[1], shape[2]))[into[k] != 0]
+                total, inside = total + float(chosen.sum(dtype=np.float64)), inside + chosen.size
         return total / inside if inside else None
 
     def on_grid(
@@ -378,10 +378,16 @@ class Predictor:
             shape: of the volume, (D, H, W).
             spacing: (slice, row, column) in mm; None: not known.
         """
-        preprocess = self.info.preprocess
-        assert isinstance(preprocess, VolumePreprocess)
-        prepared = preprocess.prepare_slices(levels, shape, spacing)
-        return preprocess.predict(prepared, lambda batch: self._run(batch)[0])
+        return self._planes(levels, shape, spacing).together()
+
+    @property
+    def _grid(self) -> VolumePreprocess:
+        assert isinstance(self.info.preprocess, VolumePreprocess)
+        return self.info.preprocess
+
+    def _planes(self, levels: Callable[[int], Pixels], shape: Shape, spacing: Spacing3 | None) -> Planes:
+        prepared = self._grid.prepare_slices(levels, shape, spacing)
+        return self._grid.planes(prepared, lambda batch: self._run(batch)[0])
 
 
 def require_probability(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:

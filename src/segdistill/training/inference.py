@@ -142,10 +142,12 @@ class WholeVolumes:
             InputError: a picture, or an output with NaN or infinite values.
         """
         prepared = self.preprocess.prepare(opened.levels(), opened.spacing_mm)
-        probability = self.preprocess.predict(prepared, self._run)
         shape = (len(opened), *opened.size)
+        if not self.scores:
+            return mask_at(self.preprocess.planes(prepared, self._run), shape, self.postprocess)
+        probability = self.preprocess.predict(prepared, self._run)
         mask = mask_at(probability, shape, self.postprocess)
-        return Scored(mask, foreground_at(probability, shape, self.postprocess)) if self.scores else mask
+        return Scored(mask, foreground_at(probability, shape, self.postprocess))
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):

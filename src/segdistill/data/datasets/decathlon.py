@@ -121,11 +121,14 @@ def _images(folder: Path, masks: dict[str, Path]) -> dict[str, Files]:
 
 
 def _channel_names(images: dict[str, Files], declared: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of several channels, none where cases have one; red, green and blue of pictures lie in one file."""
+    """The names of the channels, none where cases have one without a name, or are pictures of one, or of red, green and
+    blue in one file.
+    """
     most = max(max(files) for files in images.values()) + 1
     names = declared or unnamed(max(most, 1))
     in_one = most <= 1 and not any(is_volume(file) for files in images.values() for file in files.values())
-    return () if len(names) == 1 or (in_one and len(names) == 3) else names
+    is_plain = in_one or declared in ((), ("image",))
+    return () if (len(names) == 1 and is_plain) or (len(names) == 3 and in_one) else names
 
 
 def _channels(name: str, files: Files, channels: tuple[str, ...]) -> tuple[Channel, ...]:
@@ -142,8 +145,8 @@ def _channels(name: str, files: Files, channels: tuple[str, ...]) -> tuple[Chann
         )
     if _WHOLE in files and len(files) > 1:
         raise InputError(f"{files[_WHOLE]}: case '{name}' has files with and without the number of a channel")
-    if not channels:
-        return (Channel("image", files[last]),)
+    if len(channels) < 2:
+        return (Channel(channels[0] if channels else "image", files[last]),)
     if _WHOLE in files:
         return tuple(Channel(each, files[_WHOLE], part) for part, each in enumerate(channels, start=1))
     for number, each in enumerate(channels):

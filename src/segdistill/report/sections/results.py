@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from segdistill.imaging.contours import class_colour
+from segdistill.metrics.base import LENGTH
 from segdistill.metrics.cases import CaseResult, columns_of
 from segdistill.metrics.pooled import POOLED
+from segdistill.metrics.surfaces import MISSED
 from segdistill.report.charts import case_distribution, training_curves
 from segdistill.report.context import Context
 from segdistill.report.sections import Values, register_report_section
@@ -18,7 +20,23 @@ def results(context: Context) -> Values:
         "groups": list(dict.fromkeys(name for n in context.variants for name in n.summary.groups())),
         "pooled": POOLED,
         "volumes": any(r.is_volume for n in context.trainings for r in n.stage.results),
+        "notes": _notes(context),
     }
+
+
+def _notes(context: Context) -> str:
+    """What the metrics' numbers mean; of several classes what was done with the distances of those that were missed."""
+    notes = " ".join(dict.fromkeys(column.metric.note for column in context.columns if column.metric.note))
+    results = [r for n in context.trainings for r in n.stage.results]
+    lengths = {column.metric.name for column in context.columns if column.metric.unit == LENGTH}
+    several = [each for r in results for each in r.structures.values()]
+    missed = [each for each in several if each.reference_area and not each.predicted_area]
+    if not several or any(lengths & each.metrics.keys() for each in missed):
+        return notes
+    rule = (
+        "one that was missed altogether has none and is counted" if missed else "none was missed altogether"
+    )
+    return notes.replace(MISSED, f"of several structures {rule}")
 
 
 @register_report_section("structures", "Class by class", template="structures.html", order=25)
