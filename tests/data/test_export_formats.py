@@ -13,8 +13,10 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from segdistill.data.case import Case, reference_mask
+from segdistill.data.check import run_check
 from segdistill.data.datasets import create_dataset, detect_dataset
 from segdistill.data.formats import FORMATS, export_cases
+from segdistill.data.index import detect_format, index_folder
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
 from segdistill.imaging.classes import parse_classes
@@ -162,6 +164,52 @@ def test_rtstruct_comes_back_to_the_bit(tmp_path: Path) -> None:
     (again,) = read_cases(tmp_path / "out" / "cases.csv")
     assert again.split == "train"
     assert np.array_equal(labels_of(again), mask)
+
+
+@pytest.mark.parametrize("name", ["index", "palette"])
+def test_auto_reads_the_table_of_an_export(name: str, tmp_path: Path) -> None:
+    cases = table(tmp_path / "own")
+    export_cases(name, cases, tmp_path / "out")
+    found = index_folder("auto", tmp_path / "out")
+    assert "taken as table" in found.findings[0].message
+    by_id = {case.id: case for case in found.cases}
+    for case in cases:
+        assert by_id[case.id].split == case.split
+        assert (drawn(by_id[case.id]) == drawn(case)).all()
+    assert not run_check(found.cases, workers=1).errors
+    save(tmp_path / "out" / "images" / "new.png", noise(9))  # the table does not know it
+    assert detect_format(tmp_path / "out") == "folder"
+    assert len(index_folder("auto", tmp_path / "out").cases) == 5
+
+
+@pytest.mark.parametrize("name", ["index", "palette"])
+def test_index_masks_without_names_are_told_how_to_name_them(name: str, tmp_path: Path) -> None:
+    export_cases(name, table(tmp_path / "own"), tmp_path / "out")
+    (tmp_path / "out" / "cases.csv").unlink()
+    text = run("index", "auto", tmp_path / "out", "-o", tmp_path / "a.csv", "--no-group", code=2)
+    assert "--classes 'a=1;b=2'" in text
+    assert "foreground: [1]" in text
+    run("index", "auto", tmp_path / "out", "-o", tmp_path / "a.csv", "--no-group", "--classes", "a=1;b=2")
+    assert [each.name for each in read_cases(tmp_path / "a.csv")[0].classes] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["seg_nrrd", "dicom_seg", "rtstruct"])
+def test_auto_reads_the_table_of_exported_volumes(name: str, tmp_path: Path, data_root: Path) -> None:
+    series = data_root / "mr_dicom" / "hippocampus_crop"
+    volume = read_volume(series, turn=False)
+    mask = np.zeros(volume.geometry.shape, np.uint8)
+    mask[2:9, 5:20, 5:20], mask[3:6, 10:14, 10:14] = 1, 2
+    save_nifti(mask, volume, tmp_path / "mask.nii.gz")
+    classes = parse_classes({"liver": 1, "cyst": 2})
+    export_cases(
+        name,
+        [Case("a", series, (tmp_path / "mask.nii.gz",), classes=classes, split="test")],
+        tmp_path / "out",
+    )
+    found = index_folder("auto", tmp_path / "out")
+    assert "taken as table" in found.findings[0].message
+    assert np.array_equal(labels_of(found.cases[0]), mask)
+    assert found.cases[0].split == "test"
 
 
 def test_what_formats_do_not_hold(tmp_path: Path) -> None:

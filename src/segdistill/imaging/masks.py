@@ -354,9 +354,16 @@ def _advice(values: _Values, back: int | None) -> str:
         found = [name for n, name in enumerate(values.names) if n != back and n not in values.darkest()]
         key, name = "foreground", (found or values.names)[0]
     shown = f"'{name}'" if isinstance(name, str) else f"{name:g}"
+    named = ""
+    if key == "foreground" and len(values) > 2 and len(found) > 1 and not values.is_lossy:
+        pairs = ";".join(f"{letter}={value}" for letter, value in zip("abcdef", found, strict=False))
+        named = (
+            f"name them (--classes '{pairs}' of data index, data.classes in a recipe, or a column classes in the "
+            "table); as one structure, "
+        )
     return (
-        f"write {key}: [{shown}] with the values that are {key} (data.{key} in a recipe, --{key} {shown} of data "
-        f"index, or a column {key} in the table)"
+        f"{named}write {key}: [{shown}] with the values that are {key} (data.{key} in a recipe, --{key} {shown} of "
+        f"data index, or a column {key} in the table)"
     )
 
 
