@@ -13,7 +13,8 @@ from segdistill.data.check import Finding
 from segdistill.data.datasets import DATASETS, create_dataset, detect_dataset
 from segdistill.data.datasets.base import IMAGE_SUFFIXES, is_hidden
 from segdistill.data.datasets.case_table import NAME as TABLE
-from segdistill.data.datasets.folder import are_known_labels
+from segdistill.data.datasets.folder import are_known_labels, has_layout
+from segdistill.data.datasets.segmentations import holds_segmentations
 from segdistill.data.levels import levels_note, with_levels
 from segdistill.data.shapes import DrawnCases
 from segdistill.data.table import read_cases
@@ -95,7 +96,7 @@ def detect_format(path: str | Path) -> str:
     r"""The dataset or format that a folder holds, for `create_dataset`.
 
     A sign in the folder itself counts first (`detect_dataset`), then its own case table, then signs in the folders
-    below.
+    below, then the layouts of own images, then masks that name their structures.
 
     Raises:
         InputError: no such folder, or the signs of several.
@@ -110,7 +111,12 @@ def detect_format(path: str | Path) -> str:
     name = detect_dataset(path, depth=0)
     if name != "folder":
         return name
-    return "table" if _is_tabled(Path(path)) else detect_dataset(path)
+    if _is_tabled(Path(path)):
+        return "table"
+    name = detect_dataset(path)
+    if name == "folder" and not has_layout(Path(path)) and holds_segmentations(Path(path)):
+        return "segmentations"
+    return name
 
 
 def _is_tabled(path: Path) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging.channels import Channels, read_npz
 from segdistill.imaging.classes import Reading
-from segdistill.imaging.segments import Choose, Painting, Segment, class_of_segments
+from segdistill.imaging.segments import Choose, Painting, Segment, class_of_segments, names_structures
 from segdistill.imaging.volume import (
     MAX_BYTES,
     Misfit,
@@ -217,7 +217,7 @@ def _modality(file: Path) -> str:
 def _drawing_file(path: Path) -> Path | None:
     """The DICOM file of segments that a mask is: the file itself, or the only one of a folder; None for others."""
     if not path.is_dir():
-        return path if path.name.lower().endswith((".dcm", ".dicom")) else None
+        return path if names_structures(path) else None
     from segdistill.imaging.dicom import read_tags
     from segdistill.imaging.dicom_series import series_files
 

@@ -37,12 +37,20 @@ Choose = Callable[[Sequence[Segment]], list[int]]
 
 
 def names_structures(path: Path) -> bool:
-    """Whether a mask file of a volume names its structures, by its ending.
+    """Whether a mask file of a volume names its structures, by its ending; without one, by its beginning.
 
     >>> names_structures(Path("a.seg.nrrd")), names_structures(Path("a.nrrd"))
     (True, False)
     """
-    return path.name.lower().endswith(SUFFIXES)
+    if path.name.lower().endswith(SUFFIXES):
+        return True
+    if path.suffix and not path.suffix[1:].isdecimal():
+        return False
+    from segdistill.imaging.dicom_series import (
+        is_drawn,
+    )  # files of a DICOM archive have no ending, or a number
+
+    return is_drawn(path)
 
 
 def class_of_segments(segments: Sequence[Segment], reading: Reading, index: int, source: Path) -> list[int]:
