@@ -120,7 +120,11 @@ def read_class_mask(
         if found.shape != size:
             _require_resize(path, found.shape, size, resize)
             found = np.asarray(Image.fromarray(found).resize((size[1], size[0]), Image.Resampling.NEAREST))
-        joined = found if joined is None else np.where(found > 0, found, joined)
+        if joined is not None:
+            if noticed is not None:
+                noticed.overlap += int(np.count_nonzero((found > 0) & (joined > 0) & (found != joined)))
+            found = np.where(found > 0, found, joined)
+        joined = found
     if joined is None:
         raise InputError("no mask file given")
     return joined
