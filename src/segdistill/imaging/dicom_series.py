@@ -227,10 +227,11 @@ class SlicePlaces:
         beside = np.abs(self.grid.in_voxels(np.subtract(place, self.first)))
         k = int(beside[:, 0].argmin())
         if not beside[k].max() <= TOLERANCE:  # also NaN
-            off, down, right = beside[k]
+            off, down, right = beside[k].round(6)
             raise InputError(
-                f"{what}lies {off:.2f} slices, {down:.2f} rows and {right:.2f} columns beside "
-                f"those of {self.image.source}: resample the mask onto the image"
+                f"{what}lies {off:.3g} slices, {down:.3g} rows and {right:.3g} columns beside those of "
+                f"{self.image.source}, more than the {TOLERANCE:g} voxels that are allowed: resample the mask onto the "
+                "image"
             )
         self.worst = max(self.worst, self.grid.offset(plane), float(beside[k].max()))
         return k
