@@ -231,8 +231,21 @@ def test_what_formats_do_not_hold(tmp_path: Path) -> None:
     assert sorted(back("coco", tmp_path / "coco", tmp_path / "m")) == ["1", "2", "3"]
     tested = [replace(case, split="test") for case in cases[:2]] + cases[2:]
     assert "2 test cases" in " ".join(export_cases("nnunet", tested, tmp_path / "nnunet"))
-    assert sorted(back("nnunet", tmp_path / "nnunet", tmp_path)) == ["2", "3"]
     assert len(list((tmp_path / "nnunet" / "labelsTs").iterdir())) == 2
+    again = back("nnunet", tmp_path / "nnunet", tmp_path)
+    assert [again[case.id].split for case in tested] == ["test", "test", "train", "train"]
+    assert all((drawn(again[case.id]) == drawn(case)).all() for case in tested)
+    export_cases("nnunet", [replace(tested[0], masks=()), *tested[1:]], tmp_path / "some")
+    assert sorted(back("nnunet", tmp_path / "some", tmp_path)) == ["1", "2", "3"]
+    unlabelled = [*cases[1:3], replace(cases[3], masks=())]  # imagesTs without labels
+    export_cases("nnunet", unlabelled, tmp_path / "none")
+    assert {name: case.split for name, case in back("nnunet", tmp_path / "none", tmp_path).items()} == {
+        "1": "",
+        "2": "",
+    }
+    (tmp_path / "nnunet" / "imagesTs" / "0_0000.png").unlink()
+    with pytest.raises(InputError, match=r"mask without image: .*labelsTs"):
+        back("nnunet", tmp_path / "nnunet", tmp_path)
 
 
 def test_what_is_written_is_as_each_format_has_it(tmp_path: Path) -> None:
