@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from segdistill.cli.data import app
 from segdistill.data.phantom import write_phantom
 from segdistill.errors import InputError
+from tests.imaging.volumes import blocks, organ, write_itk
 
 runner = CliRunner()
 
@@ -184,3 +185,21 @@ def test_nothing_of_the_room_needs_torch() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_plan_finds_the_dataset_of_a_folder(tmp_path: Path) -> None:
+    for k in range(2):
+        write_itk(tmp_path / "promise" / f"Case{k:02}.mhd", blocks((8, 16, 16), seed=k))
+        write_itk(tmp_path / "promise" / f"Case{k:02}_segmentation.mhd", organ((8, 16, 16)))
+        write_itk(tmp_path / "own" / "images" / f"{k}.nii.gz", blocks((8, 16, 16), seed=k))
+        write_itk(tmp_path / "own" / "masks" / f"{k}.nii.gz", organ((8, 16, 16)))
+    for name in ("promise", "own"):
+        assert "2 volumes looked at" in run("plan", tmp_path / name)
+    assert "2 volumes looked at" in run("plan", tmp_path / "own", "--dataset", "folder")
+    assert "is not this dataset" in run("plan", tmp_path / "own", "--dataset", "promise12", code=2)
+    (tmp_path / "coco" / "annotations").mkdir(parents=True)
+    (tmp_path / "coco" / "annotations" / "instances.json").write_text(
+        '{"images": [], "annotations": [], "categories": []}'
+    )
+    assert "the table holds pictures" in run("plan", tmp_path / "coco", code=2)
+    assert [path.name for path in (tmp_path / "coco").iterdir()] == ["annotations"]  # nothing is drawn

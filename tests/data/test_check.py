@@ -9,7 +9,13 @@ import pytest
 from segdistill.data.case import Case
 from segdistill.data.check import check_cases, run_check
 from segdistill.data.datasets import create_dataset
+from segdistill.data.opened import open_case
+from segdistill.errors import InputError
+from segdistill.imaging.classes import parse_classes
+from segdistill.imaging.nrrd import write_nrrd_mask
+from segdistill.imaging.read_volume import read_volume
 from tests.data.pictures import make_folder, noise, save, square
+from tests.imaging.volumes import blocks, organ, write_itk
 
 
 def messages(cases: list[Case], level: str) -> list[str]:
@@ -127,3 +133,53 @@ def test_masks_that_look_inverted_are_warned_about_where_most_do(tmp_path: Path)
     assert messages(inverted(tmp_path / "few", 2), "warning") == []
     named = [replace(case, foreground=(255,)) for case in inverted(tmp_path / "named", 5)]
     assert messages(named, "warning") == []  # the user has decided
+
+
+def test_several_index_files_of_a_case_that_overlap_are_told(tmp_path: Path) -> None:
+    classes = parse_classes({"x": 1, "y": 2})
+    one, other = np.zeros((48, 40), np.uint8), np.zeros((48, 40), np.uint8)
+    one[5:20, 5:20], other[10:30, 10:30] = 1, 2
+    files = save(tmp_path / "a.png", noise(1)), save(tmp_path / "1.png", one), save(tmp_path / "2.png", other)
+    pictures = [Case("a", files[0], files[1:], classes=classes)]
+    volume = write_itk(tmp_path / "v.nii.gz", np.stack([noise(k) for k in range(3)]).astype(np.int16))
+    masks = tuple(write_itk(tmp_path / f"{k}.nii.gz", np.stack([m] * 3)) for k, m in enumerate((one, other)))
+    for case, count in ((pictures[0], 100), (Case("v", volume, masks, classes=classes), 300)):
+        (told,) = [note for note in messages([case], "note") if "more than one class" in note]
+        assert f"such as {count} of {case.id}: the later of its mask files counts" in told
+        alone = replace(case, masks=case.masks[:1], classes=classes[:1])
+        assert not [note for note in messages([alone], "note") if "more than one class" in note]
+        named = [replace(case, mask_classes=("x", "y"), classes=parse_classes(["x", "y"]))]
+        (told,) = [note for note in messages(named, "note") if "more than one class" in note]
+        assert f"such as {count} of {case.id}: the later of x, y counts" in told
+
+
+def test_segments_that_are_no_class_are_told(tmp_path: Path) -> None:
+    labels = organ()
+    labels[1, 8:10, 2:6] = 2
+    cases = []
+    for k, names in enumerate((("liver", "cyst"), ("lvier", "Cyst"), ("liver", "cyst", "lung"))):
+        image = write_itk(tmp_path / f"{k}.nii.gz", blocks(seed=k))
+        path = tmp_path / f"{k}.seg.nrrd"
+        write_nrrd_mask(labels, read_volume(image, turn=False), path, names)
+        cases.append(Case(str(k), image, (path,), classes=parse_classes(["liver", "cyst"])))
+    (told,) = messages(cases, "warning")
+    assert told.startswith(
+        "segments of no class become background: 'lvier' in 1 case, 'lung' in 1 case, such as"
+    )
+    assert (
+        f"{tmp_path / '1.seg.nrrd'}; the classes are liver, cyst; for 'lvier' did you mean 'liver'?: correct"
+        in told
+    )
+    assert not messages(cases[:1], "warning")
+    assert not messages([replace(each, classes=parse_classes({"a": 1, "b": 2})) for each in cases], "warning")
+    strange = [cases[0], replace(cases[1], classes=parse_classes(["spleen", "kidney"]))]
+    with pytest.raises(
+        InputError, match=r"1\.seg\.nrrd: none of its segments \(lvier, Cyst\) is of a class \(spleen, k"
+    ):
+        open_case(strange[1])
+    (told,) = messages([strange[1]], "error")[:1]
+    assert "none of its segments" in told
+    both = replace(
+        cases[1], masks=(cases[1].masks[0], cases[2].masks[0]), classes=parse_classes(["lung", "liver"])
+    )
+    assert open_case(both).reference.any()  # a file of several may hold no class

@@ -13,8 +13,10 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from segdistill.data.case import Case, reference_mask
+from segdistill.data.check import run_check
 from segdistill.data.datasets import create_dataset, detect_dataset
 from segdistill.data.formats import FORMATS, export_cases
+from segdistill.data.index import detect_format, index_folder
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
 from segdistill.imaging.classes import parse_classes
@@ -164,6 +166,52 @@ def test_rtstruct_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert np.array_equal(labels_of(again), mask)
 
 
+@pytest.mark.parametrize("name", ["index", "palette"])
+def test_auto_reads_the_table_of_an_export(name: str, tmp_path: Path) -> None:
+    cases = table(tmp_path / "own")
+    export_cases(name, cases, tmp_path / "out")
+    found = index_folder("auto", tmp_path / "out")
+    assert "taken as table" in found.findings[0].message
+    by_id = {case.id: case for case in found.cases}
+    for case in cases:
+        assert by_id[case.id].split == case.split
+        assert (drawn(by_id[case.id]) == drawn(case)).all()
+    assert not run_check(found.cases, workers=1).errors
+    save(tmp_path / "out" / "images" / "new.png", noise(9))  # the table does not know it
+    assert detect_format(tmp_path / "out") == "folder"
+    assert len(index_folder("auto", tmp_path / "out").cases) == 5
+
+
+@pytest.mark.parametrize("name", ["index", "palette"])
+def test_index_masks_without_names_are_told_how_to_name_them(name: str, tmp_path: Path) -> None:
+    export_cases(name, table(tmp_path / "own"), tmp_path / "out")
+    (tmp_path / "out" / "cases.csv").unlink()
+    text = run("index", "auto", tmp_path / "out", "-o", tmp_path / "a.csv", "--no-group", code=2)
+    assert "--classes 'a=1;b=2'" in text
+    assert "foreground: [1]" in text
+    run("index", "auto", tmp_path / "out", "-o", tmp_path / "a.csv", "--no-group", "--classes", "a=1;b=2")
+    assert [each.name for each in read_cases(tmp_path / "a.csv")[0].classes] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["seg_nrrd", "dicom_seg", "rtstruct"])
+def test_auto_reads_the_table_of_exported_volumes(name: str, tmp_path: Path, data_root: Path) -> None:
+    series = data_root / "mr_dicom" / "hippocampus_crop"
+    volume = read_volume(series, turn=False)
+    mask = np.zeros(volume.geometry.shape, np.uint8)
+    mask[2:9, 5:20, 5:20], mask[3:6, 10:14, 10:14] = 1, 2
+    save_nifti(mask, volume, tmp_path / "mask.nii.gz")
+    classes = parse_classes({"liver": 1, "cyst": 2})
+    export_cases(
+        name,
+        [Case("a", series, (tmp_path / "mask.nii.gz",), classes=classes, split="test")],
+        tmp_path / "out",
+    )
+    found = index_folder("auto", tmp_path / "out")
+    assert "taken as table" in found.findings[0].message
+    assert np.array_equal(labels_of(found.cases[0]), mask)
+    assert found.cases[0].split == "test"
+
+
 def test_what_formats_do_not_hold(tmp_path: Path) -> None:
     cases = table(tmp_path / "own")
     with pytest.raises(
@@ -183,8 +231,21 @@ def test_what_formats_do_not_hold(tmp_path: Path) -> None:
     assert sorted(back("coco", tmp_path / "coco", tmp_path / "m")) == ["1", "2", "3"]
     tested = [replace(case, split="test") for case in cases[:2]] + cases[2:]
     assert "2 test cases" in " ".join(export_cases("nnunet", tested, tmp_path / "nnunet"))
-    assert sorted(back("nnunet", tmp_path / "nnunet", tmp_path)) == ["2", "3"]
     assert len(list((tmp_path / "nnunet" / "labelsTs").iterdir())) == 2
+    again = back("nnunet", tmp_path / "nnunet", tmp_path)
+    assert [again[case.id].split for case in tested] == ["test", "test", "train", "train"]
+    assert all((drawn(again[case.id]) == drawn(case)).all() for case in tested)
+    export_cases("nnunet", [replace(tested[0], masks=()), *tested[1:]], tmp_path / "some")
+    assert sorted(back("nnunet", tmp_path / "some", tmp_path)) == ["1", "2", "3"]
+    unlabelled = [*cases[1:3], replace(cases[3], masks=())]  # imagesTs without labels
+    export_cases("nnunet", unlabelled, tmp_path / "none")
+    assert {name: case.split for name, case in back("nnunet", tmp_path / "none", tmp_path).items()} == {
+        "1": "",
+        "2": "",
+    }
+    (tmp_path / "nnunet" / "imagesTs" / "0_0000.png").unlink()
+    with pytest.raises(InputError, match=r"mask without image: .*labelsTs"):
+        back("nnunet", tmp_path / "nnunet", tmp_path)
 
 
 def test_what_is_written_is_as_each_format_has_it(tmp_path: Path) -> None:

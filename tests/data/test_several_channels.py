@@ -25,6 +25,7 @@ from segdistill.errors import InputError
 from segdistill.imaging.grid import VolumePreprocess
 from segdistill.imaging.intensity import CT, MR
 from segdistill.imaging.preprocess import Preprocess
+from segdistill.imaging.read_volume import read_volume
 from tests.data.channels import NAMES, inverse, pictures, task, volumes
 
 
@@ -128,8 +129,8 @@ def test_export_to_nnunet_and_back(data_root: Path, tmp_path: Path) -> None:
         here, there = open_case(one, MR), open_case(other, MR)
         assert np.array_equal(here.levels(), there.levels())
         assert np.array_equal(here.reference, there.reference)
-    with pytest.raises(InputError, match=r"2 channels \(T1, inverse\), and msd holds one image"):
-        export_cases("msd", cases, tmp_path / "msd")
+    with pytest.raises(InputError, match=r"2 channels \(T1, inverse\), and seg_nrrd holds one image"):
+        export_cases("seg_nrrd", cases, tmp_path / "no")
     export_cases("nnunet", read_cases(pictures(data_root, tmp_path / "data")), tmp_path / "flat")
     flat = create_dataset("decathlon", tmp_path / "flat")
     assert flat[0].channel_names == ("us", "negative")
@@ -163,6 +164,27 @@ def test_the_name_of_one_channel_is_kept(tmp_path: Path) -> None:
         assert np.array_equal(open_case(back, CT).levels(), open_case(read, CT).levels())
     (root / "dataset.json").write_text(json.dumps(stated | {"modality": {"0": "image"}}))
     assert create_dataset("decathlon", root)[0].channels == ()
+
+
+@pytest.mark.parametrize("layout", ["nnunet", "msd"])
+def test_export_to_the_decathlon_is_of_four_dimensions(data_root: Path, tmp_path: Path, layout: str) -> None:
+    cases = create_dataset("decathlon", volumes(data_root, tmp_path / "task", 2, layout))
+    assert export_cases("msd", cases, tmp_path / "out") == []
+    stated = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert (stated["modality"], stated["tensorImageSize"]) == ({"0": "T1", "1": "inverse"}, "4D")
+    written = sorted((tmp_path / "out" / "imagesTr").iterdir())
+    assert [path.name for path in written] == [f"{case.id}.nii.gz" for case in cases]
+    back = create_dataset("decathlon", tmp_path / "out")
+    assert back[0].channel_names == NAMES
+    for path, one, other in zip(written, cases, back, strict=True):
+        image = nibabel.load(path)
+        for k, channel in enumerate(one.channels):
+            volume = read_volume(channel.path, turn=False, part=channel.part)
+            assert np.array_equal(np.asarray(image.dataobj)[..., k].transpose(), volume.voxels)
+            assert np.array_equal(
+                read_volume(other.channels[k].path, turn=False, part=k + 1).voxels, volume.voxels
+            )
+        assert np.array_equal(open_case(one).reference, open_case(other).reference)
 
 
 def test_the_plan_tells_each_channel(data_root: Path, tmp_path: Path) -> None:

@@ -206,8 +206,11 @@ def test_damaged_or_foreign_seg(tmp_path: Path) -> None:
         return data.PerFrameFunctionalGroupsSequence[0]
 
     changes: dict[str, Callable[[Dataset], object]] = {
-        "lies 0.33 slices": lambda d: setattr(
-            groups(d).PlanePositionSequence[0], "ImagePositionPatient", [-10, 5, 24]
+        "lies 0.333 slices, 0 rows and 0 columns beside those of .*, more than the 0.001 voxels": lambda d: (
+            setattr(groups(d).PlanePositionSequence[0], "ImagePositionPatient", [-10, 5, 24])
+        ),
+        "lies 0.002 slices, 0 rows": lambda d: setattr(
+            groups(d).PlanePositionSequence[0], "ImagePositionPatient", [-10, 5, 23.006]
         ),
         "holds 2 frames and describes 1": lambda d: setattr(d, "NumberOfFrames", 2),
         "segment 7, which it does not": lambda d: setattr(

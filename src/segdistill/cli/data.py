@@ -228,7 +228,9 @@ def export(
 
 def plan(
     place: Annotated[Path, typer.Argument(help="a case table, or the folder of a dataset")],
-    dataset: Annotated[str, typer.Option(help="of a folder, see 'segdistill list datasets'")] = "decathlon",
+    dataset: Annotated[
+        str, typer.Option(help="of a folder, see 'segdistill list datasets'; 'auto' finds it")
+    ] = "auto",
     budget: Annotated[int, typer.Option(help="most voxels of a patch")] = 64**3,
     as_json: AsJson = False,
 ) -> None:
@@ -238,7 +240,8 @@ def plan(
     """
     from dataclasses import asdict
 
-    from segdistill.data.datasets import create_dataset
+    from segdistill.data.datasets import DATASETS, create_dataset
+    from segdistill.data.index import detect_format
     from segdistill.data.plan import plan_volumes
     from segdistill.data.table import read_cases
     from segdistill.errors import InputError
@@ -246,9 +249,16 @@ def plan(
 
     if budget < 8**3:
         raise InputError(f"--budget {budget}: a patch has at least 8 x 8 x 8 voxels: give 512 or more")
-    found = plan_volumes(
-        create_dataset(dataset, place) if place.is_dir() else read_cases(place), budget=budget, masks=True
-    )
+    cases = []
+    if place.is_dir():
+        name = detect_format(place) if dataset == "auto" else dataset
+        if (
+            "masks" not in DATASETS.find(name).options
+        ):  # else polygons on pictures, whose masks would be drawn
+            cases = create_dataset(name, place)
+    else:
+        cases = read_cases(place)
+    found = plan_volumes(cases, budget=budget, masks=True)
     if as_json:
         print_json(asdict(found))
         return

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -22,7 +23,9 @@ from segdistill.data.duplicates import (
 from segdistill.data.leaks import leaks
 from segdistill.data.opened import open_picture, open_volume
 from segdistill.errors import InputError
+from segdistill.imaging.classes import class_names, few
 from segdistill.imaging.masks import looks_inverted
+from segdistill.imaging.segments import meant
 from segdistill.imaging.several import read_channel_volumes
 from segdistill.imaging.volume import Geometry, Misfit, Noticed
 
@@ -98,7 +101,7 @@ def run_check(
     mask in a
     labelled class other than "normal"; an empty box; copies of one picture that are not grouped, or whose labels
     differ; volumes whose slices lie in different planes; a volume's mask that does not state where it lies; masks that
-    look inverted, where most do. Notes:
+    look inverted, where most do; segments of no class. Notes:
     counts; masks or channels that lie a little beside their volume; tilted series.
 
     Args:
@@ -127,7 +130,7 @@ def run_check(
             held.append((case, seen))
             if progress is not None:
                 progress(done, len(cases))
-    findings += [*_classes(held), *_joined(held), *_beside(held)]
+    findings += [*_classes(held), *_joined(held), *_unknown(held), *_beside(held)]
     findings += [*_planes(volumes), *_tilts(volumes), *_misfits(volumes), *_inverted(drawn)]
     pairs = find_pairs(names, prints)
     findings += _copies(cases, pairs) + large_groups(cases, pairs)
@@ -217,6 +220,25 @@ def _joined(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
     return [Finding("warning", tuple(case.id for case, _ in several), message)]
 
 
+def _unknown(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
+    """Segments that become background, since no class has their name."""
+    counts: Counter[str] = Counter()
+    files: dict[str, Path] = {}
+    for _, seen in held:
+        counts.update(seen.mask.unknown.keys())
+        files = seen.mask.unknown | files
+    if not counts:
+        return []
+    found = [case for case, seen in held if seen.mask.unknown]
+    named = few(f"'{name}' in {count} case{'s' * (count != 1)}" for name, count in counts.most_common())
+    known = class_names(found[0].classes)
+    message = (
+        f"segments of no class become background: {named}, such as in {files[counts.most_common(1)[0][0]]}; the "
+        f"classes are {few(known)}{meant(counts, known)}: correct the name there or in classes, or add it to classes"
+    )
+    return [Finding("warning", tuple(case.id for case in found), message)]
+
+
 def _classes(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
     """In how many cases each class is, which of them overlap, and a class that is in none."""
     classes = next((case.classes for case, _ in held if case.masks and len(case.classes) > 1), ())
@@ -237,10 +259,10 @@ def _classes(held: Sequence[tuple[Case, _Seen]]) -> list[Finding]:
     both = [(case, seen.mask.overlap) for case, seen in held if seen.mask.overlap]
     if both:
         case, most = max(both, key=lambda pair: pair[1])
-        message = (
-            f"in {len(both)} cases pixels are of more than one class, such as {most} of {case.id}: the later of "
-            f"{', '.join(counts)} counts"
-        )
+        later = f"the later of {', '.join(counts)}"
+        if len(case.masks) > 1 and not case.mask_classes:
+            later = "the later of its mask files"
+        message = f"in {len(both)} cases pixels are of more than one class, such as {most} of {case.id}: {later} counts"
         found.append(Finding("note", tuple(case.id for case, _ in both), message))
     return found
 

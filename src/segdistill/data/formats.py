@@ -43,9 +43,10 @@ from segdistill.imaging.nrrd import write_nrrd_mask
 from segdistill.imaging.picture import Pixels
 from segdistill.imaging.polygons import Ring, trace, without_holes
 from segdistill.imaging.read import image_size, read_picture
-from segdistill.imaging.read_volume import read_volume, read_volume_mask
+from segdistill.imaging.read_volume import nifti_info, read_volume, read_volume_mask
 from segdistill.imaging.rle import encode_runs, pack_runs
 from segdistill.imaging.rtstruct import write_rtstruct
+from segdistill.imaging.several import read_channel_volumes
 from segdistill.imaging.volume import Volume
 from segdistill.registry import near_names
 
@@ -127,10 +128,10 @@ def export_cases(
     cases = with_levels(cases)
     write, kinds = FORMATS[name]
     channels = table_channels(cases)
-    if channels and name != "nnunet":
+    if channels and name not in ("nnunet", "msd"):
         raise InputError(
             f"the cases have {len(channels)} channels ({', '.join(channels)}), and {name} holds one image a case: "
-            "write nnunet"
+            "write nnunet, or msd of volumes"
         )
     for case in cases:
         kind = "volume" if case.is_volume else "picture"
@@ -189,14 +190,16 @@ def _one_name(export: Export) -> str:
 
 
 def _msd(export: Export) -> None:
-    """A task of the Medical Segmentation Decathlon."""
+    """A task of the Medical Segmentation Decathlon; several channels are a fourth dimension."""
     kept, _ = _task(export, "")
+    names = table_channels([case for case, _ in export.cases])
     training = [name for part, name, _ in kept if part == "Tr"]
     test = [name for part, name, _ in kept if part == "Ts"]
     write_json(
         export.folder / "dataset.json",
         {
-            "modality": {"0": _one_name(export)},
+            "modality": {str(key): name for key, name in enumerate(names or (_one_name(export),))},
+            "tensorImageSize": "4D" if names else "3D",
             "labels": {str(value): name for name, value in export.labels.items()},
             "numTraining": len(training),
             "numTest": len(test),
@@ -222,7 +225,9 @@ def _task(export: Export, channel: str) -> tuple[list[tuple[str, str, Case]], bo
             place.mkdir(exist_ok=True)
         target, mask = images / f"{stem}{channel}{ending}", labels / f"{stem}{ending}"
         if volumes:
-            _write_volume(case, target, mask, export.names)
+            volume = _write_image(case, target) if channel or not names else _write_in_one(case, target)
+            if case.has_reference:
+                save_nifti(_volume_labels(case, volume), volume, mask, export.names)
         else:
             picture = open_picture(case)
             image = Image.fromarray(picture.shown)
@@ -307,13 +312,6 @@ def _volume_labels(case: Case, volume: Volume) -> NDArray[np.uint8]:
     return np.asarray(read_volume_mask(case.masks, volume, case.reading)).astype(np.uint8)
 
 
-def _write_volume(case: Case, target: Path, mask: Path, names: tuple[str, ...]) -> None:
-    """A volume as .nii.gz, and its labels on the same grid."""
-    volume = _write_image(case, target)
-    if case.has_reference:
-        save_nifti(_volume_labels(case, volume), volume, mask, names)
-
-
 def _write_image(case: Case, target: Path) -> Volume:
     """A volume as .nii.gz, the file itself where it is one, each channel on its own; gives the first one as stored."""
     volume = first_volume(case, turn=False)
@@ -326,6 +324,18 @@ def _write_image(case: Case, target: Path) -> Volume:
         else:
             place.write_bytes(gzip.compress(channel.path.read_bytes(), 6, mtime=0))
     return volume
+
+
+def _write_in_one(case: Case, target: Path) -> Volume:
+    """All channels as one .nii.gz of four dimensions, the file itself where it is one; gives the first as stored."""
+    (path, *more), parts = case.image_files, [each.part for each in case.channels]
+    whole = parts == list(range(1, len(parts) + 1)) and not more
+    if whole and path.name.lower().endswith(".nii.gz") and nifti_info(path).dimensions[3:] == (len(parts),):
+        shutil.copyfile(path, target)
+        return first_volume(case, turn=False)
+    first, *others = read_channel_volumes(case.channels, turn=False)
+    save_voxels(first, target, others)
+    return first
 
 
 def _coco(export: Export) -> None:

@@ -12,9 +12,12 @@ from segdistill.data.case import Case, name_values
 from segdistill.data.check import Finding
 from segdistill.data.datasets import DATASETS, create_dataset, detect_dataset
 from segdistill.data.datasets.base import IMAGE_SUFFIXES, is_hidden
-from segdistill.data.datasets.folder import are_known_labels
+from segdistill.data.datasets.case_table import NAME as TABLE
+from segdistill.data.datasets.folder import are_known_labels, has_layout
+from segdistill.data.datasets.segmentations import holds_segmentations
 from segdistill.data.levels import levels_note, with_levels
 from segdistill.data.shapes import DrawnCases
+from segdistill.data.table import read_cases
 from segdistill.errors import InputError
 from segdistill.files import require_text, shown, walk_once
 from segdistill.imaging.classes import Classes, Value, parse_classes
@@ -23,6 +26,8 @@ from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, read_segm
 from segdistill.imaging.segments import stated_classes
 
 _SHOWN = 3
+_OUTSIDE = "picture or volume outside of the layout"
+_IN_SERIES = "in the folder of a DICOM series"
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def index_folder(
     """Indexes a dataset, and accounts for every file below its folder.
 
     Args:
-        name: of the dataset, see `create_dataset`; "auto" finds it by its files (`detect_dataset`).
+        name: of the dataset, see `create_dataset`; "auto" finds it by its files (`detect_format`).
         path: its folder.
         foreground: the values of its mask files that are foreground.
         background: the values that are background.
@@ -65,8 +70,11 @@ def index_folder(
     """
     findings: list[Finding] = []
     if name == "auto":
-        name = detect_dataset(path)
-        findings.append(Finding("note", (), f"{path}: taken as {name}: {DATASETS[name].summary}"))
+        name = (
+            detect_dataset(path) if options else detect_format(path)
+        )  # options are of layouts, not of a table
+        again = "; write folder instead of auto to read the files alone" if name == "table" else ""
+        findings.append(Finding("note", (), f"{path}: taken as {name}: {DATASETS[name].summary}{again}"))
     if drawn is not None and "masks" in DATASETS.find(name).options:
         options = {"masks": str(drawn)} | options
     found = create_dataset(name, path, **options)
@@ -82,6 +90,46 @@ def index_folder(
     if name == "folder" and options.get("labels", "auto") == "auto":
         findings = [*_doubtful_labels(cases), *findings]
     return Indexed(cases, unused, findings)
+
+
+def detect_format(path: str | Path) -> str:
+    r"""The dataset or format that a folder holds, for `create_dataset`.
+
+    A sign in the folder itself counts first (`detect_dataset`), then its own case table, then signs in the folders
+    below, then the layouts of own images, then masks that name their structures.
+
+    Raises:
+        InputError: no such folder, or the signs of several.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "cases.csv").write_text("id,image\na,a.png\n")
+    >>> (folder / "a.png").touch()
+    >>> detect_format(folder)
+    'table'
+    """
+    name = detect_dataset(path, depth=0)
+    if name != "folder":
+        return name
+    if _is_tabled(Path(path)):
+        return "table"
+    name = detect_dataset(path)
+    if name == "folder" and not has_layout(Path(path)) and holds_segmentations(Path(path)):
+        return "segmentations"
+    return name
+
+
+def _is_tabled(path: Path) -> bool:
+    """Whether a case table in the folder names all of its pictures and volumes: an older one would hide new files."""
+    if not (path / TABLE).is_file():
+        return False
+    try:
+        cases = read_cases(path / TABLE)
+    except InputError:  # of another program
+        return False
+    if not all(file.exists() for case in cases for file in case.files):
+        return False
+    return not {_OUTSIDE, _IN_SERIES} & set(unused_files(path, cases))
 
 
 def _with_stated_classes(cases: list[Case]) -> list[Case]:
@@ -145,9 +193,9 @@ def _reason(file: Path, in_series: bool) -> str:
     if any(is_hidden(part) for part in file.parts[1:]):
         return "hidden or left by a system"
     if in_series:
-        return "in the folder of a DICOM series"
+        return _IN_SERIES
     if name.endswith((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES)):
-        return "picture or volume outside of the layout"
+        return _OUTSIDE
     return unread_format(file) or "no picture or volume"
 
 

@@ -5,6 +5,7 @@ Source: DICOM PS3.3 C.7.6.2 (image plane: position, orientation and pixel spacin
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,12 @@ _UNEVEN = 0.05  # share of the usual distance by which the distance of two slice
 _ASIDE = 0.1  # pixels by which a slice may lie beside the straight line on which all begin
 _AHEAD = 0.25  # slices by which it may lie before or behind its place on that line
 _FRAME = "FrameOfReferenceUID"
+_BEGINNING = (
+    512  # bytes of a file in which its class stands, in the meta header or as one of the first elements
+)
+_DRAWN = re.compile(
+    rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:66\.[47]|481\.3)(?![0-9.])"
+)  # SEG, label maps, RTSTRUCT
 _STRAIGHT = 0.01  # pixels by which the last slice of a stack that is not tilted lies beside the first
 
 
@@ -54,14 +61,36 @@ class _Slice:
 
 
 def series_files(folder: Path) -> list[Path]:
-    """The DICOM files of a folder, not of its sub-folders, by name; other files are skipped."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
-            continue
-        if path.suffix.lower() in (".dcm", ".dicom") or _is_dicom(path):
-            found.append(path)
-    return found
+    """The DICOM files of a folder, not of its sub-folders, by name; other files are skipped.
+
+    A SEG or RTSTRUCT among slices is no part of the series, and skipped; where there are no slices it is listed.
+    """
+    found = [path for path in sorted(folder.iterdir()) if may_be_dicom(path)]
+    return [path for path in found if not is_drawn(path)] or found
+
+
+def may_be_dicom(path: Path) -> bool:
+    """Whether a file is a DICOM file by its ending or its beginning, and no directory of other files.
+
+    >>> may_be_dicom(Path("nowhere.dcm"))
+    False
+    """
+    if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    return path.suffix.lower() in (".dcm", ".dicom") or _is_dicom(path)
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a DICOM file holds structures over a series (SEG, RTSTRUCT), by its class, which it begins with.
+
+    >>> is_drawn(Path("nowhere.dcm"))
+    False
+    """
+    try:
+        with open(path, "rb") as file:
+            return _DRAWN.search(file.read(_BEGINNING)) is not None
+    except OSError:
+        return False
 
 
 def _is_dicom(path: Path) -> bool:
@@ -198,10 +227,11 @@ class SlicePlaces:
         beside = np.abs(self.grid.in_voxels(np.subtract(place, self.first)))
         k = int(beside[:, 0].argmin())
         if not beside[k].max() <= TOLERANCE:  # also NaN
-            off, down, right = beside[k]
+            off, down, right = beside[k].round(6)
             raise InputError(
-                f"{what}lies {off:.2f} slices, {down:.2f} rows and {right:.2f} columns beside "
-                f"those of {self.image.source}: resample the mask onto the image"
+                f"{what}lies {off:.3g} slices, {down:.3g} rows and {right:.3g} columns beside those of "
+                f"{self.image.source}, more than the {TOLERANCE:g} voxels that are allowed: resample the mask onto the "
+                "image"
             )
         self.worst = max(self.worst, self.grid.offset(plane), float(beside[k].max()))
         return k

@@ -120,7 +120,11 @@ def read_class_mask(
         if found.shape != size:
             _require_resize(path, found.shape, size, resize)
             found = np.asarray(Image.fromarray(found).resize((size[1], size[0]), Image.Resampling.NEAREST))
-        joined = found if joined is None else np.where(found > 0, found, joined)
+        if joined is not None:
+            if noticed is not None:
+                noticed.overlap += int(np.count_nonzero((found > 0) & (joined > 0) & (found != joined)))
+            found = np.where(found > 0, found, joined)
+        joined = found
     if joined is None:
         raise InputError("no mask file given")
     return joined
@@ -354,9 +358,16 @@ def _advice(values: _Values, back: int | None) -> str:
         found = [name for n, name in enumerate(values.names) if n != back and n not in values.darkest()]
         key, name = "foreground", (found or values.names)[0]
     shown = f"'{name}'" if isinstance(name, str) else f"{name:g}"
+    named = ""
+    if key == "foreground" and len(values) > 2 and len(found) > 1 and not values.is_lossy:
+        pairs = ";".join(f"{letter}={value}" for letter, value in zip("abcdef", found, strict=False))
+        named = (
+            f"name them (--classes '{pairs}' of data index, data.classes in a recipe, or a column classes in the "
+            "table); as one structure, "
+        )
     return (
-        f"write {key}: [{shown}] with the values that are {key} (data.{key} in a recipe, --{key} {shown} of data "
-        f"index, or a column {key} in the table)"
+        f"{named}write {key}: [{shown}] with the values that are {key} (data.{key} in a recipe, --{key} {shown} of "
+        f"data index, or a column {key} in the table)"
     )
 
 

@@ -364,12 +364,13 @@ def save_nifti(labels: NDArray[np.uint8], volume: Volume, path: Path, names: Seq
         temporary.write_bytes(gzip.compress(image, compresslevel=6, mtime=0))
 
 
-def save_voxels(volume: Volume, path: Path) -> None:
+def save_voxels(volume: Volume, path: Path, others: Sequence[Volume] = ()) -> None:
     """Writes a volume's own values as .nii.gz; numbers of 64 bits, which many tools do not read, as 32 bits.
 
     Args:
         volume: as stored (`read_volume(path, turn=False)`).
         path: ends in .nii.gz.
+        others: further channels on the same grid, which become a fourth dimension.
 
     >>> import tempfile
     >>> from segdistill.imaging.read_volume import read_volume
@@ -382,7 +383,8 @@ def save_voxels(volume: Volume, path: Path) -> None:
     import nibabel
 
     nifti: Any = nibabel
-    voxels = np.asarray(volume.voxels)
+    parts = [np.asarray(each.voxels) for each in (volume, *others)]
+    voxels = np.stack(parts) if others else parts[0]
     if voxels.dtype.itemsize == 8:
         voxels = voxels.astype(np.float32 if voxels.dtype.kind == "f" else np.int32)
     image: Any = nifti.Nifti1Image(voxels.transpose(), affine_of(volume.geometry), dtype=voxels.dtype)

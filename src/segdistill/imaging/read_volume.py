@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 
 from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging.channels import Channels, read_npz
-from segdistill.imaging.classes import Reading
-from segdistill.imaging.segments import Choose, Painting, Segment, class_of_segments
+from segdistill.imaging.classes import Reading, class_names, few
+from segdistill.imaging.segments import (
+    Choose,
+    Painting,
+    Segment,
+    class_of_segments,
+    meant,
+    names_structures,
+)
 from segdistill.imaging.volume import (
     MAX_BYTES,
     Misfit,
@@ -136,31 +143,49 @@ def read_volume_mask(
     names = reading.of_file or ("",) * len(paths)
     placed = [(reading.index(name) if name else 0, path) for name, path in zip(names, paths, strict=True)]
     joined: NDArray[Any] = np.zeros(image.geometry.shape, np.bool_ if reading.is_binary else np.uint8)
-    for index, path in sorted(placed) if reading.of_file else placed:
+    seen = Noticed()
+    for k, (index, path) in enumerate(sorted(placed) if reading.of_file else placed):
         with _reasons(path):
-            found, misfit, overlap = _one_mask(path, image, reading, index, noticed)
+            found = _one_mask(path, image, reading, index, seen, counts=noticed is not None)
         if reading.is_binary:
             joined |= found > 0 if found.dtype != np.bool_ else found
         else:
-            if index:
-                overlap = int(np.count_nonzero((found > 0) & (joined > 0) & (joined != index)))
-            if noticed is not None:
-                noticed.overlap += overlap
-            np.copyto(joined, index or found, where=found > 0)
-        if misfit is not None and noticed is not None:
-            noticed.misfits.append(misfit)
+            own = index or found
+            if k and noticed is not None:
+                seen.overlap += int(np.count_nonzero((found > 0) & (joined > 0) & (joined != own)))
+            np.copyto(joined, own, where=found > 0)
+    if seen.unknown and not joined.any():
+        _require_known(seen.unknown, paths, reading)
+    if noticed is not None:
+        noticed.add(seen)
     return joined
 
 
+def _require_known(unknown: dict[str, Path], paths: Sequence[Path], reading: Reading) -> None:
+    """InputError where no segment of the mask files is of a class; of several files one may hold none."""
+    known = class_names(reading.classes)
+    small = {name.casefold() for name in known}
+    for path in paths:
+        with _reasons(path):
+            if any(each.name.casefold() in small for each in read_segments(path)):
+                return
+    raise UnreadableImage(
+        f"{paths[0]}: none of its segments ({few(unknown)}) is of a class ({few(known)}){meant(unknown, known)}: name "
+        "the classes as the file names them, or by its values (classes: {liver: 1})"
+    )
+
+
 def _one_mask(
-    path: Path, image: Volume, reading: Reading, index: int, noticed: Noticed | None
-) -> tuple[NDArray[Any], Misfit | None, int]:
-    """The labels of one file or series, of one class (its index) or of all; how it lies beside its image; overlaps."""
+    path: Path, image: Volume, reading: Reading, index: int, seen: Noticed, counts: bool
+) -> NDArray[Any]:
+    """The labels of one file or series, of one class (its index) or of all; `counts`: also its labels, if not named."""
     if (read := _segments_reader(path)) is not None:
         painting, misfit = read(
-            path, image, lambda segments: class_of_segments(segments, reading, index, path)
+            path, image, lambda segments: class_of_segments(segments, reading, index, path, seen.unknown)
         )
-        return painting.labels, misfit, painting.overlaps
+        seen.misfits += [misfit] if misfit else []
+        seen.overlap += 0 if index else painting.overlaps
+        return painting.labels
     plain = bool(index) or not reading.is_named
     if path.is_dir():
         if not plain:
@@ -170,17 +195,20 @@ def _one_mask(
             )
         from segdistill.imaging.dicom_series import read_series_mask
 
-        return *read_series_mask(path, image, MAX_BYTES), 0
+        drawn, misfit = read_series_mask(path, image, MAX_BYTES)
+        seen.misfits += [misfit] if misfit else []
+        return drawn
     mask = read_volume(path, turn=False)
     misfit = require_same_geometry(image, mask)
+    seen.misfits += [misfit] if misfit else []
     if plain:
         found = label_mask(mask)
-        if noticed is not None and not index:  # it takes time
-            noticed.labels |= {int(value) for value in np.unique(np.rint(mask.voxels[found]))}
-        return found, misfit, 0
+        if counts and not index:  # it takes time
+            seen.labels |= {int(value) for value in np.unique(np.rint(mask.voxels[found]))}
+        return found
     if len(reading.classes) == 1 and reading.classes[0].values == (1,):
-        return label_mask(mask, 2), misfit, 0
-    return class_mask(mask, reading), misfit, 0
+        return label_mask(mask, 2)
+    return class_mask(mask, reading)
 
 
 def _segments_reader(
@@ -217,7 +245,7 @@ def _modality(file: Path) -> str:
 def _drawing_file(path: Path) -> Path | None:
     """The DICOM file of segments that a mask is: the file itself, or the only one of a folder; None for others."""
     if not path.is_dir():
-        return path if path.name.lower().endswith((".dcm", ".dicom")) else None
+        return path if names_structures(path) else None
     from segdistill.imaging.dicom import read_tags
     from segdistill.imaging.dicom_series import series_files
 

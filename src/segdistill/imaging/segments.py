@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from segdistill.errors import InputError
 from segdistill.imaging.classes import MaskClass, Reading, few, stated_name
+from segdistill.registry import nearest
 
 SUFFIXES = (".seg.nrrd", ".dcm", ".dicom")
 """Endings (lower case) of mask files of volumes that name their structures."""
@@ -37,15 +38,29 @@ Choose = Callable[[Sequence[Segment]], list[int]]
 
 
 def names_structures(path: Path) -> bool:
-    """Whether a mask file of a volume names its structures, by its ending.
+    """Whether a mask file of a volume names its structures, by its ending; without one, by its beginning.
 
     >>> names_structures(Path("a.seg.nrrd")), names_structures(Path("a.nrrd"))
     (True, False)
     """
-    return path.name.lower().endswith(SUFFIXES)
+    if path.name.lower().endswith(SUFFIXES):
+        return True
+    if path.suffix and not path.suffix[1:].isdecimal():
+        return False
+    from segdistill.imaging.dicom_series import (
+        is_drawn,
+    )  # files of a DICOM archive have no ending, or a number
+
+    return is_drawn(path)
 
 
-def class_of_segments(segments: Sequence[Segment], reading: Reading, index: int, source: Path) -> list[int]:
+def class_of_segments(
+    segments: Sequence[Segment],
+    reading: Reading,
+    index: int,
+    source: Path,
+    unknown: dict[str, Path] | None = None,
+) -> list[int]:
     """The index of the class of each segment, 0 for the background.
 
     A class without values takes the segments of its name, whatever the case of its letters; segments that no class
@@ -57,6 +72,7 @@ def class_of_segments(segments: Sequence[Segment], reading: Reading, index: int,
         index: the class to which the table gives the whole file; 0: none. It takes its segment of this name, or its
             only one.
         source: the file, for errors.
+        unknown: gets the names of segments that no class names, each with the file.
 
     Raises:
         InputError: a number that no class has, or that two segments share; a file of one class that has several
@@ -84,6 +100,8 @@ def class_of_segments(segments: Sequence[Segment], reading: Reading, index: int,
                     f"the segments instead ({few(each.name for each in segments)})"
                 )
             named = int(reading.index_of([segment.number], source)[0])
+        elif not named and unknown is not None:
+            unknown[segment.name] = source
         found.append(named)
     return found
 
@@ -96,6 +114,17 @@ def _of_one_class(segments: Sequence[Segment], name: str, index: int, source: Pa
             f"({few(each.name for each in segments)}): correct the name"
         )
     return [index * (is_named or len(segments) == 1) for is_named in named]
+
+
+def meant(names: Iterable[str], known: Iterable[str]) -> str:
+    """The part of a message that names the classes which unknown segments are probably called after; "" without one.
+
+    >>> meant(["lvier", "lung"], ["liver", "cyst"]), meant(["lung"], ["liver"])
+    ("; for 'lvier' did you mean 'liver'?", '')
+    """
+    small = {name.casefold(): name for name in known}
+    near = [(name, nearest(name.casefold(), small)) for name in names]
+    return "".join(f"; for '{name}' did you mean '{small[found[0]]}'?" for name, found in near[:9] if found)
 
 
 def stated_classes(files: Sequence[Sequence[Segment]]) -> tuple[MaskClass, ...]:

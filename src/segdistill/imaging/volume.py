@@ -307,13 +307,29 @@ class Noticed:
 
     Attributes:
         misfits: of masks, or of channels, that lie a little beside their image.
-        overlap: pixels or voxels that an earlier class had, where classes have files or segments of their own.
+        overlap: pixels or voxels that an earlier class had, where classes have files or segments of their own, or
+            several index files.
         labels: of a volume's mask that become one foreground, where no value is named.
+        unknown: name of a segment that is of no class, and becomes background -> its file.
     """
 
     misfits: list[Misfit] = field(default_factory=list)
     overlap: int = 0
     labels: set[int] = field(default_factory=set)
+    unknown: dict[str, Path] = field(default_factory=dict)
+
+    def add(self, other: Noticed) -> None:
+        """Adds what was noticed of other files.
+
+        >>> noticed = Noticed()
+        >>> noticed.add(Noticed(overlap=3))
+        >>> noticed.overlap
+        3
+        """
+        self.misfits += other.misfits
+        self.overlap += other.overlap
+        self.labels |= other.labels
+        self.unknown |= other.unknown
 
 
 def require_same_geometry(image: Volume, mask: Volume) -> Misfit | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ def index(path: Path, task: str = "") -> list[Case]:
 
     dataset.json beside them may be the Decathlon's (labels as value: name, and a list of the training pairs, of
     which only those are taken) or nnU-Net's (labels as name: value). A label beyond its classes becomes an error when
-    the mask is read. Images of the test set have no labels and are skipped. nnU-Net's regions, which overlap, become
+    the mask is read. Images of the test set (imagesTs) are skipped where they have no labels; those with labels in
+    labelsTs have the split test, and the others then train. nnU-Net's regions, which overlap, become
     their parts, which do not (`parts_of`).
 
     Args:
@@ -81,20 +82,46 @@ def index(path: Path, task: str = "") -> list[Case]:
         + (f" named {task}" if task else ""),
     )
     declared = _declared(root / "dataset.json")
-    masks = {_stem(file).lower(): file for file in _files(root / "labelsTr")}
+    masks = _masks(root / "labelsTr")
     images = _images(root / "imagesTr", masks)
     if declared.images:
         images = _listed(root, declared.images, images)
-    channels = _channel_names(images, declared.channels)
-    cases = []
-    for name, files in images.items():
-        mask = masks.pop(name.lower(), None)
+    tested = _tested(root)
+    channels = _channel_names([*images.values(), *(files for files, _ in tested.values())], declared.channels)
+
+    def case(name: str, files: Files, mask: Path | None, split: str, key: str = "") -> Case:
         found = _channels(name, files, channels)
-        case = Case(name, found[0].path, (mask,) if mask else (), site=root.name, classes=declared.classes)
-        cases.append(replace(case, channels=found) if channels else case)
+        drawn = (mask,) if mask else ()
+        plain = Case(key or name, found[0].path, drawn, site=root.name, split=split, classes=declared.classes)
+        return replace(plain, channels=found) if channels else plain
+
+    split = "train" if tested else ""
+    cases = [case(name, files, masks.pop(name.lower(), None), split) for name, files in images.items()]
     if not declared.images:
         require_pairs(list(masks.values()))
+    for name, (files, mask) in tested.items():
+        cases.append(case(name, files, mask, "test", f"imagesTs/{name}" if name in images else name))
     return cases
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    """Name of the case in small letters -> its mask."""
+    return {_stem(file).lower(): file for file in _files(folder)}
+
+
+def _tested(root: Path) -> dict[str, tuple[Files, Path]]:
+    """Name of the case -> its files by channel and its mask, of the images of the test set that have labels."""
+    if not (root / "imagesTs").is_dir() or not (root / "labelsTs").is_dir():
+        return {}
+    masks = _masks(root / "labelsTs")
+    if not masks:
+        return {}
+    images = _images(root / "imagesTs", masks)
+    found = {
+        name: (files, masks.pop(name.lower())) for name, files in images.items() if name.lower() in masks
+    }
+    require_pairs(list(masks.values()))
+    return found
 
 
 def _images(folder: Path, masks: dict[str, Path]) -> dict[str, Files]:
@@ -120,13 +147,13 @@ def _images(folder: Path, masks: dict[str, Path]) -> dict[str, Files]:
     return images
 
 
-def _channel_names(images: dict[str, Files], declared: tuple[str, ...]) -> tuple[str, ...]:
+def _channel_names(images: Sequence[Files], declared: tuple[str, ...]) -> tuple[str, ...]:
     """The names of the channels, none where cases have one without a name, or are pictures of one, or of red, green and
     blue in one file.
     """
-    most = max(max(files) for files in images.values()) + 1
+    most = max(max(files) for files in images) + 1
     names = declared or unnamed(max(most, 1))
-    in_one = most <= 1 and not any(is_volume(file) for files in images.values() for file in files.values())
+    in_one = most <= 1 and not any(is_volume(file) for files in images for file in files.values())
     is_plain = in_one or declared in ((), ("image",))
     return () if (len(names) == 1 and is_plain) or (len(names) == 3 and in_one) else names
 

@@ -115,13 +115,20 @@ def pair(images: Sequence[Path], masks: Sequence[Path]) -> dict[Path, tuple[Path
     Raises:
         InputError: a mask without image, or two images that a mask could belong to.
     """
-    found, left = _match(images, masks)
+    found, left = match_masks(images, masks)
     require_pairs(left)
     return {image: tuple(files) for image, files in found.items()}
 
 
-def _match(images: Sequence[Path], masks: Sequence[Path]) -> tuple[dict[Path, list[Path]], list[Path]]:
-    """The masks of each image, and those that belong to none."""
+def match_masks(images: Sequence[Path], masks: Sequence[Path]) -> tuple[dict[Path, list[Path]], list[Path]]:
+    """The masks of each image, by their names, and those that belong to none.
+
+    >>> match_masks([Path("7.nii.gz")], [Path("7.seg.nrrd")])[1]
+    []
+
+    Raises:
+        InputError: two images that a mask could belong to.
+    """
     names = _Names(images)
     found: dict[Path, list[Path]] = {image: [] for image in images}
     left: list[Path] = []
@@ -250,13 +257,23 @@ def index(path: Path, labels: str = "auto", groups: str = "auto") -> list[Case]:
         )
     _require_one(path, units, labels, groups)
     root = _common([unit.folder for unit in units])
-    found = [(item, masks, _parts(unit.folder, root)) for unit in units for item, masks in _paired(unit)]
+    found = [(item, masks, parts_below(unit.folder, root)) for unit in units for item, masks in _paired(unit)]
     if not found:
         raise InputError(f"{root}: no images: put them into {root / 'images'}")
-    roles = folder_roles([_without_split(above + item.parts)[1] for item, _, above in found], labels, groups)
-    cases = [_case(item, masks, above + item.parts, roles) for item, masks, above in found]
+    roles = folder_roles([without_split(above + item.parts)[1] for item, _, above in found], labels, groups)
+    cases = [case_of(item.file, masks, above + item.parts, roles) for item, masks, above in found]
     order = {"train": 0, "val": 1, "test": 2, "": 3}
     return sorted(cases, key=lambda case: order[case.split])
+
+
+def has_layout(path: Path) -> bool:
+    """Whether a folder, or one below, holds images and masks in one of the layouts of `index`.
+
+    >>> import tempfile
+    >>> has_layout(Path(tempfile.mkdtemp()))
+    False
+    """
+    return bool(_units(path))
 
 
 def is_plain(folder: Path) -> bool:
@@ -326,14 +343,19 @@ def _name(folder: Path) -> str:
     return normalize("NFC", folder.name)
 
 
-def _parts(folder: Path, root: Path) -> tuple[str, ...]:
+def parts_below(folder: Path, root: Path) -> tuple[str, ...]:
+    """The names of the folders from `root` to `folder`, in the composed form of Unicode.
+
+    >>> parts_below(Path("set/a/b"), Path("set"))
+    ('a', 'b')
+    """
     return tuple(normalize("NFC", part) for part in folder.relative_to(root).parts)
 
 
 def _require_one(path: Path, units: Sequence[_Unit], labels: str, groups: str) -> None:
     """Refuses folders side by side that look like data sets of their own, unless the user has named what they are."""
     root = _common([unit.folder for unit in units])
-    names = [part for unit in units for part in _without_split(_parts(unit.folder, root))[1][:1]]
+    names = [part for unit in units for part in without_split(parts_below(unit.folder, root))[1][:1]]
     unknown = [name for name in dict.fromkeys(names) if not (_LABEL.search(name) or _is_site_or_person(name))]
     if len(unknown) > 1 and "folders" not in (labels, groups):
         raise InputError(
@@ -357,7 +379,7 @@ def _paired(unit: _Unit) -> list[tuple[_Item, tuple[Path, ...]]]:
     for parts, items in by_folder.items():
         _require_stems(items)
         here = [mask.file for mask in left if _small(mask.parts) == parts]
-        matched, _ = _match([item.file for item in items], here)
+        matched, _ = match_masks([item.file for item in items], here)
         found |= matched
         taken = {file for files in matched.values() for file in files}
         left = [mask for mask in left if mask.file not in taken]
@@ -376,7 +398,7 @@ def _place_rest(unit: _Unit, left: list[_Item], found: dict[Path, list[Path]]) -
         else:
             orphans.append(mask.file)
     if orphans and flat:
-        matched, orphans = _match([item.file for item in unit.images], orphans)
+        matched, orphans = match_masks([item.file for item in unit.images], orphans)
         for image, files in matched.items():
             found[image] += files
     if len(unit.images) == 1 and len(orphans) == len(unit.masks):
@@ -459,10 +481,10 @@ def are_known_labels(names: Iterable[str]) -> bool:
     return all(_LABEL.search(name) for name in names)
 
 
-def _without_split(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+def without_split(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """The split that a folder names, and the other folders.
 
-    >>> _without_split(("Train", "benign")), _without_split(("benign",))
+    >>> without_split(("Train", "benign")), without_split(("benign",))
     (('train', ('benign',)), ('', ('benign',)))
     """
     for at, part in enumerate(parts):
@@ -471,13 +493,24 @@ def _without_split(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     return "", parts
 
 
-def _case(item: _Item, masks: tuple[Path, ...], parts: tuple[str, ...], roles: Sequence[str]) -> Case:
-    split, others = _without_split(parts)
+def case_of(image: Path, masks: tuple[Path, ...], parts: tuple[str, ...], roles: Sequence[str]) -> Case:
+    """The case of an image by the folders that lead to it.
+
+    Args:
+        image: its file.
+        masks: of the case.
+        parts: the names of the folders.
+        roles: of the folders but those of splits, see `folder_roles`.
+
+    >>> case_of(Path("set/p1/7.png"), (), ("p1",), ["group"]).group
+    'p1'
+    """
+    split, others = without_split(parts)
     named = list(zip(roles, others, strict=False))
     group = "/".join(part for role, part in named if role in ("site", "group"))
     return Case(
-        "/".join((*parts, stem_of(item.file))),
-        item.file,
+        "/".join((*parts, stem_of(image))),
+        image,
         masks,
         group=group if any(role == "group" for role, _ in named) else "",
         label=next((part for role, part in named if role == "label"), ""),
