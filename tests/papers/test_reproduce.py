@@ -236,7 +236,7 @@ def write_run(
     whole = known(like or recipe) if (like or recipe) in bundled_recipes() else None
     found = {} if whole is None else whole.stages
     declared = {
-        name: {"variant": stage.variant} for name, stage in found.items() if not like or name in stages
+        name: stage.model_dump(mode="json") for name, stage in found.items() if not like or name in stages
     }
     own = [96, 80] if whole is None else whole.data.size
     content = {
@@ -384,6 +384,20 @@ def test_other_networks_on_the_same_data_fill_what_they_can(tmp_path: Path) -> N
     assert found["title"] == "Table I, BUSI"
     assert ours([found], "U-Net")["values"]["dice"] == 0.5
     assert ours([found], "Student")["status"] == "not run"
+
+
+def test_stages_with_other_settings_are_not_the_papers(tmp_path: Path) -> None:
+    """lightbtseg/adaptive leaves its teachers as they are; the paper tunes them together with the student."""
+    one = {"summary": {"all": summary(dice=0.5, precision=0.5, recall=0.5, iou=0.5, accuracy=0.5)}}
+    names = ("student", "student_single", "benign_teacher", "malignant_teacher", "unet")
+    write_run(tmp_path / "a", "lightbtseg/adaptive", "busi", **dict.fromkeys(names, one))
+    tables = compare_with_paper("lightbtseg", tmp_path)
+    missing = {"Student": "student", "Benign teacher": "benign_teacher_tuned", "double teacher": "student"}
+    for name, stage in missing.items():
+        cell = ours(tables, name, "paper")
+        assert (cell["status"], cell["stage"]) == ("not run", stage), name
+        assert cell["command"].startswith(f"segdistill run lightbtseg/busi --stages {stage} ")
+    assert ours(tables, "U-Net", "paper")["folder"] == str(tmp_path / "a")
 
 
 def test_a_smaller_run_of_the_papers_recipe_stands_in_the_small_column(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -11,8 +13,10 @@ from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import ValidationError
+
 from segdistill.config.load import bundled_recipes, load_recipe
-from segdistill.config.schema import Recipe
+from segdistill.config.schema import Recipe, StageRecipe
 from segdistill.errors import CasesFailed, InputError
 from segdistill.experiment.results import (
     FOLDS_FILE,
@@ -259,7 +263,7 @@ def _stands_for(run: _Run, recipe: str, named: set[str]) -> bool:
     """Whether a run has the stages of a recipe: it is of it, or on the same dataset and has two of the stages named.
 
     These must also be half of them, but for a recipe of the same paper, where either is enough. Baselines do not count:
-    most recipes have one.
+    most recipes have one, nor do stages with other settings under the same name.
     """
     if run.recipe == recipe:
         return True
@@ -269,10 +273,35 @@ def _stands_for(run: _Run, recipe: str, named: set[str]) -> bool:
     if dataset is None or dataset != known.data.dataset:
         return False
     baselines = {known.variant(name) for name, stage in known.stages.items() if stage.role == "baseline"}
-    shared = (named - baselines) & set(run.variants)
+    shared = [stage for stage in named - baselines if _agrees(run, Source(recipe, stage))]
     two, half = len(shared) >= 2, 2 * len(shared) >= len(named) > 0
     same_paper = run.recipe.split("/")[0] == recipe.split("/")[0]
     return two or half if same_paper else two and half
+
+
+def _agrees(run: _Run, source: Source) -> bool:
+    """Whether a run's stage is the one that a recipe has under this name: all runs of the recipe have it.
+
+    One of another recipe is where all agrees that decides its result but size, epochs and the other training settings.
+    """
+    if run.recipe == source.recipe:
+        return True
+    names = run.variants.get(source.stage)
+    if not names or source.recipe not in _bundled():
+        return False
+    try:
+        own = StageRecipe.model_validate(run.content["stages"][names[0]])
+    except (ValidationError, InputError):
+        return False
+    known = _recipe(source.recipe)
+    return any(_facts(own) == _facts(known.stages[name]) for name in known.named(source.stage)[:1])
+
+
+def _facts(stage: StageRecipe) -> dict[str, Any]:
+    """What decides a stage's result but its seed, also at the end of other stages' names, and but for its cache."""
+    facts = stage.facts() | {"sites": stage.sites, "locations": stage.locations, "cache": None}
+    found: dict[str, Any] = json.loads(re.sub(r"@\d+", "", json.dumps(facts)))
+    return found
 
 
 class _Table:
@@ -374,7 +403,7 @@ class _Table:
         best: Cell | None = None
         for source in [*sources, *others]:
             for run, recipe, column in self._columns:
-                if recipe == source.recipe and column == size:
+                if recipe == source.recipe and column == size and _agrees(run, source):
                     cell, values = self._measured(row, source, run)
                     if cell.status == MEASURED:
                         return cell, values
