@@ -22,6 +22,7 @@ from segdistill.experiment.cases import load_cases
 from segdistill.imaging.patches import PatchGrid
 from segdistill.models.network import FeatureInfo, Output, shapes_only
 from segdistill.models.registry import create_network
+from segdistill.papers.hours import stage_hours
 
 STUDENTS = {"enet": "enet", "espnet": "espnet", "mobilenet": "mobilenet_v2"}
 AMTD_METHODS = [
@@ -141,6 +142,25 @@ def test_every_site_of_promise12_trains_and_tests(data_root: Path, tmp_path: Pat
     assert len(found.cases) == len(create_dataset("promise12", data_root / "promise12")) == 37
     for split in ("train", "test"):
         assert {case.site for case in found.cases if case.split == split} == {"RUNMC", "UCL", "BIDMC"}
+
+
+def test_lightvessels_methods_train_as_the_paper() -> None:
+    """Table 1 as lightvessel/coronary: teacher and students for 200 epochs, none of whose views come again."""
+    matrix, single = load_recipe("lightvessel/methods"), load_recipe("lightvessel/coronary")
+    same = {
+        "teacher": "teacher",
+        "baseline@0": "baseline",
+        "lightvessel@0": "student",
+        "fsd@1": "student_fsd",
+    }
+    for name, other in same.items():
+        fit = matrix.fit_settings(name)
+        assert (fit, fit.epochs, fit.views) == (single.fit_settings(other), 200, None)
+        assert matrix.stages[name].cache == single.stages[other].cache
+    assert not any(stage.cache for stage in matrix.stages.values())
+    hours = stage_hours(matrix, ["teacher"], "gpu")
+    assert hours == pytest.approx(stage_hours(single, ["teacher"], "gpu"))
+    assert 0.5 < hours < 2  # as the recipe's comment has it
 
 
 @pytest.mark.parametrize("name", ["verdict/coronary", "lightvessel/methods"])
