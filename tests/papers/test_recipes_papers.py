@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,25 @@ def test_no_two_stages_state_the_same(name: str) -> None:
         learns_map = joint is not None and joint.location == "map" and not joint.labelled_only
         if learns_map and part.joint is not None and "pseudo_labels" in part.joint.model_fields_set:
             assert recipe.locations_of(stage) < 1, f"{stage}: pseudo labels are for images without a location"
+
+
+def test_recipes_that_distil_state_their_weights() -> None:
+    for name, about in bundled_recipes().items():
+        if any(stage.methods for stage in load_recipe(name).stages.values()):
+            assert re.search("[Ww]eights of the methods", about), name
+
+
+@pytest.mark.parametrize("name", ["lightvessel/methods", "amtd/methods"])
+def test_comparisons_at_equal_r_change_the_weights_alone(name: str) -> None:
+    published, equal = load_recipe(name), load_recipe(f"{name}_equal")
+    assert list(equal.stages) == list(published.stages)
+    for stage, part in equal.stages.items():
+        other = published.stages[stage]
+        assert part.model_copy(update={"methods": {}}) == other.model_copy(update={"methods": {}})
+        for key, method in part.methods.items():
+            assert (method.weight, method.options.get("scale")) == (1.0, "gradient"), stage
+            plain = {k: value for k, value in other.methods[key].options.items() if k != "scale"}
+            assert {k: value for k, value in method.options.items() if k != "scale"} == plain
 
 
 def test_amtd_printed_is_literal() -> None:
