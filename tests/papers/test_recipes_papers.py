@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from segdistill.experiment.cases import load_cases
 from segdistill.imaging.patches import PatchGrid
 from segdistill.models.network import FeatureInfo, Output, shapes_only
 from segdistill.models.registry import create_network
+from segdistill.papers.hours import stage_hours
 
 STUDENTS = {"enet": "enet", "espnet": "espnet", "mobilenet": "mobilenet_v2"}
 AMTD_METHODS = [
@@ -143,6 +145,25 @@ def test_every_site_of_promise12_trains_and_tests(data_root: Path, tmp_path: Pat
         assert {case.site for case in found.cases if case.split == split} == {"RUNMC", "UCL", "BIDMC"}
 
 
+def test_lightvessels_methods_train_as_the_paper() -> None:
+    """Table 1 as lightvessel/coronary: teacher and students for 200 epochs, none of whose views come again."""
+    matrix, single = load_recipe("lightvessel/methods"), load_recipe("lightvessel/coronary")
+    same = {
+        "teacher": "teacher",
+        "baseline@0": "baseline",
+        "lightvessel@0": "student",
+        "fsd@1": "student_fsd",
+    }
+    for name, other in same.items():
+        fit = matrix.fit_settings(name)
+        assert (fit, fit.epochs, fit.views) == (single.fit_settings(other), 200, None)
+        assert matrix.stages[name].cache == single.stages[other].cache
+    assert not any(stage.cache for stage in matrix.stages.values())
+    hours = stage_hours(matrix, ["teacher"], "gpu")
+    assert hours == pytest.approx(stage_hours(single, ["teacher"], "gpu"))
+    assert 0.5 < hours < 2  # as the recipe's comment has it
+
+
 @pytest.mark.parametrize("name", ["verdict/coronary", "lightvessel/methods"])
 def test_lightvessels_comparators_read_its_pair(name: str) -> None:
     """One encoder and one decoder feature at a quarter of the size: 256 channels and 24 at 64x64 of 256x256."""
@@ -249,6 +270,25 @@ def test_no_two_stages_state_the_same(name: str) -> None:
         learns_map = joint is not None and joint.location == "map" and not joint.labelled_only
         if learns_map and part.joint is not None and "pseudo_labels" in part.joint.model_fields_set:
             assert recipe.locations_of(stage) < 1, f"{stage}: pseudo labels are for images without a location"
+
+
+def test_recipes_that_distil_state_their_weights() -> None:
+    for name, about in bundled_recipes().items():
+        if any(stage.methods for stage in load_recipe(name).stages.values()):
+            assert re.search("[Ww]eights of the methods", about), name
+
+
+@pytest.mark.parametrize("name", ["lightvessel/methods", "amtd/methods"])
+def test_comparisons_at_equal_r_change_the_weights_alone(name: str) -> None:
+    published, equal = load_recipe(name), load_recipe(f"{name}_equal")
+    assert list(equal.stages) == list(published.stages)
+    for stage, part in equal.stages.items():
+        other = published.stages[stage]
+        assert part.model_copy(update={"methods": {}}) == other.model_copy(update={"methods": {}})
+        for key, method in part.methods.items():
+            assert (method.weight, method.options.get("scale")) == (1.0, "gradient"), stage
+            plain = {k: value for k, value in other.methods[key].options.items() if k != "scale"}
+            assert {k: value for k, value in method.options.items() if k != "scale"} == plain
 
 
 def test_amtd_printed_is_literal() -> None:

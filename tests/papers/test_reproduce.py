@@ -221,7 +221,10 @@ def test_lightvessels_figures_fit_each_other() -> None:
             assert abs(implied - miou) == pytest.approx(0.02 if row.name == "SKD" else 0, abs=3e-4), row.name
 
 
-def write_run(folder: Path, recipe: str, dataset: str, size: int = 0, **stages: dict[str, Any]) -> None:
+def write_run(
+    folder: Path, recipe: str, dataset: str, size: int = 0, like: str = "", **stages: dict[str, Any]
+) -> None:
+    """The records of a run, by default at its recipe's size; `like` is the bundled recipe that has its stages too."""
     folder.mkdir(parents=True)
     for stage, evaluated in stages.items():
         groups = dict(evaluated.get("summary", {}))
@@ -230,10 +233,14 @@ def write_run(folder: Path, recipe: str, dataset: str, size: int = 0, **stages: 
         record = EvaluationRecord(model=stage, cases=1, summary=found, pooled=evaluated.get("pooled", {}))
         record.write(folder / "stages" / stage)
     RunRecord(recipe=recipe, data="synthetic, by hand").write(folder)
-    known = load_recipe(recipe).stages if recipe in bundled_recipes() else {}
-    declared = {name: {"variant": stage.variant} for name, stage in known.items()}
+    whole = known(like or recipe) if (like or recipe) in bundled_recipes() else None
+    found = {} if whole is None else whole.stages
+    declared = {
+        name: stage.model_dump(mode="json") for name, stage in found.items() if not like or name in stages
+    }
+    own = [96, 80] if whole is None else whole.data.size
     content = {
-        "data": {"dataset": dataset, "size": size or [96, 80]},
+        "data": {"dataset": dataset, "size": size or own},
         "stages": declared or {name: {} for name in stages},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
@@ -262,7 +269,7 @@ def test_pooled_numbers_and_rows_that_are_not_run(tmp_path: Path) -> None:
     evaluated = {"pooled": pooled, "summary": {"all": summary(accuracy=0.1)}}
     write_run(tmp_path / "small", "lightvessel/cpu", "coronary", teacher=evaluated)
     (table,) = compare_with_paper("lightvessel", tmp_path, "2")
-    label = "lightvessel/cpu (96x80) on coronary"
+    label = "lightvessel/cpu (160x160) on coronary"
     assert table["sizes"]["cpu"]["runs"] == {str(tmp_path / "small"): label}
     assert table["sizes"]["paper"]["runs"] == {}
     teacher = ours([table], "Teacher")
@@ -361,7 +368,8 @@ F1 = {"pooled": {"f1": 0.7}}
 def test_runs_are_found_by_their_stages(
     recipe: str, dataset: str, stages: tuple[str, ...], filled: list[int], tmp_path: Path
 ) -> None:
-    write_run(tmp_path / "any" / "name", recipe, dataset, **dict.fromkeys(stages, F1))
+    like = "lightvessel/cpu" if recipe == "mine" else ""
+    write_run(tmp_path / "any" / "name", recipe, dataset, like=like, **dict.fromkeys(stages, F1))
     tables = compare_with_paper("lightvessel", tmp_path)
     assert [int(table["table"]) for table in tables if has_results(table)] == filled
     assert len(tables) == 3
@@ -369,13 +377,27 @@ def test_runs_are_found_by_their_stages(
 
 def test_other_networks_on_the_same_data_fill_what_they_can(tmp_path: Path) -> None:
     one = {"summary": {"all": summary(dice=0.5, precision=0.5, recall=0.5, iou=0.5, accuracy=0.5)}}
-    write_run(tmp_path / "n", "networks/busi", "busi", unet=one)
+    write_run(tmp_path / "n", "networks/busi", "busi", size=128, unet=one)
     write_run(tmp_path / "l", "lanet/cpu", "busi", student=one)  # another student under the same name
     tables = compare_with_paper("lightbtseg", tmp_path)
     (found,) = [table for table in tables if has_results(table)]
     assert found["title"] == "Table I, BUSI"
     assert ours([found], "U-Net")["values"]["dice"] == 0.5
     assert ours([found], "Student")["status"] == "not run"
+
+
+def test_stages_with_other_settings_are_not_the_papers(tmp_path: Path) -> None:
+    """lightbtseg/adaptive leaves its teachers as they are; the paper tunes them together with the student."""
+    one = {"summary": {"all": summary(dice=0.5, precision=0.5, recall=0.5, iou=0.5, accuracy=0.5)}}
+    names = ("student", "student_single", "benign_teacher", "malignant_teacher", "unet")
+    write_run(tmp_path / "a", "lightbtseg/adaptive", "busi", **dict.fromkeys(names, one))
+    tables = compare_with_paper("lightbtseg", tmp_path)
+    missing = {"Student": "student", "Benign teacher": "benign_teacher_tuned", "double teacher": "student"}
+    for name, stage in missing.items():
+        cell = ours(tables, name, "paper")
+        assert (cell["status"], cell["stage"]) == ("not run", stage), name
+        assert cell["command"].startswith(f"segdistill run lightbtseg/busi --stages {stage} ")
+    assert ours(tables, "U-Net", "paper")["folder"] == str(tmp_path / "a")
 
 
 def test_a_smaller_run_of_the_papers_recipe_stands_in_the_small_column(tmp_path: Path) -> None:
@@ -392,10 +414,8 @@ def test_runs_of_larger_images_and_of_small_recipes_are_not_the_papers(tmp_path:
     evaluated = {"summary": {"all": summary(dice=0.7, iou=0.6)}}
     write_run(tmp_path / "a", "lanet/repeated", "busi", size=512, **{"lanet_r50@0": evaluated})
     write_run(tmp_path / "b", "lanet/repeated_cpu", "busi", size=256, **{"lanet_r50@0": evaluated})
-    status = {
-        size: ours(compare_with_paper("lanet", tmp_path, "6"), "LA-Net ResNet-50", size) for size in SIZES
-    }
-    assert [status[size]["status"] for size in SIZES] == ["not run", "measured"]
+    small = compare_with_paper("lanet", tmp_path, "6")
+    assert [ours(small, "LA-Net ResNet-50", size)["status"] for size in SIZES] == ["not run"] * 2
     name = "LA-Net ResNet-50, 512x512 (CPU: 256x256)"
     tables = compare_with_paper("lanet", tmp_path, "figures 10 and 11")
     assert {size: ours(tables, name, size)["folder"] for size in SIZES} == {
@@ -405,6 +425,42 @@ def test_runs_of_larger_images_and_of_small_recipes_are_not_the_papers(tmp_path:
     write_run(tmp_path / "c", "lanet/repeated_cpu", "busi", size=128, **{"lanet_r50@0": evaluated})
     again = ours(compare_with_paper("lanet", tmp_path, "6"), "LA-Net ResNet-50")
     assert again["folder"] == str(tmp_path / "c")
+
+
+ONCE, TWICE = (f"LA-Net ResNet-50, {sizes}" for sizes in ("256x256 (CPU: 128x128)", "512x512 (CPU: 256x256)"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size", "filled"),
+    [
+        ("lanet/repeated", 128, {(ONCE, "cpu")}),
+        ("lanet/repeated", 256, {(ONCE, "paper")}),
+        ("lanet/repeated", 512, {(TWICE, "paper")}),
+        ("lanet/repeated", [256, 192], set()),
+        ("lanet/repeated_cpu", 96, set()),
+        ("lanet/repeated_cpu", 128, {(ONCE, "cpu")}),
+        ("lanet/repeated_cpu", 256, {(TWICE, "cpu")}),
+        ("lanet/repeated_cpu", 512, set()),
+    ],
+)
+def test_a_row_takes_runs_of_exactly_its_size(
+    recipe: str, size: Any, filled: set[tuple[str, Size]], tmp_path: Path
+) -> None:
+    """What another size fills is not run, with its command, so that --run trains it."""
+    evaluated = {"summary": {"all": summary(dice=0.7, iou=0.6)}}
+    write_run(tmp_path / "r", recipe, "busi", size=size, **{f"lanet_r50@{k}": evaluated for k in range(3)})
+    tables = compare_with_paper("lanet", tmp_path, "figures 10 and 11")
+    for name in (ONCE, TWICE):
+        for column in SIZES:
+            cell = ours(tables, name, column)
+            measured = (name, column) in filled
+            assert cell["status"] == ("measured" if measured else "not run"), (name, column)
+            assert bool(cell["command"]) != measured
+            twice = {"paper": "--set size=512", "cpu": "--set size=256"}[column] in cell["command"]
+            assert twice == (not measured and name == TWICE)
+    table_6 = compare_with_paper("lanet", tmp_path, "6")
+    expected = ["measured" if (ONCE, size) in filled else "not run" for size in SIZES]
+    assert [ours(table_6, "LA-Net ResNet-50", size)["status"] for size in SIZES] == expected
 
 
 def test_what_no_run_fills_is_answered_with_commands(tmp_path: Path) -> None:
@@ -418,7 +474,7 @@ def test_what_no_run_fills_is_answered_with_commands(tmp_path: Path) -> None:
     assert "0.9835" not in nothing
     write_run(tmp_path / "m", "verdict/coronary", "coronary", **{"teacher@0": F1})
     some = segdistill("reproduce", "lightvessel", "--runs", tmp_path).out
-    assert f"verdict/coronary (96x80) on coronary, {tmp_path / 'm'}" in some
+    assert f"verdict/coronary (160x160) on coronary, {tmp_path / 'm'}" in some
     assert "segdistill run lightvessel/methods" in some
     everything = segdistill("reproduce", "lightvessel", "--runs", tmp_path, "--all").out
     assert everything.count("0.9835") > some.count("0.9835") > 0
@@ -590,7 +646,9 @@ def test_a_missing_row_is_run_for_real(tmp_path: Path) -> None:
     words = ["reproduce", "lightbtseg", "--table", "1", "--runs", tmp_path / "runs"]
     recipe = tiny_recipe("lightbtseg/cpu")
     data = write_data(recipe, tmp_path / "data")
-    list(run_recipe(recipe, data, tmp_path / "runs" / "lightbtseg" / "cpu", Machine("cpu"), ["baseline"]))
+    folder = tmp_path / "runs" / "lightbtseg" / "cpu"
+    list(run_recipe(recipe, data, folder, Machine("cpu"), ["baseline"]))
+    resize(Command("lightbtseg/cpu", ("baseline",), {}, folder, "cpu"), tmp_path / "runs")
     (first, _) = json.loads(segdistill(*words, "--json").out)
     name = "Baseline: the student without teachers (not in the paper)"
     assert ours([first], name)["status"] == "measured"

@@ -147,6 +147,17 @@ def test_tables_from_elsewhere_count_their_networks_as_trainings() -> None:
     assert found.resampled is None
 
 
+def test_below_three_trainings_the_cases_alone_count() -> None:
+    """Two folds with one seed: what 40 cases would show, whatever their networks differ by."""
+    rng = np.random.default_rng(1)
+    values = {(0, fold): (0.3 * fold - 0.45 + rng.normal(0, 0.05, 20)).tolist() for fold in (1, 2)}
+    found = compare_rows(rows(values), rows(zero(values)), **FACTS)
+    scores = np.concatenate(list(values.values()))
+    error = np.std(scores, ddof=1) / np.sqrt(40)
+    assert found.smallest == pytest.approx((stats.t.ppf(0.975, 39) + 0.8416) * error, rel=0.02)
+    assert "40 cases alone would show about" in found.details
+
+
 def test_folds_that_cannot_be_paired_are_refused() -> None:
     values = {(0, f): [0.1, 0.2, 0.3] for f in (1, 2, 3)}
     other = rows(zero(values))

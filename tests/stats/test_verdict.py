@@ -171,6 +171,23 @@ def test_no_evidence_comes_with_what_would_have_been_shown() -> None:
     assert shown(smallest=0.04).words == "helps"
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_below_three_seeds_it_is_what_the_cases_alone_would_show(seeds: int) -> None:
+    """However much the trainings differ: with one degree of freedom their spread alone would make it 0.9."""
+    rng = np.random.default_rng(2)
+    base = rng.normal(0.8, 0.05, 40)
+    a, b = (
+        {s: base + rng.normal(0, 0.05, 40) + (0.1 * s + 0.02) * side for s in range(seeds)} for side in (1, 0)
+    )
+    found = compare_scores(a, b, list(range(40)), variant="kd", baseline="unet", metric="dice")
+    error = np.sqrt((np.mean(list(a.values()), 0) - np.mean(list(b.values()), 0)).var(ddof=1) / 40)
+    assert found.smallest == pytest.approx((stats.t.ppf(0.975, 39) + 0.8416) * error, rel=0.02)
+    assert f"40 cases alone would show about {found.smallest:.3f}" in found.details
+    assert found.to_dict()["smallest"] == found.smallest
+    many = [shown(seeds=seeds, smallest=0.03) for _ in range(5)]
+    assert sentence_of(many) == "Of 5 comparisons: no evidence: all 5."
+
+
 def test_the_teacher_is_part_of_the_words() -> None:
     assert shown(this_teacher=True).words == "helps, with this teacher"
     nothing = [

@@ -127,6 +127,10 @@ def test_every_ten_steps_of_the_first_epoch_and_at_the_end_of_each(
     list(fit(task_of(), views[0], None, settings, tmp_path / "rarely", fabric))
     rarely = read_curves(tmp_path / "rarely" / "gradients.csv")
     assert [(row["epoch"], row["step"]) for row in rarely] == [(1, 1), (1, steps), (3, steps)]
+    monkeypatch.setattr(gradients, "EVERY", 10 * steps)
+    list(fit(task_of(), views[0], None, settings, tmp_path / "ends", fabric))
+    ends = read_curves(tmp_path / "ends" / "gradients.csv")
+    assert [(row["epoch"], row["step"]) for row in ends] == [(1, 1), (1, steps), (3, steps)]
     last = {row["epoch"]: row for row in rows}
     for row in curves:
         assert row["grad/cwd/logits"] == last[row["epoch"]]["grad/cwd/logits"]
@@ -321,6 +325,16 @@ def test_both_ends_of_a_training_count() -> None:
     assert find_imbalance(rows[:2], ended=False) == []
     assert len(find_imbalance(rows[::-1])) == 1
     assert len(find_imbalance([rows[2], rows[0], rows[1]])) == 2
+
+
+def test_a_warning_names_the_epoch_that_was_measured() -> None:
+    """An early stop may end a training of short epochs after one that is not measured."""
+    bare = {"loss": 1.0}
+    rows = [bare, {"grad/kd": 100.0, "grad_weight/kd": 2.0}, {"grad/kd": 0.004, "grad_weight/kd": 2.0}, bare]
+    first, last = find_imbalance([{"epoch": 10.0 + k, **row} for k, row in enumerate(rows)])
+    assert first.startswith("at the end of epoch 11 the gradient of kd is 100 times")
+    assert last.startswith("at the end of epoch 12 the gradient of kd is 0.4 %")
+    assert find_imbalance(rows[:2])[0].startswith("at the end of the last epoch")
 
 
 def test_a_warned_weight_is_the_right_one(views: tuple[Views, Views]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -11,8 +13,10 @@ from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import ValidationError
+
 from segdistill.config.load import bundled_recipes, load_recipe
-from segdistill.config.schema import Recipe
+from segdistill.config.schema import Recipe, StageRecipe
 from segdistill.errors import CasesFailed, InputError
 from segdistill.experiment.results import (
     FOLDS_FILE,
@@ -199,11 +203,11 @@ class _Run:
         return data if isinstance(data, dict) else {}
 
     @property
-    def side(self) -> int | None:
-        """Height of its images; None where it is not known."""
+    def sides(self) -> tuple[int, ...] | None:
+        """Height and width of its images; None where they are not known."""
         size = self.data.get("size")
-        side = size[0] if isinstance(size, list) and size else size
-        return side if isinstance(side, int) else None
+        sides = tuple(size[-2:]) if isinstance(size, list) else (size, size)
+        return sides if len(sides) == 2 and all(isinstance(side, int) for side in sides) else None
 
     @cached_property
     def variants(self) -> dict[str, list[str]]:
@@ -259,7 +263,7 @@ def _stands_for(run: _Run, recipe: str, named: set[str]) -> bool:
     """Whether a run has the stages of a recipe: it is of it, or on the same dataset and has two of the stages named.
 
     These must also be half of them, but for a recipe of the same paper, where either is enough. Baselines do not count:
-    most recipes have one.
+    most recipes have one, nor do stages with other settings under the same name.
     """
     if run.recipe == recipe:
         return True
@@ -269,10 +273,35 @@ def _stands_for(run: _Run, recipe: str, named: set[str]) -> bool:
     if dataset is None or dataset != known.data.dataset:
         return False
     baselines = {known.variant(name) for name, stage in known.stages.items() if stage.role == "baseline"}
-    shared = (named - baselines) & set(run.variants)
+    shared = [stage for stage in named - baselines if _agrees(run, Source(recipe, stage))]
     two, half = len(shared) >= 2, 2 * len(shared) >= len(named) > 0
     same_paper = run.recipe.split("/")[0] == recipe.split("/")[0]
     return two or half if same_paper else two and half
+
+
+def _agrees(run: _Run, source: Source) -> bool:
+    """Whether a run's stage is the one that a recipe has under this name: all runs of the recipe have it.
+
+    One of another recipe is where all agrees that decides its result but size, epochs and the other training settings.
+    """
+    if run.recipe == source.recipe:
+        return True
+    names = run.variants.get(source.stage)
+    if not names or source.recipe not in _bundled():
+        return False
+    try:
+        own = StageRecipe.model_validate(run.content["stages"][names[0]])
+    except (ValidationError, InputError):
+        return False
+    known = _recipe(source.recipe)
+    return any(_facts(own) == _facts(known.stages[name]) for name in known.named(source.stage)[:1])
+
+
+def _facts(stage: StageRecipe) -> dict[str, Any]:
+    """What decides a stage's result but its seed, also at the end of other stages' names, and but for its cache."""
+    facts = stage.facts() | {"sites": stage.sites, "locations": stage.locations, "cache": None}
+    found: dict[str, Any] = json.loads(re.sub(r"@\d+", "", json.dumps(facts)))
+    return found
 
 
 class _Table:
@@ -281,15 +310,16 @@ class _Table:
     def __init__(self, paper: Paper, part: PaperPart, runs: Sequence[_Run], folder: Path) -> None:
         self.paper, self.part, self.runs, self.folder = paper, part, runs, folder
         self.metrics = paper.metrics_of(part)
-        known = part.recipe in _bundled()
-        self.side = self._whole("paper").data.height_width[0] if known else None
+        self.sides = {size: self._sides(size) for size in SIZES}
+
+    def _sides(self, size: Size) -> tuple[int, int] | None:
+        """Height and width of the images of a column; None where its recipe is not bundled."""
+        own = self.part.recipe if size == "paper" else self.part.cpu
+        changes = tuple(self._changes(size).items())
+        return _recipe(own, changes).data.height_width if own in _bundled() else None
 
     def _changes(self, size: Size) -> dict[str, int]:
         return self.part.set if size == "paper" else self.part.cpu_set
-
-    def _whole(self, size: Size, recipe: str = "") -> Recipe:
-        own = self.part.recipe if size == "paper" else self.part.cpu
-        return _recipe(recipe or own, tuple(self._changes(size).items()))
 
     def sources(self, row: PaperRow, size: Size) -> list[Source]:
         """The stages that fill a row; at CPU size without those that the recipe lacks."""
@@ -319,24 +349,23 @@ class _Table:
             if column is not None:
                 fits = [name for name, named in self._named.items() if _stands_for(run, name, named)]
                 found += [(run, recipe, column) for recipe in fits]
-        return sorted(found, key=lambda one: (one[0].recipe != one[1], self._is_resized(*one), one[0].folder))
-
-    def _is_resized(self, run: _Run, recipe: str, size: Size) -> bool:
-        own = self.part.recipe if size == "paper" else self.part.cpu
-        return recipe == own in _bundled() and run.side != self._whole(size).data.height_width[0]
+        return sorted(found, key=lambda one: (one[0].recipe != one[1], one[0].folder))
 
     def _column(self, run: _Run) -> Size | None:
-        """The column of a run by the size of its images; None for images larger than the paper's.
+        """The column whose images have exactly the size of a run's; None where neither has.
 
-        A run of a recipe for processor cores stands in their column, at whatever size.
+        A run of a recipe for processor cores stands in their column alone, and one at the paper's own size never there.
         """
-        if self.side is None or run.side is None:
+        if self.part.recipe not in _bundled():
             return "cpu" if run.recipe == self.part.cpu != self.part.recipe else "paper"
-        if run.side > self.side:
+        if run.sides is None:
             return None
         own = _recipe(self.part.recipe).data.height_width[0]
         small = run.recipe in _bundled() and _recipe(run.recipe).data.height_width[0] < own
-        return "cpu" if small or run.side < self.side else "paper"
+        if run.sides == self.sides["paper"] and not small:
+            return "paper"
+        smaller = small or run.sides[0] < own
+        return "cpu" if smaller and run.sides == self.sides["cpu"] else None
 
     def to_dict(self) -> dict[str, Any]:
         """As `compare_with_paper` returns it."""
@@ -364,12 +393,8 @@ class _Table:
     def _size(self, size: Size, cells: Iterable[tuple[Cell, Any]]) -> dict[str, Any]:
         own = self.part.recipe if size == "paper" else self.part.cpu
         runs = {cell.folder: cell.run for cell, _ in cells if cell.run is not None}
-        known = own in _bundled()
-        return {
-            "recipe": own or None,
-            "side": self._whole(size).data.height_width[0] if known else None,
-            "runs": runs,
-        }
+        sides = self.sides[size]
+        return {"recipe": own or None, "side": None if sides is None else sides[0], "runs": runs}
 
     def _cell(self, row: PaperRow, size: Size) -> tuple[Cell, dict[str, list[float]]]:
         """Our numbers of a row, and the value of every training behind them."""
@@ -378,7 +403,7 @@ class _Table:
         best: Cell | None = None
         for source in [*sources, *others]:
             for run, recipe, column in self._columns:
-                if recipe == source.recipe and column == size:
+                if recipe == source.recipe and column == size and _agrees(run, source):
                     cell, values = self._measured(row, source, run)
                     if cell.status == MEASURED:
                         return cell, values

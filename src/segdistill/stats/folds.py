@@ -35,7 +35,7 @@ from segdistill.stats.tests import (
     resampled_interval,
     seed_error,
 )
-from segdistill.stats.verdict import SeedScores, Verdict, compare_scores
+from segdistill.stats.verdict import SEEDS, SeedScores, Verdict, compare_scores
 
 MORE_SEEDS = (1, 2, 5)  # of each fold, for which the number of cases is computed
 
@@ -288,6 +288,11 @@ def _pooled(study: _Study, planned: int, seed: int, facts: Mapping[str, Any]) ->
     low, high = joint_interval(found.mean, [error for error in (cases, seeds, folds) if error is not None])
     trainings = sum(error.variance for error in (seeds, folds) if error is not None) * len(tests)
     observed = Variances(found.n * cases.variance, trainings, found.groups / found.n, planned)
+    shown = replace(observed, folds=count)
+    if verdict.has_seeds:
+        smallest = shown.power_reach(found.n, seeds_of(verdict.seeds, verdict.baseline_seeds) / count)
+    else:
+        smallest = replace(shown, training=0.0, folds=1).power_reach(found.n, SEEDS)
     return replace(
         verdict,
         side=rank_side(group_means(difference, groups).tolist()),
@@ -298,7 +303,5 @@ def _pooled(study: _Study, planned: int, seed: int, facts: Mapping[str, Any]) ->
         resampled=resampled_interval(tests, 1 / (planned - 1)),
         false_claim=false_claim(sign * found.mean, cases),
         needed=needed(observed, MORE_SEEDS),
-        smallest=replace(observed, folds=count).power_reach(
-            found.n, seeds_of(verdict.seeds, verdict.baseline_seeds) / count
-        ),
+        smallest=smallest,
     )

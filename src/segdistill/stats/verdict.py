@@ -105,7 +105,7 @@ class Verdict:
         this_teacher: whether all trainings of the variant had a teacher in common, so that the verdict is about it.
         needed: cases and seeds that would show a difference; empty where the spread is not known.
         smallest: the smallest true difference that this number of cases and seeds would show with a power of 80 %; with
-            one seed on a side, the cases alone. None: not computable.
+            fewer than three seeds on a side, the cases alone. None: not computable.
         tested_on: name of the table from elsewhere that it is about; "" at home: the test cases of the run.
     """
 
@@ -258,13 +258,19 @@ class Verdict:
         limits = {"smallest": "", "margin": "", "teacher": "with this teacher" if self.this_teacher else ""}
         if self.outcome == NO_EVIDENCE and self.smallest:  # it is 0 where nothing varies
             shown = f"would show {number(self.smallest, 3)} or more"
-            limits["smallest"] = shown if self._has_seeds else f"shows nothing below {SEEDS} seeds"
+            limits["smallest"] = shown if self.has_seeds else f"shows nothing below {SEEDS} seeds"
         if self.not_worse and self.outcome != HELPS:
             limits["margin"] = f"not worse than by {self.accepted:g}"
         return limits
 
     @property
-    def _has_seeds(self) -> bool:
+    def has_seeds(self) -> bool:
+        """Whether both sides have the trainings that a claim needs.
+
+        >>> found = PairedDifference(0.0, -0.01, 0.01, 90, 80, 0.9)
+        >>> Verdict("kd", "unet", "dice", found, seeds=3, baseline_seeds=2).has_seeds
+        False
+        """
         return min(self.seeds, self.baseline_seeds) >= SEEDS
 
     @property
@@ -285,7 +291,7 @@ class Verdict:
         if self.outcome != NO_EVIDENCE or not self.smallest:
             return ""
         cases, least = f"{self.difference.n} cases", f"about {number(self.smallest, 3)}"
-        if not self._has_seeds:
+        if not self.has_seeds:
             alone = f"{cases} alone would show {least} with 80 % power"
             return f"Below {SEEDS} seeds no difference can be shown; {alone}."
         seeds = " and ".join(dict.fromkeys([str(self.seeds), str(self.baseline_seeds)]))
@@ -452,7 +458,8 @@ def sentence_of(verdicts: Sequence[Verdict], most: int = 4) -> str:
     for words, members in alike.items():
         named = ", ".join(f"{v.variant} against {v.baseline}{v.place}" for v in members)
         count = f"{'all ' if len(alike) == 1 else ''}{len(members)}"
-        least = sorted(v.smallest for v in members if v.smallest_text and v.smallest is not None)
+        shows = [v for v in members if v.smallest_text and v.has_seeds]  # with fewer seeds none would show
+        least = sorted(v.smallest for v in shows if v.smallest is not None)
         ends = " to ".join(dict.fromkeys(number(end, 3) for end in (least[0], least[-1]))) if least else ""
         shown = f" (the smallest difference that would show: {ends})" if ends else ""
         parts.append(f"{words}: {named if len(members) <= most else count}{shown}")
@@ -512,13 +519,10 @@ def compare_scores(
         return verdict
     low, high = joint_interval(found.mean, [cases, trainings])
     observed = replace(alone, training=(verdict.spread or 0.0) ** 2)
-    return replace(
-        verdict,
-        low=low,
-        high=high,
-        needed=needed(observed, MORE_SEEDS),
-        smallest=observed.power_reach(found.n, seeds_of(len(a), len(b))),
-    )
+    verdict = replace(verdict, low=low, high=high, needed=needed(observed, MORE_SEEDS))
+    if not verdict.has_seeds:
+        return verdict
+    return replace(verdict, smallest=observed.power_reach(found.n, seeds_of(len(a), len(b))))
 
 
 def _side(interval: tuple[float, float]) -> int:

@@ -237,10 +237,10 @@ class Distillation:
         self.gradients.measure(self.student, hard, terms)
         return {name: self.gradients.factor(name) for name in terms}
 
-    def begin_step(self, epoch: int, step: int, is_last: bool) -> None:
+    def begin_step(self, epoch: int, step: int, is_last: bool, is_end: bool = False) -> None:
         """Says which step comes next: the gradients of some are measured."""
         if self.gradients is not None:
-            self.gradients.begin_step(epoch, step, is_last)
+            self.gradients.begin_step(epoch, step, is_last, is_end)
 
     def measured(self) -> dict[str, float]:
         """What the last step measured of the gradients; empty after most steps."""

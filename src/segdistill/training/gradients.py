@@ -3,7 +3,8 @@
 Weights of papers belong to their own supervised loss and number of classes. With two classes and another loss a term
 may do nothing, or drown the reference. So training measures both gradients at the student's weights: every ten steps
 of the first epoch, and in the last step of every epoch (of every second one where an epoch has five to nine steps, and
-so on). That only reads: no random numbers are drawn, and weights, optimiser and batches stay as they are.
+so on) and of the training. That only reads: no random numbers are drawn, and weights, optimiser and batches stay as
+they are.
 """
 
 from __future__ import annotations
@@ -74,10 +75,11 @@ class Gradients(nn.Module):
         self._is_due, self._may_settle = False, True
         self.register_buffer("sums", torch.zeros(len(terms), 4))
 
-    def begin_step(self, epoch: int, step: int, is_last: bool) -> None:
-        """Says which step comes next, counted from 0, and whether it is the epoch's last."""
+    def begin_step(self, epoch: int, step: int, is_last: bool, is_end: bool = False) -> None:
+        """Says which step comes next, counted from 0, and whether it is the last of its epoch, and of the training."""
         apart = -(-EVERY // (step + 1))  # epochs between measurements, where an epoch is short
-        self._is_due = is_last and epoch % apart == 0 if epoch or is_last else step % EVERY == 0
+        ends_epoch = is_last and (is_end or epoch % apart == 0)
+        self._is_due = ends_epoch if epoch or is_last else step % EVERY == 0
         self.row = {}
 
     def measure(self, network: nn.Module, supervised: Tensor, terms: Mapping[str, Tensor]) -> None:
@@ -195,25 +197,28 @@ def find_imbalance(rows: Sequence[Row], ended: bool = True) -> list[str]:
 
     Args:
         rows: of curves.csv.
-        ended: the last of them is the end of the training, which counts beside that of the first epoch.
+        ended: the last of them is the end of the training, which counts beside that of the first epoch. Where an epoch
+            has no measurement the nearest one that has counts, and the warning names it.
 
     >>> find_imbalance([{"grad/cwd/features": 0.004, "grad_weight/cwd/features": 50.0}])[0].split(": ")[0]
     'at the end of the first epoch the gradient of cwd/features is 0.4 % of the supervised one'
     >>> find_imbalance([{"grad/soft_prediction": 0.5, "grad_weight/soft_prediction": 1.0}])
     []
     """
-    first = _first(rows, _RATIO)
-    last = _first(rows[:0:-1], _RATIO) if ended else {}
-    weights, last_weights = (_first(each, _WEIGHT) for each in (rows, rows[::-1]))
-    lines = [
-        _imbalance(column.removeprefix(_RATIO), ratio, known[_WEIGHT + column.removeprefix(_RATIO)], end)
-        for end, ratios, known in (("first", first, weights), ("last", last, last_weights))
-        for column, ratio in ratios.items()
-    ]
+    epochs = [{"epoch": float(k), **row} for k, row in enumerate(rows, 1)]
+    lines = []
+    for name in (column.removeprefix(_RATIO) for column in _first(rows, _RATIO)):
+        known = [row for row in epochs if _RATIO + name in row]
+        for row in known[:: max(1, len(known) - 1)] if ended else known[:1]:
+            ends = {epochs[-1]["epoch"]: "the last epoch"} if ended else {}
+            epoch = (ends | {epochs[0]["epoch"]: "the first epoch"}).get(
+                row["epoch"], f"epoch {row['epoch']:g}"
+            )
+            lines.append(_imbalance(name, row[_RATIO + name], row[_WEIGHT + name], epoch))
     return list(dict.fromkeys(filter(None, lines)))
 
 
-def _imbalance(name: str, ratio: float, weight: float, end: str) -> str:
+def _imbalance(name: str, ratio: float, weight: float, epoch: str) -> str:
     if LOW <= ratio <= HIGH:
         return ""
     if not ratio:
@@ -221,7 +226,7 @@ def _imbalance(name: str, ratio: float, weight: float, end: str) -> str:
     share = f"{100 * ratio:.2g} % of" if ratio < LOW else f"{ratio:.3g} times"
     effect = "it hardly teaches" if ratio < LOW else "the reference hardly counts"
     return (
-        f"at the end of the {end} epoch the gradient of {name} is {share} the supervised one: {effect}: the weight "
+        f"at the end of {epoch} the gradient of {name} is {share} the supervised one: {effect}: the weight "
         f"{BALANCED * weight / ratio:.2g} in place of {weight:.2g} would make it {BALANCED} times"
     )
 

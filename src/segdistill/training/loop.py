@@ -126,7 +126,8 @@ def fit(
         )
         with closing(source):
             while position.step < last:
-                parts = training.step(source, is_last=position.step == last - 1)
+                is_last = position.step == last - 1
+                parts = training.step(source, is_last, is_end=is_last and position.epoch == epochs - 1)
                 if position.step == last:
                     break  # the last step is yielded and saved with the end of the epoch
                 due = time.monotonic() - saved > settings.checkpoint_seconds
@@ -173,12 +174,13 @@ class Training:
         self.task.players[name] = wrapped
         return _Player(name, module, wrapped, wrapped_optimizer, schedule)
 
-    def step(self, source: Iterator[Batch], is_last: bool = False) -> dict[str, float]:
+    def step(self, source: Iterator[Batch], is_last: bool = False, is_end: bool = False) -> dict[str, float]:
         """One optimiser step of every player over the next `accumulate` batches; returns the mean of each loss.
 
         Args:
             source: of the batches.
             is_last: the step is the last of its epoch.
+            is_end: it is the last of a training that does not stop early.
         """
         began = time.monotonic()
         group = list(islice(source, self.settings.accumulate))
@@ -186,7 +188,7 @@ class Training:
         moved = [to_device(batch, self.fabric, self.settings.channels_last) for batch in group]
         parts: dict[str, float] = {}
         if hasattr(self.task, "begin_step"):
-            self.task.begin_step(self.position.epoch, self.position.step, is_last)
+            self.task.begin_step(self.position.epoch, self.position.step, is_last, is_end)
         for player in self.turns:
             parts |= self._turn(player, moved)
         measured: dict[str, float] = getattr(self.task, "measured", dict)()

@@ -25,8 +25,8 @@ class Task(Protocol):
     through this dictionary. The attribute `score` names the validation numbers whose mean selects an epoch
     (`val_dice` without it). Players take their turns on a batch in the order of `players`, or of the attribute
     `turns`, which lists all their names. A method `columns()` adds numbers to the row of every epoch.
-    `begin_step(epoch, step, is_last)` is told which step comes next, and `measured()` gives what the step measured, for
-    gradients.csv, and for the row of the epoch that it was measured in.
+    `begin_step(epoch, step, is_last, is_end)` is told which step comes next, and whether it is the last of its epoch
+    and of the training; `measured()` gives what it measured, for gradients.csv, and for the row of its epoch.
     """
 
     players: dict[str, nn.Module]
