@@ -21,6 +21,7 @@ from segdistill.config.ladder import (
 from segdistill.config.load import chooses_slices, load_recipe, parse_changes, with_length
 from segdistill.config.schema import DataRecipe, Recipe, SplitRecipe
 from segdistill.data.case import Case, select
+from segdistill.data.duplicates import find_duplicates
 from segdistill.data.levels import with_intensity
 from segdistill.data.store import prepare_store
 from segdistill.data.table import read_cases, write_cases
@@ -318,7 +319,7 @@ def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
     record = _measured(call, draft, seen, known, loaded, tell)
     for line in _opening(record):
         tell(line)
-    outside, taught = _outside(call)
+    outside, taught = _outside(call, loaded.cases, tell)
     if warning := _seen_test_cases(taught, loaded.cases):
         record = replace(record, warnings=[warning])
         tell(f"warning: {warning}")
@@ -491,7 +492,7 @@ def _is_trained(rung: Rung, record: ShrinkRecord) -> bool:
     return not rung.excluded or rung.name == record.reference
 
 
-def _outside(call: _Call) -> tuple[dict[str, Any] | None, frozenset[str]]:
+def _outside(call: _Call, cases: Sequence[Case], tell: _Tell) -> tuple[dict[str, Any] | None, frozenset[str]]:
     """The teacher from elsewhere as an entry of `teachers`, and the cases that a run has trained it on.
 
     Raises:
@@ -506,7 +507,7 @@ def _outside(call: _Call) -> tuple[dict[str, Any] | None, frozenset[str]]:
     place, _, stage = ("", "", "") if path.exists() else str(teacher).rpartition(":")
     is_run = path.is_dir() and ((path / StageRecord.FILE).exists() or (path / "stages").is_dir())
     if place or is_run:
-        return _exported(call, Path(place) if place else path, stage or None)
+        return _exported(call, Path(place) if place else path, stage or None, cases, tell)
     seen = call.trained_on
     if seen not in ("all", "none", "unknown"):
         seen = str(Path(seen).absolute())
@@ -520,18 +521,39 @@ def _outside(call: _Call) -> tuple[dict[str, Any] | None, frozenset[str]]:
     )
 
 
-def _exported(call: _Call, run_folder: Path, stage: str | None) -> tuple[dict[str, Any], frozenset[str]]:
-    """A stage of another run as a model file, with the cases that it was trained on."""
+def _exported(
+    call: _Call, run_folder: Path, stage: str | None, cases: Sequence[Case], tell: _Tell
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """A stage of another run as a model file, with those of the cases that it was trained on."""
     folder = find_stage(run_folder, stage)
     table = folder.parent.parent / TABLE
-    seen = [case.id for case in read_cases(table) if case.split in ("train", "val")] if table.exists() else []
     target = call.folder / TEACHER_FILE
     export_run(folder, target, plugins=call.plugins)
     entry = {"onnx": str(target.absolute()), "trained_on": "unknown"}
-    if seen:
-        write_text(call.folder / TEACHER_CASES, "\n".join(seen) + "\n")
-        entry["trained_on"] = str((call.folder / TEACHER_CASES).absolute())
-    return entry, frozenset(seen)
+    if not table.exists():
+        return entry, frozenset()
+    seen = _trained_cases([case for case in read_cases(table) if case.split in ("train", "val")], cases)
+    if seen.isdisjoint(case.id for case in cases if case.split != "test"):
+        if not seen:
+            tell(f"the teacher's run was trained on none of the {len(cases)} cases: trained_on: none")
+        return entry | {"trained_on": "none"}, seen
+    write_text(call.folder / TEACHER_CASES, "\n".join(sorted(seen)) + "\n")
+    return entry | {"trained_on": str((call.folder / TEACHER_CASES).absolute())}, seen
+
+
+def _trained_cases(trained: Sequence[Case], cases: Sequence[Case]) -> frozenset[str]:
+    """The ids of the cases whose images are among those that another run was trained on, or copies of them.
+
+    Where images of that run are no longer there, ids alone decide.
+    """
+    theirs = [replace(case, id=f"0 {case.id}") for case in trained]
+    ours = [replace(case, id=f"1 {case.id}") for case in cases]
+    try:
+        pairs = find_duplicates([*theirs, *ours])
+    except InputError:
+        return frozenset({case.id for case in trained} & {case.id for case in cases})
+    found = (sorted((pair.first, pair.second)) for pair in pairs)
+    return frozenset(second[2:] for first, second in found if first[0] != second[0])
 
 
 def _seen_test_cases(seen: frozenset[str], cases: Sequence[Case]) -> str:
