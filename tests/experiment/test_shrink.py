@@ -174,6 +174,22 @@ def test_another_folder_is_not_touched(table: Path, tmp_path: Path) -> None:
         shrink(table, tmp_path)
 
 
+def test_a_teacher_that_cannot_be_used_is_refused_before_networks_are_measured(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segdistill.experiment.shrink.measure_rungs", None)
+    (tmp_path / "text.onnx").write_text("no network")
+    save(tmp_path / "others" / "x.png", noise(0))
+    for teacher, words in (
+        (tmp_path / "others", "holds no prediction of any of the"),
+        (tmp_path / "text.onnx", "text.onnx"),
+        ({"onnx": "none.onnx"}, "onnx: no such file"),
+    ):
+        with pytest.raises(InputError, match=words):
+            shrink(table, tmp_path / "out", teacher=teacher)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_of_other_data_has_trained_on_none_of_the_cases(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

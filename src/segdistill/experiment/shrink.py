@@ -34,14 +34,14 @@ from segdistill.experiment.cases import (
     load_cases,
     with_table_classes,
 )
-from segdistill.experiment.check import check_parts
+from segdistill.experiment.check import check_parts, require_outside, require_outside_models
 from segdistill.experiment.compare import read_trainings
 from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.events import Event, show_events
 from segdistill.experiment.export import export_run
 from segdistill.experiment.folder import only_writer
 from segdistill.experiment.folds import fold_recipe
-from segdistill.experiment.inputs import StageInputs
+from segdistill.experiment.inputs import OpenedPredictions, StageInputs
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.experiment.result import MODEL_FILE, REPORT, RunResult
 from segdistill.experiment.results import fold_folder
@@ -316,10 +316,12 @@ def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
         tell(f"warning: {line}")
     if data.dimensions == 3:
         tell(patches_note(data))
-    record = _measured(call, draft, seen, known, loaded, tell)
+    settings = _settings(call, draft, seen, known)
+    outside, taught = _outside(call, loaded.cases, tell)
+    _require_teacher(call, seen, outside, loaded.cases)
+    record = _measured(call, draft, seen, known, settings, loaded, tell)
     for line in _opening(record):
         tell(line)
-    outside, taught = _outside(call, loaded.cases, tell)
     if warning := _seen_test_cases(taught, loaded.cases):
         record = replace(record, warnings=[warning])
         tell(f"warning: {warning}")
@@ -411,28 +413,58 @@ def _data(data: DataRecipe, table: Path, given: bool = False) -> DataRecipe:
     return data.model_copy(update=changes)
 
 
-def _measured(
-    call: _Call,
-    draft: Recipe,
-    seen: DataFacts,
-    known: ShrinkRecord | None,
-    loaded: LoadedCases,
-    tell: _Tell,
-) -> ShrinkRecord:
-    """The record before training: the networks with their cost, which is measured once, and what can be decided."""
-    data = draft.data
-    models = {
+def _models(call: _Call, draft: Recipe, seen: DataFacts) -> dict[str, dict[str, Any]]:
+    """What the draft states of each network of the ladder."""
+    return {
         name: draft.stages[name].model.model_dump(mode="json", exclude_unset=True)
         for name in call.models(seen)
     }
-    facts: dict[str, Any] = {"models": models, "size": data.sides, "channels": data.channels}
-    facts |= {} if data.spacing is None else {"spacing": data.spacing}
+
+
+def _settings(call: _Call, draft: Recipe, seen: DataFacts, known: ShrinkRecord | None) -> str:
+    """Hash of what a ladder keeps from its first call on.
+
+    Raises:
+        InputError: the folder holds another ladder.
+    """
+    data = draft.data
+    facts: dict[str, Any] = {"models": _models(call, draft, seen), "size": data.sides}
+    facts |= {"channels": data.channels} | ({} if data.spacing is None else {"spacing": data.spacing})
     settings = sha256_text(json_text(facts | {"effort": call.effort}))
     if known is not None and known.settings != settings:
         raise InputError(
             f"{call.folder} holds a ladder with other networks, images or effort: repeat its options, or choose "
             "another --out"
         )
+    return settings
+
+
+def _require_teacher(
+    call: _Call, seen: DataFacts, outside: Mapping[str, Any] | None, cases: list[Case]
+) -> None:
+    """Refuses a teacher from elsewhere that cannot be used, before anything is measured or trained."""
+    if outside is None:
+        return
+    recipe = call.recipe(seen, call.models(seen), outside, seeds=0)
+    recipe = with_class_count(with_table_classes(recipe, call.source))
+    student = next(name for name, stage in recipe.stages.items() if stage.teachers)
+    opened = OpenedPredictions()
+    require_outside(recipe, [student], cases, opened)
+    require_outside_models(recipe, [student], cases, opened)
+
+
+def _measured(
+    call: _Call,
+    draft: Recipe,
+    seen: DataFacts,
+    known: ShrinkRecord | None,
+    settings: str,
+    loaded: LoadedCases,
+    tell: _Tell,
+) -> ShrinkRecord:
+    """The record before training: the networks with their cost, which is measured once, and what can be decided."""
+    data = draft.data
+    models = _models(call, draft, seen)
     if known is None:
         check_parts(draft, list(models))
         tell(f"measuring {len(models)} networks on this machine")
