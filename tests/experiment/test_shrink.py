@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,16 @@ from PIL import Image
 
 import segdistill
 from segdistill.config.schema import DataRecipe
+from segdistill.data.case import Case
 from segdistill.data.phantom import write_phantom
 from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
 from segdistill.experiment.rungs import measure_rungs, over_budget
-from segdistill.experiment.shrink import DEVELOPMENT, TABLE, ShrinkResult
+from segdistill.experiment.shrink import DEVELOPMENT, TABLE, ShrinkResult, _outside
 from segdistill.records import ShrinkRecord
+from tests.data.pictures import noise, save
 from tests.experiment.tiny import segdistill as command
+from tests.experiment.tiny import tiny_run
 
 LADDER = {
     "wide": {"name": "simplified_unet", "widths": [16, 32, 32]},
@@ -167,3 +172,50 @@ def test_another_folder_is_not_touched(table: Path, tmp_path: Path) -> None:
     (tmp_path / "environment.json").write_text(json.dumps({}))
     with pytest.raises(InputError, match="holds a run of another command"):
         shrink(table, tmp_path)
+
+
+def test_a_teacher_that_cannot_be_used_is_refused_before_networks_are_measured(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segdistill.experiment.shrink.measure_rungs", None)
+    (tmp_path / "text.onnx").write_text("no network")
+    save(tmp_path / "others" / "x.png", noise(0))
+    for teacher, words in (
+        (tmp_path / "others", "holds no prediction of any of the"),
+        (tmp_path / "text.onnx", "text.onnx"),
+        ({"onnx": "none.onnx"}, "onnx: no such file"),
+    ):
+        with pytest.raises(InputError, match=words):
+            shrink(table, tmp_path / "out", teacher=teacher)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_other_data_has_trained_on_none_of_the_cases(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run = tiny_run(tmp_path_factory)
+    own = read_cases(run / "cases.csv")
+    call: Any = SimpleNamespace(teacher=run, folder=tmp_path / "out", plugins=())
+    call.folder.mkdir()
+
+    def outside(cases: list[Case]) -> tuple[str, set[str], list[str]]:
+        told: list[str] = []
+        entry, seen = _outside(call, cases, told.append)
+        assert entry is not None
+        return entry["trained_on"], set(seen), told
+
+    others = [
+        Case(case.id, save(tmp_path / f"{k}.png", noise(k)), split="train") for k, case in enumerate(own)
+    ]
+    line = f"the teacher's run was trained on none of the {len(own)} cases: trained_on: none"
+    assert outside(others) == ("none", set(), [line])  # one id is not one image
+
+    trained = {case.id for case in own if case.split in ("train", "val")}
+    ids, seen, told = outside(own)
+    assert (set(Path(ids).read_text().split()), told) == (trained, [])
+    assert trained <= seen
+    renamed = [replace(case, id=f"new-{case.id}") for case in own]
+    assert {f"new-{name}" for name in trained} <= outside(renamed)[1]  # one image under another id
+    lost = [replace(case, image=tmp_path / "lost.png") for case in own]
+    assert outside(lost)[1] == trained  # ids alone, where images cannot be compared
+    assert outside([replace(case, split="test") for case in own])[0] == "none"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import yaml
 from PIL import Image, ImageFilter
 
 import segdistill
@@ -27,6 +28,7 @@ from segdistill.records import GuardRecord
 from segdistill.runtime.engine import Session
 from segdistill.runtime.onnx_file import read_onnx
 from segdistill.training.curves import read_curves
+from tests.data.pictures import save, square
 from tests.experiment.tiny import RECIPE, write_recipe
 from tests.experiment.tiny import segdistill as command
 
@@ -178,6 +180,40 @@ def test_predictions_of_a_folder_and_a_model_file_teach(tmp_path: Path) -> None:
     other = recipe({"both": {"predictions": str(tmp_path / "nowhere")}})
     with pytest.raises(InputError, match="no such folder"):
         segdistill.run(other, out=tmp_path / "other", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        ({"onnx": "none.onnx"}, "onnx: no such file"),
+        ({"onnx": "text.onnx"}, "text.onnx"),
+        ({"onnx": "other.onnx", "input": {"size": 24, "channels": 1}}, "does not run on"),
+        ({"network": "torch.nn:Identity", "weights": "none.safetensors"}, "weights: no such file"),
+        ({"predictions": "nowhere"}, "no such folder"),
+        ({"predictions": "others"}, "holds no prediction of any of the"),
+        ({"ensemble": ["a", {"predictions": "others"}]}, "holds no prediction of any of the"),
+        ({"onnx": "other.onnx", "input": {"size": 16}, "trained_on": "ids.txt"}, "which cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("folds", [None, 2])
+def test_an_outside_teacher_that_cannot_be_used_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: dict[str, Any], words: str, folds: int | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.onnx").write_text("no network")
+    two_logits(Path("other.onnx"))
+    save(Path("others/x.png"), square())
+    asked = recipe({"t": teacher}) | ({"folds": folds, "seeds": [0]} if folds else {})
+    answer = command("run", written(asked), "--out", "out", "--device", "cpu")
+    assert answer.code == 2
+    assert words in answer.line
+    assert not list(Path("out").rglob("stages"))
+
+
+def written(asked: dict[str, Any]) -> Path:
+    path = Path("asked.yaml")
+    path.write_text(yaml.safe_dump(asked, sort_keys=False))
+    return path
 
 
 def two_logits(path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from torch import nn
 
-from segdistill.config.schema import Recipe, StageRecipe
+from segdistill.config.schema import MemberRecipe, Recipe, StageRecipe
 from segdistill.data.augment import make_augment
 from segdistill.data.case import Case
 from segdistill.data.store import Store
@@ -22,8 +23,9 @@ from segdistill.experiment.build import (
     with_class_count,
 )
 from segdistill.experiment.evaluation import NO_SCORES
-from segdistill.experiment.inputs import stage_cases
+from segdistill.experiment.inputs import OpenedPredictions, file_facts, stage_cases, trained_on
 from segdistill.experiment.stage import build_network, encoder_of
+from segdistill.experiment.teachers import require_usable
 from segdistill.losses import create_loss
 from segdistill.models.discriminator import RECEPTIVE_FIELD
 from segdistill.models.network import shapes_only
@@ -65,6 +67,51 @@ def _require_masks(stage: StageRecipe, name: str, cases: list[Case]) -> None:
                 f"stage {name}: {', '.join(needing)} {'needs' if len(needing) == 1 else 'need'} masks, and none of the "
                 "images that its teachers teach has one: add the method soft_mask, or set taught_cases: all"
             )
+
+
+def require_outside(recipe: Recipe, stages: list[str], cases: list[Case], opened: OpenedPredictions) -> None:
+    """Refuses teachers from elsewhere whose files are not there, or whose predictions do not fit the training cases.
+
+    Args:
+        recipe: of the run.
+        stages: those that will be trained.
+        cases: with their splits.
+        opened: folders of predictions, each of which is opened once.
+
+    Raises:
+        InputError: as `file_facts` and `trained_on`.
+    """
+    for member, known in _outside(recipe, stages, cases):
+        file_facts(member, known, opened)
+        trained_on(recipe, member, cases, opened)
+
+
+def require_outside_models(
+    recipe: Recipe, stages: list[str], cases: list[Case], opened: OpenedPredictions
+) -> None:
+    """Loads every teacher from elsewhere once, so that one that cannot be used stops the run before it starts.
+
+    Raises:
+        InputError: as `require_usable`.
+    """
+    for member, known in _outside(recipe, stages, cases):
+        require_usable(recipe, member, known, opened)
+
+
+def _outside(
+    recipe: Recipe, stages: list[str], cases: list[Case]
+) -> Iterator[tuple[MemberRecipe, list[Case]]]:
+    """Teachers from elsewhere, each once with the cases that it is asked for, though several stages have it."""
+    seen = set()
+    for name in stages:
+        train = stage_cases(recipe, name, cases, "train")
+        for teacher in recipe.stages[name].teachers.values():
+            known = [*train, *stage_cases(recipe, name, cases, "val")] if teacher.weigh_by else train
+            for member in teacher.members:
+                key = member.model_dump_json(), tuple(case.id for case in known)
+                if member.is_outside and key not in seen:
+                    seen.add(key)
+                    yield member, known
 
 
 def require_classes(recipe: Recipe, name: str, cases: list[Case], store: Store) -> None:

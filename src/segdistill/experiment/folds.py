@@ -13,10 +13,11 @@ from segdistill.data.case import Case, select
 from segdistill.data.splits import k_fold
 from segdistill.errors import CasesFailed, InputError
 from segdistill.experiment.cases import load_cases
-from segdistill.experiment.check import require_cases
+from segdistill.experiment.check import require_cases, require_outside
 from segdistill.experiment.compare import read_trainings
 from segdistill.experiment.events import Event
 from segdistill.experiment.external import read_external
+from segdistill.experiment.inputs import OpenedPredictions
 from segdistill.experiment.machine import Machine, is_first_process
 from segdistill.experiment.results import EXTERNAL, FOLDS_FILE, external_folder, fold_folder
 from segdistill.files import write_json, write_text
@@ -110,16 +111,18 @@ def require_folds(recipe: Recipe, source: Path | None, stages: list[str] | None)
     chosen = recipe.chosen(stages)
     with TemporaryDirectory() as drawn:  # synthetic images are drawn again in each fold
         loaded = load_cases(fold_recipe(recipe, 1).data, source, Path(drawn), recipe.classifies)
-    cases = [c for c in loaded.cases if c.has_reference or (recipe.classifies and c.label)]
-    further = [replace(case, split="train") for case in loaded.cases if case not in cases]
-    for fold in range(1, split.folds + 1):
-        divided = k_fold(cases, split.folds, fold, split.seed, split.val, empty=loaded.empty)
-        try:
-            for name in chosen:
-                require_cases(recipe, name, [*divided, *further])
-            _require_tested(recipe, cases, divided)
-        except InputError as error:
-            raise InputError(f"fold {fold} of {split.folds}: {error}") from error
+        cases = [c for c in loaded.cases if c.has_reference or (recipe.classifies and c.label)]
+        further = [replace(case, split="train") for case in loaded.cases if case not in cases]
+        opened = OpenedPredictions()
+        for fold in range(1, split.folds + 1):
+            divided = k_fold(cases, split.folds, fold, split.seed, split.val, empty=loaded.empty)
+            try:
+                for name in chosen:
+                    require_cases(recipe, name, [*divided, *further])
+                require_outside(recipe, chosen, [*divided, *further], opened)
+                _require_tested(recipe, cases, divided)
+            except InputError as error:
+                raise InputError(f"fold {fold} of {split.folds}: {error}") from error
 
 
 def _require_tested(recipe: Recipe, cases: list[Case], divided: list[Case]) -> None:

@@ -31,7 +31,14 @@ from segdistill.experiment.cases import (
     removing_phantoms_on_error,
     with_table_classes,
 )
-from segdistill.experiment.check import check_parts, recipe_warnings, require_cases, require_classes
+from segdistill.experiment.check import (
+    check_parts,
+    recipe_warnings,
+    require_cases,
+    require_classes,
+    require_outside,
+    require_outside_models,
+)
 from segdistill.experiment.cluster import on_cluster
 from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.events import Event, show_events
@@ -39,7 +46,7 @@ from segdistill.experiment.export import compared_cases, export_stage
 from segdistill.experiment.external import external_lines, read_external, with_copies
 from segdistill.experiment.folder import only_writer
 from segdistill.experiment.folds import run_folds
-from segdistill.experiment.inputs import TEACHERS_FILE, precision_of, write_teachers
+from segdistill.experiment.inputs import TEACHERS_FILE, OpenedPredictions, precision_of, write_teachers
 from segdistill.experiment.jobs import Fold, Jobs, require_importable, side_by_side
 from segdistill.experiment.machine import Machine, is_first_process, make_fabric, together
 from segdistill.experiment.plan import left_to_train, plan_run
@@ -365,6 +372,9 @@ def _prepare(
             yield Event(f"warning: {line}")
         for name in chosen:
             require_cases(recipe, name, loaded_cases.cases)
+        opened = OpenedPredictions()
+        require_outside(recipe, chosen, loaded_cases.cases, opened)
+        require_outside_models(recipe, chosen, loaded_cases.cases, opened)
         external = tuple(with_copies(table, loaded_cases.cases) for table in read_external(recipe))
         for table in external:
             yield from map(Event, external_lines(table))

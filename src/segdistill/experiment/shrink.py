@@ -21,6 +21,7 @@ from segdistill.config.ladder import (
 from segdistill.config.load import chooses_slices, load_recipe, parse_changes, with_length
 from segdistill.config.schema import DataRecipe, Recipe, SplitRecipe
 from segdistill.data.case import Case, select
+from segdistill.data.duplicates import find_duplicates
 from segdistill.data.levels import with_intensity
 from segdistill.data.store import prepare_store
 from segdistill.data.table import read_cases, write_cases
@@ -33,14 +34,14 @@ from segdistill.experiment.cases import (
     load_cases,
     with_table_classes,
 )
-from segdistill.experiment.check import check_parts
+from segdistill.experiment.check import check_parts, require_outside, require_outside_models
 from segdistill.experiment.compare import read_trainings
 from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.events import Event, show_events
 from segdistill.experiment.export import export_run
 from segdistill.experiment.folder import only_writer
 from segdistill.experiment.folds import fold_recipe
-from segdistill.experiment.inputs import StageInputs
+from segdistill.experiment.inputs import OpenedPredictions, StageInputs
 from segdistill.experiment.machine import Machine, make_fabric
 from segdistill.experiment.result import MODEL_FILE, REPORT, RunResult
 from segdistill.experiment.results import fold_folder
@@ -315,10 +316,12 @@ def _shrink(call: _Call, tell: _Tell) -> ShrinkResult:
         tell(f"warning: {line}")
     if data.dimensions == 3:
         tell(patches_note(data))
-    record = _measured(call, draft, seen, known, loaded, tell)
+    settings = _settings(call, draft, seen, known)
+    outside, taught = _outside(call, loaded.cases, tell)
+    _require_teacher(call, seen, outside, loaded.cases)
+    record = _measured(call, draft, seen, known, settings, loaded, tell)
     for line in _opening(record):
         tell(line)
-    outside, taught = _outside(call)
     if warning := _seen_test_cases(taught, loaded.cases):
         record = replace(record, warnings=[warning])
         tell(f"warning: {warning}")
@@ -410,28 +413,58 @@ def _data(data: DataRecipe, table: Path, given: bool = False) -> DataRecipe:
     return data.model_copy(update=changes)
 
 
-def _measured(
-    call: _Call,
-    draft: Recipe,
-    seen: DataFacts,
-    known: ShrinkRecord | None,
-    loaded: LoadedCases,
-    tell: _Tell,
-) -> ShrinkRecord:
-    """The record before training: the networks with their cost, which is measured once, and what can be decided."""
-    data = draft.data
-    models = {
+def _models(call: _Call, draft: Recipe, seen: DataFacts) -> dict[str, dict[str, Any]]:
+    """What the draft states of each network of the ladder."""
+    return {
         name: draft.stages[name].model.model_dump(mode="json", exclude_unset=True)
         for name in call.models(seen)
     }
-    facts: dict[str, Any] = {"models": models, "size": data.sides, "channels": data.channels}
-    facts |= {} if data.spacing is None else {"spacing": data.spacing}
+
+
+def _settings(call: _Call, draft: Recipe, seen: DataFacts, known: ShrinkRecord | None) -> str:
+    """Hash of what a ladder keeps from its first call on.
+
+    Raises:
+        InputError: the folder holds another ladder.
+    """
+    data = draft.data
+    facts: dict[str, Any] = {"models": _models(call, draft, seen), "size": data.sides}
+    facts |= {"channels": data.channels} | ({} if data.spacing is None else {"spacing": data.spacing})
     settings = sha256_text(json_text(facts | {"effort": call.effort}))
     if known is not None and known.settings != settings:
         raise InputError(
             f"{call.folder} holds a ladder with other networks, images or effort: repeat its options, or choose "
             "another --out"
         )
+    return settings
+
+
+def _require_teacher(
+    call: _Call, seen: DataFacts, outside: Mapping[str, Any] | None, cases: list[Case]
+) -> None:
+    """Refuses a teacher from elsewhere that cannot be used, before anything is measured or trained."""
+    if outside is None:
+        return
+    recipe = call.recipe(seen, call.models(seen), outside, seeds=0)
+    recipe = with_class_count(with_table_classes(recipe, call.source))
+    student = next(name for name, stage in recipe.stages.items() if stage.teachers)
+    opened = OpenedPredictions()
+    require_outside(recipe, [student], cases, opened)
+    require_outside_models(recipe, [student], cases, opened)
+
+
+def _measured(
+    call: _Call,
+    draft: Recipe,
+    seen: DataFacts,
+    known: ShrinkRecord | None,
+    settings: str,
+    loaded: LoadedCases,
+    tell: _Tell,
+) -> ShrinkRecord:
+    """The record before training: the networks with their cost, which is measured once, and what can be decided."""
+    data = draft.data
+    models = _models(call, draft, seen)
     if known is None:
         check_parts(draft, list(models))
         tell(f"measuring {len(models)} networks on this machine")
@@ -491,7 +524,7 @@ def _is_trained(rung: Rung, record: ShrinkRecord) -> bool:
     return not rung.excluded or rung.name == record.reference
 
 
-def _outside(call: _Call) -> tuple[dict[str, Any] | None, frozenset[str]]:
+def _outside(call: _Call, cases: Sequence[Case], tell: _Tell) -> tuple[dict[str, Any] | None, frozenset[str]]:
     """The teacher from elsewhere as an entry of `teachers`, and the cases that a run has trained it on.
 
     Raises:
@@ -506,7 +539,7 @@ def _outside(call: _Call) -> tuple[dict[str, Any] | None, frozenset[str]]:
     place, _, stage = ("", "", "") if path.exists() else str(teacher).rpartition(":")
     is_run = path.is_dir() and ((path / StageRecord.FILE).exists() or (path / "stages").is_dir())
     if place or is_run:
-        return _exported(call, Path(place) if place else path, stage or None)
+        return _exported(call, Path(place) if place else path, stage or None, cases, tell)
     seen = call.trained_on
     if seen not in ("all", "none", "unknown"):
         seen = str(Path(seen).absolute())
@@ -520,18 +553,39 @@ def _outside(call: _Call) -> tuple[dict[str, Any] | None, frozenset[str]]:
     )
 
 
-def _exported(call: _Call, run_folder: Path, stage: str | None) -> tuple[dict[str, Any], frozenset[str]]:
-    """A stage of another run as a model file, with the cases that it was trained on."""
+def _exported(
+    call: _Call, run_folder: Path, stage: str | None, cases: Sequence[Case], tell: _Tell
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """A stage of another run as a model file, with those of the cases that it was trained on."""
     folder = find_stage(run_folder, stage)
     table = folder.parent.parent / TABLE
-    seen = [case.id for case in read_cases(table) if case.split in ("train", "val")] if table.exists() else []
     target = call.folder / TEACHER_FILE
     export_run(folder, target, plugins=call.plugins)
     entry = {"onnx": str(target.absolute()), "trained_on": "unknown"}
-    if seen:
-        write_text(call.folder / TEACHER_CASES, "\n".join(seen) + "\n")
-        entry["trained_on"] = str((call.folder / TEACHER_CASES).absolute())
-    return entry, frozenset(seen)
+    if not table.exists():
+        return entry, frozenset()
+    seen = _trained_cases([case for case in read_cases(table) if case.split in ("train", "val")], cases)
+    if seen.isdisjoint(case.id for case in cases if case.split != "test"):
+        if not seen:
+            tell(f"the teacher's run was trained on none of the {len(cases)} cases: trained_on: none")
+        return entry | {"trained_on": "none"}, seen
+    write_text(call.folder / TEACHER_CASES, "\n".join(sorted(seen)) + "\n")
+    return entry | {"trained_on": str((call.folder / TEACHER_CASES).absolute())}, seen
+
+
+def _trained_cases(trained: Sequence[Case], cases: Sequence[Case]) -> frozenset[str]:
+    """The ids of the cases whose images are among those that another run was trained on, or copies of them.
+
+    Where images of that run are no longer there, ids alone decide.
+    """
+    theirs = [replace(case, id=f"0 {case.id}") for case in trained]
+    ours = [replace(case, id=f"1 {case.id}") for case in cases]
+    try:
+        pairs = find_duplicates([*theirs, *ours])
+    except InputError:
+        return frozenset({case.id for case in trained} & {case.id for case in cases})
+    found = (sorted((pair.first, pair.second)) for pair in pairs)
+    return frozenset(second[2:] for first, second in found if first[0] != second[0])
 
 
 def _seen_test_cases(seen: frozenset[str], cases: Sequence[Case]) -> str:

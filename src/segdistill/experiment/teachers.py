@@ -19,15 +19,23 @@ from PIL import Image
 from torch import nn
 
 from segdistill.config.folds import families, member_weights
-from segdistill.config.schema import InputRecipe, MemberRecipe, ModelRecipe, StageRecipe, TeacherRecipe
+from segdistill.config.schema import (
+    InputRecipe,
+    MemberRecipe,
+    ModelRecipe,
+    Recipe,
+    StageRecipe,
+    TeacherRecipe,
+)
 from segdistill.data.case import Case, with_channels
+from segdistill.data.levels import with_intensity
 from segdistill.data.maps import StoredMaps, encode, labels_of, open_maps, writing_maps
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.data.predictions import PredictionSource
 from segdistill.distillation import StoredTeacher, Teacher
 from segdistill.distillation.cache.filling import Filling
 from segdistill.errors import InputError
-from segdistill.experiment.inputs import StageInputs, file_facts, trained_on
+from segdistill.experiment.inputs import OpenedPredictions, StageInputs, file_facts, trained_on
 from segdistill.experiment.stage import build_network, load_stage
 from segdistill.files import sha256_file, sha256_text, write_json
 from segdistill.imaging.grid import VolumePreprocess, resample, slices_at
@@ -445,19 +453,49 @@ def _member(inputs: StageInputs, member: MemberRecipe, fabric: Fabric, known: Se
                 return lambda cases: _as_rows(inputs, cases, [whole(case) for case in cases])
         return _by_case(inputs, _onnx(member, names, inputs.preprocess.channel_names, predictor))
     if member.predictions is not None:
-        read = _reader(inputs, member, known)
+        read = _reader(inputs.recipe, member, known, inputs.predictions)
         return lambda cases: _as_rows(inputs, cases, [read(case) for case in cases])
     if member.stage:
         network, autocast = _stage_network(inputs, member.stage, fabric)
     else:
-        network, autocast = _outside_network(inputs, member).to(fabric.device), None
+        network, autocast = _outside_network(inputs.recipe, member).to(fabric.device), None
     return partial(_run, inputs, Teacher("", network, precision=autocast), fabric.device, member.flips)
 
 
-def _reader(inputs: StageInputs, member: MemberRecipe, known: Sequence[Case]) -> Callable[[Case], Map]:
+def require_usable(
+    recipe: Recipe, member: MemberRecipe, known: Sequence[Case], predictions: OpenedPredictions
+) -> None:
+    """Loads what a teacher from elsewhere predicts with; an ONNX file that is not ours predicts one image.
+
+    Args:
+        recipe: of the run.
+        member: from elsewhere.
+        known: training cases.
+        predictions: opened before.
+
+    Raises:
+        InputError: a file that cannot be read, is no network, or fits neither the images nor the classes.
+    """
+    if member.predictions is not None:
+        _reader(recipe, member, known, predictions)
+    elif member.network is not None:
+        _outside_network(recipe, member)
+    elif member.input is None:
+        predictor = Predictor(str(member.onnx), torch.get_num_threads())
+        _require_channels(predictor, member, tuple(recipe.data.channel_names or ()))
+        _class_order(predictor, member, recipe.data.class_names[1:])
+    else:
+        preprocess = with_intensity(recipe.data.preprocess(), known)
+        opened = open_case(known[0], preprocess.intensity)
+        _onnx(member, recipe.data.class_names[1:], preprocess.channel_names, None)(opened, 0)
+
+
+def _reader(
+    recipe: Recipe, member: MemberRecipe, known: Sequence[Case], predictions: OpenedPredictions
+) -> Callable[[Case], Map]:
     """Reads the maps (D, K, H, W) of a case in a folder of predictions; those of hard labels add up to at most 1."""
     hard = member.hard_probability or PredictionSource.hard_probability
-    of_classes = [inputs.predictions.of(one, known) for one in _for_classes(inputs, member)]
+    of_classes = [predictions.of(one, known) for one in _for_classes(recipe, member)]
 
     def read(case: Case) -> Map:
         maps = [one.map(case) for one in of_classes]
@@ -469,9 +507,9 @@ def _reader(inputs: StageInputs, member: MemberRecipe, known: Sequence[Case]) ->
     return read
 
 
-def _for_classes(inputs: StageInputs, member: MemberRecipe) -> list[MemberRecipe]:
+def _for_classes(recipe: Recipe, member: MemberRecipe) -> list[MemberRecipe]:
     """The member for each class alone: of several classes `foreground` lists the value of each."""
-    names = inputs.recipe.data.class_names[1:]
+    names = recipe.data.class_names[1:]
     if len(names) == 1:
         return [member]
     listed = member.foreground or []
@@ -524,7 +562,7 @@ def _class_maps(output: Output, count: int) -> torch.Tensor:
     return probabilities(output.logits)[:, 1:]
 
 
-def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
+def _outside_network(recipe: Recipe, member: MemberRecipe) -> nn.Module:
     """A network by import path with its weights.
 
     Raises:
@@ -532,8 +570,8 @@ def _outside_network(inputs: StageInputs, member: MemberRecipe) -> nn.Module:
     """
     network = build_network(
         ModelRecipe(name=str(member.network), **member.options),
-        inputs.preprocess.channels,
-        _count(inputs) + 1,
+        recipe.data.channels,
+        len(recipe.data.class_names),
     )
     load_weights(Path(str(member.weights)), network)
     return network.eval()
