@@ -143,3 +143,21 @@ def test_the_values_are_those_of_the_structures(tmp_path: Path) -> None:
     assert "(percentiles 0.5 and 99.5 of the structures in 3 volumes)" in shown.out
     write_cases([bare], tmp_path / "cases.csv")
     assert "of all voxels, median)" in segdistill("data", "plan", tmp_path / "cases.csv").out
+
+
+def test_the_store_tells_overlaps_and_misfits(tmp_path: Path) -> None:
+    mask = np.zeros((6, 8, 8), np.uint8)
+    mask[1:4] = 1
+    image = write_itk(tmp_path / "i.nii.gz", mask.astype(np.int16) * 9, origin=(1.0, 2.0, 3.0))
+    files = [
+        write_itk(tmp_path / f"{name}.nii.gz", mask, origin=(1.0 + beside, 2.0, 3.0))
+        for name, beside in (("organ", 0.0), ("core", 4e-4))
+    ]
+    case = Case(
+        "a", image, tuple(files), classes=parse_classes(["organ", "core"]), mask_classes=("organ", "core")
+    )
+    for _ in range(2):  # made, and opened again
+        overlap, misfit = prepare_store([case], VolumePreprocess((4, 4, 4)), tmp_path / "s").notes()
+        assert overlap.startswith("classes overlap in 1 cases")
+        assert "192 pixels or voxels" in overlap
+        assert "core.nii.gz by most (0.0" in misfit

@@ -84,7 +84,7 @@ class OpenedCase:
         return Picture(self._pixels(k), spacing or None, self.case.image, channels=count)
 
 
-def open_case(case: Case, intensity: AnyIntensity = None) -> OpenedCase:
+def open_case(case: Case, intensity: AnyIntensity = None, noticed: Noticed | None = None) -> OpenedCase:
     """Reads a case's image, of all its channels, and its reference, and checks that they lie on one grid.
 
     Args:
@@ -92,11 +92,13 @@ def open_case(case: Case, intensity: AnyIntensity = None) -> OpenedCase:
         intensity: how values become 8 bits; None: of a volume from its smallest to its largest, of a picture with more
             than 8 bits by the case's `levels`. Pictures of 8 bits keep theirs. Of several channels one for all, or one
             for each.
+        noticed: gets what is noticed of masks and channels that are accepted.
 
     Raises:
         InputError: a file that cannot be read, a mask or a channel on another grid, or one that is no mask.
     """
-    return _open_volume(case, intensity) if case.is_volume else _open_picture(case, intensity)
+    opening = _open_volume if case.is_volume else _open_picture
+    return opening(case, intensity, noticed)
 
 
 def open_volume(
@@ -140,8 +142,8 @@ def fullest_slice(reference: Mask | Pixels) -> int:
     return int(counts.argmax()) if counts.any() else len(reference) // 2
 
 
-def _open_volume(case: Case, intensity: AnyIntensity) -> OpenedCase:
-    volumes, reference = open_volume(case)
+def _open_volume(case: Case, intensity: AnyIntensity, noticed: Noticed | None) -> OpenedCase:
+    volumes, reference = open_volume(case, noticed, noticed)
     spacing, source = volumes[0].spacing, "file"
     if case.spacing_mm is not None:
         if len(case.spacing_mm) != 3:
@@ -164,9 +166,9 @@ def open_picture(case: Case, intensity: AnyIntensity = None) -> Picture:
     return read_picture(case.image, intensity=intensity_of(chosen, 0))
 
 
-def _open_picture(case: Case, intensity: AnyIntensity) -> OpenedCase:
+def _open_picture(case: Case, intensity: AnyIntensity, noticed: Noticed | None) -> OpenedCase:
     picture = open_picture(case, intensity)
-    reference = reference_mask(case, picture.size)
+    reference = reference_mask(case, picture.size, noticed)
     spacing: Vector | None = None
     source = ""
     if case.spacing_mm is not None:

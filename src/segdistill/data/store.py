@@ -32,6 +32,7 @@ from segdistill.imaging.intensity import intensity_to_json
 from segdistill.imaging.masks import looks_inverted
 from segdistill.imaging.preprocess import prepare_mask
 from segdistill.imaging.small import SMALLEST, SmallComponents, count_small, find_small
+from segdistill.imaging.volume import Noticed
 
 _VERSION = 3
 _VOLUMES = 1  # version of how volumes are resampled
@@ -42,11 +43,14 @@ Progress = Callable[[int, int], None]
 
 
 class Rows(NamedTuple):
-    """What one case becomes: its prepared images and masks, and what resizing does to the components of its masks."""
+    """What one case becomes: its prepared images and masks, what resizing does to the components of its masks, and what
+    was noticed of its files.
+    """
 
     images: list[NDArray[np.uint8]]
     masks: list[NDArray[np.uint8]]
     small: list[SmallComponents]
+    noticed: Noticed
 
 
 class Ragged:
@@ -112,6 +116,7 @@ class Store:
         self._inverted: list[str] = index["inverted"]
         self._classes: dict[str, list[int]] = index.get("classes", {})
         self._drawn: int = index["drawn"]
+        self._noticed: list[str] = index.get("noticed", [])
         if (
             not len(self._images)
             == len(self._masks)
@@ -196,7 +201,8 @@ class Store:
 
     def notes(self) -> list[str]:
         """What to know of the masks before training, one line each."""
-        return [note for note in (self.small_note(), inverted_note(self._inverted, self._drawn)) if note]
+        notes = (self.small_note(), inverted_note(self._inverted, self._drawn), *self._noticed)
+        return [note for note in notes if note]
 
     def small_note(self) -> str:
         """One line on the components that vanish at this size, and the size that keeps them; "" where none does."""
@@ -286,6 +292,26 @@ def _read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
+def _noticed_lines(seen: Sequence[tuple[Case, Noticed]]) -> list[str]:
+    """One line on masks whose classes overlap, and one on files that lie a little beside their image."""
+    lines = []
+    overlapping = [(case, each.overlap) for case, each in seen if each.overlap]
+    if overlapping:
+        case, most = max(overlapping, key=lambda item: item[1])
+        lines.append(
+            f"classes overlap in {len(overlapping)} cases, where the later class counts: most in case '{case.id}' "
+            f"({most} pixels or voxels)"
+        )
+    beside = [misfit for _, each in seen for misfit in each.misfits]
+    if beside:
+        worst = max(beside, key=lambda misfit: misfit.voxels)
+        lines.append(
+            f"{len(beside)} masks or channels do not lie exactly on their image and are accepted: {worst.mask} by most "
+            f"({worst.words}); segdistill data check tells more"
+        )
+    return lines
+
+
 def _map(path: Path, expected: dict[str, int]) -> NDArray[np.uint8]:
     size = path.stat().st_size
     if size != expected["bytes"] or (size <= _CHECKED_BYTES and checksum(path) != expected["crc32"]):
@@ -304,11 +330,12 @@ def checksum(path: Path) -> int:
 
 
 def _prepare(case: Case, preprocess: AnyPreprocess, keep_small: bool) -> Rows:
-    opened = open_case(case, preprocess.intensity)
-    rows = Rows([], [], [])
-    if isinstance(preprocess, VolumePreprocess):
-        return _prepare_volume(opened, preprocess)
+    noticed = Noticed()
+    opened = open_case(case, preprocess.intensity, noticed)
+    rows = Rows([], [], [], noticed)
     try:
+        if isinstance(preprocess, VolumePreprocess):
+            return _prepare_volume(opened, preprocess, noticed)
         for k in range(len(opened)):
             cut = preprocess.patches.cut if preprocess.patches else lambda array: [array]
             rows.images.extend(preprocess.prepare(part) for part in cut(opened.pixels(k)))
@@ -321,18 +348,19 @@ def _prepare(case: Case, preprocess: AnyPreprocess, keep_small: bool) -> Rows:
                 rows.masks.append(mask)
                 rows.small.append(small)
     except InputError as error:
-        raise InputError(f"{case.image}: {error}") from error
+        text, image = str(error), str(case.image)
+        raise InputError(text if text.startswith(image) else f"{image}: {text}") from error
     return rows
 
 
-def _prepare_volume(opened: OpenedCase, preprocess: VolumePreprocess) -> Rows:
+def _prepare_volume(opened: OpenedCase, preprocess: VolumePreprocess, noticed: Noticed) -> Rows:
     """One row: the whole volume on the network's grid."""
     levels, spacing = opened.levels(), opened.spacing_mm if opened.is_volume else None
     image = preprocess.prepare(levels, spacing)
     mask = resample_mask(
         opened.reference, (image.shape[0], image.shape[1], image.shape[2])
     )  # channels come last
-    return Rows([image], [mask], [SmallComponents()])
+    return Rows([image], [mask], [SmallComponents()], noticed)
 
 
 def _build(
@@ -356,6 +384,7 @@ def _build(
         foreground: list[bool] = []
         small = SmallComponents()
         drawn: list[tuple[str, bool]] = []
+        noticed: list[tuple[Case, Noticed]] = []
         classes: dict[str, list[int]] = {}
         with open(temporary / "images.npy", "wb") as images, open(temporary / "masks.npy", "wb") as masks:
             write_header(images, (len(cases), *image_shape))
@@ -370,6 +399,7 @@ def _build(
                     foreground.append(bool(mask.any()))
                 ids += _row_names(case, len(rows.images), preprocess)
                 owners += [case] * len(rows.images)
+                noticed.append((case, rows.noticed))
                 if not case.reading.is_binary:
                     held = np.flatnonzero(
                         sum(np.bincount(mask.reshape(-1), minlength=256) for mask in rows.masks)
@@ -403,6 +433,7 @@ def _build(
             "small": [small.total, small.vanished, small.exempt, sorted(small.losing)],
             "inverted": [name for name, inverted in drawn if inverted],
             "drawn": len(drawn),
+            "noticed": _noticed_lines(noticed),
             "classes": classes,
             "files": files,
             **({"patch": list(preprocess.size), "shapes": shapes} if volumes else {}),
