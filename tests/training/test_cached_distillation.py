@@ -18,12 +18,13 @@ from segdistill.data.store import Store
 from segdistill.data.views import Views, batches
 from segdistill.distillation import METHODS, DistillationMethod, Teacher, create_method, create_weighting
 from segdistill.distillation.base import weighted_terms
-from segdistill.distillation.cache.entry import RECORDS, STATE
+from segdistill.distillation.cache.entry import RECORDS, STATE, Layout
 from segdistill.distillation.cache.filling import Filling, FillOptions, fill
 from segdistill.distillation.cache.reading import LOGITS, TargetCache, Wanted, cache_facts
 from segdistill.distillation.methods.soft_prediction import SoftPrediction
 from segdistill.errors import InputError
 from segdistill.losses import create_loss
+from segdistill.models.network import Output
 from segdistill.training.distillation import Distillation
 from segdistill.training.loop import WEIGHTS, fit
 from segdistill.training.settings import FitSettings
@@ -113,6 +114,30 @@ def test_losses_are_those_of_the_teachers(name: str, store: Store, tmp_path: Pat
     attach(cache, task)
     assert_alike(online, losses(task, views))
     assert len(online) == 9
+
+
+@pytest.mark.parametrize("deviation", [1.0, 3.0, 8.0])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_soft_predictions_in_half_precision(classes: int, temperature: float, deviation: float) -> None:
+    """As docs/how-to/compare-methods.md states it, of one position's gradient at a logit, between -T and T."""
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randn(2, classes, 64, 64, generator=generator) * deviation for _ in range(2)]
+    logits, method = draws[0] + draws[1] / 2, create_method("soft_prediction", temperature=temperature)
+    live = method.targets(Output(draws[0], {}))
+    layout = Layout.of(live)
+    assert {item.kind for item in layout.items} == {"half"}
+    losses, gradients = [], []
+    for targets in (live, layout.unpack(torch.from_numpy(layout.pack(live)))):
+        student = logits.clone().requires_grad_()
+        loss = method(method.targets(Output(student, {})), targets)
+        losses.append(loss.detach())
+        gradients.append(torch.autograd.grad(loss.sum(), student)[0] * 64 * 64 / temperature)
+    assert 0 < (losses[0] - losses[1]).abs().max() < 5e-5
+    difference = gradients[0] - gradients[1]
+    assert difference.abs().max() < 4e-4
+    assert difference.square().mean().sqrt() < 1.1e-4
+    assert gradients[0].abs().max() > 0.1
 
 
 def test_adaptive_weights_and_combined_predictions_are_read(store: Store, tmp_path: Path) -> None:

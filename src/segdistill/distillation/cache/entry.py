@@ -43,7 +43,7 @@ class Layout:
 
     Numbers are stored in half precision times a power of two for each record, so that neither large nor small ones
     are lost: the relative error is at most 2^-11 down to 2^-29 of the record's largest value. Up to 64 numbers per
-    sample stay float32.
+    sample stay float32. docs/how-to/compare-methods.md states what that means for soft predictions.
 
     >>> targets = {"map": torch.full((2, 16, 16), 1e9), "known": torch.tensor([True, False])}
     >>> layout = Layout.of(targets)
