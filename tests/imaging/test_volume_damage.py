@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import os
 import struct
@@ -240,8 +241,12 @@ def nrrd(path: Path, extra: str = "", remark: str = "", encoding: str = "gzip", 
         "endian: little",
     ]
     text = "\n".join([*lines, *filter(None, [extra, remark])]) + "\n\n"
-    data = organ().astype(kind).tobytes()
-    path.write_bytes(text.encode() + (gzip.compress(data) if encoding == "gzip" else data))
+    data = organ().astype({"float": "float32"}.get(kind, kind)).tobytes()
+    if encoding in ("ascii", "text", "txt"):
+        numbers = organ().astype(kind).ravel().tolist()
+        data = "\n".join(" ".join(map(str, numbers[k : k + 10])) for k in range(0, len(numbers), 10)).encode()
+    pack = {"gzip": gzip.compress, "bzip2": bz2.compress, "bz2": bz2.compress}.get(encoding, bytes)
+    path.write_bytes(text.encode() + pack(data))
     return path
 
 
@@ -285,11 +290,73 @@ def test_nrrd_fields_that_are_not_followed(tmp_path: Path, extra: str, reason: s
     refuse(nrrd(tmp_path / "a.nrrd", extra), reason)
 
 
+@pytest.mark.parametrize("encoding", ["bzip2", "bz2", "ascii", "text", "txt"])
+@pytest.mark.parametrize("kind", ["uint8", "int16", "float", "double"])
+def test_other_encodings_of_nrrd(tmp_path: Path, encoding: str, kind: str) -> None:
+    path = nrrd(tmp_path / "a.nrrd", encoding=encoding, kind=kind)
+    volume = read_volume(path, turn=False)
+    assert np.array_equal(volume.voxels, organ())
+    if encoding in ("ascii", "text"):
+        assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), organ())
+    remark = "Segment0_ID:=a\nSegment0_Name:=liver\nSegment0_LabelValue:=1\nSegment0_Layer:=0"
+    if kind == "uint8":
+        path = nrrd(tmp_path / "a.seg.nrrd", encoding=encoding, remark=remark)
+        assert np.array_equal(read_volume_mask([path], volume), organ() > 0)
+
+
+def test_damaged_text_of_nrrd(tmp_path: Path) -> None:
+    path = nrrd(tmp_path / "a.nrrd", encoding="ascii")
+    data = path.read_bytes()
+    head, numbers = data.split(b"\n\n")
+    for content, reason in (
+        (numbers[:-2], "is cut off: 599 of 600 numbers are there"),
+        (numbers + b" 1", "holds more data than its header claims"),
+        (numbers[:-1] + b"x", "what is no number of its type, uint8"),
+        (numbers[:-1] + b"0.5", "what is no number of its type, uint8"),
+        (numbers[:-1] + b"256", "holds the number 256, and its type goes from 0 to 255"),
+        (numbers[:-1] + b"-1", "holds the number -1, and"),
+        (b"1" * 200_000, "a number without end"),
+        (b"", "is cut off: 0 of 600"),
+    ):
+        path.write_bytes(head + b"\n\n" + content)
+        refuse(path, reason)
+    path.write_bytes(data.replace(b"sizes: 10 12 5", b"sizes: 99999 9999 999"))
+    refuse(path, "more than the")
+    real = nrrd(tmp_path / "b.nrrd", encoding="ascii", kind="float").read_bytes()
+    path.write_bytes(real[:-3] + b"nan")
+    refuse(path, "NaN or infinite")
+    path.write_bytes(real[:-3] + b"1e999")
+    refuse(path, "NaN or infinite")
+
+
+def test_damaged_bzip2_of_nrrd(tmp_path: Path) -> None:
+    path = nrrd(tmp_path / "a.nrrd", encoding="bzip2")
+    data = path.read_bytes()
+    start = data.index(b"BZh")
+    path.write_bytes(data[:-8])
+    refuse(path, "cut off")
+    damaged = bytearray(data)
+    damaged[start + 12] ^= 255
+    path.write_bytes(bytes(damaged))
+    refuse(path, "damaged compressed data")
+    path.write_bytes(data + b"more of it")
+    refuse(path, "followed by bytes that do not belong")
+    path.write_bytes(data[:start] + bz2.compress(bytes(1 << 26)))  # a bomb
+    refuse(path, "holds more data than its header claims")
+    halves = [bz2.compress(half) for half in (organ().tobytes()[:300], organ().tobytes()[300:])]
+    path.write_bytes(data[:start] + b"".join(halves) + bytes(512))  # members, and what archives fill up with
+    assert np.array_equal(read_volume(path, turn=False).voxels, organ())
+    rng = np.random.default_rng(0).integers(0, 9, (40, 90, 90)).astype(np.uint8)  # more than a part
+    large = data[:start].replace(b"sizes: 10 12 5", b"sizes: 90 90 40") + bz2.compress(rng.tobytes())
+    path.write_bytes(large)
+    assert np.array_equal(read_volume(path, turn=False).voxels, rng)
+
+
 def test_nrrd_reasons(tmp_path: Path) -> None:
     path = nrrd(tmp_path / "a.nrrd")
     data = path.read_bytes()
-    path.write_bytes(data.replace(b"encoding: gzip", b"encoding: bzip2"))
-    refuse(path, "encoding 'bzip2', which is not read")
+    path.write_bytes(data.replace(b"encoding: gzip", b"encoding: hex"))
+    refuse(path, "encoding 'hex', which is not read: save them raw, gzip, bzip2 or as text")
     path.write_bytes(data.replace(b"type: uint8", b"type: block"))
     refuse(path, "type 'block', which is not read")
     path.write_bytes(data.split(b"\n\n")[0] + b"\n")

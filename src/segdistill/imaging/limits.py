@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import math
 import zlib
 from collections.abc import Callable
@@ -113,11 +114,17 @@ class Inflating:
     (b'abc', b'def', None)
     """
 
+    _member = b"\x1f\x8b"  # with which a further member begins
+
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._engine = zlib.decompressobj(47)  # 32 + 15: zlib or gzip, whichever the stream is
+        self._engine = self._new_engine()
         self._pending = b""
         self._done = 0
+
+    @staticmethod
+    def _new_engine() -> Any:
+        return zlib.decompressobj(47)  # 32 + 15: zlib or gzip, whichever the stream is
 
     def read(self, count: int, exact: bool = True) -> bytes:
         """The next `count` bytes; with `exact` False fewer where the stream ends before."""
@@ -156,12 +163,12 @@ class Inflating:
 
     def _part(self, most: int) -> bytes | None:
         """Between 0 and `most` further bytes; None at the end of the file."""
+        if self._engine.eof and not self._next_member():
+            return None
+        data = self._pending or self._file.read(_BLOCK)
         try:
-            if self._engine.eof and not self._next_member():
-                return None
-            data = self._pending or self._file.read(_BLOCK)
             part = self._engine.decompress(data, most)
-        except zlib.error as error:
+        except (zlib.error, OSError) as error:
             raise InputError("holds damaged compressed data: restore the file") from error
         self._pending = self._engine.unused_data if self._engine.eof else self._engine.unconsumed_tail
         self._done += len(part)
@@ -173,11 +180,51 @@ class Inflating:
             self._pending = self._file.read(_BLOCK)
             if not self._pending:
                 return False
-        self._pending = rest + self._file.read(1)
-        if not self._pending.startswith(b"\x1f\x8b"):
+        self._pending = rest + self._file.read(2)
+        if not self._pending.startswith(self._member):
             raise InputError("is followed by bytes that do not belong to it: restore the file")
-        self._engine = zlib.decompressobj(47)
+        self._engine = self._new_engine()
         return True
+
+
+class _Bunzip:
+    """A bzip2 decompressor with the surface of zlib's: what it has not used yet is given back."""
+
+    unconsumed_tail = b""
+
+    def __init__(self) -> None:
+        self._engine = bz2.BZ2Decompressor()
+
+    @property
+    def eof(self) -> bool:
+        return self._engine.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._engine.unused_data
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        if self._engine.needs_input:
+            self.unconsumed_tail = b""
+            return self._engine.decompress(data, most)
+        self.unconsumed_tail = data
+        return self._engine.decompress(b"", most)
+
+
+class Bunzipping(Inflating):
+    """The same of a bzip2 stream.
+
+    >>> import io
+    >>> stream = Bunzipping(io.BytesIO(bz2.compress(b"abcdef")))
+    >>> stream.read(3), stream.read(3), stream.finish()
+    (b'abc', b'def', None)
+    """
+
+    _member = b"BZh"
+
+    @staticmethod
+    def _new_engine() -> Any:
+        return _Bunzip()
 
 
 def inflate_into(

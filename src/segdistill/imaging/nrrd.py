@@ -1,7 +1,7 @@
 """NRRD volumes, the format in which NCI-ISBI 2013 publishes its masks, and segmentations of 3D Slicer (.seg.nrrd).
 
-Data are attached, raw or gzip. Sources: the definition of the NRRD format at teem.sourceforge.net; 3D Slicer's manual,
-"Segmentations", on the fields that it adds.
+Data are attached: raw, gzip, bzip2 or text. Sources: the definition of the NRRD format at teem.sourceforge.net; 3D
+Slicer's manual, "Segmentations", on the fields that it adds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from segdistill.errors import InputError
 from segdistill.files import atomic_write
 from segdistill.imaging.contours import class_colour
-from segdistill.imaging.limits import Inflating, inflate_into, map_voxels
+from segdistill.imaging.limits import Bunzipping, Inflating, inflate_into, map_voxels
 from segdistill.imaging.segments import Choose, Painting, Segment, segment_name
 from segdistill.imaging.volume import (
     MAX_BYTES,
@@ -56,6 +56,13 @@ _TYPES = {
     "f4": ("float",),
     "f8": ("double",),
 }
+_ENCODINGS = {
+    **dict.fromkeys(("raw",), "raw"),
+    **dict.fromkeys(("gzip", "gz"), "gzip"),
+    **dict.fromkeys(("bzip2", "bz2"), "bzip2"),
+    **dict.fromkeys(("ascii", "text", "txt"), "text"),
+}
+_TOKEN = 400  # bytes that a number in text may have
 _LPS = {
     "left-posterior-superior": (1, 1, 1),
     "lps": (1, 1, 1),
@@ -74,10 +81,10 @@ def read_nrrd(path: Path, max_bytes: int, trust_unit_spacing: bool = False) -> V
     """
     with open(path, "rb") as file:
         header, _ = _header(file)
-        dtype, packed = _stored(header)
+        dtype, encoding = _stored(header)
         shape = check_size(_sizes(header)[::-1], dtype.itemsize, max_bytes)
         geometry = _geometry(header, shape)
-        voxels = _voxels(file, path, dtype, packed, shape)
+        voxels = _voxels(file, path, dtype, encoding, shape)
     check_numbers(voxels)
     known = trust_unit_spacing or geometry.step_mm != (1.0, 1.0, 1.0)
     return Volume(voxels, geometry.spacing if known else None, path, geometry)
@@ -127,7 +134,7 @@ def read_nrrd_mask(path: Path, image: Volume, choose: Choose) -> tuple[Painting,
     """
     with open(path, "rb") as file:
         header, remarks = _header(file)
-        dtype, packed = _stored(header)
+        dtype, encoding = _stored(header)
         sizes = _sizes(header)
         layers = sizes[0] if len(sizes) == 4 else 1
         depth, height, width = check_size(sizes[-3:][::-1] if len(sizes) > 2 else sizes, 4, MAX_BYTES)
@@ -135,7 +142,7 @@ def read_nrrd_mask(path: Path, image: Volume, choose: Choose) -> tuple[Painting,
         if len(sizes) > 4 or layers < 1 or dtype.kind == "f":
             raise InputError("is not a segmentation: save it again as .seg.nrrd, with whole numbers")
         start, misfit = _place(image, Volume(None, None, path, _geometry(header, (depth, height, width))))  # type: ignore[arg-type]
-        voxels = _voxels(file, path, dtype, packed, (depth, height, width, layers))
+        voxels = _voxels(file, path, dtype, encoding, (depth, height, width, layers))
     lookup = _lookup(_segments(remarks, len(sizes) > 3), layers, choose)
     painting = Painting(image.geometry.shape)
     rows, columns = slice(start[1], start[1] + height), slice(start[2], start[2] + width)
@@ -241,16 +248,56 @@ def _sizes(header: dict[str, str]) -> tuple[int, ...]:
 
 
 def _voxels(
-    file: BinaryIO, path: Path, dtype: np.dtype[np.generic], packed: bool, shape: tuple[int, ...]
+    file: BinaryIO, path: Path, dtype: np.dtype[np.generic], encoding: str, shape: tuple[int, ...]
 ) -> NDArray[Any]:
     """The voxels behind the header, at which the file stands."""
-    if not packed:
+    if encoding == "raw":
         return map_voxels(path, dtype, file.tell(), shape)
     voxels: NDArray[Any] = np.empty(shape, dtype)
-    stream = Inflating(file)
+    if encoding == "text":
+        _read_text(file, voxels.reshape(-1))
+        return voxels
+    stream = Bunzipping(file) if encoding == "bzip2" else Inflating(file)
     inflate_into(voxels, dtype, stream)
     stream.finish()
     return voxels
+
+
+def _read_text(file: BinaryIO, voxels: NDArray[Any]) -> None:
+    """Fills a flat array with the numbers, between spaces and line ends, up to the end of the file."""
+    done, rest = 0, b""
+    while part := file.read(_PART):
+        words = (rest + part).split()
+        rest = b"" if part[-1:].isspace() else words.pop()
+        if len(rest) > _TOKEN:
+            raise InputError("holds damaged text: a number without end: restore the file")
+        done = _put(words, voxels, done)
+    done = _put([rest] if rest else [], voxels, done)
+    if done < voxels.size:
+        raise InputError(f"is cut off: {done} of {voxels.size} numbers are there: restore the file")
+
+
+def _put(words: list[bytes], voxels: NDArray[Any], start: int) -> int:
+    """Writes numbers to their place; gives the place behind them."""
+    end = start + len(words)
+    if end > voxels.size:
+        raise InputError("holds more data than its header claims: restore the file")
+    try:
+        numbers = [float(word) if voxels.dtype.kind == "f" else int(word) for word in words]
+    except ValueError:
+        raise InputError(
+            f"holds damaged text: what is no number of its type, {voxels.dtype.name}: restore the file"
+        ) from None
+    if numbers and voxels.dtype.kind != "f":
+        kept = np.iinfo(voxels.dtype)
+        if beyond := [value for value in (min(numbers), max(numbers)) if not kept.min <= value <= kept.max]:
+            raise InputError(
+                f"holds the number {beyond[0]:.9g}, and its type goes from {kept.min} to {kept.max}: save it again "
+                "with a larger type"
+            )
+    with np.errstate(over="ignore"):
+        voxels[start:end] = numbers
+    return end
 
 
 def _header(file: BinaryIO) -> tuple[dict[str, str], dict[str, str]]:
@@ -275,8 +322,8 @@ def _header(file: BinaryIO) -> tuple[dict[str, str], dict[str, str]]:
     raise InputError(f"has a header of more than {_HEADER} bytes: restore the file")
 
 
-def _stored(header: dict[str, str]) -> tuple[np.dtype[np.generic], bool]:
-    """The type of the voxels as they are stored, and whether they are compressed."""
+def _stored(header: dict[str, str]) -> tuple[np.dtype[np.generic], str]:
+    """The type of the voxels as they are stored, and how they are written: one of `_ENCODINGS`."""
     if "data file" in header or "datafile" in header:
         raise InputError("keeps its voxels in another file, which is not read: save them as one")
     for key in ("line skip", "lineskip", "byte skip", "byteskip"):
@@ -289,12 +336,12 @@ def _stored(header: dict[str, str]) -> tuple[np.dtype[np.generic], bool]:
             f"holds voxels of type {stated!r}, which is not read: save them as whole or real numbers"
         )
     encoding = header.get("encoding", "").lower()
-    if encoding not in ("raw", "gzip", "gz"):
+    if encoding not in _ENCODINGS:
         raise InputError(
-            f"holds voxels in encoding {encoding[:20]!r}, which is not read: save them raw or gzip"
+            f"holds voxels in encoding {encoding[:20]!r}, which is not read: save them raw, gzip, bzip2 or as text"
         )
     order = ">" if header.get("endian", "little").lower() == "big" else "<"
-    return np.dtype(order + kind), encoding != "raw"
+    return np.dtype(order + kind), _ENCODINGS[encoding]
 
 
 def _geometry(header: dict[str, str], shape: tuple[int, int, int]) -> Geometry:
