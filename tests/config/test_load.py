@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from segdistill.config.load import bundled_recipes, load_recipe
-from segdistill.config.schema import parse_recipe
+from segdistill.config.schema import MemberRecipe, parse_recipe
 from segdistill.errors import InputError
 from segdistill.experiment.check import check_parts
 from segdistill.experiment.run import resolved_yaml
@@ -329,6 +329,27 @@ def test_a_table_is_named_relative_to_its_recipe(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     changed = load_recipe("deep/own.yaml", ["data.table=other.csv"])
     assert changed.data.table == str(tmp_path / "other.csv")
+
+
+def test_an_outside_teacher_is_named_relative_to_its_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "own.yaml").write_text(
+        "base: distill\nname: own\neffort: quick\noutside: {predictions: there, trained_on: ids.txt}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    def member(*changes: str) -> MemberRecipe:
+        return load_recipe("deep/own.yaml", changes).stages["student"].teachers["ensemble"].members[-1]
+
+    stated = member()
+    assert stated.predictions == str(tmp_path / "deep" / "there")
+    assert stated.trained_on == str(tmp_path / "deep" / "ids.txt")
+    assert member("outside={onnx: b.onnx}").onnx == str(tmp_path / "b.onnx")
+    changed = member("outside.predictions=other", "outside.foreground=[1]")
+    assert changed.predictions == str(tmp_path / "other")
+    assert (changed.foreground, changed.trained_on) == ([1], stated.trained_on)
 
 
 def test_seeds_train_every_stage_once_each() -> None:

@@ -15,7 +15,7 @@ from segdistill.data.table import read_cases, write_cases
 from segdistill.errors import InputError
 from segdistill.experiment.cases import load_cases
 from segdistill.experiment.folder import only_writer
-from tests.data.pictures import make_folder
+from tests.data.pictures import make_folder, noise, save
 
 
 def table(tmp_path: Path, splits: list[str]) -> Path:
@@ -84,3 +84,17 @@ def test_files_of_a_folder_that_no_case_uses_are_counted(tmp_path: Path) -> None
     assert found.unused.startswith("not used: 2 files: ")
     assert "no picture or volume 1" in found.unused
     assert "format .webp is not read" in found.unused
+
+
+def test_images_that_are_named_are_kept_whatever_the_sites(tmp_path: Path) -> None:
+    cases = write_phantom(tmp_path / "data", 40, size=32)
+    placed = [replace(case, site="AB"[k % 2]) for k, case in enumerate(cases)]
+    bare = [
+        Case(f"bare-{site}", save(tmp_path / f"{site}.png", noise(ord(site))), site=site) for site in "AB"
+    ]
+    write_cases([*placed, *bare], tmp_path / "cases.csv")
+    save(tmp_path / "more" / "x.png", noise(0))
+    data = DataRecipe(sites=["A"], unlabelled=str(tmp_path / "more"))
+    found = load_cases(data, tmp_path / "cases.csv", tmp_path / "run")
+    assert [case.id for case in found.cases if not case.has_reference] == ["bare-A", "x"]
+    assert {case.site for case in found.cases} == {"A", ""}

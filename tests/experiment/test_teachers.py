@@ -332,6 +332,8 @@ def test_classes_that_exclude_one_another_add_up() -> None:
         ({"onnx": "x.onnx", "out_of_fold": True}, "state in trained_on"),
         ({"ensemble": ["a", "c"]}, "'c' is not defined before it"),
         ({"stage": "a", "weigh_by": "validation"}, "weigh_by belongs to an ensemble"),
+        ({"ensemble": ["a"], "trained_on": "all"}, "trained_on belongs to each member of the ensemble"),
+        ({"ensemble": ["a", {"predictions": "x"}], "flips": True}, "flips: true beside the other members"),
         ({"stage": "a", "table": "t.csv"}, "table belongs to predictions"),
         ({"stage": "a", "hard_probability": 0.9}, "hard_probability belongs to predictions"),
         ({"predictions": "x", "hard_probability": 0.4}, "hard_probability: Input should be greater than 0.5"),
@@ -340,6 +342,19 @@ def test_classes_that_exclude_one_another_add_up() -> None:
 def test_teachers_that_make_no_sense_are_one_line(teacher: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_recipe(recipe({"t": teacher}))
+
+
+def test_flips_of_an_ensemble_are_those_of_its_members() -> None:
+    members = ["a", {"stage": "b", "flips": False}, {"onnx": "x.onnx"}]
+    loaded = load_recipe(recipe({"t": {"ensemble": members, "flips": True}}))
+    found = loaded.stages["student"].teachers["t"].members
+    assert [(member.stage, member.flips) for member in found] == [
+        ("a", True),
+        ("b-fold-1", False),
+        ("b-fold-2", False),
+        ("", True),
+    ]
+    assert load_recipe(loaded.model_dump(mode="json")) == loaded
 
 
 def test_other_teachers_need_targets_by_case() -> None:

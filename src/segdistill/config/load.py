@@ -146,6 +146,7 @@ def _with_effort(
     name: str,
 ) -> dict[str, Any]:
     """The content with the stages that its effort chooses; they replace its own."""
+    content = _with_part(content, changes, "outside")
     effort, outside = (changes.get(key, content.get(key)) for key in ("effort", "outside"))
     if effort is None:
         if outside is not None:
@@ -163,9 +164,7 @@ def _with_effort(
             f"{name}: outside: give what a teacher states, such as {{onnx: big.onnx}}, not {outside!r}"
         )
     stated = content.get("data") or {}
-    for key, value in changes.items():
-        if SHORTCUTS.get(key, key).partition(".")[0] == "data":
-            content = _apply(content, key, value)
+    content = _with_part(content, changes, "data")
     parsed = parse_data(content.get("data") or {}, name)
     found = _found(parsed, changes, facts)
     volumes = found.volumes is not None or parsed.dimensions == 3
@@ -181,6 +180,7 @@ def _with_effort(
     return content | built | {"fit": fit}
 
 
+<<<<<<< HEAD
 def _from_imagenet(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The stages that `distill` writes out, with a teacher that starts from ImageNet, where nothing else is stated."""
     keys = {SHORTCUTS.get(key, key) for key in changes}
@@ -192,6 +192,14 @@ def _from_imagenet(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[
     about = "EfficientNet-Lite 0 that starts from ImageNet, trained on all images"
     own = teacher | {"about": about, "model": dict(IMAGENET)}
     return content | {"stages": content["stages"] | {"teacher": own}}
+=======
+def _with_part(content: dict[str, Any], changes: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """The content with those changes that concern one part of it."""
+    for key, value in changes.items():
+        if SHORTCUTS.get(key, key).partition(".")[0] == part:
+            content = _apply(content, key, value)
+    return content
+>>>>>>> df376ae2c03f757c4bd1699abbfd06cdf10672a0
 
 
 def with_length(built: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -293,7 +301,9 @@ def _with_size_of_patches(content: dict[str, Any], changes: Mapping[str, Any]) -
 def _in_folder(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Files that a recipe names are relative to its folder; those of `--set` to the current one."""
     data, plugins, stages = content.get("data"), content.get("plugins"), content.get("stages")
-    external = content.get("external")
+    external, outside = content.get("external"), content.get("outside")
+    if isinstance(outside, dict):
+        content = content | {"outside": _teacher_in_folder(folder, outside)}
     if isinstance(data, dict):
         content = content | {"data": _with_paths(folder, data, ("table", "unlabelled"))}
     if isinstance(external, dict):
@@ -312,17 +322,15 @@ def _stage_in_folder(folder: Path, stage: Any) -> Any:
     teachers = stage.get("teachers") if isinstance(stage, dict) else None
     if not isinstance(teachers, dict):
         return stage
-    placed = {}
-    for key, teacher in teachers.items():
-        placed[key] = _teacher_in_folder(folder, teacher)
-        if isinstance(teacher, dict) and isinstance(teacher.get("ensemble"), list):
-            placed[key] |= {"ensemble": [_teacher_in_folder(folder, each) for each in teacher["ensemble"]]}
+    placed = {key: _teacher_in_folder(folder, teacher) for key, teacher in teachers.items()}
     return stage | {"teachers": placed}
 
 
 def _teacher_in_folder(folder: Path, teacher: Any) -> Any:
     if not isinstance(teacher, dict):
         return teacher
+    if isinstance(teacher.get("ensemble"), list):
+        teacher = teacher | {"ensemble": [_teacher_in_folder(folder, each) for each in teacher["ensemble"]]}
     words = teacher.get("trained_on") in ("all", "none", "unknown")
     return _with_paths(folder, teacher, _FILES if words else (*_FILES, "trained_on"))
 

@@ -473,7 +473,8 @@ class MemberRecipe(Strict):
     trained_on: str = "unknown"
     """The cases that it was trained on: `all`, `none`, `unknown`, or a file with one id per line."""
     flips: bool = False
-    """Average its predictions of an image and of its mirror image."""
+    """Average its predictions of an image and of its mirror image; of an ensemble those of all members, but those that
+    state it themselves."""
     weight: float = Field(default=1.0, ge=0)
     """Weight of the teacher's losses, for the weighting `fixed`, or of a member in its ensemble."""
     out_of_fold: bool = False
@@ -535,6 +536,24 @@ class TeacherRecipe(MemberRecipe):
     def _weighs_members(self) -> TeacherRecipe:
         if self.weigh_by is not None and not self.ensemble:
             raise ValueError("weigh_by belongs to an ensemble: give that, or remove weigh_by")
+        if self.ensemble and self.trained_on != "unknown":
+            raise ValueError(
+                "trained_on belongs to each member of the ensemble: write it beside the member's onnx, predictions or "
+                "network"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mirrors_members(self) -> TeacherRecipe:
+        if self.ensemble and self.flips:
+            if any(m.predictions and "flips" not in m.model_fields_set for m in self.ensemble):
+                raise ValueError(
+                    "predictions cannot be mirrored: remove flips, and write flips: true beside the other members"
+                )
+            self.ensemble[:] = [
+                m if "flips" in m.model_fields_set else m.model_copy(update={"flips": True})
+                for m in self.ensemble
+            ]
         return self
 
     @property

@@ -90,10 +90,15 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
     """
     source = Path(data.table) if source is None and data.table is not None else source
     name, found = _find(data, source, folder)
-    found = [*found, *further_images(data.unlabelled, {case.id for case in found})]
+    named, count = further_images(data.unlabelled, {case.id for case in found}), len(found)
+    found = [*found, *named]
     place = _place(data, source)
     unused = unused_note(unused_files(place, found)) if place is not None and place.is_dir() else ""
-    cases = select(_as_read(found, data, name), sites=data.sites)
+    read = _as_read(found, data, name)
+    cases = [
+        *select(read[:count], sites=data.sites),
+        *read[count:],
+    ]  # `unlabelled` is kept whatever its sites
     for case in cases:
         stated: tuple[str | Path, ...] = (case.id, case.group, case.label, case.site, *case.files)
         for text in stated:
