@@ -180,7 +180,6 @@ def _with_effort(
     return content | built | {"fit": fit}
 
 
-<<<<<<< HEAD
 def _from_imagenet(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The stages that `distill` writes out, with a teacher that starts from ImageNet, where nothing else is stated."""
     keys = {SHORTCUTS.get(key, key) for key in changes}
@@ -192,14 +191,14 @@ def _from_imagenet(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[
     about = "EfficientNet-Lite 0 that starts from ImageNet, trained on all images"
     own = teacher | {"about": about, "model": dict(IMAGENET)}
     return content | {"stages": content["stages"] | {"teacher": own}}
-=======
+
+
 def _with_part(content: dict[str, Any], changes: Mapping[str, Any], part: str) -> dict[str, Any]:
     """The content with those changes that concern one part of it."""
     for key, value in changes.items():
         if SHORTCUTS.get(key, key).partition(".")[0] == part:
             content = _apply(content, key, value)
     return content
->>>>>>> df376ae2c03f757c4bd1699abbfd06cdf10672a0
 
 
 def with_length(built: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
