@@ -33,6 +33,7 @@ from segdistill.experiment.cases import (
     find_facts,
     load_cases,
     with_table_classes,
+    write_unused,
 )
 from segdistill.experiment.check import check_parts, require_outside, require_outside_models
 from segdistill.experiment.compare import read_trainings
@@ -399,7 +400,8 @@ def _cases(call: _Call, data: DataRecipe) -> LoadedCases:
 
 
 def write_tables(folder: Path, loaded: LoadedCases) -> None:
-    """The two tables; groups are those that near-copies were joined in."""
+    """The two tables, and what is in neither; groups are those that near-copies were joined in."""
+    write_unused(loaded, folder)
     kept = absolute([case for case in loaded.cases if case.split])
     write_cases(kept, folder / TABLE)
     inner = [replace(case, split="") for case in kept if case.split != "test"]
