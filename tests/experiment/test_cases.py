@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import segdistill
 from segdistill.config.schema import DataRecipe, SplitRecipe
 from segdistill.data.case import Case
 from segdistill.data.phantom import write_phantom
@@ -98,3 +101,49 @@ def test_images_that_are_named_are_kept_whatever_the_sites(tmp_path: Path) -> No
     found = load_cases(data, tmp_path / "cases.csv", tmp_path / "run")
     assert [case.id for case in found.cases if not case.has_reference] == ["bare-A", "x"]
     assert {case.site for case in found.cases} == {"A", ""}
+
+
+def test_images_that_are_not_trained_on_are_listed_with_their_reason(tmp_path: Path) -> None:
+    cases = read_cases(table(tmp_path, ["train", "train", "val", "test"]))
+    tested = next(case for case in cases if case.split == "test")
+    copies = [tmp_path / f"copy{k}.png" for k in range(4)]
+    for copy in copies:
+        shutil.copyfile(tested.image, copy)
+    bare = [Case(copy.stem, copy) for copy in copies]
+    bare += [
+        Case(name, save(tmp_path / f"{name}.png", noise(k)), split=name)
+        for k, name in enumerate(("val", "test"))
+    ]
+    more = Case("more", save(tmp_path / "more.png", noise(9)))
+    write_cases([*cases, *bare, more], tmp_path / "cases.csv")
+    out = tmp_path / "run"
+    segdistill.run(
+        {
+            "name": "t",
+            "data": {"size": 32, "channels": 1},
+            "fit": {"steps": 1, "batch_size": 2, "workers": 0},
+            "stages": {"net": {"model": {"name": "simplified_unet", "widths": [2, 4, 4]}}},
+        },
+        data=tmp_path / "cases.csv",
+        out=out,
+        device="cpu",
+        progress=False,
+    )
+    with (out / "unused.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["case"]: (row["image"], row["reason"]) for row in csv.DictReader(file)}
+    copied = "a copy of a validation or test image, or of its group"
+    expected = {copy.stem: (str(copy), copied) for copy in copies}
+    for name in ("val", "test"):
+        expected[name] = (str(tmp_path / f"{name}.png"), f"its split is {name}, whose cases need a mask")
+    assert rows == expected
+    assert "6, listed in unused.csv" in (out / "report.html").read_text(encoding="utf-8")
+
+    loaded = load_cases(DataRecipe(), tmp_path / "cases.csv", out)
+    told = [line for line in loaded.warnings if "unused.csv lists them" in line]
+    assert [line.split(":")[0] for line in told] == [
+        "4 images without masks are copies of validation or test images, or of their groups",
+        "2 images without masks are of the table's split val or test, whose cases need a mask",
+    ]
+    write_cases([*cases, *bare[-2:]], tmp_path / "cases.csv")
+    with pytest.raises(InputError, match=r"can be trained on: 2 are of the table's split val or test"):
+        load_cases(DataRecipe(), tmp_path / "cases.csv", out)

@@ -190,6 +190,29 @@ def test_a_teacher_that_cannot_be_used_is_refused_before_networks_are_measured(
     assert not (tmp_path / "out").exists()
 
 
+def test_of_a_teacher_with_several_classes_the_call_chooses(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `outside` of distill: what an entry of teachers states."""
+
+    def measure(*_: object) -> None:
+        raise InputError("the teacher can be used")
+
+    monkeypatch.setattr("segdistill.experiment.shrink.measure_rungs", measure)
+    (tmp_path / "classes").mkdir()
+    for path in (table.parent / "predicted").iterdir():
+        labels = (np.asarray(Image.open(path)) > 0).astype(np.uint8)
+        labels[::2] *= 2
+        Image.fromarray(labels).save(tmp_path / "classes" / path.name)
+    words = ("shrink", "--data", table, "--rungs", "simplified_unet,lite_unet/tiny", "--set", "size=32")
+    refused = command(*words, "--out", tmp_path / "out", "--teacher", tmp_path / "classes")
+    assert refused.code == 2
+    assert "foreground: [1]" in refused.line
+    stated = f"{{predictions: {tmp_path / 'classes'}, foreground: [1, 2]}}"
+    taken = command(*words, "--out", tmp_path / "out", "--teacher", stated)
+    assert taken.line == "the teacher can be used"
+
+
 def test_a_run_of_other_data_has_trained_on_none_of_the_cases(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -17,7 +17,8 @@ def shrink(
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="a folder of predictions, a model file (.onnx), a run or RUN:STAGE; by default trained here"
+            help="a folder of predictions, a model file (.onnx), a run, RUN:STAGE, or what a teacher states in a "
+            "recipe, such as '{predictions: FOLDER, foreground: [1]}'; by default trained here"
         ),
     ] = None,
     trained_on: Annotated[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
 from collections import Counter
@@ -44,11 +46,14 @@ from segdistill.data.splits import (
 )
 from segdistill.data.table import read_cases
 from segdistill.errors import InputError
-from segdistill.files import everything_below, require_text
+from segdistill.files import csv_cell, everything_below, require_text, write_text
 from segdistill.imaging.grid import Spacing3
 from segdistill.imaging.intensity import preset_of_channel
 
 VARIABLE = "SEGDISTILL_DATA"
+UNUSED = "unused.csv"
+"""File of a run that lists the images without masks that are not trained on, where there are such."""
+_COPY = "a copy of a validation or test image, or of its group"
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class LoadedCases:
         empty: ids of the cases whose reference is empty.
         warnings: what to know before training.
         unused: how many files of the data's folder are in no case, and why; "" where all are, or for a table.
+        barred: the images without masks that are not trained on, each with the reason.
     """
 
     name: str
@@ -70,6 +76,7 @@ class LoadedCases:
     empty: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
     unused: str = ""
+    barred: tuple[tuple[Case, str], ...] = ()
 
 
 def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: bool = False) -> LoadedCases:
@@ -114,13 +121,13 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
         divided, words = [*divided, *placed], f"{words}; {len(placed)} without mask, for training only"
     else:
         divided, words = _divided(data, cases, source, name, pairs, empty)
-        barred = []
+        barred = ()
     found_leaks = leaks(divided, pairs)
     told = [leaks_line(found_leaks)] if found_leaks else []
     told += [finding.message for finding in large_groups(cases, pairs)]
     told += without_foreground(divided, empty)
-    told += _barred_note(barred)
-    return LoadedCases(name, divided, pairs, found_leaks, words, empty, tuple(told), unused)
+    told += _barred_notes(barred, folder)
+    return LoadedCases(name, divided, pairs, found_leaks, words, empty, tuple(told), unused, barred)
 
 
 def find_facts(data: DataRecipe, source: Path | None) -> DataFacts:
@@ -285,8 +292,9 @@ def _through(pairs: list[Pair], grouped: list[Case], unlabelled: set[str]) -> li
 
 def place_unlabelled(
     bare: Sequence[Case], divided: Sequence[Case], grouped: Sequence[Case]
-) -> tuple[list[Case], list[Case]]:
-    """Images without a reference, in training; those that belong to an image of val or test are not used.
+) -> tuple[list[Case], tuple[tuple[Case, str], ...]]:
+    """Images without a reference, in training; those that belong to an image of val or test are not used, nor are rows
+    of these splits.
 
     Args:
         bare: the images.
@@ -294,7 +302,7 @@ def place_unlabelled(
         grouped: all of them, in groups with their near-copies.
 
     Returns:
-        Those that train, and those that are not used (split "").
+        Those that train, and those that are not used (split ""), each with the reason.
 
     Raises:
         InputError: none can be used.
@@ -303,32 +311,66 @@ def place_unlabelled(
     >>> copy, other = Case("b", Path("b.png")), Case("c", Path("c.png"))
     >>> together = [Case(case.id, case.image, group="one") for case in (tested, copy)] + [other]
     >>> placed, barred = place_unlabelled([copy, other], [tested], together)
-    >>> [case.id for case in placed], [case.id for case in barred]
-    (['c'], ['b'])
+    >>> [case.id for case in placed], [(case.id, reason) for case, reason in barred]
+    (['c'], [('b', 'a copy of a validation or test image, or of its group')])
     """
     group = {case.id: case.group_key for case in grouped}
     held = {group[case.id] for case in divided if case.split in ("val", "test")}
     placed: list[Case] = []
-    barred: list[Case] = []
+    barred: list[tuple[Case, str]] = []
     for case in bare:
-        kept = case.split in ("", "train") and group[case.id] not in held
-        (placed if kept else barred).append(replace(case, split="train" if kept else ""))
+        if case.split not in ("", "train"):
+            barred.append((replace(case, split=""), f"its split is {case.split}, whose cases need a mask"))
+        elif group[case.id] in held:
+            barred.append((replace(case, split=""), _COPY))
+        else:
+            placed.append(replace(case, split="train"))
     if not placed:
+        listed = " and ".join(f"{len(cases)} {words}" for words, cases in _by_reason(barred))
         raise InputError(
-            f"all {len(barred)} images without masks are copies of validation or test images, or of their groups, "
-            f"such as {barred[0].image}: they cannot be trained on: give others"
+            f"none of the {len(barred)} images without masks can be trained on: {listed}, such as "
+            f"{barred[0][0].image}: give others, or the masks"
         )
-    return placed, barred
+    return placed, tuple(barred)
 
 
-def _barred_note(barred: list[Case]) -> list[str]:
-    if not barred:
-        return []
-    few = ", ".join(str(case.image) for case in barred[:3]) + (", ..." if len(barred) > 3 else "")
+def _by_reason(barred: Sequence[tuple[Case, str]]) -> Iterator[tuple[str, list[Case]]]:
+    """Why images are not trained on, in words after their number, with these images."""
+    copies = [case for case, reason in barred if reason == _COPY]
+    rows = [case for case, reason in barred if reason != _COPY]
+    if copies:
+        yield "are copies of validation or test images, or of their groups", copies
+    if rows:
+        yield "are of the table's split val or test, whose cases need a mask", rows
+
+
+def _barred_notes(barred: Sequence[tuple[Case, str]], folder: Path) -> list[str]:
     return [
-        f"{len(barred)} images without masks are copies of validation or test images, or of their groups: they are "
-        f"not trained on: {few}"
+        f"{len(cases)} images without masks {words}: they are not trained on; {folder / UNUSED} lists them: "
+        + ", ".join(str(case.image) for case in cases[:3])
+        + (", ..." if len(cases) > 3 else "")
+        for words, cases in _by_reason(barred)
     ]
+
+
+def write_unused(loaded: LoadedCases, folder: Path) -> None:
+    """Writes the images without masks that are not trained on, each with its reason; without any there is no file.
+
+    Args:
+        loaded: the cases of a run.
+        folder: of the run.
+
+    >>> write_unused(LoadedCases("none", [], [], [], ""), Path("runs/mine"))
+    """
+    if not loaded.barred:
+        (folder / UNUSED).unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("case", "image", "reason"))
+    for case, reason in loaded.barred:
+        writer.writerow(map(csv_cell, (case.id, case.image.absolute(), reason)))
+    write_text(folder / UNUSED, text.getvalue())
 
 
 def _divided(

@@ -19,6 +19,7 @@ JOBS = ".jobs"
 """Folder of a run while its stages are trained by processes of their own: a lock of each, and what a cluster writes."""
 OWN = (
     "cases.csv",
+    "unused.csv",
     "recipe.yaml",
     "report.html",
     "model.onnx",

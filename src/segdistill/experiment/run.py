@@ -30,6 +30,7 @@ from segdistill.experiment.cases import (
     load_cases,
     removing_phantoms_on_error,
     with_table_classes,
+    write_unused,
 )
 from segdistill.experiment.check import (
     check_parts,
@@ -447,6 +448,7 @@ def _write_facts(run: PreparedRun, fabric: Fabric) -> None:
     write_json(folder / ENVIRONMENT, environment(fabric.device, precision, fabric.world_size))
     write_text(folder / "recipe.yaml", resolved_yaml(recipe))
     write_cases(absolute(run.loaded_cases.cases), folder / "cases.csv")
+    write_unused(run.loaded_cases, folder)
     run.files.write(folder)
     _record(run).write(folder)
 

@@ -33,6 +33,7 @@ from segdistill.experiment.cases import (
     find_facts,
     load_cases,
     with_table_classes,
+    write_unused,
 )
 from segdistill.experiment.check import check_parts, require_outside, require_outside_models
 from segdistill.experiment.compare import read_trainings
@@ -210,7 +211,8 @@ def shrink(
     Args:
         data: cases.csv, or a folder with images/ and masks/. Where a table has test rows, these are the test cases.
         teacher: a folder of predictions, a model file (.onnx), the folder of a run or of a stage, "RUN:STAGE", or
-            what an entry of `teachers` in a recipe states; by default an ensemble of unlike networks trained here.
+            what an entry of `teachers` in a recipe states, as a dict or as its text, such as
+            "{predictions: FOLDER, foreground: [1]}"; by default an ensemble of unlike networks trained here.
         trained_on: the cases that a teacher from elsewhere was trained on: "all", "none", "unknown" or a file of ids;
             of a run it is known.
         margin: the accepted loss in Dice; state it before the results are known.
@@ -244,6 +246,8 @@ def shrink(
     changes = {**(set if isinstance(set, Mapping) else parse_changes(set)), **shortcuts}
     _require_numbers(margin, max_ms, max_mb, folds, seeds, test)
     level = ladder_effort(effort)
+    if isinstance(teacher, str) and teacher.lstrip().startswith("{"):
+        teacher = parse_changes([f"teacher={teacher}"])["teacher"]
     call = _Call(
         folder=Path("runs/shrink") if out is None else Path(out),
         source=None if data is None else Path(data),
@@ -399,7 +403,8 @@ def _cases(call: _Call, data: DataRecipe) -> LoadedCases:
 
 
 def write_tables(folder: Path, loaded: LoadedCases) -> None:
-    """The two tables; groups are those that near-copies were joined in."""
+    """The two tables, and what is in neither; groups are those that near-copies were joined in."""
+    write_unused(loaded, folder)
     kept = absolute([case for case in loaded.cases if case.split])
     write_cases(kept, folder / TABLE)
     inner = [replace(case, split="") for case in kept if case.split != "test"]

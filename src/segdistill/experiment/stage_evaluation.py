@@ -22,7 +22,7 @@ from segdistill.config.schema import EvaluationRecipe, Recipe
 from segdistill.data.case import Case, select, table_hash
 from segdistill.data.opened import OpenedCase, open_case
 from segdistill.errors import InputError
-from segdistill.experiment.cases import LoadedCases
+from segdistill.experiment.cases import UNUSED, LoadedCases
 from segdistill.experiment.environment import ENVIRONMENT, environment
 from segdistill.experiment.evaluation import Evaluation, Subject, write_scores
 from segdistill.experiment.events import Event
@@ -475,6 +475,7 @@ def report_run(
             name=loaded_cases.name,
             hash=record.data_hash if record is not None else "",
             split=loaded_cases.split,
+            not_trained=f"{len(loaded_cases.barred)}, listed in {UNUSED}" if loaded_cases.barred else "",
             leaks=[str(leak) for leak in loaded_cases.leaks],
             near_duplicates=[str(pair) for pair in loaded_cases.pairs],
             skipped=evaluated.skipped if evaluated is not None else [],
