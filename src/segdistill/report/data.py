@@ -176,7 +176,6 @@ class DataReport:
         name: of the dataset, e.g. "BUSI"; hash: of the case table (data.case.table_hash).
         counts: split -> label -> number of cases; groups: split -> number of groups. From count_cases.
         split: one line on how it was split, e.g. "hold-out 70/15/15, groups whole, stratified, seed 0".
-        not_trained: how many images without masks are not trained on, and the file that lists them; "": none.
         leaks: one line per leak between splits; [] none found, None not checked.
         near_duplicates: one line per pair or group; [] none found, None not checked.
         findings: other lines of the data check.
@@ -184,6 +183,7 @@ class DataReport:
         taught: which teacher taught how many cases, where teachers are out-of-fold.
         trained_on: where a model is evaluated: the table that it was trained on, in words.
         external: name -> table from elsewhere on which the networks were tested, too.
+        not_trained: how many images without masks are not trained on, and the file that lists them; "": none.
     """
 
     name: str = ""
@@ -191,7 +191,6 @@ class DataReport:
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     groups: Mapping[str, int] = field(default_factory=dict)
     split: str = ""
-    not_trained: str = ""
     leaks: Sequence[str] | None = None
     near_duplicates: Sequence[str] | None = None
     findings: Sequence[str] = ()
@@ -199,6 +198,7 @@ class DataReport:
     taught: Sequence[Taught] = ()
     trained_on: str = ""
     external: Mapping[str, TableRecord] = field(default_factory=dict)
+    not_trained: str = ""
 
 
 @dataclass(frozen=True)
