@@ -789,7 +789,7 @@ def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str
         with suppress(InputError):  # its own line says why it cannot be read
             taken |= {real_path(part) for part in volume_files(path)} if is_volume(path) else set()
     found: dict[str, list[str]] = {}
-    notes = {}
+    notes: dict[Path, str] = {}
     for folder in (path for path in inputs if path.is_dir()):
         earlier = [
             each
