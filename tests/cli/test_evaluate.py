@@ -124,6 +124,16 @@ def test_a_table_without_splits(run_folder: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["split"] == "all"
 
 
+def test_cases_without_a_mask_are_told(run_folder: Path, tmp_path: Path) -> None:
+    test = [case for case in read_cases(run_folder / "cases.csv") if case.split == "test" and case.masks]
+    write_cases(
+        [*test[:-2], *(replace(case, masks=(), label="") for case in test[-2:])], tmp_path / "cases.csv"
+    )
+    done = segdistill("evaluate", run_folder / "model.onnx", tmp_path / "cases.csv", "--split", "all")
+    assert done.code == 0, done.err
+    assert "2 cases without mask are not evaluated" in done.err
+
+
 def test_files_that_cannot_be_read_are_findings(run_folder: Path, tmp_path: Path) -> None:
     """A damaged test image fails; a training image that is not there does no harm."""
     run = Path(shutil.copytree(run_folder, tmp_path / "run"))

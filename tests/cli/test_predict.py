@@ -200,3 +200,29 @@ def test_compiled_code_opens_no_socket_either(tmp_path: Path, model: Path) -> No
         pytest.skip("processes cannot be traced here")
     assert done.returncode == 0, done.stderr
     assert "socket(" not in trace.read_text()
+
+
+def test_results_of_an_earlier_call_are_no_pictures(tmp_path: Path, model: Path) -> None:
+    given = tmp_path / "in"
+    for name in "abc":
+        picture(given / f"{name}.png")
+    assert run(model, given, "-o", given / "out").exit_code == 0
+    second = run(model, given, "-o", given / "out2", "--json")
+    assert second.exit_code == 0, second.output
+    assert [Path(row["file"]).name for row in json.loads(second.stdout)["predictions"]] == [
+        "a.png",
+        "b.png",
+        "c.png",
+    ]
+    (line,) = [line for line in second.stderr.splitlines() if "not used" in line]
+    assert f"{given / 'out'} holds results of an earlier predict" in line
+
+
+def test_links_to_one_file_are_images_with_a_name_each(tmp_path: Path, model: Path) -> None:
+    blob, given = picture(tmp_path / "store" / "blob.png"), tmp_path / "in"
+    given.mkdir()
+    for name in "bc":
+        (given / f"{name}.png").symlink_to(blob)
+    assert find_inputs([given, given / "b.png"], tmp_path / "out") == [given / "b.png", given / "c.png"]
+    assert run(model, given, "-o", tmp_path / "out").exit_code == 0
+    assert {"b.png", "c.png"} <= set(names(tmp_path / "out"))

@@ -313,3 +313,19 @@ def test_the_end_of_a_cross_validation_has_its_verdict(tmp_path: Path) -> None:
     assert "Missed lesions and outlines" in page
     assert "the default is 0.02" in page
     assert "cases only" in page
+
+
+def test_metrics_that_cannot_be_paired_are_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", {"baseline": ALONE, "kd": {}})
+    file = run / "stages" / "kd" / "metrics.csv"
+    whole = file.read_text()
+    header, row, *_ = whole.splitlines()
+    cells = dict(zip(header.split(","), row.split(","), strict=True))
+    file.write_text(whole + row + "\n")
+    with pytest.raises(
+        InputError, match=f"{file} has case '{cells['case']}' twice: remove the repeated rows"
+    ):
+        compare([str(run)])
+    file.write_text("\n".join([header, ",".join({**cells, "dice": "1.5"}.values())]) + "\n")
+    with pytest.raises(InputError, match=f"case '{cells['case']}': dice 1.5 is not in"):
+        compare([str(run)])

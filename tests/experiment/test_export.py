@@ -157,3 +157,10 @@ def test_what_cannot_be_exported(run_folder: Path, tmp_path: Path) -> None:
         assert message in answer.line
         assert len(answer.err.splitlines()) == 1
     assert snapshot(tmp_path) == before
+
+
+def test_a_model_file_needs_a_word_on_what_to_make(run_folder: Path, tmp_path: Path) -> None:
+    refused = segdistill("export", run_folder / "model.onnx", "-o", tmp_path / "m.onnx")
+    assert refused.code == 2
+    assert "is a model file already: add --int8, --web or --target" in refused.err
+    assert not (tmp_path / "m.onnx").exists()

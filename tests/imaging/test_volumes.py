@@ -196,6 +196,14 @@ def test_voxels_that_are_a_link(tmp_path: Path) -> None:
     assert np.array_equal(read_volume(tmp_path / "beside" / "a.mhd").voxels, whole)
 
 
+@pytest.mark.parametrize("before", ["./", ".\\", "././"])
+def test_voxels_named_from_their_own_folder(before: str, tmp_path: Path) -> None:
+    path = write_itk(tmp_path / "a.mhd", blocks())
+    whole = read_volume(path).voxels
+    path.write_text(path.read_text().replace("ElementDataFile = ", f"ElementDataFile = {before}"))
+    assert np.array_equal(read_volume(path).voxels, whole)
+
+
 def test_metaimage_headers_that_cannot_be_followed(tmp_path: Path) -> None:
     path = write_itk(tmp_path / "a.mhd", blocks())
     text = path.read_text()

@@ -96,6 +96,10 @@ def export(
 
 
 def _fp32(run: str, file: Path, stage: str | None, plugins: list[str]) -> tuple[str, dict[str, Any]]:
+    if Path(run).is_file() and run.lower().endswith(".onnx"):
+        raise InputError(
+            f"{run} is a model file already: add --int8, --web or --target, or give the folder of a run"
+        )
     with needs("export", "train"):
         from segdistill.experiment.export import export_run
     agreement = export_run(run, file, stage, plugins)

@@ -13,7 +13,7 @@ from segdistill.config.matrix import map_stages, needed_stages, teacher_names
 from segdistill.errors import InputError, needs
 from segdistill.experiment.results import FOLDS_FILE, external_folder, fold_folder, read_json, read_recipe
 from segdistill.files import sha256_text
-from segdistill.metrics.cases import METRICS_FILE, read_metrics_csv
+from segdistill.metrics.cases import METRICS_FILE, Results, read_metrics_csv
 from segdistill.plugins import load_plugins, use_installed
 from segdistill.records import DamagedRecord, EvaluationRecord, RunRecord, StageRecord
 from segdistill.registry import near_names
@@ -198,12 +198,27 @@ def _sources(folder: Path) -> list[Source]:
     return [Source(fold_folder(folder, fold), fold, count) for fold in finished]
 
 
+def _scores(file: Path) -> Results:
+    """The results in a metrics.csv, once each: cases are paired by their ids."""
+    found, seen = read_metrics_csv(file), set[str]()
+    for result in found:
+        if result.case in seen:
+            raise InputError(
+                f"{file} has case {result.case!r} twice: remove the repeated rows, or evaluate again"
+            )
+        seen.add(result.case)
+        dice = result.metrics["dice"]
+        if not -1e-9 <= dice <= 1 + 1e-9:
+            raise InputError(f"{file}, case {result.case!r}: dice {dice:g} is not in [0, 1]: evaluate again")
+    return found
+
+
 def _evaluation(folder: Path) -> Training:
     name, record = folder.resolve().name, EvaluationRecord.read(folder)
     known = record is not None and record.model == name  # else the user has named the folder
     return Training(
         record.variant or name if record is not None and known else name,
-        read_metrics_csv(folder / METRICS_FILE),
+        _scores(folder / METRICS_FILE),
         record.seed if record is not None and known else None,
         settings=f"evaluations in {folder.resolve().parent}",
         stage=name,
@@ -221,7 +236,7 @@ def _training(source: Source, name: str) -> Training:
     recipe = source.recipe if source.fold is None else _without_fold(source.recipe)
     return Training(
         record.variant,
-        read_metrics_csv(folder / METRICS_FILE),
+        _scores(folder / METRICS_FILE),
         record.seed,
         role=record.role,
         network=json.dumps(record.network, sort_keys=True),
@@ -246,9 +261,7 @@ def _elsewhere(source: Source, stage: Path) -> tuple[Elsewhere, ...]:
     tables = record.external if record is not None else {}
     places = {name: external_folder(stage, name) / METRICS_FILE for name in tables}
     return tuple(
-        Elsewhere(name, tables[name].hash, read_metrics_csv(place))
-        for name, place in places.items()
-        if place.exists()
+        Elsewhere(name, tables[name].hash, _scores(place)) for name, place in places.items() if place.exists()
     )
 
 

@@ -115,6 +115,7 @@ def evaluate(
     if not found.results:
         reason = next(iter(found.results.failed.values()), "none of them has a reference mask")
         raise InputError(f"no case could be evaluated: {reason}")
+    notes += _without_mask(len(found.results.skipped))
     if robustness:
         for done in found.disturb(chosen):
             show("disturbing", done, sum(map(len, STRENGTHS.values())))
@@ -127,6 +128,12 @@ def evaluate(
         except MissingExtra as error:
             notes.append(f"no report.html: {error}")
     return EvaluationResult(record, found.results, report, notes)
+
+
+def _without_mask(count: int) -> list[str]:
+    one = count == 1
+    note = f"{count} case{'' if one else 's'} without mask {'is' if one else 'are'} not evaluated"
+    return [note] if count else []
 
 
 def _table_of(model: str | Path, table: str | Path | None) -> Path:

@@ -117,6 +117,8 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
 
 def _data_file(path: Path, header: dict[str, str]) -> Path:
     name = header["elementdatafile"]
+    while name.startswith(("./", ".\\")):
+        name = name[2:]
     if name.upper() == "LOCAL":
         return path
     if name.upper().startswith("LIST") or "%" in name or (" " in name and not (path.parent / name).exists()):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from segdistill.files import (
     sha256_file,
     sha256_text,
     shown,
+    walk_once,
     write_text,
 )
 from segdistill.imaging.intensity import intensity_of
@@ -740,7 +742,7 @@ def find_inputs(inputs: Sequence[Path], out: Path) -> list[Path]:
 
     A pattern is a name that does not exist, with *, ? or [...]; ** stands for folders at any depth. A folder of DICOM
     slices of one series is a volume. Any other folder is searched recursively for pictures, volumes and such series,
-    without hidden files and without the results in `out`.
+    without hidden files, without the results in `out`, and without folders below that hold results of earlier calls.
 
     Raises:
         InputError: a folder has none of them, or nothing fits a pattern.
@@ -755,7 +757,9 @@ def find_inputs(inputs: Sequence[Path], out: Path) -> list[Path]:
             known = ", ".join(sorted({*READABLE_SUFFIXES, *VOLUME_SUFFIXES}))
             raise InputError(f"no image found in {given}: looked for {known} and DICOM series")
         for path in inside:
-            found.setdefault(real_path(path), path)
+            # links to one file are images with a name each, as in stores of annex and DVC
+            place = real_path(path) if path.is_dir() else Path(os.path.abspath(path))
+            found.setdefault(place, path)
     return list(found.values())
 
 
@@ -770,6 +774,13 @@ def _expanded(inputs: Sequence[Path]) -> Iterator[Path]:
         yield from map(Path, fitting)
 
 
+_RESULTS = (
+    "not used: {} holds results of an earlier predict ("
+    + TABLE
+    + "): name this folder to segment its pictures"
+)
+
+
 def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str]:
     """A line with the files below the given folders that no prediction is of, by reason; none where there are none."""
     taken = {real_path(path) for path in used}
@@ -778,8 +789,17 @@ def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str
         with suppress(InputError):  # its own line says why it cannot be read
             taken |= {real_path(part) for part in volume_files(path)} if is_volume(path) else set()
     found: dict[str, list[str]] = {}
+    notes: dict[Path, str] = {}
     for folder in (path for path in inputs if path.is_dir()):
+        earlier = [
+            each
+            for each in _results_below(folder)
+            if real_path(out) not in (real_path(each), *real_path(each).parents)
+        ]
+        notes |= {real_path(each): _RESULTS.format(shown(each)) for each in earlier}
         for path in everything_below(folder):
+            if not set(earlier).isdisjoint(path.parents):
+                continue
             place = real_path(path)
             leads_nowhere = path.is_symlink() and not path.exists()
             if place in taken or real_path(out) in place.parents or not (path.is_file() or leads_nowhere):
@@ -797,17 +817,21 @@ def _unused(inputs: Sequence[Path], used: Sequence[Path], out: Path) -> list[str
         for reason, names in found.items()
     ]
     total = sum(map(len, found.values()))
-    return [f"not used: {total} file{'s' * (total != 1)}: {'; '.join(parts)}"] if total else []
+    unused = [f"not used: {total} file{'s' * (total != 1)}: {'; '.join(parts)}"] if total else []
+    return [*unused, *notes.values()]
 
 
 def _inside(folder: Path, results: Path) -> Iterator[Path]:
     known = (*READABLE_SUFFIXES, *VOLUME_SUFFIXES)
     series: set[Path] = set()
+    earlier = set(_results_below(folder))
     nested = real_path(folder) in results.parents  # only then may the folder hold results of an earlier call
     for path in [folder, *everything_below(folder)]:
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
         if nested and results in (real_path(path), *real_path(path).parents):
+            continue
+        if earlier and not earlier.isdisjoint((path, *path.parents)):
             continue
         if path.is_dir():
             if _may_be_series(path):
@@ -815,6 +839,16 @@ def _inside(folder: Path, results: Path) -> Iterator[Path]:
                 yield path
         elif path.is_file() and path.parent not in series and path.name.lower().endswith(known):
             yield path
+
+
+def _results_below(folder: Path) -> list[Path]:
+    """Folders below that hold a table of predictions: what an earlier call has written there is no picture."""
+    return [
+        Path(place)
+        for place, _, names in walk_once(folder)
+        if Path(place) != folder
+        and any(_is_table(Path(place, name)) for name in names if fnmatch(name, "predictions*.csv"))
+    ]
 
 
 def _may_be_series(folder: Path) -> bool:
