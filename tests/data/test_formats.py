@@ -124,6 +124,12 @@ def test_bad_coco(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_coco_with_an_image_id_twice_is_refused(tmp_path: Path) -> None:
+    twice = [{"id": 0, "file_name": "a.png"}, {"id": 0, "file_name": "b.png"}]
+    with pytest.raises(InputError, match=r"instances.json: two images have the id 0, a.png and b.png"):
+        create_dataset("coco", coco(tmp_path, images=twice))
+
+
 def test_coco_files_give_splits_and_agree_on_categories(tmp_path: Path) -> None:
     for split in ("train", "val"):
         coco(tmp_path / split, f"../annotations/instances_{split}.json")
@@ -240,6 +246,16 @@ def test_bad_labelme(tmp_path: Path, shape: dict[str, Any], message: str) -> Non
     with pytest.raises(InputError, match=message) as caught:
         create_dataset("labelme", labelme(tmp_path, shape))
     assert "\n" not in str(caught.value)
+
+
+def test_two_labelme_files_of_one_image_are_refused(tmp_path: Path) -> None:
+    root = labelme(tmp_path)
+    file = next(root.rglob("*.json"))
+    file.with_name(f"{file.stem}_reader2.json").write_text(file.read_text())
+    with pytest.raises(
+        InputError, match=rf"{file.stem}_reader2.json: is of .* as .*{file.name} is: keep one"
+    ):
+        create_dataset("labelme", root)
 
 
 def cvat(root: Path, shapes: str, meta: str = "<label><name>cyst</name></label>", head: str = "") -> Path:

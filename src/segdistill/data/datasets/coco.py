@@ -107,6 +107,9 @@ def _images(
     entries: dict[str, str] = {}
     for image in content["images"]:
         key = str(_field(image, "id", table))
+        if key in entries:
+            both = f"{shown(entries[key])} and {shown(str(_field(image, 'file_name', table)))}"
+            raise InputError(f"{table}: two images have the id {key}, {both}: give each its own id")
         stated = [image.get(side) for side in ("height", "width")]
         rows, columns = (0 if side is None else int(number(side, str(table))) for side in stated)
         sizes[key] = None if None in stated else (rows, columns)
