@@ -124,6 +124,52 @@ def test_bad_coco(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_background_draws_nothing_and_regions_to_ignore_are_refused(tmp_path: Path) -> None:
+    points = [[1, 1], [4, 1], [4, 3], [1, 3]]
+    both = [{"label": label, "points": points} for label in ("cyst", "_background_")]
+    (case, _) = create_dataset("labelme", labelme(tmp_path / "a", *both))
+    assert [each.name for each in case.classes] == ["cyst"]
+    with pytest.raises(
+        InputError, match=r"a\.json: has shapes labelled '__ignore__', .*: remove these shapes"
+    ):
+        create_dataset("labelme", labelme(tmp_path / "b", {"label": "__ignore__", "points": points}))
+    named = [{"id": 7, "name": "ignore"}, {"id": 3, "name": "liver"}]
+    with pytest.raises(InputError, match="has shapes labelled 'ignore'"):
+        create_dataset("coco", coco(tmp_path / "c", categories=named))
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("annotations_latest", ""),
+        ("evaluation", ""),
+        ("instances_train2017", "train"),
+        ("a-valid", "val"),
+        ("Test", "test"),
+    ],
+)
+def test_coco_splits_are_whole_words(tmp_path: Path, name: str, split: str) -> None:
+    assert {case.split for case in create_dataset("coco", coco(tmp_path, f"{name}.json"))} == {split}
+
+
+def test_a_picture_that_exif_turns_is_named_as_such(tmp_path: Path) -> None:
+    root = coco(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(root / "images" / "a.png") as image:
+        image.save(root / "images" / "a.png", exif=exif)
+    with pytest.raises(
+        InputError, match=r"states 48 x 40 pixels for a.png, which has 40 x 48: its EXIF orientation"
+    ):
+        create_dataset("coco", root)
+
+
+def test_coco_with_an_image_id_twice_is_refused(tmp_path: Path) -> None:
+    twice = [{"id": 0, "file_name": "a.png"}, {"id": 0, "file_name": "b.png"}]
+    with pytest.raises(InputError, match=r"instances.json: two images have the id 0, a.png and b.png"):
+        create_dataset("coco", coco(tmp_path, images=twice))
+
+
 def test_coco_files_give_splits_and_agree_on_categories(tmp_path: Path) -> None:
     for split in ("train", "val"):
         coco(tmp_path / split, f"../annotations/instances_{split}.json")
@@ -174,6 +220,10 @@ def test_yolo(tmp_path: Path) -> None:
     [
         ({"lines": "1 0 0 1 0 1 1"}, "line 1 has the class 1, which no one named"),
         ({"lines": "\n0 0.5 0.5 0.1 0.1"}, "line 2 is a box, not a polygon"),
+        (
+            {"lines": "0 0 0 1 0 1 1\n0 4 12 20 12 20 24"},
+            "line 2 .* 24: coordinates are shares of the image's",
+        ),
         ({"lines": "0 0 0 1 0 1"}, "three points"),
         ({"lines": "0 0 0 1 0 1 nan"}, "three points"),
         ({"names": "cyst"}, "names must be a list"),
@@ -240,6 +290,16 @@ def test_bad_labelme(tmp_path: Path, shape: dict[str, Any], message: str) -> Non
     with pytest.raises(InputError, match=message) as caught:
         create_dataset("labelme", labelme(tmp_path, shape))
     assert "\n" not in str(caught.value)
+
+
+def test_two_labelme_files_of_one_image_are_refused(tmp_path: Path) -> None:
+    root = labelme(tmp_path)
+    file = next(root.rglob("*.json"))
+    file.with_name(f"{file.stem}_reader2.json").write_text(file.read_text())
+    with pytest.raises(
+        InputError, match=rf"{file.stem}_reader2.json: is of .* as .*{file.name} is: keep one"
+    ):
+        create_dataset("labelme", root)
 
 
 def cvat(root: Path, shapes: str, meta: str = "<label><name>cyst</name></label>", head: str = "") -> Path:

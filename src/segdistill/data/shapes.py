@@ -5,6 +5,7 @@ A case's masks are files, so each image is drawn once, as a palette PNG, when su
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
 from segdistill.data.case import Case
 from segdistill.data.datasets.base import is_hidden, list_folders
@@ -30,6 +32,7 @@ from segdistill.imaging.read import READABLE_SUFFIXES, image_size
 
 _OUTSIDE = 0.01
 """Pixels by which a corner may lie outside before it is told: shares of an image are rounded."""
+_IGNORE = "ignore"
 _MARK = "drawn-by-segdistill.txt"
 _NOTE = "segdistill data index drew these masks. It replaces them when it runs again.\n"
 
@@ -120,7 +123,15 @@ def draw_cases(
         InputError: a class that cannot be named, an image that cannot be read or has another size than its annotation
             states, a folder with other files.
     """
-    names = [name for name in names if name.strip().lower() != BACKGROUND]
+    for each in images:
+        if found_name := next(
+            (shape.name for shape in each.shapes or () if _bare(shape.name) == _IGNORE), ""
+        ):
+            raise InputError(
+                f"{shown(each.source or each.image)}: has shapes labelled '{shown(found_name)}', which would count as "
+                "a structure: remove these shapes (their pixels become background), or give them a class"
+            )
+    names = [name for name in names if _bare(name) not in (BACKGROUND, _IGNORE)]
     classes = _classes(names)
     _prepare(folder)
     cases = _named(images)
@@ -149,13 +160,18 @@ def draw_cases(
     return found
 
 
+def _bare(name: str) -> str:
+    """A class's name without the underscores of LabelMe's own `__ignore__` and `_background_`."""
+    return name.strip().strip("_").lower()
+
+
 def _drawn(image: Annotated, names: Sequence[str], told: Counter[str]) -> NDArray[np.uint8]:
     size = image_size(image.image)
     if image.size is not None and image.size != size:
         stated, true = (f"{height} x {width}" for height, width in (image.size, size))
         raise InputError(
             f"{shown(image.source or image.image)}: states {stated} pixels for {image.image.name}, which has {true}: "
-            "restore the image that was annotated"
+            f"{_turned(image) or 'restore the image that was annotated'}"
         )
     mask = np.zeros(size, np.uint8)
     for index, name in enumerate(names, start=1):
@@ -170,6 +186,19 @@ def _drawn(image: Annotated, names: Sequence[str], told: Counter[str]) -> NDArra
         mask[drawn] = index
     told["background"] += sum(shape.name not in names for shape in image.shapes or ())
     return mask
+
+
+def _turned(image: Annotated) -> str:
+    """What to do where the picture's EXIF orientation swaps the sides that the annotation states; else ""."""
+    if image.size != image_size(image.image)[::-1]:
+        return ""
+    with contextlib.suppress(OSError), Image.open(image.image) as picture:
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+            return (
+                "its EXIF orientation turns it, which the annotation probably did not heed: remove it from "
+                "the picture"
+            )
+    return ""
 
 
 def _classes(names: Sequence[str]) -> Classes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import find_root, natural_key
+from segdistill.data.datasets.folder import SPLIT_FOLDERS
 from segdistill.data.shapes import Annotated, DrawnCases, ImageFiles, Shape, draw_cases, number, rings_of
 from segdistill.errors import InputError
 from segdistill.files import shown
@@ -102,11 +104,15 @@ def _add_categories(names: dict[int, str], categories: Sequence[Any], table: Pat
 def _images(
     content: dict[str, list[Any]], names: dict[int, str], files: ImageFiles, table: Path
 ) -> list[Annotated]:
-    split = next((word for word in ("train", "val", "test") if word in table.stem.lower()), "")
+    words = re.findall(r"[a-z]+", table.stem.lower())
+    split = next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), "")
     sizes: dict[str, tuple[int, int] | None] = {}
     entries: dict[str, str] = {}
     for image in content["images"]:
         key = str(_field(image, "id", table))
+        if key in entries:
+            both = f"{shown(entries[key])} and {shown(str(_field(image, 'file_name', table)))}"
+            raise InputError(f"{table}: two images have the id {key}, {both}: give each its own id")
         stated = [image.get(side) for side in ("height", "width")]
         rows, columns = (0 if side is None else int(number(side, str(table))) for side in stated)
         sizes[key] = None if None in stated else (rows, columns)

@@ -64,6 +64,11 @@ def index(path: Path, masks: str = "") -> DrawnCases:
         for file in sorted(place.glob("*.json"), key=lambda file: natural_key(file.name)):
             if not is_hidden(file.name) and _is_file(file):
                 found, skipped = _read(file, files, split)
+                other = images.get(found.image)
+                if other is not None and other.source is not None:
+                    raise InputError(
+                        f"{shown(file)}: is of {found.image.name}, as {shown(other.source)} is: keep one of the two"
+                    )
                 images[found.image] = found
                 lines += skipped
     names = sorted({shape.name for each in images.values() for shape in each.shapes or ()}, key=natural_key)

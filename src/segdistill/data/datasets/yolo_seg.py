@@ -14,6 +14,9 @@ from segdistill.errors import InputError
 from segdistill.files import shown
 from segdistill.imaging.read import image_size
 
+_MOST = 2.0
+"""Coordinates above it are pixels, no shares of an image that a shape leaves."""
+
 
 def _settings(folder: Path) -> Path | None:
     """The YAML file with the names of the classes."""
@@ -127,5 +130,10 @@ def _shape(words: list[str], where: str, names: Mapping[int, str], size: tuple[i
         )
     if len(words) == 5:
         raise InputError(f"{shown(where)} is a box, not a polygon: export YOLO segmentation")
-    ring = rings_of(words[1:], where) * (size[1], size[0])
-    return Shape(names[int(words[0])], (ring,))
+    shares = rings_of(words[1:], where)
+    if shares.max() > _MOST:
+        raise InputError(
+            f"{shown(where)} has the coordinate {shares.max():g}: coordinates are shares of the image's width and "
+            "height, 0 to 1: export YOLO segmentation"
+        )
+    return Shape(names[int(words[0])], (shares * (size[1], size[0]),))
