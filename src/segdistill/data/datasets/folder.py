@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -440,10 +440,13 @@ def folder_roles(found: Sequence[tuple[str, ...]], labels: str = "auto", groups:
     (['label'], ['group'])
     """
     depth = max((len(parts) for parts in found), default=0)
-    roles = []
+    roles: list[str] = []
+    has_people = False  # scans and sessions below a patient's folder are the same patient's
     for level in range(depth):
         counts = Counter(parts[level] for parts in found if len(parts) > level)
-        roles.append(_role(counts, "label" in roles))
+        role = _role(counts, "label" in roles)
+        roles.append("" if role == "group" and has_people else role)
+        has_people |= role == "group" and len(counts) > 1 and _are_people(counts)
     if labels != "auto":
         roles = ["" if role == "label" else role for role in roles]
     if groups != "auto":
@@ -464,12 +467,16 @@ def _role(counts: Counter[str], has_label: bool) -> str:
         return "group" if has_label else "label"
     if all(_NOTHING.match(name) for name in names):
         return ""
-    if 2 * sum(bool(_PERSON.search(name)) for name in names) >= len(names):
+    if _are_people(names):
         return "group"
     if len(names) == 1:
         return ""
     is_few = len(names) <= FEW and median(counts.values()) >= max(4, len(names))
     return "label" if is_few and not has_label else "group"
+
+
+def _are_people(names: Collection[str]) -> bool:
+    return 2 * sum(bool(_PERSON.search(name)) for name in names) >= len(names)
 
 
 def are_known_labels(names: Iterable[str]) -> bool:
