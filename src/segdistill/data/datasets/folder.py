@@ -35,9 +35,9 @@ MASKS = (
     "segmentations",
 )
 SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training", "train_set", "training_set", "trainset", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "val_set", "validation_set", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "test_set", "testset", "tst"), "test"),
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 _STRONG = r"masks?|gt|seg|segmentation|ground_?truth|annotation|anno"
 _MASK_WORD = rf"(?:{_STRONG}|label|ann|lesion|tumou?r)"
@@ -72,8 +72,17 @@ def split_of(place: Path, root: Path) -> str:
     >>> split_of(Path("set/valid/images"), Path("set"))
     'val'
     """
-    parts = (part.lower() for part in place.relative_to(root).parts)
-    return next((SPLIT_FOLDERS[part] for part in parts if part in SPLIT_FOLDERS), "")
+    return next(filter(None, map(split_name, place.relative_to(root).parts)), "")
+
+
+def split_name(folder: str) -> str:
+    """The split that the name of a folder states; "" where it states none.
+
+    >>> split_name("train2017"), split_name("Test Set"), split_name("benign")
+    ('train', 'test', '')
+    """
+    plain = re.sub(r"[\d\s_-]+|dataset|images|imgs|data|split|set", "", folder.lower())
+    return SPLIT_FOLDERS.get(plain, "")
 
 
 def mask_key(stem: str) -> str:
@@ -495,8 +504,8 @@ def without_split(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     (('train', ('benign',)), ('', ('benign',)))
     """
     for at, part in enumerate(parts):
-        if part.lower() in SPLIT_FOLDERS:
-            return SPLIT_FOLDERS[part.lower()], parts[:at] + parts[at + 1 :]
+        if split := split_name(part):
+            return split, parts[:at] + parts[at + 1 :]
     return "", parts
 
 
