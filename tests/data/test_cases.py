@@ -225,3 +225,8 @@ def test_reference_joins_masks_and_fills_boxes(tmp_path: Path) -> None:
     assert not reference_mask(Case("a", Path("a")), (4, 5)).any()
     with pytest.raises(InputError, match="leaves the image"):
         reference_mask(Case("a", Path("a"), box=(0, 0, 9, 2)), (4, 5))
+
+
+def test_two_unicode_forms_of_a_group_are_one() -> None:
+    keys = {Case("a", Path("a.png"), group=name).group_key for name in ("M\u00fcller", "Mu\u0308ller")}
+    assert keys == {"M\u00fcller"}

@@ -85,6 +85,7 @@ def test_empty_masks_copies_conflicts_and_leaks(tmp_path: Path) -> None:
     labelled[2] = replace(labelled[2], group="g", split="train")
     warnings = messages(labelled, "warning")
     assert "identical pixels with conflicting labels 'benign' and 'malignant'" in warnings[0]
+    warnings = [warning for warning in warnings if "state no split" not in warning]
     leaks = [*warnings[1:], *messages(labelled, "error")]  # of the pixels, and of the group
     assert len(leaks) == 2
     assert all(leak.startswith("leak: ") and "2.png" in leak and "3.png" in leak for leak in leaks)
@@ -183,3 +184,12 @@ def test_segments_that_are_no_class_are_told(tmp_path: Path) -> None:
         cases[1], masks=(cases[1].masks[0], cases[2].masks[0]), classes=parse_classes(["lung", "liver"])
     )
     assert open_case(both).reference.any()  # a file of several may hold no class
+
+
+def test_rows_without_a_split_are_told() -> None:
+    cases = [
+        Case("a", Path("a.png"), (Path("m.png"),), split="train"),
+        Case("b", Path("b.png"), (Path("n.png"),)),
+    ]
+    told = [one.message for one in check_cases(cases) if one.level == "warning"]
+    assert any(message.startswith("1 rows state no split") for message in told)

@@ -9,6 +9,7 @@ import pytest
 
 from segdistill.data.case import reference_mask
 from segdistill.data.datasets import DATASETS, create_dataset, detect_dataset
+from segdistill.data.datasets.folder import folder_roles, split_name
 from segdistill.data.index import index_folder
 from segdistill.errors import InputError
 from tests.data.pictures import make_folder, noise, save, square
@@ -257,3 +258,15 @@ def test_auto_refuses_the_signs_of_two_datasets(tmp_path: Path) -> None:
 )
 def test_auto_knows_real_datasets(data_root: Path, folder: str, name: str) -> None:
     assert detect_dataset(data_root / folder) == name
+
+
+def test_scans_below_a_patient_are_of_the_patient() -> None:
+    assert folder_roles([(f"p{n:02}", f"scan{k}") for n in range(4) for k in (1, 2)]) == ["group", ""]
+    assert folder_roles([(f"sub-{n:02}", f"ses-202{n}") for n in range(4)]) == ["group", ""]
+
+
+def test_names_of_split_folders() -> None:
+    train = ("train2017", "train_images", "Training Set", "train-set", "TrainDataset", "train1")
+    assert {split_name(name) for name in train} == {"train"}
+    assert {split_name(name) for name in ("test2017", "Test Set", "TestDataset", "test1")} == {"test"}
+    assert (split_name("val_images"), split_name("trainee"), split_name("images")) == ("val", "", "")

@@ -76,3 +76,10 @@ def test_patients_under_another_heading_are_not_left_unread(tmp_path: Path, head
         read_cases(path)
     path.write_text(f"id,{heading},group,image\na,1,2,a.png\n")
     assert read_cases(path)[0].group == "2"
+
+
+def test_a_stray_quote_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "cases.csv"
+    table.write_text('id,image\na,a.png\nb,"b.png\nc,c.png\nd,d.png\n')
+    with pytest.raises(InputError, match=r"row 3: a cell holds a line break"):
+        read_cases(table)

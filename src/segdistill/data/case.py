@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +129,7 @@ class Case:
     @property
     def group_key(self) -> str:
         """The group that this case belongs to: `group`, or its own id."""
-        return self.group or self.id
+        return normalize("NFC", self.group or self.id)
 
     @property
     def is_normal(self) -> bool:

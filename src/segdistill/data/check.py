@@ -440,6 +440,10 @@ def _counts(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
     ):
         if any(values):
             notes.append(line(what, values))
+    bare = tuple(case.id for case in cases if case.is_located and not case.split)
+    if bare and any(case.split for case in cases):
+        message = f"{len(bare)} rows state no split and are not used: fill in train, val or test"
+        notes.append(Finding("warning", bare, message))
     if note := normal_note(cases):
         notes.append(Finding("note", (), note))
     if pairs:

@@ -77,6 +77,11 @@ def read_cases(path: str | Path) -> list[Case]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such case table: make one with segdistill data index") from error
     _, header = rows[0] if rows else (1, [])
+    for number, cells in rows:
+        if broken := next((cell for cell in cells if "\n" in cell or "\r" in cell), None):
+            raise InputError(
+                f"{path}: row {number}: a cell holds a line break ({broken[:20]!r}...): remove the stray quote in it"
+            )
     header = [re.sub(r"[\s-]+", "_", name.lower()) for name in header]
     _check_header(header, path)
     cases = _with_one_list([_Row(path, number, header, cells).case() for number, cells in rows[1:]], path)

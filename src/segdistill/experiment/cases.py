@@ -393,7 +393,9 @@ def _divided(
             )
         require_no_shared_groups(cases)
         tested = "" if select(cases, split="test") else "; it has no test cases: nothing is tested"
-        return cases, f"as given in the case table{tested}"
+        unused = sum(not case.split for case in cases)
+        why = f"; {unused} rows state no split and are not used: fill in train, val or test" if unused else ""
+        return cases, f"as given in the case table{tested}{why}"
     if source is not None and source.is_file():
         pairs = _not_separated(cases, pairs)
     divided, words = _divide(group_duplicates(cases, pairs), split, method, empty)

@@ -11,7 +11,7 @@ import numpy as np
 
 from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import find_root, is_hidden, natural_key
-from segdistill.data.datasets.folder import SPLIT_FOLDERS
+from segdistill.data.datasets.folder import split_name
 from segdistill.data.shapes import Annotated, DrawnCases, ImageFiles, Shape, draw_cases, number, rings_of
 from segdistill.errors import InputError
 from segdistill.files import shown
@@ -102,7 +102,7 @@ def _image(entry: ElementTree.Element, names: dict[str, None], files: ImageFiles
                 f"{shown(where)} has the label {shown(label)!r}, which the task does not list: add it to labels in meta"
             )
         shapes.append(_shape(child, label, where))
-    subset = SPLIT_FOLDERS.get(entry.get("subset", "").lower(), "")
+    subset = split_name(entry.get("subset", ""))
     return Annotated(files.find(entry.get("name", ""), table, subset), shapes, subset, size, table)
 
 

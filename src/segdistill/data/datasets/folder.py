@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -35,9 +35,9 @@ MASKS = (
     "segmentations",
 )
 SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training", "train_set", "training_set", "trainset", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "val_set", "validation_set", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "test_set", "testset", "tst"), "test"),
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 _STRONG = r"masks?|gt|seg|segmentation|ground_?truth|annotation|anno"
 _MASK_WORD = rf"(?:{_STRONG}|label|ann|lesion|tumou?r)"
@@ -72,8 +72,17 @@ def split_of(place: Path, root: Path) -> str:
     >>> split_of(Path("set/valid/images"), Path("set"))
     'val'
     """
-    parts = (part.lower() for part in place.relative_to(root).parts)
-    return next((SPLIT_FOLDERS[part] for part in parts if part in SPLIT_FOLDERS), "")
+    return next(filter(None, map(split_name, place.relative_to(root).parts)), "")
+
+
+def split_name(folder: str) -> str:
+    """The split that the name of a folder states; "" where it states none.
+
+    >>> split_name("train2017"), split_name("Test Set"), split_name("benign")
+    ('train', 'test', '')
+    """
+    plain = re.sub(r"[\d\s_-]+|dataset|images|imgs|data|split|set", "", folder.lower())
+    return SPLIT_FOLDERS.get(plain, "")
 
 
 def mask_key(stem: str) -> str:
@@ -440,10 +449,13 @@ def folder_roles(found: Sequence[tuple[str, ...]], labels: str = "auto", groups:
     (['label'], ['group'])
     """
     depth = max((len(parts) for parts in found), default=0)
-    roles = []
+    roles: list[str] = []
+    has_people = False  # scans and sessions below a patient's folder are the same patient's
     for level in range(depth):
         counts = Counter(parts[level] for parts in found if len(parts) > level)
-        roles.append(_role(counts, "label" in roles))
+        role = _role(counts, "label" in roles)
+        roles.append("" if role == "group" and has_people else role)
+        has_people |= role == "group" and len(counts) > 1 and _are_people(counts)
     if labels != "auto":
         roles = ["" if role == "label" else role for role in roles]
     if groups != "auto":
@@ -464,12 +476,16 @@ def _role(counts: Counter[str], has_label: bool) -> str:
         return "group" if has_label else "label"
     if all(_NOTHING.match(name) for name in names):
         return ""
-    if 2 * sum(bool(_PERSON.search(name)) for name in names) >= len(names):
+    if _are_people(names):
         return "group"
     if len(names) == 1:
         return ""
     is_few = len(names) <= FEW and median(counts.values()) >= max(4, len(names))
     return "label" if is_few and not has_label else "group"
+
+
+def _are_people(names: Collection[str]) -> bool:
+    return 2 * sum(bool(_PERSON.search(name)) for name in names) >= len(names)
 
 
 def are_known_labels(names: Iterable[str]) -> bool:
@@ -488,8 +504,8 @@ def without_split(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     (('train', ('benign',)), ('', ('benign',)))
     """
     for at, part in enumerate(parts):
-        if part.lower() in SPLIT_FOLDERS:
-            return SPLIT_FOLDERS[part.lower()], parts[:at] + parts[at + 1 :]
+        if split := split_name(part):
+            return split, parts[:at] + parts[at + 1 :]
     return "", parts
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from segdistill.data.datasets import register_dataset
 from segdistill.data.datasets.base import find_root, is_hidden, list_folders, list_images, natural_key
-from segdistill.data.datasets.folder import SPLIT_FOLDERS, split_of
+from segdistill.data.datasets.folder import split_name, split_of
 from segdistill.data.shapes import Annotated, DrawnCases, ImageFiles, Shape, draw_cases, number, rings_of
 from segdistill.errors import InputError
 from segdistill.files import shown
@@ -79,7 +79,7 @@ def index(path: Path, masks: str = "") -> DrawnCases:
 def _fits_below(folder: Path) -> bool:
     """Whether files lie in a folder, or in folders of splits in it."""
     return _fits(folder) or any(
-        child.name.lower() in SPLIT_FOLDERS and _fits(child) for child in folder.iterdir() if child.is_dir()
+        split_name(child.name) and _fits(child) for child in folder.iterdir() if child.is_dir()
     )
 
 
