@@ -263,6 +263,8 @@ def test_auto_knows_real_datasets(data_root: Path, folder: str, name: str) -> No
 def test_scans_below_a_patient_are_of_the_patient() -> None:
     assert folder_roles([(f"p{n:02}", f"scan{k}") for n in range(4) for k in (1, 2)]) == ["group", ""]
     assert folder_roles([(f"sub-{n:02}", f"ses-202{n}") for n in range(4)]) == ["group", ""]
+    years = [(f"20{n}", f"p{n}") for n in range(18, 22)]
+    assert folder_roles(years) == ["group", "group"]  # the patients are below them
 
 
 def test_names_of_split_folders() -> None:

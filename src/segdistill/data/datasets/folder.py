@@ -60,6 +60,7 @@ _NOTHING = re.compile(
 _PERSON_WORD = (
     "patients?|pat|pt|subjects?|subj?|cases?|persons?|stud(?:y|ies)|series|scans?|videos?|vid|clips?|exams?"
 )
+_DATE = re.compile(r"(19|20)\d\d([-_.]?\d\d){0,2}")
 _PERSON = re.compile(rf"^(?:{_PERSON_WORD}|p|s|id)[ _.#-]*\d|\d\d|^[0-9a-f]{{12,}}$", re.IGNORECASE)
 FEW = 20  # labels are no more than that
 _WHAT = "images/ and masks/ (or images with masks beside them, such as 7.png and 7_mask.png)"
@@ -455,7 +456,8 @@ def folder_roles(found: Sequence[tuple[str, ...]], labels: str = "auto", groups:
         counts = Counter(parts[level] for parts in found if len(parts) > level)
         role = _role(counts, "label" in roles)
         roles.append("" if role == "group" and has_people else role)
-        has_people |= role == "group" and len(counts) > 1 and _are_people(counts)
+        are_dates = all(map(_DATE.fullmatch, counts))  # the patients are below them
+        has_people |= role == "group" and len(counts) > 1 and _are_people(counts) and not are_dates
     if labels != "auto":
         roles = ["" if role == "label" else role for role in roles]
     if groups != "auto":
