@@ -77,7 +77,7 @@ def may_be_dicom(path: Path) -> bool:
     """
     if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
-    return path.suffix.lower() in (".dcm", ".dicom") or _is_dicom(path)
+    return path.suffix.lower() in (".dcm", ".dicom", ".ima") or _is_dicom(path)
 
 
 def is_drawn(path: Path) -> bool:

@@ -35,6 +35,7 @@ from segdistill.imaging.volume import (
 _PART = 1 << 16  # bytes of a line that are read at a time
 _HEADER = 1 << 26  # bytes that a header may have: 3D Slicer writes about 700 per segment
 _SEGMENT = re.compile(r"Segment(\d{1,6})_ID")
+_NOT_MM = {"um", "µm", "micron", "microns", "micrometer", "micrometre", "nm", "cm", "m", "inch", "inches"}
 _UNKNOWN = 255  # index of a value that no segment has
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
@@ -345,6 +346,9 @@ def _stored(header: dict[str, str]) -> tuple[np.dtype[np.generic], str]:
 
 
 def _geometry(header: dict[str, str], shape: tuple[int, int, int]) -> Geometry:
+    units = set(re.findall(r'"([^"]*)"', header.get("space units", "") or header.get("units", "")))
+    if wrong := sorted(units & _NOT_MM):
+        raise InputError(f"states its sizes in {wrong[0]}, not in millimetres: save it again in mm")
     if "space directions" not in header:
         steps = _numbers(header.get("spacings", "1 1 1"), 3)
         return Geometry(shape, (steps[2], steps[1], steps[0]), placed=False)

@@ -35,7 +35,21 @@ MAX_PIXELS = 2**26
 """Largest picture that is decoded by default: 67 million pixels (8192 x 8192)."""
 
 READABLE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".pgm", ".ppm", ".pbm", ".pnm", ".bmp", ".dcm", ".dicom"}
+    {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".tif",
+        ".tiff",
+        ".pgm",
+        ".ppm",
+        ".pbm",
+        ".pnm",
+        ".bmp",
+        ".dcm",
+        ".dicom",
+        ".ima",
+    }
 )
 """Suffixes (lower case) that a search of a folder takes for pictures; a file named directly may have any."""
 

@@ -856,7 +856,7 @@ def _may_be_series(folder: Path) -> bool:
     named = [
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in (".dcm", ".dicom", "") or path.suffix[1:].isdecimal()
+        if path.suffix.lower() in (".dcm", ".dicom", ".ima", "") or path.suffix[1:].isdecimal()
     ]
     if sum(path.is_file() for path in named) < 2:
         return False

@@ -76,7 +76,9 @@ def may_be_series(folder: Path) -> bool:
     """Whether a folder holds a DICOM series; names are looked at first, since reading headers takes a while."""
     names = [path for path in folder.iterdir() if not is_hidden(path.name) and not path.is_dir()]
     likely = [
-        path for path in names if path.suffix.lower() in (".dcm", ".dicom", "") or path.suffix[1:].isdecimal()
+        path
+        for path in names
+        if path.suffix.lower() in (".dcm", ".dicom", ".ima", "") or path.suffix[1:].isdecimal()
     ]
     return len(likely) > 1 and is_series(folder)
 
