@@ -299,7 +299,7 @@ def _decide(args: argparse.Namespace, rows: list[Row]) -> None:
     """The networks of the ladder against the first without a teacher, as `shrink` decides; the figure is that of
     the one that it would choose, the bar the margin.
     """
-    details, figure = _compared(rows)
+    details, _ = _compared(rows)
     tests, _ = _by_network(rows)
     first, *smaller = parse_rungs(RUNGS)
     outcomes = []

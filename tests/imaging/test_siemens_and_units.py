@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segdistill.data.datasets.base import may_be_series
 from segdistill.errors import InputError
-from segdistill.imaging.read_volume import read_volume
+from segdistill.imaging.read_volume import may_be_series, read_volume
 
 
 def test_a_series_of_siemens_files_is_found(data_root: Path, tmp_path: Path) -> None:

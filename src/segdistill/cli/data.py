@@ -249,13 +249,11 @@ def plan(
 
     if budget < 8**3:
         raise InputError(f"--budget {budget}: a patch has at least 8 x 8 x 8 voxels: give 512 or more")
-    cases = []
     if place.is_dir():
         name = detect_format(place) if dataset == "auto" else dataset
-        if (
-            "masks" not in DATASETS.find(name).options
-        ):  # else polygons on pictures, whose masks would be drawn
-            cases = create_dataset(name, place)
+        # polygons are on pictures, and their masks would be drawn
+        is_drawn = "masks" in DATASETS.find(name).options
+        cases = [] if is_drawn else create_dataset(name, place)
     else:
         cases = read_cases(place)
     found = plan_volumes(cases, budget=budget, masks=True)

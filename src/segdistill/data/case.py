@@ -175,6 +175,15 @@ class Case:
         return is_volume(self.image)
 
 
+def unsplit_note(count: int) -> str:
+    """One line on rows without split, in a table in which others have one; "" without any.
+
+    >>> unsplit_note(0)
+    ''
+    """
+    return f"{count} rows state no split and are not used: fill in train, val or test" if count else ""
+
+
 def normal_note(cases: Iterable[Case]) -> str:
     """One line on the normal cases without a mask file; "" where there are none.
 

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from segdistill.data.case import Case, inverted_note, normal_note, reference_mask, table_channels
+from segdistill.data.case import (
+    Case,
+    inverted_note,
+    normal_note,
+    reference_mask,
+    table_channels,
+    unsplit_note,
+)
 from segdistill.data.duplicates import (
     Fingerprint,
     Pair,
@@ -442,8 +449,7 @@ def _counts(cases: Sequence[Case], pairs: Sequence[Pair]) -> list[Finding]:
             notes.append(line(what, values))
     bare = tuple(case.id for case in cases if case.is_located and not case.split)
     if bare and any(case.split for case in cases):
-        message = f"{len(bare)} rows state no split and are not used: fill in train, val or test"
-        notes.append(Finding("warning", bare, message))
+        notes.append(Finding("warning", bare, unsplit_note(len(bare))))
     if note := normal_note(cases):
         notes.append(Finding("note", (), note))
     if pairs:

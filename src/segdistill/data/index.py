@@ -70,9 +70,8 @@ def index_folder(
     """
     findings: list[Finding] = []
     if name == "auto":
-        name = (
-            detect_dataset(path) if options else detect_format(path)
-        )  # options are of layouts, not of a table
+        # options are of layouts, not of a table
+        name = detect_dataset(path) if options else detect_format(path)
         again = "; write folder instead of auto to read the files alone" if name == "table" else ""
         findings.append(Finding("note", (), f"{path}: taken as {name}: {DATASETS[name].summary}{again}"))
     if drawn is not None and "masks" in DATASETS.find(name).options:

@@ -24,6 +24,7 @@ from segdistill.data.case import (
     select,
     table_channels,
     table_classes,
+    unsplit_note,
     with_channels,
 )
 from segdistill.data.check import large_groups
@@ -102,10 +103,8 @@ def load_cases(data: DataRecipe, source: Path | None, folder: Path, classifies: 
     place = _place(data, source)
     unused = unused_note(unused_files(place, found)) if place is not None and place.is_dir() else ""
     read = _as_read(found, data, name)
-    cases = [
-        *select(read[:count], sites=data.sites),
-        *read[count:],
-    ]  # `unlabelled` is kept whatever its sites
+    # `unlabelled` is kept whatever its sites
+    cases = [*select(read[:count], sites=data.sites), *read[count:]]
     for case in cases:
         stated: tuple[str | Path, ...] = (case.id, case.group, case.label, case.site, *case.files)
         for text in stated:
@@ -393,9 +392,8 @@ def _divided(
             )
         require_no_shared_groups(cases)
         tested = "" if select(cases, split="test") else "; it has no test cases: nothing is tested"
-        unused = sum(not case.split for case in cases)
-        why = f"; {unused} rows state no split and are not used: fill in train, val or test" if unused else ""
-        return cases, f"as given in the case table{tested}{why}"
+        parts = (f"as given in the case table{tested}", unsplit_note(sum(not case.split for case in cases)))
+        return cases, "; ".join(filter(None, parts))
     if source is not None and source.is_file():
         pairs = _not_separated(cases, pairs)
     divided, words = _divide(group_duplicates(cases, pairs), split, method, empty)

@@ -70,9 +70,8 @@ def expectation(facts: GuardFacts) -> GuardRecord:
     'unlikely'
     """
     mean, low, high = _numbers(facts.difference)
-    bare = (
-        0.0 if facts.only_idle else facts.without_mask
-    )  # images from which the student can learn nothing are no news
+    # images from which the student can learn nothing are no news
+    bare = 0.0 if facts.only_idle else facts.without_mask
     brings_news = bare >= MANY or (facts.outside and low > 0)
     reasons, helps = _reasons(facts), []
     outlook: Outlook = "unknown"

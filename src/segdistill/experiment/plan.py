@@ -74,13 +74,19 @@ def left_to_train(run: PreparedRun, chosen: Sequence[str], device: torch.device)
 
 
 def plan_run(
-    run: PreparedRun, chosen: Sequence[str], fabric: Fabric, jobs: int = 1, threads: int | None = None
+    run: PreparedRun,
+    chosen: Sequence[str],
+    left: Sequence[str],
+    fabric: Fabric,
+    jobs: int = 1,
+    threads: int | None = None,
 ) -> Plan:
     """Times a few steps of every kind of network that is still to be trained.
 
     Args:
         run: prepared.
         chosen: its stages.
+        left: those of them that are not trained yet (`left_to_train`).
         fabric: launched.
         jobs: how many stages are trained at once.
         threads: of each of them; None for those of this process.
@@ -93,7 +99,7 @@ def plan_run(
     try:
         stages, timed, megabytes = {}, dict[str, tuple[float, float]](), 0.0
         teachers = dict[str, float]()
-        for name in left_to_train(run, chosen, fabric.device):
+        for name in left:
             inputs = run.inputs(name)
             if inputs.stage.tuned_by is not None:
                 continue

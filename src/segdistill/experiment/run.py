@@ -435,9 +435,9 @@ def _plan(
     """Tells what will be done and how long it takes, where the recipe wants that; of folds that of the longest."""
     if not folds[0].recipe.plan:
         return
-    left = [len(left_to_train(fold, chosen, fabric.device)) for fold in folds]
-    longest, count = folds[left.index(max(left))], sum(map(bool, left))
-    for line in plan_run(longest, chosen, fabric, jobs or 1, threads).lines():
+    left = [left_to_train(fold, chosen, fabric.device) for fold in folds]
+    longest, count = max(range(len(folds)), key=lambda k: len(left[k])), sum(map(bool, left))
+    for line in plan_run(folds[longest], chosen, left[longest], fabric, jobs or 1, threads).lines():
         yield Event(line + (f" in each of {count} folds" if count > 1 else ""))
 
 

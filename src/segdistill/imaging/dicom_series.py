@@ -6,6 +6,7 @@ Source: DICOM PS3.3 C.7.6.2 (image plane: position, orientation and pixel spacin
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging import dicom
 from segdistill.imaging.limits import HEAD, dicom_start
-from segdistill.imaging.read import MAX_PIXELS
+from segdistill.imaging.read import DICOM_SUFFIXES, MAX_PIXELS
 from segdistill.imaging.volume import (
     TOLERANCE,
     Geometry,
@@ -33,12 +34,10 @@ _UNEVEN = 0.05  # share of the usual distance by which the distance of two slice
 _ASIDE = 0.1  # pixels by which a slice may lie beside the straight line on which all begin
 _AHEAD = 0.25  # slices by which it may lie before or behind its place on that line
 _FRAME = "FrameOfReferenceUID"
-_BEGINNING = (
-    512  # bytes of a file in which its class stands, in the meta header or as one of the first elements
-)
-_DRAWN = re.compile(
-    rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:66\.[47]|481\.3)(?![0-9.])"
-)  # SEG, label maps, RTSTRUCT
+# bytes of a file in which its class stands, in the meta header or as one of the first elements
+_BEGINNING = 512
+# SEG, label maps, RTSTRUCT
+_DRAWN = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:66\.[47]|481\.3)(?![0-9.])")
 _STRAIGHT = 0.01  # pixels by which the last slice of a stack that is not tilted lies beside the first
 
 
@@ -65,8 +64,12 @@ def series_files(folder: Path) -> list[Path]:
 
     A SEG or RTSTRUCT among slices is no part of the series, and skipped; where there are no slices it is listed.
     """
-    found = [path for path in sorted(folder.iterdir()) if may_be_dicom(path)]
+    found = list(_dicom_files(folder))
     return [path for path in found if not is_drawn(path)] or found
+
+
+def _dicom_files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if may_be_dicom(path))
 
 
 def may_be_dicom(path: Path) -> bool:
@@ -77,7 +80,7 @@ def may_be_dicom(path: Path) -> bool:
     """
     if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
-    return path.suffix.lower() in (".dcm", ".dicom", ".ima") or _is_dicom(path)
+    return path.suffix.lower() in DICOM_SUFFIXES or _is_dicom(path)
 
 
 def is_drawn(path: Path) -> bool:
@@ -107,7 +110,9 @@ def is_series(folder: Path) -> bool:
     Headers are read until two are of one series, so mostly two; `read_series` reports what is wrong with a series.
     """
     seen = set()
-    for file in series_files(folder):
+    for file in _dicom_files(folder):
+        if is_drawn(file):
+            continue
         try:
             tags = dicom.read_tags(file, ["SeriesInstanceUID", "ImagePositionPatient"])
         except Exception:  # pydicom raises whatever a damaged file leads to

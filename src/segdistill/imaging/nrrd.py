@@ -58,7 +58,7 @@ _TYPES = {
     "f8": ("double",),
 }
 _ENCODINGS = {
-    **dict.fromkeys(("raw",), "raw"),
+    "raw": "raw",
     **dict.fromkeys(("gzip", "gz"), "gzip"),
     **dict.fromkeys(("bzip2", "bz2"), "bzip2"),
     **dict.fromkeys(("ascii", "text", "txt"), "text"),

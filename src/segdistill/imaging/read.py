@@ -34,22 +34,10 @@ __all__ = [
 MAX_PIXELS = 2**26
 """Largest picture that is decoded by default: 67 million pixels (8192 x 8192)."""
 
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+"""Suffixes (lower case) of DICOM files; many have none, or a number."""
 READABLE_SUFFIXES = frozenset(
-    {
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".tif",
-        ".tiff",
-        ".pgm",
-        ".ppm",
-        ".pbm",
-        ".pnm",
-        ".bmp",
-        ".dcm",
-        ".dicom",
-        ".ima",
-    }
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".pgm", ".ppm", ".pbm", ".pnm", ".bmp", *DICOM_SUFFIXES}
 )
 """Suffixes (lower case) that a search of a folder takes for pictures; a file named directly may have any."""
 

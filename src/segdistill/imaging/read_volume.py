@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from segdistill.errors import InputError, UnreadableImage
 from segdistill.imaging.channels import Channels, read_npz
 from segdistill.imaging.classes import Reading, class_names, few
+from segdistill.imaging.read import DICOM_SUFFIXES
 from segdistill.imaging.segments import (
     Choose,
     Painting,
@@ -54,6 +55,24 @@ DRAWN = ("SEG", "RTSTRUCT")
 
 VOLUME_SUFFIXES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
 """Endings (lower case) of files that hold a volume; a folder is taken for a DICOM series."""
+
+
+def may_be_series(folder: Path) -> bool:
+    """Whether a folder holds a DICOM series; names are looked at first: headers and pydicom take a while.
+
+    >>> may_be_series(Path(__file__).parent)
+    False
+    """
+    named = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in (*DICOM_SUFFIXES, "") or path.suffix[1:].isdecimal()
+    ]
+    if sum(path.is_file() for path in named) < 2:
+        return False
+    from segdistill.imaging.dicom_series import is_series
+
+    return is_series(folder)
 
 
 def is_volume(path: str | Path) -> bool:

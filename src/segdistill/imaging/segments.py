@@ -47,9 +47,8 @@ def names_structures(path: Path) -> bool:
         return True
     if path.suffix and not path.suffix[1:].isdecimal():
         return False
-    from segdistill.imaging.dicom_series import (
-        is_drawn,
-    )  # files of a DICOM archive have no ending, or a number
+    # files of a DICOM archive have no ending, or a number
+    from segdistill.imaging.dicom_series import is_drawn
 
     return is_drawn(path)
 

@@ -37,7 +37,7 @@ from segdistill.files import (
 from segdistill.imaging.intensity import intensity_of
 from segdistill.imaging.limits import unread_format
 from segdistill.imaging.read import READABLE_SUFFIXES
-from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, volume_files
+from segdistill.imaging.read_volume import VOLUME_SUFFIXES, is_volume, may_be_series, volume_files
 from segdistill.imaging.several import Channel
 from segdistill.runtime.predictor import Predictor, slice_levels
 from segdistill.runtime.write import (
@@ -834,7 +834,7 @@ def _inside(folder: Path, results: Path) -> Iterator[Path]:
         if earlier and not earlier.isdisjoint((path, *path.parents)):
             continue
         if path.is_dir():
-            if _may_be_series(path):
+            if may_be_series(path):
                 series.add(path)
                 yield path
         elif path.is_file() and path.parent not in series and path.name.lower().endswith(known):
@@ -849,17 +849,3 @@ def _results_below(folder: Path) -> list[Path]:
         if Path(place) != folder
         and any(_is_table(Path(place, name)) for name in names if fnmatch(name, "predictions*.csv"))
     ]
-
-
-def _may_be_series(folder: Path) -> bool:
-    """Checks names first: pydicom takes a while to import."""
-    named = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in (".dcm", ".dicom", ".ima", "") or path.suffix[1:].isdecimal()
-    ]
-    if sum(path.is_file() for path in named) < 2:
-        return False
-    from segdistill.imaging.dicom_series import is_series
-
-    return is_series(folder)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from segdistill.errors import InputError
-from segdistill.imaging.dicom_series import is_series, series_files
+from segdistill.imaging.dicom_series import series_files
 from segdistill.imaging.read import READABLE_SUFFIXES
-from segdistill.imaging.read_volume import VOLUME_SUFFIXES
+from segdistill.imaging.read_volume import VOLUME_SUFFIXES, may_be_series
 
 IMAGE_SUFFIXES = tuple(sorted(READABLE_SUFFIXES))
 
@@ -70,17 +70,6 @@ def list_data(folder: Path, more: tuple[str, ...] = ()) -> list[Path]:
         and (may_be_series(path) if path.is_dir() else path.name.lower().endswith(known))
     ]
     return sorted(found, key=lambda path: natural_key(path.name))
-
-
-def may_be_series(folder: Path) -> bool:
-    """Whether a folder holds a DICOM series; names are looked at first, since reading headers takes a while."""
-    names = [path for path in folder.iterdir() if not is_hidden(path.name) and not path.is_dir()]
-    likely = [
-        path
-        for path in names
-        if path.suffix.lower() in (".dcm", ".dicom", ".ima", "") or path.suffix[1:].isdecimal()
-    ]
-    return len(likely) > 1 and is_series(folder)
 
 
 def list_folders(folder: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def index(path: Path) -> list[Case]:
     drawn = [file for file in files if _is_segmentation(file)]
     if not drawn:
         raise InputError(f"{path} is not this dataset: looked for {_WHAT} in all folders below")
-    images = list(_images(path))
+    images = list(_images(path, set(drawn)))
     found: dict[Path, list[Path]] = {image.file: [] for image in images}
     series = [image for image in images if image.series]
     for mask in drawn:
@@ -78,9 +78,8 @@ def index(path: Path) -> list[Case]:
     kept = [image for image in images if found[image.file] or image.examination not in done]
     parts = {image.file: parts_below(image.file.parent, path) for image in kept}
     roles = folder_roles([without_split(above)[1] for above in parts.values()])
-    outer = (
-        roles.index("group") + 1 if "group" in roles else len(roles)
-    )  # a patient, not each of the studies below
+    # a patient, not each of the studies below
+    outer = roles.index("group") + 1 if "group" in roles else len(roles)
     roles = [*roles[:outer], *("" if role == "group" else role for role in roles[outer:])]
     return [case_of(each.file, tuple(found[each.file]), parts[each.file], roles) for each in kept]
 
@@ -109,19 +108,19 @@ def _files(path: Path) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def _images(path: Path) -> Iterator[_Image]:
-    """The volumes at and below a folder, in natural order."""
+def _images(path: Path, drawn: Set[Path]) -> Iterator[_Image]:
+    """The volumes at and below a folder, in natural order, without the masks."""
     places = [Path(folder) for folder, _, _ in walk_once(path)]
     for place in sorted(places, key=lambda each: natural_key(str(each))):
         if any(is_hidden(part) for part in place.relative_to(path).parts):
             continue
-        slices = [file for file in series_files(place) if not is_drawn(file)]
+        slices = [file for file in series_files(place) if file not in drawn]
         if slices:
             header = _header(slices[0], [*_TAGS, "Modality", "ImagePositionPatient"])
             if "ImagePositionPatient" in header and header.get("Modality") != "RTDOSE":
                 yield _Image(place, *(str(header.get(tag, "")) for tag in _TAGS))
         for file in sorted(place.iterdir(), key=lambda each: natural_key(each.name)):
-            if file.is_file() and is_volume(file) and not is_hidden(file.name) and not _is_segmentation(file):
+            if file.is_file() and is_volume(file) and not is_hidden(file.name) and file not in drawn:
                 yield _Image(file)
 
 
